@@ -1,0 +1,73 @@
+"""`symmoe ask`: one question, one answer."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from . import options
+
+
+def ask(
+    question: Annotated[str, typer.Argument(help="The question.")],
+    pool: options.Pool = "starter",
+    k: options.K = None,
+    seed: options.Seed = 0,
+    explain: Annotated[bool, typer.Option("--explain", help="Show the evidence for every choice.")] = False,
+    json: options.Json = False,
+) -> None:
+    """Answer one question with the experts that its skills call for."""
+    from symmoe.build import Assembly, check_weights
+    from symmoe.config import read_pool
+    from symmoe.errors import RequestError
+    from symmoe.pipeline import answer
+    from symmoe.types import Message, Query, Refusal, Sampling, to_json
+
+    from .render import show, show_json, watching
+
+    described = read_pool(pool)
+    if not question.strip():
+        raise RequestError("the question is empty", code="empty_prompt")
+    check_weights(described)
+    defaults = described.sampling
+    sampling = Sampling(defaults.max_tokens, defaults.temperature, defaults.top_p)
+    query = Query("ask", (Message("user", question),), sampling)
+    assembly = Assembly(described)
+    with watching("asking") as watch:
+        outcome = answer(assembly.parts(), [query], k or described.routing.k, seed, watch=watch)
+    trace = outcome.results[0]
+    if isinstance(trace, Refusal):
+        raise RequestError(trace.message, code=trace.code)
+    if json:
+        show_json({"answer": trace.answer.text, "trace": to_json(trace), "seconds": dict(outcome.seconds)})
+        return
+    if explain:
+        show(*_explanation(trace))
+    show(f"[bold]{_plain(trace.answer.text)}[/bold]" if explain else _plain(trace.answer.text))
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _explanation(trace: Any) -> list[Any]:
+    from .render import percent, table
+
+    skills = [(match.skill, f"{match.similarity:.2f}") for match in trace.skills] or [("none is near", "")]
+    shares = [(e, percent(share), trace.recruited.count(e) or "") for e, share in trace.shares.items()]
+    weights = {(verdict.expert, verdict.slot): verdict.weight for verdict in trace.verdicts}
+    said = [
+        (c.expert, c.lane, percent(weights[c.expert, c.slot]), c.completion_tokens, _plain(c.text))
+        for c in trace.candidates
+        if not c.shared
+    ]
+    votes = [(_plain(vote.answer), percent(vote.share), ", ".join(vote.experts)) for vote in trace.answer.votes]
+    return [
+        table("Skills that the question needs", ("skill", "similarity"), skills, right=(1,)),
+        table("Experts whose record shows them", ("expert", "share %", "drawn"), shares, right=(1, 2)),
+        table("What they said", ("expert", "lane", "weight %", "tokens", "answer"), said, right=(2, 3)),
+        table("The vote", ("answer", "share %", "experts"), votes, right=(1,)),
+    ]

@@ -1,0 +1,77 @@
+"""`symmoe batch`: files of questions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import options
+
+app = typer.Typer(help="Answer files of questions.", no_args_is_help=True)
+PARTLY_DONE = 3
+
+
+@app.callback()
+def _group() -> None:
+    """Answer files of questions."""
+
+
+@app.command("run")
+def run(
+    source: Annotated[Path, typer.Argument(metavar="IN.jsonl", help="OpenAI batch lines, or {id, prompt} lines.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT.jsonl", help="Where answers go.")],
+    pool: options.Pool = "starter",
+    k: options.K = None,
+    seed: options.Seed = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where an interrupted run with the same output stopped.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Answer every line of a file, in order; traces go beside the output.
+
+    Exit code 3 says that some lines could not be answered: the output names each by its line number.
+    """
+    from symmoe.batch.job import BatchJob, run_batch
+    from symmoe.build import Assembly, check_weights, fingerprint
+    from symmoe.config import read_pool
+    from symmoe.errors import JobError
+    from symmoe.store import open_store
+
+    from .render import show, show_json, tell, watching
+
+    described = read_pool(pool)
+    if not source.is_file():
+        raise JobError(f"{source}: no such file")
+    if output.resolve() == source.resolve():
+        raise JobError(f"{output}: the output would overwrite the input")
+    check_weights(described)
+    job = BatchJob(source, output, described, fingerprint(described), k or described.routing.k, seed)
+    store = open_store()
+    try:
+        with store.lock(f"batch:{job.name}"), watching("answering") as watch:
+            result = run_batch(job, Assembly(described), store, resume, watch)
+    except KeyboardInterrupt:
+        tell(f"stopped; nothing is lost. Go on with: symmoe batch run {source} -o {output} --resume")
+        raise typer.Exit(130) from None
+    summary = {
+        "output": str(output),
+        "trace": str(job.trace),
+        "answered": result.answered,
+        "failed": result.failed,
+        "candidates_resumed": result.resumed,
+        "seconds": {
+            stage: round(spent, 3) for stage, spent in (result.outcome.seconds if result.outcome else {}).items()
+        },
+        "loads": {load.expert: load.lane for load in (result.outcome.loads if result.outcome else ())},
+    }
+    if json:
+        show_json(summary)
+    elif result.outcome is None:
+        show(f"already finished: {result.answered} answered, {result.failed} failed, in {output}")
+    else:
+        show(f"{result.answered} answered, {result.failed} failed, in {output}; evidence in {job.trace}")
+    if result.failed:
+        raise typer.Exit(PARTLY_DONE)

@@ -1,0 +1,97 @@
+"""`symmoe demo`: the main job, on real models, with known answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import options
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where report, answers, traces and plot go.")] = Path(
+        "out/demo"
+    ),
+    pool: options.Pool = "starter",
+    per_family: Annotated[int, typer.Option("--per-family", min=1, max=200, help="Questions of each family.")] = 12,
+    k: options.K = None,
+    seed: options.Seed = 0,
+    json: options.Json = False,
+) -> None:
+    """Answer mixed questions with the pool, then ask every expert everything to see what symmoe is worth."""
+    from symmoe.batch.output import answered, trace_line, write_jsonl
+    from symmoe.build import Assembly, check_weights
+    from symmoe.config import read_pool
+    from symmoe.evaluation.demo import demo_report
+    from symmoe.evaluation.matrix import run_matrix
+    from symmoe.evaluation.plot import plot_report
+    from symmoe.evaluation.scoring import as_query
+    from symmoe.pipeline import answer
+    from symmoe.questions.families import FAMILIES
+    from symmoe.questions.splits import mixed_suite
+    from symmoe.questions.suites import write_suite
+    from symmoe.types import Trace
+
+    from .render import show, show_json, watching, working
+
+    described = read_pool(pool)
+    with working("checking weights"):
+        check_weights(described)
+    questions = mixed_suite(list(FAMILIES), per_family, "test", seed)
+    queries = [as_query(question, described.sampling) for question in questions]
+    draws = k or described.routing.k
+    assembly = Assembly(described)
+    with working("starting the engine"):
+        engine_start = assembly.loader.start(described.names[0])
+    with watching("symmoe") as watch:
+        outcome = answer(assembly.parts(), queries, draws, seed, watch=watch)
+    with watching("reference: every expert on every question") as watch:
+        matrix = run_matrix(assembly.executor, described.names, assembly.models, questions, described.sampling, watch)
+    settings = {"pool": described.name, "k": draws, "seed": seed, "per_family": per_family}
+    report = demo_report(questions, outcome, matrix, engine_start, settings)
+
+    out.mkdir(parents=True, exist_ok=True)
+    traces = [result for result in outcome.results if isinstance(result, Trace)]
+    write_suite(out / "questions.jsonl", questions)
+    write_jsonl(out / "answers.jsonl", (answered(trace, "demo", 0) for trace in traces))
+    write_jsonl(out / "traces.jsonl", map(trace_line, traces))
+    _write_json(out / "report.json", report)
+    plot_report(report, out / "accuracy.png")
+    if json:
+        show_json(report)
+        return
+    show(*_tables(report), f"report, answers, traces and plot are in {out}")
+
+
+def _tables(report: dict[str, Any]) -> list[Any]:
+    from .render import percent, seconds_table, table
+
+    contenders = list(report["accuracy"])
+    named = [*report["families"].items(), ("all", report["accuracy"])]
+    families = [(family, *(percent(row[name]) for name in contenders)) for family, row in named]
+    experts = [
+        (
+            name,
+            row["loads"],
+            row["lane"] or "",
+            f"{row['swap_seconds']:.2f}",
+            row["requests"],
+            percent(row["accuracy_alone"]),
+        )
+        for name, row in report["experts"].items()
+    ]
+    titles = ("family", *(name.replace("_", " ") for name in contenders))
+    of_experts = ("expert", "loads", "lane", "load s", "requests", "alone, all %")
+    return [
+        table(f"Right answers, % of {report['questions']} questions", titles, families, right=(1, 2, 3, 4)),
+        table("Experts", of_experts, experts, right=(1, 3, 4, 5)),
+        seconds_table(report["seconds"]),
+    ]
+
+
+def _write_json(path: Path, document: dict[str, Any]) -> None:
+    import json
+
+    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,69 @@
+"""The `symmoe` command."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from . import ask, batch, demo, doctor, expert, pool, profile, store
+
+app = typer.Typer(
+    name="symmoe",
+    help="Routes each question to the few LLM experts whose record shows the skills it needs.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.command("demo")(demo.demo)
+app.command("ask")(ask.ask)
+app.add_typer(batch.app, name="batch")
+app.add_typer(pool.app, name="pool")
+app.add_typer(expert.app, name="expert")
+app.add_typer(profile.app, name="profile")
+app.add_typer(store.app, name="store")
+app.command("doctor")(doctor.doctor)
+
+
+@app.callback()
+def _root() -> None:
+    """Answer questions with a pool of LLM experts."""
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 0 done, 1 failed, 2 bad input, 3 partly done, 130 interrupted."""
+    code = _run()
+    if "vllm" in sys.modules:
+        _leave(code)
+    sys.exit(code)
+
+
+def _run() -> int:
+    from symmoe.errors import SymmoeError
+
+    from .render import show_error, tell
+
+    try:
+        code = app(standalone_mode=False)
+    except SymmoeError as error:
+        show_error(error, "--json" in sys.argv)
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        tell("interrupted")
+        return 130
+    except Exception as error:
+        if not hasattr(error, "exit_code") or not hasattr(error, "show"):
+            raise
+        error.show()
+        return int(error.exit_code)
+    return code if isinstance(code, int) else 0
+
+
+def _leave(code: int) -> None:
+    """Leave without tearing down native libraries, which costs a second and prints leak reports that mean nothing."""
+    import atexit
+
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,120 @@
+"""Everything that the command line shows. Results go to stdout, progress and errors to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from symmoe.errors import SymmoeError
+    from symmoe.pipeline import Watch
+
+
+def show_json(document: Any) -> None:
+    """Print one JSON document."""
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def show(*parts: Any) -> None:
+    """Print words or tables for a person."""
+    from rich.console import Console
+
+    console = Console(soft_wrap=True)
+    for part in parts:
+        console.print(part, highlight=False)
+
+
+def tell(words: str) -> None:
+    """Say something beside the result."""
+    sys.stderr.write(words + "\n")
+
+
+def show_error(error: SymmoeError, as_json: bool) -> None:
+    """One line for what is wrong, one for what to do."""
+    if as_json:
+        show_json({"error": {"type": type(error).__name__, "message": str(error), "hint": error.hint}})
+        return
+    tell(f"error: {error}")
+    if error.hint:
+        tell(f" hint: {error.hint}")
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[int] = ()) -> Table:
+    """A table; `right` are the columns of numbers."""
+    from rich.table import Table
+
+    drawn = Table(title=title, title_justify="left", title_style="bold")
+    for number, column in enumerate(columns):
+        drawn.add_column(column, justify="right" if number in right else "left")
+    for row in rows:
+        drawn.add_row(*(str(cell) for cell in row))
+    return drawn
+
+
+def percent(fraction: float) -> str:
+    """A fraction as percent."""
+    return f"{100 * fraction:.1f}"
+
+
+def seconds_table(seconds: Mapping[str, float]) -> Table:
+    """Seconds by stage, their sum last."""
+    rows = [(stage, f"{spent:.2f}") for stage, spent in seconds.items()]
+    return table("Seconds by stage", ("stage", "s"), [*rows, ("sum", f"{sum(seconds.values()):.2f}")], right=(1,))
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """Show that something without known steps is going on."""
+    with _progress() as progress:
+        progress.add_task(what, total=None)
+        yield
+
+
+@contextmanager
+def watching(what: str) -> Iterator[Watch]:
+    """A progress bar over a plan's calls; says which expert is at work and how it was loaded."""
+    from symmoe.pipeline import Watch
+
+    with _progress() as progress:
+        bar = progress.add_task(what, total=None)
+        yield Watch(
+            planned=lambda plan: progress.update(bar, total=sum(len(step.calls) for step in plan.steps)),
+            loaded=lambda load: progress.update(
+                bar, description=f"{what}: {load.expert} ({load.lane}, {load.seconds:.1f} s)"
+            ),
+            candidates=lambda candidates: progress.advance(bar),
+        )
+
+
+@contextmanager
+def stepping(what: str, total: int) -> Iterator[Any]:
+    """A progress bar over counted steps: call what is yielded with the step reached and a note."""
+    with _progress() as progress:
+        bar = progress.add_task(what, total=total)
+        yield lambda step, note: progress.update(bar, completed=step, description=f"{what}: {note}")
+
+
+def _progress() -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    return Progress(*columns, console=Console(file=_own_stderr()), transient=False, refresh_per_second=4)
+
+
+def _own_stderr() -> Any:
+    """The terminal's stderr under a descriptor of its own, which stays the terminal while an engine's goes to a log."""
+    import os
+
+    return os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8")

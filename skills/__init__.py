@@ -1,0 +1,1 @@
+"""Taxonomies and profiles that symmoe ships, as data."""

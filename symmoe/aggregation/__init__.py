@@ -1,0 +1,1 @@
+"""From weighed candidates to one answer."""

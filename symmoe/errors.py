@@ -1,0 +1,73 @@
+"""Every error that symmoe raises on purpose.
+
+    SymmoeError
+    ├── ConfigError            what the user wrote cannot be used
+    │   ├── PoolError          a pool file, or a file that it names
+    │   ├── RecipeError        a training recipe
+    │   └── SuiteError         a file of questions
+    ├── CheckpointError        weights missing, altered, truncated or of the wrong shape
+    ├── RequestError           one request or batch line cannot be served
+    ├── JobError               a batch job cannot start or go on
+    ├── StoreError             the store cannot be reached or started
+    └── EngineError            the inference engine failed
+
+A message says what is wrong and where; `hint` says what to do about it.
+"""
+
+from __future__ import annotations
+
+
+class SymmoeError(Exception):
+    """Base of all errors raised on purpose; the command line prints it as one line and its hint as another."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class ConfigError(SymmoeError):
+    """What the user wrote cannot be used."""
+
+    exit_code = 2
+
+
+class PoolError(ConfigError):
+    """A pool file, or a file that it names, cannot be used."""
+
+
+class RecipeError(ConfigError):
+    """A training recipe cannot be used."""
+
+
+class SuiteError(ConfigError):
+    """A file of questions cannot be used."""
+
+
+class CheckpointError(SymmoeError):
+    """Weights are missing, altered, truncated or of the wrong shape."""
+
+    exit_code = 2
+
+
+class RequestError(SymmoeError):
+    """One request cannot be served; `code` is the machine-readable reason."""
+
+    def __init__(self, message: str, *, code: str, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+
+
+class JobError(SymmoeError):
+    """A batch job cannot start or go on."""
+
+    exit_code = 2
+
+
+class StoreError(SymmoeError):
+    """The store cannot be reached or started."""
+
+
+class EngineError(SymmoeError):
+    """The inference engine failed."""

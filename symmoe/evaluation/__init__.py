@@ -1,0 +1,1 @@
+"""Measuring: scores, every expert on every question, baselines, the demo's report."""

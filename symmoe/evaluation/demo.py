@@ -1,0 +1,79 @@
+"""The demo's report: symmoe against its experts, alone, at random and in hindsight, family by family."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from symmoe.evaluation.matrix import Matrix
+from symmoe.evaluation.scoring import is_right
+from symmoe.types import Load, Outcome, Question, Trace
+
+CONTENDERS = ("symmoe", "best_single", "random_expert", "oracle")
+
+
+def demo_report(
+    questions: Sequence[Question], outcome: Outcome, matrix: Matrix, engine_start: float, settings: dict[str, Any]
+) -> dict[str, Any]:
+    """The report as JSON.
+
+    Fractions right for `symmoe`; for `best_single`, the expert that is best on these very questions; for
+    `random_expert`, the expectation over the pool; for `oracle`, at least one expert right. `loads`, `requests` and
+    `tokens` are those of symmoe's run alone; what the baselines cost stands under `reference`.
+    """
+    right = {"symmoe": _right(questions, outcome)} | _baselines(matrix)
+    families = sorted({question.family for question in questions})
+    rows = {f: [i for i, question in enumerate(questions) if question.family == f] for f in families}
+    traces = [result for result in outcome.results if isinstance(result, Trace)]
+    return {
+        "questions": len(questions),
+        "accuracy": {name: _mean(right[name]) for name in CONTENDERS},
+        "best_single": matrix.best_single,
+        "families": {f: {name: _mean([right[name][i] for i in rows[f]]) for name in CONTENDERS} for f in families},
+        "experts": _experts(outcome.loads, traces, matrix),
+        "seconds": {"engine_start": round(engine_start, 3)} | {s: round(t, 3) for s, t in outcome.seconds.items()},
+        "tokens": {
+            "prompt": sum(trace.answer.prompt_tokens for trace in traces),
+            "completion": sum(trace.answer.completion_tokens for trace in traces),
+        },
+        "reference": {"seconds": round(matrix.seconds, 3), "completion_tokens": matrix.tokens},
+        "settings": settings,
+    }
+
+
+def _right(questions: Sequence[Question], outcome: Outcome) -> list[float]:
+    return [
+        float(isinstance(result, Trace) and is_right(result.answer.text, question))
+        for question, result in zip(questions, outcome.results, strict=True)
+    ]
+
+
+def _baselines(matrix: Matrix) -> dict[str, list[float]]:
+    columns = list(zip(*matrix.right.values(), strict=True))
+    return {
+        "best_single": [float(right) for right in matrix.right[matrix.best_single]],
+        "random_expert": [sum(column) / len(column) for column in columns],
+        "oracle": [float(right) for right in matrix.any_right],
+    }
+
+
+def _experts(loads: Sequence[Load], traces: Sequence[Trace], matrix: Matrix) -> dict[str, dict[str, Any]]:
+    requests: dict[str, int] = dict.fromkeys(matrix.right, 0)
+    for trace in traces:
+        for candidate in trace.candidates:
+            requests[candidate.expert] += not candidate.shared
+    return {
+        expert: {
+            "loads": sum(load.expert == expert for load in loads),
+            "requests": count,
+            "lane": next((load.lane for load in loads if load.expert == expert), None),
+            "swap_seconds": round(sum(load.seconds for load in loads if load.expert == expert), 3),
+            "bytes": sum(load.bytes for load in loads if load.expert == expert),
+            "accuracy_alone": round(matrix.accuracy(expert), 4),
+        }
+        for expert, count in requests.items()
+    }
+
+
+def _mean(values: Sequence[float]) -> float:
+    return round(sum(values) / len(values), 4)

@@ -1,0 +1,23 @@
+"""Whether an answer is right."""
+
+from __future__ import annotations
+
+from symmoe.aggregation.equivalence import equal
+from symmoe.aggregation.extraction import extract
+from symmoe.config import SamplingConfig
+from symmoe.types import AnswerKind, Message, Query, Question, Sampling, Scorer
+
+_KINDS: dict[Scorer, AnswerKind] = {"exact": "text", "number": "number", "choice": "choice", "math": "math"}
+
+
+def is_right(text: str, question: Question) -> bool:
+    """Compare what was written with the known answer, both read in the way that the question's scorer names."""
+    kind = _KINDS[question.scorer]
+    said, wanted = extract(text, kind), extract(question.answer, kind)
+    return said is not None and wanted is not None and equal(said, wanted, kind)
+
+
+def as_query(question: Question, sampling: SamplingConfig) -> Query:
+    """The question as a user would ask it: nothing of its answer or scorer goes along."""
+    options = Sampling(sampling.max_tokens, sampling.temperature, sampling.top_p)
+    return Query(question.id, (Message("user", question.question),), options)

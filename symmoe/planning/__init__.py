@@ -1,0 +1,1 @@
+"""From recruitments to a plan in which each expert is made ready once."""

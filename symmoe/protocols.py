@@ -1,0 +1,132 @@
+"""The swappable parts of the pipeline. Each takes a batch and returns it in the same order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from symmoe.types import (
+    Answer,
+    Call,
+    Candidate,
+    ExpertProfile,
+    Generation,
+    Load,
+    Plan,
+    Query,
+    Recruitment,
+    Refusal,
+    Skills,
+    Verdict,
+)
+
+
+class Embedder(Protocol):
+    """Turns texts into unit vectors; asked by the tagger."""
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Embed `n` texts as an `[n, d]` array of unit rows."""
+        ...
+
+
+class Tagger(Protocol):
+    """Names the skills that queries need; asked first."""
+
+    def tag(self, queries: Sequence[Query]) -> list[Skills]:
+        """The skills of each query, best first."""
+        ...
+
+
+class Recruiter(Protocol):
+    """Chooses the experts of each query from its skills and the experts' records."""
+
+    def recruit(self, queries: Sequence[Query], skills: Sequence[Skills], k: int, seed: int) -> list[Recruitment]:
+        """Give each query `k` slots. Equal query texts under one seed are given equal experts."""
+        ...
+
+
+class Engine(Protocol):
+    """Runs one expert at a time on one accelerator; driven by the loader and the executor."""
+
+    @property
+    def model(self) -> str | None:
+        """The directory of the model whose engine is running, or None before the first start."""
+        ...
+
+    def refuse(self, queries: Sequence[Query]) -> list[Refusal | None]:
+        """Why each query could never be generated for, told before anything is loaded; None where it could."""
+        ...
+
+    def start(self, model: str) -> None:
+        """Start on a model directory, ending what ran before. Raises `EngineError`."""
+        ...
+
+    def swap(self, model: str, adapter: str | None) -> int:
+        """Put the weights of `model`, merged with `adapter` if given, into the running engine; bytes moved."""
+        ...
+
+    def generate(self, calls: Sequence[Call]) -> Iterator[tuple[Call, Generation]]:
+        """Generate for every call, giving each as soon as it is finished (in any order)."""
+        ...
+
+    def close(self) -> None:
+        """Free the accelerator. Safe to call twice."""
+        ...
+
+
+class Loader(Protocol):
+    """Makes an expert ready by the cheapest lane; asked by the executor, once per step."""
+
+    def ready(self, expert: str) -> Load:
+        """Make `expert` the one that the engine serves, and say how."""
+        ...
+
+
+class Executor(Protocol):
+    """Runs a plan; the same plan in process or on many machines."""
+
+    def refuse(self, queries: Sequence[Query]) -> list[Refusal | None]:
+        """Why each query could never be served; None where it could."""
+        ...
+
+    def run(self, plan: Plan) -> Iterator[Load | list[Candidate]]:
+        """Run every step, giving each load when it is done and each call's candidates when they are finished."""
+        ...
+
+
+class Gate(Protocol):
+    """Weighs the candidates of one query against each other."""
+
+    def weigh(self, query: Query, candidates: Sequence[Candidate], recruitment: Recruitment) -> list[Verdict]:
+        """One verdict per candidate, in order."""
+        ...
+
+
+class Aggregator(Protocol):
+    """Makes one answer of a query's weighed candidates."""
+
+    def aggregate(self, query: Query, candidates: Sequence[Candidate], verdicts: Sequence[Verdict]) -> Answer:
+        """The one answer."""
+        ...
+
+
+class Store(Protocol):
+    """What must outlive a process. Keys are scoped by the caller; values are JSON objects."""
+
+    def put(self, table: str, rows: Mapping[str, dict[str, Any]]) -> None:
+        """Write rows; a row written twice keeps its first value."""
+        ...
+
+    def rows(self, table: str) -> dict[str, dict[str, Any]]:
+        """Every row of a table."""
+        ...
+
+    def drop(self, tables: Iterable[str]) -> None:
+        """Forget tables."""
+        ...
+
+
+Profiles = Mapping[str, ExpertProfile]

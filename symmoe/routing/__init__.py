@@ -1,0 +1,1 @@
+"""From a question to the experts that answer it: skills, records, recruiting."""

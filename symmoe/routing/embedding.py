@@ -1,0 +1,45 @@
+"""Sentence embeddings through sentence-transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from symmoe.errors import CheckpointError
+
+
+class SentenceEmbedder:
+    """all-MiniLM-L6-v2 or any other sentence-transformers model; loaded when first asked.
+
+    `locate` gives the model's directory, and may prepare or fetch it. Texts beyond the model's window (256 tokens for
+    MiniLM) are cut by the model itself.
+    """
+
+    def __init__(self, locate: Callable[[], Path]) -> None:
+        self._locate = locate
+        self._model: Any = None
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Embed `n` texts as an `[n, d]` array of unit rows."""
+        if self._model is None:
+            self._model = _load(self._locate())
+        vectors = self._model.encode(list(texts), batch_size=64, normalize_embeddings=True, show_progress_bar=False)
+        return np.asarray(vectors, dtype=np.float32)
+
+
+def _load(directory: Path) -> Any:
+    import os
+
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    from sentence_transformers import SentenceTransformer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        return SentenceTransformer(str(directory), local_files_only=True, model_kwargs={"use_safetensors": True})
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{directory}: not a sentence-transformers model ({error})") from error

@@ -1,0 +1,1 @@
+"""The embedded pool as data: pool file, recipes, adapters with their cards, presets."""

