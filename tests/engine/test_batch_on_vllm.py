@@ -1,0 +1,77 @@
+"""A batch on real weights, killed without warning and resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from symmoe.questions.splits import mixed_suite
+
+pytestmark = pytest.mark.engine
+
+FAMILIES = ["json", "radio", "roman", "spanish"]
+
+
+def _symmoe(*words: str, state: Path) -> subprocess.Popen[bytes]:
+    code = "from symmoe.cli.main import main; main()"
+    environment = os.environ | {"SYMMOE_STATE": str(state)}
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *words],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def _candidates(state: Path) -> int:
+    import redis
+
+    client = redis.Redis(unix_socket_path=str(state / "valkey.sock"))
+    try:
+        return sum(client.hlen(key) for key in client.scan_iter("symmoe:batch:*:candidates"))
+    except redis.ConnectionError:
+        return 0
+
+
+@pytest.fixture
+def state() -> object:
+    import tempfile
+
+    from symmoe.store import stop_embedded
+
+    with tempfile.TemporaryDirectory(prefix="symmoe-") as place, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SYMMOE_STATE", place)
+        yield Path(place)
+        stop_embedded()
+
+
+def test_a_batch_killed_while_generating_answers_every_line_once_when_resumed(tmp_path: Path, state: Path) -> None:
+    questions = mixed_suite(FAMILIES, 40, "test", 5)
+    source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text("".join(json.dumps({"id": q.id, "prompt": q.question}) + "\n" for q in questions))
+    command = ("batch", "run", str(source), "-o", str(output), "--resume", "--json")
+
+    killed = _symmoe(*command, state=state)
+    while _candidates(state) < 20:
+        assert killed.poll() is None, "the run ended before it could be killed"
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert not output.exists()
+
+    resumed = _symmoe(*command, state=state)
+    printed, _ = resumed.communicate(timeout=300)
+    assert resumed.returncode == 0
+    assert json.loads(printed)["candidates_resumed"] >= 20
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [row["custom_id"] for row in rows] == [q.id for q in questions]
+    right = sum(
+        row["response"]["body"]["choices"][0]["message"]["content"] == q.answer
+        for row, q in zip(rows, questions, strict=True)
+    )
+    assert right / len(questions) > 0.7
