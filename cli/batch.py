@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from . import options
+
+if TYPE_CHECKING:
+    from symmoe.batch.job import BatchJob
 
 app = typer.Typer(help="Answer files of questions.", no_args_is_help=True)
 PARTLY_DONE = 3
@@ -40,13 +43,11 @@ def run(
     from symmoe.errors import JobError
     from symmoe.store import open_store
 
-    from .render import show, show_json, tell, watching
+    from .render import plain, show, show_json, tell, watching
 
     described = read_pool(pool)
     if not source.is_file():
         raise JobError(f"{source}: no such file")
-    if output.resolve() == source.resolve():
-        raise JobError(f"{output}: the output would overwrite the input")
     check_weights(described)
     job = BatchJob(source, output, described, fingerprint(described), k or described.routing.k, seed)
     store = open_store()
@@ -54,7 +55,7 @@ def run(
         with store.lock(f"batch:{job.name}"), watching("answering") as watch:
             result = run_batch(job, Assembly(described), store, resume, watch)
     except KeyboardInterrupt:
-        tell(f"stopped; nothing is lost. Go on with: symmoe batch run {source} -o {output} --resume")
+        tell(f"stopped; nothing is lost. Go on with: {_again(job, pool)}")
         raise typer.Exit(130) from None
     summary = {
         "output": str(output),
@@ -70,8 +71,16 @@ def run(
     if json:
         show_json(summary)
     elif result.outcome is None:
-        show(f"already finished: {result.answered} answered, {result.failed} failed, in {output}")
+        show(plain(f"already finished: {result.answered} answered, {result.failed} failed, in {output}"))
     else:
-        show(f"{result.answered} answered, {result.failed} failed, in {output}; evidence in {job.trace}")
+        show(plain(f"{result.answered} answered, {result.failed} failed, in {output}; evidence in {job.trace}"))
     if result.failed:
         raise typer.Exit(PARTLY_DONE)
+
+
+def _again(job: BatchJob, pool: str) -> str:
+    """The command that goes on with a job: it must name all that the job was started with."""
+    import shlex
+
+    words = ["symmoe", "batch", "run", str(job.source), "-o", str(job.output), "--pool", pool]
+    return shlex.join([*words, "--k", str(job.k), "--seed", str(job.seed), "--resume"])

@@ -43,17 +43,17 @@ def train(
 
 @app.command("eval")
 def evaluate(
-    expert: Annotated[str, typer.Argument(help="The expert's name in the pool.")],
+    experts: Annotated[list[str], typer.Argument(help="Names of experts in the pool.")],
     pool: options.Pool = "starter",
     suite: Annotated[
         Path | None, typer.Option("--suite", help="Questions; default: held-out ones of each family.")
     ] = None,
     per_family: Annotated[int, typer.Option("--per-family", min=1, help="Questions of each family.")] = 24,
     seed: options.Seed = 1,
-    write_card: Annotated[bool, typer.Option("--write-card", help="Record the result in the adapter's card.")] = False,
+    write_card: Annotated[bool, typer.Option("--write-card", help="Record results in the adapters' cards.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Measure one expert, alone, on held-out questions."""
+    """Measure experts, each alone, on held-out questions."""
     from symmoe.build import Assembly, check_weights
     from symmoe.config import read_pool
     from symmoe.evaluation.matrix import run_matrix
@@ -64,29 +64,25 @@ def evaluate(
     from .render import percent, show, show_json, table, watching
 
     described = read_pool(pool)
-    described.expert(expert)
+    cards = {name: _card(described, name) for name in experts} if write_card else {}
+    names = [described.expert(name).name for name in dict.fromkeys(experts)]
     check_weights(described)
     questions = read_suite(suite) if suite else mixed_suite(list(FAMILIES), per_family, "test", seed)
     assembly = Assembly(described)
-    with watching(f"asking {expert}") as watch:
-        matrix = run_matrix(assembly.executor, [expert], assembly.models, questions, described.sampling, watch)
-    families = by_family(matrix, expert)
-    result = {
-        "expert": expert,
-        "questions": len(questions),
-        "accuracy": round(matrix.accuracy(expert), 4),
-        "families": families,
-        "seconds": round(matrix.seconds, 2),
-        "completion_tokens": matrix.tokens,
-    }
-    if write_card:
-        _write_card(described, expert, families, len(questions), None if suite else seed)
+    with watching("asking") as watch:
+        matrix = run_matrix(assembly.executor, names, assembly.models, questions, described.sampling, watch)
+    families = {name: by_family(matrix, name) for name in names}
+    for name, card in cards.items():
+        _write_card(card, families[name], len(questions), None if suite else seed)
     if json:
-        show_json(result)
+        results = {n: {"accuracy": round(matrix.accuracy(n), 4), "families": families[n]} for n in names}
+        facts = {"seconds": round(matrix.seconds, 2), "completion_tokens": matrix.tokens}
+        show_json({"questions": len(questions), "experts": results} | facts)
         return
-    rows = [(family, percent(fraction)) for family, fraction in families.items()]
-    rows.append(("all", percent(matrix.accuracy(expert))))
-    show(table(f"{expert} on {len(questions)} questions", ("family", "right %"), rows, right=(1,)))
+    rows = [(f, *(percent(families[name][f]) for name in names)) for f in families[names[0]]]
+    rows.append(("all", *(percent(matrix.accuracy(name)) for name in names)))
+    columns = ("family", *names)
+    show(table(f"Right answers, % of {len(questions)} questions", columns, rows, right=range(1, len(columns))))
 
 
 def by_family(matrix: Any, expert: str) -> dict[str, float]:
@@ -97,15 +93,19 @@ def by_family(matrix: Any, expert: str) -> dict[str, float]:
     return {family: round(sum(r) / len(r), 4) for family, r in sorted(families.items())}
 
 
-def _write_card(pool: Any, expert: str, families: dict[str, float], questions: int, seed: int | None) -> None:
-    import json
-
+def _card(pool: Any, expert: str) -> Path:
     from symmoe.errors import PoolError
 
     adapter = pool.expert(expert).adapter
     if adapter is None:
         raise PoolError(f"{expert} has no adapter, so no card")
-    path = pool.path(adapter) / "card.json"
+    path: Path = pool.path(adapter) / "card.json"
+    return path
+
+
+def _write_card(path: Path, families: dict[str, float], questions: int, seed: int | None) -> None:
+    import json
+
     card = json.loads(path.read_text(encoding="utf-8"))
     tasks = [task for task in card["recipe"]["tasks"] if task in families]
     own = round(sum(families[task] for task in tasks) / len(tasks), 4) if tasks else None

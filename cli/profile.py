@@ -10,6 +10,7 @@ import typer
 from . import options
 
 app = typer.Typer(help="Build and show experts' records.", no_args_is_help=True)
+LEAST_QUESTIONS = 3
 
 
 @app.command("build")
@@ -42,7 +43,7 @@ def build(
     with watching("asking everyone") as watch:
         matrix = run_matrix(assembly.executor, described.names, assembly.models, questions, described.sampling, watch)
     skills = assembly.tagger.tag([as_query(question, described.sampling) for question in questions])
-    profiles = [build_profile(name, skills, matrix.right[name]) for name in described.names]
+    profiles = [build_profile(name, skills, matrix.right[name], LEAST_QUESTIONS) for name in described.names]
     about = {
         "pool": described.name,
         "questions": len(questions),

@@ -29,6 +29,13 @@ def show(*parts: Any) -> None:
         console.print(part, highlight=False)
 
 
+def plain(words: str) -> str:
+    """Words to show as they stand: what looks like markup in them, such as a path's brackets, is kept."""
+    from rich.markup import escape
+
+    return escape(words)
+
+
 def tell(words: str) -> None:
     """Say something beside the result."""
     sys.stderr.write(words + "\n")

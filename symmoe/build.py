@@ -147,7 +147,7 @@ def _embedder_directory(pool: Pool) -> Path:
 def _model_directory(pool: Pool, expert: ExpertConfig) -> Path:
     if pool.engine.kind == "echo":
         return Path(expert.model)
-    return local_directory(expert.model, pool.root, cache_dir(), expert.revision)
+    return local_directory(expert.model, pool.root, cache_dir(), expert.revision, expert.trust_remote_code)
 
 
 def _model_key(expert: ExpertConfig) -> str:

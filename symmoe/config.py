@@ -75,7 +75,7 @@ class RoutingConfig(_Section):
     taxonomy: str = "general"
     profiles: str | None = None
     skills_per_query: int = Field(default=3, ge=1, le=20)
-    min_similarity: float = Field(default=0.25, ge=-1, le=1)
+    min_similarity: float = Field(default=0.3, ge=-1, le=1)
     k: int = Field(default=3, ge=1, le=64)
     temperature: float = Field(default=0.5, gt=0)
     min_share: float = Field(default=0.05, ge=0, lt=1)

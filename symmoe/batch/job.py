@@ -108,6 +108,7 @@ def run_batch(job: BatchJob, parts: PartsSource, store: Store, resume: bool, wat
 
     Killed at any moment and resumed, it generates only what is missing; the output appears when it is whole.
     """
+    _make_room(job)
     lines = list(read_lines(job.source, job.pool.sampling))
     progress = Progress(store, job)
     facts = progress.begin(job.fingerprint(), resume)
@@ -124,11 +125,26 @@ def run_batch(job: BatchJob, parts: PartsSource, store: Store, resume: bool, wat
     results = {line.number: result for line, result in zip(good, outcome.results, strict=True)}
     traces = [result for result in outcome.results if isinstance(result, Trace)]
     created = facts["job"]["created"]
-    job.output.parent.mkdir(parents=True, exist_ok=True)
-    write_jsonl(job.trace, map(trace_line, traces))
-    write_jsonl(job.output, (_output_line(line, results, job.name, created) for line in lines))
+    try:
+        write_jsonl(job.trace, map(trace_line, traces))
+        write_jsonl(job.output, (_output_line(line, results, job.name, created) for line in lines))
+    except OSError as error:
+        hint = "nothing is lost: make it writable and run again with --resume"
+        raise JobError(f"{error.filename or job.output}: cannot be written ({error.strerror})", hint=hint) from error
     progress.finish(len(traces), len(lines) - len(traces))
     return BatchResult(len(traces), len(lines) - len(traces), len(known), outcome)
+
+
+def _make_room(job: BatchJob) -> None:
+    """Tell what would keep the output from being written before anything is generated."""
+    if job.source.resolve() in (job.output.resolve(), job.trace.resolve()):
+        raise JobError(f"{job.source}: the output or its trace would overwrite the input", hint="name another output")
+    if job.output.is_dir():
+        raise JobError(f"{job.output}: is a directory", hint="name a file in it")
+    try:
+        job.output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise JobError(f"{job.output.parent}: is no directory for the output ({error.strerror})") from error
 
 
 def _output_line(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,7 +15,7 @@ from symmoe.errors import JobError, RequestError
 from symmoe.types import Message, Query, Sampling
 
 MAX_LINE_BYTES = 1 << 20
-CHAT_URL = "/v1/chat/completions"
+_BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +40,18 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+_Id = Annotated[str, Field(min_length=1, max_length=512)]
+_Number = Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)]
+_Stop = Annotated[str, Field(min_length=1)]
+
+
 class _Options(_Strict):
     max_tokens: int | None = Field(default=None, ge=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
     seed: int | None = Field(default=None, ge=0, lt=2**63)
-    stop: str | list[str] | None = None
+    stop: _Stop | list[_Stop] | None = None
 
     def sampling(self, defaults: SamplingConfig) -> Sampling:
         """These options, the pool's where one is left open."""
@@ -60,11 +65,8 @@ class _Options(_Strict):
         )
 
 
-_Id = Annotated[str, Field(min_length=1, max_length=512)]
-
-
 class _Plain(_Options):
-    id: _Id | StrictInt
+    id: _Id | _Number
     prompt: StrictStr
 
     def query(self, defaults: SamplingConfig) -> Query:
@@ -110,17 +112,23 @@ def read_lines(path: Path, defaults: SamplingConfig) -> Iterator[GoodLine | BadL
     """Read a batch file line by line; blank lines are passed over. Only a file that cannot be opened raises.
 
     Lines are in OpenAI's batch form or `{"id", "prompt"}` with the same sampling options beside them. A line over
-    `MAX_LINE_BYTES` is not kept in memory. The second use of an id is an error of its line, without that id.
+    `MAX_LINE_BYTES` is not kept in memory. The second use of an id is an error of its line, without that id; a line
+    that is bad in itself uses its id too.
     """
     first_use: dict[str, int] = {}
     for number, raw in _raw_lines(path):
-        line = _parse(number, raw, defaults)
-        if isinstance(line, GoodLine):
-            earlier = first_use.setdefault(line.query.id, number)
-            if earlier != number:
-                message = f"line {number}: id {line.query.id!r} was already used on line {earlier}"
-                line = BadLine(number, None, "duplicate_id", message)
-        yield line
+        yield _once(_parse(number, raw, defaults), first_use)
+
+
+def _once(line: GoodLine | BadLine, first_use: dict[str, int]) -> GoodLine | BadLine:
+    used = line.query.id if isinstance(line, GoodLine) else line.id
+    earlier = line.number if used is None else first_use.setdefault(used, line.number)
+    if earlier == line.number:
+        return line
+    if isinstance(line, BadLine):
+        return replace(line, id=None)
+    message = f"line {line.number}: id {used!r} was already used on line {earlier}"
+    return BadLine(line.number, None, "duplicate_id", message)
 
 
 def _raw_lines(path: Path) -> Iterator[tuple[int, bytes | None]]:
@@ -140,8 +148,8 @@ def _raw_lines(path: Path) -> Iterator[tuple[int, bytes | None]]:
                 raw = b""
             if not raw:
                 yield number, None
-            elif raw.strip():
-                yield number, raw
+            elif (text := raw.removeprefix(_BOM) if number == 1 else raw).strip():
+                yield number, text
 
 
 def _parse(number: int, raw: bytes | None, defaults: SamplingConfig) -> GoodLine | BadLine:
@@ -150,7 +158,7 @@ def _parse(number: int, raw: bytes | None, defaults: SamplingConfig) -> GoodLine
         return BadLine(number, None, "line_too_long", f"line {number}: longer than {limit}")
     document: Any = None
     try:
-        document = _document(raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw)
+        document = _document(raw)
         query = _query(document, defaults)
     except RequestError as error:
         return BadLine(number, _readable_id(document), error.code, f"line {number}: {error}")
@@ -164,9 +172,12 @@ def _document(raw: bytes) -> dict[str, Any]:
         raise RequestError(f"not UTF-8 (byte {error.start})", code="invalid_encoding") from error
     try:
         document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        reason = getattr(error, "msg", "nested too deeply")
-        raise RequestError(f"not JSON ({reason})", code="invalid_json") from error
+    except json.JSONDecodeError as error:
+        raise RequestError(f"not JSON ({error.msg})", code="invalid_json") from error
+    except RecursionError as error:
+        raise RequestError("not JSON (nested too deeply)", code="invalid_json") from error
+    except ValueError as error:  # Python reads no integer of thousands of digits
+        raise RequestError("not JSON (a number of too many digits)", code="invalid_json") from error
     if not isinstance(document, dict):
         raise RequestError(f"not a JSON object but {type(document).__name__}", code="invalid_json")
     return document
@@ -216,4 +227,6 @@ def _readable_id(document: Any) -> str | None:
     if not isinstance(document, dict):
         return None
     found = document.get("custom_id", document.get("id"))
+    if type(found) is int and -(2**63) <= found < 2**63:
+        return str(found)
     return found if isinstance(found, str) and 0 < len(found) <= 512 and found.isprintable() else None

@@ -42,15 +42,16 @@ def packaged_path(source: str) -> Path:
     return Path(locations[0]) / inside
 
 
-def local_directory(source: str, root: Path, cache: Path, revision: str | None = None) -> Path:
+def local_directory(source: str, root: Path, cache: Path, revision: str | None = None, code: bool = False) -> Path:
     """The directory of a model's safetensors, prepared or fetched if need be.
 
-    `root` is what relative paths count from; packaged models are dequantised once into `cache`.
+    `root` is what relative paths count from; packaged models are dequantised once into `cache`. `code` also fetches the
+    Python files of a hub model, which run only if the engine is told to trust that model.
     """
     if source.startswith("package:"):
         return prepare_packaged(source, cache)
     if is_hub_name(source):
-        return _fetch(source, revision)
+        return _fetch(source, revision, code)
     path = (root / Path(source).expanduser()).resolve()
     if not path.is_dir():
         raise CheckpointError(f"{path}: no such model directory")
@@ -125,10 +126,10 @@ def _dequantise(gguf: Path, out: Path) -> None:
         tokenizer.save_pretrained(out)
 
 
-def _fetch(source: str, revision: str | None) -> Path:
+def _fetch(source: str, revision: str | None, code: bool) -> Path:
     from huggingface_hub import snapshot_download
 
-    patterns = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]  # no pickles, no code
+    patterns = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", *(["*.py"] if code else [])]
     try:
         return Path(snapshot_download(source, revision=revision, allow_patterns=patterns))
     except Exception as error:  # the hub client raises what requests, filelock and the disk raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -13,13 +14,20 @@ from symmoe.types import ExpertProfile, Skills
 FORMAT = 1
 
 
-def build_profile(expert: str, skills: Sequence[Skills], right: Sequence[bool]) -> ExpertProfile:
-    """+1 for each skill of a question answered rightly, −1 for each of one answered wrongly (Symbolic-MoE §3.1)."""
-    scores: dict[str, int] = {}
+def build_profile(
+    expert: str, skills: Sequence[Skills], right: Sequence[bool], least_questions: int = 1
+) -> ExpertProfile:
+    """+1 for each skill of a question answered rightly, −1 for each of one answered wrongly (Symbolic-MoE §3.1).
+
+    A skill that fewer than `least_questions` questions need is left out: a stray match is no evidence.
+    """
+    asked = Counter(match.skill for needed in skills for match in needed.matches)
+    scores = {skill: 0 for skill, times in sorted(asked.items()) if times >= least_questions}
     for needed, correct in zip(skills, right, strict=True):
         for match in needed.matches:
-            scores[match.skill] = scores.get(match.skill, 0) + (1 if correct else -1)
-    return ExpertProfile(expert, dict(sorted(scores.items())), sum(right), len(right))
+            if match.skill in scores:
+                scores[match.skill] += 1 if correct else -1
+    return ExpertProfile(expert, scores, sum(right), len(right))
 
 
 def write_profiles(path: Path, profiles: Iterable[ExpertProfile], about: Mapping[str, object]) -> None:
