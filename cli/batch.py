@@ -38,6 +38,7 @@ def run(
     Exit code 3 says that some lines could not be answered: the output names each by its line number.
     """
     from symmoe.batch.job import BatchJob, run_batch
+    from symmoe.batch.lock import job_lock
     from symmoe.build import Assembly, check_weights, fingerprint
     from symmoe.config import read_pool
     from symmoe.errors import JobError
@@ -52,7 +53,7 @@ def run(
     job = BatchJob(source, output, described, fingerprint(described), k or described.routing.k, seed)
     store = open_store()
     try:
-        with store.lock(f"batch:{job.name}"), watching("answering") as watch:
+        with job_lock(job.name), watching("answering") as watch:
             result = run_batch(job, Assembly(described), store, resume, watch)
     except KeyboardInterrupt:
         tell(f"stopped; nothing is lost. Go on with: {_again(job, pool)}")

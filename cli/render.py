@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
     from rich.table import Table
 
     from symmoe.errors import SymmoeError
@@ -106,22 +108,16 @@ def stepping(what: str, total: int) -> Iterator[Any]:
         yield lambda step, note: progress.update(bar, completed=step, description=f"{what}: {note}")
 
 
-def _progress() -> Any:
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """Progress on a descriptor of its own, which stays the terminal while an engine's output goes to a log."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    return Progress(*columns, console=Console(file=_own_stderr()), transient=False, refresh_per_second=4)
-
-
-def _own_stderr() -> Any:
-    """The terminal's stderr under a descriptor of its own, which stays the terminal while an engine's goes to a log."""
-    import os
-
-    return os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8")
+    words = TextColumn("{task.description}")
+    columns = (SpinnerColumn(), words, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with (
+        os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8") as terminal,
+        Progress(*columns, console=Console(file=terminal), refresh_per_second=4) as progress,
+    ):
+        yield progress

@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,50 +61,6 @@ class RedisStore:
         with _as_store_error():
             info = self._client.info("server")
         return {"server": info.get("server_name", "redis"), "version": info.get("redis_version", "")}
-
-    @contextmanager
-    def lock(self, name: str) -> Iterator[None]:
-        """Hold a lock that no other process holds; `StoreError` at once if one does. Freed when its holder dies."""
-        from redis.exceptions import LockError
-
-        held = self._client.lock(f"symmoe:lock:{name}", timeout=30, blocking=False)
-        with _as_store_error():
-            if not held.acquire():
-                raise StoreError(f"{name} is being worked on by another process", hint="wait for it, or stop it")
-        renewer = _Renewer(held)
-        renewer.start()
-        try:
-            yield
-        finally:
-            renewer.stop()
-            with suppress(LockError):  # expired while the process was suspended: nothing is left to free
-                held.release()
-
-
-class _Renewer:
-    """Keeps a lock alive from a thread while its holder works."""
-
-    def __init__(self, lock: Any) -> None:
-        import threading
-
-        self._lock, self._done = lock, threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        from redis.exceptions import RedisError
-
-        while not self._done.wait(10):
-            try:
-                self._lock.reacquire()
-            except RedisError:
-                return
 
 
 def open_store() -> RedisStore:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from typing import assert_never
 
 from symmoe.types import AnswerKind
@@ -10,8 +11,9 @@ from symmoe.types import AnswerKind
 _BOXED = re.compile(r"\\boxed\s*\{")
 _STATED = re.compile(r"(?:final\s+)?answer\s*(?:is|:)\s*:?\s*(.+)", re.IGNORECASE)
 _LETTER = re.compile(r"(?:^|[\s(\[*])([A-J])(?=[)\].:,*\s]|$)")
+_OPENING_LETTER = re.compile(r"\s*\(?([A-J])(?:[).:]|\s*$)")
 _YES_NO = re.compile(r"\b(yes|no|true|false)\b", re.IGNORECASE)
-_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:[eE][+-]?\d+)?(?:\s*/\s*\d+)?")
+_NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][+-]?\d+)?(?:\s*/\s*\d+)?")
 _OPTION = re.compile(r"(?m)(?:^|\s)\(?A[).:]\s.*?(?:^|\s)\(?B[).:]\s", re.DOTALL)
 _SPACES = re.compile(r"\s+")
 
@@ -66,10 +68,12 @@ def _auto(text: str, question: str) -> str | None:
 
 def _choice(text: str) -> str | None:
     said = boxed(text) or _stated(text) or text
+    opening = _OPENING_LETTER.match(said)
+    if opening:
+        return opening[1]
     letters = _LETTER.findall(said)
     if letters:
-        # of several letters the first decides in a short reply, the last after reasoning
-        return str(letters[0] if said is not text or len(text) < 20 else letters[-1])
+        return str(letters[-1])  # after reasoning, what is named last is meant
     words = _YES_NO.findall(said)
     return words[-1].casefold() if words else None
 
@@ -81,13 +85,14 @@ def _number(text: str) -> str | None:
 
 def _canonical_number(text: str) -> str | None:
     """`1,000.50` as `1000.5`; None for anything but a plain number or fraction."""
-    plain = text.strip().rstrip(".").replace(",", "").replace(" ", "").lstrip("$")
-    if not _NUMBER.fullmatch(plain):
+    said = text.strip().rstrip(".").lstrip("$")
+    if not _NUMBER.fullmatch(said):
         return None
+    plain = said.replace(",", "").replace(" ", "")
     if "/" in plain:
         return plain
-    value = float(plain)
-    return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
+    value = Decimal(plain).normalize()
+    return format(value, "f") if abs(value.adjusted()) < 30 else str(value)
 
 
 def _stated(text: str) -> str | None:

@@ -139,8 +139,8 @@ def _make_room(job: BatchJob) -> None:
     """Tell what would keep the output from being written before anything is generated."""
     if job.source.resolve() in (job.output.resolve(), job.trace.resolve()):
         raise JobError(f"{job.source}: the output or its trace would overwrite the input", hint="name another output")
-    if job.output.is_dir():
-        raise JobError(f"{job.output}: is a directory", hint="name a file in it")
+    if job.output.exists() and not job.output.is_file():
+        raise JobError(f"{job.output}: is a directory or a device", hint="name a file")
     try:
         job.output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
