@@ -51,6 +51,11 @@ def _run() -> int:
     except (KeyboardInterrupt, typer.Abort):
         tell("interrupted")
         return 130
+    except OSError as error:
+        if error.filename is None:
+            raise
+        show_error(SymmoeError(f"{error.filename}: {error.strerror}"), "--json" in sys.argv)
+        return 1
     except Exception as error:
         if not hasattr(error, "exit_code") or not hasattr(error, "show"):
             raise

@@ -155,10 +155,13 @@ def read_pool(name_or_path: str) -> Pool:
 
 
 def _problems(error: ValidationError) -> str:
+    """Each problem by its place. A section that fails only because of what is in it is not named again."""
+    places = [e["loc"] for e in error.errors()]
     return "; ".join(
         f"{'.'.join(map(str, e['loc'])) or 'pool'}: "
         + ("unknown key" if e["type"] == "extra_forbidden" else e["msg"].removeprefix("Value error, "))
         for e in error.errors()
+        if not any(place != e["loc"] and place[: len(e["loc"])] == e["loc"] for place in places)
     )
 
 

@@ -93,12 +93,10 @@ def embedded_socket() -> Path:
 
 def stop_embedded() -> bool:
     """Shut the embedded server down, its data on disk; False if it was not running."""
-    import redis
-
-    try:
-        redis.Redis(unix_socket_path=str(embedded_socket())).shutdown(save=False, nosave=True)
-    except redis.ConnectionError:
+    socket = embedded_socket()
+    if not _answers(socket):
         return False
+    _impatient_client(socket).shutdown(nosave=True)
     return True
 
 
@@ -120,18 +118,16 @@ def _start_server(state: Path, socket: Path) -> None:
     log = state / "valkey.log"
     settings = {
         "port": "0", "unixsocket": str(socket), "unixsocketperm": "600", "dir": str(state), "logfile": str(log),
-        "appendonly": "yes", "appendfsync": "everysec", "save": "", "daemonize": "no",
+        "appendonly": "yes", "appendfsync": "everysec", "save": "", "daemonize": "yes",
     }  # fmt: skip
     command = [str(get_binary_path()), *(word for key, value in settings.items() for word in (f"--{key}", value))]
     quiet = subprocess.DEVNULL
-    # its own session: neither Ctrl-C nor the end of this command may take the store down
-    process = subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True, cwd=state)
+    # it leaves for a session of its own: neither Ctrl-C nor the end of this command may take the store down
+    began = subprocess.run(command, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True, cwd=state)
     deadline = time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline:
+    while began.returncode == 0 and time.monotonic() < deadline:
         if _answers(socket):
             return
-        if process.poll() is not None:
-            break
         time.sleep(0.02)
     raise StoreError(f"the embedded store did not start (see {log})", hint="or name a server of yours in REDIS_URL")
 
@@ -142,11 +138,18 @@ def _answers(socket: Path) -> bool:
     if not socket.exists():
         return False
     try:
-        return bool(redis.Redis(unix_socket_path=str(socket), socket_timeout=5).ping())
-    except redis.BusyLoadingError:
+        return bool(_impatient_client(socket).ping())
+    except redis.RedisError:  # nobody there, or still reading its append-only file
         return False
-    except redis.RedisError:
-        return False
+
+
+def _impatient_client(socket: Path) -> redis.Redis:
+    """A client that asks once: with the usual retries, finding that nobody is there takes seconds."""
+    import redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    return redis.Redis(unix_socket_path=str(socket), socket_timeout=5, retry=Retry(NoBackoff(), 0))
 
 
 @contextmanager

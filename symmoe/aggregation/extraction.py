@@ -10,8 +10,10 @@ from symmoe.types import AnswerKind
 
 _BOXED = re.compile(r"\\boxed\s*\{")
 _STATED = re.compile(r"(?:final\s+)?answer\s*(?:is|:)\s*:?\s*(.+)", re.IGNORECASE)
-_LETTER = re.compile(r"(?:^|[\s(\[*])([A-J])(?=[)\].:,*\s]|$)")
+# A and I are words too: as choices they must stand in brackets, before a mark, or at the end
+_LETTER = re.compile(r"(?:^|[\s(\[*])([B-HJ](?=[)\].:,*\s]|$)|[AI](?=[)\].:,*]|$))")
 _OPENING_LETTER = re.compile(r"\s*\(?([A-J])(?:[).:]|\s*$)")
+_BARE_LETTER = re.compile(r"\s*\(?([A-J])\b")
 _YES_NO = re.compile(r"\b(yes|no|true|false)\b", re.IGNORECASE)
 _NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][+-]?\d+)?(?:\s*/\s*\d+)?")
 _OPTION = re.compile(r"(?m)(?:^|\s)\(?A[).:]\s.*?(?:^|\s)\(?B[).:]\s", re.DOTALL)
@@ -68,7 +70,7 @@ def _auto(text: str, question: str) -> str | None:
 
 def _choice(text: str) -> str | None:
     said = boxed(text) or _stated(text) or text
-    opening = _OPENING_LETTER.match(said)
+    opening = (_OPENING_LETTER if said is text else _BARE_LETTER).match(said)
     if opening:
         return opening[1]
     letters = _LETTER.findall(said)
@@ -91,7 +93,10 @@ def _canonical_number(text: str) -> str | None:
     plain = said.replace(",", "").replace(" ", "")
     if "/" in plain:
         return plain
-    value = Decimal(plain).normalize()
+    try:
+        value = Decimal(plain).normalize()
+    except ArithmeticError:  # an exponent beyond all bounds
+        return None
     return format(value, "f") if abs(value.adjusted()) < 30 else str(value)
 
 

@@ -55,12 +55,13 @@ class LaneLoader:
         if self._engine.model == model:
             return 0.0
         began = self._clock()
+        self._resident = None
         self._engine.start(model)
         self._resident = ExpertWeights(model)
         return self._clock() - began
 
     def _choose(self, wanted: ExpertWeights) -> tuple[Lane, str]:
-        if self._resident == wanted:
+        if self._resident == wanted and self._engine.model == wanted.model:
             return "resident", "its weights are in the engine"
         if self._engine.model != wanted.model:
             return "rebuild", "another model: needs an engine of its own"

@@ -43,7 +43,11 @@ def lora_scale(config: dict[str, Any], where: Path) -> float:
     for option in _UNSUPPORTED:
         if config.get(option):
             raise CheckpointError(f"{where}: adapters with {option} are not supported")
-    rank, alpha = config["r"], config["lora_alpha"]
+    rank, alpha = config.get("r"), config.get("lora_alpha")
+    if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float):
+        raise CheckpointError(
+            f"{where}: its config gives no usable rank and alpha (r: {rank!r}, lora_alpha: {alpha!r})"
+        )
     return float(alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank)
 
 

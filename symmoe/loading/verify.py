@@ -19,6 +19,11 @@ def verify_model(directory: Path) -> None:
     weights = sorted(directory.glob("*.safetensors"))
     if not weights:
         raise _without_safetensors(directory)
+    index = directory / "model.safetensors.index.json"
+    named = set(_read_json(index).get("weight_map", {}).values()) if index.exists() else set()
+    missing = sorted(named - {file.name for file in weights})
+    if missing:
+        raise CheckpointError(f"{directory / missing[0]}: named by {index.name}, but not there")
     for file in weights:
         shapes_of(file)
     _read_json(directory / "config.json")
@@ -40,6 +45,7 @@ def verify_adapter(adapter: Path, base: Path) -> None:
     lora_scale(config, adapter)
     shapes = shapes_of(weights)
     _verify_checksum(adapter, weights)
+    _verify_halves(weights, shapes, config["r"])
     _verify_fit(weights, shapes, base)
 
 
@@ -65,6 +71,21 @@ def _verify_checksum(adapter: Path, weights: Path) -> None:
             f"{weights}: its sha256 is not the one that {CARD} records: the file was altered",
             hint="train it again with `symmoe expert train`, or restore the file",
         )
+
+
+def _verify_halves(weights: Path, shapes: dict[str, tuple[int, ...]], rank: int) -> None:
+    """Every change is a product B·A of the rank that the config names: with another one the scale would be wrong."""
+    halves: dict[str, set[str]] = {}
+    for key, shape in shapes.items():
+        side = next((side for side in ("lora_A", "lora_B") if f".{side}." in key), None)
+        if side is None or len(shape) != 2:
+            raise CheckpointError(f"{weights}: {key} of shape {shape} is no LoRA matrix")
+        if shape[0 if side == "lora_A" else 1] != rank:
+            raise CheckpointError(f"{weights}: {key} is {shape}, which is not of the rank {rank} in {ADAPTER_CONFIG}")
+        halves.setdefault(base_name(key), set()).add(side)
+    for name, sides in halves.items():
+        if len(sides) != 2:
+            raise CheckpointError(f"{weights}: {name} has {sides.pop()} but not the other half of the product")
 
 
 def _verify_fit(weights: Path, adapter: dict[str, tuple[int, ...]], base: Path) -> None:

@@ -31,7 +31,7 @@ def read_taxonomy(path: Path) -> tuple[Skill, ...]:
         entries = _Document.model_validate(yaml.safe_load(path.read_text(encoding="utf-8"))).skills
     except OSError as error:
         raise PoolError(f"taxonomy {path}: cannot be read ({error.strerror})") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise PoolError(f"taxonomy {path}: not valid YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:
         first = error.errors()[0]

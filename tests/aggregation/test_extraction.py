@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from symmoe.aggregation.extraction import boxed, extract, normalise
+from symmoe.types import AnswerKind
+
+OPTIONS = "Which city is in France? (A) Rome (B) Paris (C) Oslo"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (r"\boxed{5}", "5"),
+        (r"so \boxed{ 5 }.", "5"),
+        (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"),
+        (r"\boxed{\{1, {2}\}}", r"\{1, {2}\}"),
+        (r"\boxed{first} then \boxed {second}", "second"),
+        (r"\boxed{\boxed{7}}", "7"),
+        (r"\boxed{open", None),
+        (r"\boxed{one \frac{1}{2}", None),
+        ("no box", None),
+    ],
+)
+def test_the_last_box_is_read_with_its_braces_balanced(text: str, found: str | None) -> None:
+    assert boxed(text) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("B", "B"),
+        ("(B)", "B"),
+        ("**B**", "B"),
+        ("B) Paris", "B"),
+        ("B. Paris", "B"),
+        ("Answer: C", "C"),
+        ("The answer is (C).", "C"),
+        (r"A looks right, but \boxed{D}", "D"),
+        ("A is wrong and C is wrong, so D", "D"),
+        ("It cannot be (A). It must be (C), so the answer is C.", "C"),
+        ("I think B", "B"),
+        ("Yes", "yes"),
+        ("No.", "no"),
+        ("Yes, it follows.", "yes"),
+        ("True", "true"),
+        ("It seems so at first, but no", "no"),
+        ("Answer: No", "no"),
+        ("Perhaps", None),
+        ("", None),
+        ("  \n", None),
+        ("Yes. A dog is an animal, so it follows.", "yes"),
+        ("I think yes, it follows.", "yes"),
+        ("After some thought I choose (B), as I said.", "B"),
+        ("The answer is B because I say so.", "B"),
+    ],
+)
+def test_a_choice_is_a_letter_or_else_yes_or_no(text: str, found: str | None) -> None:
+    assert extract(text, "choice") == found
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("42", "42"),
+        ("42.", "42"),
+        ("42.0", "42"),
+        ("007", "7"),
+        ("-3", "-3"),
+        ("3.50", "3.5"),
+        ("1,000", "1000"),
+        ("1,234,567.80", "1234567.8"),
+        ("1e3", "1000"),
+        ("3/4", "3/4"),
+        ("3 / 4", "3/4"),
+        ("12 + 30 = 42", "42"),
+        ("It costs $5.", "5"),
+        ("The answer is 7.\nThat is 2 more than 5.", "7"),
+        (r"First 1, then \boxed{2}. Not 3.", "2"),
+        ("5, 12, 40", "40"),
+        ("9" * 400, "1E+400"),
+        ("none", None),
+    ],
+)
+def test_a_number_is_the_last_of_what_is_boxed_or_stated_in_one_spelling(text: str, found: str | None) -> None:
+    assert extract(text, "number") == found
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (r"Thus \boxed{\frac{1}{2}}.", r"\frac{1}{2}"),
+        ("Final answer: x = 5.", "x = 5"),
+        ("the answer is: 5", "5"),
+        ("Some steps.\n\nx^2 + 1", "x^2 + 1"),
+        ("Answer: 4\nWait, no. Answer: 5\nDone.", "5"),
+    ],
+)
+def test_mathematics_is_what_is_boxed_or_stated_or_on_the_last_line(text: str, found: str) -> None:
+    assert extract(text, "math") == found
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (" Doce. ", "doce"),
+        ("**Veintidós**", "veintidós"),
+        ('"north"', "north"),
+        ("sister  in\nlaw", "sister in law"),
+        (r"\boxed{North}", "north"),
+        ('{"name": "Ann", "age": 5}', '{"name": "ann", "age": 5}'),
+    ],
+)
+def test_text_is_compared_without_case_outer_marks_and_runs_of_spaces(text: str, found: str) -> None:
+    assert extract(text, "text") == found
+
+
+@pytest.mark.parametrize(
+    ("text", "question", "found"),
+    [
+        ("B", OPTIONS, "B"),
+        ("B", "Name a letter.", "b"),
+        ("It is Paris, so (B).", OPTIONS, "B"),
+        ("Neither", OPTIONS, "neither"),
+        ("1,000.0", "How many?", "1000"),
+        ("5, 12, 40", "Sort these.", "5, 12, 40"),
+        ("The answer is 12.", "How many?", "12"),
+        (r"\boxed{12}", "How many?", "12"),
+        ("Doce.", "In Spanish?", "doce"),
+        ("2024-05-06", "In ISO?", "2024-05-06"),
+    ],
+)
+def test_by_itself_an_answer_is_a_choice_where_options_are_listed_else_a_number_else_text(
+    text: str, question: str, found: str
+) -> None:
+    assert extract(text, "auto", question) == found
+
+
+def test_lists_of_numbers_that_differ_in_their_commas_stay_apart() -> None:
+    assert extract("12, 3", "auto") != extract("1, 23", "auto")
+    assert extract("1,23", "auto") != extract("12,3", "auto")
+
+
+@given(st.text(), st.sampled_from(get_args(AnswerKind)), st.sampled_from(["", OPTIONS]))
+def test_no_text_at_all_makes_reading_fail(text: str, kind: AnswerKind, question: str) -> None:
+    found = extract(text, kind, question)
+    assert found is None or isinstance(found, str)
+    if not text.strip():
+        assert found is None
+
+
+@pytest.mark.parametrize("kind", ["number", "auto"])
+@pytest.mark.parametrize("text", ["1e1000000", "-1e-99999999999999999999"])
+def test_no_number_is_too_large_or_too_small_to_be_read_over(text: str, kind: AnswerKind) -> None:
+    found = extract(text, kind)
+    assert found is None or found
+
+
+@given(st.integers(-(10**12), 10**12))
+def test_a_number_reads_the_same_with_and_without_separators(number: int) -> None:
+    assert extract(f"{number:,}", "number") == extract(str(number), "number") == str(number)
+
+
+@given(st.text())
+def test_what_is_normalised_once_stays_as_it_is(text: str) -> None:
+    once = normalise(text)
+    assert "  " not in once
+    assert once == once.strip()

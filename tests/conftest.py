@@ -1,0 +1,88 @@
+"""What several test folders share: a state directory of a test's own, and pool files that need no model."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import settings
+
+settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
+settings.load_profile("repeatable")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the hub client is first imported
+
+TAXONOMY = {
+    "skills": [
+        {
+            "name": "sums",
+            "description": "adding whole numbers",
+            "examples": ["What is 2 plus 3?", "Calculate 4 + 9."],
+        },
+        {
+            "name": "spanish",
+            "description": "saying words and numbers in Spanish",
+            "examples": ["How do you say the number 5 in Spanish?"],
+        },
+        {
+            "name": "sorting",
+            "description": "putting a list of numbers in order",
+            "examples": ["Sort these numbers from smallest to largest: 3, 1, 2"],
+        },
+    ]
+}
+SKILLS = tuple(entry["name"] for entry in TAXONOMY["skills"])
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A state and a cache directory of the test's own, no `REDIS_URL`; a store started in it is stopped at the end."""
+    from symmoe.store import embedded_socket, stop_embedded
+
+    directory = tmp_path / "state"
+    monkeypatch.setenv("SYMMOE_STATE", str(directory))
+    monkeypatch.setenv("SYMMOE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("REDIS_URL", raising=False)
+    yield directory
+    monkeypatch.setenv("SYMMOE_STATE", str(directory))
+    if embedded_socket().exists():
+        stop_embedded()
+    if embedded_socket().parent != directory:
+        embedded_socket().parent.rmdir()
+
+
+def echo_pool(tmp_path: Path, experts: Sequence[str] = ("adder", "speaker", "sorter"), **sections: object) -> Path:
+    """Write a pool of echo experts with its taxonomy and profiles into `tmp_path`, and give the pool file's path.
+
+    All experts share the model `org/base`; each has the adapter `./NAME`, so that its answers begin with `NAME:`.
+    The n-th expert is good at the n-th skill and bad at the others. `sections` replace keys of the pool file;
+    those that are mappings are laid over what stands there.
+    """
+    profiles = {
+        name: {
+            "right": 9,
+            "asked": 10,
+            "scores": {skill: 9 if number == place % len(SKILLS) else -3 for number, skill in enumerate(SKILLS)},
+        }
+        for place, name in enumerate(experts)
+    }
+    pool: dict[str, object] = {
+        "name": "echoes",
+        "engine": {"kind": "echo", "max_model_len": 64},
+        "sampling": {"max_tokens": 16, "temperature": 0.0},
+        "routing": {"taxonomy": "./taxonomy.yaml", "profiles": "./profiles.json", "k": 3},
+        "experts": [{"name": name, "model": "org/base", "adapter": f"./{name}"} for name in experts],
+    }
+    for key, value in sections.items():
+        below = pool.get(key)
+        pool[key] = {**below, **value} if isinstance(below, dict) and isinstance(value, dict) else value
+    tmp_path.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "taxonomy.yaml").write_text(yaml.safe_dump(TAXONOMY), encoding="utf-8")
+    document = {"format": 1, "about": {}, "experts": profiles}
+    (tmp_path / "profiles.json").write_text(json.dumps(document), encoding="utf-8")
+    path = tmp_path / "pool.yaml"
+    path.write_text(yaml.safe_dump(pool, sort_keys=False), encoding="utf-8")
+    return path

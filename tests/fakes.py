@@ -1,0 +1,91 @@
+"""Small deterministic parts and short ways to write values, for tests of everything around a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from symmoe.aggregation.vote import WeightedVote
+from symmoe.engines.echo import EchoEngine
+from symmoe.errors import EngineError
+from symmoe.executor import InProcessExecutor
+from symmoe.gating.evidence import EvidenceGate
+from symmoe.loading.lanes import ExpertWeights, LaneLoader
+from symmoe.pipeline import Parts
+from symmoe.routing.recruiting import SymbolicRecruiter
+from symmoe.types import Candidate, ExpertProfile, Message, Query, Question, Sampling, SkillMatch, Skills
+
+
+class WordEmbedder:
+    """Counts the words of a small vocabulary, then scales to unit length; a text without any of them is all zeros."""
+
+    def __init__(self, *vocabulary: str) -> None:
+        self._vocabulary = vocabulary
+        self.asked: list[str] = []
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        self.asked += texts
+        counts = np.array([[text.lower().split().count(w) for w in self._vocabulary] for text in texts], np.float32)
+        return counts / np.maximum(np.linalg.norm(counts, axis=1, keepdims=True), 1e-9)
+
+
+class NamingTagger:
+    """A query needs the skills whose names stand in it."""
+
+    def __init__(self, *names: str) -> None:
+        self._names = names
+
+    def tag(self, queries: Sequence[Query]) -> list[Skills]:
+        return [skills(query.id, *(name for name in self._names if name in query.text)) for query in queries]
+
+
+class FailingEngine(EchoEngine):
+    """An echo engine whose next starts and swaps fail while `broken` is set."""
+
+    broken = False
+
+    def start(self, model: str) -> None:
+        if self.broken:
+            raise EngineError(f"{model} did not start")
+        super().start(model)
+
+    def swap(self, model: str, adapter: str | None) -> int:
+        if self.broken:
+            raise EngineError(f"{model} was not swapped in")
+        return super().swap(model, adapter)
+
+
+def query(text: str, ident: str = "q", temperature: float = 0.0, seed: int | None = None) -> Query:
+    return Query(ident, (Message("user", text),), Sampling(16, temperature, seed=seed))
+
+
+def question(text: str, answer: str, family: str = "all", scorer: str = "exact", ident: str = "1") -> Question:
+    return Question(ident, text, answer, family, scorer)  # type: ignore[arg-type]
+
+
+def skills(ident: str, *names: str) -> Skills:
+    return Skills(ident, tuple(SkillMatch(name, 1.0) for name in names))
+
+
+def profiles(scores: Mapping[str, Mapping[str, int]]) -> dict[str, ExpertProfile]:
+    return {expert: ExpertProfile(expert, dict(record), 0, 0) for expert, record in scores.items()}
+
+
+def candidate(expert: str, text: str, slot: int = 0, ident: str = "q", shared: bool = False) -> Candidate:
+    return Candidate(ident, expert, slot, text, "stop", 10, 5, "echo", shared)
+
+
+def echo_parts(
+    records: Mapping[str, Mapping[str, int]],
+    weights: Callable[[str], ExpertWeights] = lambda expert: ExpertWeights("base", expert),
+    engine: EchoEngine | None = None,
+) -> Parts:
+    """A whole pipeline over an echo engine; each expert's answer begins with its own name."""
+    engine = engine or EchoEngine(window=20)
+    recruiter = SymbolicRecruiter(profiles(records))
+    names = sorted({name for record in records.values() for name in record})
+    executor = InProcessExecutor(engine, LaneLoader(engine, weights))
+    models = {expert: weights(expert).model for expert in records}
+    return Parts(NamingTagger(*names), recruiter, executor, EvidenceGate(), WeightedVote(), models)

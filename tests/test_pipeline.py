@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from symmoe.engines.echo import EchoEngine
+from symmoe.loading.lanes import ExpertWeights
+from symmoe.pipeline import STAGES, Watch, answer
+from symmoe.types import Candidate, Load, Outcome, Plan, Query, Refusal, Trace
+from tests.fakes import echo_parts, query
+
+RECORDS = {
+    "adder": {"sums": 9, "spanish": -3, "sorting": -3},
+    "speaker": {"sums": -3, "spanish": 9, "sorting": -3},
+    "sorter": {"sums": 2, "spanish": 2, "sorting": 9},
+}
+TWO_MODELS = {"adder": "one", "speaker": "two", "sorter": "one"}
+QUERIES = [
+    query("sums of 1 and 2", "1"),
+    query("spanish for five", "2"),
+    query("sorting 3 1 2", "3"),
+    query("sums of 1 and 2", "4"),
+    query("tell me a story", "5"),
+]
+LONG = query("word " * 30, "long")
+batches = st.lists(
+    st.tuples(st.sampled_from([*(q.text for q in QUERIES), LONG.text]), st.sampled_from([0.0, 0.8])), max_size=8
+).map(lambda rows: [query(text, f"q{number}", heat) for number, (text, heat) in enumerate(rows)])
+
+
+class Seen:
+    """Keeps what a run told while it went on."""
+
+    def __init__(self) -> None:
+        self.plans: list[Plan] = []
+        self.loads: list[Load] = []
+        self.candidates: list[Candidate] = []
+
+    def watch(self) -> Watch:
+        return Watch(self.plans.append, self.loads.append, self.candidates.extend)
+
+
+def run(
+    queries: Sequence[Query], k: int = 4, seed: int = 0, known: Sequence[Candidate] = ()
+) -> tuple[Outcome, Seen, EchoEngine]:
+    engine, seen = EchoEngine(window=20), Seen()
+    parts = echo_parts(RECORDS, lambda expert: ExpertWeights(TWO_MODELS[expert], expert), engine)
+    return answer(parts, queries, k, seed, known, seen.watch()), seen, engine
+
+
+def traces(outcome: Outcome) -> list[Trace]:
+    return [result for result in outcome.results if isinstance(result, Trace)]
+
+
+@given(batches, st.integers(1, 6), st.integers(0, 99))
+def test_there_is_one_result_for_every_query_in_the_order_asked(queries: list[Query], k: int, seed: int) -> None:
+    outcome, _, _ = run(queries, k, seed)
+    assert [result.query_id for result in outcome.results] == [q.id for q in queries]
+    for asked, result in zip(queries, outcome.results, strict=True):
+        assert isinstance(result, Refusal if asked.text == LONG.text else Trace)
+
+
+@given(batches, st.integers(1, 6), st.integers(0, 99))
+def test_each_expert_is_loaded_at_most_once_and_only_if_recruited(queries: list[Query], k: int, seed: int) -> None:
+    outcome, seen, engine = run(queries, k, seed)
+    loaded = [load.expert for load in outcome.loads]
+    assert len(set(loaded)) == len(loaded)
+    assert set(loaded) == {expert for trace in traces(outcome) for expert in trace.recruited}
+    assert tuple(seen.loads) == outcome.loads
+    assert engine.starts <= 2
+
+
+@given(batches, st.integers(1, 6), st.integers(0, 99))
+def test_a_trace_tells_what_ran(queries: list[Query], k: int, seed: int) -> None:
+    outcome, seen, _ = run(queries, k, seed)
+    ran = {(c.query_id, c.expert, c.slot): c for c in seen.candidates}
+    texts = {q.id: q.text for q in queries}
+    assert len(ran) == len(seen.candidates) == k * len(traces(outcome))
+    for trace in traces(outcome):
+        assert len(trace.candidates) == k
+        assert trace.recruited == tuple(c.expert for c in trace.candidates)
+        assert [(v.expert, v.slot) for v in trace.verdicts] == [(c.expert, c.slot) for c in trace.candidates]
+        for found in trace.candidates:
+            assert ran[found.query_id, found.expert, found.slot] == found
+            assert found.text == f"{found.expert}: {texts[trace.query_id]}"
+        assert trace.answer.text == f"{trace.answer.expert}: {texts[trace.query_id]}"
+        assert trace.answer.expert in trace.recruited
+
+
+def test_a_query_that_nobody_could_serve_becomes_a_refusal_at_its_place_and_the_others_are_answered() -> None:
+    outcome, seen, _ = run([QUERIES[0], LONG, QUERIES[1]])
+    first, second, third = outcome.results
+    assert isinstance(first, Trace)
+    assert isinstance(third, Trace)
+    assert isinstance(second, Refusal)
+    assert (second.query_id, second.code) == ("long", "context_length_exceeded")
+    assert "long" not in {c.query_id for c in seen.candidates}
+
+
+@pytest.mark.parametrize("queries", [[], [LONG]])
+def test_a_batch_with_nothing_to_answer_loads_nothing(queries: list[Query]) -> None:
+    outcome, seen, engine = run(queries)
+    assert outcome.loads == ()
+    assert engine.starts == 0
+    assert seen.candidates == []
+    assert len(outcome.results) == len(queries)
+
+
+@given(batches, st.integers(1, 5), st.data())
+def test_known_candidates_are_kept_and_not_generated_again(queries: list[Query], k: int, data: st.DataObject) -> None:
+    whole, seen, _ = run(queries, k)
+    known = data.draw(st.lists(st.sampled_from(seen.candidates), unique_by=id)) if seen.candidates else []
+    resumed, again, _ = run(queries, k, known=known)
+    places = {(c.query_id, c.expert, c.slot) for c in known}
+    assert places.isdisjoint((c.query_id, c.expert, c.slot) for c in again.candidates)
+    assert len(again.candidates) == len(seen.candidates) - len(known)
+    assert [t.answer.text for t in traces(resumed)] == [t.answer.text for t in traces(whole)]
+
+
+def test_the_words_of_a_known_candidate_are_used_as_they_stand() -> None:
+    whole, seen, _ = run([QUERIES[0]])
+    known = [replace(c, text="from before") for c in seen.candidates]
+    resumed, again, engine = run([QUERIES[0]], known=known)
+    assert [c.text for c in traces(resumed)[0].candidates] == ["from before"] * 4
+    assert again.candidates == []
+    assert engine.starts == 0
+    assert traces(resumed)[0].recruited == traces(whole)[0].recruited
+
+
+def test_a_candidate_that_nobody_asked_for_changes_nothing() -> None:
+    whole, seen, _ = run([QUERIES[0]])
+    stray = replace(seen.candidates[0], query_id="another", text="stray")
+    assert run([QUERIES[0]], known=[stray])[0].results == whole.results
+
+
+def test_equal_runs_give_equal_results_and_other_seeds_other_experts() -> None:
+    assert run(QUERIES)[0].results == run(QUERIES)[0].results
+    recruited = {tuple(t.recruited for t in traces(run(QUERIES, seed=seed)[0])) for seed in range(5)}
+    assert len(recruited) > 1
+
+
+def test_a_query_is_answered_alike_alone_and_in_a_batch() -> None:
+    together = {t.query_id: t for t in traces(run(QUERIES)[0])}
+    for asked in QUERIES:
+        (alone,) = traces(run([asked])[0])
+        assert alone.recruited == together[asked.id].recruited
+        assert alone.answer.text == together[asked.id].answer.text
+
+
+def test_a_skilled_expert_is_recruited_most_and_its_answer_wins() -> None:
+    outcome, _, _ = run([query("sorting 3 1 2", str(n)) for n in range(3)])
+    for trace in traces(outcome):
+        assert trace.skills[0].skill == "sorting"
+        assert next(iter(trace.shares)) == "sorter"
+        assert trace.answer.expert == "sorter"
+
+
+def test_every_stage_is_timed() -> None:
+    seconds = run(QUERIES)[0].seconds
+    assert tuple(seconds) == STAGES
+    assert all(value >= 0 for value in seconds.values())
+
+
+def test_the_plan_is_told_before_anything_is_loaded() -> None:
+    order: list[str] = []
+    watch = Watch(
+        lambda plan: order.append("plan"), lambda load: order.append("load"), lambda c: order.append("candidates")
+    )
+    answer(echo_parts({"adder": {"sums": 1}}), [QUERIES[0]], 1, 0, watch=watch)
+    assert order == ["plan", "load", "candidates"]
+
+
+def test_candidates_are_told_before_the_next_is_generated_so_that_a_kill_loses_at_most_one_call() -> None:
+    told: list[Candidate] = []
+
+    def keep(candidates: Sequence[Candidate]) -> None:
+        if told:
+            raise KeyboardInterrupt
+        told.extend(candidates)
+
+    with pytest.raises(KeyboardInterrupt):
+        answer(echo_parts(RECORDS), QUERIES, 4, 0, watch=Watch(candidates=keep))
+    whole, _, _ = run(QUERIES)
+    resumed = answer(echo_parts(RECORDS), QUERIES, 4, 0, known=told)
+    assert [t.answer.text for t in traces(resumed)] == [t.answer.text for t in traces(whole)]
