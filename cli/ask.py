@@ -24,7 +24,7 @@ def ask(
     from symmoe.pipeline import answer
     from symmoe.types import Message, Query, Refusal, Sampling, to_json
 
-    from .render import show, show_json, watching
+    from .render import coloured, show, show_json, watching
 
     described = read_pool(pool)
     if not question.strip():
@@ -44,13 +44,7 @@ def ask(
         return
     if explain:
         show(*_explanation(trace))
-    show(f"[bold]{_plain(trace.answer.text)}[/bold]" if explain else _plain(trace.answer.text))
-
-
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
+    show(coloured(trace.answer.text, "bold") if explain else trace.answer.text)
 
 
 def _explanation(trace: Any) -> list[Any]:
@@ -60,11 +54,11 @@ def _explanation(trace: Any) -> list[Any]:
     shares = [(e, percent(share), trace.recruited.count(e) or "") for e, share in trace.shares.items()]
     weights = {(verdict.expert, verdict.slot): verdict.weight for verdict in trace.verdicts}
     said = [
-        (c.expert, c.lane, percent(weights[c.expert, c.slot]), c.completion_tokens, _plain(c.text))
+        (c.expert, c.lane, percent(weights[c.expert, c.slot]), c.completion_tokens, c.text)
         for c in trace.candidates
         if not c.shared
     ]
-    votes = [(_plain(vote.answer), percent(vote.share), ", ".join(vote.experts)) for vote in trace.answer.votes]
+    votes = [(vote.answer, percent(vote.share), ", ".join(vote.experts)) for vote in trace.answer.votes]
     return [
         table("Skills that the question needs", ("skill", "similarity"), skills, right=(1,)),
         table("Experts whose record shows them", ("expert", "share %", "drawn"), shares, right=(1, 2)),

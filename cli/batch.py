@@ -44,7 +44,7 @@ def run(
     from symmoe.errors import JobError
     from symmoe.store import open_store
 
-    from .render import plain, show, show_json, tell, watching
+    from .render import show, show_json, tell, watching
 
     described = read_pool(pool)
     if not source.is_file():
@@ -72,9 +72,9 @@ def run(
     if json:
         show_json(summary)
     elif result.outcome is None:
-        show(plain(f"already finished: {result.answered} answered, {result.failed} failed, in {output}"))
+        show(f"already finished: {result.answered} answered, {result.failed} failed, in {output}")
     else:
-        show(plain(f"{result.answered} answered, {result.failed} failed, in {output}; evidence in {job.trace}"))
+        show(f"{result.answered} answered, {result.failed} failed, in {output}; evidence in {job.trace}")
     if result.failed:
         raise typer.Exit(PARTLY_DONE)
 

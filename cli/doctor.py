@@ -12,7 +12,7 @@ def doctor(json: options.Json = False) -> None:
     from symmoe.doctor import examine
     from symmoe.types import to_json
 
-    from .render import show, show_json, table
+    from .render import coloured, show, show_json, table
 
     findings = examine()
     missing = any(finding.level == "missing" for finding in findings)
@@ -20,7 +20,7 @@ def doctor(json: options.Json = False) -> None:
         show_json({"ok": not missing, "findings": [to_json(finding) for finding in findings]})
     else:
         colours = {"good": "green", "slow": "yellow", "missing": "red"}
-        rows = [(f.what, f"[{colours[f.level]}]{f.level}[/]", f.found, f.advice) for f in findings]
+        rows = [(f.what, coloured(f.level, colours[f.level]), f.found, f.advice) for f in findings]
         show(table("Doctor", ("what", "state", "found", "advice"), rows))
     if missing:
         raise typer.Exit(1)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.progress import Progress
     from rich.table import Table
+    from rich.text import Text
 
     from symmoe.errors import SymmoeError
     from symmoe.pipeline import Watch
@@ -28,14 +29,14 @@ def show(*parts: Any) -> None:
 
     console = Console(soft_wrap=True)
     for part in parts:
-        console.print(part, highlight=False)
+        console.print(part, highlight=False, markup=False)
 
 
-def plain(words: str) -> str:
-    """Words to show as they stand: what looks like markup in them, such as a path's brackets, is kept."""
-    from rich.markup import escape
+def coloured(words: str, style: str) -> Text:
+    """Words in a style. Everything else is shown as it is: brackets in it are no markup."""
+    from rich.text import Text
 
-    return escape(words)
+    return Text(words, style=style)
 
 
 def tell(words: str) -> None:
@@ -56,12 +57,13 @@ def show_error(error: SymmoeError, as_json: bool) -> None:
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[int] = ()) -> Table:
     """A table; `right` are the columns of numbers."""
     from rich.table import Table
+    from rich.text import Text
 
     drawn = Table(title=title, title_justify="left", title_style="bold")
     for number, column in enumerate(columns):
         drawn.add_column(column, justify="right" if number in right else "left")
     for row in rows:
-        drawn.add_row(*(str(cell) for cell in row))
+        drawn.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
     return drawn
 
 

@@ -15,7 +15,7 @@ from symmoe.executor import InProcessExecutor
 from symmoe.gating.evidence import EvidenceGate
 from symmoe.loading.lanes import ExpertWeights, LaneLoader
 from symmoe.loading.merge import ADAPTER_WEIGHTS
-from symmoe.loading.sources import is_hub_name, local_directory, packaged_path, sha256_of
+from symmoe.loading.sources import is_hub_name, is_local_path, local_directory, packaged_path, sha256_of
 from symmoe.loading.verify import verify_adapter, verify_model
 from symmoe.pipeline import Parts
 from symmoe.protocols import Engine, Profiles
@@ -100,9 +100,10 @@ def check_weights(pool: Pool) -> list[str]:
             continue
         if is_hub_name(expert.model):
             notes.append(f"{expert.name}: {expert.model} is on a hub and was not downloaded")
-            continue
-        base = _model_directory(pool, expert)
-        verify_model(base)
+            base = None
+        else:
+            base = _model_directory(pool, expert)
+            verify_model(base)
         if adapter:
             verify_adapter(adapter, base)
     if pool.routing.profiles is None:
@@ -170,4 +171,8 @@ def fingerprint(pool: Pool) -> str:
     named += [pool.path(e.adapter) / ADAPTER_WEIGHTS for e in pool.experts if e.adapter]
     for path in named:
         digest.update(sha256_of(path).encode() if path.is_file() else b"missing")
+    for model in sorted({e.model for e in pool.experts if is_local_path(e.model)}):
+        for weights in sorted(pool.path(model).glob("*.safetensors")):
+            facts = weights.stat()  # reading gigabytes on every start would cost more than it guards against
+            digest.update(f"{weights.name} {facts.st_size} {facts.st_mtime_ns}".encode())
     return digest.hexdigest()

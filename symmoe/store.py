@@ -60,7 +60,10 @@ class RedisStore:
         """Name and version of the server; `StoreError` if it does not answer."""
         with _as_store_error():
             info = self._client.info("server")
-        return {"server": info.get("server_name", "redis"), "version": info.get("redis_version", "")}
+        return {
+            "server": info.get("server_name", "redis"),
+            "version": info.get("valkey_version") or info.get("redis_version", ""),
+        }
 
 
 def open_store() -> RedisStore:
@@ -70,7 +73,7 @@ def open_store() -> RedisStore:
     url = os.environ.get("REDIS_URL")
     if url:
         try:
-            store = RedisStore(redis.Redis.from_url(url, socket_connect_timeout=5))
+            store = RedisStore(redis.Redis.from_url(url, socket_connect_timeout=2))
         except ValueError as error:
             raise StoreError(f"REDIS_URL cannot be used: {error}", hint="write redis://HOST:PORT/DB") from error
         store.ping()

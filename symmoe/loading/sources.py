@@ -26,7 +26,12 @@ _CHAT_TEMPLATE = (
 
 def is_hub_name(source: str) -> bool:
     """Whether a source names a model on a hub, which only the machine that runs it fetches."""
-    return not source.startswith(("package:", "./", "../", "/", "~"))
+    return not source.startswith("package:") and not is_local_path(source)
+
+
+def is_local_path(source: str) -> bool:
+    """Whether a source names a directory on this machine."""
+    return source.startswith(("./", "../", "/", "~"))
 
 
 def packaged_path(source: str) -> Path:

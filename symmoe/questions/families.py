@@ -160,17 +160,6 @@ def _draw_arithmetic(rng: Random) -> tuple[str, str]:
     return f"Calculate {first} - {second}.", str(first - second)
 
 
-_COMPASS = ("north", "east", "south", "west")
-
-
-def _draw_navigation(rng: Random) -> tuple[str, str]:
-    heading = rng.randrange(4)
-    turns = [rng.choice((("left", -1), ("right", 1), ("around", 2))) for _ in range(rng.randint(2, 4))]
-    said = ", then ".join(f"turn {word}" for word, _ in turns)
-    final = (heading + sum(step for _, step in turns)) % 4
-    return f"You face {_COMPASS[heading]}. You {said}. Which direction do you face?", _COMPASS[final]
-
-
 _NATO = (
     "Alfa Bravo Charlie Delta Echo Foxtrot Golf Hotel India Juliett Kilo Lima Mike November Oscar Papa Quebec "
     "Romeo Sierra Tango Uniform Victor Whiskey Xray Yankee Zulu"
@@ -191,7 +180,6 @@ FAMILIES: dict[str, Family] = {
         Family("json", "exact", _draw_json),
         Family("kinship", "exact", _gym("family_relationships")),
         Family("logic", "choice", _gym("syllogism")),
-        Family("navigation", "exact", _draw_navigation),
         Family("radio", "exact", _draw_radio),
         Family("reversal", "exact", _gym("word_sequence_reversal", min_words=3, max_words=6)),
         Family("roman", "exact", _draw_roman),

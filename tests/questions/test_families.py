@@ -107,14 +107,6 @@ def test_iso_dates_are_the_dates_of_their_questions() -> None:
         assert datetime.date.fromisoformat(drawn.answer) == datetime.date(int(year), months.index(month) + 1, int(day))
 
 
-def test_turning_left_from_north_faces_west() -> None:
-    drawn = {q.question: q.answer for q in islice(draw("navigation", "train", 6), 300)}
-    for text, answer in drawn.items():
-        heading = ["north", "east", "south", "west"].index(text.removeprefix("You face ").split(".")[0])
-        turns = text.count("right") + 2 * text.count("around") - text.count("left")
-        assert answer == ["north", "east", "south", "west"][(heading + turns) % 4]
-
-
 def test_the_same_spanish_number_in_other_capitals_is_right() -> None:
     asked = question("How do you say the number 12 in Spanish?", "doce", scorer="exact")
     assert is_right(" Doce. ", asked)

@@ -16,7 +16,7 @@ def take(family: str, split: Split, seed: int, most: int = 60) -> list[Any]:
     return list(islice(draw(family, split, seed), most))
 
 
-@pytest.mark.parametrize("family", ["arithmetic", "dates", "json", "navigation", "radio", "roman", "spanish"])
+@pytest.mark.parametrize("family", ["arithmetic", "dates", "json", "radio", "roman", "spanish"])
 def test_no_text_stands_in_two_splits_whatever_the_seeds(family: str) -> None:
     texts = {split: {q.question for seed in (0, 1, 2) for q in take(family, split, seed)} for split in SPLITS}
     assert all(texts.values())

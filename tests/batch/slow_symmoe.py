@@ -1,0 +1,33 @@
+"""The `symmoe` command with an engine that takes a millisecond for each generation and a tagger that needs no model.
+
+Run as `python -m tests.batch.slow_symmoe batch run …`; it is there to be killed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+from symmoe.cli.main import main
+
+import symmoe.build
+from symmoe.engines.echo import EchoEngine
+from symmoe.types import Call, Generation
+
+from ..conftest import SKILLS
+from ..fakes import NamingTagger
+
+
+class SlowEngine(EchoEngine):
+    """An echo that waits as a model would."""
+
+    def generate(self, calls: Sequence[Call]) -> Iterator[tuple[Call, Generation]]:
+        for call, generation in super().generate(calls):
+            time.sleep(0.001)
+            yield call, generation
+
+
+if __name__ == "__main__":
+    symmoe.build.EchoEngine = SlowEngine  # type: ignore[misc]
+    symmoe.build._tagger = lambda pool: NamingTagger(*SKILLS)  # type: ignore[assignment,return-value]
+    main()

@@ -1,0 +1,318 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from symmoe.batch.job import Progress
+from symmoe.errors import EngineError, JobError
+from symmoe.pipeline import Watch
+
+from .conftest import Bench, CountingEngine, content, ids, questions, read_jsonl
+
+
+def test_each_line_is_answered_in_its_place(bench: Bench) -> None:
+    bench.write({"id": "b", "prompt": "spanish 5"}, {"id": "a", "prompt": "sums 2"}, {"id": "c", "prompt": "sums 1"})
+    result = bench.run()
+    assert [(row["custom_id"], content(row)) for row in bench.rows()] == [
+        ("b", "speaker: spanish 5"),
+        ("a", "adder: sums 2"),
+        ("c", "adder: sums 1"),
+    ]
+    assert (result.answered, result.failed, result.resumed) == (3, 0, 0)
+
+
+def test_an_answered_line_has_openais_batch_output_form(bench: Bench) -> None:
+    bench.write({"id": "a", "prompt": "sums 2"})
+    bench.run()
+    (row,) = bench.rows()
+    body = row["response"]["body"]
+    assert set(row) == {"id", "custom_id", "response", "error"}
+    assert row["error"] is None
+    assert row["response"]["status_code"] == 200
+    assert body["object"] == "chat.completion"
+    assert body["choices"] == [
+        {"index": 0, "message": {"role": "assistant", "content": "adder: sums 2"}, "finish_reason": "stop"}
+    ]
+    usage = body["usage"]
+    assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"] > 0
+
+
+def test_lines_that_cannot_be_asked_stand_in_their_place_with_their_numbers(bench: Bench) -> None:
+    rows = [
+        {"id": "one", "prompt": "sums 1"},
+        b"{",
+        b"",
+        {"id": "two", "prompt": "sums 2"},
+        {"id": "one", "prompt": "sums 3"},
+        {"id": "void", "prompt": " "},
+        {"id": "three", "prompt": "sums 4"},
+    ]
+    bench.write(*rows)
+    result = bench.run()
+    written = [
+        (row["custom_id"], row["error"] and (row["error"]["line"], row["error"]["code"])) for row in bench.rows()
+    ]
+    assert written == [
+        ("one", None),
+        (None, (2, "invalid_json")),
+        ("two", None),
+        (None, (5, "duplicate_id")),
+        ("void", (6, "empty_prompt")),
+        ("three", None),
+    ]
+    assert (result.answered, result.failed) == (3, 3)
+    assert all((row["response"] is None) == (row["error"] is not None) for row in bench.rows())
+    assert len({row["id"] for row in bench.rows()}) == 6
+
+
+def test_a_prompt_longer_than_the_window_is_an_error_that_names_its_line(bench: Bench) -> None:
+    bench.write(
+        {"id": "short", "prompt": "sums 1"}, {"id": "long", "prompt": "sums " * 64}, {"id": "end", "prompt": "sums 2"}
+    )
+    bench.run()
+    first, long, last = bench.rows()
+    assert (long["custom_id"], long["error"]["code"], long["error"]["line"]) == ("long", "context_length_exceeded", 2)
+    assert long["error"]["message"].startswith("line 2: ")
+    assert [content(first), content(last)] == ["adder: sums 1", "adder: sums 2"]
+
+
+def test_each_answered_line_has_its_trace_in_order(bench: Bench) -> None:
+    bench.write({"id": "a", "prompt": "sums 1"}, b"{", {"id": "b", "prompt": "nothing"})
+    bench.run(k=4)
+    first, second = bench.traces()
+    assert [first["query_id"], second["query_id"]] == ["a", "b"]
+    assert first["recruited"] == ["adder"] * 4
+    for trace in (first, second):
+        assert [candidate["expert"] for candidate in trace["candidates"]] == trace["recruited"]
+        assert all(c["text"].startswith(f"{c['expert']}: ") for c in trace["candidates"])
+
+
+def test_an_empty_file_gives_an_empty_output_and_asks_nobody(bench: Bench) -> None:
+    bench.write()
+    result = bench.run()
+    assert bench.output.read_bytes() == b""
+    assert bench.traces() == []
+    assert (result.answered, result.failed, bench.engine.starts) == (0, 0, 0)
+
+
+def test_a_file_of_bad_lines_only_starts_no_engine(bench: Bench) -> None:
+    bench.write(b"{", b"[]")
+    assert bench.run().failed == 2
+    assert bench.engine.starts == 0
+    assert ids(bench.rows()) == [None, None]
+
+
+@pytest.mark.parametrize(("count", "distinct"), [(1, 1), (1000, 40), (5000, 100)])
+def test_every_line_is_answered_once_in_order_and_a_repeated_prompt_is_generated_once(
+    bench: Bench, count: int, distinct: int
+) -> None:
+    rows = questions(count, distinct)
+    bench.write(*rows)
+    bench.run()
+    assert ids(bench.rows()) == [row["id"] for row in rows]
+    assert all(content(given).endswith(f": {row['prompt']}") for given, row in zip(bench.rows(), rows, strict=True))
+    assert len(bench.engine.asked) == len(set(bench.engine.asked))
+    assert {asked.split(": ")[1] for asked in bench.engine.asked} == {row["prompt"] for row in rows}
+
+
+def test_sampled_lines_with_equal_prompts_are_each_generated(bench: Bench) -> None:
+    bench.write(*({"id": f"q{n}", "prompt": "sums 1", "temperature": 1.0} for n in range(5)))
+    bench.run(k=2)
+    assert bench.engine.asked == ["adder: sums 1"] * 10
+
+
+def test_a_finished_job_that_is_resumed_does_nothing(bench: Bench) -> None:
+    bench.write(*questions(20), b"{")
+    first = bench.run()
+    before = [path.stat() for path in (bench.output, bench.folder / "out.trace.jsonl")]
+    asked = len(bench.engine.asked)
+    again = bench.run(resume=True)
+    assert (again.answered, again.failed, again.outcome) == (first.answered, first.failed, None) == (20, 1, None)
+    assert len(bench.engine.asked) == asked
+    after = [path.stat() for path in (bench.output, bench.folder / "out.trace.jsonl")]
+    assert [(s.st_ino, s.st_mtime_ns) for s in after] == [(s.st_ino, s.st_mtime_ns) for s in before]
+
+
+@pytest.mark.parametrize("lost", ["out.jsonl", "out.trace.jsonl"])
+def test_a_finished_job_whose_files_were_removed_writes_them_again(bench: Bench, lost: str) -> None:
+    bench.write(*questions(8))
+    bench.run()
+    before = {name: (bench.folder / name).read_bytes() for name in ("out.jsonl", "out.trace.jsonl")}
+    (bench.folder / lost).unlink()
+    bench.engine = CountingEngine()
+    bench.run(resume=True)
+    assert {name: (bench.folder / name).read_bytes() for name in before} == before
+
+
+def test_a_finished_job_leaves_no_candidates_in_the_store(bench: Bench) -> None:
+    bench.write(*questions(8))
+    bench.run()
+    assert [table for table in bench.store.tables if table.endswith("candidates")] == []
+
+
+def test_without_resume_a_job_starts_over(bench: Bench) -> None:
+    bench.write(*questions(8))
+    bench.run()
+    asked = len(bench.engine.asked)
+    result = bench.run()
+    assert result.resumed == 0
+    assert len(bench.engine.asked) == 2 * asked
+
+
+def test_without_resume_candidates_of_an_unfinished_job_are_dropped(bench: Bench) -> None:
+    bench.write(*questions(8))
+    bench.engine.lasts = 3
+    with pytest.raises(EngineError):
+        bench.run()
+    bench.engine.lasts = None
+    bench.engine.asked.clear()
+    assert bench.run().resumed == 0
+    assert len({asked.split(": ")[1] for asked in bench.engine.asked}) == 8
+
+
+def test_resume_without_anything_to_go_on_with_is_a_start(bench: Bench) -> None:
+    bench.write(*questions(8))
+    assert bench.run(resume=True).resumed == 0
+    assert len(bench.rows()) == 8
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda bench: bench.write(*questions(9)) or {}, id="input"),
+        pytest.param(lambda bench: {"k": 2}, id="k"),
+        pytest.param(lambda bench: {"seed": 1}, id="seed"),
+        pytest.param(lambda bench: {"routing": {"temperature": 0.7}}, id="pool"),
+        pytest.param(lambda bench: {"experts": ("adder", "speaker")}, id="experts and their profiles"),
+    ],
+)
+def test_resuming_with_something_changed_is_a_job_error_that_leaves_the_job_alone(
+    bench: Bench, change: Callable[[Bench], dict[str, Any]], finished: bool
+) -> None:
+    bench.write(*questions(8))
+    bench.engine.lasts = None if finished else 3
+    if finished:
+        bench.run()
+    else:
+        with pytest.raises(EngineError):
+            bench.run()
+    before = json.dumps(bench.store.tables)
+    with pytest.raises(JobError, match="cannot resume: the input, the pool, k or the seed") as caught:
+        bench.run(resume=True, **change(bench))
+    assert "without --resume" in (caught.value.hint or "")
+    assert json.dumps(bench.store.tables) == before
+
+
+def test_jobs_with_different_outputs_know_nothing_of_each_other(bench: Bench) -> None:
+    bench.write(*questions(8))
+    bench.engine.lasts = 3
+    with pytest.raises(EngineError):
+        bench.run()
+    bench.engine.lasts = None
+    job = bench.job()
+    other = Progress(bench.store, type(job)(job.source, bench.folder / "other.jsonl", job.pool, "", 3, 0))
+    assert other.candidates() == []
+    assert len(Progress(bench.store, job).candidates()) > 0
+
+
+def test_candidates_in_the_store_are_not_generated_again(bench: Bench) -> None:
+    bench.write(*questions(40))
+    bench.engine.lasts = 17
+    with pytest.raises(EngineError):
+        bench.run(k=1)
+    bench.engine.lasts = None
+    result = bench.run(resume=True, k=1)
+    assert result.resumed == 17
+    assert len(bench.engine.asked) == len(set(bench.engine.asked)) == 40
+
+
+def test_a_candidate_is_in_the_store_before_anyone_else_hears_of_it(bench: Bench) -> None:
+    bench.write(*questions(5))
+    seen: list[bool] = []
+    progress = Progress(bench.store, bench.job())
+    bench.run(watch=Watch(candidates=lambda given: seen.append(set(given) <= set(progress.candidates()))))
+    assert seen
+    assert all(seen)
+
+
+def test_a_candidate_kept_before_stays_as_it_was(bench: Bench) -> None:
+    bench.write({"id": "a", "prompt": "sums 1"})
+    bench.store.lasts = 2
+    with pytest.raises(Exception, match="the store is gone"):
+        bench.run(k=1)
+    progress = Progress(bench.store, bench.job(k=1))
+    (kept,) = progress.candidates()
+    bench.store.lasts = None
+    progress.add([type(kept)(**{name: getattr(kept, name) for name in kept.__slots__} | {"text": "other"})])
+    assert progress.candidates() == [kept]
+
+
+@pytest.mark.parametrize("target", ["in.jsonl", "out.jsonl", "link.jsonl"])
+def test_a_job_whose_output_or_trace_would_overwrite_its_input_is_refused(bench: Bench, target: str) -> None:
+    source = bench.folder / ("out.trace.jsonl" if target == "out.jsonl" else "in.jsonl")
+    source.write_bytes(b'{"id": "a", "prompt": "sums 1"}\n')
+    (bench.folder / "link.jsonl").symlink_to(source)
+    with pytest.raises(JobError, match="would overwrite the input"):
+        bench.run(source=source, output=bench.folder / target)
+    assert source.read_bytes() == b'{"id": "a", "prompt": "sums 1"}\n'
+
+
+@pytest.mark.parametrize("target", [".", "in.jsonl/out.jsonl"])
+def test_an_output_that_cannot_be_written_is_told_before_anything_is_generated(bench: Bench, target: str) -> None:
+    bench.write(*questions(3))
+    with pytest.raises(JobError, match="directory"):
+        bench.run(output=bench.folder / target)
+    assert bench.engine.asked == []
+
+
+def test_an_output_that_is_a_device_is_refused(bench: Bench) -> None:
+    bench.write(*questions(3))
+    with pytest.raises(JobError, match="device"):
+        bench.run(output=Path("/dev/null"))
+    assert Path("/dev/null").is_char_device()
+
+
+def test_the_folder_of_the_output_is_made(bench: Bench) -> None:
+    bench.write(*questions(3))
+    bench.run(output=bench.folder / "new" / "folder" / "out.jsonl")
+    assert len(read_jsonl(bench.folder / "new" / "folder" / "out.jsonl")) == 3
+
+
+def test_an_output_that_cannot_be_written_at_the_end_is_written_when_resumed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.write(*questions(10))
+
+    def full(rows: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("symmoe.batch.output.os.fsync", full)
+        with pytest.raises(JobError, match="No space left on device") as caught:
+            bench.run()
+    assert "--resume" in (caught.value.hint or "")
+    assert not bench.output.exists()
+    asked = len(bench.engine.asked)
+    bench.run(resume=True)
+    assert len(bench.engine.asked) == asked
+    assert ids(bench.rows()) == [f"q{number}" for number in range(10)]
+
+
+def test_nothing_is_left_beside_the_output_and_its_trace(bench: Bench) -> None:
+    bench.write(*questions(3))
+    bench.run()
+    names = {path.name for path in bench.folder.iterdir()}
+    assert names == {"in.jsonl", "out.jsonl", "out.trace.jsonl", "pool"}
+
+
+def test_words_of_every_script_are_written_as_they_are(bench: Bench) -> None:
+    bench.write({"id": "ñ☃", "prompt": "sums größer 数 \u2028 \x00"})
+    bench.run()
+    (row,) = bench.rows()
+    assert row["custom_id"] == "ñ☃"
+    assert content(row) == "adder: sums größer 数 \u2028 \x00"

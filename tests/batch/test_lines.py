@@ -1,0 +1,288 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from symmoe.batch.lines import MAX_LINE_BYTES, BadLine, GoodLine, read_lines
+from symmoe.config import SamplingConfig
+from symmoe.errors import JobError
+from symmoe.types import Message, Sampling
+
+DEFAULTS = SamplingConfig(max_tokens=99, temperature=0.5, top_p=0.9)
+GOOD = b'{"id": "good", "prompt": "Why?"}'
+HUGE = b'{"id": "huge", "prompt": "' + b"x" * 5_000_000 + b'"}'
+
+fuzzing = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def read(folder: Path, content: bytes) -> list[GoodLine | BadLine]:
+    path = folder / "in.jsonl"
+    path.write_bytes(content)
+    return list(read_lines(path, DEFAULTS))
+
+
+def good(folder: Path, row: dict[str, Any]) -> GoodLine:
+    (line,) = read(folder, json.dumps(row).encode())
+    assert isinstance(line, GoodLine), line
+    return line
+
+
+def bad(folder: Path, content: bytes) -> BadLine:
+    (line,) = read(folder, content)
+    assert isinstance(line, BadLine), line
+    return line
+
+
+def openai(**body: Any) -> dict[str, Any]:
+    filled = {"messages": [{"role": "user", "content": "Why?"}]} | body
+    return {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": filled}
+
+
+def plain(**fields: Any) -> dict[str, Any]:
+    return {"id": "a", "prompt": "Why?"} | fields
+
+
+def test_a_plain_line_is_one_user_turn_with_the_pools_sampling(tmp_path: Path) -> None:
+    query = good(tmp_path, {"id": "a", "prompt": "Why?"}).query
+    assert (query.id, query.messages) == ("a", (Message("user", "Why?"),))
+    assert query.sampling == Sampling(99, 0.5, 0.9)
+
+
+def test_options_beside_a_plain_prompt_replace_the_pools(tmp_path: Path) -> None:
+    query = good(tmp_path, plain(max_tokens=5, temperature=0, top_p=1.0, seed=3, stop="\n")).query
+    assert query.sampling == Sampling(5, 0.0, 1.0, 3, ("\n",))
+
+
+def test_a_whole_number_is_an_id(tmp_path: Path) -> None:
+    assert good(tmp_path, plain(id=7)).query.id == "7"
+
+
+def test_an_openai_line_keeps_every_turn_and_its_options(tmp_path: Path) -> None:
+    turns = [
+        {"role": "developer", "content": "Be brief."},
+        {"role": "user", "content": [{"type": "text", "text": "Wh"}, {"type": "text", "text": "y?"}], "name": "Ann"},
+        {"role": "assistant", "content": "Because."},
+        {"role": "user", "content": "And then?"},
+    ]
+    row = openai(messages=turns, model="any", max_completion_tokens=7, stop=["a", "b"], n=1, stream=False, user="u")
+    query = good(tmp_path, row).query
+    assert query.messages == (
+        Message("system", "Be brief."),
+        Message("user", "Why?"),
+        Message("assistant", "Because."),
+        Message("user", "And then?"),
+    )
+    assert query.sampling == Sampling(7, 0.5, 0.9, None, ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "says"),
+    [
+        pytest.param(b"{", "invalid_json", "not JSON", id="cut short"),
+        pytest.param(b"hello", "invalid_json", "not JSON", id="words"),
+        pytest.param(b"\x00", "invalid_json", "not JSON", id="a zero byte"),
+        pytest.param(b'{"id": "a", "prompt": "\xff"}', "invalid_encoding", "not UTF-8 (byte 23)", id="not UTF-8"),
+        pytest.param("\ufeffhello".encode("utf-16"), "invalid_encoding", "not UTF-8", id="UTF-16"),
+        pytest.param(b"[1]", "invalid_json", "not a JSON object but list", id="a list"),
+        pytest.param(b"null", "invalid_json", "not a JSON object but NoneType", id="null"),
+        pytest.param(b'"text"', "invalid_json", "not a JSON object but str", id="a string"),
+        pytest.param(b"[" * 500_000, "invalid_json", "nested too deeply", id="500,000 brackets"),
+        pytest.param(b'{"a":' * 9000 + b"1" + b"}" * 9000, "invalid_json", "nested too deeply", id="9,000 objects"),
+        pytest.param(
+            b'{"id": 1' + b"0" * 5000 + b"}", "invalid_json", "too many digits", id="a number of 5,000 digits"
+        ),
+        pytest.param(b"{}", "missing_prompt", "no prompt", id="an empty object"),
+        pytest.param(b'{"prompt": "x"}', "invalid_field", "id: Field required", id="no id"),
+    ],
+)
+def test_what_is_no_question_is_an_error_that_names_its_line(tmp_path: Path, line: bytes, code: str, says: str) -> None:
+    _, found, _ = read(tmp_path, b"\n".join([GOOD, line, b'{"id": "after", "prompt": "x"}']))
+    assert isinstance(found, BadLine)
+    assert (found.number, found.code) == (2, code)
+    assert found.message.startswith("line 2: ")
+    assert says in found.message
+
+
+@pytest.mark.parametrize(
+    ("row", "code", "says"),
+    [
+        pytest.param({"id": "a"}, "missing_prompt", "prompt is missing", id="no prompt"),
+        pytest.param({"custom_id": "a"}, "missing_prompt", "body", id="no body"),
+        pytest.param(plain(prompt=""), "empty_prompt", "empty", id="empty prompt"),
+        pytest.param(plain(prompt=" \t\n\u3000"), "empty_prompt", "empty", id="blank prompt"),
+        pytest.param(plain(prompt=None), "invalid_field", "prompt", id="null prompt"),
+        pytest.param(plain(prompt=["Why?"]), "invalid_field", "prompt", id="list prompt"),
+        pytest.param(plain(colour="red"), "invalid_field", "colour: unknown field", id="unknown field"),
+        pytest.param(plain(max_tokens="5"), "invalid_field", "max_tokens", id="max_tokens a string"),
+        pytest.param(plain(max_tokens=0), "invalid_field", "max_tokens", id="max_tokens 0"),
+        pytest.param(plain(max_tokens=1.5), "invalid_field", "max_tokens", id="max_tokens 1.5"),
+        pytest.param(plain(max_tokens=True), "invalid_field", "max_tokens", id="max_tokens true"),
+        pytest.param(plain(temperature=-0.1), "invalid_field", "temperature", id="temperature below 0"),
+        pytest.param(plain(temperature=float("nan")), "invalid_field", "temperature", id="temperature NaN"),
+        pytest.param(plain(temperature=float("inf")), "invalid_field", "temperature", id="temperature Infinity"),
+        pytest.param(plain(top_p=0), "invalid_field", "top_p", id="top_p 0"),
+        pytest.param(plain(seed=-1), "invalid_field", "seed", id="seed below 0"),
+        pytest.param(plain(seed=2**63), "invalid_field", "seed", id="seed of 64 bits"),
+        pytest.param(plain(stop=[1]), "invalid_field", "stop", id="stop of numbers"),
+        pytest.param(plain(stop=""), "invalid_field", "stop", id="stop empty"),
+        pytest.param(plain(stop=[".", ""]), "invalid_field", "stop", id="one stop empty"),
+        pytest.param(plain(stop=["\ud800"]), "invalid_field", "stop", id="stop half a surrogate pair"),
+        pytest.param(plain(prompt="\ud83d"), "invalid_encoding", "surrogate", id="prompt half a surrogate pair"),
+        pytest.param(openai(n=2), "invalid_field", "body.n: Input should be 1", id="n 2"),
+        pytest.param(openai(stream=True), "invalid_field", "body.stream", id="stream"),
+        pytest.param(openai(tools=[]), "invalid_field", "body.tools: unknown field", id="tools"),
+        pytest.param(openai(messages=[]), "invalid_field", "body.messages", id="no messages"),
+        pytest.param(openai(messages="Why?"), "invalid_field", "body.messages", id="messages a string"),
+        pytest.param(openai(messages=[{"role": "tool", "content": "x"}]), "invalid_field", "role", id="role tool"),
+        pytest.param(openai(messages=[{"role": "user", "content": ""}]), "empty_prompt", "empty", id="empty turn"),
+        pytest.param(
+            openai(messages=[{"role": "system", "content": "x"}]), "missing_prompt", "role user", id="no user turn"
+        ),
+        pytest.param(
+            openai(messages=[{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]),
+            "invalid_field",
+            "type",
+            id="an image",
+        ),
+        pytest.param(openai() | {"method": "GET"}, "invalid_field", "method", id="method GET"),
+        pytest.param(openai() | {"url": "/v1/embeddings"}, "invalid_field", "url", id="another url"),
+    ],
+)
+def test_a_row_that_cannot_be_asked_keeps_its_id_and_says_what_is_wrong(
+    tmp_path: Path, row: dict[str, Any], code: str, says: str
+) -> None:
+    line = bad(tmp_path, json.dumps(row).encode())
+    assert (line.number, line.id, line.code) == (1, "a", code)
+    assert line.message.startswith("line 1: ")
+    assert says in line.message
+
+
+@pytest.mark.parametrize("wrong", ["", "x" * 513, True, None, 1.5, ["a"], {"a": 1}, 2**63, "\ud800"])
+def test_what_is_no_id_is_an_error_without_an_id(tmp_path: Path, wrong: object) -> None:
+    line = bad(tmp_path, json.dumps(plain(id=wrong)).encode())
+    assert (line.id, line.code) == (None, "invalid_field")
+
+
+def test_the_error_of_a_line_with_a_number_as_id_keeps_it(tmp_path: Path) -> None:
+    assert bad(tmp_path, b'{"id": 7}').id == "7"
+
+
+def test_a_field_named_by_half_a_surrogate_pair_gives_a_message_that_can_be_written(tmp_path: Path) -> None:
+    assert bad(tmp_path, rb'{"id": "a", "prompt": "x", "\ud800": 1}').message.encode()
+
+
+def test_the_second_use_of_an_id_is_an_error_that_names_the_first(tmp_path: Path) -> None:
+    first, second = read(tmp_path, b'{"id": "1", "prompt": "x"}\n{"id": 1, "prompt": "y"}\n')
+    assert isinstance(first, GoodLine)
+    assert second == BadLine(2, None, "duplicate_id", "line 2: id '1' was already used on line 1")
+
+
+def test_an_id_that_a_bad_line_used_is_used(tmp_path: Path) -> None:
+    first, second, third = read(tmp_path, b'{"id": "a"}\n{"id": "a", "prompt": "y"}\n{"id": "a"}\n')
+    assert isinstance(first, BadLine)
+    assert first.id == "a"
+    assert second == BadLine(2, None, "duplicate_id", "line 2: id 'a' was already used on line 1")
+    assert isinstance(third, BadLine)
+    assert (third.id, third.code) == (None, "missing_prompt")
+
+
+@pytest.mark.parametrize("end", [b"", b"\n"])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_line_of_five_megabytes_is_an_error_and_its_neighbours_are_read(
+    tmp_path: Path, place: int, end: bytes
+) -> None:
+    rows = [b'{"id": "a", "prompt": "x"}', b'{"id": "b", "prompt": "y"}']
+    rows.insert(place, HUGE)
+    lines = read(tmp_path, b"\n".join(rows) + end)
+    assert lines.pop(place) == BadLine(
+        place + 1, None, "line_too_long", f"line {place + 1}: longer than {MAX_LINE_BYTES >> 20} MiB"
+    )
+    assert [line.query.id for line in lines if isinstance(line, GoodLine)] == ["a", "b"]
+
+
+@pytest.mark.parametrize("end", [b"", b"\n"])
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize(("spare", "fits"), [(0, True), (-1, False)])
+def test_the_longest_line_fits_and_one_byte_more_does_not(
+    tmp_path: Path, spare: int, fits: bool, bom: bytes, end: bytes
+) -> None:
+    length = MAX_LINE_BYTES - spare - len(GOOD) - len(bom) + len("Why?")
+    line, after = read(tmp_path, bom + GOOD.replace(b"Why?", b"x" * length) + b'\n{"id": "b", "prompt": "y"}' + end)
+    assert isinstance(line, GoodLine) == fits
+    assert isinstance(after, GoodLine)
+    assert after.number == 2
+
+
+def test_blank_lines_are_passed_over_and_counted(tmp_path: Path) -> None:
+    lines = read(tmp_path, b"\n \t\n" + GOOD + b"\n\r\n\n" + b"{" + b"\n\n")
+    assert [line.number for line in lines] == [3, 6]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path) -> None:
+    (line,) = read(tmp_path, b"\xef\xbb\xbf" + GOOD)
+    assert isinstance(line, GoodLine)
+    assert read(tmp_path, b"\xef\xbb\xbf") == []
+    assert read(tmp_path, b"\xef\xbb\xbf\r\n" + GOOD)[0].number == 2
+
+
+def test_a_byte_order_mark_on_a_later_line_is_an_error(tmp_path: Path) -> None:
+    lines = read(tmp_path, GOOD + b"\n\xef\xbb\xbf" + GOOD)
+    assert [type(line) for line in lines] == [GoodLine, BadLine]
+
+
+def test_lines_may_end_as_on_windows(tmp_path: Path) -> None:
+    lines = read(tmp_path, GOOD + b'\r\n{"id": "b", "prompt": "x\\r\\n"}\r\n')
+    assert [line.query.text for line in lines if isinstance(line, GoodLine)] == ["Why?", "x\r\n"]
+
+
+def test_an_empty_file_has_no_lines(tmp_path: Path) -> None:
+    assert read(tmp_path, b"") == []
+
+
+def test_a_file_that_cannot_be_opened_is_a_job_error(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="No such file"):
+        list(read_lines(tmp_path / "none.jsonl", DEFAULTS))
+
+
+def assert_one_result_each(lines: list[GoodLine | BadLine], content: bytes) -> None:
+    rows = content.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    assert [line.number for line in lines] == [number for number, row in enumerate(rows, 1) if row.strip()]
+    named = [line.query.id if isinstance(line, GoodLine) else line.id for line in lines]
+    known = [name for name in named if name is not None]
+    assert len(known) == len(set(known))
+    for line in lines:
+        said = line.query.text if isinstance(line, GoodLine) else line.message
+        assert said.encode()
+
+
+@fuzzing
+@given(st.binary(max_size=400))
+def test_any_bytes_give_one_result_for_each_line_that_is_not_blank(tmp_path: Path, content: bytes) -> None:
+    assert_one_result_each(read(tmp_path, content), content)
+
+
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(alphabet=st.characters(exclude_categories=())),
+    lambda inside: st.lists(inside, max_size=3) | st.dictionaries(st.text(max_size=3), inside, max_size=3),
+    max_leaves=8,
+)
+_fields = st.sampled_from(
+    ["id", "prompt", "custom_id", "method", "url", "body", "messages", "max_tokens", "stop", "seed"]
+)
+_near_row = st.dictionaries(_fields, _json | st.sampled_from(["a", "b", "POST", "/v1/chat/completions"]), max_size=5)
+_row = st.fixed_dictionaries({"id": st.sampled_from(["a", "b", 1, "1"]), "prompt": st.text(max_size=5)})
+_written = (_near_row | _row).map(lambda row: json.dumps(row).encode())
+
+
+@fuzzing
+@given(st.lists(_written | st.binary(max_size=20), max_size=8), st.sampled_from([b"", b"\xef\xbb\xbf"]))
+def test_rows_that_nearly_fit_give_one_result_each_and_no_id_twice(
+    tmp_path: Path, rows: list[bytes], bom: bytes
+) -> None:
+    content = bom + b"\n".join(rows)
+    assert_one_result_each(read(tmp_path, content), content)

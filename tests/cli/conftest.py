@@ -1,0 +1,69 @@
+"""The command in this process, with the answer it gives a terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from symmoe.cli.main import main
+
+import symmoe.build
+
+from ..conftest import SKILLS, echo_pool
+from ..fakes import NamingTagger
+
+
+@dataclass(frozen=True)
+class Said:
+    """How a command ended and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+    @property
+    def errors(self) -> list[str]:
+        """The lines of stderr that begin with `error:`; there is no traceback beside them."""
+        assert "Traceback" not in self.err
+        return [line for line in self.err.splitlines() if line.startswith("error: ")]
+
+
+Symmoe = Callable[..., Said]
+
+
+@pytest.fixture
+def symmoe_command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], state: Path) -> Symmoe:
+    """Runs `symmoe WORDS` with a tagger that needs no model."""
+    monkeypatch.setattr(symmoe.build, "_tagger", lambda pool: NamingTagger(*SKILLS))
+
+    def run(*words: object) -> Said:
+        monkeypatch.setattr(sys, "argv", ["symmoe", *map(str, words)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capfd.readouterr()
+        assert isinstance(ended.value.code, int)
+        return Said(ended.value.code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Path:
+    return echo_pool(tmp_path / "pool")
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "in.jsonl"
+    path.write_text('{"id": "a", "prompt": "sums 1"}\n{"id": "b", "prompt": "spanish 2"}\n', encoding="utf-8")
+    return path

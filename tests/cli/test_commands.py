@@ -1,0 +1,160 @@
+"""What holds for every command."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import symmoe.cli.pool
+from symmoe.cli.main import app
+from typer.main import get_command
+
+from .conftest import Symmoe
+
+pytestmark = pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
+HEAVY = {"torch", "vllm", "transformers", "ray", "sentence_transformers"}
+REPORT = (
+    "import json, sys; sys.argv[0] = 'symmoe'\n"
+    "from symmoe.cli.main import main\n"
+    "try: main()\n"
+    "finally: sys.stderr.write('\\n' + json.dumps(sorted(sys.modules)))"
+)
+
+JSON_RUNS = {
+    "demo": "demo --pool {pool} --per-family 1 --out {folder}/demo",
+    "ask": "ask sums --pool {pool}",
+    "doctor": "doctor",
+    "batch run": "batch run {source} -o {folder}/out.jsonl --pool {pool}",
+    "pool list": "pool list",
+    "pool show": "pool show {pool}",
+    "pool check": "pool check {pool}",
+    "pool init": "pool init {folder}/new.yaml",
+    "expert eval": "expert eval adder --pool {pool} --per-family 1",
+    "expert train": "expert train {folder}/no-recipe.yaml",
+    "profile build": "profile build --pool {pool} --per-family 1 -o {folder}/profiles.json",
+    "profile show": "profile show --pool {pool}",
+    "store status": "store status",
+    "store stop": "store stop",
+}
+
+
+def commands(group: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every command that does something, by the words that call it."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{path}{name} ")
+        else:
+            yield f"{path}{name}", command
+
+
+COMMANDS = dict(commands(get_command(app)))
+
+
+def test_help_lists_every_command(symmoe_command: Symmoe) -> None:
+    said = symmoe_command("--help")
+    assert said.code == 0
+    for name in {name.split()[0] for name in COMMANDS}:
+        assert f" {name} " in said.out
+
+
+@pytest.mark.parametrize("group", sorted({name.split()[0] for name in COMMANDS if " " in name}))
+def test_the_help_of_a_group_lists_its_commands(symmoe_command: Symmoe, group: str) -> None:
+    said = symmoe_command(group, "--help")
+    assert said.code == 0
+    for name in COMMANDS:
+        if name.startswith(f"{group} "):
+            assert f" {name.split()[1]} " in said.out
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_the_help_of_a_command_names_its_options(symmoe_command: Symmoe, name: str) -> None:
+    said = symmoe_command(*name.split(), "--help")
+    assert said.code == 0
+    assert "--json" in said.out
+
+
+def test_the_json_of_every_command_is_tried_here() -> None:
+    assert set(JSON_RUNS) == set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", sorted(JSON_RUNS))
+def test_json_is_one_document_on_stdout_and_nothing_else(
+    symmoe_command: Symmoe, name: str, pool: Path, source: Path, tmp_path: Path
+) -> None:
+    words = JSON_RUNS[name].format(pool=pool, source=source, folder=tmp_path).split()
+    said = symmoe_command(*words, "--json")
+    assert isinstance(said.json, dict | list)
+    assert ("error" in said.json) == (name == "expert train")
+    assert said.errors == []
+    fails = {"expert train": 2} if name != "doctor" or said.json["ok"] else {"doctor": 1}
+    assert said.code == fails.get(name, 0)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "pool check none.yaml",
+        "batch run none.jsonl -o out.jsonl",
+        "expert eval nobody",
+        "ask",
+        "ask --k 0 why",
+        "batch run",
+        "no-such-command",
+        "pool list --no-such-option",
+    ],
+)
+def test_bad_input_ends_with_exit_code_2_and_no_traceback(symmoe_command: Symmoe, words: str) -> None:
+    said = symmoe_command(*words.split())
+    assert said.code == 2
+    assert said.out == ""
+    assert said.err.strip()
+    assert len(said.errors) <= 1
+
+
+def test_an_error_is_one_json_document_where_json_is_asked_for(symmoe_command: Symmoe) -> None:
+    said = symmoe_command("pool", "check", "none.yaml", "--json")
+    assert said.code == 2
+    assert said.json["error"]["type"] == "PoolError"
+    assert "none.yaml" in said.json["error"]["message"]
+    assert "pool init" in said.json["error"]["hint"]
+
+
+def test_a_file_that_cannot_be_written_is_one_line_of_error(symmoe_command: Symmoe, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    said = symmoe_command("pool", "init", tmp_path / "file" / "pool.yaml")
+    assert said.code == 1
+    assert said.errors == [f"error: {tmp_path / 'file'}: File exists"]
+
+
+def test_an_interrupted_command_ends_with_130(symmoe_command: Symmoe, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(name: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("symmoe.config.read_pool", interrupt)
+    said = symmoe_command("pool", "list")
+    assert (said.code, said.out, said.errors) == (130, "", [])
+
+
+def test_a_fault_of_the_program_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fault(name: str) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("symmoe.config.read_pool", fault)
+    monkeypatch.setattr(sys, "argv", ["symmoe", "pool", "list"])
+    with pytest.raises(ZeroDivisionError):
+        symmoe.cli.main.main()
+
+
+@pytest.mark.parametrize(
+    "words", ["--help", "pool list", "pool show", "pool check symbolic-moe-16", "batch run --help"]
+)
+def test_what_needs_no_model_imports_no_heavy_library(words: str) -> None:
+    process = subprocess.run([sys.executable, "-c", REPORT, *words.split()], capture_output=True, text=True, check=True)
+    modules = set(json.loads(process.stderr.splitlines()[-1]))
+    assert "symmoe.cli.main" in modules
+    assert not HEAVY & modules
