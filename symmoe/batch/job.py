@@ -119,8 +119,8 @@ def run_batch(job: BatchJob, parts: PartsSource, store: Store, resume: bool, wat
     known = progress.candidates()
     outcome = Outcome(())
     if good:
-        keep = replace(watch, candidates=_then(progress.add, watch))
-        outcome = answer(parts.parts(), [line.query for line in good], job.k, job.seed, known, keep)
+        queries = [line.query for line in good]
+        outcome = answer(parts.parts(), queries, job.k, job.seed, known, _keeping(progress, watch))
 
     results = {line.number: result for line, result in zip(good, outcome.results, strict=True)}
     traces = [result for result in outcome.results if isinstance(result, Trace)]
@@ -162,9 +162,11 @@ def _row(candidate: Candidate) -> dict[str, Any]:
     return {name: getattr(candidate, name) for name in Candidate.__slots__}
 
 
-def _then(keep: Any, watch: Watch) -> Any:
+def _keeping(progress: Progress, watch: Watch) -> Watch:
+    """The same watch, told of candidates only after they are in the store."""
+
     def both(candidates: Sequence[Candidate]) -> None:
-        keep(candidates)
+        progress.add(candidates)
         watch.candidates(candidates)
 
-    return both
+    return replace(watch, candidates=both)
