@@ -79,10 +79,9 @@ def evaluate(
         facts = {"seconds": round(matrix.seconds, 2), "completion_tokens": matrix.tokens}
         show_json({"questions": len(questions), "experts": results} | facts)
         return
-    rows = [(f, *(percent(families[name][f]) for name in names)) for f in families[names[0]]]
-    rows.append(("all", *(percent(matrix.accuracy(name)) for name in names)))
-    columns = ("family", *names)
-    show(table(f"Right answers, % of {len(questions)} questions", columns, rows, right=range(1, len(columns))))
+    rows = [(name, percent(matrix.accuracy(name)), _best(families[name])) for name in names]
+    columns = ("expert", "all %", "families, best first, %")
+    show(table(f"Right answers to {len(questions)} questions", columns, rows, right=(1,)))
 
 
 def by_family(matrix: Any, expert: str) -> dict[str, float]:
@@ -91,6 +90,13 @@ def by_family(matrix: Any, expert: str) -> dict[str, float]:
     for question, right in zip(matrix.questions, matrix.right[expert], strict=True):
         families.setdefault(question.family, []).append(right)
     return {family: round(sum(r) / len(r), 4) for family, r in sorted(families.items())}
+
+
+def _best(families: dict[str, float]) -> str:
+    from .render import percent
+
+    some = sorted(((f, right) for f, right in families.items() if right), key=lambda item: -item[1])
+    return ", ".join(f"{family} {percent(right)}" for family, right in some)
 
 
 def _card(pool: Any, expert: str) -> Path:

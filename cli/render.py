@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -81,8 +81,9 @@ def seconds_table(seconds: Mapping[str, float]) -> Table:
 @contextmanager
 def working(what: str) -> Iterator[None]:
     """Show that something without known steps is going on."""
-    with _progress() as progress:
-        progress.add_task(what, total=None)
+    from rich.console import Console
+
+    with _terminal() as terminal, Console(file=terminal).status(what):
         yield
 
 
@@ -110,16 +111,21 @@ def stepping(what: str, total: int) -> Iterator[Any]:
         yield lambda step, note: progress.update(bar, completed=step, description=f"{what}: {note}")
 
 
+def _terminal() -> TextIO:
+    """stderr on a descriptor of its own, which stays the terminal while an engine's output goes to a log."""
+    return os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8")
+
+
 @contextmanager
 def _progress() -> Iterator[Progress]:
-    """Progress on a descriptor of its own, which stays the terminal while an engine's output goes to a log."""
+    """A progress display on stderr."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     words = TextColumn("{task.description}")
     columns = (SpinnerColumn(), words, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with (
-        os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8") as terminal,
+        _terminal() as terminal,
         Progress(*columns, console=Console(file=terminal), refresh_per_second=4) as progress,
     ):
         yield progress
