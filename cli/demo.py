@@ -47,7 +47,7 @@ def demo(
         engine_start = assembly.loader.start(described.names[0])
     with watching("symmoe") as watch:
         outcome = answer(assembly.parts(), queries, draws, seed, watch=watch)
-    with watching("reference: every expert on every question") as watch:
+    with watching("baselines") as watch:
         matrix = run_matrix(assembly.executor, described.names, assembly.models, questions, described.sampling, watch)
     settings = {"pool": described.name, "k": draws, "seed": seed, "per_family": per_family}
     report = demo_report(questions, outcome, matrix, engine_start, settings)

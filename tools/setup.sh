@@ -11,7 +11,7 @@ want=$(cat requirements.lock pyproject.toml tools/overrides.txt tools/setup.sh |
   { echo "error: symmoe needs Python 3.11 or newer; name one with PYTHON=…" >&2; exit 1; }
 echo "setting up .venv (the first time takes a few minutes)"
 [ -x .venv/bin/python ] || "$python" -m venv .venv
-.venv/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.8
+.venv/bin/python -m pip install -qq --disable-pip-version-check uv==0.13.8
 
 # The CPU build of torch: from a local folder where pip is told of one, else from PyTorch's own index.
 links=$(.venv/bin/python -m pip config get global.find-links 2>/dev/null | tr '\n' ' ' || true)

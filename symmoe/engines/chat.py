@@ -32,13 +32,12 @@ class ChatTokenizer:
 
     def refuse(self, queries: Sequence[Query]) -> list[Refusal | None]:
         """A refusal for each query whose prompt fills the window; None for those with room for an answer."""
-        return [self._refusal(query) for query in queries]
+        tokens = {query.messages: 0 for query in queries}
+        for query in queries:
+            tokens[query.messages] = tokens[query.messages] or len(self.encode(query))
+        return [self._refusal(query, tokens[query.messages]) for query in queries]
 
-    def _refusal(self, query: Query) -> Refusal | None:
-        characters = sum(len(message.content) for message in query.messages)
-        if characters <= self.window // 8:  # a character is at most a few tokens: surely short enough
-            return None
-        tokens = len(self.encode(query))
+    def _refusal(self, query: Query, tokens: int) -> Refusal | None:
         if tokens < self.window:
             return None
         message = f"the prompt is {tokens} tokens long; the experts' window is {self.window}, the answer included"

@@ -57,15 +57,14 @@ def test_a_batch_killed_while_generating_answers_every_line_once_when_resumed(tm
     source.write_text("".join(json.dumps({"id": q.id, "prompt": q.question}) + "\n" for q in questions))
     command = ("batch", "run", str(source), "-o", str(output), "--resume", "--json")
 
-    killed = _symmoe(*command, state=state)
-    while _candidates(state) < 20:
-        assert killed.poll() is None, "the run ended before it could be killed"
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
+    with _symmoe(*command, state=state) as killed:
+        while _candidates(state) < 20:
+            assert killed.poll() is None, "the run ended before it could be killed"
+        killed.send_signal(signal.SIGKILL)
     assert not output.exists()
 
-    resumed = _symmoe(*command, state=state)
-    printed, _ = resumed.communicate(timeout=300)
+    with _symmoe(*command, state=state) as resumed:
+        printed, _ = resumed.communicate(timeout=300)
     assert resumed.returncode == 0
     assert json.loads(printed)["candidates_resumed"] >= 20
     rows = [json.loads(line) for line in output.read_text().splitlines()]
