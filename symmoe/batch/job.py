@@ -109,7 +109,7 @@ def run_batch(job: BatchJob, parts: PartsSource, store: Store, resume: bool, wat
     Killed at any moment and resumed, it generates only what is missing; the output appears when it is whole.
     """
     _make_room(job)
-    lines = list(read_lines(job.source, job.pool.sampling))
+    lines = read_lines(job.source, job.pool.sampling)
     progress = Progress(store, job)
     facts = progress.begin(job.fingerprint(), resume)
     if "finished" in facts and job.output.exists() and job.trace.exists():

@@ -108,16 +108,18 @@ class _OpenAI(_Strict):
         return Query(self.custom_id, turns, self.body.sampling(defaults))
 
 
-def read_lines(path: Path, defaults: SamplingConfig) -> Iterator[GoodLine | BadLine]:
-    """Read a batch file line by line; blank lines are passed over. Only a file that cannot be opened raises.
+def read_lines(path: Path, defaults: SamplingConfig) -> list[GoodLine | BadLine]:
+    """Read every line of a batch file; blank lines are passed over. Only a file that cannot be opened raises.
 
     Lines are in OpenAI's batch form or `{"id", "prompt"}` with the same sampling options beside them. A line over
-    `MAX_LINE_BYTES` is not kept in memory. The second use of an id is an error of its line, without that id; a line
-    that is bad in itself uses its id too.
+    `MAX_LINE_BYTES` is not kept in memory. Every id stands for one line: of good lines the first one has it, and a
+    second use is an error without an id; a bad line keeps its id only if no other line has it.
     """
+    lines = [_parse(number, raw, defaults) for number, raw in _raw_lines(path)]
     first_use: dict[str, int] = {}
-    for number, raw in _raw_lines(path):
-        yield _once(_parse(number, raw, defaults), first_use)
+    for good in (line for line in lines if isinstance(line, GoodLine)):
+        first_use.setdefault(good.query.id, good.number)
+    return [_once(line, first_use) for line in lines]
 
 
 def _once(line: GoodLine | BadLine, first_use: dict[str, int]) -> GoodLine | BadLine:

@@ -16,7 +16,9 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from symmoe.config import state_dir
 from symmoe.questions.splits import draw
+from symmoe.quiet import output_to
 from symmoe.training.recipe import Recipe
 from symmoe.types import Question
 
@@ -68,9 +70,10 @@ def train_adapter(
 
     torch.manual_seed(recipe.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16).to(device)
-    model = _with_lora(model, recipe)
+    with output_to(state_dir() / "train.log"):
+        tokenizer = AutoTokenizer.from_pretrained(base)
+        model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16).to(device)
+        model = _with_lora(model, recipe)
     adapter = {name: p for name, p in model.named_parameters() if p.requires_grad}
     masters = {name: p.detach().float().clone().requires_grad_() for name, p in adapter.items()}
     optimiser = torch.optim.AdamW(masters.values(), lr=recipe.learning_rate, weight_decay=0.0)

@@ -182,13 +182,17 @@ def test_the_second_use_of_an_id_is_an_error_that_names_the_first(tmp_path: Path
     assert second == BadLine(2, None, "duplicate_id", "line 2: id '1' was already used on line 1")
 
 
-def test_an_id_that_a_bad_line_used_is_used(tmp_path: Path) -> None:
+def test_a_bad_line_does_not_cost_a_good_one_with_its_id_the_answer(tmp_path: Path) -> None:
     first, second, third = read(tmp_path, b'{"id": "a"}\n{"id": "a", "prompt": "y"}\n{"id": "a"}\n')
-    assert isinstance(first, BadLine)
-    assert first.id == "a"
-    assert second == BadLine(2, None, "duplicate_id", "line 2: id 'a' was already used on line 1")
-    assert isinstance(third, BadLine)
-    assert (third.id, third.code) == (None, "missing_prompt")
+    assert isinstance(second, GoodLine)
+    assert [(line.code, line.id) for line in (first, third) if isinstance(line, BadLine)] == [
+        ("missing_prompt", None)
+    ] * 2
+
+
+def test_of_bad_lines_with_one_id_the_first_keeps_it(tmp_path: Path) -> None:
+    lines = read(tmp_path, b'{"id": "a"}\n{"id": "a"}\n')
+    assert [line.id for line in lines if isinstance(line, BadLine)] == ["a", None]
 
 
 @pytest.mark.parametrize("end", [b"", b"\n"])
