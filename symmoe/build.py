@@ -16,7 +16,7 @@ from symmoe.gating.evidence import EvidenceGate
 from symmoe.loading.lanes import ExpertWeights, LaneLoader
 from symmoe.loading.merge import ADAPTER_WEIGHTS
 from symmoe.loading.sources import is_hub_name, is_local_path, local_directory, packaged_path, sha256_of
-from symmoe.loading.verify import verify_adapter, verify_model
+from symmoe.loading.verify import trained_on, verify_adapter, verify_model
 from symmoe.pipeline import Parts
 from symmoe.protocols import Engine, Profiles
 from symmoe.routing.embedding import SentenceEmbedder
@@ -93,7 +93,8 @@ def check_weights(pool: Pool) -> list[str]:
     Hub models are not fetched. Raises `CheckpointError` or `PoolError` for the first thing at fault.
     """
     assembly = Assembly(pool)
-    notes = []
+    notes: list[str] = []
+    verified: set[Path] = set()
     for expert in pool.experts:
         adapter = pool.path(expert.adapter) if expert.adapter else None
         if pool.engine.kind == "echo":
@@ -103,9 +104,13 @@ def check_weights(pool: Pool) -> list[str]:
             base = None
         else:
             base = _model_directory(pool, expert)
-            verify_model(base)
+            if base not in verified:
+                verify_model(base)
+                verified.add(base)
         if adapter:
             verify_adapter(adapter, base)
+            if trained_on(adapter) not in ("", expert.model):
+                notes.append(f"{expert.name}: its adapter was trained on {trained_on(adapter)}, not on {expert.model}")
     if pool.routing.profiles is None:
         notes.append("no profiles: build them with `symmoe profile build` before asking")
     else:

