@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from . import ask, batch, demo, doctor, expert, pool, profile, store
+from . import ask, batch, bench, demo, doctor, expert, pool, profile, store
 
 app = typer.Typer(
     name="symmoe",
@@ -22,6 +22,7 @@ app.add_typer(pool.app, name="pool")
 app.add_typer(expert.app, name="expert")
 app.add_typer(profile.app, name="profile")
 app.add_typer(store.app, name="store")
+app.add_typer(bench.app, name="bench")
 app.command("doctor")(doctor.doctor)
 
 

@@ -18,7 +18,7 @@ from symmoe.loading.merge import ADAPTER_WEIGHTS
 from symmoe.loading.sources import is_hub_name, is_local_path, local_directory, packaged_path, sha256_of
 from symmoe.loading.verify import trained_on, verify_adapter, verify_model
 from symmoe.pipeline import Parts
-from symmoe.protocols import Engine, Profiles
+from symmoe.protocols import Embedder, Engine, Profiles
 from symmoe.routing.embedding import SentenceEmbedder
 from symmoe.routing.profiles import read_profiles
 from symmoe.routing.recruiting import SymbolicRecruiter
@@ -118,6 +118,11 @@ def check_weights(pool: Pool) -> list[str]:
     return notes
 
 
+def build_embedder(pool: Pool) -> Embedder:
+    """The pool's embedder; its model is loaded when first asked."""
+    return SentenceEmbedder(partial(_embedder_directory, pool))
+
+
 def _vllm(assembly: Assembly) -> Engine:
     from symmoe.engines.vllm import VllmEngine, VllmSettings
 
@@ -139,8 +144,7 @@ def _vllm(assembly: Assembly) -> Engine:
 def _tagger(pool: Pool) -> EmbeddingTagger:
     routing = pool.routing
     taxonomy = read_taxonomy(_data_file(pool, routing.taxonomy, "", ".yaml"))
-    embedder = SentenceEmbedder(partial(_embedder_directory, pool))
-    return EmbeddingTagger(embedder, taxonomy, routing.skills_per_query, routing.min_similarity)
+    return EmbeddingTagger(build_embedder(pool), taxonomy, routing.skills_per_query, routing.min_similarity)
 
 
 def _embedder_directory(pool: Pool) -> Path:

@@ -25,10 +25,12 @@ REPORT = (
     "finally: sys.stderr.write('\\n' + json.dumps(sorted(sys.modules)))"
 )
 
+RECORDED = json.dumps([{"question": f"{n} + 1?", "scores": {"a": 1, "b": n % 2}} for n in range(4)])
 JSON_RUNS = {
     "demo": "demo --pool {pool} --per-family 1 --out {folder}/demo",
     "ask": "ask sums --pool {pool}",
     "doctor": "doctor",
+    "bench replay": "bench replay --train {folder}/sets --test {folder}/sets --pool {pool} -o {folder}/replay.json",
     "batch run": "batch run {source} -o {folder}/out.jsonl --pool {pool}",
     "pool list": "pool list",
     "pool show": "pool show {pool}",
@@ -86,6 +88,8 @@ def test_the_json_of_every_command_is_tried_here() -> None:
 def test_json_is_one_document_on_stdout_and_nothing_else(
     symmoe_command: Symmoe, name: str, pool: Path, source: Path, tmp_path: Path
 ) -> None:
+    (tmp_path / "sets").mkdir()
+    (tmp_path / "sets" / "sums.json").write_text(RECORDED)
     words = JSON_RUNS[name].format(pool=pool, source=source, folder=tmp_path).split()
     said = symmoe_command(*words, "--json")
     assert isinstance(said.json, dict | list)

@@ -1,0 +1,1 @@
+"""Judging routers by replay: recorded scores of real models say what each choice would have earned."""
