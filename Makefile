@@ -25,7 +25,7 @@ format: setup
 	.venv/bin/ruff check --fix .
 
 bench: setup
-	.venv/bin/python benchmarks/engine_per_expert.py --out out/bench/engine_per_expert.json
+	.venv/bin/python benchmarks/engine_per_expert.py --rounds 2 --out out/bench/engine_per_expert.json
 
 clean:
 	rm -rf .venv build out *.egg-info

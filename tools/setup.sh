@@ -10,7 +10,7 @@ want=$(cat requirements.lock pyproject.toml tools/overrides.txt tools/setup.sh |
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
   { echo "error: symmoe needs Python 3.11 or newer; name one with PYTHON=…" >&2; exit 1; }
 echo "setting up .venv (the first time takes a few minutes)"
-[ -x .venv/bin/python ] || "$python" -m venv .venv
+[ -x .venv/bin/pip ] || "$python" -m venv .venv  # also gives pip to an environment made without it
 .venv/bin/python -m pip install -qq --disable-pip-version-check uv==0.13.8
 
 # The CPU build of torch: from a local folder where pip is told of one, else from PyTorch's own index.

@@ -89,16 +89,16 @@ class VllmEngine:
         prompts = [tokenizer.encode(call.query) for call in calls]
         window = self._settings.max_model_len
         waiting: dict[str, Call] = {}
-        with output_to(self._settings.log):
-            for number, (call, prompt) in enumerate(zip(calls, prompts, strict=True)):
-                if len(prompt) < window:
-                    waiting[str(number)] = call
-                    params = _sampling_params(call.query, window - len(prompt))
-                    engine.add_request(str(number), {"prompt_token_ids": prompt}, params)
-        for call, prompt in zip(calls, prompts, strict=True):
-            if len(prompt) >= window:
-                yield call, Generation("", "error", len(prompt), 0)
         try:
+            with output_to(self._settings.log):
+                for number, (call, prompt) in enumerate(zip(calls, prompts, strict=True)):
+                    if len(prompt) < window:
+                        waiting[str(number)] = call
+                        params = _sampling_params(call.query, window - len(prompt))
+                        engine.add_request(str(number), {"prompt_token_ids": prompt}, params)
+            for call, prompt in zip(calls, prompts, strict=True):
+                if len(prompt) >= window:
+                    yield call, Generation("", "error", len(prompt), 0)
             while engine.has_unfinished_requests():
                 for output in engine.step():
                     if output.finished:
