@@ -13,6 +13,7 @@ def ask(
     question: Annotated[str, typer.Argument(help="The question.")],
     pool: options.Pool = "starter",
     k: options.K = None,
+    budget: options.Budget = None,
     seed: options.Seed = 0,
     explain: Annotated[bool, typer.Option("--explain", help="Show the evidence for every choice.")] = False,
     json: options.Json = False,
@@ -26,7 +27,7 @@ def ask(
 
     from .render import coloured, show, show_json, watching
 
-    described = read_pool(pool)
+    described = options.with_budget(read_pool(pool), budget)
     if not question.strip():
         raise RequestError("the question is empty", code="empty_prompt")
     check_weights(described)
@@ -35,7 +36,7 @@ def ask(
     query = Query("ask", (Message("user", question),), sampling)
     assembly = Assembly(described)
     with watching("asking") as watch:
-        outcome = answer(assembly.parts(), [query], k or described.routing.k, seed, watch=watch)
+        outcome = answer(assembly.parts(), [query], k or described.routing.k, seed, watch=watch, explain=True)
     trace = outcome.results[0]
     if isinstance(trace, Refusal):
         raise RequestError(trace.message, code=trace.code)
@@ -49,9 +50,8 @@ def ask(
 
 def _explanation(trace: Any) -> list[Any]:
     from .render import percent, table
+    from .route import explanation_tables
 
-    skills = [(match.skill, f"{match.similarity:.2f}") for match in trace.skills] or [("none is near", "")]
-    shares = [(e, percent(share), trace.recruited.count(e) or "") for e, share in trace.shares.items()]
     weights = {(verdict.expert, verdict.slot): verdict.weight for verdict in trace.verdicts}
     said = [
         (c.expert, c.lane, percent(weights[c.expert, c.slot]), c.completion_tokens, c.text)
@@ -60,8 +60,7 @@ def _explanation(trace: Any) -> list[Any]:
     ]
     votes = [(vote.answer, percent(vote.share), ", ".join(vote.experts)) for vote in trace.answer.votes]
     return [
-        table("Skills that the question needs", ("skill", "similarity"), skills, right=(1,)),
-        table("Experts whose record shows them", ("expert", "share %", "drawn"), shares, right=(1, 2)),
+        *explanation_tables(trace.skills, trace.facets, trace.explanation),
         table("What they said", ("expert", "lane", "weight %", "tokens", "answer"), said, right=(2, 3)),
         table("The vote", ("answer", "share %", "experts"), votes, right=(1,)),
     ]

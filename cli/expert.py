@@ -1,4 +1,4 @@
-"""`symmoe expert`: train and measure experts."""
+"""`symmoe expert`: train, measure and add experts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from . import options
 
-app = typer.Typer(help="Train and measure experts.", no_args_is_help=True)
+app = typer.Typer(help="Train, measure and add experts.", no_args_is_help=True)
 
 
 @app.command("train")
@@ -82,6 +82,69 @@ def evaluate(
     rows = [(name, percent(matrix.accuracy(name)), _best(families[name])) for name in names]
     columns = ("expert", "all %", "families, best first, %")
     show(table(f"Right answers to {len(questions)} questions", columns, rows, right=(1,)))
+
+
+@app.command("add")
+def add(
+    name: Annotated[str, typer.Argument(help="The new expert's name.")],
+    model: Annotated[
+        str, typer.Option("--model", help="Where its weights come from: org/model, a directory, package:…")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="POOL.yaml", help="Where the grown pool goes.")],
+    adapter: Annotated[Path | None, typer.Option("--adapter", help="The directory of its LoRA adapter.")] = None,
+    pool: options.Pool = "starter",
+    suite: Annotated[
+        Path | None,
+        typer.Option("--suite", help="Questions to choose from; default: the profile split of each family."),
+    ] = None,
+    count: Annotated[int, typer.Option("--questions", min=5, max=50, help="How many to ask.")] = 30,
+    label_free: Annotated[
+        bool, typer.Option("--label-free", help="Ignore known answers: judge by agreement with the pool.")
+    ] = False,
+    description: Annotated[str, typer.Option("--description", help="One line about it.")] = "",
+    seed: options.Seed = 0,
+    json: options.Json = False,
+) -> None:
+    """Add an expert to a pool with a record made from few questions and from the experts that it is like.
+
+    Writes the grown pool file, and beside it the profiles. Replace the record with `symmoe profile build` when you can.
+    """
+    from symmoe.build import Assembly, check_weights
+    from symmoe.config import read_pool
+    from symmoe.evaluation.onboarding import onboard
+    from symmoe.pool_file import grown, write_pool
+    from symmoe.questions.families import FAMILIES
+    from symmoe.questions.splits import mixed_suite
+    from symmoe.questions.suites import read_suite
+    from symmoe.routing.records import write_profiles
+    from symmoe.types import Profiles
+
+    from .render import percent, show, show_json, table, watching
+
+    described = read_pool(pool)
+    joined = grown(described, name, model, adapter, description)
+    known = Assembly(described).profiles()
+    check_weights(joined.without_profiles())
+    questions = read_suite(suite) if suite else mixed_suite(list(FAMILIES), 10, "profile", seed)
+    with watching("asking") as watch:
+        profile, alike = onboard(Assembly(joined), name, known, questions, count, not label_free, watch)
+    profiles_path = out.with_suffix(".profiles.json")
+    about = {"pool": joined.name, "questions": int(profile.overall.asked), "sources": [f"{name} added to {pool}"]}
+    write_profiles(profiles_path, Profiles({**known.experts, name: profile}, known.parents), about)
+    write_pool(out, joined, profiles_path)
+    nearest = sorted(alike.items(), key=lambda item: -item[1])[:3]
+    if json:
+        overall = {"right": profile.overall.right, "asked": profile.overall.asked}
+        facts = {"pool": str(out), "profiles": str(profiles_path), "expert": name, "label_free": label_free}
+        show_json(facts | overall | {"alike": {e: round(weight, 4) for e, weight in nearest}})
+        return
+    rows = [(expert, percent(weight)) for expert, weight in nearest]
+    accuracy = percent(profile.overall.right / profile.overall.asked)
+    show(
+        f"{name}: {accuracy} % of {profile.overall.asked:g} questions" + (" (by agreement)" if label_free else ""),
+        table("Its record leans on those of", ("expert", "weight %"), rows, right=(1,)),
+        f"wrote {out} and {profiles_path}",
+    )
 
 
 def by_family(matrix: Any, expert: str) -> dict[str, float]:

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from . import ask, batch, bench, demo, doctor, expert, pool, profile, store
+from . import ask, batch, bench, demo, doctor, expert, pool, profile, route, skill, store
 
 app = typer.Typer(
     name="symmoe",
@@ -17,10 +17,12 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("ask")(ask.ask)
+app.command("route")(route.route)
 app.add_typer(batch.app, name="batch")
 app.add_typer(pool.app, name="pool")
 app.add_typer(expert.app, name="expert")
 app.add_typer(profile.app, name="profile")
+app.add_typer(skill.app, name="skill")
 app.add_typer(store.app, name="store")
 app.add_typer(bench.app, name="bench")
 app.command("doctor")(doctor.doctor)

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from symmoe.config import Pool as PoolFile
+
 Pool = Annotated[str, typer.Option("--pool", help="starter, a preset's name, or a pool file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
-K = Annotated[int | None, typer.Option("--k", min=1, max=64, help="Experts drawn for each question; else the pool's.")]
+K = Annotated[int | None, typer.Option("--k", min=1, max=64, help="Most experts for each question; else the pool's.")]
+Budget = Annotated[
+    float | None, typer.Option("--budget", min=1, help="Most tokens that a question's answers are expected to take.")
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=999_999, help="Decides every random choice.")]
+
+
+def with_budget(pool: PoolFile, budget: float | None) -> PoolFile:
+    """The pool with another budget, if one is given."""
+    from symmoe.errors import RequestError
+
+    if budget is None:
+        return pool
+    if not budget < float("inf"):
+        raise RequestError(f"a budget of {budget} tokens is no budget", code="bad_budget")
+    return pool.model_copy(update={"routing": pool.routing.model_copy(update={"budget": budget})})

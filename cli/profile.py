@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from . import options
 
-app = typer.Typer(help="Build and show experts' records.", no_args_is_help=True)
-LEAST_QUESTIONS = 3
+app = typer.Typer(help="Build, show, compare and merge experts' records.", no_args_is_help=True)
+File = Annotated[Path, typer.Argument(metavar="FILE.json", help="A profile file.")]
 
 
 @app.command("build")
@@ -21,62 +21,228 @@ def build(
         Path | None, typer.Option("--suite", help="Validation questions; default: the profile split of each family.")
     ] = None,
     per_family: Annotated[int, typer.Option("--per-family", min=1, help="Questions of each family.")] = 24,
+    add: Annotated[bool, typer.Option("--add", help="Add to the evidence in FILE instead of replacing it.")] = False,
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
-    """Ask every expert validation questions and record, skill by skill, what it got right and wrong."""
+    """Ask experts validation questions and record, skill by skill, what they got right and wrong.
+
+    Run again with the same questions, only experts that are new or whose weights changed are asked. Interrupted, it
+    goes on where it stopped.
+    """
     from symmoe.build import Assembly, check_weights
     from symmoe.config import read_pool
-    from symmoe.evaluation.matrix import run_matrix
-    from symmoe.evaluation.scoring import as_query
+    from symmoe.evaluation.profiling import profile_pool, tag_questions
     from symmoe.questions.families import FAMILIES
     from symmoe.questions.splits import mixed_suite
     from symmoe.questions.suites import read_suite
-    from symmoe.routing.profiles import build_profile, write_profiles
+    from symmoe.routing.records import write_profiles
 
-    from .render import percent, show, show_json, table, watching
+    from .render import show, show_json, watching
 
     described = read_pool(pool).without_profiles()
-    check_weights(described)
     questions = read_suite(suite) if suite else mixed_suite(list(FAMILIES), per_family, "profile", seed)
+    partial = out.with_name(f"{out.name}.partial")
+    known, about = _begun(partial) or _known(out)
+    check_weights(described)
     assembly = Assembly(described)
+    skills = tag_questions(assembly, questions)
+    source = suite.name if suite else f"profile split, {per_family} of each family, seed {seed}"
+    sources = _with(about.get("sources", []), source)
     with watching("asking everyone") as watch:
-        matrix = run_matrix(assembly.executor, described.names, assembly.models, questions, described.sampling, watch)
-    skills = assembly.tagger.tag([as_query(question, described.sampling) for question in questions])
-    profiles = [build_profile(name, skills, matrix.right[name], LEAST_QUESTIONS) for name in described.names]
-    about = {
+        built = profile_pool(
+            assembly,
+            questions,
+            skills,
+            known,
+            lambda state: write_profiles(partial, state, {"sources": sources}),
+            watch,
+            add,
+        )
+    facts = {
         "pool": described.name,
-        "questions": len(questions),
-        "source": suite.name if suite else f"profile split, {per_family} of each family, seed {seed}",
+        "questions": int(max(p.overall.asked for p in built.experts.values())),
+        "sources": sources if any(len(p.digests) > 1 for p in built.experts.values()) else [source],
     }
-    write_profiles(out, profiles, about)
+    write_profiles(out, built, facts)
+    partial.unlink(missing_ok=True)
     if json:
-        show_json(about | {"out": str(out), "right": {p.expert: p.right for p in profiles}})
+        show_json(facts | {"out": str(out), "right": {n: p.overall.right for n, p in built.experts.items()}})
         return
-    rows = [(p.expert, percent(p.right / p.asked), _best(dict(p.scores))) for p in profiles]
-    show(table(f"Profiles in {out}", ("expert", "right %", "best skills"), rows, right=(1,)))
+    show(_table(f"Profiles in {out}", built, []))
 
 
 @app.command("show")
-def show_profiles(pool: options.Pool = "starter", json: options.Json = False) -> None:
-    """Show what a pool's experts are on record for."""
-    from symmoe.build import Assembly
+def show_profiles(
+    pool: options.Pool = "starter",
+    expert: Annotated[str | None, typer.Option("--expert", help="One expert, skill by skill.")] = None,
+    json: options.Json = False,
+) -> None:
+    """Show what a pool's experts are on record for, and whose record is stale."""
+    from symmoe.build import Assembly, stale_experts
     from symmoe.config import read_pool
     from symmoe.types import to_json
 
-    from .render import percent, show, show_json, table
+    from .render import show, show_json
 
-    profiles = Assembly(read_pool(pool)).profiles()
-    if json:
-        show_json({name: to_json(profile) for name, profile in profiles.items()})
+    described = read_pool(pool)
+    profiles = Assembly(described).profiles()
+    stale = stale_experts(described, profiles)
+    if expert is not None:
+        named = described.expert(expert).name
+        skills = _skill_rows(profiles, named)
+        if json:
+            show_json(to_json(profiles.experts[named]) | {"stale": named in stale, "posterior": skills})
+        else:
+            show(_skill_table(named, skills))
         return
-    rows = [
-        (p.expert, p.asked, percent(p.right / p.asked) if p.asked else "", _best(dict(p.scores)))
-        for p in profiles.values()
+    if json:
+        show_json({name: to_json(p) | {"stale": name in stale} for name, p in profiles.experts.items()})
+        return
+    show(_table("Profiles", profiles, stale))
+
+
+@app.command("diff")
+def diff(first: File, second: File, json: options.Json = False) -> None:
+    """Show on which skills two profile files differ, expert by expert, the largest change first."""
+    from symmoe.routing.profiles import difference
+    from symmoe.routing.records import read_profiles
+    from symmoe.types import ExpertProfile, Tally, to_json
+
+    from .render import show, show_json, table
+
+    old, new = read_profiles(first), read_profiles(second)
+    nothing = Tally(0, 0)
+    changes: dict[str, Any] = {}
+    for name in dict.fromkeys([*old.experts, *new.experts]):
+        pair = (old.experts.get(name, ExpertProfile(name, {}, nothing)), new.experts.get(name))
+        changes[name] = difference(pair[0], pair[1] or ExpertProfile(name, {}, nothing))
+    if json:
+        rows = {
+            name: {skill: {"first": to_json(a), "second": to_json(b)} for skill, (a, b) in skills.items()}
+            for name, skills in changes.items()
+        }
+        show_json({"changed": rows, "only_first": _only(old, new), "only_second": _only(new, old)})
+        return
+    lines = [
+        (name, skill, _fraction(a), _fraction(b))
+        for name, skills in changes.items()
+        for skill, (a, b) in skills.items()
     ]
-    show(table("Profiles", ("expert", "asked", "right %", "best skills"), rows, right=(1, 2)))
+    show(table("Changed", ("expert", "skill", first.name, second.name), lines, right=(2, 3)))
 
 
-def _best(scores: dict[str, int]) -> str:
-    best = sorted(scores.items(), key=lambda item: -item[1])[:3]
-    return ", ".join(f"{skill} {score:+d}" for skill, score in best if score > 0)
+@app.command("merge")
+def merge_files(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE.json…", help="Profile files; later ones win.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE.json", help="Where the merged profiles go.")],
+    only: Annotated[list[str] | None, typer.Option("--only", help="Keep these experts only; repeat it.")] = None,
+    json: options.Json = False,
+) -> None:
+    """Add up the evidence of profile files. Where an expert's weights differ, the later file's record replaces it."""
+    from symmoe.errors import RequestError
+    from symmoe.routing.profiles import merge, shared_evidence
+    from symmoe.routing.records import about_profiles, read_profiles, write_profiles
+    from symmoe.types import Profiles
+
+    from .render import show, show_json
+
+    merged, sources = Profiles({}), list[str]()
+    for path in files:
+        read = read_profiles(path)
+        twice = shared_evidence(merged, read)
+        if twice:
+            said = f"{path}: what it knows of {', '.join(twice)} stands in an earlier file too"
+            raise RequestError(said, code="same_evidence", hint="leave the file out, or keep other experts with --only")
+        merged = merge(merged, read)
+        sources = _with(sources, *about_profiles(path).get("sources", [path.name]))
+    asked = [int(p.overall.asked) for p in merged.experts.values()]
+    facts = {"questions": max(asked, default=0), "sources": sources}
+    missing = sorted(set(only or ()) - set(merged.experts))
+    if missing:
+        raise RequestError(f"no file has a record of {', '.join(missing)}", code="unknown_expert")
+    kept = {name: profile for name, profile in merged.experts.items() if not only or name in only}
+    write_profiles(out, Profiles(kept, merged.parents), facts)
+    if json:
+        show_json(facts | {"out": str(out), "experts": list(kept)})
+        return
+    show(f"wrote {out}: {len(kept)} experts from {len(files)} files")
+
+
+def _known(path: Path) -> tuple[Any, dict[str, Any]]:
+    from symmoe.routing.records import about_profiles, read_profiles
+    from symmoe.types import Profiles
+
+    return (read_profiles(path), about_profiles(path)) if path.exists() else (Profiles({}), {})
+
+
+def _begun(partial: Path) -> tuple[Any, dict[str, Any]] | None:
+    """What an interrupted build left, if it can be read."""
+    from symmoe.errors import PoolError
+
+    try:
+        return _known(partial) if partial.exists() else None
+    except PoolError:
+        return None
+
+
+def _with(sources: list[str], *more: str) -> list[str]:
+    return list(dict.fromkeys([*sources, *more]))
+
+
+def _only(first: Any, second: Any) -> list[str]:
+    return sorted(set(first.experts) - set(second.experts))
+
+
+def _table(title: str, profiles: Any, stale: list[str]) -> Any:
+    from .render import percent, table
+
+    rows = [
+        (
+            name,
+            f"{p.overall.asked:g}",
+            percent(p.overall.right / p.overall.asked) if p.overall.asked else "",
+            f"{p.tokens:.0f}" if p.tokens else "",
+            "stale" if name in stale else p.date,
+            _best(p.skills),
+        )
+        for name, p in profiles.experts.items()
+    ]
+    return table(title, ("expert", "asked", "right %", "tokens", "date", "best topics"), rows, right=(1, 2, 3))
+
+
+def _best(skills: Any) -> str:
+    topics = {name: tally for name, tally in skills.items() if ":" not in name and tally.right > tally.wrong}
+    best = sorted(topics.items(), key=lambda item: -item[1].right / item[1].asked)[:3]
+    return ", ".join(f"{name} {_fraction(tally)}" for name, tally in best)
+
+
+def _fraction(tally: Any) -> str:
+    return f"{tally.right:g}/{tally.asked:g}"
+
+
+def _skill_rows(profiles: Any, expert: str) -> list[dict[str, Any]]:
+    from symmoe.routing.evidence import interval, posterior_of, tallies_of
+
+    tallies = tallies_of(profiles)
+    posterior = posterior_of(tallies)
+    column = tallies.experts.index(expert)
+    rows = []
+    for skill, tally in profiles.experts[expert].skills.items():
+        row = posterior.rows[skill]
+        mean = float(posterior.mean[row, column])
+        low, high = interval(mean, float(tallies.asked[row, column] + posterior.worth[row]))
+        facts = {"right": tally.right, "wrong": tally.wrong, "parent": profiles.parents.get(skill, "")}
+        rows.append({"skill": skill, "mean": mean, "low": low, "high": high} | facts)
+    return sorted(rows, key=lambda row: -row["mean"])
+
+
+def _skill_table(expert: str, rows: list[dict[str, Any]]) -> Any:
+    from .render import percent, table
+
+    lines = []
+    for r in rows:
+        asked, interval = r["right"] + r["wrong"], f"{percent(r['low'])}–{percent(r['high'])}"
+        lines.append((r["skill"], f"{r['right']:g}/{asked:g}", percent(r["mean"]), interval, r["parent"]))
+    columns = ("skill", "right", "expected %", "95 %", "prior from")
+    return table(f"The record of {expert}", columns, lines, right=(1, 2, 3))

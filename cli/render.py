@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from symmoe.errors import SymmoeError
     from symmoe.pipeline import Watch
+    from symmoe.types import Plan
 
 
 def show_json(document: Any) -> None:
@@ -95,12 +96,16 @@ def watching(what: str) -> Iterator[Watch]:
     with _progress() as progress:
         bar = progress.add_task(what, total=None)
         yield Watch(
-            planned=lambda plan: progress.update(bar, total=sum(len(step.calls) for step in plan.steps)),
+            planned=lambda plan: progress.update(bar, total=_more(progress.tasks[bar].total, plan)),
             loaded=lambda load: progress.update(
                 bar, description=f"{what}: {load.expert} ({load.lane}, {load.seconds:.1f} s)"
             ),
             candidates=lambda candidates: progress.advance(bar),
         )
+
+
+def _more(total: float | None, plan: Plan) -> float:
+    return (total or 0) + sum(len(step.calls) for step in plan.steps)
 
 
 @contextmanager

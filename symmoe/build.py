@@ -8,22 +8,28 @@ from importlib.resources import files
 from pathlib import Path
 
 from symmoe.aggregation.vote import WeightedVote
-from symmoe.config import ExpertConfig, Pool, cache_dir, state_dir
+from symmoe.config import STATIC, ExpertConfig, Pool, cache_dir, state_dir
 from symmoe.engines.echo import EchoEngine
 from symmoe.errors import PoolError
 from symmoe.executor import InProcessExecutor
 from symmoe.gating.evidence import EvidenceGate
 from symmoe.loading.lanes import ExpertWeights, LaneLoader
 from symmoe.loading.merge import ADAPTER_WEIGHTS
-from symmoe.loading.sources import is_hub_name, is_local_path, local_directory, packaged_path, sha256_of
+from symmoe.loading.sources import is_hub_name, is_local_path, local_directory, packaged_path, sampled_sha256, sha256_of
 from symmoe.loading.verify import trained_on, verify_adapter, verify_model
 from symmoe.pipeline import Parts
-from symmoe.protocols import Embedder, Engine, Profiles
+from symmoe.protocols import Embedder, Engine, Recruiter
 from symmoe.routing.embedding import SentenceEmbedder
-from symmoe.routing.profiles import read_profiles
-from symmoe.routing.recruiting import SymbolicRecruiter
+from symmoe.routing.profiles import complete
+from symmoe.routing.records import read_profiles
+from symmoe.routing.recruiters.balanced import BalancedRecruiter
+from symmoe.routing.recruiters.posterior import PosteriorRecruiter
+from symmoe.routing.recruiters.published import PublishedRecruiter
+from symmoe.routing.recruiters.published_code import PublishedCodeRecruiter
+from symmoe.routing.static import StaticEmbedder, distilled
 from symmoe.routing.tagging import EmbeddingTagger
 from symmoe.routing.taxonomy import read_taxonomy
+from symmoe.types import Profiles, Skill
 
 SWAP_EXTENSION = "symmoe.loading.worker.SwapExtension"
 
@@ -67,15 +73,13 @@ class Assembly:
                 f"pool {self.pool.name!r} has no profiles: nobody knows which expert is good at what",
                 hint="build them with `symmoe profile build`, then set routing.profiles in the pool file",
             )
-        return read_profiles(_data_file(self.pool, named, "profiles", ".json"), self.pool.names)
+        profiles = read_profiles(_data_file(self.pool, named, "profiles", ".json"), self.pool.names)
+        return complete(profiles, self.pool.names)
 
     @cached_property
-    def recruiter(self) -> SymbolicRecruiter:
-        """The recruiter over the pool's profiles."""
-        routing = self.pool.routing
-        if routing.fallback is not None:
-            self.pool.expert(routing.fallback)
-        return SymbolicRecruiter(self.profiles(), routing.temperature, routing.min_share, routing.fallback)
+    def recruiter(self) -> Recruiter:
+        """The recruiter that the pool file names, over the pool's profiles."""
+        return build_recruiter(self.pool, self.profiles())
 
     def parts(self) -> Parts:
         """Everything that the pipeline needs."""
@@ -85,6 +89,19 @@ class Assembly:
         """Stop the engine if there is one."""
         if "engine" in self.__dict__:
             self.engine.close()
+
+
+def build_recruiter(pool: Pool, profiles: Profiles) -> Recruiter:
+    """The recruiter that the pool file names, over `profiles`."""
+    routing = pool.routing
+    if routing.fallback is not None:
+        pool.expert(routing.fallback)
+    if routing.recruiter == "published":
+        return PublishedRecruiter(profiles, routing.temperature, routing.min_share, routing.fallback)
+    if routing.recruiter == "published-code":
+        return PublishedCodeRecruiter(profiles, routing.temperature, routing.min_share, routing.fallback)
+    recruiter = PosteriorRecruiter(profiles, routing.top_p, routing.fallback, routing.budget)
+    return BalancedRecruiter(recruiter, routing.balance) if routing.balance else recruiter
 
 
 def check_weights(pool: Pool) -> list[str]:
@@ -115,12 +132,26 @@ def check_weights(pool: Pool) -> list[str]:
         notes.append("no profiles: build them with `symmoe profile build` before asking")
     else:
         _ = assembly.recruiter
+        notes += [
+            f"{name}: its record was earned by other weights; build it again with `symmoe profile build`"
+            for name in stale_experts(pool, assembly.profiles())
+        ]
     return notes
 
 
 def build_embedder(pool: Pool) -> Embedder:
-    """The pool's embedder; its model is loaded when first asked."""
-    return SentenceEmbedder(partial(_embedder_directory, pool))
+    """The pool's embedder; its model is loaded, and a static one distilled, when first asked."""
+    source = pool.routing.embedder
+    teacher = partial(_embedder_directory, source.removeprefix(STATIC), pool.root)
+    if not source.startswith(STATIC):
+        return SentenceEmbedder(teacher)
+    name = hashlib.sha256(f"{pool.root.resolve() if is_local_path(source[len(STATIC) :]) else ''}{source}".encode())
+    return StaticEmbedder(lambda: distilled(teacher(), cache_dir() / "embedders" / f"static-{name.hexdigest()[:12]}"))
+
+
+def pool_taxonomy(pool: Pool) -> tuple[Skill, ...]:
+    """The taxonomy that the pool file names."""
+    return read_taxonomy(_data_file(pool, pool.routing.taxonomy, "", ".yaml"))
 
 
 def _vllm(assembly: Assembly) -> Engine:
@@ -143,15 +174,13 @@ def _vllm(assembly: Assembly) -> Engine:
 
 def _tagger(pool: Pool) -> EmbeddingTagger:
     routing = pool.routing
-    taxonomy = read_taxonomy(_data_file(pool, routing.taxonomy, "", ".yaml"))
-    return EmbeddingTagger(build_embedder(pool), taxonomy, routing.skills_per_query, routing.min_similarity)
+    return EmbeddingTagger(build_embedder(pool), pool_taxonomy(pool), routing.skills_per_query, routing.min_similarity)
 
 
-def _embedder_directory(pool: Pool) -> Path:
-    source = pool.routing.embedder
+def _embedder_directory(source: str, root: Path) -> Path:
     if source.startswith("package:"):
         return packaged_path(source)
-    return local_directory(source, pool.root, cache_dir())
+    return local_directory(source, root, cache_dir())
 
 
 def _model_directory(pool: Pool, expert: ExpertConfig) -> Path:
@@ -169,6 +198,26 @@ def _data_file(pool: Pool, named: str, folder: str, suffix: str) -> Path:
     if "/" in named or named.endswith(suffix):
         return pool.path(named)
     return Path(str(files("symmoe.skills"))) / folder / f"{named}{suffix}"
+
+
+def expert_fingerprint(pool: Pool, expert: str) -> str:
+    """Which weights an expert has: of a hub model its name and revision, of files here a digest of their bytes."""
+    config = pool.expert(expert)
+    digest = hashlib.sha256(f"{config.model}@{config.revision or ''}".encode())
+    if config.model.startswith("package:"):
+        digest.update(str(packaged_path(config.model).stat().st_size).encode())
+    files_named = [pool.path(config.adapter) / ADAPTER_WEIGHTS] if config.adapter else []
+    if is_local_path(config.model):
+        files_named += sorted(pool.path(config.model).glob("*.safetensors"))
+    for path in files_named:
+        digest.update(sampled_sha256(path).encode() if path.is_file() else b"missing")
+    return digest.hexdigest()[:16]
+
+
+def stale_experts(pool: Pool, profiles: Profiles) -> list[str]:
+    """The experts whose weights are not those that earned their record."""
+    known = {name: p.fingerprint for name, p in profiles.experts.items() if p.fingerprint and name in pool.names}
+    return [name for name, earned_by in known.items() if expert_fingerprint(pool, name) != earned_by]
 
 
 def fingerprint(pool: Pool) -> str:

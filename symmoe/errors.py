@@ -54,6 +54,8 @@ class CheckpointError(SymmoeError):
 class RequestError(SymmoeError):
     """One request cannot be served; `code` is the machine-readable reason."""
 
+    exit_code = 2
+
     def __init__(self, message: str, *, code: str, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.code = code

@@ -17,6 +17,7 @@ from symmoe.types import (
     Answer,
     Assignment,
     Candidate,
+    Explanation,
     Load,
     Outcome,
     Plan,
@@ -58,10 +59,12 @@ def answer(
     seed: int,
     known: Sequence[Candidate] = (),
     watch: Watch = Watch(),
+    explain: bool = False,
 ) -> Outcome:
     """Answer queries with distinct ids; results come in their order.
 
-    `known` are candidates of an earlier, unfinished run with the same queries, k and seed, which are kept.
+    `known` are candidates of an earlier, unfinished run with the same queries, k and seed, which are kept. With
+    `explain` every trace says why its experts were chosen.
     """
     clock = _Clock()
     with clock("plan"):
@@ -81,7 +84,11 @@ def answer(
         verdicts = weigh(parts.gate, accepted, candidates, recruitments)
     with clock("aggregate"):
         answers = aggregate(parts.aggregator, accepted, candidates, verdicts)
-    traces = map(_trace, skills, recruitments, candidates, verdicts, answers)
+    explained = [
+        parts.recruiter.explain(query, needed, k, seed) if explain else None
+        for query, needed in zip(accepted, skills, strict=True)
+    ]
+    traces = map(_trace, skills, recruitments, candidates, verdicts, answers, explained)
     results = tuple(refusal or next(traces) for refusal in refusals)
     return Outcome(results, tuple(loads), clock.seconds)
 
@@ -111,6 +118,7 @@ def _trace(
     candidates: list[Candidate],
     verdicts: list[Verdict],
     given: Answer,
+    explanation: Explanation | None,
 ) -> Trace:
     return Trace(
         query_id=recruitment.query_id,
@@ -120,6 +128,8 @@ def _trace(
         candidates=tuple(candidates),
         verdicts=tuple(verdicts),
         answer=given,
+        facets=skills.facets,
+        explanation=explanation,
     )
 
 

@@ -12,7 +12,7 @@ from symmoe.types import (
     Answer,
     Call,
     Candidate,
-    ExpertProfile,
+    Explanation,
     Generation,
     Load,
     Plan,
@@ -44,7 +44,11 @@ class Recruiter(Protocol):
     """Chooses the experts of each query from its skills and the experts' records."""
 
     def recruit(self, queries: Sequence[Query], skills: Sequence[Skills], k: int, seed: int) -> list[Recruitment]:
-        """Give each query `k` slots. Equal query texts under one seed are given equal experts."""
+        """Fill at least one and at most `k` slots of each query. Equal texts under one seed are given equal experts."""
+        ...
+
+    def explain(self, query: Query, skills: Skills, k: int, seed: int) -> Explanation:
+        """Why `recruit` chooses as it does."""
         ...
 
 
@@ -127,6 +131,3 @@ class Store(Protocol):
     def drop(self, tables: Iterable[str]) -> None:
         """Forget tables."""
         ...
-
-
-Profiles = Mapping[str, ExpertProfile]

@@ -58,11 +58,12 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Skill:
-    """One entry of a taxonomy; `examples` are phrasings that call for it."""
+    """One entry of a taxonomy; `examples` are phrasings that call for it, `facet` the one that they share, if any."""
 
     name: str
     description: str
     examples: tuple[str, ...] = ()
+    facet: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,20 +76,62 @@ class SkillMatch:
 
 @dataclass(frozen=True, slots=True)
 class Skills:
-    """The skills of one query, best first."""
+    """What one query needs: topics of the taxonomy, best first, and facets, most specific first.
+
+    Facets are the answer format in the question's language, the answer format, and the language.
+    """
 
     query_id: str
     matches: tuple[SkillMatch, ...]
+    facets: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Validation answers that called for a skill. A graded answer counts in part as right and in part as wrong."""
+
+    right: float
+    wrong: float
+
+    @property
+    def asked(self) -> float:
+        """How many answers were counted."""
+        return self.right + self.wrong
+
+    @property
+    def score(self) -> float:
+        """+1 for each right and −1 for each wrong answer (Symbolic-MoE, §3.1)."""
+        return self.right - self.wrong
 
 
 @dataclass(frozen=True, slots=True)
 class ExpertProfile:
-    """An expert's record: per skill +1 for each right and −1 for each wrong validation answer (Symbolic-MoE, §3.1)."""
+    """An expert's record: its tally on every skill, topics and facets alike, and over all.
+
+    `tokens` is the mean length of an answer, 0 where unknown. `fingerprint` says which weights earned the record, and
+    `date` when. `digests` name the sets of validation questions that were counted. `borrowed` are pseudo-counts taken
+    over from similar experts when a newcomer was asked little.
+    """
 
     expert: str
-    scores: Mapping[str, int]
-    right: int
-    asked: int
+    skills: Mapping[str, Tally]
+    overall: Tally
+    tokens: float = 0.0
+    fingerprint: str = ""
+    date: str = ""
+    digests: tuple[str, ...] = ()
+    borrowed: Mapping[str, Tally] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Profiles:
+    """The records of a pool's experts. `parents` gives for each topic the facet that its validation questions share.
+
+    A topic whose questions share no facet has the parent `""`.
+    """
+
+    experts: Mapping[str, ExpertProfile]
+    parents: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +145,44 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class Recruitment:
-    """Who answers a query, and the probability with which each expert of the pool could have been drawn."""
+    """Who answers a query, and each expert's share of the recruiter's mass, best first; shares sum to one."""
 
     query_id: str
     assignments: tuple[Assignment, ...]
     shares: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How one expert stood for one query: its expected accuracy with a 95 % interval, and why it was chosen or not.
+
+    `tokens` is what its answer is expected to cost. `evidence` is its tally on each skill that counted, heaviest first.
+    """
+
+    expert: str
+    share: float
+    value: float
+    low: float
+    high: float
+    tokens: float
+    chosen: bool
+    why: str
+    evidence: Mapping[str, Tally]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a recruiter chose as it did: the weight of each skill, and every expert's standing, best first.
+
+    `costs[n - 1]` are the expected tokens of asking the first n experts.
+    """
+
+    query_id: str
+    recruiter: str
+    weights: Mapping[str, float]
+    standings: tuple[Standing, ...]
+    costs: tuple[float, ...]
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +294,8 @@ class Trace:
     candidates: tuple[Candidate, ...]
     verdicts: tuple[Verdict, ...]
     answer: Answer
+    facets: tuple[str, ...] = ()
+    explanation: Explanation | None = None
 
 
 @dataclass(frozen=True, slots=True)

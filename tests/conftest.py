@@ -34,7 +34,7 @@ TAXONOMY = {
         },
     ]
 }
-SKILLS = tuple(entry["name"] for entry in TAXONOMY["skills"])
+SKILLS = tuple(str(entry["name"]) for entry in TAXONOMY["skills"])
 
 
 @pytest.fixture
@@ -63,9 +63,10 @@ def echo_pool(tmp_path: Path, experts: Sequence[str] = ("adder", "speaker", "sor
     """
     profiles = {
         name: {
-            "right": 9,
-            "asked": 10,
-            "scores": {skill: 9 if number == place % len(SKILLS) else -3 for number, skill in enumerate(SKILLS)},
+            "overall": [9, 1],
+            "skills": {
+                skill: [9, 0] if number == place % len(SKILLS) else [0, 3] for number, skill in enumerate(SKILLS)
+            },
         }
         for place, name in enumerate(experts)
     }
@@ -81,7 +82,7 @@ def echo_pool(tmp_path: Path, experts: Sequence[str] = ("adder", "speaker", "sor
         pool[key] = {**below, **value} if isinstance(below, dict) and isinstance(value, dict) else value
     tmp_path.mkdir(parents=True, exist_ok=True)
     (tmp_path / "taxonomy.yaml").write_text(yaml.safe_dump(TAXONOMY), encoding="utf-8")
-    document = {"format": 1, "about": {}, "experts": profiles}
+    document = {"format": 2, "about": {}, "parents": dict.fromkeys(SKILLS, ""), "experts": profiles}
     (tmp_path / "profiles.json").write_text(json.dumps(document), encoding="utf-8")
     path = tmp_path / "pool.yaml"
     path.write_text(yaml.safe_dump(pool, sort_keys=False), encoding="utf-8")

@@ -14,8 +14,19 @@ from symmoe.executor import InProcessExecutor
 from symmoe.gating.evidence import EvidenceGate
 from symmoe.loading.lanes import ExpertWeights, LaneLoader
 from symmoe.pipeline import Parts
-from symmoe.routing.recruiting import SymbolicRecruiter
-from symmoe.types import Candidate, ExpertProfile, Message, Query, Question, Sampling, SkillMatch, Skills
+from symmoe.routing.recruiters.published import PublishedRecruiter
+from symmoe.types import (
+    Candidate,
+    ExpertProfile,
+    Message,
+    Profiles,
+    Query,
+    Question,
+    Sampling,
+    SkillMatch,
+    Skills,
+    Tally,
+)
 
 
 class WordEmbedder:
@@ -29,6 +40,15 @@ class WordEmbedder:
         self.asked += texts
         counts = np.array([[text.lower().split().count(w) for w in self._vocabulary] for text in texts], np.float32)
         return counts / np.maximum(np.linalg.norm(counts, axis=1, keepdims=True), 1e-9)
+
+
+class ScatteringEmbedder:
+    """Places each text anywhere, and equal texts at equal places."""
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        drawn = [np.random.default_rng(list(text.encode())).standard_normal(16) for text in texts]
+        rows = np.array(drawn, dtype=np.float32).reshape(len(texts), 16)
+        return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
 
 
 class NamingTagger:
@@ -69,8 +89,21 @@ def skills(ident: str, *names: str) -> Skills:
     return Skills(ident, tuple(SkillMatch(name, 1.0) for name in names))
 
 
-def profiles(scores: Mapping[str, Mapping[str, int]]) -> dict[str, ExpertProfile]:
-    return {expert: ExpertProfile(expert, dict(record), 0, 0) for expert, record in scores.items()}
+def tally(score: int) -> Tally:
+    """So many right answers, or wrong ones where negative."""
+    return Tally(max(score, 0), max(-score, 0))
+
+
+def profile(expert: str, scores: Mapping[str, int]) -> ExpertProfile:
+    tallies = {skill: tally(score) for skill, score in scores.items()}
+    overall = Tally(sum(t.right for t in tallies.values()), sum(t.wrong for t in tallies.values()))
+    return ExpertProfile(expert, tallies, overall)
+
+
+def profiles(scores: Mapping[str, Mapping[str, int]]) -> Profiles:
+    """Records that earn these scores, on topics that share no facet."""
+    topics = sorted({skill for record in scores.values() for skill in record})
+    return Profiles({expert: profile(expert, record) for expert, record in scores.items()}, dict.fromkeys(topics, ""))
 
 
 def candidate(expert: str, text: str, slot: int = 0, ident: str = "q", shared: bool = False) -> Candidate:
@@ -84,7 +117,7 @@ def echo_parts(
 ) -> Parts:
     """A whole pipeline over an echo engine; each expert's answer begins with its own name."""
     engine = engine or EchoEngine(window=20)
-    recruiter = SymbolicRecruiter(profiles(records))
+    recruiter = PublishedRecruiter(profiles(records))
     names = sorted({name for record in records.values() for name in record})
     executor = InProcessExecutor(engine, LaneLoader(engine, weights))
     models = {expert: weights(expert).model for expert in records}

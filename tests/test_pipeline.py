@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -9,15 +9,20 @@ from hypothesis import strategies as st
 
 from symmoe.engines.echo import EchoEngine
 from symmoe.loading.lanes import ExpertWeights
-from symmoe.pipeline import STAGES, Watch, answer
-from symmoe.types import Candidate, Load, Outcome, Plan, Query, Refusal, Trace
-from tests.fakes import echo_parts, query
+from symmoe.pipeline import STAGES, Parts, Watch, answer
+from symmoe.protocols import Recruiter
+from symmoe.routing.recruiters.posterior import PosteriorRecruiter
+from symmoe.routing.recruiters.published import PublishedRecruiter
+from symmoe.routing.recruiters.published_code import PublishedCodeRecruiter
+from symmoe.types import Candidate, Load, Outcome, Plan, Profiles, Query, Refusal, Skills, Trace
+from tests.fakes import echo_parts, profiles, query
 
 RECORDS = {
     "adder": {"sums": 9, "spanish": -3, "sorting": -3},
     "speaker": {"sums": -3, "spanish": 9, "sorting": -3},
     "sorter": {"sums": 2, "spanish": 2, "sorting": 9},
 }
+FACETS = ("format: number in english", "format: number", "language: english")
 TWO_MODELS = {"adder": "one", "speaker": "two", "sorter": "one"}
 QUERIES = [
     query("sums of 1 and 2", "1"),
@@ -187,3 +192,54 @@ def test_candidates_are_told_before_the_next_is_generated_so_that_a_kill_loses_a
     whole, _, _ = run(QUERIES)
     resumed = answer(echo_parts(RECORDS), QUERIES, 4, 0, known=told)
     assert [t.answer.text for t in traces(resumed)] == [t.answer.text for t in traces(whole)]
+
+
+def facetted(parts: Parts) -> Parts:
+    """The same pipeline with a tagger that also tells facets."""
+
+    class Tagger:
+        def tag(self, queries: Sequence[Query]) -> list[Skills]:
+            return [replace(found, facets=FACETS) for found in parts.tagger.tag(queries)]
+
+    return replace(parts, tagger=Tagger())
+
+
+@pytest.mark.parametrize("recruiter", [PublishedRecruiter, PublishedCodeRecruiter, PosteriorRecruiter])
+def test_every_trace_of_a_run_that_explains_says_why_its_experts_were_chosen(
+    recruiter: Callable[[Profiles], Recruiter],
+) -> None:
+    parts = replace(echo_parts(RECORDS), recruiter=recruiter(profiles(RECORDS)))
+    for trace in traces(answer(parts, [*QUERIES, LONG], 2, 7, explain=True)):
+        why = trace.explanation
+        assert why is not None
+        assert why.query_id == trace.query_id
+        assert {standing.expert for standing in why.standings if standing.chosen} == set(trace.recruited)
+        assert {s.expert: s.share for s in why.standings if s.share} == pytest.approx(dict(trace.shares))
+        assert all(s.low <= s.value <= s.high for s in why.standings)
+
+
+def test_a_run_that_does_not_explain_says_nothing_of_why_and_chooses_the_same() -> None:
+    explained = answer(echo_parts(RECORDS), QUERIES, 3, 0, explain=True)
+    silent = answer(echo_parts(RECORDS), QUERIES, 3, 0)
+    assert [trace.explanation for trace in traces(silent)] == [None] * len(QUERIES)
+    assert [replace(trace, explanation=None) for trace in traces(explained)] == traces(silent)
+
+
+def test_a_refused_query_does_not_shift_the_explanations_of_those_after_it() -> None:
+    outcome = answer(echo_parts(RECORDS), [LONG, QUERIES[1], LONG, QUERIES[2]], 1, 0, explain=True)
+    weights = [trace.explanation.weights for trace in traces(outcome) if trace.explanation]
+    assert weights == [{"spanish": 1.0}, {"sorting": 1.0}]
+
+
+def test_a_trace_bears_the_facets_that_the_tagger_told() -> None:
+    found = traces(answer(facetted(echo_parts(RECORDS)), [*QUERIES, LONG], 2, 0))
+    assert [trace.facets for trace in found] == [FACETS] * len(QUERIES)
+    assert [trace.facets for trace in traces(run(QUERIES)[0])] == [()] * len(QUERIES)
+
+
+def test_the_posterior_recruiter_asks_each_expert_at_most_once_and_the_vote_still_ends() -> None:
+    parts = replace(echo_parts(RECORDS), recruiter=PosteriorRecruiter(profiles(RECORDS), top_p=1.0))
+    for k in (1, 2, 5):
+        for trace in traces(answer(parts, QUERIES, k, 0)):
+            assert len(set(trace.recruited)) == len(trace.recruited) <= min(k, len(RECORDS))
+            assert trace.answer.expert in trace.recruited

@@ -1,19 +1,23 @@
 from __future__ import annotations
 
 import json
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 
 import pytest
 
 from symmoe.types import (
     Answer,
     Candidate,
+    ExpertProfile,
+    Explanation,
     Message,
     Query,
     Question,
     Refusal,
     Sampling,
     SkillMatch,
+    Standing,
+    Tally,
     Trace,
     Verdict,
     Vote,
@@ -21,6 +25,7 @@ from symmoe.types import (
 )
 
 CANDIDATE = Candidate("q1", "adder", 1, "5", "stop", 7, 2, "merged", shared=True)
+STANDING = Standing("adder", 0.75, 0.9, 0.8, 0.95, 12.5, True, "best expected accuracy", {"sums": Tally(9, 1)})
 TRACE = Trace(
     query_id="q1",
     skills=(SkillMatch("sums", 0.75),),
@@ -29,6 +34,8 @@ TRACE = Trace(
     candidates=(CANDIDATE,),
     verdicts=(Verdict("adder", 1, 0.75),),
     answer=Answer("q1", "5", "adder", (Vote("5", 1.0, ("adder", "speaker")),), "stop", 7, 2),
+    facets=("format: number", "language: english"),
+    explanation=Explanation("q1", "symmoe", {"sums": 1.0}, (STANDING,), (12.5,)),
 )
 
 
@@ -59,6 +66,52 @@ def test_the_json_of_a_trace_holds_every_part_of_it() -> None:
             "prompt_tokens": 7,
             "completion_tokens": 2,
         },
+        "facets": ["format: number", "language: english"],
+        "explanation": {
+            "query_id": "q1",
+            "recruiter": "symmoe",
+            "weights": {"sums": 1.0},
+            "standings": [
+                {
+                    "expert": "adder",
+                    "share": 0.75,
+                    "value": 0.9,
+                    "low": 0.8,
+                    "high": 0.95,
+                    "tokens": 12.5,
+                    "chosen": True,
+                    "why": "best expected accuracy",
+                    "evidence": {"sums": {"right": 9, "wrong": 1}},
+                }
+            ],
+            "costs": [12.5],
+            "note": "",
+        },
+    }
+
+
+def test_a_trace_without_an_explanation_says_so_in_its_json() -> None:
+    document = to_json(replace(TRACE, facets=(), explanation=None))
+    assert (document["facets"], document["explanation"]) == ((), None)
+
+
+def test_a_tally_counts_a_graded_answer_in_part_as_right_and_in_part_as_wrong() -> None:
+    tally = Tally(2.5, 1.5)
+    assert (tally.asked, tally.score) == (4.0, 1.0)
+    assert (Tally(0, 0).asked, Tally(0, 0).score) == (0, 0)
+
+
+def test_the_json_of_a_record_holds_what_it_was_earned_by() -> None:
+    record = ExpertProfile("adder", {"sums": Tally(2, 1)}, Tally(2, 1), 3.5, "f00d", "2026-01-02")
+    assert json.loads(json.dumps(to_json(record))) == {
+        "expert": "adder",
+        "skills": {"sums": {"right": 2, "wrong": 1}},
+        "overall": {"right": 2, "wrong": 1},
+        "tokens": 3.5,
+        "fingerprint": "f00d",
+        "date": "2026-01-02",
+        "digests": [],
+        "borrowed": {},
     }
 
 

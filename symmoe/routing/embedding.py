@@ -26,12 +26,13 @@ class SentenceEmbedder:
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed `n` texts as an `[n, d]` array of unit rows."""
         if self._model is None:
-            self._model = _load(self._locate())
+            self._model = load_sentence_model(self._locate())
         vectors = self._model.encode(list(texts), batch_size=64, normalize_embeddings=True, show_progress_bar=False)
         return np.asarray(vectors, dtype=np.float32)
 
 
-def _load(directory: Path) -> Any:
+def load_sentence_model(directory: Path) -> Any:
+    """A sentence-transformers model from a local directory, without the network. Raises `CheckpointError`."""
     import os
 
     os.environ.setdefault("HF_HUB_OFFLINE", "1")

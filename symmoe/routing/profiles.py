@@ -1,59 +1,120 @@
-"""Experts' records: how they are kept, built and read."""
+"""Experts' records: how they are built, merged and compared."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from dataclasses import replace
 
-from symmoe.errors import PoolError
-from symmoe.protocols import Profiles
-from symmoe.types import ExpertProfile, Skills
+from symmoe.types import ExpertProfile, Profiles, Skills, Tally
 
-FORMAT = 1
+SHARED = 0.8
+"""A facet that this fraction of a topic's questions shows is the topic's parent."""
 
 
 def build_profile(
-    expert: str, skills: Sequence[Skills], right: Sequence[bool], least_questions: int = 1
+    expert: str,
+    skills: Sequence[Skills],
+    earned: Sequence[float],
+    least_questions: int = 1,
+    every_topic: bool = False,
+    tokens: float = 0.0,
+    fingerprint: str = "",
+    date: str = "",
+    digest: str = "",
 ) -> ExpertProfile:
-    """+1 for each skill of a question answered rightly, −1 for each of one answered wrongly (Symbolic-MoE §3.1).
+    """Count what an expert earned, 0..1 for each question, on the question's nearest topic and on its facets.
 
-    A skill that fewer than `least_questions` questions need is left out: a stray match is no evidence.
+    With `every_topic` it counts on every topic that the question matches, as in Symbolic-MoE §3.1. A skill that fewer
+    than `least_questions` questions need is left out: a stray match is no evidence.
     """
-    asked = Counter(match.skill for needed in skills for match in needed.matches)
-    scores = {skill: 0 for skill, times in sorted(asked.items()) if times >= least_questions}
-    for needed, correct in zip(skills, right, strict=True):
+    asked: dict[str, int] = {}
+    right: dict[str, float] = {}
+    for needed, score in zip(skills, earned, strict=True):
+        for name in _counted(needed, every_topic):
+            asked[name] = asked.get(name, 0) + 1
+            right[name] = right.get(name, 0.0) + score
+    kept = sorted(name for name, times in asked.items() if times >= least_questions)
+    tallies = {name: _tally(right[name], asked[name]) for name in kept}
+    return ExpertProfile(
+        expert, tallies, _tally(sum(earned), len(earned)), tokens, fingerprint, date, (digest,) if digest else ()
+    )
+
+
+def parents_of(skills: Iterable[Skills]) -> dict[str, str]:
+    """The most specific facet that most questions of each topic share, `""` where they share none."""
+    seen: dict[str, Counter[str]] = {}
+    for needed in skills:
         for match in needed.matches:
-            if match.skill in scores:
-                scores[match.skill] += 1 if correct else -1
-    return ExpertProfile(expert, scores, sum(right), len(right))
+            seen.setdefault(match.skill, Counter()).update(needed.facets[:1])
+    return {topic: _shared(facets) for topic, facets in sorted(seen.items())}
 
 
-def write_profiles(path: Path, profiles: Iterable[ExpertProfile], about: Mapping[str, object]) -> None:
-    """Write profiles as readable JSON; `about` says what they were built from."""
-    experts = {p.expert: {"right": p.right, "asked": p.asked, "scores": dict(p.scores)} for p in profiles}
-    document = {"format": FORMAT, "about": dict(about), "experts": experts}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+def merge(first: Profiles, second: Profiles) -> Profiles:
+    """Both records added up. Where an expert's weights differ, the second record replaces the first."""
+    experts = dict(first.experts)
+    for name, profile in second.experts.items():
+        known = experts.get(name)
+        same = known is not None and known.fingerprint == profile.fingerprint
+        experts[name] = _added(known, profile) if known is not None and same else profile
+    return Profiles(experts, {**first.parents, **second.parents})
 
 
-def read_profiles(path: Path, experts: Sequence[str]) -> Profiles:
-    """Read the profiles of `experts`; an expert without one has an empty record. `PoolError` names what is wrong."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        if document["format"] != FORMAT:
-            raise PoolError(f"profiles {path}: format {document['format']} is not {FORMAT}", hint="build them again")
-        kept = {
-            name: ExpertProfile(
-                name, {str(s): int(n) for s, n in row["scores"].items()}, int(row["right"]), int(row["asked"])
-            )
-            for name, row in document["experts"].items()
-        }
-    except OSError as error:
-        raise PoolError(
-            f"profiles {path}: cannot be read ({error.strerror})", hint="build them with `symmoe profile build`"
-        ) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise PoolError(f"profiles {path}: not a profile file ({error!r})", hint="build them again") from error
-    return {name: kept.get(name, ExpertProfile(name, {}, 0, 0)) for name in experts}
+def shared_evidence(first: Profiles, second: Profiles) -> list[str]:
+    """The experts of whom both records count the same questions, so that merging would count them twice."""
+    both = [(e, first.experts[e], profile) for e, profile in second.experts.items() if e in first.experts]
+    return [e for e, a, b in both if a.fingerprint == b.fingerprint and set(a.digests) & set(b.digests)]
+
+
+def complete(profiles: Profiles, experts: Sequence[str]) -> Profiles:
+    """The profiles of exactly these experts, in their order; one without a record has an empty one."""
+    empty = Tally(0, 0)
+    return Profiles({e: profiles.experts.get(e, ExpertProfile(e, {}, empty)) for e in experts}, profiles.parents)
+
+
+def difference(first: ExpertProfile, second: ExpertProfile) -> dict[str, tuple[Tally, Tally]]:
+    """The skills on which two records of an expert differ, the largest change of accuracy first."""
+    empty = Tally(0, 0)
+    pairs = {s: (first.skills.get(s, empty), second.skills.get(s, empty)) for s in (*first.skills, *second.skills)}
+    changed = {skill: pair for skill, pair in pairs.items() if pair[0] != pair[1]}
+    return dict(sorted(changed.items(), key=lambda item: -abs(_accuracy(item[1][1]) - _accuracy(item[1][0]))))
+
+
+def _counted(skills: Skills, every_topic: bool) -> tuple[str, ...]:
+    matches = skills.matches if every_topic else skills.matches[:1]
+    return (*(match.skill for match in matches), *skills.facets)
+
+
+def _added(first: ExpertProfile, second: ExpertProfile) -> ExpertProfile:
+    empty = Tally(0, 0)
+    names = sorted({*first.skills, *second.skills})
+    timed = [each for each in (first, second) if each.tokens]
+    asked = sum(each.overall.asked for each in timed)
+    spent = sum(each.tokens * each.overall.asked for each in timed)
+    return replace(
+        second,
+        skills={name: _sum(first.skills.get(name, empty), second.skills.get(name, empty)) for name in names},
+        overall=_sum(first.overall, second.overall),
+        tokens=spent / asked if asked else 0.0,
+        digests=(*first.digests, *second.digests),
+        borrowed=second.borrowed or first.borrowed,
+    )
+
+
+def _sum(first: Tally, second: Tally) -> Tally:
+    return Tally(round(first.right + second.right, 4), round(first.wrong + second.wrong, 4))
+
+
+def _tally(right: float, asked: int) -> Tally:
+    return Tally(round(right, 4), round(asked - right, 4))
+
+
+def _accuracy(tally: Tally) -> float:
+    return (tally.right + 0.5) / (tally.asked + 1)
+
+
+def _shared(facets: Mapping[str, int]) -> str:
+    if not facets:
+        return ""
+    facet = max(facets, key=lambda name: facets[name])
+    return facet if facets[facet] >= SHARED * sum(facets.values()) else ""

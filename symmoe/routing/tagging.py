@@ -8,7 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from symmoe.protocols import Embedder, Tagger
+from symmoe.routing.facets import facets_of
 from symmoe.types import Query, Skill, SkillMatch, Skills
+
+Floats = NDArray[np.float32]
+FOREIGN = 0.1
+"""What a skill loses in cosine when the question lacks the facet that the skill's own examples share."""
+_CELLS = 4_000_000
+"""How many similarities are held at once."""
 
 
 def tag(tagger: Tagger, queries: Sequence[Query]) -> list[Skills]:
@@ -17,37 +24,70 @@ def tag(tagger: Tagger, queries: Sequence[Query]) -> list[Skills]:
 
 
 class EmbeddingTagger:
-    """Matches a question to skills by cosine similarity, as Symbolic-MoE §3.2 matches keywords.
+    """Matches a question to skills by cosine similarity, as Symbolic-MoE §3.2 matches keywords; no LLM is called.
 
-    A skill's similarity is the best among its description and its examples. A question keeps its nearest skill and up
-    to `most - 1` more, but none below `least`, and none that trails the nearest by over `within`.
+    A skill's similarity is that to the mean of its description and examples. A question keeps its nearest skill and up
+    to `most - 1` more, but none below `least`, and none that trails the nearest by over `within`. Its facets (answer
+    format, language) are read off the text.
     """
 
     def __init__(
         self, embedder: Embedder, taxonomy: Sequence[Skill], most: int, least: float, within: float = 0.1
     ) -> None:
         self._embedder = embedder
-        self._taxonomy = tuple(taxonomy)
-        self._most, self._least, self._within = most, least, within
-        self._anchors: NDArray[np.float32] | None = None
-        phrasings = [(f"{s.name}: {s.description}", *s.examples) for s in self._taxonomy]
-        self._texts = [text for texts in phrasings for text in texts]
-        self._starts = np.cumsum([0, *(len(texts) for texts in phrasings[:-1])])
+        self._names = [skill.name for skill in taxonomy]
+        self._home = {facet: number for number, facet in enumerate(dict.fromkeys(s.facet for s in taxonomy))}
+        self._homes = np.array([self._home[skill.facet] for skill in taxonomy])
+        self._most, self._least, self._within = min(most, len(taxonomy)), least, within
+        self._anchors: Floats | None = None
+        self._phrasings = [(f"{skill.name}: {skill.description}", *skill.examples) for skill in taxonomy]
 
     def tag(self, queries: Sequence[Query]) -> list[Skills]:
-        """The skills of each query, best first; none when nothing in the taxonomy comes near."""
-        if self._anchors is None:
-            self._anchors = self._embedder.embed(self._texts)
+        """The skills of each query, best first; no topic when nothing in the taxonomy comes near."""
         distinct = list(dict.fromkeys(query.text for query in queries))
-        similarities = np.maximum.reduceat(self._embedder.embed(distinct) @ self._anchors.T, self._starts, axis=1)
-        matches = {text: self._nearest(row) for text, row in zip(distinct, similarities, strict=True)}
-        return [Skills(query.id, matches[query.text]) for query in queries]
+        facets = [facets_of(text) for text in distinct]
+        topics = self.topics(self._embedder.embed(distinct), facets)
+        matches = dict(zip(distinct, zip(topics, facets, strict=True), strict=True))
+        return [Skills(query.id, *matches[query.text]) for query in queries]
 
-    def _nearest(self, similarities: NDArray[np.float32]) -> tuple[SkillMatch, ...]:
-        order = np.argsort(-similarities, kind="stable")[: self._most]
-        bar = max(self._least, float(similarities[order[0]]) - self._within)
-        return tuple(
-            SkillMatch(self._taxonomy[index].name, round(float(similarities[index]), 4))
-            for index in order
-            if similarities[index] >= bar
-        )
+    def topics(self, vectors: Floats, facets: Sequence[Sequence[str]]) -> list[tuple[SkillMatch, ...]]:
+        """The topics of questions whose embeddings, `[n, d]` unit rows, and facets are given."""
+        if self._anchors is None:
+            self._anchors = self._centres()
+        found: list[tuple[SkillMatch, ...]] = []
+        size = max(1, _CELLS // len(self._names))
+        for start in range(0, len(vectors), size):
+            similarities = vectors[start : start + size] @ self._anchors.T
+            similarities -= self._foreign(facets[start : start + size])
+            found += self._nearest(similarities)
+        return found
+
+    def _centres(self) -> Floats:
+        """The mean of each skill's phrasings as a unit row, `[skills, d]`."""
+        vectors = self._embedder.embed([text for texts in self._phrasings for text in texts])
+        starts = np.cumsum([0, *(len(texts) for texts in self._phrasings[:-1])])
+        sums = np.add.reduceat(vectors, starts, axis=0)
+        return np.asarray(sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-9), dtype=np.float32)
+
+    def _foreign(self, facets: Sequence[Sequence[str]]) -> Floats:
+        """The penalty of each skill for each question, `[questions, skills]`; all 0 for skills that name no facet."""
+        penalty = np.full((len(facets), len(self._home)), FOREIGN, dtype=np.float32)
+        for line, own in enumerate(facets):
+            penalty[line, [self._home[facet] for facet in ("", *own) if facet in self._home]] = 0.0
+        return penalty[:, self._homes] if len(self._home) > 1 else penalty
+
+    def _nearest(self, similarities: Floats) -> list[tuple[SkillMatch, ...]]:
+        """The best of each row, without sorting what is not kept. Ties go to the skill that stands first."""
+        best = np.sort(np.argpartition(similarities, -self._most, axis=1)[:, -self._most :], axis=1)
+        least = np.take_along_axis(similarities, best, axis=1).min(axis=1, keepdims=True)
+        for row in np.flatnonzero((similarities >= least).sum(axis=1) > self._most):  # a tie for the last place
+            best[row] = np.sort(np.argsort(-similarities[row], kind="stable")[: self._most])
+        values = np.take_along_axis(similarities, best, axis=1)
+        order = np.argsort(-values, axis=1, kind="stable")
+        best, values = np.take_along_axis(best, order, axis=1), np.take_along_axis(values, order, axis=1)
+        kept = values >= np.maximum(self._least, values[:, :1] - self._within)
+        names = self._names
+        return [
+            tuple(SkillMatch(names[skill], round(value, 4)) for skill, value in zip(row[:n], cosines, strict=False))
+            for row, cosines, n in zip(best.tolist(), values.tolist(), kept.sum(axis=1).tolist(), strict=True)
+        ]

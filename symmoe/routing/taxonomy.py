@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -14,15 +15,41 @@ from symmoe.types import Skill
 class _Entry(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    name: str = Field(min_length=1, max_length=40)
+    name: str = Field(min_length=1, max_length=40, pattern=r"^[^:]+$")
     description: str = Field(min_length=1)
     examples: list[str] = []
+    facet: str = ""
 
 
 class _Document(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     skills: list[_Entry] = Field(min_length=1)
+
+
+class _Dumper(yaml.SafeDumper):
+    pass
+
+
+def _quoted(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    """A text with a line break that is not a newline is kept whole only in double quotes."""
+    style = '"' if any(character in text for character in "\x85\u2028\u2029") else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _quoted)
+
+
+def write_taxonomy(path: Path, skills: Sequence[Skill], about: str) -> None:
+    """Write a taxonomy that `read_taxonomy` reads back equal; `about` becomes a comment at its head."""
+    entries = [
+        {k: v for k, v in _Entry(name=s.name, description=s.description, examples=list(s.examples), facet=s.facet)
+         .model_dump().items() if v}
+        for s in skills
+    ]  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = yaml.dump({"skills": entries}, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    path.write_text("".join(f"# {line}\n" for line in about.splitlines()) + text, encoding="utf-8")
 
 
 def read_taxonomy(path: Path) -> tuple[Skill, ...]:
@@ -40,4 +67,4 @@ def read_taxonomy(path: Path) -> tuple[Skill, ...]:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise PoolError(f"taxonomy {path}: {', '.join(twice)} stands there twice")
-    return tuple(Skill(entry.name, entry.description, tuple(entry.examples)) for entry in entries)
+    return tuple(Skill(entry.name, entry.description, tuple(entry.examples), entry.facet) for entry in entries)

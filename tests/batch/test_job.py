@@ -85,7 +85,7 @@ def test_each_answered_line_has_its_trace_in_order(bench: Bench) -> None:
     bench.run(k=4)
     first, second = bench.traces()
     assert [first["query_id"], second["query_id"]] == ["a", "b"]
-    assert first["recruited"] == ["adder"] * 4
+    assert first["recruited"] == ["adder"]
     for trace in (first, second):
         assert [candidate["expert"] for candidate in trace["candidates"]] == trace["recruited"]
         assert all(c["text"].startswith(f"{c['expert']}: ") for c in trace["candidates"])
@@ -122,7 +122,7 @@ def test_every_line_is_answered_once_in_order_and_a_repeated_prompt_is_generated
 def test_sampled_lines_with_equal_prompts_are_each_generated(bench: Bench) -> None:
     bench.write(*({"id": f"q{n}", "prompt": "sums 1", "temperature": 1.0} for n in range(5)))
     bench.run(k=2)
-    assert bench.engine.asked == ["adder: sums 1"] * 10
+    assert bench.engine.asked == ["adder: sums 1"] * 5
 
 
 def test_a_finished_job_that_is_resumed_does_nothing(bench: Bench) -> None:

@@ -15,7 +15,7 @@ from symmoe.cli.main import main
 import symmoe.build
 
 from ..conftest import SKILLS, echo_pool
-from ..fakes import NamingTagger
+from ..fakes import NamingTagger, ScatteringEmbedder
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,9 @@ Symmoe = Callable[..., Said]
 
 @pytest.fixture
 def symmoe_command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], state: Path) -> Symmoe:
-    """Runs `symmoe WORDS` with a tagger that needs no model."""
+    """Runs `symmoe WORDS` with a tagger and an embedder that need no model."""
     monkeypatch.setattr(symmoe.build, "_tagger", lambda pool: NamingTagger(*SKILLS))
+    monkeypatch.setattr(symmoe.build, "build_embedder", lambda pool: ScatteringEmbedder())
 
     def run(*words: object) -> Said:
         monkeypatch.setattr(sys, "argv", ["symmoe", *map(str, words)])

@@ -29,17 +29,25 @@ RECORDED = json.dumps([{"question": f"{n} + 1?", "scores": {"a": 1, "b": n % 2}}
 JSON_RUNS = {
     "demo": "demo --pool {pool} --per-family 1 --out {folder}/demo",
     "ask": "ask sums --pool {pool}",
+    "route": "route sums --pool {pool}",
     "doctor": "doctor",
     "bench replay": "bench replay --train {folder}/sets --test {folder}/sets --pool {pool} -o {folder}/replay.json",
+    "bench routing": "bench routing --quick -o {folder}/routing.json",
+    "bench recruiting": "bench recruiting --pool {pool} --per-family 1 -o {folder}/recruiting.json",
     "batch run": "batch run {source} -o {folder}/out.jsonl --pool {pool}",
     "pool list": "pool list",
     "pool show": "pool show {pool}",
     "pool check": "pool check {pool}",
     "pool init": "pool init {folder}/new.yaml",
     "expert eval": "expert eval adder --pool {pool} --per-family 1",
+    "expert add": "expert add poet --model org/base --pool {pool} -o {folder}/grown.yaml",
     "expert train": "expert train {folder}/no-recipe.yaml",
     "profile build": "profile build --pool {pool} --per-family 1 -o {folder}/profiles.json",
     "profile show": "profile show --pool {pool}",
+    "profile diff": "profile diff {records} {records}",
+    "profile merge": "profile merge {records} -o {folder}/merged.json",
+    "skill learn": "skill learn --pool {pool} --per-family 2 -o {folder}/learned.yaml",
+    "skill show": "skill show --pool {pool}",
     "store status": "store status",
     "store stop": "store stop",
 }
@@ -90,7 +98,8 @@ def test_json_is_one_document_on_stdout_and_nothing_else(
 ) -> None:
     (tmp_path / "sets").mkdir()
     (tmp_path / "sets" / "sums.json").write_text(RECORDED)
-    words = JSON_RUNS[name].format(pool=pool, source=source, folder=tmp_path).split()
+    records = pool.with_name("profiles.json")
+    words = JSON_RUNS[name].format(pool=pool, records=records, source=source, folder=tmp_path).split()
     said = symmoe_command(*words, "--json")
     assert isinstance(said.json, dict | list)
     assert ("error" in said.json) == (name == "expert train")
@@ -107,6 +116,18 @@ def test_json_is_one_document_on_stdout_and_nothing_else(
         "expert eval nobody",
         "ask",
         "ask --k 0 why",
+        "ask --budget 0 why",
+        "route",
+        "route --k 0 why",
+        "route --pool none.yaml why",
+        "profile build",
+        "profile build -o out.json --per-family 0",
+        "profile diff one.json",
+        "profile diff none.json none.json",
+        "profile merge none.json",
+        "profile merge none.json -o out.json",
+        "profile merge -o out.json",
+        "profile show --expert nobody",
         "batch run",
         "no-such-command",
         "pool list --no-such-option",

@@ -19,7 +19,13 @@ QUESTIONS = [
     question("four", "4", "words", "exact", ident="q4"),
 ]
 #                                   q1     q2     q3     q4
-MATRIX = Matrix(tuple(QUESTIONS), {"a": (True, False, False, True), "b": (False, False, False, True)}, 12.3456, 80)
+MATRIX = Matrix(
+    tuple(QUESTIONS),
+    {"a": (True, False, False, True), "b": (False, False, False, True)},
+    12.3456,
+    {"a": 50, "b": 30},
+    {"a": ("1", "1", "1", "4"), "b": ("?", "?", "?", "4")},
+)
 
 
 def trace(ident: str, text: str, *candidates: Candidate) -> Trace:
@@ -80,7 +86,7 @@ def test_a_report_is_json(report: dict[str, Any]) -> None:
 
 def test_an_expert_that_was_not_needed_has_no_lane() -> None:
     outcome = Outcome((trace("q1", "1", candidate("a", "1")),))
-    matrix = Matrix((QUESTIONS[0],), {"a": (True,), "b": (False,)}, 1.0, 1)
+    matrix = Matrix((QUESTIONS[0],), {"a": (True,), "b": (False,)}, 1.0, {"a": 1, "b": 0}, {"a": ("1",), "b": ("?",)})
     told = demo_report(QUESTIONS[:1], outcome, matrix, 0.0, {})["experts"]["b"]
     assert (told["loads"], told["requests"], told["lane"]) == (0, 0, None)
 

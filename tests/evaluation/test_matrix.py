@@ -3,6 +3,7 @@ from __future__ import annotations
 from symmoe.config import SamplingConfig
 from symmoe.engines.echo import EchoEngine
 from symmoe.evaluation.matrix import Matrix, run_matrix
+from symmoe.loading.lanes import ExpertWeights
 from symmoe.pipeline import Watch
 from symmoe.types import Load
 from tests.fakes import echo_parts, question
@@ -13,7 +14,7 @@ QUESTIONS = tuple(question(f"number {n}", f"a: number {n}", ident=str(n)) for n 
 def matrix(**right: str) -> Matrix:
     """`1` for right and `0` for wrong, expert by expert."""
     rows = {expert: tuple(mark == "1" for mark in marks) for expert, marks in right.items()}
-    return Matrix(QUESTIONS, rows, seconds=1.0, tokens=10)
+    return Matrix(QUESTIONS, rows, seconds=1.0, spent=dict.fromkeys(right, 10), texts={})
 
 
 def test_the_best_single_expert_is_the_one_right_most_often() -> None:
@@ -37,8 +38,10 @@ def test_every_expert_is_asked_every_question_after_one_load_each() -> None:
     found = run_matrix(parts.executor, ["a", "b"], parts.models, QUESTIONS, SamplingConfig(), watch)
     # each echoes its own name, and the answers are those of a
     assert found.right == {"a": (True,) * 4, "b": (False,) * 4}
+    assert found.texts == {name: tuple(f"{name}: number {n}" for n in range(4)) for name in "ab"}
     assert [load.expert for load in loads] == ["a", "b"]
     assert (engine.starts, engine.swaps) == (1, 2)
+    assert found.spent == {"a": 4 * 3, "b": 4 * 3}
     assert found.tokens == 2 * 4 * 3
     assert found.questions == QUESTIONS
 
@@ -48,7 +51,8 @@ def test_questions_of_one_text_are_generated_once_and_all_scored() -> None:
     parts = echo_parts({"a": {"s": 1}})
     found = run_matrix(parts.executor, ["a"], parts.models, twice, SamplingConfig())
     assert found.right == {"a": (True, False)}
-    assert found.tokens == 3
+    assert found.texts == {"a": ("a: number 1", "a: number 1")}
+    assert found.spent == {"a": 3}
 
 
 def test_only_the_experts_asked_for_are_loaded() -> None:
@@ -56,4 +60,16 @@ def test_only_the_experts_asked_for_are_loaded() -> None:
     parts = echo_parts({"a": {"s": 1}, "b": {"s": 1}})
     watch = Watch(loaded=loads.append)
     found = run_matrix(parts.executor, ["b"], parts.models, QUESTIONS, SamplingConfig(), watch)
-    assert list(found.right) == [load.expert for load in loads] == ["b"]
+    assert list(found.right) == list(found.spent) == [load.expert for load in loads] == ["b"]
+
+
+def test_the_tokens_of_a_matrix_are_those_of_all_its_experts() -> None:
+    assert matrix(a="0000", b="1111", c="0101").tokens == 30
+    assert Matrix((), {}, 0.0, {}, {}).tokens == 0
+
+
+def test_an_expert_of_many_words_spends_more_than_one_of_few() -> None:
+    weights = {"a": ExpertWeights("base", "in a few words"), "b": ExpertWeights("base", "b")}
+    parts = echo_parts({"a": {"s": 1}, "b": {"s": 1}}, weights.__getitem__)
+    found = run_matrix(parts.executor, ["a", "b"], parts.models, QUESTIONS, SamplingConfig())
+    assert found.spent == {"a": 4 * 6, "b": 4 * 3}

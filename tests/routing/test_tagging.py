@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from symmoe.routing.tagging import EmbeddingTagger, tag
-from symmoe.types import Skill
+from symmoe.routing.facets import facets_of
+from symmoe.routing.tagging import FOREIGN, EmbeddingTagger, tag
+from symmoe.types import Skill, SkillMatch
 from tests.fakes import WordEmbedder, query
+from tests.routing.strategies import NUMBER, NUMBER_IN_ENGLISH, NUMBERS
 
 TAXONOMY = (
     Skill("red", "red things", ("like blood red",)),
@@ -23,6 +28,11 @@ def names(text: str, **settings: float) -> list[str]:
     return [match.skill for match in part.tag([query(text)])[0].matches]
 
 
+def matches(text: str, *taxonomy: Skill, most: int = 9) -> tuple[SkillMatch, ...]:
+    part = EmbeddingTagger(WordEmbedder("red", "blue", "green"), taxonomy, most, least=0.05, within=1.0)
+    return part.tag([query(text)])[0].matches
+
+
 def test_skills_come_best_first() -> None:
     part, _ = tagger()
     (found,) = part.tag([query("blue blue blue red red green")])
@@ -34,6 +44,10 @@ def test_no_more_skills_are_named_than_asked_for() -> None:
     assert names("blue blue blue red red green", most=2) == ["blue", "red"]
 
 
+def test_more_skills_may_be_asked_for_than_there_are() -> None:
+    assert names("blue blue blue red red green", most=20) == ["blue", "red", "green"]
+
+
 def test_skills_below_the_threshold_are_left_out() -> None:
     assert names("blue blue blue red red green", least=0.5) == ["blue", "red"]
 
@@ -43,19 +57,64 @@ def test_skills_that_trail_the_nearest_by_too_much_are_left_out() -> None:
     assert names("blue blue blue red red green", within=0.1) == ["blue"]
 
 
-def test_a_question_that_nothing_comes_near_needs_no_skill() -> None:
-    assert names("what is the time") == []
+def test_a_question_that_nothing_comes_near_needs_no_topic_but_has_its_facets() -> None:
+    part, _ = tagger()
+    (found,) = part.tag([query("what is the time")])
+    assert found.matches == ()
+    assert found.facets == facets_of("what is the time")
 
 
 def test_skills_as_near_as_each_other_keep_the_order_of_the_taxonomy() -> None:
     assert names("green red") == ["red", "green"]
 
 
-def test_a_skill_is_as_near_as_the_nearest_of_its_description_and_its_examples() -> None:
-    part = EmbeddingTagger(WordEmbedder("sum", "tree"), (Skill("a", "tree", ("sum",)), Skill("b", "no word")), 2, 0.1)
-    for text in ("a sum", "a tree"):
-        (found,) = part.tag([query(text)])
-        assert [(match.skill, match.similarity) for match in found.matches] == [("a", 1.0)]
+@given(st.lists(st.sampled_from(["red", "blue"]), min_size=2, max_size=12), st.integers(1, 5))
+def test_where_more_skills_are_equally_near_than_asked_for_those_that_stand_first_are_kept(
+    words: list[str], most: int
+) -> None:
+    taxonomy = [Skill(f"{place:02}", word) for place, word in enumerate(words)]
+    found = matches("red", *taxonomy, most=most)
+    assert [m.skill for m in found] == [skill.name for skill in taxonomy if skill.description == "red"][:most]
+
+
+def test_a_skill_is_as_near_as_the_mean_of_its_description_and_its_examples() -> None:
+    # phrasings at red, blue and blue: their mean points to (1, 2) / √5
+    mixed = Skill("mixed", "red", ("blue", "blue"))
+    (of_red,) = matches("red", mixed)
+    (of_blue,) = matches("blue", mixed)
+    assert of_red.similarity == pytest.approx(1 / 5**0.5, abs=1e-4)
+    assert of_blue.similarity == pytest.approx(2 / 5**0.5, abs=1e-4)
+
+
+def test_the_name_of_a_skill_counts_with_its_description() -> None:
+    (found,) = matches("blue", Skill("blue or so", "red"), Skill("other", "green"))
+    assert found == SkillMatch("blue or so", pytest.approx(0.5**0.5, abs=1e-4))
+
+
+def test_a_skill_of_which_the_embedder_knows_no_word_is_never_near() -> None:
+    (found,) = matches("red", Skill("unknown", "xyzzy"), Skill("known", "red"))
+    assert found.skill == "known"
+
+
+def test_a_skill_whose_examples_share_a_facet_that_the_question_lacks_is_farther() -> None:
+    asked = "How many red days are there in 3 weeks?"
+    assert facets_of(asked) == NUMBERS
+    plain, own, own_format, foreign = (
+        Skill("plain", "red"),
+        Skill("own", "red", facet=NUMBER_IN_ENGLISH),
+        Skill("own format", "red", facet=NUMBER),
+        Skill("foreign", "red", facet="format: code in english"),
+    )
+    found = {match.skill: match.similarity for match in matches(asked, foreign, plain, own, own_format)}
+    assert found == pytest.approx({"plain": 1.0, "own": 1.0, "own format": 1.0, "foreign": 1 - FOREIGN})
+    assert [match.skill for match in matches(asked, foreign, plain, own)] == ["plain", "own", "foreign"]
+
+
+@pytest.mark.parametrize(("facet", "lost"), [("", 0.0), (NUMBER, 0.0), ("format: code", FOREIGN)])
+def test_a_taxonomy_of_one_facet_is_farther_from_the_questions_that_lack_it(facet: str, lost: float) -> None:
+    taxonomy = [Skill("a", "red", facet=facet), Skill("b", "blue", facet=facet)]
+    (found,) = matches("How many red days are there in 3 weeks?", *taxonomy)
+    assert found == SkillMatch("a", pytest.approx(1 - lost))
 
 
 def test_every_query_gets_its_own_skills_in_the_order_asked() -> None:
@@ -64,6 +123,23 @@ def test_every_query_gets_its_own_skills_in_the_order_asked() -> None:
     assert [(s.query_id, [m.skill for m in s.matches]) for s in found] == [
         ("1", ["red"]), ("2", []), ("3", ["red"]), ("4", ["green"]),
     ]  # fmt: skip
+
+
+def test_a_question_is_tagged_alike_alone_and_among_thousands() -> None:
+    part, _ = tagger()
+    texts = [f"{'red ' * (n % 4)}{'blue ' * (n % 5)}{'green ' * (n % 3)}{n}" for n in range(1, 2500)]
+    found = part.tag([query(text, str(n)) for n, text in enumerate(texts)])
+    assert len(found) == len(texts)
+    for n in (0, 1022, 1023, 1024, 2047, 2048, 2498):
+        (alone,) = part.tag([query(texts[n], str(n))])
+        assert alone == found[n]
+
+
+def test_vectors_that_are_known_are_matched_without_embedding_the_questions() -> None:
+    part, embedder = tagger()
+    first, second = part.topics(np.eye(3, dtype=np.float32)[:2], [(), ()])
+    assert ([m.skill for m in first], [m.skill for m in second]) == (["red"], ["blue"])
+    assert not {"red", "blue"} & set(embedder.asked)
 
 
 def test_equal_texts_are_embedded_once_and_the_taxonomy_once_for_all() -> None:

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from symmoe.build import Assembly, check_weights
+from symmoe.build import Assembly, build_recruiter, check_weights, stale_experts
 from symmoe.config import Pool, read_pool
 from symmoe.questions.families import FAMILIES
 from symmoe.training.lora import data_hash, training_questions
 from symmoe.training.recipe import read_recipe
+from symmoe.types import Tally
+from tests.fakes import query, skills
 
 STARTER = read_pool("starter")
 ADAPTED = [expert for expert in STARTER.experts if expert.adapter]
@@ -56,10 +58,31 @@ def test_a_recipe_draws_the_very_data_that_its_card_records(name: str) -> None:
 
 def test_profiles_tell_each_specialist_from_the_generalist_on_its_own_family() -> None:
     profiles = Assembly(STARTER).profiles()
-    generalist = profiles["generalist"]
+    generalist = profiles.experts["generalist"]
     for expert in ADAPTED:
-        best = max(profiles[expert.name].scores.items(), key=lambda item: item[1])
-        assert best[1] > generalist.scores.get(best[0], 0), expert.name
+        topics = {skill: t for skill, t in profiles.experts[expert.name].skills.items() if skill in profiles.parents}
+        best = max(topics, key=lambda skill: topics[skill].score)
+        assert topics[best].score > generalist.skills.get(best, Tally(0, 0)).score, expert.name
+
+
+def test_the_record_of_every_expert_was_earned_by_the_weights_that_are_shipped() -> None:
+    profiles = Assembly(STARTER).profiles()
+    assert all(profile.fingerprint for profile in profiles.experts.values())
+    assert stale_experts(STARTER, profiles) == []
+
+
+def test_every_expert_of_the_starter_pool_answered_the_same_number_of_questions() -> None:
+    profiles = Assembly(STARTER).profiles().experts
+    assert set(profiles) == set(STARTER.names)
+    assert len({profile.overall.asked for profile in profiles.values()}) == 1
+    assert all(profile.tokens > 0 for profile in profiles.values())
+
+
+def test_the_recruiter_of_the_starter_pool_puts_a_specialist_first_on_its_own_topic() -> None:
+    recruiter = build_recruiter(STARTER, Assembly(STARTER).profiles())
+    asked = skills("q", "roman numerals")
+    (found,) = recruiter.recruit([query("roman")], [asked], 3, 0)
+    assert found.assignments[0].expert == "roman"
 
 
 def test_every_family_of_the_demo_has_a_specialist() -> None:

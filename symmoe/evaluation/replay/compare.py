@@ -8,46 +8,54 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from symmoe.evaluation.replay.contest import ROUTERS
 from symmoe.evaluation.replay.records import RecordedSet
-from symmoe.evaluation.replay.routers import ROUTERS, Embedded
+from symmoe.evaluation.replay.routers import Embedded
 from symmoe.protocols import Embedder
 
 RESAMPLES = 2000
+COMPARED_WITH = ("best_single", "clusters")
 _Earned = Mapping[str, list[NDArray[np.float64]]]
 
 
 def replay(train: Sequence[RecordedSet], test: Sequence[RecordedSet], embedder: Embedder, seed: int) -> dict[str, Any]:
     """Percent earned by each router on each test set, the mean over sets, and 95 % intervals by bootstrap.
 
-    Questions are resampled within each set. `over_best_single` is the paired difference in the mean, in points: both
-    routers are judged on the same resampled questions.
+    Questions are resampled within each set. `over_best_single` and `over_clusters` are paired differences in the mean,
+    in points: both routers are judged on the same resampled questions.
     """
     fitted_on = [Embedded(each, embedder.embed(each.questions)) for each in train]
     asked = [Embedded(each, embedder.embed(each.questions)) for each in test]
     earned: dict[str, list[NDArray[np.float64]]] = {}
     for name, fit in ROUTERS.items():
-        route = fit(fitted_on, seed)
+        route = fit(fitted_on, seed, embedder)
         earned[name] = [(route(each) * each.recorded.scores).sum(axis=1) for each in asked]
     resampled = _resampled_means(earned, seed)
-    seen = {each.name for each in train}
+    names = [each.name for each in train]
+    seen = {each.name: each.name in names for each in test}
     return {
-        "routers": {name: _row(name, earned, resampled, test) for name in earned},
-        "sets": {each.name: {"n": len(each.questions), "seen": each.name in seen} for each in test},
+        "routers": {name: _row(name, earned, resampled, seen) for name in earned},
+        "sets": {each.name: {"n": len(each.questions), "seen": seen[each.name]} for each in test},
     }
 
 
 def _row(
-    name: str, earned: _Earned, resampled: Mapping[str, NDArray[np.float64]], test: Sequence[RecordedSet]
+    name: str, earned: _Earned, resampled: Mapping[str, NDArray[np.float64]], seen: Mapping[str, bool]
 ) -> dict[str, Any]:
-    sets = {each.name: round(100 * float(got.mean()), 2) for each, got in zip(test, earned[name], strict=True)}
-    over = resampled[name] - resampled["best_single"]
-    mean, base = (float(np.mean([got.mean() for got in earned[router]])) for router in (name, "best_single"))
-    return {
-        "sets": sets,
-        "mean": round(100 * mean, 2),
+    sets = {each: 100 * float(got.mean()) for each, got in zip(seen, earned[name], strict=True)}
+    row: dict[str, Any] = {
+        "sets": {each: round(percent, 2) for each, percent in sets.items()},
+        "mean": round(float(np.mean(list(sets.values()))), 2),
         "ci95": _interval(resampled[name]),
-        "over_best_single": {"points": round(100 * (mean - base), 2), "ci95": _interval(over)},
     }
+    for part, wanted in (("mean_seen", True), ("mean_unseen", False)):
+        among = [percent for each, percent in sets.items() if seen[each] is wanted]
+        row[part] = round(float(np.mean(among)), 2) if among else None
+    for base in COMPARED_WITH:
+        points = np.mean([got.mean() - other.mean() for got, other in zip(earned[name], earned[base], strict=True)])
+        over = resampled[name] - resampled[base]
+        row[f"over_{base}"] = {"points": round(100 * float(points), 2), "ci95": _interval(over)}
+    return row
 
 
 def _interval(means: NDArray[np.float64]) -> list[float]:
@@ -57,11 +65,10 @@ def _interval(means: NDArray[np.float64]) -> list[float]:
 def _resampled_means(earned: _Earned, seed: int) -> dict[str, NDArray[np.float64]]:
     """The mean over sets of each router in each resample; one resample is the same questions for all."""
     rng = np.random.default_rng(seed)
-    totals = {name: np.zeros(RESAMPLES) for name in earned}
-    sizes = [len(got) for got in next(iter(earned.values()))]
-    for index, size in enumerate(sizes):
+    totals = np.zeros((RESAMPLES, len(earned)))
+    sets = [np.stack(of_set) for of_set in zip(*earned.values(), strict=True)]
+    for got in sets:
+        size = got.shape[1]
         for resample in range(RESAMPLES):
-            drawn = rng.integers(0, size, size)
-            for name, got in earned.items():
-                totals[name][resample] += got[index][drawn].mean()
-    return {name: total / len(sizes) for name, total in totals.items()}
+            totals[resample] += got[:, rng.integers(0, size, size)].mean(axis=1)
+    return {name: totals[:, column] / len(sets) for column, name in enumerate(earned)}

@@ -48,6 +48,8 @@ def read_sets(directory: Path, models: Sequence[str] | None = None) -> list[Reco
     sets: list[RecordedSet] = []
     for file in files:
         sets.append(_read_set(file, models or (sets[0].models if sets else None)))
+        if sets[-1].name in [each.name for each in sets[:-1]]:
+            raise SuiteError(f"{file}: another file of the directory is the set {sets[-1].name!r} too")
     return sets
 
 

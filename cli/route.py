@@ -1,0 +1,89 @@
+"""`symmoe route`: who would answer, and why; nothing is generated."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from . import options
+
+SHOWN = 6
+
+
+def route(
+    question: Annotated[str, typer.Argument(help="The question.")],
+    pool: options.Pool = "starter",
+    k: options.K = None,
+    budget: options.Budget = None,
+    seed: options.Seed = 0,
+    explain: Annotated[bool, typer.Option("--explain", help="Show the evidence and every expert's standing.")] = False,
+    json: options.Json = False,
+) -> None:
+    """Say who would answer a question and why. No expert is loaded."""
+    from symmoe.build import Assembly, stale_experts
+    from symmoe.config import read_pool
+    from symmoe.errors import RequestError
+    from symmoe.types import Message, Query, Sampling, to_json
+
+    from .render import show, show_json, tell
+
+    described = options.with_budget(read_pool(pool), budget)
+    if not question.strip():
+        raise RequestError("the question is empty", code="empty_prompt")
+    assembly = Assembly(described)
+    query = Query("route", (Message("user", question),), Sampling(described.sampling.max_tokens))
+    recruiter = assembly.recruiter
+    skills = assembly.tagger.tag([query])[0]
+    most = k or described.routing.k
+    explanation = recruiter.explain(query, skills, most, seed)
+    recruited = [a.expert for a in recruiter.recruit([query], [skills], most, seed)[0].assignments]
+    stale = stale_experts(described, assembly.profiles())
+    if json:
+        facts = {"recruited": recruited, "skills": to_json(skills), "explanation": to_json(explanation)}
+        show_json(facts | {"stale": stale})
+        return
+    if stale:
+        tell(f"stale records: {', '.join(stale)} (weights changed since; run `symmoe profile build`)")
+    if explain:
+        show(*explanation_tables(skills.matches, skills.facets, explanation))
+    show(f"asked: {', '.join(recruited)}")
+
+
+def explanation_tables(matches: Any, facets: Any, explanation: Any) -> list[Any]:
+    """Skills, standings and costs of an explanation as tables."""
+    from .render import percent, table
+
+    weights = dict(explanation.weights)
+    needed = [(m.skill, f"{m.similarity:.2f}", percent(weights.pop(m.skill, 0.0))) for m in matches]
+    needed += [(facet, "", percent(weights.pop(facet, 0.0))) for facet in facets]
+    needed += [(name, "", percent(weight)) for name, weight in weights.items()]
+    standings = [
+        (
+            s.expert,
+            percent(s.share),
+            f"{percent(s.value)} ({percent(s.low)}–{percent(s.high)})",
+            ", ".join(f"{name.removeprefix('format: ')} {t.right:g}/{t.asked:g}" for name, t in heaviest(s)),
+            "yes" if s.chosen else "",
+            s.why,
+        )
+        for s in explanation.standings[:SHOWN]
+    ]
+    more = len(explanation.standings) - len(standings)
+    costs = [
+        (n, ", ".join(s.expert for s in explanation.standings[:n]), f"{cost:.0f}")
+        for n, cost in enumerate(explanation.costs[:5], start=1)
+    ]
+    columns = ("expert", "share %", "expected % (95 %)", "right of asked", "asked", "why")
+    tables: list[Any] = [
+        table("What the question needs", ("skill", "similarity", "weight %"), needed, right=(1, 2)),
+        table(f"How the experts stand ({explanation.recruiter})", columns, standings, right=(1, 2)),
+        table("What asking the first k would cost", ("k", "experts", "tokens"), costs, right=(0, 2)),
+    ]
+    notes = [f"and {more} experts of less share (all of them with --json)"] if more else []
+    return [*tables[:2], *notes, tables[2], *([explanation.note] if explanation.note else [])]
+
+
+def heaviest(standing: Any) -> list[Any]:
+    """The one tally that counted most."""
+    return list(standing.evidence.items())[:1]

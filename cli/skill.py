@@ -1,0 +1,84 @@
+"""`symmoe skill`: the taxonomy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import options
+
+app = typer.Typer(help="Learn and show taxonomies.", no_args_is_help=True)
+
+
+@app.command("learn")
+def learn(
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="TAXONOMY.yaml", help="Where the taxonomy goes.")],
+    suite: Annotated[
+        list[Path] | None,
+        typer.Option("--suite", help="Questions to learn from; repeat it. Default: the profile split."),
+    ] = None,
+    pool: options.Pool = "starter",
+    annotator: Annotated[
+        str | None,
+        typer.Option("--annotator", help="An expert of the pool that names skills, five passes a question; else none."),
+    ] = None,
+    per_skill: Annotated[int, typer.Option("--per-skill", min=8, help="Questions that make a skill, about.")] = 45,
+    per_family: Annotated[int, typer.Option("--per-family", min=1, help="Questions of each family.")] = 24,
+    seed: options.Seed = 0,
+    json: options.Json = False,
+) -> None:
+    """Cluster questions into skills and name them; edit the file as you like, then set routing.taxonomy to it."""
+    from symmoe.build import Assembly, build_embedder, check_weights
+    from symmoe.config import read_pool
+    from symmoe.evaluation.annotation import annotate
+    from symmoe.questions.families import FAMILIES
+    from symmoe.questions.splits import mixed_suite
+    from symmoe.questions.suites import read_suite
+    from symmoe.routing.facets import facets_of
+    from symmoe.routing.learning import learn_taxonomy
+    from symmoe.routing.taxonomy import write_taxonomy
+
+    from .render import show, show_json, table, watching
+
+    described = read_pool(pool)
+    if suite:
+        texts = [question.question for path in suite for question in read_suite(path)]
+    else:
+        texts = [question.question for question in mixed_suite(list(FAMILIES), per_family, "profile", seed)]
+    keywords = None
+    if annotator is not None:
+        named = described.expert(annotator).name
+        check_weights(described)
+        with watching(f"{named} names skills") as watch:
+            keywords = annotate(Assembly(described), named, texts, seed, watch)
+    vectors = build_embedder(described).embed(texts)
+    forms = [facets_of(text)[0] for text in texts]
+    skills = learn_taxonomy(texts, vectors, forms, seed, keywords, per_skill)
+    by = f"named by {annotator}" if annotator else "named by the words that set them apart"
+    write_taxonomy(out, skills, f"{len(skills)} skills learned from {len(texts)} questions, {by}, seed {seed}")
+    if json:
+        annotated = None if keywords is None else sum(map(bool, keywords))
+        rows = [{"name": skill.name, "facet": skill.facet, "description": skill.description} for skill in skills]
+        show_json({"out": str(out), "questions": len(texts), "annotated": annotated, "skills": rows})
+        return
+    rows_shown = [(skill.name, skill.facet, skill.description) for skill in skills]
+    show(table(f"{len(skills)} skills in {out}", ("skill", "facet", "description"), rows_shown))
+
+
+@app.command("show")
+def show_skills(pool: options.Pool = "starter", json: options.Json = False) -> None:
+    """Show the taxonomy of a pool."""
+    from symmoe.build import pool_taxonomy
+    from symmoe.config import read_pool
+    from symmoe.types import to_json
+
+    from .render import show, show_json, table
+
+    skills = pool_taxonomy(read_pool(pool))
+    if json:
+        show_json([to_json(skill) for skill in skills])
+        return
+    rows = [(skill.name, skill.facet, skill.description, len(skill.examples)) for skill in skills]
+    show(table("Taxonomy", ("skill", "facet", "description", "examples"), rows, right=(3,)))

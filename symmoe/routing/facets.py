@@ -1,0 +1,127 @@
+"""What a question shows on its face: its language, and the format of answer that it asks for. Both are skills."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+LANGUAGES = {
+    "ar": "arabic", "bg": "bulgarian", "bn": "bengali", "cs": "czech", "da": "danish", "de": "german", "el": "greek",
+    "en": "english", "es": "spanish", "et": "estonian", "fa": "persian", "fi": "finnish", "fr": "french",
+    "he": "hebrew", "hi": "hindi", "hr": "croatian", "hu": "hungarian", "id": "indonesian", "it": "italian",
+    "ja": "japanese", "ko": "korean", "lt": "lithuanian", "lv": "latvian", "nl": "dutch", "no": "norwegian",
+    "pl": "polish", "pt": "portuguese", "ro": "romanian", "ru": "russian", "sk": "slovak", "sl": "slovene",
+    "sv": "swedish", "sw": "swahili", "ta": "tamil", "th": "thai", "tr": "turkish", "uk": "ukrainian", "ur": "urdu",
+    "vi": "vietnamese", "zh": "chinese",
+}  # fmt: skip
+FORMATS = ("multiple choice", "code", "structured data", "yes or no", "number", "open answer")
+SUSPECT_WORDS = 8
+"""Below this many words of Latin letters a language cannot be told, and English is taken."""
+
+_READ = 2000
+_OPTION = re.compile(r"(?:^|[\s:;])\(?([A-J])[.):、．](?=\s|[^\x00-\x7f]|\w)")
+_CODE = re.compile(
+    r"^\s*(def|class|import|from \w+ import|function|public|#include|SELECT|assert)\b|```|^\s*>>> |"
+    r"\b(write|implement|complete|create|define|fix|debug|refactor)\b[^.?!\n]{0,50}"
+    r"\b(function|program|script|method|class|query|code|python|java|javascript|sql)\b",
+    re.IGNORECASE | re.MULTILINE,
+)
+_DATA = re.compile(r"\b(json|yaml|xml|csv|markdown table)\b", re.IGNORECASE)
+_YES_NO = re.compile(
+    r"\b(yes or no|true or false|does it (logically )?follow|answer (yes|no|true|false))\b|"
+    r"^(is|are|was|were|does|do|did|can|could|will|has|have) [^?\n]{1,200}\?\s*$",
+    re.IGNORECASE,
+)
+_QUANTITY = re.compile(
+    r"\bhow (many|much|old|long|far|tall|fast|often)\b|\b(calculate|compute|evaluate|simplify)\b|"
+    r"\bsolve for\b|\d\s*[-+*/^×÷]\s*\d|\bin (dollars|cents|percent|meters|metres|feet|hours|minutes)\b|"
+    r"\bwhat (percent(age)?|fraction)\b|多少|几(个|只|人|天|年)",
+    re.IGNORECASE,
+)
+_MATHS = re.compile(
+    r"\b(sum|product|quotient|remainder|factor|multiple|divisor|integers?|prime|fraction|ratio|average|mean|median|"
+    r"perimeter|area|volume|equation|digits?|probability|greatest|least)\b",
+    re.IGNORECASE,
+)
+_NUMERAL = re.compile(r"\d+")
+_LATEX = re.compile(r"\$[^$]+\$|\\\(|\\frac|\\sqrt")
+_ENGLISH = re.compile(r"\b(?:the|of|is|are|and|what|which|how|that|with|this|does|for|was|be|you)\b", re.IGNORECASE)
+_ASKS = re.compile(r"\b(what|find|determine|express|which)\b", re.IGNORECASE)
+
+
+def facets_of(text: str) -> tuple[str, ...]:
+    """The facets of a question, most specific first: format and language together, format, language.
+
+    Their names carry a colon, which no topic's name does.
+
+    >>> facets_of("How many days are in 3 weeks?")
+    ('format: number in english', 'format: number', 'language: english')
+    """
+    form = format_of(text)
+    language = "english" if form == "code" and text.isascii() else language_of(text)
+    return (f"format: {form} in {language}", f"format: {form}", f"language: {language}")
+
+
+def parent_of(facet: str) -> str:
+    """The facet that `facet` is a special case of, or `""`: a format in one language belongs to that format."""
+    form, joined, _ = facet.rpartition(" in ")
+    return form if joined and facet.startswith("format: ") else ""
+
+
+def is_format(facet: str) -> bool:
+    """Whether a skill is an answer format in whatever language."""
+    return facet.removeprefix("format: ") in FORMATS and facet.startswith("format: ")
+
+
+def format_of(text: str) -> str:
+    """Which of `FORMATS` a question asks for, by what it carries: options, code, or words that ask for a quantity."""
+    text = text[-_READ:]
+    letters = _OPTION.findall(text)
+    if "A" in letters and "B" in letters:
+        return "multiple choice"
+    for form, asked in _BY_PATTERN.items():
+        if asked(text):
+            return form
+    return "open answer"
+
+
+def language_of(text: str) -> str:
+    """The language of a question, `english` where it is too short to tell."""
+    text = text[:_READ]
+    if text.isascii() and len(_ENGLISH.findall(text)) >= 3:
+        return "english"
+    letters = [character for character in text if character.isalpha()]
+    plain = sum(character < "\u0250" for character in letters)
+    if not letters:
+        return "english"
+    if plain > 0.8 * len(letters) and len(text.split()) < SUSPECT_WORDS:
+        return "english"
+    code, _ = _identifier().classify(text)
+    return LANGUAGES.get(code, "english")
+
+
+def _is_quantity(text: str) -> bool:
+    if _QUANTITY.search(text):
+        return True
+    numerals = len(_NUMERAL.findall(text))
+    mathematical = bool(_LATEX.search(text) or _MATHS.search(text))
+    return bool(_ASKS.search(text)) and (numerals >= 3 or (numerals >= 1 and mathematical))
+
+
+_BY_PATTERN: dict[str, Callable[[str], object]] = {
+    "code": _CODE.search,
+    "structured data": _DATA.search,
+    "yes or no": _YES_NO.search,
+    "number": _is_quantity,
+}
+
+
+@cache
+def _identifier() -> Any:
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+    identifier = LanguageIdentifier.from_model_file(MODEL_FILE)
+    identifier.set_languages(list(LANGUAGES))
+    return identifier

@@ -1,0 +1,93 @@
+"""A usable record from few questions: what similar experts are good at, corrected by what the newcomer showed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from symmoe.routing.evidence import Posterior, Tallies, posterior_of, tallies_of
+from symmoe.types import ExpertProfile, Profiles, Skills, Tally
+
+BORROWED = 30.0
+"""A borrowed record counts as this many answers on each skill. With fewer, a newcomer's luck on the questions it was
+asked wins it questions that others answer better; with many more, it is never asked (docs/replay.md)."""
+_CAUTION = 0.02
+
+Floats = NDArray[np.float64]
+
+
+def likeness(profiles: Profiles, skills: Sequence[Skills], earned: Sequence[float]) -> dict[str, float]:
+    """How well each expert's record explains what a newcomer earned: weights that sum to one.
+
+    The likelihood of the newcomer's results if it were that expert (Bayesian model averaging over the pool).
+    """
+    tallies = tallies_of(profiles)
+    expected = np.clip(_expected(tallies, posterior_of(tallies), skills), _CAUTION, 1 - _CAUTION)
+    right = np.asarray(earned, dtype=np.float64)[:, None]
+    evidence = (right * np.log(expected) + (1 - right) * np.log(1 - expected)).sum(axis=0)
+    raised = np.exp(evidence - evidence.max(initial=-np.inf))
+    return dict(zip(tallies.experts, (raised / raised.sum()).tolist(), strict=True))
+
+
+def borrow(newcomer: ExpertProfile, profiles: Profiles, alike: dict[str, float]) -> ExpertProfile:
+    """The newcomer's record with pseudo-counts borrowed from experts that are alike, skill by skill.
+
+    Nothing is borrowed where the newcomer's own answers already outnumber what would be.
+    """
+    tallies = tallies_of(profiles)
+    posterior = posterior_of(tallies)
+    weights = np.array([alike.get(expert, 0.0) for expert in tallies.experts])
+    means = posterior.mean.astype(np.float64) @ weights
+    borrowed = {}
+    for skill, row in posterior.rows.items():
+        own = newcomer.skills.get(skill, Tally(0, 0)).asked
+        lent = max(0.0, BORROWED - own)
+        if lent:
+            borrowed[skill] = Tally(round(lent * float(means[row]), 4), round(lent * (1 - float(means[row])), 4))
+    return replace(newcomer, borrowed=borrowed)
+
+
+def diverse_questions(skills: Sequence[Skills], count: int) -> list[int]:
+    """Which questions to ask a newcomer, by index: spread over answer formats and topics.
+
+    Each further question of one kind earns a smaller bonus. Choosing those on which the pool's experts differ most was
+    tried and is worse: their results say too little of how the newcomer does elsewhere.
+    """
+    kinds = [(needed.facets[:1], needed.matches[0].skill if needed.matches else "") for needed in skills]
+    asked: Counter[object] = Counter()
+    chosen: list[int] = []
+    left = list(range(len(skills)))
+    while left and len(chosen) < count:
+        best = min(left, key=lambda i: (asked[kinds[i][0]] + asked[kinds[i]], asked[kinds[i]], i))
+        left.remove(best)
+        chosen.append(best)
+        asked.update([kinds[best][0], kinds[best]])
+    return chosen
+
+
+def earned_by_agreement(own: Sequence[str | None], others: Sequence[Sequence[tuple[str | None, float]]]) -> list[float]:
+    """What a newcomer's answers earn when nobody knows the right ones: the share of the pool's weight that agrees.
+
+    `others` are for each question the pool's answers in comparable spelling, with the weight of each. A question that
+    the pool does not answer earns half.
+    """
+    earned = []
+    for answer, said in zip(own, others, strict=True):
+        total = sum(weight for given, weight in said if given is not None)
+        agreeing = sum(weight for given, weight in said if given is not None and given == answer)
+        earned.append(agreeing / total if total else 0.5)
+    return earned
+
+
+def _expected(tallies: Tallies, posterior: Posterior, skills: Sequence[Skills]) -> Floats:
+    """The expected accuracy of every expert on every question by its nearest topic or facet, `[questions, experts]`."""
+    rows = []
+    for needed in skills:
+        names = [*(match.skill for match in needed.matches[:1]), *needed.facets]
+        row = next((posterior.rows[name] for name in names if name in posterior.rows), None)
+        rows.append(posterior.anywhere if row is None else posterior.mean[row])
+    return np.array(rows, dtype=np.float64).reshape(len(skills), len(tallies.experts))

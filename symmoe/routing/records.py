@@ -1,0 +1,129 @@
+"""Profiles as files: readable JSON with a format number, checked when read."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from symmoe.errors import PoolError
+from symmoe.types import ExpertProfile, Profiles, Tally
+
+FORMAT = 2
+Count = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_Pair = tuple[Count, Count]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    overall: _Pair
+    tokens: Count = 0.0
+    fingerprint: str = ""
+    date: str = ""
+    digests: tuple[str, ...] = ()
+    skills: dict[str, _Pair]
+    borrowed: dict[str, _Pair] = {}
+
+
+class _About(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    pool: str = ""
+    questions: int = 0
+    sources: list[str] = []
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    format: int
+    about: _About = _About()
+    parents: dict[Annotated[str, Field(pattern=r"^[^:]*$")], Annotated[str, Field(pattern=r"^$|:")]] = {}
+    experts: dict[str, _Record]
+
+
+def write_profiles(path: Path, profiles: Profiles, about: Mapping[str, object]) -> None:
+    """Write profiles, whole or not at all; `about` says what they were built from. Counts are `[right, wrong]`."""
+    document = {
+        "format": FORMAT,
+        "about": dict(about),
+        "parents": dict(profiles.parents),
+        "experts": {name: _row(profile) for name, profile in profiles.experts.items()},
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole = path.with_name(f"{path.name}.{os.getpid()}.new")
+    whole.write_text(_one_line_pairs(json.dumps(document, indent=1, ensure_ascii=False)) + "\n", encoding="utf-8")
+    os.replace(whole, path)
+
+
+def read_profiles(path: Path, pool: Collection[str] | None = None) -> Profiles:
+    """Read profiles. `PoolError` names what is wrong, also a profile of an expert that is not in `pool`, if given."""
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PoolError(
+            f"profiles {path}: cannot be read ({error.strerror})", hint="build them with `symmoe profile build`"
+        ) from error
+    except ValueError as error:
+        raise PoolError(f"profiles {path}: not JSON ({error})", hint="build them again") from error
+    if isinstance(raw, dict) and raw.get("format", FORMAT) != FORMAT:
+        raise PoolError(
+            f"profiles {path}: format {raw['format']} is not {FORMAT}",
+            hint="remove it and build them again with `symmoe profile build`",
+        )
+    try:
+        document = _Document.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "file"
+        raise PoolError(f"profiles {path}: {place}: {first['msg']}", hint="build them again") from error
+    strangers = sorted(set(document.experts) - set(pool)) if pool is not None else []
+    if strangers:
+        raise PoolError(
+            f"profiles {path}: {', '.join(strangers)}: not in the pool",
+            hint="use the profiles of this pool, or `symmoe profile merge --only` to leave experts out",
+        )
+    return Profiles({name: _profile(name, row) for name, row in document.experts.items()}, document.parents)
+
+
+def about_profiles(path: Path) -> dict[str, Any]:
+    """What a profile file says of how it was built."""
+    return dict(json.loads(path.read_text(encoding="utf-8")).get("about", {}))
+
+
+def _row(profile: ExpertProfile) -> dict[str, Any]:
+    def pairs(tallies: Mapping[str, Tally]) -> dict[str, list[float]]:
+        return {skill: [_plain(value) for value in asdict(tally).values()] for skill, tally in tallies.items()}
+
+    row: dict[str, Any] = {
+        "overall": [_plain(profile.overall.right), _plain(profile.overall.wrong)],
+        "tokens": round(profile.tokens, 2),
+        "fingerprint": profile.fingerprint,
+        "date": profile.date,
+        "digests": list(profile.digests),
+        "skills": pairs(profile.skills),
+    }
+    return row | ({"borrowed": pairs(profile.borrowed)} if profile.borrowed else {})
+
+
+def _profile(name: str, row: _Record) -> ExpertProfile:
+    skills = {skill: Tally(*pair) for skill, pair in row.skills.items()}
+    borrowed = {skill: Tally(*pair) for skill, pair in row.borrowed.items()}
+    return ExpertProfile(
+        name, skills, Tally(*row.overall), row.tokens, row.fingerprint, row.date, row.digests, borrowed
+    )
+
+
+def _plain(value: float) -> float:
+    return int(value) if float(value).is_integer() else round(value, 4)
+
+
+def _one_line_pairs(text: str) -> str:
+    return re.sub(r"\[\n\s*([\d.]+),\n\s*([\d.]+)\n\s*\]", r"[\1, \2]", text)

@@ -1,0 +1,1 @@
+"""Recruiters: one file for each rule. The pool file chooses with `routing.recruiter`."""

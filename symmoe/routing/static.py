@@ -1,0 +1,118 @@
+"""A static embedder: a vector for each token, averaged. Microseconds a question, and neither torch nor a GPU."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from symmoe.errors import CheckpointError
+
+DIMENSIONS = 256
+SMOOTHING = 1e-4
+"""The `a` of smooth inverse frequency, `a / (a + p)`: common tokens count for little."""
+COMMON, RARE = 500, 5000
+"""The ranks given to single digits and letters, and to single characters beyond ASCII."""
+_BATCH = 1024
+
+Floats = NDArray[np.float32]
+
+
+class StaticEmbedder:
+    """A model2vec model; loaded when first asked. `locate` gives its directory, and may distil it first."""
+
+    def __init__(self, locate: Callable[[], Path]) -> None:
+        self._locate = locate
+        self._model: Any = None
+
+    def embed(self, texts: Sequence[str]) -> Floats:
+        """Embed `n` texts as an `[n, d]` array of unit rows; a text of no known token is all zeros."""
+        if self._model is None:
+            self._model = _load(self._locate())
+        return np.asarray(self._model.encode(list(texts), use_multiprocessing=False), dtype=np.float32)
+
+
+def distilled(teacher: Path, out: Path) -> Path:
+    """`out`, distilled from a sentence-transformers model the first time (half a minute for MiniLM).
+
+    Each token of the vocabulary is embedded by itself, reduced by PCA and weighed by smooth inverse frequency; tokens
+    are taken to be in order of frequency (the recipe of Model2Vec, Tulkens and van Dongen 2024). The mean text is then
+    moved to the origin, so that texts of nothing in common have a cosine near 0.
+    """
+    if (out / "model.safetensors").is_file():
+        return out
+    from model2vec import StaticModel
+
+    tokens, tokenizer = _token_vectors(teacher)
+    frequency = _zipf(tokenizer)
+    weighed = _reduced(tokens) * (SMOOTHING / (SMOOTHING + frequency))[:, None]
+    weighed -= frequency @ weighed
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f"{out.name}.{os.getpid()}.partial")
+    StaticModel(vectors=weighed, tokenizer=tokenizer, normalize=True).save_pretrained(partial)
+    shutil.rmtree(out, ignore_errors=True)
+    os.replace(partial, out)
+    return out
+
+
+def _token_vectors(teacher: Path) -> tuple[Floats, Any]:
+    """What the teacher makes of each token of its vocabulary alone, `[tokens, d]`, and its tokenizer."""
+    import torch
+
+    from symmoe.routing.embedding import load_sentence_model
+
+    model = load_sentence_model(teacher)
+    tokenizer = model.tokenizer
+    before, after = tokenizer.cls_token_id, tokenizer.sep_token_id
+    vectors: list[Floats] = []
+    for start in range(0, len(tokenizer), _BATCH):
+        ids = torch.tensor([[before, token, after] for token in range(start, min(start + _BATCH, len(tokenizer)))])
+        with torch.inference_mode():
+            made = model({"input_ids": ids.to(model.device), "attention_mask": torch.ones_like(ids).to(model.device)})
+        vectors.append(made["sentence_embedding"].float().cpu().numpy())
+    table = np.concatenate(vectors)
+    table[tokenizer.all_special_ids] = 0.0
+    return table, tokenizer.backend_tokenizer
+
+
+def _reduced(tokens: Floats) -> Floats:
+    from sklearn.decomposition import PCA
+
+    size = min(DIMENSIONS, *tokens.shape)
+    return np.asarray(PCA(size, svd_solver="covariance_eigh").fit_transform(tokens), dtype=np.float32)
+
+
+def _zipf(tokenizer: Any) -> Floats:
+    """The probability of each token by Zipf's law, words being in order of frequency in the vocabulary.
+
+    Single characters stand before them in no order: punctuation is taken to be as common as the commonest word, digits
+    and letters as a common word, all others to be rare.
+    """
+    ranks = np.empty(tokenizer.get_vocab_size(), dtype=np.float32)
+    words = 0
+    for token, place in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]):
+        word = len(token) > 1 and not token.startswith("[")
+        words += word
+        ranks[place] = words if word else _rank_alone(token)
+    return np.asarray((1 / (ranks + 1)) / (1 / (np.arange(words) + 2)).sum(), dtype=np.float32)
+
+
+def _rank_alone(token: str) -> int:
+    if not token.isascii():
+        return RARE
+    return COMMON if token.isalnum() else 1
+
+
+def _load(directory: Path) -> Any:
+    from model2vec import StaticModel
+    from safetensors import SafetensorError
+
+    try:
+        return StaticModel.from_pretrained(str(directory))
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise CheckpointError(f"{directory}: not a static model ({error})") from error

@@ -1,0 +1,282 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from symmoe.routing import evidence
+from symmoe.routing.evidence import posterior_of, tallies_of
+from symmoe.routing.recruiters.posterior import PosteriorRecruiter, temperature_of
+from symmoe.types import ExpertProfile, Profiles, SkillMatch, Skills, Tally
+from tests.fakes import query
+from tests.routing.strategies import (
+    CODE,
+    NUMBER,
+    NUMBERS,
+    THREE,
+    Case,
+    asked_alone,
+    cases,
+    experts_of,
+    halves,
+    needs,
+    pool,
+    profiles_of,
+    record,
+    skills_of,
+)
+
+few = settings(max_examples=30)
+
+
+@contextmanager
+def topic_strength(answers: float) -> Iterator[None]:
+    """A topic's prior counts as so many answers, whatever the spread of the topics."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evidence, "TOPIC_STRENGTH", (answers, answers))
+        yield
+
+
+def value_of(profiles: Profiles, expert: str, skills: Skills) -> float:
+    return float(PosteriorRecruiter(profiles).values([skills])[0, list(profiles.experts).index(expert)])
+
+
+def with_record(profiles: Profiles, added: ExpertProfile) -> Profiles:
+    return replace(profiles, experts={**profiles.experts, added.expert: added})
+
+
+def test_a_value_is_the_mean_of_posteriors_weighted_by_nearness() -> None:
+    profiles = pool(record("a", {"sums": (9, 1), "dates": (1, 9), NUMBER: (5, 5)}))
+    posterior = posterior_of(tallies_of(profiles))
+    sums, dates, number = (float(posterior.mean[posterior.rows[skill], 0]) for skill in ("sums", "dates", NUMBER))
+    raised = [math.exp(30 * 0.5), math.exp(30 * 0.45), math.exp(30 * 0.4)]  # the facet counts as a cosine of 0.4
+    by_hand = (raised[0] * sums + raised[1] * dates + raised[2] * number) / sum(raised)
+    assert value_of(profiles, "a", needs("q", NUMBERS, sums=0.5, dates=0.45)) == pytest.approx(by_hand, abs=1e-5)
+
+
+def test_a_topic_that_nobody_was_asked_about_stands_for_the_facet() -> None:
+    by_facet = value_of(THREE, "fair", needs("q", NUMBERS))
+    assert value_of(THREE, "fair", needs("q", NUMBERS, cooking=0.9)) == pytest.approx(by_facet)
+
+
+def test_without_topics_and_facets_on_record_the_value_is_the_accuracy_expected_anywhere() -> None:
+    anywhere = posterior_of(tallies_of(THREE)).anywhere
+    assert PosteriorRecruiter(THREE).values([needs()])[0] == pytest.approx(anywhere)
+
+
+def test_the_value_of_an_expert_that_was_always_right_is_never_above_one() -> None:
+    recruiter = PosteriorRecruiter(pool(record("a", {"sums": (9, 0), NUMBER: (9, 0)})))
+    asked = [needs(str(n), NUMBERS, sums=0.3 + n / 700, cooking=0.3, chess=0.31) for n in range(100)]
+    assert recruiter.values(asked).max() <= 1
+
+
+def test_counted_tallies_do_as_well_as_profiles() -> None:
+    by_profiles = asked_alone(PosteriorRecruiter(THREE), needs("q", NUMBERS, sums=0.8))
+    assert asked_alone(PosteriorRecruiter(tallies_of(THREE)), needs("q", NUMBERS, sums=0.8)) == by_profiles
+
+
+def test_the_best_expert_comes_first_and_shares_follow_the_values() -> None:
+    found = asked_alone(PosteriorRecruiter(THREE), needs("q", NUMBERS, sums=0.8))
+    assert list(found.shares) == ["good", "fair", "poor"]
+    assert experts_of(found)[0] == "good"
+
+
+@few
+@given(cases())
+def test_no_expert_is_recruited_twice(case: Case) -> None:
+    chosen = experts_of(asked_alone(PosteriorRecruiter(case.profiles, top_p=1.0), case.skills, case.k))
+    assert len(chosen) == len(set(chosen))
+
+
+@few
+@given(cases(), st.integers(0, 99))
+def test_nothing_is_drawn(case: Case, other: int) -> None:
+    recruiter = PosteriorRecruiter(case.profiles)
+    assert asked_alone(recruiter, case.skills, case.k, case.seed) == asked_alone(recruiter, case.skills, case.k, other)
+
+
+@few
+@given(cases(), st.floats(0.05, 1.0))
+def test_experts_are_asked_until_their_shares_reach_top_p(case: Case, top_p: float) -> None:
+    found = asked_alone(PosteriorRecruiter(case.profiles, top_p), case.skills, case.k)
+    chosen = experts_of(found)
+    assert chosen == list(found.shares)[: len(chosen)]
+    assert sum(found.shares[expert] for expert in chosen[:-1]) < top_p
+    assert len(chosen) == case.k or sum(found.shares[expert] for expert in chosen) >= top_p - 1e-9
+
+
+def test_an_expert_that_dominates_is_asked_alone() -> None:
+    profiles = pool(record("right", {"sums": (200, 0)}), *(record(name, {"sums": (0, 200)}) for name in "abcd"))
+    found = asked_alone(PosteriorRecruiter(profiles), needs(sums=0.8), k=5)
+    assert experts_of(found) == ["right"]
+    assert found.shares["right"] > 0.99
+
+
+def test_experts_that_are_alike_are_asked_until_half_of_them_are() -> None:
+    profiles = pool(*(record(name, {"sums": (5, 5)}) for name in "abcd"))
+    found = asked_alone(PosteriorRecruiter(profiles), needs(sums=0.8), k=4)
+    assert experts_of(found) == ["a", "b"]
+    assert found.shares == pytest.approx(dict.fromkeys("abcd", 0.25))
+
+
+@few
+@given(cases(), st.sampled_from([10.0, 40.0, 95.0, 130.5, 1000.0]), st.floats(0.05, 1.0))
+def test_a_budget_bounds_the_expected_tokens_unless_even_the_cheapest_expert_exceeds_it(
+    case: Case, budget: float, top_p: float
+) -> None:
+    recruiter = PosteriorRecruiter(case.profiles, top_p, case.fallback, budget)
+    chosen = experts_of(asked_alone(recruiter, case.skills, case.k))
+    tokens = {name: profile.tokens for name, profile in case.profiles.experts.items()}
+    spent = sum(tokens[expert] for expert in chosen)
+    assert spent <= budget or (len(chosen) == 1 and spent == min(tokens.values()) > budget)
+
+
+@few
+@given(cases(), st.sampled_from([0, 1, 7]))
+def test_a_budget_for_everybody_changes_nothing(case: Case, more: float) -> None:
+    budget = sum(profile.tokens for profile in case.profiles.experts.values()) + more
+    free = asked_alone(PosteriorRecruiter(case.profiles), case.skills, case.k)
+    assert asked_alone(PosteriorRecruiter(case.profiles, budget=budget), case.skills, case.k) == free
+
+
+@pytest.mark.parametrize(
+    ("budget", "chosen"), [(400, ["good", "fair"]), (399, ["good"]), (299, ["fair", "poor"]), (49, ["poor"])]
+)
+def test_the_best_experts_within_the_budget_are_asked(budget: float, chosen: list[str]) -> None:
+    recruiter = PosteriorRecruiter(THREE, top_p=1.0, budget=budget)
+    assert experts_of(asked_alone(recruiter, needs("q", NUMBERS, sums=0.8), k=2)) == chosen
+
+
+@few
+@given(profiles_of(), st.data())
+def test_the_fallback_comes_first_where_no_topic_is_on_record(profiles: Profiles, data: st.DataObject) -> None:
+    fallback = data.draw(st.sampled_from(sorted(profiles.experts)))
+    strange = data.draw(skills_of())
+    unknown = replace(strange, matches=tuple(SkillMatch(f"no {m.skill}", m.similarity) for m in strange.matches))
+    assert experts_of(asked_alone(PosteriorRecruiter(profiles, fallback=fallback), unknown))[0] == fallback
+
+
+@pytest.mark.parametrize(
+    ("topics", "first"),
+    [
+        ({}, "poor"),
+        ({"cooking": 0.9}, "poor"),
+        ({"cooking": 0.8, "sums": 0.6}, "poor"),
+        ({"sums": 0.8, "cooking": 0.6}, "good"),
+        ({"sums": 0.8}, "good"),
+    ],
+)
+def test_the_fallback_comes_first_only_where_most_of_the_topics_are_on_nobodys_record(
+    topics: dict[str, float], first: str
+) -> None:
+    recruiter = PosteriorRecruiter(THREE, fallback="poor")
+    assert experts_of(asked_alone(recruiter, needs("q", NUMBERS, **topics)))[0] == first
+
+
+def test_a_fallback_over_the_budget_is_not_asked() -> None:
+    recruiter = PosteriorRecruiter(THREE, fallback="good", budget=200)
+    assert "good" not in experts_of(asked_alone(recruiter, needs("q", NUMBERS)))
+
+
+@few
+@given(profiles_of(), skills_of(), st.sampled_from([1.0, 10.0, 100.0]))
+def test_a_newcomer_that_was_always_wrong_never_changes_the_first_expert(
+    profiles: Profiles, skills: Skills, strength: float
+) -> None:
+    # with topics of equal strength before and after: how far topics are believed is estimated from the whole pool
+    with topic_strength(strength):
+        before = asked_alone(PosteriorRecruiter(profiles), skills)
+        asked = {skill for each in profiles.experts.values() for skill in each.skills}
+        wrong = ExpertProfile("newcomer", {skill: Tally(0, 20) for skill in asked}, Tally(0, 100))
+        after = asked_alone(PosteriorRecruiter(with_record(profiles, wrong)), skills)
+    assert experts_of(after)[0] == experts_of(before)[0]
+
+
+@few
+@given(profiles_of(least=2), skills_of(), st.data())
+def test_a_newcomer_that_was_always_wrong_leaves_an_expert_first_that_was_never_behind(
+    profiles: Profiles, skills: Skills, data: st.DataObject
+) -> None:
+    asked = {skill for each in profiles.experts.values() for skill in each.skills}
+    counts = {skill: data.draw(st.integers(1, 30)) for skill in sorted(asked)}
+    records = {}
+    for place, name in enumerate(profiles.experts):
+        right = {skill: (n if place == 0 else data.draw(st.integers(0, n - 1))) for skill, n in counts.items()}
+        tallies = {skill: Tally(n, counts[skill] - n) for skill, n in right.items()}
+        records[name] = ExpertProfile(name, tallies, Tally(sum(right.values()), sum(counts.values())))
+    wrong = ExpertProfile("newcomer", {skill: Tally(0, n) for skill, n in counts.items()}, Tally(0, 100))
+    leader = next(iter(records))
+    for pool_of in (replace(profiles, experts=records), replace(profiles, experts={**records, "newcomer": wrong})):
+        assert experts_of(asked_alone(PosteriorRecruiter(pool_of), skills))[0] == leader
+
+
+@few
+@given(profiles_of(), skills_of(), halves, st.sampled_from([1.0, 10.0, 100.0]), st.data())
+def test_more_right_answers_on_a_matched_topic_never_lower_an_experts_value(
+    profiles: Profiles, skills: Skills, more: float, strength: float, data: st.DataObject
+) -> None:
+    assume(skills.matches)
+    topic = data.draw(st.sampled_from([match.skill for match in skills.matches]))
+    expert = next(iter(profiles.experts))
+    known = profiles.experts[expert]
+    asked = known.skills.get(topic, Tally(0, 0))
+    before = with_record(profiles, replace(known, skills={**known.skills, topic: asked}))
+    better = replace(known, skills={**known.skills, topic: Tally(asked.right + more, asked.wrong)})
+    with topic_strength(strength):
+        assert value_of(with_record(profiles, better), expert, skills) >= value_of(before, expert, skills) - 1e-6
+
+
+def test_an_expert_asked_little_is_judged_by_its_format_and_one_asked_much_by_the_topic() -> None:
+    little = pool(record("a", {"sums": (0, 1), NUMBER: (900, 100)}), parents={"sums": NUMBER})
+    much = pool(record("a", {"sums": (0, 1000), NUMBER: (900, 100)}), parents={"sums": NUMBER})
+    sums = needs("q", NUMBERS, sums=0.9)
+    assert 0.4 < value_of(little, "a", sums) < 0.9
+    assert value_of(much, "a", sums) < 0.01
+
+
+def test_borrowed_answers_count_until_own_ones_outweigh_them() -> None:
+    newcomer = replace(record("new", {"sums": (0, 1)}), borrowed={"sums": Tally(30, 0)})
+    assert value_of(pool(newcomer), "new", needs(sums=0.9)) > 0.8
+    seasoned = replace(record("new", {"sums": (0, 900)}), borrowed={"sums": Tally(30, 0)})
+    assert value_of(pool(seasoned), "new", needs(sums=0.9)) < 0.1
+
+
+@pytest.mark.parametrize(("first", "second"), [(60, 40), (80, 40), (55, 50), (90, 10)])
+def test_at_the_temperature_experts_share_the_mass_as_they_share_the_right_answers(first: int, second: int) -> None:
+    # two experts asked alike: the shares are right where the gap of their values over T is the logarithm of their ratio
+    profiles = pool(record("a", {"sums": (first, 100 - first)}), record("b", {"sums": (second, 100 - second)}))
+    tallies = tallies_of(profiles)
+    temperature = temperature_of(tallies, posterior_of(tallies))
+    assert temperature == pytest.approx((first - second) / 100 / math.log(first / second), rel=0.05)
+    shares = asked_alone(PosteriorRecruiter(profiles), needs(sums=0.99)).shares
+    assert shares["a"] == pytest.approx(first / (first + second), abs=0.02)
+
+
+@pytest.mark.parametrize("profiles", [pool(record("a", {"sums": (3, 4)})), pool(*(record(n, {}) for n in "ab"))])
+def test_records_that_cannot_calibrate_a_temperature_have_temperature_one(profiles: Profiles) -> None:
+    tallies = tallies_of(profiles)
+    assert temperature_of(tallies, posterior_of(tallies)) == 1.0
+
+
+def test_many_queries_are_served_as_each_would_be_alone() -> None:
+    recruiter = PosteriorRecruiter(THREE, top_p=1.0)
+    asked = [needs(str(n), NUMBERS, **({"sums": 0.8} if n % 3 else {"cooking": 0.8})) for n in range(1100)]
+    found = recruiter.recruit([query(s.query_id, s.query_id) for s in asked], asked, 3, 0)
+    assert [recruitment.query_id for recruitment in found] == [str(n) for n in range(1100)]
+    for n in (0, 511, 512, 1024, 1099):
+        assert found[n].assignments == asked_alone(recruiter, asked[n]).assignments
+    assert recruiter.values(asked).shape == (1100, 3)
+
+
+def test_code_and_numbers_are_told_apart_by_their_formats() -> None:
+    profiles = pool(
+        record("coder", {CODE: (90, 10), NUMBER: (10, 90)}), record("counter", {CODE: (10, 90), NUMBER: (90, 10)})
+    )
+    recruiter = PosteriorRecruiter(profiles)
+    assert experts_of(asked_alone(recruiter, needs("q", NUMBERS)))[0] == "counter"
+    assert experts_of(asked_alone(recruiter, needs("q", (CODE,))))[0] == "coder"
