@@ -139,7 +139,10 @@ class VllmEngine:
             "use_tqdm_on_load": False,
         }
         if _on_cpu():
-            return arguments | {"enforce_eager": True}  # compiling costs minutes and gains little at this size
+            # Compiling costs minutes and gains little at this size. A prompt cut into chunks breaks seeded sampling on
+            # CPU (vLLM 0.29: "CPU Generator does not use offset"), so prompts are prefilled whole
+            whole = {"enable_chunked_prefill": False, "max_num_batched_tokens": max(4096, settings.max_model_len)}
+            return arguments | {"enforce_eager": True} | whole
         return arguments | {"gpu_memory_utilization": settings.gpu_memory_utilization}
 
 

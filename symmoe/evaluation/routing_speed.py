@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from random import Random
 from typing import Any
 
 import numpy as np
@@ -39,10 +38,11 @@ def measure(embedders: dict[str, Embedder], seed: int, quick: bool = False) -> d
     """
     questions, skills, experts = (200, 50, 4) if quick else (10_000, 1_000, 16)
     large = (500, 20) if quick else (50_000, 1_000)
+    batch = _batch(questions, skills, experts, seed)  # before torch is there, whose objects slow the garbage collector
     single = {name: _single(embedder, skills, experts, seed, quick) for name, embedder in embedders.items()}
     authors = _authors_way(embedders["transformer"], skills, seed, 1 if quick else 5)
     return {
-        "batch": _batch(questions, skills, experts, seed),
+        "batch": batch,
         "single": single,
         "authors_way": authors,
         "times_the_authors_way": {
@@ -132,7 +132,7 @@ def _single(embedder: Embedder, skills: int, experts: int, seed: int, quick: boo
     tallies = synthetic_tallies(skills, experts, seed)
     tagger = EmbeddingTagger(embedder, _named(tallies.skills), 5, 0.0)
     recruiter = PosteriorRecruiter(tallies)
-    queries = _queries(20 if quick else 300, seed)
+    queries = _asked(20 if quick else 300, seed)
 
     def route(query: Query) -> None:
         recruiter.recruit([query], tagger.tag([query]), K, seed)
@@ -150,7 +150,7 @@ def _single(embedder: Embedder, skills: int, experts: int, seed: int, quick: boo
 def _authors_way(embedder: Embedder, skills: int, seed: int, questions: int) -> dict[str, Any]:
     """The public code encodes the keywords of the profiles again for every question."""
     keywords = skill_names(skills)
-    texts = [query.text for query in _queries(questions, seed)]
+    texts = [query.text for query in _asked(questions, seed)]
 
     def route(text: str) -> int:
         return int((embedder.embed([text]) @ embedder.embed(keywords).T).argmax())
@@ -175,11 +175,17 @@ def _named(names: Sequence[str]) -> list[Skill]:
     return [Skill(name, name) for name in names]
 
 
-def _queries(count: int, seed: int) -> list[Query]:
+def _asked(count: int, seed: int) -> list[Query]:
+    """Distinct questions as users ask them."""
     families = list(FAMILIES)
-    suite = mixed_suite(families, min(20, -(-count // len(families))), "profile", seed)
-    rng = Random(seed)
-    texts = [f"{rng.choice(suite).question} ({n})" for n in range(count)]
+    suite = mixed_suite(families, -(-count // len(families)), "profile", seed)[:count]
+    return [Query(question.id, (Message("user", question.question),), Sampling(16)) for question in suite]
+
+
+def _queries(count: int, seed: int) -> list[Query]:
+    """As many distinct queries as one likes: questions that are numbered."""
+    asked = _asked(min(count, 200), seed)
+    texts = [f"{asked[n % len(asked)].text} ({n})" for n in range(count)]
     return [Query(str(n), (Message("user", text),), Sampling(16)) for n, text in enumerate(texts)]
 
 

@@ -27,8 +27,20 @@ class SentenceEmbedder:
         """Embed `n` texts as an `[n, d]` array of unit rows."""
         if self._model is None:
             self._model = load_sentence_model(self._locate())
+        if len(texts) == 1:
+            return _one(self._model, texts[0])
         vectors = self._model.encode(list(texts), batch_size=64, normalize_embeddings=True, show_progress_bar=False)
         return np.asarray(vectors, dtype=np.float32)
+
+
+def _one(model: Any, text: str) -> NDArray[np.float32]:
+    """One text without what `encode` does for many, which costs a tenth of the time of one."""
+    import torch
+
+    with torch.inference_mode():
+        features = {k: v.to(model.device) if hasattr(v, "to") else v for k, v in model.preprocess([text]).items()}
+        vector = torch.nn.functional.normalize(model(features)["sentence_embedding"].float(), dim=1)
+    return np.asarray(vector.cpu().numpy(), dtype=np.float32)
 
 
 def load_sentence_model(directory: Path) -> Any:

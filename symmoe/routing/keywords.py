@@ -19,7 +19,8 @@ _PROMPT = (
     "Give short names of one or two words, separated by commas, most important first. Do not answer the question.\n\n"
     "Question: {question}\n\nSkills:"
 )
-_SEPARATORS = re.compile(r"[,;\n•·]+")
+_SEPARATORS = re.compile(r"[,;，；、\n•·]+")
+_KEYWORD = re.compile(r"[^\W\d_][\w &/+#'.-]*")
 _MARKS = re.compile(r"^[\s\d.)*#\"'`:-]+|[\s.*\"'`:]+$")
 
 
@@ -39,9 +40,9 @@ def keywords_of(passes: Sequence[str]) -> tuple[str, ...]:
 
 
 def read_keywords(text: str) -> list[str]:
-    """The first five keywords in what one pass wrote, lower case; those over 20 characters are no keywords."""
+    """The first five keywords in what one pass wrote, lower case; over 20 characters is none, nor what is no word."""
     parts = [_MARKS.sub("", part).strip().lower() for part in _SEPARATORS.split(text)]
-    return [part for part in parts if part and len(part) <= LONGEST and ":" not in part][:MOST_KEYWORDS]
+    return [part for part in parts if len(part) <= LONGEST and _KEYWORD.fullmatch(part)][:MOST_KEYWORDS]
 
 
 def _worded(question: str) -> str:

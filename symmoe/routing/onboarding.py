@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from symmoe.routing.evidence import Posterior, Tallies, posterior_of, tallies_of
 from symmoe.types import ExpertProfile, Profiles, Skills, Tally
 
-BORROWED = 30.0
-"""A borrowed record counts as this many answers on each skill. With fewer, a newcomer's luck on the questions it was
-asked wins it questions that others answer better; with many more, it is never asked (docs/replay.md)."""
+BORROWED = (1.0, 30.0)
+"""Bounds of how many answers a borrowed record counts as on each skill; between them it is estimated from the pool."""
 _CAUTION = 0.02
 
 Floats = NDArray[np.float64]
@@ -36,25 +35,42 @@ def likeness(profiles: Profiles, skills: Sequence[Skills], earned: Sequence[floa
 def borrow(newcomer: ExpertProfile, profiles: Profiles, alike: dict[str, float]) -> ExpertProfile:
     """The newcomer's record with pseudo-counts borrowed from experts that are alike, skill by skill.
 
-    Nothing is borrowed where the newcomer's own answers already outnumber what would be.
+    They count as much as experts of this pool say of each other (`lending_strength`); nothing is borrowed where the
+    newcomer's own answers already outnumber that.
     """
     tallies = tallies_of(profiles)
     posterior = posterior_of(tallies)
     weights = np.array([alike.get(expert, 0.0) for expert in tallies.experts])
     means = posterior.mean.astype(np.float64) @ weights
+    most = lending_strength(tallies, posterior)
     borrowed = {}
     for skill, row in posterior.rows.items():
         own = newcomer.skills.get(skill, Tally(0, 0)).asked
-        lent = max(0.0, BORROWED - own)
+        lent = max(0.0, most - own)
         if lent:
             borrowed[skill] = Tally(round(lent * float(means[row]), 4), round(lent * (1 - float(means[row])), 4))
     return replace(newcomer, borrowed=borrowed)
 
 
-def diverse_questions(skills: Sequence[Skills], count: int) -> list[int]:
-    """Which questions to ask a newcomer, by index: spread over answer formats and topics.
+def lending_strength(tallies: Tallies, posterior: Posterior) -> float:
+    """As how many answers other experts' accuracy on a skill counts: the variance of one answer over that of experts.
 
-    Each further question of one kind earns a smaller bonus. Choosing those on which the pool's experts differ most was
+    Among models that are all generalists it is large: with less, a newcomer's luck on the questions it was asked wins
+    it questions that others answer better. Among specialists it is small: others say nothing of what one can do.
+    """
+    low, high = BORROWED
+    means = posterior.mean[: len(tallies.skills)][tallies.topics].astype(np.float64)
+    if means.shape[0] == 0 or means.shape[1] < 2:
+        return low
+    others = (means.sum(axis=1, keepdims=True) - means) / (means.shape[1] - 1)
+    between = float(((means - others) ** 2).mean())
+    return float(np.clip((means * (1 - means)).mean() / max(between, 1e-9), low, high))
+
+
+def diverse_questions(skills: Sequence[Skills], count: int) -> list[int]:
+    """Which questions to ask a newcomer, by index: spread over topics, and among them over answer formats.
+
+    Each further question of one kind comes later. Choosing those on which the pool's experts differ most was
     tried and is worse: their results say too little of how the newcomer does elsewhere.
     """
     kinds = [(needed.facets[:1], needed.matches[0].skill if needed.matches else "") for needed in skills]
@@ -62,7 +78,7 @@ def diverse_questions(skills: Sequence[Skills], count: int) -> list[int]:
     chosen: list[int] = []
     left = list(range(len(skills)))
     while left and len(chosen) < count:
-        best = min(left, key=lambda i: (asked[kinds[i][0]] + asked[kinds[i]], asked[kinds[i]], i))
+        best = min(left, key=lambda i: (asked[kinds[i]], asked[kinds[i][0]], i))
         left.remove(best)
         chosen.append(best)
         asked.update([kinds[best][0], kinds[best]])

@@ -95,6 +95,19 @@ def test_sampling_with_a_seed_repeats_and_with_another_seed_differs(assembly: As
     assert first != other
 
 
+def test_many_sampled_prompts_with_seeds_are_generated_together(assembly: Assembly) -> None:
+    assembly.loader.ready("generalist")
+    calls = [
+        Call(
+            "generalist",
+            Query(str(n), (Message("user", "word " * 400 + str(n)),), Sampling(4, temperature=1.0, seed=n)),
+            (Assignment(str(n), "generalist", 0),),
+        )
+        for n in range(24)
+    ]
+    assert {call.query.id for call, _ in assembly.engine.generate(calls)} == {str(n) for n in range(24)}
+
+
 def test_an_engine_that_was_not_started_says_so(assembly: Assembly) -> None:
     with pytest.raises(EngineError, match="cannot swap"):
         assembly.engine.swap("/some/other/model", None)

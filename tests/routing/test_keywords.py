@@ -14,7 +14,7 @@ from symmoe.routing.keywords import LONGEST, MOST_KEYWORDS, PASSES, annotation_q
         ("1. Algebra\n2. Logic\n", ["algebra", "logic"]),
         ("- **Algebra**\n- `Logic`", ["algebra", "logic"]),
         ('"algebra"; logic.', ["algebra", "logic"]),
-        ("代数、几何", ["代数、几何"]),
+        ("代数、几何", ["代数", "几何"]),
         ("Skills: algebra, logic", ["logic"]),
         ("a, b, c, d, e, f", ["a", "b", "c", "d", "e"]),
         ("the art of answering at great length, logic", ["logic"]),
