@@ -169,6 +169,48 @@ def merge_files(
     show(f"wrote {out}: {len(kept)} experts from {len(files)} files")
 
 
+@app.command("push")
+def push(
+    file: File,
+    name: Annotated[str, typer.Option("--name", help="Under which name the store keeps them.")],
+    json: options.Json = False,
+) -> None:
+    """Put a profile file into the store; a pool file uses it with `profiles: store:NAME`. Older versions are kept."""
+    from symmoe.routing.kept import push_profiles
+    from symmoe.routing.records import about_profiles, as_document, read_profiles
+    from symmoe.store import open_store
+
+    from .render import show, show_json
+
+    version = push_profiles(open_store(), name, as_document(read_profiles(file), about_profiles(file)))
+    if json:
+        show_json({"name": name, "version": version})
+        return
+    show(f"profiles: store:{name} (version {version})")
+
+
+@app.command("pull")
+def pull(
+    name: Annotated[str, typer.Argument(help="The name in the store.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE.json", help="Where the profiles go.")],
+    json: options.Json = False,
+) -> None:
+    """Write the newest profiles of a name in the store to a file."""
+    from symmoe.routing.kept import pull_document
+    from symmoe.routing.records import parse_profiles, write_profiles
+    from symmoe.store import open_store
+
+    from .render import show, show_json
+
+    document = pull_document(open_store(), name)
+    profiles = parse_profiles(document, f"store:{name}")
+    write_profiles(out, profiles, document.get("about", {}))
+    if json:
+        show_json({"name": name, "out": str(out), "experts": list(profiles.experts)})
+        return
+    show(f"wrote {out}: {len(profiles.experts)} experts")
+
+
 def _known(path: Path) -> tuple[Any, dict[str, Any]]:
     from symmoe.routing.records import about_profiles, read_profiles
     from symmoe.types import Profiles

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from functools import cached_property, partial
 from importlib.resources import files
 from pathlib import Path
@@ -20,6 +21,7 @@ from symmoe.loading.verify import trained_on, verify_adapter, verify_model
 from symmoe.pipeline import Parts
 from symmoe.protocols import Embedder, Engine, Recruiter
 from symmoe.routing.embedding import SentenceEmbedder
+from symmoe.routing.kept import STORE, pull_document, pull_profiles
 from symmoe.routing.profiles import complete
 from symmoe.routing.records import read_profiles
 from symmoe.routing.recruiters.balanced import BalancedRecruiter
@@ -29,6 +31,7 @@ from symmoe.routing.recruiters.published_code import PublishedCodeRecruiter
 from symmoe.routing.static import StaticEmbedder, distilled
 from symmoe.routing.tagging import EmbeddingTagger
 from symmoe.routing.taxonomy import read_taxonomy
+from symmoe.store import open_store
 from symmoe.types import Profiles, Skill
 
 SWAP_EXTENSION = "symmoe.loading.worker.SwapExtension"
@@ -73,7 +76,10 @@ class Assembly:
                 f"pool {self.pool.name!r} has no profiles: nobody knows which expert is good at what",
                 hint="build them with `symmoe profile build`, then set routing.profiles in the pool file",
             )
-        profiles = read_profiles(_data_file(self.pool, named, "profiles", ".json"), self.pool.names)
+        if named.startswith(STORE):
+            profiles = pull_profiles(open_store(), named.removeprefix(STORE), self.pool.names)
+        else:
+            profiles = read_profiles(_data_file(self.pool, named, "profiles", ".json"), self.pool.names)
         return complete(profiles, self.pool.names)
 
     @cached_property
@@ -224,7 +230,10 @@ def fingerprint(pool: Pool) -> str:
     """A digest of everything in a pool that can change an answer: the file itself, adapters, profiles, taxonomy."""
     digest = hashlib.sha256(pool.model_dump_json().encode())
     named = [_data_file(pool, pool.routing.taxonomy, "", ".yaml")]
-    if pool.routing.profiles:
+    if pool.routing.profiles and pool.routing.profiles.startswith(STORE):
+        document = pull_document(open_store(), pool.routing.profiles.removeprefix(STORE))
+        digest.update(json.dumps(document, sort_keys=True).encode())
+    elif pool.routing.profiles:
         named.append(_data_file(pool, pool.routing.profiles, "profiles", ".json"))
     named += [pool.path(e.adapter) / ADAPTER_WEIGHTS for e in pool.experts if e.adapter]
     for path in named:

@@ -41,12 +41,15 @@ _QUANTITY = re.compile(
 )
 _MATHS = re.compile(
     r"\b(sum|product|quotient|remainder|factor|multiple|divisor|integers?|prime|fraction|ratio|average|mean|median|"
-    r"perimeter|area|volume|equation|digits?|probability|greatest|least)\b",
+    r"perimeter|area|volume|equation|digits?|probability|greatest|least|total|amount|price|cost|bill|balance|weight|"
+    r"weigh|height|length|distance|speed|rate|mass|age|difference|number of|value)\b",
 )
+_SENTENCE = re.compile(r"(?<=[.!?])\s+(?!answer:)")
+_CHOOSES = re.compile(r"\bwhich\b|\b(most likely|best|statement|method|reason)\b")
 _NUMERAL = re.compile(r"\d+")
 _LATEX = re.compile(r"\$[^$]+\$|\\\(|\\frac|\\sqrt")
 _ENGLISH = re.compile(r"\b(?:the|of|is|are|and|what|which|how|that|with|this|does|for|was|be|you)\b")
-_ASKS = re.compile(r"\b(what|find|determine|express|which)\b")
+_ASKS = re.compile(r"\b(what|how|find|determine|express|calculate|compute|evaluate|simplify|solve)\b")
 
 
 def facets_of(text: str) -> tuple[str, ...]:
@@ -102,11 +105,15 @@ def language_of(text: str) -> str:
 
 
 def _is_quantity(text: str) -> bool:
-    if _QUANTITY.search(text):
+    """Whether the sentence that asks, the last one with a word of asking, asks for a number."""
+    sentences = _SENTENCE.split(text)
+    asking = next((s for s in reversed(sentences) if _ASKS.search(s)), sentences[-1])
+    if _CHOOSES.search(asking):
+        return False
+    if _QUANTITY.search(asking):
         return True
     numerals = len(_NUMERAL.findall(text))
-    mathematical = bool(_LATEX.search(text) or _MATHS.search(text))
-    return bool(_ASKS.search(text)) and (numerals >= 3 or (numerals >= 1 and mathematical))
+    return bool(_ASKS.search(asking)) and bool(numerals) and bool(_LATEX.search(text) or _MATHS.search(asking))
 
 
 _BY_PATTERN: dict[str, Callable[[str], object]] = {

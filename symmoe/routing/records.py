@@ -51,16 +51,21 @@ class _Document(BaseModel):
 
 def write_profiles(path: Path, profiles: Profiles, about: Mapping[str, object]) -> None:
     """Write profiles, whole or not at all; `about` says what they were built from. Counts are `[right, wrong]`."""
-    document = {
+    text = _one_line_pairs(json.dumps(as_document(profiles, about), indent=1, ensure_ascii=False))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole = path.with_name(f"{path.name}.{os.getpid()}.new")
+    whole.write_text(text + "\n", encoding="utf-8")
+    os.replace(whole, path)
+
+
+def as_document(profiles: Profiles, about: Mapping[str, object]) -> dict[str, Any]:
+    """Profiles as the JSON document that `parse_profiles` reads back equal."""
+    return {
         "format": FORMAT,
         "about": dict(about),
         "parents": dict(profiles.parents),
         "experts": {name: _row(profile) for name, profile in profiles.experts.items()},
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    whole = path.with_name(f"{path.name}.{os.getpid()}.new")
-    whole.write_text(_one_line_pairs(json.dumps(document, indent=1, ensure_ascii=False)) + "\n", encoding="utf-8")
-    os.replace(whole, path)
 
 
 def read_profiles(path: Path, pool: Collection[str] | None = None) -> Profiles:
@@ -73,9 +78,14 @@ def read_profiles(path: Path, pool: Collection[str] | None = None) -> Profiles:
         ) from error
     except ValueError as error:
         raise PoolError(f"profiles {path}: not JSON ({error})", hint="build them again") from error
+    return parse_profiles(raw, str(path), pool)
+
+
+def parse_profiles(raw: Any, where: str, pool: Collection[str] | None = None) -> Profiles:
+    """Profiles from a JSON document; `PoolError` says that the fault is in `where`."""
     if isinstance(raw, dict) and raw.get("format", FORMAT) != FORMAT:
         raise PoolError(
-            f"profiles {path}: format {raw['format']} is not {FORMAT}",
+            f"profiles {where}: format {raw['format']} is not {FORMAT}",
             hint="remove it and build them again with `symmoe profile build`",
         )
     try:
@@ -83,11 +93,11 @@ def read_profiles(path: Path, pool: Collection[str] | None = None) -> Profiles:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "file"
-        raise PoolError(f"profiles {path}: {place}: {first['msg']}", hint="build them again") from error
+        raise PoolError(f"profiles {where}: {place}: {first['msg']}", hint="build them again") from error
     strangers = sorted(set(document.experts) - set(pool)) if pool is not None else []
     if strangers:
         raise PoolError(
-            f"profiles {path}: {', '.join(strangers)}: not in the pool",
+            f"profiles {where}: {', '.join(strangers)}: not in the pool",
             hint="use the profiles of this pool, or `symmoe profile merge --only` to leave experts out",
         )
     return Profiles({name: _profile(name, row) for name, row in document.experts.items()}, document.parents)
