@@ -31,6 +31,9 @@ def run(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where an interrupted run with the same output stopped.")
     ] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Have every trace say why its experts were chosen and others not.")
+    ] = False,
     json: options.Json = False,
 ) -> None:
     """Answer every line of a file, in order; traces go beside the output.
@@ -50,7 +53,7 @@ def run(
     if not source.is_file():
         raise JobError(f"{source}: no such file")
     check_weights(described)
-    job = BatchJob(source, output, described, fingerprint(described), k or described.routing.k, seed)
+    job = BatchJob(source, output, described, fingerprint(described), k or described.routing.k, seed, explain)
     store = open_store()
     try:
         with job_lock(job.name), watching("answering") as watch:
@@ -84,4 +87,5 @@ def _again(job: BatchJob, pool: str) -> str:
     import shlex
 
     words = ["symmoe", "batch", "run", str(job.source), "-o", str(job.output), "--pool", pool]
-    return shlex.join([*words, "--k", str(job.k), "--seed", str(job.seed), "--resume"])
+    words += ["--k", str(job.k), "--seed", str(job.seed), *(["--explain"] if job.explain else [])]
+    return shlex.join([*words, "--resume"])

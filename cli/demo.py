@@ -46,7 +46,7 @@ def demo(
     with working("starting the engine"):
         engine_start = assembly.loader.start(described.names[0])
     with watching("symmoe") as watch:
-        outcome = answer(assembly.parts(), queries, draws, seed, watch=watch)
+        outcome = answer(assembly.parts(), queries, draws, seed, watch=watch, explain=True)
     with watching("baselines") as watch:
         matrix = run_matrix(assembly.executor, described.names, assembly.models, questions, described.sampling, watch)
     settings = {"pool": described.name, "k": draws, "seed": seed, "per_family": per_family}

@@ -21,7 +21,10 @@ from symmoe.types import Candidate, Outcome, Refusal, Trace
 
 @dataclass(frozen=True, slots=True)
 class BatchJob:
-    """What decides a job's results, and where they go. `pool_fingerprint` stands for every weight and record used."""
+    """What decides a job's results, and where they go. `pool_fingerprint` stands for every weight and record used.
+
+    With `explain` the traces say why experts were chosen; the results are the same.
+    """
 
     source: Path
     output: Path
@@ -29,6 +32,7 @@ class BatchJob:
     pool_fingerprint: str
     k: int
     seed: int
+    explain: bool = False
 
     @property
     def trace(self) -> Path:
@@ -120,7 +124,7 @@ def run_batch(job: BatchJob, parts: PartsSource, store: Store, resume: bool, wat
     outcome = Outcome(())
     if good:
         queries = [line.query for line in good]
-        outcome = answer(parts.parts(), queries, job.k, job.seed, known, _keeping(progress, watch))
+        outcome = answer(parts.parts(), queries, job.k, job.seed, known, _keeping(progress, watch), job.explain)
 
     results = {line.number: result for line, result in zip(good, outcome.results, strict=True)}
     traces = [result for result in outcome.results if isinstance(result, Trace)]

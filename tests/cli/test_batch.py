@@ -102,3 +102,12 @@ def test_a_run_tags_with_the_embedder_that_is_installed(source: Path, pool: Path
     (trace,) = rows(tmp_path / "out.trace.jsonl")
     assert trace["recruited"] == ["adder"]
     assert [row["custom_id"] for row in rows(tmp_path / "out.jsonl")] == ["a", None]
+
+
+def test_with_explain_every_trace_says_how_the_experts_stood(symmoe_command: Symmoe, pool: Path, source: Path) -> None:
+    for words, explained in (((), False), (("--explain",), True)):
+        output = source.with_name(f"out{explained}.jsonl")
+        assert symmoe_command("batch", "run", source, "-o", output, "--pool", pool, *words).code == 0
+        traces = [json.loads(line) for line in output.with_name(f"{output.stem}.trace.jsonl").read_text().splitlines()]
+        assert [trace["explanation"] is not None for trace in traces] == [explained] * 2
+    assert {standing["expert"] for standing in traces[0]["explanation"]["standings"]} == {"adder", "speaker", "sorter"}
