@@ -23,20 +23,17 @@ def ask(
     from symmoe.config import read_pool
     from symmoe.errors import RequestError
     from symmoe.pipeline import answer
-    from symmoe.types import Message, Query, Refusal, Sampling, to_json
+    from symmoe.types import Refusal, to_json
 
     from .render import coloured, show, show_json, watching
 
     described = options.with_budget(read_pool(pool), budget)
-    if not question.strip():
-        raise RequestError("the question is empty", code="empty_prompt")
+    query = options.query_of(described, question)
     check_weights(described)
-    defaults = described.sampling
-    sampling = Sampling(defaults.max_tokens, defaults.temperature, defaults.top_p)
-    query = Query("ask", (Message("user", question),), sampling)
     assembly = Assembly(described)
     with watching("asking") as watch:
-        outcome = answer(assembly.parts(), [query], k or described.routing.k, seed, watch=watch, explain=True)
+        most = k or described.routing.k
+        outcome = answer(assembly.parts(), [query], most, seed, watch=watch, explain=explain or json)
     trace = outcome.results[0]
     if isinstance(trace, Refusal):
         raise RequestError(trace.message, code=trace.code)

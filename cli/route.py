@@ -23,20 +23,17 @@ def route(
     """Say who would answer a question and why. No expert is loaded."""
     from symmoe.build import Assembly, stale_experts
     from symmoe.config import read_pool
-    from symmoe.errors import RequestError
-    from symmoe.types import Message, Query, Sampling, to_json
+    from symmoe.types import to_json
 
     from .render import show, show_json, tell
 
     described = options.with_budget(read_pool(pool), budget)
-    if not question.strip():
-        raise RequestError("the question is empty", code="empty_prompt")
+    query = options.query_of(described, question)
     assembly = Assembly(described)
-    query = Query("route", (Message("user", question),), Sampling(described.sampling.max_tokens))
     recruiter = assembly.recruiter
     skills = assembly.tagger.tag([query])[0]
     most = k or described.routing.k
-    explanation = recruiter.explain(query, skills, most, seed)
+    explanation = recruiter.explain(query, skills, most, seed) if explain or json else None
     recruited = [a.expert for a in recruiter.recruit([query], [skills], most, seed)[0].assignments]
     stale = stale_experts(described, assembly.profiles())
     if json:
@@ -63,7 +60,9 @@ def explanation_tables(matches: Any, facets: Any, explanation: Any) -> list[Any]
             s.expert,
             percent(s.share),
             f"{percent(s.value)} ({percent(s.low)}–{percent(s.high)})",
-            ", ".join(f"{name.removeprefix('format: ')} {t.right:g}/{t.asked:g}" for name, t in heaviest(s)),
+            ", ".join(
+                f"{name.removeprefix('format: ')} {t.right:g}/{t.asked:g}" for name, t in [*s.evidence.items()][:1]
+            ),
             "yes" if s.chosen else "",
             s.why,
         )
@@ -82,8 +81,3 @@ def explanation_tables(matches: Any, facets: Any, explanation: Any) -> list[Any]
     ]
     notes = [f"and {more} experts of less share (all of them with --json)"] if more else []
     return [*tables[:2], *notes, tables[2], *([explanation.note] if explanation.note else [])]
-
-
-def heaviest(standing: Any) -> list[Any]:
-    """The one tally that counted most."""
-    return list(standing.evidence.items())[:1]

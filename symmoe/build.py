@@ -69,7 +69,11 @@ class Assembly:
         return InProcessExecutor(self.engine, self.loader)
 
     def profiles(self) -> Profiles:
-        """The experts' records; `PoolError` if the pool file names none."""
+        """The experts' records, read once; `PoolError` if the pool file names none."""
+        return self._records
+
+    @cached_property
+    def _records(self) -> Profiles:
         named = self.pool.routing.profiles
         if named is None:
             raise PoolError(

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from symmoe.build import Assembly
+from symmoe.evaluation.matrix import gathered
 from symmoe.pipeline import Watch
 from symmoe.planning.grouping import plan
 from symmoe.routing.keywords import PASSES, annotation_queries, keywords_of
-from symmoe.types import Assignment, Load, Recruitment
+from symmoe.types import Assignment, Recruitment
 
 
 def annotate(
@@ -27,12 +28,5 @@ def annotate(
         [recruitment for recruitment, refusal in zip(alone, refusals, strict=True) if refusal is None],
         assembly.models,
     )
-    watch.planned(steps)
-    texts: dict[str, str] = {}
-    for event in assembly.executor.run(steps):
-        if isinstance(event, Load):
-            watch.loaded(event)
-            continue
-        watch.candidates(event)
-        texts.update({candidate.query_id: candidate.text for candidate in event})
+    texts = {candidate.query_id: candidate.text for candidate in gathered(assembly.executor, steps, watch)}
     return [keywords_of([texts.get(f"{n}/{turn}", "") for turn in range(PASSES)]) for n in range(len(questions))]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from symmoe.evaluation.matrix import Matrix
-from symmoe.evaluation.scoring import is_right
+from symmoe.evaluation.scoring import earned
 from symmoe.types import Load, Outcome, Question, Trace
 
 CONTENDERS = ("symmoe", "best_single", "random_expert", "oracle")
@@ -21,7 +21,7 @@ def demo_report(
     `random_expert`, the expectation over the pool; for `oracle`, at least one expert right. `loads`, `requests` and
     `tokens` are those of symmoe's run alone; what the baselines cost stands under `reference`.
     """
-    right = {"symmoe": _right(questions, outcome)} | _baselines(matrix)
+    right = {"symmoe": earned(questions, outcome.results)} | _baselines(matrix)
     families = sorted({question.family for question in questions})
     rows = {f: [i for i, question in enumerate(questions) if question.family == f] for f in families}
     traces = [result for result in outcome.results if isinstance(result, Trace)]
@@ -39,13 +39,6 @@ def demo_report(
         "reference": {"seconds": round(matrix.seconds, 3), "completion_tokens": matrix.tokens},
         "settings": settings,
     }
-
-
-def _right(questions: Sequence[Question], outcome: Outcome) -> list[float]:
-    return [
-        float(isinstance(result, Trace) and is_right(result.answer.text, question))
-        for question, result in zip(questions, outcome.results, strict=True)
-    ]
 
 
 def _baselines(matrix: Matrix) -> dict[str, list[float]]:

@@ -11,7 +11,7 @@ from symmoe.evaluation.scoring import as_query, is_right
 from symmoe.pipeline import Watch
 from symmoe.planning.grouping import plan
 from symmoe.protocols import Executor
-from symmoe.types import Assignment, Candidate, Load, Question, Recruitment
+from symmoe.types import Assignment, Candidate, Load, Plan, Question, Recruitment
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +60,23 @@ def run_matrix(
     queries = [as_query(question, sampling) for question in questions]
     everyone = [Recruitment(q.id, tuple(Assignment(q.id, e, 0) for e in experts), {}) for q in queries]
     steps = plan(queries, everyone, models)
-    watch.planned(steps)
-    found: dict[tuple[str, str], Candidate] = {}
-    for event in executor.run(steps):
-        if isinstance(event, Load):
-            watch.loaded(event)
-            continue
-        found.update({(candidate.expert, candidate.query_id): candidate for candidate in event})
-        watch.candidates(event)
+    found = {(candidate.expert, candidate.query_id): candidate for candidate in gathered(executor, steps, watch)}
     texts = {e: tuple(found[e, q.id].text for q in questions) for e in experts}
     right = {e: tuple(is_right(t, q) for t, q in zip(texts[e], questions, strict=True)) for e in experts}
     spent = dict.fromkeys(experts, 0)
     for candidate in found.values():
         spent[candidate.expert] += 0 if candidate.shared else candidate.completion_tokens
     return Matrix(tuple(questions), right, time.perf_counter() - began, spent, texts)
+
+
+def gathered(executor: Executor, steps: Plan, watch: Watch) -> list[Candidate]:
+    """Every candidate of a plan, run with a watch."""
+    candidates: list[Candidate] = []
+    watch.planned(steps)
+    for event in executor.run(steps):
+        if isinstance(event, Load):
+            watch.loaded(event)
+            continue
+        watch.candidates(event)
+        candidates += event
+    return candidates

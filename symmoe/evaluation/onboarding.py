@@ -16,8 +16,6 @@ from symmoe.routing.profiles import build_profile
 from symmoe.routing.recruiters.posterior import PosteriorRecruiter
 from symmoe.types import ExpertProfile, Profiles, Question, Skills
 
-LEAST, MOST = 5, 50
-
 
 def onboard(
     joined: Assembly,

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from symmoe.build import Assembly, build_recruiter
-from symmoe.evaluation.scoring import as_query, is_right
+from symmoe.evaluation.scoring import as_query, earned
+from symmoe.evaluation.statistics import interval95
 from symmoe.pipeline import Watch, answer
 from symmoe.protocols import Recruiter
 from symmoe.types import Outcome, Question, Trace
@@ -34,7 +35,7 @@ def contest(
     right: dict[str, list[float]] = {}
     for name, recruiter in ways(assembly).items():
         outcome = answer(replace(parts, recruiter=recruiter), queries, k, seed, watch=watch)
-        right[name] = _right(questions, outcome)
+        right[name] = earned(questions, outcome.results)
         rows[name] = {"accuracy": round(float(np.mean(right[name])), 4)} | _spent(outcome)
     for name, row in rows.items():
         row["over_fixed_k"] = _paired(right[name], right["fixed_k"], seed)
@@ -43,7 +44,7 @@ def contest(
 
 
 def ways(assembly: Assembly) -> Mapping[str, Recruiter]:
-    """The recruiters compared: ours, ours with every slot filled, ours with one slot, and both published rules."""
+    """The recruiters compared: ours, ours with every slot filled, and both published rules."""
     pool, profiles = assembly.pool, assembly.profiles()
 
     def with_routing(**changes: object) -> Recruiter:
@@ -56,13 +57,6 @@ def ways(assembly: Assembly) -> Mapping[str, Recruiter]:
         "published": with_routing(recruiter="published"),
         "published_code": with_routing(recruiter="published-code"),
     }
-
-
-def _right(questions: Sequence[Question], outcome: Outcome) -> list[float]:
-    return [
-        float(isinstance(result, Trace) and is_right(result.answer.text, question))
-        for question, result in zip(questions, outcome.results, strict=True)
-    ]
 
 
 def _spent(outcome: Outcome) -> dict[str, Any]:
@@ -82,5 +76,4 @@ def _paired(first: Sequence[float], second: Sequence[float], seed: int) -> dict[
     differences = 100 * (np.array(first) - np.array(second))
     rng = np.random.default_rng(seed)
     means = differences[rng.integers(0, len(differences), (RESAMPLES, len(differences)))].mean(axis=1)
-    low, high = np.quantile(means, (0.025, 0.975))
-    return {"points": round(float(differences.mean()), 2), "ci95": [round(float(low), 2), round(float(high), 2)]}
+    return {"points": round(float(differences.mean()), 2), "ci95": interval95(means)}

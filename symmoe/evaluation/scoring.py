@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from symmoe.aggregation.equivalence import equal
 from symmoe.aggregation.extraction import extract
 from symmoe.config import SamplingConfig
-from symmoe.types import AnswerKind, Message, Query, Question, Sampling, Scorer
+from symmoe.types import AnswerKind, Message, Query, Question, Refusal, Sampling, Scorer, Trace
 
 _KINDS: dict[Scorer, AnswerKind] = {"exact": "text", "number": "number", "choice": "choice", "math": "math"}
 
@@ -15,6 +17,14 @@ def is_right(text: str, question: Question) -> bool:
     kind = _KINDS[question.scorer]
     said, wanted = extract(text, kind), extract(question.answer, kind)
     return said is not None and wanted is not None and equal(said, wanted, kind)
+
+
+def earned(questions: Sequence[Question], results: Sequence[Trace | Refusal]) -> list[float]:
+    """1 for each question whose answer is right, 0 for a wrong answer and for a refusal."""
+    return [
+        float(isinstance(result, Trace) and is_right(result.answer.text, question))
+        for question, result in zip(questions, results, strict=True)
+    ]
 
 
 def as_query(question: Question, sampling: SamplingConfig) -> Query:

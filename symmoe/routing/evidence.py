@@ -17,7 +17,8 @@ from symmoe.types import Profiles
 
 Floats = NDArray[np.float32]
 _ROWS = 2048
-_SAMPLED = 2000
+SAMPLED = 2000
+"""From how many topics strengths and temperature are estimated."""
 
 FACET_STRENGTH = 50.0
 """A facet's prior counts as this many answers."""
@@ -145,7 +146,7 @@ def _topic_strength(tallies: Tallies) -> float:
     for all does not count as evidence on any.
     """
     low, high = TOPIC_STRENGTH
-    rows = np.flatnonzero(tallies.topics & (tallies.asked.min(axis=1, initial=np.inf) > 0))[:_SAMPLED]
+    rows = np.flatnonzero(tallies.topics & (tallies.asked.min(axis=1, initial=np.inf) > 0))[:SAMPLED]
     if len(rows) < 2 or len(tallies.experts) < 2:
         return low
     asked, accuracy = tallies.asked[rows].mean(axis=1), tallies.right[rows] / tallies.asked[rows]

@@ -58,7 +58,7 @@ def test_route_names_the_experts_that_ask_asks(symmoe_command: Symmoe, tmp_path:
         words = ("sums and sorting", "--pool", pool, "--seed", seed, "--json")
         routed, asked = symmoe_command("route", *words).json, symmoe_command("ask", *words).json
         assert routed["recruited"] == asked["trace"]["recruited"]
-        assert routed["explanation"] == asked["trace"]["explanation"] | {"query_id": "route"}
+        assert routed["explanation"] == asked["trace"]["explanation"]
         assert routed["explanation"]["recruiter"] == recruiter
 
 
@@ -86,7 +86,7 @@ def test_json_holds_the_skills_and_the_whole_explanation(symmoe_command: Symmoe,
     found = symmoe_command("route", "sums 1", "--pool", pool, "--json").json
     assert set(found) == {"recruited", "skills", "explanation", "stale"}
     assert (found["recruited"], found["stale"]) == (["adder"], [])
-    assert found["skills"] == {"query_id": "route", "matches": [{"skill": "sums", "similarity": 1.0}], "facets": []}
+    assert found["skills"] == {"query_id": "question", "matches": [{"skill": "sums", "similarity": 1.0}], "facets": []}
     why = found["explanation"]
     assert set(why) == {"query_id", "recruiter", "weights", "standings", "costs", "note"}
     assert sum(why["weights"].values()) == pytest.approx(1, abs=0.001)

@@ -100,7 +100,7 @@ def test_many_sampled_prompts_with_seeds_are_generated_together(assembly: Assemb
     calls = [
         Call(
             "generalist",
-            Query(str(n), (Message("user", "word " * 400 + str(n)),), Sampling(4, temperature=1.0, seed=n)),
+            Query(str(n), (Message("user", f"{n} " * 400),), Sampling(4, temperature=1.0, seed=n)),
             (Assignment(str(n), "generalist", 0),),
         )
         for n in range(24)

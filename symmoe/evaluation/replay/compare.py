@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from symmoe.evaluation.replay.contest import ROUTERS
 from symmoe.evaluation.replay.records import RecordedSet
 from symmoe.evaluation.replay.routers import Embedded
+from symmoe.evaluation.statistics import interval95
 from symmoe.protocols import Embedder
 
 RESAMPLES = 2000
@@ -46,7 +47,7 @@ def _row(
     row: dict[str, Any] = {
         "sets": {each: round(percent, 2) for each, percent in sets.items()},
         "mean": round(float(np.mean(list(sets.values()))), 2),
-        "ci95": _interval(resampled[name]),
+        "ci95": interval95(100 * resampled[name]),
     }
     for part, wanted in (("mean_seen", True), ("mean_unseen", False)):
         among = [percent for each, percent in sets.items() if seen[each] is wanted]
@@ -54,12 +55,8 @@ def _row(
     for base in COMPARED_WITH:
         points = np.mean([got.mean() - other.mean() for got, other in zip(earned[name], earned[base], strict=True)])
         over = resampled[name] - resampled[base]
-        row[f"over_{base}"] = {"points": round(100 * float(points), 2), "ci95": _interval(over)}
+        row[f"over_{base}"] = {"points": round(100 * float(points), 2), "ci95": interval95(100 * over)}
     return row
-
-
-def _interval(means: NDArray[np.float64]) -> list[float]:
-    return [round(100 * float(bound), 2) for bound in np.quantile(means, (0.025, 0.975))]
 
 
 def _resampled_means(earned: _Earned, seed: int) -> dict[str, NDArray[np.float64]]:

@@ -12,6 +12,7 @@ from symmoe.routing.recruiters.slots import numbered
 from symmoe.types import Explanation, Query, Recruitment, Skills
 
 WINDOW = 256
+NOTE = "chosen before balancing: in a batch an expert of nearly the same share may be asked instead"
 _STEP = 0.5
 
 
@@ -47,8 +48,9 @@ class BalancedRecruiter:
         ]
 
     def explain(self, query: Query, skills: Skills, k: int, seed: int) -> Explanation:
-        """The inner recruiter's explanation: the tilt is not the question's own."""
-        return self._inner.explain(query, skills, k, seed)
+        """How the experts stood before balancing, with a note that says so: the tilt is the batch's."""
+        told = self._inner.explain(query, skills, k, seed)
+        return replace(told, note="; ".join(filter(None, (told.note, NOTE))))
 
     def _move(self, tilt: dict[str, float], firsts: Counter[str], experts: Iterable[str]) -> None:
         names = list(experts)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from symmoe.routing.evidence import Floats, Posterior, Tallies, interval, posterior_of, tallies_of
+from symmoe.routing.evidence import SAMPLED, Floats, Posterior, Tallies, interval, posterior_of, tallies_of
 from symmoe.routing.recruiters.slots import numbered
 from symmoe.types import Explanation, Profiles, Query, Recruitment, Skills, Standing, Tally
 
@@ -211,7 +211,7 @@ def temperature_of(tallies: Tallies, posterior: Posterior) -> float:
     """
     from scipy.optimize import minimize_scalar
 
-    rows = np.flatnonzero(tallies.topics)[:2000]
+    rows = np.flatnonzero(tallies.topics)[:SAMPLED]
     right = tallies.right[rows].astype(np.float64)
     if len(tallies.experts) < 2 or not right.sum():
         return 1.0
