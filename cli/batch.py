@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +13,8 @@ from . import options
 
 if TYPE_CHECKING:
     from symmoe.batch.job import BatchJob
+    from symmoe.build import Assembly
+    from symmoe.config import Pool
 
 app = typer.Typer(help="Answer files of questions.", no_args_is_help=True)
 PARTLY_DONE = 3
@@ -34,6 +38,10 @@ def run(
     explain: Annotated[
         bool, typer.Option("--explain", help="Have every trace say why its experts were chosen and others not.")
     ] = False,
+    workers: Annotated[
+        int,
+        typer.Option("--workers", min=1, max=1024, help="Engines at work at once, on this machine or at RAY_ADDRESS."),
+    ] = 1,
     json: options.Json = False,
 ) -> None:
     """Answer every line of a file, in order; traces go beside the output.
@@ -42,7 +50,7 @@ def run(
     """
     from symmoe.batch.job import BatchJob, run_batch
     from symmoe.batch.lock import job_lock
-    from symmoe.build import Assembly, check_weights, fingerprint
+    from symmoe.build import check_weights, fingerprint
     from symmoe.config import read_pool
     from symmoe.errors import JobError
     from symmoe.store import open_store
@@ -56,10 +64,10 @@ def run(
     job = BatchJob(source, output, described, fingerprint(described), k or described.routing.k, seed, explain)
     store = open_store()
     try:
-        with job_lock(job.name), watching("answering") as watch:
-            result = run_batch(job, Assembly(described), store, resume, watch)
+        with job_lock(job.name), watching("answering") as watch, _assembly(described, workers) as assembly:
+            result = run_batch(job, assembly, store, resume, watch)
     except KeyboardInterrupt:
-        tell(f"stopped; nothing is lost. Go on with: {_again(job, pool)}")
+        tell(f"stopped; nothing is lost. Go on with: {_again(job, pool, workers)}")
         raise typer.Exit(130) from None
     summary = {
         "output": str(output),
@@ -82,10 +90,29 @@ def run(
         raise typer.Exit(PARTLY_DONE)
 
 
-def _again(job: BatchJob, pool: str) -> str:
+@contextmanager
+def _assembly(pool: Pool, workers: int) -> Iterator[Assembly]:
+    """The pool's parts; with more than one worker, their executor runs on Ray."""
+    from symmoe.build import Assembly
+
+    assembly = Assembly(pool)
+    if workers == 1:
+        yield assembly
+        return
+    import os
+
+    from symmoe.deployments.executor import RayExecutor
+
+    with RayExecutor(pool, workers, os.environ.get("RAY_ADDRESS")) as executor:
+        assembly.executor = executor
+        yield assembly
+
+
+def _again(job: BatchJob, pool: str, workers: int) -> str:
     """The command that goes on with a job: it must name all that the job was started with."""
     import shlex
 
     words = ["symmoe", "batch", "run", str(job.source), "-o", str(job.output), "--pool", pool]
     words += ["--k", str(job.k), "--seed", str(job.seed), *(["--explain"] if job.explain else [])]
+    words += ["--workers", str(workers)] if workers > 1 else []
     return shlex.join([*words, "--resume"])

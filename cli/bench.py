@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import options
+from . import bench_gather, bench_loading, bench_plan, bench_quality, options
 
 app = typer.Typer(help="Measure what is claimed.", no_args_is_help=True)
 
@@ -168,3 +168,10 @@ def _tables(report: dict[str, Any]) -> list[Any]:
 def _over(row: dict[str, Any]) -> list[str]:
     pairs = (row["over_best_single"], row["over_clusters"])
     return ["{:+.2f} ({:+.2f} to {:+.2f})".format(pair["points"], *pair["ci95"]) for pair in pairs]
+
+
+app.command("plan")(bench_plan.plan)
+app.command("swap")(bench_loading.swap)
+app.command("batch")(bench_loading.batch)
+app.command("gather")(bench_gather.gather)
+app.command("quality")(bench_quality.quality)

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from . import ask, batch, bench, demo, doctor, expert, pool, profile, route, skill, store
+from . import aggregator, ask, batch, bench, demo, doctor, expert, plan, pool, profile, route, skill, store
 
 app = typer.Typer(
     name="symmoe",
@@ -19,10 +19,12 @@ app.command("demo")(demo.demo)
 app.command("ask")(ask.ask)
 app.command("route")(route.route)
 app.add_typer(batch.app, name="batch")
+app.add_typer(plan.app, name="plan")
 app.add_typer(pool.app, name="pool")
 app.add_typer(expert.app, name="expert")
 app.add_typer(profile.app, name="profile")
 app.add_typer(skill.app, name="skill")
+app.add_typer(aggregator.app, name="aggregator")
 app.add_typer(store.app, name="store")
 app.add_typer(bench.app, name="bench")
 app.command("doctor")(doctor.doctor)
@@ -35,13 +37,14 @@ def _root() -> None:
 
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 failed, 2 bad input, 3 partly done, 130 interrupted."""
-    code = _run()
+    code = run()
     if "vllm" in sys.modules:
         _leave(code)
     sys.exit(code)
 
 
-def _run() -> int:
+def run() -> int:
+    """Run the command in `sys.argv`; its exit code."""
     from symmoe.errors import SymmoeError
 
     from .render import show_error, tell

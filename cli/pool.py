@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from time import perf_counter
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from . import options
 
+if TYPE_CHECKING:
+    from symmoe.config import Pool as PoolFile
+    from symmoe.loading.packed.layout import Layout
+
 app = typer.Typer(help="List, show, check and write pool files.", no_args_is_help=True)
+_MB = 1_000_000
 Named = Annotated[str, typer.Argument(metavar="POOL", help="starter, a preset's name, or a pool file.")]
 
 
@@ -87,6 +93,78 @@ def init(
         show_json({"path": str(path), "preset": preset})
         return
     show(f"wrote {path}; check it with: symmoe pool check {path}")
+
+
+@app.command("pack")
+def pack(
+    pool: options.Pool = "starter",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Where the packs go; default: in the cache.")] = None,
+    experts: Annotated[
+        list[str] | None, typer.Option("--expert", help="Only this one; may be given several times.")
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Hash the packs that are there; those that were altered are made again.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Write each expert's weights, its adapter merged in, as one aligned and checksummed file; whole ones are kept."""
+    from symmoe.config import cache_dir, read_pool
+
+    from .render import show, show_json, table, working
+
+    described = read_pool(pool)
+    folder = out or cache_dir() / "packed" / described.name
+    with working("checking"):
+        layouts = _layouts(described, list(dict.fromkeys(experts or described.names)))
+    packs = _pack_all(layouts, folder, verify)
+    if json:
+        show_json({"pool": described.name, "folder": str(folder), "packs": packs})
+        return
+    rows = [(p["expert"], p["state"], f"{p['bytes'] / _MB:.1f}", f"{p['seconds']:.2f}") for p in packs]
+    show(table(f"Packs of {described.name}", ("expert", "state", "MB", "s"), rows, right=(2, 3)), f"in {folder}")
+
+
+def _layouts(pool: PoolFile, names: list[str]) -> dict[str, Layout]:
+    """How each named expert is packed, once its weights are verified."""
+    from symmoe.build import Assembly
+    from symmoe.errors import PoolError
+    from symmoe.loading.packed.layout import Layout
+    from symmoe.loading.verify import verify_adapter, verify_model
+
+    if pool.engine.kind == "echo":
+        raise PoolError(f"pool {pool.name!r} has echo experts, which have no weights to pack")
+    assembly = Assembly(pool)
+    weights = {pool.expert(name).name: assembly.weights(name) for name in names}
+    for model in dict.fromkeys(each.model for each in weights.values()):
+        verify_model(Path(model))
+    for each in weights.values():
+        if each.adapter:
+            verify_adapter(Path(each.adapter), Path(each.model))
+    return {name: Layout.of(each.model, each.adapter) for name, each in weights.items()}
+
+
+def _pack_all(layouts: dict[str, Layout], folder: Path, verify: bool) -> list[dict[str, Any]]:
+    """Pack each expert that is not packed yet; what was done, and how long it took."""
+    from symmoe.loading.packed.writing import ensure_packed, packed_path
+
+    from .render import stepping
+
+    packs = []
+    done = 0
+    with stepping("packing", sum(2 * layout.nbytes for layout in layouts.values()) // _MB) as step:
+        for name, layout in layouts.items():
+            path = packed_path(folder, name, layout.manifest)
+            began = perf_counter()
+
+            def progress(at: int, total: int, name: str = name, before: int = done) -> None:
+                step((before + at) // _MB, name)
+
+            state = ensure_packed(layout, path, verify, progress)
+            done += 2 * layout.nbytes
+            step(done // _MB, name)
+            facts = {"state": state, "bytes": layout.nbytes, "seconds": round(perf_counter() - began, 3)}
+            packs.append({"expert": name, "path": str(path)} | facts)
+    return packs
 
 
 def _card(pool: Any, expert: Any) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
 def show_json(document: Any) -> None:
     """Print one JSON document."""
     sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_report(report: Any, out: Path) -> None:
+    """Write a report as JSON, making the directory if need be."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 def show(*parts: Any) -> None:
@@ -86,6 +93,15 @@ def working(what: str) -> Iterator[None]:
 
     with _terminal() as terminal, Console(file=terminal).status(what):
         yield
+
+
+@contextmanager
+def narrating(what: str) -> Iterator[Callable[[str], None]]:
+    """Show that something is going on; call what is yielded with what it is at now."""
+    from rich.console import Console
+
+    with _terminal() as terminal, Console(file=terminal).status(what) as status:
+        yield lambda now: status.update(f"{what}: {now}")
 
 
 @contextmanager

@@ -14,8 +14,9 @@ from symmoe.engines.echo import EchoEngine
 from symmoe.errors import PoolError
 from symmoe.executor import InProcessExecutor
 from symmoe.gating.evidence import EvidenceGate
+from symmoe.loading.images import HostImages, NamedImages
 from symmoe.loading.lanes import ExpertWeights, LaneLoader
-from symmoe.loading.merge import ADAPTER_WEIGHTS
+from symmoe.loading.merge import ADAPTER_WEIGHTS, adapter_rank
 from symmoe.loading.sources import is_hub_name, is_local_path, local_directory, packaged_path, sampled_sha256, sha256_of
 from symmoe.loading.verify import trained_on, verify_adapter, verify_model
 from symmoe.pipeline import Parts
@@ -34,7 +35,9 @@ from symmoe.routing.taxonomy import read_taxonomy
 from symmoe.store import open_store
 from symmoe.types import Profiles, Skill
 
-SWAP_EXTENSION = "symmoe.loading.worker.SwapExtension"
+SWAP_EXTENSION, TRANSFER = "symmoe.loading.worker.SwapExtension", "symmoe"
+GIB = 1 << 30
+_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
 
 class Assembly:
@@ -61,7 +64,17 @@ class Assembly:
     @cached_property
     def loader(self) -> LaneLoader:
         """The loader of every expert of the pool."""
-        return LaneLoader(self.engine, self.weights)
+        return LaneLoader(self.engine, self.weights, self.images)
+
+    @cached_property
+    def images(self) -> HostImages | NamedImages:
+        """The experts' weights in memory."""
+        if self.pool.engine.kind == "echo":
+            return NamedImages()
+        import torch
+
+        packs = cache_dir() / "packed" / self.pool.name
+        return HostImages(int(self.pool.engine.host_tier_gib * GIB), packs, staged=torch.cuda.is_available())
 
     @cached_property
     def executor(self) -> InProcessExecutor:
@@ -96,9 +109,11 @@ class Assembly:
         return Parts(self.tagger, self.recruiter, self.executor, EvidenceGate(), WeightedVote(), self.models)
 
     def close(self) -> None:
-        """Stop the engine if there is one."""
+        """Stop the engine if there is one, and give its memory back."""
         if "engine" in self.__dict__:
             self.engine.close()
+        if "images" in self.__dict__ and isinstance(self.images, HostImages):
+            self.images.close()
 
 
 def build_recruiter(pool: Pool, profiles: Profiles) -> Recruiter:
@@ -164,6 +179,12 @@ def pool_taxonomy(pool: Pool) -> tuple[Skill, ...]:
     return read_taxonomy(_data_file(pool, pool.routing.taxonomy, "", ".yaml"))
 
 
+def profiles_file(pool: Pool) -> Path | None:
+    """The file of the pool's profiles; None where it names none, or has them in the store."""
+    named = pool.routing.profiles
+    return None if named is None or named.startswith(STORE) else _data_file(pool, named, "profiles", ".json")
+
+
 def _vllm(assembly: Assembly) -> Engine:
     from symmoe.engines.vllm import VllmEngine, VllmSettings
 
@@ -176,10 +197,19 @@ def _vllm(assembly: Assembly) -> Engine:
         gpu_memory_utilization=config.gpu_memory_utilization,
         tensor_parallel_size=config.tensor_parallel_size,
         swap_extension=SWAP_EXTENSION,
+        transfer=TRANSFER,
+        kernel_budget=int(config.kernel_cache_gib * GIB),
         log=state_dir() / "engine.log",
         trust_remote_code=trusted,
+        lora_rank=_highest_rank(assembly.pool) if config.adapters == "apply" else 0,
     )
     return VllmEngine(settings, assembly.weights(assembly.pool.names[0]).model)
+
+
+def _highest_rank(pool: Pool) -> int:
+    """The highest rank of a pool's adapters, as one of the sizes that vLLM has kernels for; 0 without adapters."""
+    ranks = [adapter_rank(pool.path(expert.adapter)) for expert in pool.experts if expert.adapter]
+    return min(size for size in _RANKS if size >= max(ranks)) if ranks else 0
 
 
 def _tagger(pool: Pool) -> EmbeddingTagger:

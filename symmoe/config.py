@@ -58,12 +58,20 @@ class ExpertConfig(_Section):
 
 
 class EngineConfig(_Section):
-    """How experts are run. `kv_cache_gib` bounds the CPU engine; a GPU uses `gpu_memory_utilization`."""
+    """How experts are run. `kv_cache_gib` bounds the CPU engine; a GPU uses `gpu_memory_utilization`.
+
+    `host_tier_gib` is memory for experts that are built ahead of their turn; the largest must fit. `kernel_cache_gib` is
+    memory in which a CPU engine keeps the weights of earlier experts in its own format, to return to them at once.
+    `adapters`: merged into the base before they run, or applied by the engine to each request, which a CPU does slowly.
+    """
 
     kind: Literal["vllm", "echo"] = "vllm"
     max_model_len: int = Field(default=4096, ge=16)
     max_num_seqs: int = Field(default=64, ge=1)
     kv_cache_gib: float = Field(default=1.0, gt=0)
+    host_tier_gib: float = Field(default=1.0, gt=0)
+    kernel_cache_gib: float = Field(default=1.0, ge=0)
+    adapters: Literal["merge", "apply"] = "merge"
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
     tensor_parallel_size: int = Field(default=1, ge=1)
 

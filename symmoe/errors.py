@@ -6,10 +6,12 @@
     │   ├── RecipeError        a training recipe
     │   └── SuiteError         a file of questions
     ├── CheckpointError        weights missing, altered, truncated or of the wrong shape
+    ├── CapacityError          memory that was set aside cannot hold what it is asked to hold
     ├── RequestError           one request or batch line cannot be served
     ├── JobError               a batch job cannot start or go on
     ├── StoreError             the store cannot be reached or started
-    └── EngineError            the inference engine failed
+    ├── EngineError            the inference engine failed
+    └── CollectiveError        ranks that load together lost one of them, or a chunk
 
 A message says what is wrong and where; `hint` says what to do about it.
 """
@@ -51,6 +53,12 @@ class CheckpointError(SymmoeError):
     exit_code = 2
 
 
+class CapacityError(SymmoeError):
+    """Memory that was set aside, or should be, cannot hold what it is asked to hold."""
+
+    exit_code = 2
+
+
 class RequestError(SymmoeError):
     """One request cannot be served; `code` is the machine-readable reason."""
 
@@ -73,3 +81,14 @@ class StoreError(SymmoeError):
 
 class EngineError(SymmoeError):
     """The inference engine failed."""
+
+
+class CollectiveError(SymmoeError):
+    """Ranks that load together lost one of them, or a chunk; `rank` and `chunk` are the ones at fault, where known."""
+
+    def __init__(
+        self, message: str, *, rank: int | None = None, chunk: int | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.rank = rank
+        self.chunk = chunk

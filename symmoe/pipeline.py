@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from symmoe.aggregation.vote import aggregate
 from symmoe.gating.evidence import weigh
 from symmoe.planning.grouping import plan
+from symmoe.planning.observing import StepTimes
+from symmoe.planning.spreading import Fleet
 from symmoe.protocols import Aggregator, Executor, Gate, Recruiter, Tagger
 from symmoe.routing.recruiting import recruit
 from symmoe.routing.tagging import tag
@@ -19,6 +21,7 @@ from symmoe.types import (
     Candidate,
     Explanation,
     Load,
+    Observation,
     Outcome,
     Plan,
     Query,
@@ -33,7 +36,10 @@ STAGES = ("tag", "recruit", "plan", "load", "generate", "gate", "aggregate")
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The parts that a pipeline runs on. `models` maps each expert, in the pool's order, to its model."""
+    """The parts that a pipeline runs on. `models` maps each expert, in the pool's order, to its model.
+
+    `fleet` describes the executor's workers and what experts cost there, where there is more than one.
+    """
 
     tagger: Tagger
     recruiter: Recruiter
@@ -41,6 +47,7 @@ class Parts:
     gate: Gate
     aggregator: Aggregator
     models: Mapping[str, str]
+    fleet: Fleet | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +83,9 @@ def answer(
         recruitments = recruit(parts.recruiter, accepted, skills, k, seed)
     with clock("plan"):
         kept = {_assignment(candidate): candidate for candidate in known}
-        steps = plan(accepted, recruitments, parts.models, kept, seed)
+        steps = plan(accepted, recruitments, parts.models, kept, seed, parts.fleet)
         watch.planned(steps)
-    loads = _generate(parts.executor, steps, kept, clock, watch)
+    loads, observations = _generate(parts.executor, steps, kept, clock, watch)
     with clock("gate"):
         candidates = [[kept[assignment] for assignment in r.assignments] for r in recruitments]
         verdicts = weigh(parts.gate, accepted, candidates, recruitments)
@@ -90,26 +97,29 @@ def answer(
     ]
     traces = map(_trace, skills, recruitments, candidates, verdicts, answers, explained)
     results = tuple(refusal or next(traces) for refusal in refusals)
-    return Outcome(results, tuple(loads), clock.seconds)
+    return Outcome(results, tuple(loads), clock.seconds, observations)
 
 
 def _generate(
     executor: Executor, steps: Plan, kept: dict[Assignment, Candidate], clock: _Clock, watch: Watch
-) -> list[Load]:
-    """Run the plan, adding each candidate to `kept`."""
+) -> tuple[list[Load], tuple[Observation, ...]]:
+    """Run the plan, adding each candidate to `kept`; what was loaded, and what loads and steps took."""
     loads: list[Load] = []
+    times = StepTimes()
     began = time.perf_counter()
     for event in executor.run(steps):
         if isinstance(event, Load):
             loads.append(event)
+            times.load(event)
             watch.loaded(event)
         else:
+            times.candidates(event)
             watch.candidates(event)
             kept.update((_assignment(candidate), candidate) for candidate in event)
     loading = sum(load.seconds for load in loads)
     clock.add("load", loading)
     clock.add("generate", time.perf_counter() - began - loading)
-    return loads
+    return loads, times.observations()
 
 
 def _trace(

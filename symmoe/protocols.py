@@ -12,13 +12,16 @@ from symmoe.types import (
     Answer,
     Call,
     Candidate,
+    Delta,
     Explanation,
     Generation,
+    Image,
     Load,
     Plan,
     Query,
     Recruitment,
     Refusal,
+    Reward,
     Skills,
     Verdict,
 )
@@ -64,12 +67,27 @@ class Engine(Protocol):
         """Why each query could never be generated for, told before anything is loaded; None where it could."""
         ...
 
-    def start(self, model: str) -> None:
-        """Start on a model directory, ending what ran before. Raises `EngineError`."""
+    def start(self, model: str, tags: Mapping[str, str]) -> None:
+        """Start on a model directory, ending what ran before. Raises `EngineError`.
+
+        `tags` name the bytes of each of its tensors, so that later swaps write only what differs.
+        """
         ...
 
-    def swap(self, model: str, adapter: str | None) -> int:
-        """Put the weights of `model`, merged with `adapter` if given, into the running engine; bytes moved."""
+    def swap(self, image: Image) -> int:
+        """Put an expert's weights, of the shape that was started, into the running engine; bytes moved."""
+        ...
+
+    def rebind(self, key: str, model: str) -> bool:
+        """Serve the weights called `key` if the engine still holds them; False, and nothing changed, if not."""
+        ...
+
+    def adapt(self, adapter: str | None) -> bool:
+        """Apply a LoRA adapter, or none, to what is generated from now on; False if adapters must be merged instead."""
+        ...
+
+    def expect(self, keys: Sequence[str]) -> None:
+        """Take note of the weights that come next, soonest first."""
         ...
 
     def generate(self, calls: Sequence[Call]) -> Iterator[tuple[Call, Generation]]:
@@ -81,8 +99,31 @@ class Engine(Protocol):
         ...
 
 
+class StreamingEngine(Engine, Protocol):
+    """An engine to which calls can be added while it generates. Between `add` and the last delta nothing may be swapped."""
+
+    def add(self, ident: str, query: Query, stream: bool) -> Refusal | None:
+        """Begin to generate for a query under a name of its own; a refusal where that cannot be done.
+
+        Without `stream` all text may come in the last delta.
+        """
+        ...
+
+    def step(self) -> list[Delta]:
+        """Generate a little for every call that was added; returns at once where there is none. Raises `EngineError`."""
+        ...
+
+    def abort(self, idents: Sequence[str]) -> None:
+        """Stop generating for these; names that are not known are ignored."""
+        ...
+
+
 class Loader(Protocol):
     """Makes an expert ready by the cheapest lane; asked by the executor, once per step."""
+
+    def expect(self, experts: Sequence[str]) -> None:
+        """Take note of the experts that come after this, soonest first: the first may be fetched ahead, others kept."""
+        ...
 
     def ready(self, expert: str) -> Load:
         """Make `expert` the one that the engine serves, and say how."""
@@ -102,10 +143,23 @@ class Executor(Protocol):
 
 
 class Gate(Protocol):
-    """Weighs the candidates of one query against each other."""
+    """Weighs the candidates of each query against each other."""
 
-    def weigh(self, query: Query, candidates: Sequence[Candidate], recruitment: Recruitment) -> list[Verdict]:
-        """One verdict per candidate, in order."""
+    def weigh(
+        self,
+        queries: Sequence[Query],
+        candidates: Sequence[Sequence[Candidate]],
+        recruitments: Sequence[Recruitment],
+    ) -> list[list[Verdict]]:
+        """One verdict per candidate of each query, in order."""
+        ...
+
+
+class RewardModel(Protocol):
+    """Judges answers by reading them."""
+
+    def score(self, queries: Sequence[Query], candidates: Sequence[Sequence[str]]) -> list[list[Reward]]:
+        """A reward for every answer of every query, in order; one that cannot be judged has the score None."""
         ...
 
 

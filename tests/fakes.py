@@ -12,12 +12,14 @@ from symmoe.engines.echo import EchoEngine
 from symmoe.errors import EngineError
 from symmoe.executor import InProcessExecutor
 from symmoe.gating.evidence import EvidenceGate
+from symmoe.loading.images import NamedImages
 from symmoe.loading.lanes import ExpertWeights, LaneLoader
 from symmoe.pipeline import Parts
 from symmoe.routing.recruiters.published import PublishedRecruiter
 from symmoe.types import (
     Candidate,
     ExpertProfile,
+    Image,
     Message,
     Profiles,
     Query,
@@ -66,15 +68,15 @@ class FailingEngine(EchoEngine):
 
     broken = False
 
-    def start(self, model: str) -> None:
+    def start(self, model: str, tags: Mapping[str, str]) -> None:
         if self.broken:
             raise EngineError(f"{model} did not start")
-        super().start(model)
+        super().start(model, tags)
 
-    def swap(self, model: str, adapter: str | None) -> int:
+    def swap(self, image: Image) -> int:
         if self.broken:
-            raise EngineError(f"{model} was not swapped in")
-        return super().swap(model, adapter)
+            raise EngineError(f"{image.key} was not swapped in")
+        return super().swap(image)
 
 
 def query(text: str, ident: str = "q", temperature: float = 0.0, seed: int | None = None) -> Query:
@@ -119,6 +121,6 @@ def echo_parts(
     engine = engine or EchoEngine(window=20)
     recruiter = PublishedRecruiter(profiles(records))
     names = sorted({name for record in records.values() for name in record})
-    executor = InProcessExecutor(engine, LaneLoader(engine, weights))
+    executor = InProcessExecutor(engine, LaneLoader(engine, weights, NamedImages()))
     models = {expert: weights(expert).model for expert in records}
     return Parts(NamingTagger(*names), recruiter, executor, EvidenceGate(), WeightedVote(), models)

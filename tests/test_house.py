@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SOURCES = sorted(path for folder in ("symmoe", "cli", "skills") for path in (ROOT / folder).rglob("*.py"))
+SOURCES = sorted(
+    path for folder in ("symmoe", "cli", "deployments", "skills") for path in (ROOT / folder).rglob("*.py")
+)
 FILES = [*SOURCES, *sorted((ROOT / "tests").rglob("*.py"))]
 HEAVY = {"torch", "vllm", "ray", "transformers", "sentence_transformers", "matplotlib", "typer"}
 
@@ -46,7 +48,15 @@ def test_no_file_is_longer_than_350_lines(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["symmoe.config", "symmoe.batch.job", "symmoe.build", "symmoe.doctor", "symmoe.store"]
+    "module",
+    [
+        "symmoe.config",
+        "symmoe.batch.job",
+        "symmoe.build",
+        "symmoe.deployments.executor",
+        "symmoe.doctor",
+        "symmoe.store",
+    ],
 )
 def test_importing_a_light_module_leaves_the_heavy_libraries_out(module: str) -> None:
     code = f"import sys, {module}; print(*sorted({HEAVY!r} & sys.modules.keys()))"

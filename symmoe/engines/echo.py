@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from symmoe.types import Call, Generation, Query, Refusal
+from symmoe.types import Call, Delta, Generation, Image, Query, Refusal
 
 
 class EchoEngine:
@@ -15,6 +16,8 @@ class EchoEngine:
         self._window = window
         self._model: str | None = None
         self._weights = ""
+        self._open: dict[str, list[str]] = {}
+        self._whole: dict[str, Generation] = {}
         self.starts = 0
         self.swaps = 0
 
@@ -32,23 +35,58 @@ class EchoEngine:
             for query in queries
         ]
 
-    def start(self, model: str) -> None:
+    def start(self, model: str, tags: Mapping[str, str]) -> None:
         """Take the name of the model as the weights."""
         self.starts += 1
         self._model, self._weights = model, Path(model).name
 
-    def swap(self, model: str, adapter: str | None) -> int:
-        """Take the name of the adapter as the weights."""
+    def swap(self, image: Image) -> int:
+        """Take the name of the image as the weights."""
         self.swaps += 1
-        self._weights = Path(adapter or model).name
+        self._model, self._weights = image.model, Path(image.key).name
         return len(self._weights)
+
+    def rebind(self, key: str, model: str) -> bool:
+        """Nothing is held here."""
+        return False
+
+    def adapt(self, adapter: str | None) -> bool:
+        """Adapters are merged."""
+        return False
+
+    def expect(self, keys: Sequence[str]) -> None:
+        """Nothing to prepare."""
 
     def generate(self, calls: Sequence[Call]) -> Iterator[tuple[Call, Generation]]:
         """Echo, last call first: nothing may rely on the order in which calls finish."""
         for call in reversed(calls):
-            text = f"{self._weights}: {call.query.text}"
-            yield call, Generation(text, "stop", len(call.query.text.split()), len(text.split()))
+            yield call, self._echo(call.query)
+
+    def add(self, ident: str, query: Query, stream: bool) -> Refusal | None:
+        """Echo to this query too, a word with each step."""
+        (refusal,) = self.refuse([query])
+        if refusal is None:
+            self._whole[ident] = self._echo(query)
+            self._open[ident] = re.findall(r"\s*\S+", self._whole[ident].text)
+        return refusal
+
+    def step(self) -> list[Delta]:
+        """The next word of every call."""
+        deltas = [Delta(ident, words.pop(0), None if words else self._whole[ident]) for ident, words in self._open.items()]
+        self.abort([delta.id for delta in deltas if delta.generation])
+        return deltas
+
+    def abort(self, idents: Sequence[str]) -> None:
+        """Forget these calls."""
+        for ident in idents:
+            self._open.pop(ident, None)
+            self._whole.pop(ident, None)
 
     def close(self) -> None:
         """Forget the weights."""
         self._model, self._weights = None, ""
+        self.abort(list(self._open))
+
+    def _echo(self, query: Query) -> Generation:
+        text = f"{self._weights}: {query.text}".strip()
+        return Generation(text, "stop", len(query.text.split()), len(text.split()))

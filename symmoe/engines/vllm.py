@@ -7,20 +7,28 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from symmoe.engines.chat import ChatTokenizer
+from symmoe.engines.streams import OpenCalls
 from symmoe.errors import EngineError
 from symmoe.quiet import output_to
-from symmoe.types import Call, Generation, Query, Refusal
+from symmoe.types import Call, Delta, Generation, Image, Query, Refusal
+
+_LORAS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class VllmSettings:
-    """What the pool file says of the engine. `swap_extension` is the dotted name of the worker mix-in that swaps."""
+    """What the pool file says of the engine.
+
+    `swap_extension` is the dotted name of the worker mix-in that swaps, `transfer` the name under which it registers
+    its weight-transfer engine, `kernel_budget` the bytes of idle CPU kernels that may be kept for a quick return.
+    `lora_rank` is the highest rank of the adapters that the engine applies itself; 0 if adapters are merged.
+    """
 
     max_model_len: int
     max_num_seqs: int
@@ -28,8 +36,11 @@ class VllmSettings:
     gpu_memory_utilization: float
     tensor_parallel_size: int
     swap_extension: str
+    transfer: str
+    kernel_budget: int
     log: Path
     trust_remote_code: frozenset[str] = frozenset()
+    lora_rank: int = 0
 
 
 class VllmEngine:
@@ -41,6 +52,9 @@ class VllmEngine:
         self._llm: Any = None
         self._model: str | None = None
         self._tokenizers: dict[str, ChatTokenizer] = {}
+        self._adapter: Any = None
+        self._adapters: dict[str, int] = {}
+        self._open = OpenCalls()
 
     @property
     def model(self) -> str | None:
@@ -51,7 +65,7 @@ class VllmEngine:
         """Refuse prompts that fill the window, counted with the pool's first model's tokenizer."""
         return self._tokenizer(self._model or self._first_model).refuse(queries)
 
-    def start(self, model: str) -> None:
+    def start(self, model: str, tags: Mapping[str, str]) -> None:
         """Start vLLM on a model directory. Seconds on a CPU, more on a GPU."""
         self.close()
         _environment(self._settings)
@@ -60,32 +74,68 @@ class VllmEngine:
                 from vllm import LLM
 
                 self._llm = LLM(**self._arguments(model))
+                places = {"tags": dict(tags), "kernel_budget": self._settings.kernel_budget}
+                self._llm.collective_rpc("init_weight_transfer_engine", args=(places,))
             except Exception as error:  # vLLM raises what its parts raise; the log has the rest
                 raise EngineError(
                     f"vLLM did not start on {model}: {_first_line(error)}", hint=f"its log is {self._settings.log}"
                 ) from error
-        self._model = model
+        self._model, self._adapter = model, None
 
-    def swap(self, model: str, adapter: str | None) -> int:
-        """Copy the weights of `model` (merged with `adapter`) into the running engine, and forget cached prompts."""
-        if self._model != model:
-            raise EngineError(f"cannot swap {model} into an engine of {self._model}")
+    def swap(self, image: Image) -> int:
+        """Write an expert's weights into the running engine and forget cached prompts; bytes moved."""
+        update = {"key": image.key, "path": image.path, "offset": image.offset, "nbytes": image.nbytes}
+        moved = self._change(f"swapping in {image.key}", "symmoe_swap", update)
+        self._model = image.model
+        return int(sum(moved))
+
+    def rebind(self, key: str, model: str) -> bool:
+        """Serve weights that the workers still hold as kernels, and forget cached prompts."""
+        held = all(self._change(f"returning to {key}", "symmoe_rebind", key))
+        if held:
+            self._model = model
+        return held
+
+    def adapt(self, adapter: str | None) -> bool:
+        """Have vLLM apply an adapter to what is generated from now on, if it was started to do so."""
+        if not self._settings.lora_rank or self._llm is None:
+            return False
+        self._adapter = None
+        if adapter:
+            from vllm.lora.request import LoRARequest
+
+            number = self._adapters.setdefault(adapter, len(self._adapters) + 1)
+            self._adapter = LoRARequest(f"adapter-{number}", number, adapter)
+        return True
+
+    def expect(self, keys: Sequence[str]) -> None:
+        """Tell the workers which weights come next, so that they keep the right kernels."""
+        self._running().collective_rpc("symmoe_expect", args=(list(keys),))
+
+    def _change(self, what: str, method: str, argument: Any) -> list[Any]:
+        """Call a method of the workers that changes weights. Raises `EngineError`, also while requests are running."""
+        llm = self._running()
+        if llm.llm_engine.has_unfinished_requests():
+            raise EngineError(f"{what}: the engine is still generating")
         with output_to(self._settings.log):
             try:
-                moved = self._llm.collective_rpc("symmoe_swap", args=(model, adapter))
+                done: list[Any] = llm.collective_rpc(method, args=(argument,))
                 # a cached prompt's keys and values are the old expert's
-                cleared = self._llm.reset_prefix_cache()
+                cleared = llm.reset_prefix_cache()
             except Exception as error:
-                raise EngineError(f"swapping in {adapter or model} failed: {_first_line(error)}") from error
+                raise EngineError(f"{what} failed: {_first_line(error)}") from error
         if not cleared:
-            raise EngineError("the prefix cache was not cleared after a swap: the engine is still generating")
-        return int(sum(moved))
+            raise EngineError(f"{what}: the prefix cache was not cleared")
+        return done
+
+    def _running(self) -> Any:
+        if self._llm is None:
+            raise EngineError("the engine was not started")
+        return self._llm
 
     def generate(self, calls: Sequence[Call]) -> Iterator[tuple[Call, Generation]]:
         """Feed every call to vLLM's scheduler and give each as soon as it is finished."""
-        if self._llm is None or self._model is None:
-            raise EngineError("the engine generates only after it was started")
-        engine, tokenizer = self._llm.llm_engine, self._tokenizer(self._model)
+        engine, tokenizer = self._running().llm_engine, self._tokenizer(self._model or self._first_model)
         prompts = [tokenizer.encode(call.query) for call in calls]
         window = self._settings.max_model_len
         waiting: dict[str, Call] = {}
@@ -95,7 +145,9 @@ class VllmEngine:
                     if len(prompt) < window:
                         waiting[str(number)] = call
                         params = _sampling_params(call.query, window - len(prompt))
-                        engine.add_request(str(number), {"prompt_token_ids": prompt}, params)
+                        engine.add_request(
+                            str(number), {"prompt_token_ids": prompt}, params, lora_request=self._adapter
+                        )
             for call, prompt in zip(calls, prompts, strict=True):
                 if len(prompt) >= window:
                     yield call, Generation("", "error", len(prompt), 0)
@@ -107,8 +159,35 @@ class VllmEngine:
             if waiting:
                 engine.abort_request(list(waiting))
 
+    def add(self, ident: str, query: Query, stream: bool) -> Refusal | None:
+        """Give vLLM's scheduler one more call; it joins those that are running."""
+        engine, tokenizer = self._running().llm_engine, self._tokenizer(self._model or self._first_model)
+        (refusal,) = tokenizer.refuse([query])
+        if refusal is not None:
+            return refusal
+        prompt = tokenizer.encode(query)
+        params = _sampling_params(query, self._settings.max_model_len - len(prompt))
+        try:
+            self._open.add(engine, ident, prompt, params, self._adapter, stream)
+        except ValueError as error:
+            return Refusal(query.id, "invalid_request", _first_line(error))
+        return None
+
+    def step(self) -> list[Delta]:
+        """One step of vLLM's scheduler."""
+        try:
+            return self._open.step(self._running().llm_engine)
+        except Exception as error:  # vLLM raises what its parts raise
+            raise EngineError(f"generating failed: {_first_line(error)}") from error
+
+    def abort(self, idents: Sequence[str]) -> None:
+        """End these calls and free what they hold."""
+        if self._llm is not None:
+            self._open.abort(self._llm.llm_engine, idents)
+
     def close(self) -> None:
         """Stop vLLM and free what it held."""
+        self._open.clear()
         if self._llm is None:
             return
         with output_to(self._settings.log):
@@ -135,9 +214,12 @@ class VllmEngine:
             "tensor_parallel_size": settings.tensor_parallel_size,
             "trust_remote_code": model in settings.trust_remote_code,
             "worker_extension_cls": settings.swap_extension,
+            "weight_transfer_config": {"backend": settings.transfer},
             "disable_log_stats": True,
             "use_tqdm_on_load": False,
         }
+        if settings.lora_rank:
+            arguments |= {"enable_lora": True, "max_lora_rank": settings.lora_rank, "max_loras": _LORAS}
         if _on_cpu():
             # Compiling costs minutes and gains little at this size. A prompt cut into chunks breaks seeded sampling on
             # CPU (vLLM 0.29: "CPU Generator does not use offset"), so prompts are prefilled whole

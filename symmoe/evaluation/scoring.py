@@ -19,6 +19,11 @@ def is_right(text: str, question: Question) -> bool:
     return said is not None and wanted is not None and equal(said, wanted, kind)
 
 
+def kind_of(question: Question) -> AnswerKind:
+    """How the answer to a question of a suite is read."""
+    return _KINDS[question.scorer]
+
+
 def earned(questions: Sequence[Question], results: Sequence[Trace | Refusal]) -> list[float]:
     """1 for each question whose answer is right, 0 for a wrong answer and for a refusal."""
     return [

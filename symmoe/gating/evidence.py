@@ -15,19 +15,25 @@ def weigh(
     recruitments: Sequence[Recruitment],
 ) -> list[list[Verdict]]:
     """The stage: a verdict on every candidate of every query."""
-    return [gate.weigh(q, c, r) for q, c, r in zip(queries, candidates, recruitments, strict=True)]
+    return gate.weigh(queries, candidates, recruitments)
 
 
 class EvidenceGate:
     """A candidate weighs what its expert's record on the query's skills weighed when it was recruited."""
 
-    def weigh(self, query: Query, candidates: Sequence[Candidate], recruitment: Recruitment) -> list[Verdict]:
-        """One verdict per candidate, in order. Empty and failed generations weigh nothing."""
+    def weigh(
+        self,
+        queries: Sequence[Query],
+        candidates: Sequence[Sequence[Candidate]],
+        recruitments: Sequence[Recruitment],
+    ) -> list[list[Verdict]]:
+        """One verdict per candidate of each query, in order. Empty and failed generations weigh nothing."""
         return [
-            Verdict(c.expert, c.slot, recruitment.shares.get(c.expert, 0.0) if _is_answer(c) else 0.0)
-            for c in candidates
+            [Verdict(c.expert, c.slot, recruitment.shares.get(c.expert, 0.0) if is_answer(c) else 0.0) for c in row]
+            for _, row, recruitment in zip(queries, candidates, recruitments, strict=True)
         ]
 
 
-def _is_answer(candidate: Candidate) -> bool:
+def is_answer(candidate: Candidate) -> bool:
+    """Whether a generation gave anything to weigh."""
     return bool(candidate.text) and candidate.finish_reason != "error"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Protocol
 
 from symmoe.protocols import Engine
-from symmoe.types import Lane, Load
+from symmoe.types import Image, Lane, Load
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,36 +20,68 @@ class ExpertWeights:
     adapter: str | None = None
 
 
+class Images(Protocol):
+    """Experts as images: packed tensors in memory that an engine can map."""
+
+    def key(self, weights: ExpertWeights) -> str:
+        """The name of these weights: equal names mean equal bytes."""
+        ...
+
+    def shape(self, model: str) -> str:
+        """What one engine can serve: models of equal shape need no other engine."""
+        ...
+
+    def tags(self, model: str) -> Mapping[str, str]:
+        """The tag of each tensor of a model: equal tags mean equal bytes."""
+        ...
+
+    def hold(self, weights: ExpertWeights) -> AbstractContextManager[Image]:
+        """The image of these weights, made if need be, in place until the block ends."""
+        ...
+
+    def expect(self, weights: Sequence[ExpertWeights]) -> None:
+        """Take note of what comes next, soonest first, and begin with the first."""
+        ...
+
+
 class LaneLoader:
     """Makes experts ready in one engine.
 
-    resident: nothing to do · swap: same model, other weights · merged: same, with an adapter merged in ·
-    rebuild: another model, so a new engine.
+    resident: nothing to do · adapter: LoRA applied by the engine · held: the engine still has the weights in its own
+    format · swap: a model of the same shape, written in place · merged: the same with an adapter merged in · rebuild:
+    another shape, so a new engine.
     """
 
     def __init__(
-        self, engine: Engine, weights: Callable[[str], ExpertWeights], clock: Callable[[], float] = time.perf_counter
+        self,
+        engine: Engine,
+        weights: Callable[[str], ExpertWeights],
+        images: Images,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._engine = engine
         self._weights = weights
+        self._images = images
         self._clock = clock
         self._resident: ExpertWeights | None = None
 
     def ready(self, expert: str) -> Load:
         """Make `expert` the one the engine serves. After an error nothing counts as resident."""
         wanted = self._weights(expert)
-        lane, reason = self._choose(wanted)
-        self._resident, resident = None, self._resident
         began = self._clock()
-        moved = 0
-        if lane == "rebuild":
-            self._engine.start(wanted.model)
-            if wanted.adapter:
-                moved = self._engine.swap(wanted.model, wanted.adapter)
-        elif lane != "resident":
-            moved = self._engine.swap(wanted.model, wanted.adapter)
-        self._resident = wanted if lane != "resident" else resident
+        if self._resident == wanted and self._engine.model == wanted.model:
+            return Load(expert, "resident", self._clock() - began, 0, "its weights are in the engine")
+        self._resident = None
+        lane, reason, moved = self._bring(wanted)
+        self._resident = wanted
         return Load(expert, lane, self._clock() - began, moved, reason)
+
+    def expect(self, experts: Sequence[str]) -> None:
+        """Take note of the experts that come next, soonest first: the first is fetched while another generates."""
+        weights = [self._weights(expert) for expert in experts]
+        if self._engine.model is not None:
+            self._engine.expect([self._images.key(each) for each in weights])
+        self._images.expect(weights)
 
     def start(self, expert: str) -> float:
         """Start the engine on the expert's model ahead of its first use, so that its cost is told apart; seconds."""
@@ -56,15 +90,29 @@ class LaneLoader:
             return 0.0
         began = self._clock()
         self._resident = None
-        self._engine.start(model)
+        self._engine.start(model, self._images.tags(model))
         self._resident = ExpertWeights(model)
         return self._clock() - began
 
-    def _choose(self, wanted: ExpertWeights) -> tuple[Lane, str]:
-        if self._resident == wanted and self._engine.model == wanted.model:
-            return "resident", "its weights are in the engine"
-        if self._engine.model != wanted.model:
-            return "rebuild", "another model: needs an engine of its own"
+    def _bring(self, wanted: ExpertWeights) -> tuple[Lane, str, int]:
+        running = self._engine.model
+        if running == wanted.model and self._engine.adapt(wanted.adapter):
+            return "adapter", "same model as the engine's: it applies the adapter, or none, to each request", 0
+        if running is None or self._images.shape(running) != self._images.shape(wanted.model):
+            return self._rebuild(wanted)
+        if self._engine.rebind(self._images.key(wanted), wanted.model):
+            return "held", "the engine still holds its weights in its own format", 0
+        moved = self._swap(wanted)
         if wanted.adapter:
-            return "merged", "same base as the engine: adapter merged, weights swapped in place"
-        return "swap", "same model as the engine: weights swapped in place"
+            return "merged", "same shape as the engine's model: adapter merged, what differs written in place", moved
+        return "swap", "same shape as the engine's model: what differs written in place", moved
+
+    def _rebuild(self, wanted: ExpertWeights) -> tuple[Lane, str, int]:
+        self._engine.start(wanted.model, self._images.tags(wanted.model))
+        applied = wanted.adapter is None or self._engine.adapt(wanted.adapter)
+        moved = 0 if applied else self._swap(wanted)
+        return "rebuild", "a model of another shape: needs an engine of its own", moved
+
+    def _swap(self, wanted: ExpertWeights) -> int:
+        with self._images.hold(wanted) as image:
+            return self._engine.swap(image)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from symmoe.errors import CheckpointError
+from symmoe.loading.headers import weight_files
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +21,19 @@ _PREFIX = "base_model.model."
 _UNSUPPORTED = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "lora_bias")
 
 
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What an adapter adds to one weight: `scale · up·down`, `up` of shape [out, r] and `down` of [r, in]."""
+
+    down: torch.Tensor
+    up: torch.Tensor
+    scale: float
+
+    def merged(self, weight: torch.Tensor) -> torch.Tensor:
+        """`weight` ([out, in]) with this added, computed in fp32 and rounded once to its dtype; fp32 ones in place."""
+        return weight.float().addmm_(self.up.float(), self.down.float(), alpha=self.scale).to(weight.dtype)
+
+
 def merged_weights(model: str, adapter: str | None) -> Iterator[tuple[str, torch.Tensor]]:
     """Every tensor of the checkpoint directory `model` in its own dtype, with `adapter` merged in where given.
 
@@ -27,13 +42,13 @@ def merged_weights(model: str, adapter: str | None) -> Iterator[tuple[str, torch
     """
     from safetensors import safe_open
 
-    updates = _updates(Path(adapter)) if adapter else {}
-    for file in sorted(Path(model).glob("*.safetensors")):
+    updates = read_updates(Path(adapter)) if adapter else {}
+    for file in weight_files(Path(model)):
         with safe_open(file, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118  (a safetensors handle is not a mapping)
                 weight = tensors.get_tensor(name)
                 update = updates.pop(name, None)
-                yield name, weight if update is None else _merge(weight, *update)
+                yield name, weight if update is None else update.merged(weight)
     if updates:
         raise CheckpointError(f"{adapter}: the base has no tensor {next(iter(updates))!r}")
 
@@ -51,21 +66,36 @@ def lora_scale(config: dict[str, Any], where: Path) -> float:
     return float(alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank)
 
 
+def adapter_rank(adapter: Path) -> int:
+    """The rank of an adapter; `CheckpointError` for one that cannot be used."""
+    config = read_config(adapter)
+    lora_scale(config, adapter)
+    return int(config["r"])
+
+
 def base_name(lora_key: str) -> str:
     """The base tensor that a LoRA tensor changes: `base_model.model.X.lora_A.weight` changes `X.weight`."""
     return lora_key.removeprefix(_PREFIX).replace(".lora_A.weight", ".weight").replace(".lora_B.weight", ".weight")
 
 
-def _updates(adapter: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor, float]]:
+def read_updates(adapter: Path) -> dict[str, Update]:
+    """What an adapter adds to each base tensor that it changes."""
     from safetensors.torch import load_file
 
-    config = json.loads((adapter / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-    scale = lora_scale(config, adapter)
+    scale = lora_scale(read_config(adapter), adapter)
     tensors = load_file(adapter / ADAPTER_WEIGHTS)
     downs = {base_name(key): tensor for key, tensor in tensors.items() if ".lora_A." in key}
     ups = {base_name(key): tensor for key, tensor in tensors.items() if ".lora_B." in key}
-    return {name: (down, ups[name], scale) for name, down in downs.items()}
+    return {name: Update(down, ups[name], scale) for name, down in downs.items()}
 
 
-def _merge(weight: torch.Tensor, down: torch.Tensor, up: torch.Tensor, scale: float) -> torch.Tensor:
-    return weight.float().addmm_(up.float(), down.float(), alpha=scale).to(weight.dtype)
+def read_config(adapter: Path) -> dict[str, Any]:
+    """An adapter's config. Raises `CheckpointError` if it cannot be read."""
+    path = adapter / ADAPTER_CONFIG
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read as JSON ({error})") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path}: not a JSON object")
+    return config

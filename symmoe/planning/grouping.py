@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
+from symmoe.planning.scheduling import schedule
+from symmoe.planning.spreading import Fleet, problem_of, spread
 from symmoe.types import Assignment, Call, Message, Plan, Query, Recruitment, Sampling, Step
 
 _CallKey = tuple[tuple[Message, ...], Sampling]
@@ -17,12 +19,14 @@ def plan(
     models: Mapping[str, str],
     done: Collection[Assignment] = (),
     seed: int = 0,
+    fleet: Fleet | None = None,
 ) -> Plan:
-    """The stage: one step for each recruited expert, holding all its calls.
+    """The stage: one step for each recruited expert, holding all its calls; divided among a fleet of several workers.
 
     `models` maps every expert of the pool to its model: experts of one model stand together, because changing between
     them is cheap, and otherwise keep the pool's order. Assignments in `done` are left out. Greedy calls with equal
-    prompts are made once and serve every assignment that asked; sampled ones each get a seed of their own.
+    prompts are made once and serve every assignment that asked; sampled ones each get a seed of their own, whichever
+    worker makes them.
     """
     finished = set(done)
     asked: dict[str, dict[_CallKey, tuple[Query, list[Assignment]]]] = {}
@@ -34,7 +38,10 @@ def plan(
                 calls.setdefault((worded.messages, worded.sampling), (worded, []))[1].append(assignment)
     order = list(dict.fromkeys(models.values()))
     names = sorted(models, key=lambda expert: order.index(models[expert]))
-    return Plan(tuple(Step(name, _calls(name, asked[name])) for name in names if name in asked))
+    whole = Plan(tuple(Step(name, _calls(name, asked[name])) for name in names if name in asked))
+    if fleet is None or len(fleet.workers) == 1:
+        return whole
+    return spread(whole, schedule(problem_of(whole, recruitments, models, fleet), fleet.program_seconds))
 
 
 def _calls(expert: str, asked: Mapping[_CallKey, tuple[Query, list[Assignment]]]) -> tuple[Call, ...]:

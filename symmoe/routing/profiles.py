@@ -98,6 +98,7 @@ def _added(first: ExpertProfile, second: ExpertProfile) -> ExpertProfile:
         tokens=spent / asked if asked else 0.0,
         digests=(*first.digests, *second.digests),
         borrowed=second.borrowed or first.borrowed,
+        aggregation=second.aggregation or first.aggregation,
     )
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from symmoe.errors import PoolError
-from symmoe.types import ExpertProfile, Profiles, Tally
+from symmoe.types import AnswerKind, ExpertProfile, Profiles, Tally
 
 FORMAT = 2
 Count = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -30,6 +30,7 @@ class _Record(BaseModel):
     digests: tuple[str, ...] = ()
     skills: dict[str, _Pair]
     borrowed: dict[str, _Pair] = {}
+    aggregation: dict[AnswerKind, _Pair] = {}
 
 
 class _About(BaseModel):
@@ -109,7 +110,7 @@ def about_profiles(path: Path) -> dict[str, Any]:
 
 
 def _row(profile: ExpertProfile) -> dict[str, Any]:
-    def pairs(tallies: Mapping[str, Tally]) -> dict[str, list[float]]:
+    def pairs(tallies: Mapping[Any, Tally]) -> dict[str, list[float]]:
         return {skill: [_plain(value) for value in asdict(tally).values()] for skill, tally in tallies.items()}
 
     row: dict[str, Any] = {
@@ -120,14 +121,17 @@ def _row(profile: ExpertProfile) -> dict[str, Any]:
         "digests": list(profile.digests),
         "skills": pairs(profile.skills),
     }
-    return row | ({"borrowed": pairs(profile.borrowed)} if profile.borrowed else {})
+    optional = {"borrowed": profile.borrowed, "aggregation": profile.aggregation}
+    return row | {key: pairs(tallies) for key, tallies in optional.items() if tallies}
 
 
 def _profile(name: str, row: _Record) -> ExpertProfile:
     skills = {skill: Tally(*pair) for skill, pair in row.skills.items()}
     borrowed = {skill: Tally(*pair) for skill, pair in row.borrowed.items()}
+    aggregation = {kind: Tally(*pair) for kind, pair in row.aggregation.items()}
+    overall = Tally(*row.overall)
     return ExpertProfile(
-        name, skills, Tally(*row.overall), row.tokens, row.fingerprint, row.date, row.digests, borrowed
+        name, skills, overall, row.tokens, row.fingerprint, row.date, row.digests, borrowed, aggregation
     )
 
 

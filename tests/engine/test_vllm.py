@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from symmoe.build import Assembly
+from symmoe.config import ExpertConfig
 from symmoe.errors import EngineError
-from symmoe.types import Assignment, Call, Generation, Message, Query, Sampling
+from symmoe.evaluation.loading.experts import perturbed
+from symmoe.loading.lanes import LaneLoader
+from symmoe.types import Assignment, Call, Generation, Image, Message, Query, Sampling
 
 pytestmark = pytest.mark.engine
 
@@ -39,16 +43,61 @@ def test_swapping_the_base_back_gives_the_tokens_of_a_fresh_engine(assembly: Ass
     assembly.loader.ready("json")
     assembly.loader.ready("generalist")
     swapped = [ask(prompt).text for prompt in prompts]
-    assembly.engine.start(model)
+    assembly.engine.start(model, assembly.images.tags(model))
     assert [ask(prompt).text for prompt in prompts] == swapped
 
 
-def test_a_swap_moves_every_byte_of_the_model_and_a_resident_expert_none(assembly: Assembly) -> None:
+def test_a_swap_moves_what_the_adapter_changes_and_a_resident_or_held_expert_nothing(assembly: Assembly) -> None:
     assembly.loader.ready("generalist")
     moved = assembly.loader.ready("roman")
-    assert (moved.lane, moved.bytes) == ("merged", 269_030_016)
+    assert (moved.lane, moved.bytes) == ("merged", 141_557_760)  # the linear layers of 20 of the 30 blocks
     again = assembly.loader.ready("roman")
     assert (again.lane, again.bytes) == ("resident", 0)
+    assembly.loader.ready("generalist")
+    back = assembly.loader.ready("roman")
+    assert (back.lane, back.bytes) == ("held", 0)
+
+
+def test_an_expert_that_was_still_held_gives_the_tokens_that_it_gave_before(assembly: Assembly, ask: Ask) -> None:
+    prompts = [RECORD, RADIO]
+    assembly.loader.ready("json")
+    before = [ask(prompt).text for prompt in prompts]
+    assembly.loader.ready("radio")
+    assert [ask(prompt).text for prompt in prompts] != before
+    assert assembly.loader.ready("json").lane == "held"
+    assert [ask(prompt).text for prompt in prompts] == before
+
+
+def test_another_model_of_the_same_shape_gives_the_tokens_of_a_fresh_engine(
+    assembly: Assembly, ask: Ask, tmp_path: Path
+) -> None:
+    """Its embedding differs too, which the output head shares: vLLM's own reload would leave the head's old kernel."""
+    other = perturbed(Path(assembly.weights("generalist").model), tmp_path / "other")
+    pool = assembly.pool.model_copy(update={"experts": (ExpertConfig(name="other", model=str(other)),)})
+    stranger = LaneLoader(assembly.engine, Assembly(pool).weights, assembly.images)
+    prompts = [RECORD, RADIO, "What is the capital of France?"]
+    assembly.loader.ready("generalist")
+    before = [ask(prompt).text for prompt in prompts]
+    load = stranger.ready("other")
+    assert load.lane == "swap"
+    swapped = [ask(prompt).text for prompt in prompts]
+    assert swapped != before
+    assembly.engine.start(str(other), assembly.images.tags(str(other)))
+    assert [ask(prompt).text for prompt in prompts] == swapped
+
+
+def test_weights_are_not_changed_under_a_running_generation(assembly: Assembly) -> None:
+    assembly.loader.ready("radio")
+    calls = [
+        Call("radio", Query(str(n), (Message("user", RADIO),), Sampling(1 + 8 * n)), (Assignment(str(n), "radio", 0),))
+        for n in range(2)
+    ]
+    running = assembly.engine.generate(calls)
+    next(running)
+    with pytest.raises(EngineError, match="still generating"):
+        assembly.loader.ready("json")
+    assert len(list(running)) == 1
+    assembly.loader.ready("json")
 
 
 def test_many_calls_come_back_once_each_with_their_own_answer(assembly: Assembly) -> None:
@@ -109,5 +158,8 @@ def test_many_sampled_prompts_with_seeds_are_generated_together(assembly: Assemb
 
 
 def test_an_engine_that_was_not_started_says_so(assembly: Assembly) -> None:
-    with pytest.raises(EngineError, match="cannot swap"):
-        assembly.engine.swap("/some/other/model", None)
+    engine = Assembly(assembly.pool).engine
+    with pytest.raises(EngineError, match="not started"):
+        engine.swap(Image("some", "/some/model", "/some/file", 0, 1))
+    with pytest.raises(EngineError, match="not started"):
+        next(engine.generate([]))

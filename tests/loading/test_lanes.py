@@ -4,6 +4,7 @@ import pytest
 
 from symmoe.engines.echo import EchoEngine
 from symmoe.errors import EngineError
+from symmoe.loading.images import NamedImages
 from symmoe.loading.lanes import ExpertWeights, LaneLoader
 from symmoe.types import Call
 from tests.fakes import FailingEngine, query
@@ -19,7 +20,7 @@ WEIGHTS = {
 
 def loader(engine: EchoEngine) -> LaneLoader:
     ticks = iter(range(0, 1000, 2))
-    return LaneLoader(engine, WEIGHTS.__getitem__, clock=lambda: float(next(ticks)))
+    return LaneLoader(engine, WEIGHTS.__getitem__, NamedImages(), clock=lambda: float(next(ticks)))
 
 
 def said(engine: EchoEngine) -> str:

@@ -9,7 +9,6 @@ import torch
 
 from symmoe.errors import CheckpointError
 from symmoe.loading.merge import base_name, lora_scale, merged_weights
-from symmoe.loading.worker import SwapExtension
 
 from .conftest import IN, OUT, TARGET, lora, write_adapter
 
@@ -77,22 +76,3 @@ def test_empty_options_are_no_variants() -> None:
 @pytest.mark.parametrize("side", ["A", "B"])
 def test_a_lora_tensor_is_named_after_the_base_tensor_that_it_changes(side: str) -> None:
     assert base_name(f"base_model.model.{TARGET}.lora_{side}.weight") == f"{TARGET}.weight"
-
-
-class Worker(SwapExtension):
-    """Keeps what it is asked to load."""
-
-    def __init__(self) -> None:
-        self.loaded: dict[str, torch.Tensor] = {}
-
-    def reload_weights(self, weights_iterator: Any) -> None:
-        self.loaded = dict(weights_iterator)
-
-
-def test_a_swap_loads_every_merged_weight_and_tells_the_bytes_moved(base: Path, adapter: Path) -> None:
-    worker = Worker()
-    moved = worker.symmoe_swap(str(base), str(adapter))
-    wanted = dict(merged_weights(str(base), str(adapter)))
-    assert moved == 2 * OUT * IN + 2 * IN + 4 * 3 * IN
-    assert worker.loaded.keys() == wanted.keys()
-    assert all(torch.equal(worker.loaded[name], weight) for name, weight in wanted.items())

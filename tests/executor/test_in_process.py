@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from symmoe.engines.echo import EchoEngine
 from symmoe.executor import InProcessExecutor
+from symmoe.loading.images import NamedImages
 from symmoe.loading.lanes import ExpertWeights, LaneLoader
 from symmoe.types import Assignment, Call, Candidate, Load, Plan, Refusal, Step
 from tests.fakes import query
 
 
 def executor(engine: EchoEngine) -> InProcessExecutor:
-    return InProcessExecutor(engine, LaneLoader(engine, lambda expert: ExpertWeights("base", expert)))
+    return InProcessExecutor(engine, LaneLoader(engine, lambda expert: ExpertWeights("base", expert), NamedImages()))
 
 
 def call(expert: str, text: str, *served: tuple[str, int]) -> Call:
@@ -49,6 +51,42 @@ def test_of_the_assignments_that_share_a_call_the_first_bears_the_tokens() -> No
     _, _, shared, *_ = executor(EchoEngine()).run(PLAN)
     first = Candidate("1", "a", 0, "a: one two", "stop", 2, 3, "rebuild")
     assert shared == [first, replace(first, slot=1, shared=True), replace(first, query_id="3", shared=True)]
+
+
+class RecordingLoader(LaneLoader):
+    """Keeps what it was asked for."""
+
+    def __init__(self, engine: EchoEngine) -> None:
+        super().__init__(engine, lambda expert: ExpertWeights("base", expert), NamedImages())
+        self.asked: list[str] = []
+
+    def ready(self, expert: str) -> Load:
+        self.asked.append(f"ready {expert}")
+        return super().ready(expert)
+
+    def expect(self, experts: Sequence[str]) -> None:
+        self.asked.append(f"expect {' '.join(experts)}".strip())
+        super().expect(experts)
+
+
+def test_while_an_expert_generates_the_loader_knows_which_come_next() -> None:
+    engine = EchoEngine()
+    loader = RecordingLoader(engine)
+    plan = Plan(tuple(Step(name, (call(name, "hi", ("1", 0)),)) for name in "abc"))
+    for event in InProcessExecutor(engine, loader).run(plan):
+        if not isinstance(event, Load):
+            loader.asked.append(f"answer {event[0].expert}")
+    assert loader.asked == [
+        "ready a", "expect b c", "answer a", "ready b", "expect c", "answer b", "ready c", "expect", "answer c",
+    ]  # fmt: skip
+
+
+def test_of_a_plan_for_many_workers_each_expert_is_loaded_once() -> None:
+    first, second, third = call("a", "1", ("1", 0)), call("b", "2", ("2", 0)), call("a", "3", ("3", 0))
+    plan = Plan((Step("a", (first,), 0), Step("c", (), 0), Step("b", (second,), 1), Step("a", (third,), 1)))
+    events = list(executor(EchoEngine()).run(plan))
+    assert [event.expert for event in events if isinstance(event, Load)] == ["a", "b"]
+    assert {c.text for event in events if isinstance(event, list) for c in event} == {"a: 1", "b: 2", "a: 3"}
 
 
 def test_nothing_is_loaded_before_the_first_event_is_asked_for() -> None:

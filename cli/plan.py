@@ -1,0 +1,173 @@
+"""`symmoe plan`: what a batch would do on several workers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import options
+
+if TYPE_CHECKING:
+    from symmoe.config import Pool as PoolFile
+    from symmoe.evaluation.preview import Preview
+    from symmoe.types import Query
+
+app = typer.Typer(help="See what a batch would do before it runs.", no_args_is_help=True)
+
+PER_FAMILY = 24
+WIDTH = 60
+COLOURS = ("blue", "green", "magenta", "cyan", "yellow", "red", "bright_blue", "bright_green", "bright_magenta")
+PICTURES = (".png", ".svg", ".pdf")
+
+
+@app.callback()
+def _group() -> None:
+    """See what a batch would do before it runs."""
+
+
+@app.command("show")
+def show_plan(
+    pool: options.Pool = "starter",
+    suite: Annotated[Path | None, typer.Option("--suite", help="Questions with answers, as JSON lines.")] = None,
+    source: Annotated[Path | None, typer.Option("--input", help="Questions as `symmoe batch run` takes them.")] = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, max=1024, help="Accelerators that share the plan.")] = 1,
+    aggregator: Annotated[
+        str | None, typer.Option("--aggregator", help="The expert that reads all candidates: kept near them.")
+    ] = None,
+    prefetch: Annotated[
+        bool, typer.Option("--prefetch", help="Load each next expert while the one before it answers.")
+    ] = False,
+    k: options.K = None,
+    seed: options.Seed = 0,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="A picture: .png, .svg or .pdf.")] = None,
+    json: options.Json = False,
+) -> None:
+    """Recruit, plan and draw who runs what when. No expert is loaded; without questions, held-out ones are taken."""
+    from symmoe.build import Assembly
+    from symmoe.config import read_pool
+    from symmoe.errors import RequestError
+    from symmoe.evaluation.gantt import plot_timeline
+    from symmoe.evaluation.preview import preview, preview_report
+    from symmoe.planning.problem import Worker
+    from symmoe.planning.spreading import Fleet
+    from symmoe.store import open_store
+
+    from .render import show, show_json, tell, working
+
+    described = read_pool(pool)
+    if out is not None and out.suffix not in PICTURES:
+        raise RequestError(
+            f"{out}: no picture is written as {out.suffix!r}", code="bad_option", hint=" ".join(PICTURES)
+        )
+    if aggregator is not None:
+        described.expert(aggregator)
+    queries, skipped = _questions(described, suite, source, seed)
+    assembly = Assembly(described)
+    costs = _cost_model(assembly, open_store())
+    fleet = Fleet((Worker(),) * workers, costs.costs(), aggregator)
+    with working("recruiting and planning"):
+        parts = (assembly.tagger, assembly.recruiter)
+        shown = preview(queries, parts, assembly.models, fleet, k or described.routing.k, seed, prefetch)
+    guessed = sorted({step.expert for step in shown.plan.steps if not costs.measured(step.expert)})
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        plot_timeline(shown.timeline, workers, out, shown.schedule.bound)
+    if json:
+        facts = {"questions": len(queries), "skipped": skipped, "calls": sum(len(s.calls) for s in shown.plan.steps)}
+        show_json(facts | preview_report(shown) | {"guessed": guessed, "picture": str(out) if out else None})
+        return
+    if skipped:
+        tell(f"{skipped} lines cannot be asked and are left out; `symmoe batch run` says why")
+    if guessed:
+        tell(f"costs are guessed, not measured, for: {', '.join(guessed)}")
+    show(*_chart(shown), *([f"picture in {out}"] if out else []))
+
+
+def _questions(pool: PoolFile, suite: Path | None, source: Path | None, seed: int) -> tuple[list[Query], int]:
+    """The queries to plan for, and how many lines are none."""
+    from symmoe.batch.lines import GoodLine, read_lines
+    from symmoe.errors import RequestError
+    from symmoe.evaluation.scoring import as_query
+    from symmoe.questions.families import FAMILIES
+    from symmoe.questions.splits import mixed_suite
+    from symmoe.questions.suites import read_suite
+
+    if suite is not None and source is not None:
+        raise RequestError("--suite and --input are both given", code="bad_option", hint="give one of them")
+    if source is None:
+        questions = read_suite(suite) if suite else mixed_suite(list(FAMILIES), PER_FAMILY, "test", seed)
+        return [as_query(question, pool.sampling) for question in questions], 0
+    lines = read_lines(source, pool.sampling)
+    good = [line.query for line in lines if isinstance(line, GoodLine)]
+    if not good:
+        raise RequestError(f"{source}: no line in it can be asked", code="no_questions")
+    return good, len(lines) - len(good)
+
+
+def _cost_model(assembly: Any, store: Any) -> Any:
+    """What the pool's experts cost, from the runs that the store knows of."""
+    from symmoe.planning.costs import CostModel
+    from symmoe.planning.kept import recall_observations
+
+    tokens = {name: record.tokens for name, record in assembly.profiles().experts.items()}
+    return CostModel(assembly.models, tokens, observations=recall_observations(store, assembly.pool.name))
+
+
+def _chart(shown: Preview) -> list[Any]:
+    """A Gantt chart, the steps as a table that serves as its legend, and one sentence."""
+    from .render import coloured, table
+
+    spans, found = shown.timeline.spans, shown.schedule
+    experts = list(dict.fromkeys(step.expert for step in shown.plan.steps))
+    styles = {expert: COLOURS[place % len(COLOURS)] for place, expert in enumerate(experts)}
+    rows = [(worker, _bar(shown, worker, styles), f"{seconds:.1f}") for worker, seconds in enumerate(found.seconds)]
+    steps = [
+        (
+            span.worker,
+            coloured(span.expert, styles[span.expert]),
+            span.requests,
+            f"{_loading(shown, span):.1f}",
+            f"{span.begin:.1f}",
+            f"{span.end:.1f}",
+        )
+        for span in spans
+        if span.kind == "generate"
+    ]
+    over = f", {100 * (found.makespan / found.bound - 1):.1f} % over the lower bound" if found.bound else ""
+    proved = ", which is proved to be the shortest" if found.optimal else ""
+    together = (
+        "" if shown.met is None else f"; {100 * shown.met:.0f} % of pairs of experts asked together share a worker"
+    )
+    sentence = f"done after {shown.timeline.makespan:.1f} s{over}{proved}; planned in {shown.planning:.2f} s{together}"
+    return [
+        table(f"{len(experts)} experts on {len(found.shares)} workers (░ loading)", ("", "", "s"), rows, (0, 2)),
+        table("Steps", ("worker", "expert", "calls", "load s", "begin", "end"), steps, right=(0, 2, 3, 4, 5)),
+        sentence,
+    ]
+
+
+def _loading(shown: Preview, step: Any) -> float:
+    """How long the load before a step took."""
+    spans = shown.timeline.spans
+    loads = [s for s in spans if (s.worker, s.expert, s.kind) == (step.worker, step.expert, "load")]
+    return sum(load.end - load.begin for load in loads)
+
+
+def _bar(shown: Preview, worker: int, styles: dict[str, str]) -> Any:
+    """One worker's time from left to right; a cell shows what most of its time goes to."""
+    from .render import coloured
+
+    cell = shown.timeline.makespan / WIDTH or 1.0
+    bar = coloured("", "")
+    for place in range(WIDTH):
+        begin, end = place * cell, (place + 1) * cell
+        lasting = [
+            (min(s.end, end) - max(s.begin, begin), s.kind == "generate", s.expert)
+            for s in shown.timeline.spans
+            if s.worker == worker and s.begin < end and s.end > begin
+        ]
+        _, generating, expert = max(lasting, default=(0.0, False, ""))
+        bar.append(("█" if generating else "░") if expert else " ", style=styles.get(expert, ""))
+    return bar

@@ -1,0 +1,1 @@
+"""symmoe on many workers: everything that knows Ray."""

@@ -1,0 +1,178 @@
+"""Running a plan on Ray: one worker process for each accelerator, or for each share of the CPUs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
+
+from symmoe.build import Assembly
+from symmoe.config import Pool
+from symmoe.errors import EngineError, SymmoeError
+from symmoe.executor.candidates import LOST, candidates
+from symmoe.executor.dispatch import Dispatch
+from symmoe.executor.stealing import Cost
+from symmoe.types import Candidate, Generation, Lane, Load, Plan, Query, Refusal, Step
+
+from .placement import claim
+from .session import ray_session
+from .worker import Build, Worker
+
+
+@dataclass(slots=True)
+class _Run:
+    """A worker's step. `awaited` is its load, or once it is loaded the stream of its generations."""
+
+    worker: int
+    step: Step
+    awaited: Any
+    loaded: bool = False
+    lane: Lane = "resident"
+
+
+class RayExecutor:
+    """Runs plans on `workers` processes of a cluster, or of this machine where no `address` is given.
+
+    Ray starts with the first plan that has work, and ends with `close`. A worker that dies or fails is replaced, and
+    what it had not delivered is run again. `costs` predict every expert of the pool in one unit; without them calls are
+    counted. On a cluster every machine needs symmoe, and the pool's files at the same paths.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        workers: int,
+        address: str | None = None,
+        costs: Mapping[str, Cost] | None = None,
+        build: Build = Assembly,
+    ) -> None:
+        self._pool = pool
+        self._workers = workers
+        self._address = address
+        self._costs = costs
+        self._build = build
+        self._session = ExitStack()
+        self._actors: dict[int, Any] = {}
+        self._claim: dict[str, float] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @cached_property
+    def _assembly(self) -> Assembly:
+        return self._build(self._pool)
+
+    def refuse(self, queries: Sequence[Query]) -> list[Refusal | None]:
+        """Why each query could never be served, told by an engine of this process, not started; None where it could."""
+        return self._assembly.engine.refuse(queries)
+
+    def run(self, plan: Plan) -> Iterator[Load | list[Candidate]]:
+        """Run every step; loads and candidates come out as they happen, each call's candidates once.
+
+        A call that kills whoever runs it comes out with the finish reason "error". `EngineError` for an expert that
+        cannot be loaded or a step that fails twice; what was given out before holds.
+        """
+        dispatch = Dispatch(plan, self._workers, self._costs)
+        runs: dict[int, _Run] = {}
+        try:
+            while not dispatch.done:
+                self._begin(dispatch, runs)
+                yield from self._follow(dispatch, runs)
+        finally:
+            for worker in runs:  # whoever left in the middle wants no more of these
+                self._discard(worker)
+
+    def close(self) -> None:
+        """End every worker, and Ray if it is our own. Safe to call twice."""
+        for worker in list(self._actors):
+            self._discard(worker)
+        self._claim = None
+        self._session.close()
+
+    def _begin(self, dispatch: Dispatch, runs: dict[int, _Run]) -> None:
+        """Give every idle worker that has something to do its next step."""
+        for worker in range(self._workers):
+            if worker not in runs and (step := dispatch.next(worker)) is not None:
+                load = self._actor(worker).ready.remote(step.expert, dispatch.ahead(worker))
+                runs[worker] = _Run(worker, step, load)
+
+    def _follow(self, dispatch: Dispatch, runs: dict[int, _Run]) -> Iterator[Load | list[Candidate]]:
+        """Pass on what the workers give until one of them is free."""
+        import ray
+
+        while True:
+            (awaited,), _ = ray.wait([run.awaited for run in runs.values()], num_returns=1)
+            run = next(run for run in runs.values() if run.awaited is awaited)
+            runs[run.worker] = runs.pop(run.worker)  # Ray looks at the first first: now it is the others' turn
+            try:
+                given = ray.get(next(awaited) if run.loaded else awaited)
+            except (StopIteration, ray.exceptions.RayError) as end:
+                del runs[run.worker]
+                yield from self._ended(dispatch, run, end)
+                return
+            yield from _delivered(dispatch, run, *given) if run.loaded else self._loaded(dispatch, run, given)
+
+    def _loaded(self, dispatch: Dispatch, run: _Run, load: Load) -> Iterator[Load]:
+        """The expert is ready, which is known here before its calls are sent: a death is blamed on the right one."""
+        dispatch.loaded(run.worker)
+        run.loaded, run.lane = True, load.lane
+        run.awaited = self._actor(run.worker).generate.options(num_returns="streaming").remote(run.step.calls)
+        yield load
+
+    def _ended(self, dispatch: Dispatch, run: _Run, end: Exception) -> Iterator[list[Candidate]]:
+        """A step is over: done, failed, or lost with its worker."""
+        import ray
+
+        if isinstance(end, StopIteration):
+            dispatch.finished(run.worker)
+            return
+        self._discard(run.worker)  # after an error nobody knows what state an engine is in
+        if isinstance(end, ray.exceptions.RayTaskError):
+            dispatch.failed(run.worker, _as_symmoe_error(end.cause))
+            return
+        for call in dispatch.died(run.worker):
+            yield candidates(call, LOST, run.lane)
+
+    def _actor(self, worker: int) -> Any:
+        """The worker's process, begun if there is none."""
+        if self._claim is None:
+            self._session.enter_context(ray_session(self._workers, self._address))
+        import ray  # only now: the session sets what Ray reads when it is imported
+
+        if self._claim is None:
+            machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            self._claim = claim(machines, self._workers, _accelerators(self._pool))
+        if worker not in self._actors:
+            actor = ray.remote(Worker).options(**self._claim, max_restarts=0, max_task_retries=0)
+            self._actors[worker] = actor.remote(self._pool.model_dump_json(), os.fspath(self._pool.root), self._build)
+        return self._actors[worker]
+
+    def _discard(self, worker: int) -> None:
+        actor = self._actors.pop(worker, None)
+        if actor is not None:
+            import ray
+
+            ray.kill(actor)
+
+
+def _delivered(dispatch: Dispatch, run: _Run, place: int, generation: Generation) -> Iterator[list[Candidate]]:
+    """What a worker gave for a call, if it was not given before."""
+    call = run.step.calls[place]
+    if dispatch.delivered(run.worker, call):
+        yield candidates(call, generation, run.lane)
+
+
+def _accelerators(pool: Pool) -> int:
+    return 0 if pool.engine.kind == "echo" else pool.engine.tensor_parallel_size
+
+
+def _as_symmoe_error(cause: BaseException) -> SymmoeError:
+    if isinstance(cause, SymmoeError):
+        return cause
+    return EngineError(f"{type(cause).__name__}: {(str(cause).strip() or 'no reason given').splitlines()[0]}")

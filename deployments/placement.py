@@ -1,0 +1,38 @@
+"""What one worker claims of a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from symmoe.errors import JobError
+
+Resources = Mapping[str, float]
+
+
+def claim(machines: Sequence[Resources], workers: int, accelerators: int) -> dict[str, float]:
+    """The share of one worker: so many accelerators where there are any, else as many CPUs as all workers can have.
+
+    `machines` say what each has as Ray counts it (`CPU`, `GPU`). `accelerators` is 0 for an engine that uses none.
+    `JobError` if not that many workers fit.
+    """
+    if accelerators and any(machine.get("GPU", 0) >= 1 for machine in machines):
+        return _checked({"num_cpus": 1, "num_gpus": accelerators}, machines, workers)
+    most = int(max((machine.get("CPU", 0) for machine in machines), default=0))
+    shares = ({"num_cpus": float(cpus)} for cpus in range(max(most, 1), 0, -1))
+    share = next((share for share in shares if _fitting(share, machines) >= workers), {"num_cpus": 1.0})
+    return _checked(share, machines, workers)
+
+
+def _checked(share: dict[str, float], machines: Sequence[Resources], workers: int) -> dict[str, float]:
+    fitting = _fitting(share, machines)
+    if fitting < workers:
+        wanted = " and ".join(f"{amount:g} {name.removeprefix('num_').upper()}" for name, amount in share.items())
+        raise JobError(f"there is room for {fitting} workers of {wanted}, not for {workers}", hint="ask for fewer")
+    return share
+
+
+def _fitting(share: Mapping[str, float], machines: Sequence[Resources]) -> int:
+    kinds = {"CPU": share["num_cpus"], "GPU": share.get("num_gpus", 0)}
+    return sum(
+        min(int(machine.get(kind, 0) // amount) for kind, amount in kinds.items() if amount) for machine in machines
+    )

@@ -1,0 +1,43 @@
+"""What a worker process does: it builds an engine and a loader of its own from the pool, and runs steps on it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+
+from symmoe.build import Assembly
+from symmoe.config import Pool
+from symmoe.types import Call, Generation, Load
+
+Build = Callable[[Pool], Assembly]
+
+
+class Worker:
+    """One engine in a process of its own. Made of what can travel: a pool as JSON, and the folder of its file.
+
+    Nothing is read before the first step, so that what is wrong with the pool comes back as an error of that step.
+    """
+
+    def __init__(self, pool: str, root: str, build: Build) -> None:
+        self._pool = pool
+        self._root = root
+        self._build = build
+        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # or every worker binds itself to the same cores
+
+    @cached_property
+    def _assembly(self) -> Assembly:
+        return self._build(Pool.model_validate({**json.loads(self._pool), "root": self._root}))
+
+    def ready(self, expert: str, ahead: Sequence[str]) -> Load:
+        """Make an expert ready. `ahead` are those that come after it, soonest first."""
+        load = self._assembly.loader.ready(expert)
+        self._assembly.loader.expect(ahead)
+        return load
+
+    def generate(self, calls: Sequence[Call]) -> Iterator[tuple[int, Generation]]:
+        """Generate for calls of the expert that is ready, giving each by its place as soon as it is finished."""
+        places = {call: place for place, call in enumerate(calls)}
+        for call, generation in self._assembly.engine.generate(calls):
+            yield places[call], generation

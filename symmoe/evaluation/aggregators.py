@@ -1,0 +1,98 @@
+"""Who aggregates best: every expert on the synthetic task, its skill kept in its record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from symmoe.build import Assembly
+from symmoe.evaluation.aggregation_tasks import CHANCE, AggregationTask, aggregation_tasks, synthesis_query
+from symmoe.evaluation.matrix import gathered, run_matrix
+from symmoe.evaluation.scoring import as_query, is_right, kind_of
+from symmoe.pipeline import Watch
+from symmoe.planning.grouping import plan
+from symmoe.types import AnswerKind, Assignment, ExpertProfile, Profiles, Question, Recruitment, Tally
+
+_PRIOR = 4.0
+"""Tasks' worth of chance that every expert's record begins with."""
+
+
+@dataclass(frozen=True, slots=True)
+class AggregatorBench:
+    """The tasks, and every expert's tally on them by kind of answer; `left_out` questions gave no task."""
+
+    tasks: tuple[AggregationTask, ...]
+    skills: Mapping[str, Mapping[AnswerKind, Tally]]
+    left_out: int
+
+
+def bench_aggregators(
+    assembly: Assembly,
+    questions: Sequence[Question],
+    seed: int,
+    watch: Watch = Watch(),  # noqa: B008  (frozen)
+) -> AggregatorBench:
+    """Have every expert answer every question, make tasks of what they wrote, and set every expert every task."""
+    pool = assembly.pool
+    matrix = run_matrix(assembly.executor, pool.names, assembly.models, questions, pool.sampling, watch)
+    tasks = aggregation_tasks(matrix, seed)
+    answered = _ask(assembly, tasks, watch)
+    skills = {name: tallied(tasks, answered[name]) for name in pool.names}
+    return AggregatorBench(tuple(tasks), skills, len(questions) - len(tasks))
+
+
+def tallied(tasks: Sequence[AggregationTask], texts: Sequence[str]) -> dict[AnswerKind, Tally]:
+    """One expert's right and wrong final answers, by kind of answer."""
+    tallies: dict[AnswerKind, Tally] = {}
+    for task, text in zip(tasks, texts, strict=True):
+        kind, right = kind_of(task.question), is_right(text, task.question)
+        before = tallies.get(kind, Tally(0, 0))
+        tallies[kind] = Tally(before.right + right, before.wrong + (not right))
+    return tallies
+
+
+def with_aggregation(profiles: Profiles, bench: AggregatorBench) -> Profiles:
+    """The records with the aggregation skills that were measured in place of earlier ones."""
+    known = {name: ExpertProfile(name, {}, Tally(0, 0)) for name in bench.skills} | dict(profiles.experts)
+    experts = {
+        name: replace(profile, aggregation=bench.skills.get(name, profile.aggregation))
+        for name, profile in known.items()
+    }
+    return Profiles(experts, profiles.parents)
+
+
+def over_chance(tally: Tally) -> float:
+    """How far above picking one of the three candidates at random an expert is, in points."""
+    return 100 * (tally.right / tally.asked - CHANCE) if tally.asked else 0.0
+
+
+def best_aggregator(profiles: Profiles, kind: AnswerKind | None = None) -> str | None:
+    """The expert of the best record at aggregating answers of one kind, or over all kinds for None.
+
+    Few tasks count for little: every record begins with a few at chance. None where nobody has a record.
+    """
+    counted = {
+        name: [tally for k, tally in profile.aggregation.items() if kind in (None, k)]
+        for name, profile in profiles.experts.items()
+    }
+    asked = {name: tallies for name, tallies in counted.items() if tallies}
+    return max(asked, key=lambda name: _expected(asked[name]), default=None)
+
+
+def _expected(tallies: Sequence[Tally]) -> float:
+    right, asked = sum(t.right for t in tallies), sum(t.asked for t in tallies)
+    return (right + CHANCE * _PRIOR) / (asked + _PRIOR)
+
+
+def _ask(assembly: Assembly, tasks: Sequence[AggregationTask], watch: Watch) -> dict[str, list[str]]:
+    pool = assembly.pool
+    queries = [
+        synthesis_query(
+            as_query(task.question, pool.sampling), task.candidates, pool.engine.max_model_len, task.question.id
+        )
+        for task in tasks
+    ]
+    everyone = [Recruitment(q.id, tuple(Assignment(q.id, e, 0) for e in pool.names), {}) for q in queries]
+    steps = plan(queries, everyone, assembly.models)
+    found = {(c.expert, c.query_id): c.text for c in gathered(assembly.executor, steps, watch)}
+    return {name: [found[name, query.id] for query in queries] for name in pool.names}

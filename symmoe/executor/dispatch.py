@@ -1,0 +1,199 @@
+"""Who runs what next, where several workers share a plan. Bookkeeping only: no clock, no process, no thread."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from symmoe.errors import EngineError, SymmoeError
+from symmoe.executor.stealing import Backlog, Cost, Counted, Queued, Theft, best_theft
+from symmoe.types import Call, Plan, Step
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """Something to run. `barred` is the worker on which it failed: another should try."""
+
+    step: Step
+    barred: int | None = None
+
+
+@dataclass(slots=True)
+class _Run:
+    """What a worker is running, and the calls that it has not answered."""
+
+    work: _Work
+    left: dict[Call, None] = field(default_factory=dict)
+    loaded: bool = False
+
+    def rest(self) -> _Work:
+        return replace(self.work, step=replace(self.work.step, calls=tuple(self.left)))
+
+
+class Dispatch:
+    """Hands each worker its next step, and every call to its end exactly once, whoever dies on the way.
+
+    Each worker runs its own steps in the plan's order. One that has none left takes what failed elsewhere, then what a
+    dead worker left, then steals from the worker with most to do, where that is predicted to pay. It is for one driver
+    to call: `next` for an idle worker, then `loaded`, `delivered` for each call, and `finished`, `failed` or `died`.
+
+    `costs` predict every expert of the plan in one unit, such as seconds; without them calls are counted. A call whose
+    worker died is tried again `retries` times, the last time with no other beside it, so that it is known which call
+    kills. A step that fails, not by a death, is tried again once, elsewhere if there is another worker.
+    """
+
+    def __init__(self, plan: Plan, workers: int, costs: Mapping[str, Cost] | None = None, retries: int = 2) -> None:
+        self._workers = range(workers)
+        self._costs = costs
+        self._retries = retries
+        self._queues: list[deque[_Work]] = [deque() for _ in self._workers]
+        self._adrift: deque[_Work] = deque()
+        self._runs: dict[int, _Run] = {}
+        self._gone: set[int] = set()
+        self._resident: list[str] = ["" for _ in self._workers]
+        self._deaths: Counter[Call] = Counter()
+        self._deaths_in_load: Counter[str] = Counter()
+        for step in plan.steps:
+            if step.calls:
+                self._queues[step.worker % workers].append(_Work(step))
+
+    @property
+    def done(self) -> bool:
+        """Whether every call was delivered or given up."""
+        return not (self._runs or self._adrift or any(self._queues))
+
+    def next(self, worker: int) -> Step | None:
+        """What an idle worker begins now, or None: nothing is left that would pay. Asking says that it lives."""
+        self._gone.discard(worker)
+        work = self._own(worker) or self._elsewhere(worker) or self._left_behind() or self._stolen(worker)
+        if work is None:
+            return None
+        self._runs[worker] = _Run(work, dict.fromkeys(work.step.calls))
+        return work.step
+
+    def ahead(self, worker: int) -> tuple[str, ...]:
+        """The experts that the worker will need after its step, soonest first, as far as is known."""
+        return tuple(dict.fromkeys(work.step.expert for work in self._queues[worker]))
+
+    def loaded(self, worker: int) -> None:
+        """The expert of the worker's step is ready."""
+        run = self._runs[worker]
+        run.loaded = True
+        self._resident[worker] = run.work.step.expert
+
+    def delivered(self, worker: int, call: Call) -> bool:
+        """A call came back; False if it had before, or was not the worker's: then it must not be used."""
+        left = self._runs[worker].left
+        if call not in left:
+            return False
+        del left[call]
+        return True
+
+    def finished(self, worker: int) -> None:
+        """The worker's step ended by itself. Calls that it left unanswered count as a failure of the step."""
+        run = self._runs[worker]
+        if run.left:
+            self.failed(worker, EngineError(f"it ended with {len(run.left)} calls unanswered"))
+        else:
+            del self._runs[worker]
+
+    def failed(self, worker: int, error: SymmoeError) -> None:
+        """The worker's step ended with an error. The second time, that is an `EngineError` for the whole batch."""
+        run = self._runs.pop(worker)
+        self._resident[worker] = ""
+        if not run.left:
+            return
+        if run.work.barred is not None:
+            raise EngineError(f"expert {run.work.step.expert!r} failed twice: {error}", hint=error.hint) from error
+        self._adrift.append(replace(run.rest(), barred=worker))
+
+    def died(self, worker: int) -> tuple[Call, ...]:
+        """The worker is no more: others may take its work. Gives the calls that are given up.
+
+        `EngineError` if the same expert's loading was the end of more than `retries` workers.
+        """
+        self._gone.add(worker)
+        self._resident[worker] = ""
+        run = self._runs.pop(worker, None)
+        if run is None:
+            return ()
+        if not run.loaded:
+            self._count_death_in_load(run.work.step.expert)
+            self._requeue(worker, [run.rest()])
+            return ()
+        self._deaths.update(run.left.keys())
+        self._requeue(worker, self._again(run.rest()))
+        return tuple(call for call in run.left if self._deaths[call] > self._retries)
+
+    def _count_death_in_load(self, expert: str) -> None:
+        self._deaths_in_load[expert] += 1
+        if self._deaths_in_load[expert] > self._retries:
+            raise EngineError(
+                f"expert {expert!r} cannot be loaded: {self._deaths_in_load[expert]} workers died of it",
+                hint="most often memory: look into the engine's log, or use fewer workers",
+            )
+
+    def _again(self, rest: _Work) -> Iterable[_Work]:
+        """What is tried again of a step that died: together at first, each call alone the last time."""
+        again = [call for call in rest.step.calls if self._deaths[call] < self._retries]
+        if again:
+            yield replace(rest, step=replace(rest.step, calls=tuple(again)))
+        for call in rest.step.calls:
+            if self._deaths[call] == self._retries:
+                yield replace(rest, step=replace(rest.step, calls=(call,)))
+
+    def _requeue(self, worker: int, works: Iterable[_Work]) -> None:
+        for work in reversed(list(works)):
+            (self._queues[worker] if work.barred is None else self._adrift).appendleft(work)
+
+    def _own(self, worker: int) -> _Work | None:
+        return self._queues[worker].popleft() if self._queues[worker] else None
+
+    def _elsewhere(self, worker: int) -> _Work | None:
+        """What failed on another worker, or on this one if no other lives."""
+        alone = len(self._gone) == len(self._workers) - 1
+        for work in self._adrift:
+            if work.barred != worker or alone:
+                self._adrift.remove(work)
+                return work
+        return None
+
+    def _left_behind(self) -> _Work | None:
+        """The next work of a dead worker."""
+        return next((self._queues[gone].popleft() for gone in self._gone if self._queues[gone]), None)
+
+    def _stolen(self, thief: int) -> _Work | None:
+        """Something that another worker has not begun, taken where that makes the two of them end earlier."""
+        victims = [worker for worker in self._workers if self._queues[worker]]
+        if not victims:
+            return None
+        victim = max(victims, key=lambda worker: self._backlog(worker).remaining)
+        theft = best_theft(self._backlog(victim), self._resident[thief])
+        return None if theft is None else self._take(victim, theft)
+
+    def _take(self, victim: int, theft: Theft) -> _Work:
+        queue = self._queues[victim]
+        work = queue[theft.place]
+        kept = work.step.calls[: len(work.step.calls) - theft.calls]
+        if kept:
+            queue[theft.place] = replace(work, step=replace(work.step, calls=kept))
+        else:
+            del queue[theft.place]
+        return replace(work, step=replace(work.step, calls=work.step.calls[len(kept) :]))
+
+    def _backlog(self, worker: int) -> Backlog:
+        steps = [work.step for work in self._queues[worker]]
+        queued = [Queued(step.expert, len(step.calls), self._cost(step.expert)) for step in steps]
+        return Backlog(self._running(worker), queued)
+
+    def _running(self, worker: int) -> float:
+        """What is left of the step that the worker runs."""
+        run = self._runs.get(worker)
+        if run is None:
+            return 0.0
+        cost = self._cost(run.work.step.expert)
+        return len(run.left) * cost.request + (0.0 if run.loaded else cost.load)
+
+    def _cost(self, expert: str) -> Cost:
+        return Counted() if self._costs is None else self._costs[expert]

@@ -1,0 +1,46 @@
+"""Running a plan in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from symmoe.executor.candidates import candidates
+from symmoe.protocols import Engine, Loader
+from symmoe.types import Candidate, Load, Plan, Query, Refusal, Step
+
+
+class InProcessExecutor:
+    """One engine, one step after another, whatever workers the plan was made for."""
+
+    def __init__(self, engine: Engine, loader: Loader) -> None:
+        self._engine = engine
+        self._loader = loader
+
+    def refuse(self, queries: Sequence[Query]) -> list[Refusal | None]:
+        """Why each query could never be served; None where it could."""
+        return self._engine.refuse(queries)
+
+    def run(self, plan: Plan) -> Iterator[Load | list[Candidate]]:
+        """Run every step, each expert once; loads and candidates come out as they happen."""
+        steps = merged(plan)
+        for number, step in enumerate(steps, start=1):
+            load = self._loader.ready(step.expert)
+            self._loader.expect([later.expert for later in steps[number:]])
+            yield load
+            for call, generation in self._engine.generate(step.calls):
+                yield candidates(call, generation, load.lane)
+
+    def close(self) -> None:
+        """Stop the engine."""
+        self._engine.close()
+
+
+def merged(plan: Plan) -> list[Step]:
+    """The plan for one worker: each expert's steps as one, where its first stood; steps without calls are left out."""
+    steps: dict[str, Step] = {}
+    for step in plan.steps:
+        if step.calls:
+            before = steps[step.expert].calls if step.expert in steps else ()
+            steps[step.expert] = replace(step, calls=before + step.calls, worker=0)
+    return list(steps.values())

@@ -1,0 +1,107 @@
+"""A prompt and one answer to it as the token ids that a reward model reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from symmoe.errors import CheckpointError
+from symmoe.types import Message, Query, Reward
+
+LEAST_READ = 16
+"""An answer of which the window leaves fewer tokens than this is not judged."""
+_PLACEHOLDER = "\ufdd0"
+"""A code point that is never a character: it stands for the answer while the prompt is rendered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Token ids of a prompt and its answer. `gate` is the place of the token whose state stands for the prompt."""
+
+    ids: tuple[int, ...]
+    gate: int
+    note: str = ""
+
+
+class ConversationTokenizer:
+    """Renders a query and an answer with a checkpoint's chat template, and keeps them within a window of tokens.
+
+    Of an answer too long for the window, the prompt and the answer's end are kept: it is there that it concludes. Text
+    that looks like a control token is text in an answer; an answer cannot open a turn of its own. For that the answer
+    is tokenised apart from what surrounds it, which gives the tokens of the whole with tokenizers that end a token
+    where a line ends, as those of Llama 3 and Qwen do. Lone surrogates, which are no text, are read as U+FFFD.
+
+    `header` is what stands between the prompt and the answer; the prompt's state is then that of the header's first
+    token, else that of the last token before the answer. Raises `CheckpointError` if the template has no such header.
+    """
+
+    def __init__(self, tokenizer: Any, window: int, header: str = "") -> None:
+        self._tokenizer, self._window = tokenizer, window
+        if not tokenizer.chat_template:
+            raise CheckpointError(f"{tokenizer.name_or_path}: its tokenizer has no chat template")
+        self._header = self._ids(header) if header else []
+        self._gate(self._ids(self._render([Message("user", "text")], _PLACEHOLDER).split(_PLACEHOLDER)[0]))
+
+    def encode(self, query: Query, answers: Sequence[str]) -> list[Conversation | Reward]:
+        """What is to be read for each answer, or the scoreless reward of one that cannot be judged."""
+        from jinja2 import TemplateError
+
+        try:
+            probe = self._render(query.messages, _PLACEHOLDER)
+            return [self._encode(query, answer, probe) for answer in answers]
+        except TemplateError as error:
+            return [Reward(None, note=f"the chat template refuses the conversation: {error}") for _ in answers]
+
+    def _encode(self, query: Query, answer: str, probe: str) -> Conversation | Reward:
+        if not answer.strip():
+            return Reward(None, note="empty answer")
+        before, answer, after = _parted(self._render(query.messages, answer), probe)
+        prompt, end = self._ids(before), self._ids(after)
+        read: list[int] = self._tokenizer(answer, add_special_tokens=False, split_special_tokens=True).input_ids
+        room = self._window - len(prompt) - len(end)
+        if room < min(len(read), LEAST_READ):
+            fixed = len(prompt) + len(end)
+            return Reward(None, note=f"the prompt is {fixed} tokens long; the reward model's window is {self._window}")
+        note = f"only the last {room} of {len(read)} tokens were read" if room < len(read) else ""
+        return Conversation((*prompt, *read[-room:], *end), self._gate(prompt), note)
+
+    def _render(self, messages: Sequence[Message], answer: str) -> str:
+        turns = [*messages, Message("assistant", answer)]
+        document = [{"role": turn.role, "content": _unicode(turn.content)} for turn in turns]
+        rendered: str = self._tokenizer.apply_chat_template(document, tokenize=False)
+        return rendered
+
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False).input_ids
+        return ids
+
+    def _gate(self, prompt: Sequence[int]) -> int:
+        size = len(self._header)
+        if not size:
+            return len(prompt) - 1
+        for place in range(len(prompt) - size, -1, -1):
+            if list(prompt[place : place + size]) == self._header:
+                return place
+        raise CheckpointError(
+            f"{self._tokenizer.name_or_path}: its chat template does not open an answer as the gate was trained on",
+            hint=f"the prompt must end with the tokens of {self._tokenizer.decode(self._header)!r}",
+        )
+
+
+def _parted(rendered: str, probe: str) -> tuple[str, str, str]:
+    """What stands before the answer, what the template made of the answer, and what stands after it."""
+    start = _shared(rendered, probe)
+    rest = rendered[start:]
+    after = _shared(rest[::-1], probe[start:][::-1])
+    return rendered[:start], rest[: len(rest) - after], rest[len(rest) - after :]
+
+
+def _shared(left: str, right: str) -> int:
+    """How many characters two texts begin with in common."""
+    length = min(len(left), len(right))
+    return next((place for place in range(length) if left[place] != right[place]), length)
+
+
+def _unicode(text: str) -> str:
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -1,0 +1,156 @@
+"""The host tier's memory: one shared mapping that dies with its process, and the allocator that divides it.
+
+Linux only: sealed memory files, `posix_fallocate` and paths under `/proc`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import tempfile
+from collections.abc import Collection
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+from symmoe.errors import CapacityError, CheckpointError
+
+PAGE = mmap.PAGESIZE
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+class Allocator:
+    """First fit over `capacity` bytes, in whole pages. Gaps are what lies between regions, so freed neighbours join."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity // PAGE * PAGE
+        self.used = 0
+        self._regions: dict[int, int] = {}
+
+    def allocate(self, nbytes: int) -> int | None:
+        """Take the first gap that holds `nbytes`; its offset, or None if no gap does."""
+        offset = self.place(nbytes)
+        if offset is not None:
+            self._regions[offset] = whole_pages(nbytes)
+            self.used += whole_pages(nbytes)
+        return offset
+
+    def free(self, offset: int) -> None:
+        """Give a region back."""
+        self.used -= self._regions.pop(offset)
+
+    def place(self, nbytes: int, without: Collection[int] = ()) -> int | None:
+        """Where `nbytes` would go if the regions at the offsets `without` were free."""
+        end = 0
+        for offset in sorted(self._regions.keys() - without):
+            if offset - end >= whole_pages(nbytes):
+                return end
+            end = offset + self._regions[offset]
+        return end if self.capacity - end >= whole_pages(nbytes) else None
+
+
+def whole_pages(nbytes: int) -> int:
+    """The bytes that an image of `nbytes` takes up: whole pages, and never none."""
+    return max(1, -(-nbytes // PAGE)) * PAGE
+
+
+class Arena:
+    """Shared memory of `nbytes`, committed when it opens: what the machine lacks is an error now, no SIGBUS later.
+
+    The memory has no name in any directory, so nothing is left behind however the process ends. Processes of the same
+    user attach through `path` for as long as this one holds it open. Without a directory it is a memory file, which the
+    size of /dev/shm does not bound and which nobody who attaches can shrink. Raises `CapacityError`.
+    """
+
+    def __init__(self, nbytes: int, directory: Path | None = None) -> None:
+        self.nbytes = nbytes
+        where = str(directory) if directory else "memory"
+        _check_room(nbytes, directory)
+        try:
+            self._file = _committed(nbytes, directory)
+        except OSError as error:
+            raise CapacityError(
+                f"{where}: {nbytes:,} bytes cannot be reserved for the host tier ({error.strerror})", hint=_SMALLER
+            ) from error
+        self._memory = memoryview(mmap.mmap(self._file.fileno(), nbytes))
+        self.path = f"/proc/{os.getpid()}/fd/{self._file.fileno()}"
+
+    def view(self, offset: int = 0, nbytes: int | None = None) -> memoryview:
+        """The writable bytes of a region, by default of the whole arena."""
+        return self._memory[offset : self.nbytes if nbytes is None else offset + nbytes]
+
+    def close(self) -> None:
+        """Give the memory back, once the last view of it and the last process attached to it are gone. Safe twice."""
+        self._memory.release()
+        self._file.close()
+
+
+def attach(path: str, writable: bool = False) -> mmap.mmap:
+    """Map another process's arena; `CheckpointError` if that process has closed it or ended.
+
+    CUDA pins writable mappings on every device, read-only ones only on some.
+    """
+    try:
+        with open(path, "r+b" if writable else "rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: no host tier to attach to ({error})", hint="the process that held it has closed it or ended"
+        ) from error
+
+
+def available_memory(cgroup: Path = _CGROUP) -> int:
+    """Bytes that this process may still take: what the machine has to spare, or what its container leaves if less."""
+    meminfo = _numbers(Path("/proc/meminfo"))
+    free = meminfo["MemAvailable:"] * 1024
+    with suppress(OSError, ValueError):  # no limit is set, or this is not a version 2 control group
+        limit = int((cgroup / "memory.max").read_text(encoding="utf-8"))
+        taken = int((cgroup / "memory.current").read_text(encoding="utf-8"))
+        reclaimable = _numbers(cgroup / "memory.stat").get("inactive_file", 0)
+        free = min(free, max(0, limit - taken + reclaimable))
+    return free
+
+
+_SMALLER = "give the host tier fewer bytes, or a directory with more room"
+
+
+def _numbers(path: Path) -> dict[str, int]:
+    lines = (line.split() for line in path.read_text(encoding="utf-8").splitlines())
+    return {words[0]: int(words[1]) for words in lines if len(words) > 1}
+
+
+def _check_room(nbytes: int, directory: Path | None) -> None:
+    if nbytes < PAGE:
+        raise CapacityError(f"a host tier of {nbytes} bytes holds nothing", hint=f"give it {PAGE} bytes or more")
+    if directory is None:
+        free = available_memory()
+    else:
+        try:
+            facts = os.statvfs(directory)
+        except OSError as error:
+            raise CapacityError(
+                f"{directory}: no directory for the host tier ({error.strerror})", hint="name one that exists"
+            ) from error
+        free = facts.f_bavail * facts.f_frsize
+    if nbytes > free:
+        where = directory or "memory"
+        raise CapacityError(f"{where}: {free:,} bytes are free, the host tier is to have {nbytes:,}", hint=_SMALLER)
+
+
+def _nameless(directory: Path | None) -> IO[bytes]:
+    if directory is None:
+        return os.fdopen(os.memfd_create("symmoe-host-tier", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), "r+b")
+    return tempfile.TemporaryFile(dir=directory, prefix="symmoe-host-tier-")
+
+
+def _committed(nbytes: int, directory: Path | None) -> IO[bytes]:
+    file = _nameless(directory)
+    try:
+        os.posix_fallocate(file.fileno(), 0, nbytes)
+        if directory is None:
+            fcntl.fcntl(file.fileno(), fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+    except BaseException:
+        file.close()
+        raise
+    return file

@@ -1,0 +1,205 @@
+"""Who reads each chunk, and who passes it to whom."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import zip_longest
+from typing import Literal
+
+from symmoe.errors import CollectiveError
+from symmoe.loading.collectives.cost import Cost, Topology, Traffic, predict
+
+Mode = Literal["grouped", "independent"]
+LEAST_GAIN = 1.1
+"""A group must be predicted this many times as fast as independent copies: it ties ranks to each other's failures."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """One chunk read by `owner`, which sends it to `receivers`. The owner may read it for others only."""
+
+    chunk: int
+    owner: int
+    receivers: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GatherPlan:
+    """What every rank reads, sends and receives. In a round each rank reads at most one chunk.
+
+    Grouped: each demanded chunk is read once. Independent: each rank reads all that it demands, and nothing travels.
+    The seconds are predictions; `grouped_seconds` is None where ranks have no way to pass chunks on.
+    """
+
+    mode: Mode
+    reason: str
+    grouped_seconds: float | None
+    independent_seconds: float
+    demand: tuple[tuple[int, ...], ...]
+    sizes: tuple[int, ...]
+    rounds: tuple[tuple[Transfer, ...], ...]
+
+    @property
+    def transfers(self) -> tuple[Transfer, ...]:
+        """All transfers, round by round."""
+        return tuple(transfer for transfers in self.rounds for transfer in transfers)
+
+    def traffic(self) -> Traffic:
+        """The bytes that each rank reads, sends and receives."""
+        return _traffic(self.transfers, self.sizes, len(self.demand))
+
+    def digest(self) -> str:
+        """Equal for equal plans: ranks compare it before they start."""
+        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()
+
+
+def plan_gather(
+    demand: Sequence[Collection[int]], sizes: Sequence[int], topology: Topology, mode: Mode | None = None
+) -> GatherPlan:
+    """Plan how ranks get their chunks: `demand[r]` are the ids that rank r needs, `sizes[c]` the bytes of chunk c.
+
+    Of two ways to share the reading, evenly over all ranks or only among those that demand a chunk, the one predicted
+    to be faster is taken, at equal times the one that moves fewer bytes; if neither is clearly faster than
+    independent copies, the plan is independent. `mode` overrides that choice, for measurements. Raises
+    `CollectiveError` for chunks that do not exist, a topology of other ranks, or a grouped plan without peer links.
+    """
+    wanted = _checked(demand, sizes, topology)
+    evenly, nearby = (_shared(wanted, sizes, owners) for owners in _owners(wanted, sizes, topology.shares()))
+    apart = [Transfer(chunk, rank) for rank, chunks in enumerate(wanted) for chunk in chunks]
+    costs = {
+        name: predict(_traffic(way, sizes, len(wanted)), topology)
+        for name, way in (("evenly", evenly), ("nearby", nearby), ("apart", apart))
+    }
+    independent = costs["apart"] or Cost(0.0, "nothing")
+    group, together = _better(costs["evenly"], evenly, costs["nearby"], nearby)
+    chosen, reason = _choose(group, independent, together, apart)
+    if mode is not None and mode != chosen:
+        chosen, reason = mode, f"asked for, though otherwise {chosen}: {reason}"
+    if chosen == "grouped" and group is None:
+        raise CollectiveError("a grouped plan was asked for, but peers have no link", hint="give the topology a `peer`")
+    return GatherPlan(
+        chosen,
+        reason,
+        group.seconds if group else None,
+        independent.seconds,
+        wanted,
+        tuple(sizes),
+        _rounds(together if chosen == "grouped" else apart, len(wanted)),
+    )
+
+
+def _checked(
+    demand: Sequence[Collection[int]], sizes: Sequence[int], topology: Topology
+) -> tuple[tuple[int, ...], ...]:
+    if len(topology.device) != len(demand):
+        raise CollectiveError(f"the topology is of {len(topology.device)} ranks, the demand of {len(demand)}")
+    wanted = tuple(tuple(sorted(set(chunks))) for chunks in demand)
+    for rank, chunks in enumerate(wanted):
+        missing = next((chunk for chunk in chunks if not 0 <= chunk < len(sizes)), None)
+        if missing is not None:
+            raise CollectiveError(
+                f"rank {rank} demands chunk {missing}, but there are {len(sizes)}", rank=rank, chunk=missing
+            )
+    return wanted
+
+
+def _owners(
+    wanted: Sequence[Sequence[int]], sizes: Sequence[int], shares: Sequence[float]
+) -> tuple[dict[int, int], dict[int, int]]:
+    """Two answers to who reads each chunk: evenly over all ranks, and the demander with the least to read.
+
+    Evenly means that no rank ends more than one chunk above its share: a demander is taken while it is below its share,
+    then whoever would be done first.
+    """
+    demanders: dict[int, list[int]] = {}
+    for rank, chunks in enumerate(wanted):
+        for chunk in chunks:
+            demanders.setdefault(chunk, []).append(rank)
+    # chunks that few demand come first: the others can still go anywhere
+    order = sorted(demanders, key=lambda chunk: (len(demanders[chunk]), -sizes[chunk], chunk))
+    total, speed = sum(sizes[chunk] for chunk in order), sum(shares)
+    targets = [total * share / speed for share in shares]
+    loads = {"evenly": [0] * len(wanted), "nearby": [0] * len(wanted)}
+
+    def take(way: str, chunk: int, among: Iterable[int]) -> int:
+        load = loads[way]
+        rank = min(
+            among,
+            key=lambda rank: ((load[rank] + sizes[chunk]) / shares[rank], rank not in demanders[chunk], rank),
+        )
+        load[rank] += sizes[chunk]
+        return rank
+
+    nearby = {chunk: take("nearby", chunk, demanders[chunk]) for chunk in order}
+    evenly, left = {}, []
+    for chunk in order:
+        below = [rank for rank in demanders[chunk] if loads["evenly"][rank] + sizes[chunk] <= targets[rank]]
+        if below:
+            evenly[chunk] = take("evenly", chunk, below)
+        else:
+            left.append(chunk)
+    for chunk in sorted(left, key=lambda chunk: -sizes[chunk]):
+        evenly[chunk] = take("evenly", chunk, range(len(wanted)))
+    return evenly, nearby
+
+
+def _shared(wanted: Sequence[Sequence[int]], sizes: Sequence[int], owners: dict[int, int]) -> list[Transfer]:
+    """One transfer for each chunk; an owner's chunks that travel come first, so that reading hides the sending.
+
+    An owner sends to its right-hand neighbour first, so that not all send to one rank at once.
+    """
+    receivers: dict[int, list[int]] = {chunk: [] for chunk in owners}
+    for rank, chunks in enumerate(wanted):
+        for chunk in chunks:
+            if owners[chunk] != rank:
+                receivers[chunk].append(rank)
+    ranks = len(wanted)
+    transfers = [
+        Transfer(chunk, owner, tuple(sorted(receivers[chunk], key=lambda rank: (rank - owner) % ranks)))
+        for chunk, owner in owners.items()
+    ]
+    return sorted(transfers, key=lambda transfer: (-len(transfer.receivers), transfer.chunk))
+
+
+def _traffic(transfers: Iterable[Transfer], sizes: Sequence[int], ranks: int) -> Traffic:
+    read, sent, received = [0] * ranks, [0] * ranks, [0] * ranks
+    largest = 0
+    for transfer in transfers:
+        size = sizes[transfer.chunk]
+        largest = max(largest, size)
+        read[transfer.owner] += size
+        sent[transfer.owner] += size * len(transfer.receivers)
+        for rank in transfer.receivers:
+            received[rank] += size
+    return Traffic(tuple(read), tuple(sent), tuple(received), largest)
+
+
+def _better(
+    even: Cost | None, evenly: list[Transfer], near: Cost | None, nearby: list[Transfer]
+) -> tuple[Cost | None, list[Transfer]]:
+    if near is None or (even is not None and even.seconds < near.seconds * (1 - 1e-9)):
+        return even, evenly
+    return near, nearby
+
+
+def _choose(group: Cost | None, independent: Cost, together: list[Transfer], apart: list[Transfer]) -> tuple[Mode, str]:
+    alone = f"independent copies {independent.seconds:.3g} s, limited by {independent.limit}"
+    if group is None:
+        return "independent", f"peers have no link; {alone}"
+    if len(together) == len(apart) and not any(transfer.receivers for transfer in together):
+        return "independent", f"nothing would be shared; {alone}"
+    words = f"predicted: a group {group.seconds:.3g} s, limited by {group.limit}; {alone}"
+    if group.seconds * LEAST_GAIN <= independent.seconds:
+        return "grouped", words
+    return "independent", f"{words}; a group must be {LEAST_GAIN} times as fast"
+
+
+def _rounds(transfers: Iterable[Transfer], ranks: int) -> tuple[tuple[Transfer, ...], ...]:
+    """The n-th chunk that each owner reads makes the n-th round."""
+    queues: list[list[Transfer]] = [[] for _ in range(ranks)]
+    for transfer in transfers:
+        queues[transfer.owner].append(transfer)
+    return tuple(tuple(filter(None, transfers)) for transfers in zip_longest(*queues))

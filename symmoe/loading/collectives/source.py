@@ -1,0 +1,114 @@
+"""Where chunks are read from."""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import struct
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from symmoe.errors import CheckpointError
+
+_FREE_AT = struct.Struct("d")
+
+
+class ChunkSource(Protocol):
+    """Gives the chunks of one checkpoint; read by one rank of a gather, in one thread."""
+
+    def read(self, chunk: int, buffer: memoryview) -> None:
+        """Fill `buffer` (as many bytes as the chunk has) with chunk number `chunk`."""
+        ...
+
+    def digest(self, chunk: int) -> bytes | None:
+        """The sha256 that the manifest gives for the chunk, 32 bytes; None if it gives none. Called by any thread."""
+        ...
+
+
+class PackedSource:
+    """The chunks of one file: number i begins at byte `i * chunk_bytes`; the last may be shorter.
+
+    `digests` are the sha256 of the chunks, 32 bytes each, as the manifest of the file gives them.
+    """
+
+    def __init__(self, path: Path, chunk_bytes: int, digests: Sequence[bytes] = ()) -> None:
+        self._path = path
+        self._chunk = chunk_bytes
+        self._digests = digests
+        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        size = os.fstat(self._file).st_size
+        self.sizes = tuple(min(chunk_bytes, size - begin) for begin in range(0, size, chunk_bytes))
+        """The bytes of each chunk."""
+
+    def read(self, chunk: int, buffer: memoryview) -> None:
+        """Read one chunk. Raises `CheckpointError` where the file ends before the chunk does."""
+        done = 0
+        while done < len(buffer):
+            count = os.preadv(self._file, [buffer[done:]], chunk * self._chunk + done)
+            if count == 0:
+                raise CheckpointError(f"{self._path}: ends within chunk {chunk}: the file was truncated")
+            done += count
+
+    def digest(self, chunk: int) -> bytes | None:
+        """The sha256 of one chunk, if the manifest gave any."""
+        return self._digests[chunk] if self._digests else None
+
+    def close(self) -> None:
+        """Close the file. Safe to call twice."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
+class SharedRate:
+    """A token bucket that processes of one machine share through a file: so many bytes a second, for all together.
+
+    The file holds the time (of the monotonic clock, which all processes share) at which what was taken so far is paid
+    off. `burst` bytes may be taken ahead after a pause.
+    """
+
+    def __init__(self, path: Path, bytes_per_second: float, burst: int = 0) -> None:
+        self._rate = bytes_per_second
+        self._ahead = burst / bytes_per_second
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.ftruncate(self._file, _FREE_AT.size)
+        self._state = mmap.mmap(self._file, _FREE_AT.size)
+
+    def take(self, count: int) -> float:
+        """Take `count` bytes, and give the time of the monotonic clock from which they may be used."""
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        try:
+            (free_at,) = _FREE_AT.unpack_from(self._state)
+            free_at = max(free_at, time.monotonic() - self._ahead) + count / self._rate
+            _FREE_AT.pack_into(self._state, 0, free_at)
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+        return float(free_at)
+
+    def close(self) -> None:
+        """Close the file. Safe to call twice."""
+        if self._file >= 0:
+            self._state.close()
+            os.close(self._file)
+            self._file = -1
+
+
+class ThrottledSource:
+    """Another source behind a shared rate: a model of storage that all ranks read from."""
+
+    def __init__(self, source: ChunkSource, rate: SharedRate) -> None:
+        self._source = source
+        self._rate = rate
+
+    def read(self, chunk: int, buffer: memoryview) -> None:
+        """Read one chunk, no sooner than the shared rate allows."""
+        ready = self._rate.take(len(buffer))
+        self._source.read(chunk, buffer)
+        time.sleep(max(0.0, ready - time.monotonic()))
+
+    def digest(self, chunk: int) -> bytes | None:
+        """The sha256 of one chunk, as the other source gives it."""
+        return self._source.digest(chunk)

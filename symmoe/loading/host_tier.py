@@ -1,0 +1,296 @@
+"""The host tier: experts as ready-made images in shared memory, under a hard budget, fetched ahead of their use."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+from symmoe.loading.arena import Arena
+from symmoe.loading.eviction import KnownOrder
+from symmoe.loading.residency import Residency, Slot
+
+
+class ImageBuilder(Protocol):
+    """What makes an expert's image."""
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes the image has."""
+        ...
+
+    def write_into(self, buffer: memoryview, /) -> object:
+        """Write all of them into `buffer`, which has that size. Keeps no reference to it; asks the tier for nothing."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An image that stays where it is for now: as bytes here, and as a place in the file at `path` for other processes.
+
+    `hit` says whether it was there when asked for. `view` is read-only, and void after the with-block.
+    """
+
+    view: memoryview
+    path: str
+    offset: int
+    nbytes: int
+    hit: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HostTierStats:
+    """What the tier did so far.
+
+    A use is one of `hits` (it was there), `joined` (a fill under way was waited for) and `misses` (filled for it).
+    Prefetches that filled something are `prefetched`. Fills that failed count in none of the last two.
+    """
+
+    hits: int = 0
+    joined: int = 0
+    misses: int = 0
+    prefetched: int = 0
+    declined: int = 0
+    evictions: int = 0
+    bytes_filled: int = 0
+    seconds_filling: float = 0.0
+
+
+class HostTier:
+    """Images by key in `budget_bytes` of shared memory, made by `source`. Safe to use from any thread.
+
+    Space is reserved under one lock before it is filled, and filled outside of it. What is in use, pinned or being
+    filled stays; of the rest goes first what the order given to `expect` needs last. `directory` is where the memory
+    comes from, see `Arena`; `workers` is how many prefetches run at once. Raises `CapacityError` where memory is short.
+    """
+
+    def __init__(
+        self, budget_bytes: int, source: Callable[[str], ImageBuilder], directory: Path | None = None, workers: int = 1
+    ) -> None:
+        self._arena = Arena(budget_bytes, directory)
+        self._residency = Residency(budget_bytes)
+        self._source = source
+        self._changed = threading.Condition()
+        self._queue: dict[str, None] = {}
+        self._promises: dict[str, Future[bool]] = {}
+        self._fetchers = ThreadPoolExecutor(workers, "host-tier")
+        self._stats = HostTierStats()
+        self._closed = False
+
+    def expect(self, keys: Sequence[str]) -> None:
+        """Take note of the uses that come from now on, soonest first, in place of what was expected before.
+
+        A use takes the first mention of its key out, so there is no need to call this again until the plan changes.
+        """
+        with self._changed:
+            self._residency.order = KnownOrder(keys)
+
+    def prefetch(self, key: str) -> Future[bool]:
+        """Fill in the background, of all that is queued the soonest needed first. True once it is there.
+
+        False if declined: it would push out what is in use, pinned or needed sooner, or the tier was closed first. The
+        future raises what the source raised, and `CapacityError` for an image that the budget can never hold.
+        """
+        with self._changed:
+            self._check_open()
+            if key in self._promises:
+                return self._promises[key]
+            promise: Future[bool] = Future()
+            promise.set_running_or_notify_cancel()  # it serves everyone who asks, so none of them can cancel it
+            slot = self._residency.slots.get(key)
+            if slot and slot.ready:
+                promise.set_result(True)
+                return promise
+            self._promises[key] = promise
+            if slot is None:
+                self._queue[key] = None
+                self._fetchers.submit(self._fetch_soonest)
+            return promise
+
+    @contextmanager
+    def use(self, key: str) -> Iterator[Held]:
+        """The image, kept in place for the with-block; filled now if absent, waited for if it is being filled.
+
+        Raises what the source raised, and `CapacityError` if it cannot fit: at all, or beside what is in use or pinned.
+        """
+        self.pin(key)
+        try:
+            slot, hit = self._obtain(key)
+            view = self._arena.view(slot.offset, slot.nbytes).toreadonly()
+            try:
+                yield Held(view, self._arena.path, slot.offset, slot.nbytes, hit)
+            finally:
+                _release(view)
+        finally:
+            self.unpin(key)
+
+    def pin(self, key: str) -> None:
+        """Keep an image from eviction, from when it is there, until `unpin` was called as often."""
+        with self._changed:
+            self._residency.pin(key)
+
+    def unpin(self, key: str) -> None:
+        """Take one pin back. `ValueError` if there is none."""
+        with self._changed:
+            self._residency.unpin(key)
+            self._changed.notify_all()
+
+    def evict(self, key: str) -> bool:
+        """Drop an image now; False if it is not there, in use, pinned or being filled."""
+        with self._changed:
+            evicted = self._residency.evict(key)
+            self._changed.notify_all()
+            return evicted
+
+    @property
+    def resident(self) -> Mapping[str, int]:
+        """The images that are there, and their sizes in bytes."""
+        with self._changed:
+            return {key: slot.nbytes for key, slot in self._residency.slots.items() if slot.ready}
+
+    @property
+    def used(self) -> int:
+        """Bytes taken up, in whole pages, what is being filled included. Never more than the budget."""
+        with self._changed:
+            return self._residency.used
+
+    @property
+    def stats(self) -> HostTierStats:
+        """What the tier did so far."""
+        with self._changed:
+            return replace(self._stats, evictions=self._residency.evictions)
+
+    @property
+    def path(self) -> str:
+        """The file that other processes of this user attach to while the tier is open; see `arena.attach`."""
+        return self._arena.path
+
+    def close(self) -> None:
+        """Decline what is queued, wait for prefetches under way, and give the memory back. Safe to call twice."""
+        with self._changed:
+            self._closed = True
+            queued, self._queue = list(self._queue), {}
+            self._changed.notify_all()
+        for key in queued:
+            self._keep_promise(key, False)
+        self._fetchers.shutdown()
+        self._arena.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _obtain(self, key: str) -> tuple[Slot, bool]:
+        """The filled slot of a key that is pinned, and whether it was there at once."""
+        with self._changed:
+            there = self._residency.slots.get(key)
+            hit = there is not None and there.ready
+            if slot := self._settled(key):
+                self._record_use(key, "hits" if hit else "joined")
+                return slot, hit
+        image = self._source(key)
+        nbytes = image.nbytes
+        with self._changed:
+            while not (slot := self._settled(key)):
+                if slot := self._reserve(key, nbytes):
+                    break
+                if not self._residency.room_to_come():
+                    raise self._residency.no_room(key, nbytes)
+                self._changed.wait()
+            mine = not slot.ready
+            self._record_use(key, "misses" if mine else "joined")
+        if mine:
+            self._fill(key, slot, image)
+        return slot, False
+
+    def _settled(self, key: str) -> Slot | None:
+        """The slot of a pinned key once it is filled; None if it has none. Raises what the fill waited for raised."""
+        self._check_open()
+        while (slot := self._residency.slots.get(key)) and not slot.ready:
+            self._changed.wait()
+            self._check_open()
+            if isinstance(slot.error, Exception):  # not if the thread that filled it was interrupted: then look again
+                raise slot.error
+        return slot
+
+    def _reserve(self, key: str, nbytes: int, prefetch: bool = False) -> Slot | None:
+        slot = self._residency.reserve(key, nbytes, prefetch)
+        if slot:
+            self._queue.pop(key, None)  # no need to wait for a fetcher: whoever reserves, fills
+        return slot
+
+    def _fetch_soonest(self) -> None:
+        with self._changed:
+            if not self._queue:
+                return  # a use was faster, or the tier was closed
+            key = min(self._queue, key=self._residency.order.next_use)
+            del self._queue[key]
+        try:
+            image = self._source(key)
+            nbytes = image.nbytes
+            with self._changed:
+                if key in self._residency.slots:
+                    return  # a use was faster: its fill keeps the promise
+                slot = self._reserve(key, nbytes, prefetch=True)
+                self._count(prefetched=int(slot is not None), declined=int(slot is None))
+        except BaseException as error:
+            self._keep_promise(key, error)
+            return
+        if slot:
+            self._fill(key, slot, image)
+        else:
+            self._keep_promise(key, False)
+
+    def _fill(self, key: str, slot: Slot, image: ImageBuilder) -> None:
+        """Fill a reserved slot, or give it back; tell everyone who waits for it."""
+        began = time.perf_counter()
+        try:
+            view = self._arena.view(slot.offset, slot.nbytes)
+            try:
+                image.write_into(view)
+            finally:
+                _release(view)
+        except BaseException as error:
+            with self._changed:
+                slot.error = error
+                self._residency.drop(key)
+                self._changed.notify_all()
+            self._keep_promise(key, error)
+            raise
+        with self._changed:
+            slot.ready = True
+            self._count(bytes_filled=slot.nbytes, seconds_filling=time.perf_counter() - began)
+            self._changed.notify_all()
+        self._keep_promise(key, True)
+
+    def _keep_promise(self, key: str, outcome: bool | BaseException) -> None:
+        with self._changed:
+            promise = self._promises.pop(key, None)
+        if promise and isinstance(outcome, BaseException):
+            promise.set_exception(outcome)
+        elif promise:  # outside of the lock: callbacks run here
+            promise.set_result(bool(outcome))
+
+    def _record_use(self, key: str, kind: str) -> None:
+        self._residency.touch(key)
+        self._count(**{kind: 1})
+
+    def _count(self, **more: float) -> None:
+        self._stats = replace(self._stats, **{name: getattr(self._stats, name) + by for name, by in more.items()})
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ValueError("the host tier is closed")
+
+
+def _release(view: memoryview) -> None:
+    with suppress(BufferError):  # an array over it lives on; it reads whatever comes to stand there
+        view.release()

@@ -1,0 +1,129 @@
+"""Reading a packed image: every byte of it is suspect until its checksums are right."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal, Self
+
+from symmoe.errors import CheckpointError
+from symmoe.loading.packed.digests import chunk_digests
+from symmoe.loading.packed.header import read_head
+from symmoe.loading.packed.views import bytes_of, joined_view, view_of
+
+if TYPE_CHECKING:
+    import torch
+
+Verify = Literal["full", "header"]
+
+
+class PackedCheckpoint:
+    """A packed image, in a mapped file or in memory, and its tensors as views of it.
+
+    A file is mapped copy-on-write: whatever is done to a tensor, the file stays as it is. Views outlive `close`: the
+    memory goes when the last of them does.
+    """
+
+    def __init__(self, image: memoryview, where: str, mapped: mmap.mmap | None = None) -> None:
+        self.where = where
+        self.manifest, begin = read_head(image, where)
+        self._data: memoryview | None = image[begin:]
+        self._bytes: torch.Tensor | None = None
+        self._mapped = mapped
+        self._tensors = {tensor.name: tensor for tensor in self.manifest.tensors}
+
+    @classmethod
+    def open(cls, path: Path, verify: Verify = "full", fingerprint: str | None = None) -> Self:
+        """Map a file. `header` trusts that the data is what was written, `full` hashes all of it.
+
+        Raises `CheckpointError`, with the file and what is wrong with it, if it is missing, cut, altered, of another
+        version, or, where `fingerprint` is given, for another architecture.
+        """
+        try:
+            with path.open("rb") as file:
+                if not file.seek(0, 2):
+                    raise CheckpointError(f"{path}: empty")
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
+        checkpoint = cls(memoryview(mapped), str(path), mapped)
+        checkpoint.require(fingerprint)
+        if verify == "full":
+            checkpoint.verify_chunks()
+        return checkpoint
+
+    @classmethod
+    def from_buffer(cls, buffer: memoryview, where: str = "image in memory") -> Self:
+        """Read an image that is in memory, which `nbytes` of the buffer must be. Raises `CheckpointError`.
+
+        The data is not verified: call `verify_chunks` if somebody else wrote it.
+        """
+        return cls(buffer.cast("B"), where)
+
+    def require(self, fingerprint: str | None) -> None:
+        """Raise `CheckpointError` if the image is for another architecture than that of the fingerprint, if given."""
+        if fingerprint is not None and fingerprint != self.manifest.fingerprint:
+            raise CheckpointError(
+                f"{self.where}: made for another architecture or quantisation "
+                f"({self.manifest.fingerprint[:12]}, not {fingerprint[:12]})"
+            )
+
+    def verify_chunks(self) -> None:
+        """Hash all data on all cores. Raises `CheckpointError` for the first chunk that is not what was written."""
+        data, size = self._open_data(), self.manifest.chunk_bytes
+        if data.nbytes and not self.manifest.chunks:
+            raise CheckpointError(f"{self.where}: has no checksums")
+        digests = chunk_digests(data, size)
+        for number, (found, written) in enumerate(zip(digests, self.manifest.chunks, strict=True)):
+            if found != written:
+                raise CheckpointError(
+                    f"{self.where}: chunk {number} (offset {number * size} of the data): its sha256 differs",
+                    hint="the file was altered: pack it again with `symmoe pool pack`",
+                )
+
+    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Every tensor as a view, in the image's order, then those that are further names of one."""
+        for name in (*self._tensors, *self.manifest.aliases):
+            yield name, self.tensor(name)
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """One tensor as a view. Raises `KeyError` for a name that the image does not have."""
+        found = self._tensors[self.manifest.aliases.get(name, name)]
+        return view_of(self._data_bytes(), found)
+
+    def fused(self, names: Sequence[str]) -> torch.Tensor | None:
+        """Tensors stacked along their first dimension, as one view; None where they do not lie side by side.
+
+        Raises `KeyError` for a name that the image does not have.
+        """
+        found = self.manifest.adjacent(names)
+        return joined_view(self._data_bytes(), found) if found else None
+
+    def close(self) -> None:
+        """Let go of the memory. Safe to call twice; tensors given out stay valid."""
+        self._data = self._bytes = None
+        if self._mapped is not None:
+            with suppress(BufferError):  # views are alive: the map goes with the last of them
+                self._mapped.close()
+        self._mapped = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _data_bytes(self) -> torch.Tensor:
+        if self._bytes is None:
+            self._bytes = bytes_of(self._open_data())
+        return self._bytes
+
+    def _open_data(self) -> memoryview:
+        if self._data is None:
+            raise ValueError(f"{self.where}: was closed")
+        return self._data

@@ -1,0 +1,112 @@
+"""Digests that tell weights and architectures apart without reading gigabytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from symmoe.errors import CheckpointError
+from symmoe.loading.headers import StoredTensor
+from symmoe.loading.sources import sampled_sha256
+
+_SPOTS, _SPOT_BYTES = 4, 4096
+_QUANTISATION_FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
+COSMETIC = frozenset(
+    # where it comes from
+    "transformers_version use_cache "
+    # training only
+    "initializer_range initializer_factor attention_dropout hidden_dropout attention_probs_dropout_prob "
+    "hidden_dropout_prob resid_pdrop embd_pdrop attn_pdrop classifier_dropout summary_first_dropout "
+    "router_aux_loss_coef output_router_logits gradient_checkpointing "
+    # what transformers returns, and labels of tasks that are not generation
+    "output_attentions output_hidden_states return_dict id2label label2id task_specific_params finetuning_task "
+    "problem_type chunk_size_feed_forward "
+    # token ids that tokenizers bring themselves; eos_token_id stays, since an engine stops by it
+    "bos_token_id pad_token_id unk_token_id sep_token_id cls_token_id mask_token_id".split()
+)
+"""Keys of config.json that change neither shapes nor numbers; keys that begin with `_` are cosmetic too."""
+
+
+def architecture_fingerprint(model: Path) -> str:
+    """A digest of everything in a model's config that its shapes or numbers can depend on, quantisation included.
+
+    Unknown keys count: two models are told apart rather than confused. Raises `CheckpointError` if there is no config.
+    """
+    parts = {"config": _essential(_read(model / "config.json"))}
+    for name in _QUANTISATION_FILES:
+        if (model / name).exists():
+            parts[name] = _read(model / name)
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def weights_digest(tensors: Iterable[StoredTensor]) -> str:
+    """A digest of files of weights: samples of each file, and of each tensor its description and four spots of it.
+
+    A change to any one matrix, however small its part of the file, is met unless it spares all four spots; tensors of
+    16 KiB or less are read whole. Raises `CheckpointError` if a file cannot be read.
+    """
+    digest = hashlib.sha256()
+    ordered = sorted(tensors, key=lambda tensor: (tensor.file, tensor.offset, tensor.name))
+    for file, group in groupby(ordered, key=lambda tensor: tensor.file):
+        try:
+            digest.update(sampled_sha256(file).encode())
+            with file.open("rb", buffering=0) as stream:
+                for tensor in group:
+                    digest.update(f"{tensor.name} {tensor.dtype} {tensor.shape}".encode())
+                    _add_spots(digest, stream.fileno(), tensor)
+        except OSError as error:
+            raise CheckpointError(f"{file}: cannot be read ({error.strerror})") from error
+    return digest.hexdigest()
+
+
+def tensor_tag(*parts: str) -> str:
+    """A short digest of what decides a tensor's bytes."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+def chunk_digests(data: memoryview, chunk_bytes: int) -> Iterable[str]:
+    """The sha256 of each chunk of the data, in order, on all cores: hashing lets other threads run."""
+    starts = range(0, data.nbytes, chunk_bytes)
+    with ThreadPoolExecutor(cores()) as threads:
+        yield from threads.map(lambda at: hashlib.sha256(data[at : at + chunk_bytes]).hexdigest(), starts)
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def _add_spots(digest: Any, descriptor: int, tensor: StoredTensor) -> None:
+    if tensor.nbytes <= _SPOTS * _SPOT_BYTES:
+        digest.update(os.pread(descriptor, tensor.nbytes, tensor.offset))
+        return
+    for spot in range(_SPOTS):
+        at = (tensor.nbytes - _SPOT_BYTES) * spot // (_SPOTS - 1)
+        digest.update(os.pread(descriptor, _SPOT_BYTES, tensor.offset + at))
+
+
+def _essential(config: Any) -> Any:
+    if not isinstance(config, dict):
+        return config
+    kept = {key: _essential(value) for key, value in config.items() if key not in COSMETIC and not key.startswith("_")}
+    if "torch_dtype" in kept:  # the older name of the same key
+        kept.setdefault("dtype", kept.pop("torch_dtype"))
+    return kept
+
+
+def _read(path: Path) -> Any:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path}: not JSON ({error})") from error
+    if not isinstance(document, dict):
+        raise CheckpointError(f"{path}: not a JSON object")
+    return document

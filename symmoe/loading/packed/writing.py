@@ -1,0 +1,118 @@
+"""Packed checkpoints on disk: whole or not there, found by what they were made of."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import mmap
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from symmoe.errors import CheckpointError
+from symmoe.loading.packed.checkpoint import PackedCheckpoint, Verify
+from symmoe.loading.packed.header import VERSION
+from symmoe.loading.packed.layout import Layout, Progress
+from symmoe.loading.packed.manifest import Manifest
+
+Packing = Literal["packed", "kept", "replaced"]
+
+
+def packed_path(folder: Path, expert: str, manifest: Manifest) -> Path:
+    """Where an expert's pack is. The name tells what it was made of, so one of other sources is never picked up."""
+    return folder / f"{expert}-{_digest(manifest)}.pack"
+
+
+def find_packed(folder: Path, manifest: Manifest) -> Path | None:
+    """A pack of these weights in the folder, whoever's it is."""
+    return next(iter(sorted(folder.glob(f"*-{_digest(manifest)}.pack"))), None)
+
+
+def ensure_packed(layout: Layout, path: Path, verify: bool = False, progress: Progress | None = None) -> Packing:
+    """Pack unless a whole file of the same sources is there; what is there but not whole is replaced.
+
+    A file's size and header are always looked at, its data with `verify` only. Raises `CheckpointError`.
+    """
+    there = path.exists()
+    if there and _is_good(path, layout.manifest, "full" if verify else "header"):
+        return "kept"
+    write_pack(layout, path, progress)
+    return "replaced" if there else "packed"
+
+
+def pack(model: str, adapter: str | None, out: Path, progress: Progress | None = None) -> Manifest:
+    """Write the pack of `model` with `adapter` merged in to the file `out`. Raises `CheckpointError`."""
+    return write_pack(Layout.of(model, adapter), out, progress)
+
+
+def write_pack(layout: Layout, out: Path, progress: Progress | None = None) -> Manifest:
+    """Write an image with checksums, beside `out`, and rename it when it is safe on disk.
+
+    Raises `CheckpointError` if the disk is full or a source cannot be read; then nothing is left behind.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f".{out.name}.partial")
+    with _alone(out.parent):
+        try:
+            with partial.open("w+b") as file:
+                manifest = _fill(file, layout, out, progress)
+            os.replace(partial, out)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+        _sync_folder(out.parent)
+    return manifest
+
+
+def _is_good(path: Path, wanted: Manifest, verify: Verify) -> bool:
+    with suppress(CheckpointError), PackedCheckpoint.open(path, verify) as found:
+        return bool(found.manifest.with_chunks(()) == wanted and found.manifest.chunks)
+    return False
+
+
+def _fill(file: BinaryIO, layout: Layout, out: Path, progress: Progress | None) -> Manifest:
+    _reserve(file, layout.nbytes, out)
+    mapped = mmap.mmap(file.fileno(), layout.nbytes)
+    try:
+        manifest = layout.write_into(memoryview(mapped), progress, digests=True)
+        mapped.flush()
+        os.fsync(file.fileno())
+    finally:
+        with suppress(BufferError):  # an error's traceback may hold views; the map then goes with them
+            mapped.close()
+    return manifest
+
+
+def _reserve(file: BinaryIO, size: int, out: Path) -> None:
+    """Have the blocks before they are written through a map, where a full disk would kill the process."""
+    try:
+        os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        raise CheckpointError(
+            f"{out}: no room for its {size} bytes ({error.strerror})" if full else f"{out}: {error.strerror}",
+            hint="free some space, or name another directory with --out" if full else None,
+        ) from error
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One writer at a time in a folder; the kernel frees the lock of one that died."""
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _digest(manifest: Manifest) -> str:
+    return hashlib.sha256(f"{VERSION} {manifest.key}".encode()).hexdigest()[:12]

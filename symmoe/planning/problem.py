@@ -1,0 +1,139 @@
+"""What is to be placed: how many requests each expert has, what they cost, and on which workers they may run."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from symmoe.errors import PoolError
+from symmoe.planning.costs import ExpertCost
+
+Pieces = dict[int, int]
+"""What one worker does: the number of requests of each expert, by the expert's place in the instance."""
+Placement = list[Pieces]
+"""The pieces of every worker. An expert with pieces on several workers is split; each of them loads it once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """One accelerator: the expert that it has ready, and the bytes of weights that fit in it, if that is a limit."""
+
+    resident: str = ""
+    memory: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """The requests of each expert, what they cost, each expert's model, and the workers.
+
+    `together` counts for pairs of experts, in either order, how many questions want both on one worker.
+    """
+
+    requests: Mapping[str, int]
+    costs: Mapping[str, ExpertCost]
+    models: Mapping[str, str]
+    workers: tuple[Worker, ...]
+    together: Mapping[tuple[str, str], float] = field(default_factory=dict)
+
+    def load(self, expert: str, after: str | None = None) -> float:
+        """Seconds to make an expert ready on a worker that has another ready, or nothing."""
+        same_model = after is not None and self.models.get(after) == self.models[expert]
+        return self.costs[expert].after(after == expert, same_model)
+
+    def fits(self, expert: str, worker: int) -> bool:
+        """Whether an expert's weights fit in a worker's memory."""
+        memory = self.workers[worker].memory
+        return memory is None or self.costs[expert].bytes <= memory
+
+
+class Instance:
+    """A problem as numbers, experts and workers by their places. Experts without requests are left out.
+
+    A worker's seconds are its requests, a load (`swap`) for each expert that it has not ready, and for each model that
+    it has not running the dearer first load (`first` is what it costs above a swap). They hold where experts of one
+    model stand together, which `order` sees to.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        if not problem.workers:
+            raise PoolError("there is no worker to plan for", hint="give at least one")
+        self.names = [name for name, count in problem.requests.items() if count > 0]
+        costs = [problem.costs[name] for name in self.names]
+        self.counts = [problem.requests[name] for name in self.names]
+        self.request = [cost.request for cost in costs]
+        self.swap = [cost.same_model for cost in costs]
+        self.first = [max(cost.load - cost.same_model, 0.0) for cost in costs]
+        self.workers = range(len(problem.workers))
+        models = {name: place for place, name in enumerate(dict.fromkeys(problem.models.values()))}
+        self.model = [models[problem.models[name]] for name in self.names]
+        least: dict[int, float] = {}
+        for model, dearer in zip(self.model, self.first, strict=True):
+            least[model] = min(least.get(model, math.inf), dearer)
+        self.start = [least[model] for model in self.model]
+        self.resident = [self._place(worker.resident) for worker in problem.workers]
+        self.running = [models.get(problem.models.get(w.resident, ""), -1) for w in problem.workers]
+        self.fits = [[problem.fits(name, worker) for worker in self.workers] for name in self.names]
+        self.rooms = [self._rooms(expert) for expert in self.experts]
+        for name, fits in zip(self.names, self.fits, strict=True):
+            if not any(fits):
+                raise PoolError(f"expert {name!r} fits in no worker's memory", hint="raise the memory, or leave it out")
+
+    @property
+    def experts(self) -> range:
+        """The places of the experts."""
+        return range(len(self.names))
+
+    def least_load(self, expert: int, worker: int) -> float:
+        """Seconds that a worker at least spends on making an expert ready, the start of its model included."""
+        if self.resident[worker] == expert:
+            return 0.0
+        return self.swap[expert] + (0.0 if self.running[worker] == self.model[expert] else self.start[expert])
+
+    def seconds(self, worker: int, pieces: Mapping[int, int]) -> float:
+        """How long a worker takes for its pieces."""
+        total = 0.0
+        dearest: dict[int, float] = {}
+        for expert, count in pieces.items():
+            total += count * self.request[expert]
+            if self.resident[worker] != expert:
+                total += self.swap[expert]
+            model = self.model[expert]
+            if self.running[worker] != model:
+                dearest[model] = min(dearest.get(model, math.inf), self.first[expert])
+        return total + sum(dearest.values())
+
+    def all_seconds(self, placement: Sequence[Mapping[int, int]]) -> list[float]:
+        """How long each worker takes."""
+        return [self.seconds(worker, pieces) for worker, pieces in enumerate(placement)]
+
+    def makespan(self, placement: Sequence[Mapping[int, int]]) -> float:
+        """When the last worker is done."""
+        return max(self.all_seconds(placement), default=0.0)
+
+    def added(self, worker: int, pieces: Mapping[int, int], expert: int) -> float:
+        """What loading one more expert would cost a worker."""
+        if expert in pieces or self.resident[worker] == expert:
+            return 0.0
+        model = self.model[expert]
+        if self.running[worker] == model:
+            return self.swap[expert]
+        there = [self.first[other] for other in pieces if self.model[other] == model]
+        before = min(there, default=0.0)
+        return self.swap[expert] + min([*there, self.first[expert]]) - before
+
+    def by_size(self, experts: Iterable[int] | None = None) -> list[int]:
+        """Experts by load and work, greatest first."""
+        places = self.experts if experts is None else experts
+        return sorted(places, key=lambda e: (-self.size(e), e))
+
+    def size(self, expert: int) -> float:
+        """Seconds that an expert takes alone on a worker that has nothing ready."""
+        return self.swap[expert] + self.first[expert] + self.counts[expert] * self.request[expert]
+
+    def _rooms(self, expert: int) -> dict[float, int]:
+        return Counter(self.least_load(expert, worker) for worker in self.workers if self.fits[expert][worker])
+
+    def _place(self, name: str) -> int:
+        return self.names.index(name) if name in self.names else -1

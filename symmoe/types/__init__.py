@@ -1,0 +1,56 @@
+"""Every value that travels between stages: frozen, slotted, JSON-able through `to_json`."""
+
+from __future__ import annotations
+
+from symmoe.types.answers import Answer, Outcome, Refusal, Reward, Trace, Verdict, Vote, to_json
+from symmoe.types.questions import AnswerKind, Message, Query, Question, Sampling, Scorer
+from symmoe.types.skills import (
+    Assignment,
+    ExpertProfile,
+    Explanation,
+    Profiles,
+    Recruitment,
+    Skill,
+    SkillMatch,
+    Skills,
+    Standing,
+    Tally,
+)
+from symmoe.types.work import Call, Candidate, Delta, Generation, Image, Lane, Load, Observation, Plan, Step
+
+__all__ = [
+    "Answer",
+    "AnswerKind",
+    "Assignment",
+    "Call",
+    "Candidate",
+    "Delta",
+    "ExpertProfile",
+    "Explanation",
+    "Generation",
+    "Image",
+    "Lane",
+    "Load",
+    "Message",
+    "Observation",
+    "Outcome",
+    "Plan",
+    "Profiles",
+    "Query",
+    "Question",
+    "Recruitment",
+    "Refusal",
+    "Reward",
+    "Sampling",
+    "Scorer",
+    "Skill",
+    "SkillMatch",
+    "Skills",
+    "Standing",
+    "Step",
+    "Tally",
+    "Trace",
+    "Verdict",
+    "Vote",
+    "to_json",
+]

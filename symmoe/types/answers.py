@@ -1,0 +1,96 @@
+"""What comes out: verdicts, answers, and the evidence for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from symmoe.types.skills import Explanation, SkillMatch
+from symmoe.types.work import Candidate, Load, Observation
+
+
+@dataclass(frozen=True, slots=True)
+class Reward:
+    """What a reward model thinks of one answer; higher is better, and only answers to one query compare.
+
+    `score` is None for an answer that cannot be judged, which ranks below every other; `note` says why, or what of an
+    answer was judged. `objectives` are the model's raw ratings and `weights` what its gate gave each for this prompt;
+    both are empty for a model that gives one number.
+    """
+
+    score: float | None
+    objectives: Mapping[str, float] = field(default_factory=dict)
+    weights: Mapping[str, float] = field(default_factory=dict)
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The weight of one candidate in the vote: 0 for one that is no answer. `reward` is what a reward model thought."""
+
+    expert: str
+    slot: int
+    weight: float
+    reward: Reward | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """One distinct answer among the candidates: its share of the weight, and the experts that gave it."""
+
+    answer: str
+    share: float
+    experts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The one answer to a query: its text, the expert whose words they are, and how the vote went, winner first."""
+
+    query_id: str
+    text: str
+    expert: str
+    votes: tuple[Vote, ...]
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """The evidence for one answer: what every stage decided."""
+
+    query_id: str
+    skills: tuple[SkillMatch, ...]
+    shares: Mapping[str, float]
+    recruited: tuple[str, ...]
+    candidates: tuple[Candidate, ...]
+    verdicts: tuple[Verdict, ...]
+    answer: Answer
+    facets: tuple[str, ...] = ()
+    explanation: Explanation | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A query that cannot be served, and why."""
+
+    query_id: str
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run of the pipeline gives: one trace or one refusal for every query, in order, and what it cost."""
+
+    results: tuple[Trace | Refusal, ...]
+    loads: tuple[Load, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    observations: tuple[Observation, ...] = ()
+
+
+def to_json(value: Any) -> dict[str, Any]:
+    """A value of this module as plain JSON types."""
+    return asdict(value)

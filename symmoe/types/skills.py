@@ -1,0 +1,139 @@
+"""What questions need, what experts have shown, and who is recruited for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from symmoe.types.questions import AnswerKind
+
+
+@dataclass(frozen=True, slots=True)
+class Skill:
+    """One entry of a taxonomy; `examples` are phrasings that call for it, `facet` the one that they share, if any."""
+
+    name: str
+    description: str
+    examples: tuple[str, ...] = ()
+    facet: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SkillMatch:
+    """A skill that a question needs, and the cosine similarity that says so."""
+
+    skill: str
+    similarity: float
+
+
+@dataclass(frozen=True, slots=True)
+class Skills:
+    """What one query needs: topics of the taxonomy, best first, and facets, most specific first.
+
+    Facets are the answer format in the question's language, the answer format, and the language.
+    """
+
+    query_id: str
+    matches: tuple[SkillMatch, ...]
+    facets: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Validation answers that called for a skill. A graded answer counts in part as right and in part as wrong."""
+
+    right: float
+    wrong: float
+
+    @property
+    def asked(self) -> float:
+        """How many answers were counted."""
+        return self.right + self.wrong
+
+    @property
+    def score(self) -> float:
+        """+1 for each right and −1 for each wrong answer (Symbolic-MoE, §3.1)."""
+        return self.right - self.wrong
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertProfile:
+    """An expert's record: its tally on every skill, topics and facets alike, and over all.
+
+    `tokens` is the mean length of an answer, 0 where unknown. `fingerprint` says which weights earned the record, and
+    `date` when. `digests` name the sets of validation questions that were counted. `borrowed` are pseudo-counts taken
+    over from similar experts when a newcomer was asked little. `aggregation` is its tally at making one answer of
+    several, by kind of answer (`AnswerKind`); empty where it was not measured.
+    """
+
+    expert: str
+    skills: Mapping[str, Tally]
+    overall: Tally
+    tokens: float = 0.0
+    fingerprint: str = ""
+    date: str = ""
+    digests: tuple[str, ...] = ()
+    borrowed: Mapping[str, Tally] = field(default_factory=dict)
+    aggregation: Mapping[AnswerKind, Tally] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Profiles:
+    """The records of a pool's experts. `parents` gives for each topic the facet that its validation questions share.
+
+    A topic whose questions share no facet has the parent `""`.
+    """
+
+    experts: Mapping[str, ExpertProfile]
+    parents: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """One expert asked once. `slot` tells repeated draws of one expert apart: sampling is with replacement."""
+
+    query_id: str
+    expert: str
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recruitment:
+    """Who answers a query, and each expert's share of the recruiter's mass, best first; shares sum to one."""
+
+    query_id: str
+    assignments: tuple[Assignment, ...]
+    shares: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How one expert stood for one query: its expected accuracy with a 95 % interval, and why it was chosen or not.
+
+    `tokens` is what its answer is expected to cost. `evidence` is its tally on each skill that counted, heaviest first.
+    """
+
+    expert: str
+    share: float
+    value: float
+    low: float
+    high: float
+    tokens: float
+    chosen: bool
+    why: str
+    evidence: Mapping[str, Tally]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a recruiter chose as it did: the weight of each skill, and every expert's standing, best first.
+
+    `costs[n - 1]` are the expected tokens of asking the first n experts.
+    """
+
+    query_id: str
+    recruiter: str
+    weights: Mapping[str, float]
+    standings: tuple[Standing, ...]
+    costs: tuple[float, ...]
+    note: str = ""

@@ -1,0 +1,116 @@
+"""Work for experts: what is planned, what is loaded, what is generated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from symmoe.types.questions import Query
+from symmoe.types.skills import Assignment
+
+Lane = Literal["resident", "held", "adapter", "swap", "merged", "rebuild"]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One generation: the query that words it, and every assignment that its outcome serves.
+
+    Greedy generations of equal prompts are equal, so assignments that differ only in slot or in the query's id share
+    one call.
+    """
+
+    expert: str
+    query: Query
+    serves: tuple[Assignment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The work of one expert on one worker: it is made ready there once, then answers every call."""
+
+    expert: str
+    calls: tuple[Call, ...]
+    worker: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The steps of a batch; each worker runs its own in this order. No expert appears twice on one worker."""
+
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What the engine gave for one call."""
+
+    text: str
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What an engine's step added to the call called `id`: text, and at the end the finished generation.
+
+    The texts of a call's deltas add up to the text of its generation.
+    """
+
+    id: str
+    text: str
+    generation: Generation | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One expert's answer to one query, and the lane by which that expert was ready.
+
+    `shared` marks a candidate whose tokens were spent on another assignment.
+    """
+
+    query_id: str
+    expert: str
+    slot: int
+    text: str
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+    lane: Lane
+    shared: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An expert's packed weights in memory that an engine can map: `nbytes` from `offset` of the file at `path`.
+
+    `key` names the weights: equal keys mean equal bytes. `model` is the directory of its tokenizer and config.
+    """
+
+    key: str
+    model: str
+    path: str
+    offset: int
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How an expert was made ready: by which lane, in how many seconds, moving how many bytes."""
+
+    expert: str
+    lane: Lane
+    seconds: float
+    bytes: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What one load of an expert took, by which lane, moving how many bytes; without a lane, one step's requests."""
+
+    expert: str
+    seconds: float
+    lane: Lane | None = None
+    bytes: int = 0
+    requests: int = 0

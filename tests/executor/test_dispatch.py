@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from symmoe.errors import EngineError
+from symmoe.executor.dispatch import Dispatch
+from symmoe.executor.stealing import Counted
+from symmoe.types import Call, Plan
+from tests.executor.simulation import Cluster, call, step
+
+NAMES = "abcdef"
+COSTS = st.fixed_dictionaries(
+    {name: st.builds(Counted, st.sampled_from([0.0, 1.0, 4.0, 50.0]), st.sampled_from([0.1, 1.0])) for name in NAMES}
+)
+
+
+@st.composite
+def plans(draw: st.DrawFn, workers: int) -> Plan:
+    """Steps of random size anywhere; an expert may stand on several workers, each call on one of them."""
+    placed = draw(st.lists(st.tuples(st.sampled_from(NAMES), st.integers(0, workers - 1)), unique=True, max_size=10))
+    counts = draw(st.lists(st.integers(0, 12), min_size=len(placed), max_size=len(placed)))
+    return Plan(
+        tuple(
+            step(expert, count, worker, first=100 * worker)
+            for (expert, worker), count in zip(placed, counts, strict=True)
+        )
+    )
+
+
+def calls_of(plan: Plan) -> list[Call]:
+    return [call for step in plan.steps for call in step.calls]
+
+
+@st.composite
+def clusters(draw: st.DrawFn, deaths: bool = True) -> Cluster:
+    workers = draw(st.integers(1, 4))
+    speeds = draw(st.lists(st.sampled_from([0.2, 1.0, 1.0, 3.0]), min_size=workers, max_size=workers))
+    lives = st.dictionaries(st.integers(0, workers - 1), st.lists(st.integers(0, 15), max_size=3))
+    dies = draw(lives) if deaths else {}
+    lost = draw(st.frozensets(st.sampled_from(sorted(dies)), max_size=workers - 1)) if dies else frozenset()
+    return Cluster(draw(plans(workers)), speeds, draw(COSTS), dies, lost, retries=12)
+
+
+@given(clusters())
+def test_whoever_dies_every_call_is_delivered_exactly_once(cluster: Cluster) -> None:
+    cluster.run()
+    assert Counter(cluster.delivered) == Counter(calls_of(cluster.plan))
+    assert cluster.given_up == []
+
+
+@given(clusters())
+def test_no_expert_is_loaded_where_it_has_no_work(cluster: Cluster) -> None:
+    cluster.run()
+    assert all(begun.calls for _, begun in cluster.begun)
+    assert all(call.expert == begun.expert for _, begun in cluster.begun for call in begun.calls)
+
+
+@given(clusters(deaths=False))
+def test_without_deaths_no_call_is_begun_twice(cluster: Cluster) -> None:
+    cluster.run()
+    begun = Counter(call for _, begun in cluster.begun for call in begun.calls)
+    assert begun == Counter(calls_of(cluster.plan))
+
+
+def alone(cluster: Cluster, worker: int) -> float:
+    """When a worker would end that runs its own steps and gets no help."""
+    own = [step for step in cluster.plan.steps if step.worker == worker and step.calls]
+    needed = sum(cluster.costs[s.expert].load + len(s.calls) * cluster.costs[s.expert].request for s in own)
+    return needed / cluster.speeds[worker]
+
+
+@given(clusters(deaths=False))
+def test_where_costs_are_as_predicted_stealing_delays_the_end_by_no_more_than_what_was_under_way(
+    cluster: Cluster,
+) -> None:
+    cluster.speeds = [1.0] * len(cluster.speeds)
+    planned = max(alone(cluster, worker) for worker in range(len(cluster.speeds)))
+    cluster.run()
+    under_way = max((max(c.load, c.request) for c in cluster.costs.values()), default=0.0)
+    assert cluster.now <= planned + under_way + 1e-9
+
+
+@given(clusters(), st.data())
+def test_a_call_that_kills_is_given_up_alone_and_all_others_are_answered(cluster: Cluster, data: st.DataObject) -> None:
+    calls = calls_of(cluster.plan)
+    poison = data.draw(st.frozensets(st.sampled_from(calls), max_size=2)) if calls else frozenset()
+    cluster.dies, cluster.lost, cluster.poison, cluster.retries = {}, frozenset(), poison, 2
+    cluster.run()
+    assert Counter(cluster.given_up) == Counter(poison)
+    assert Counter(cluster.delivered) == Counter(calls) - Counter(poison)
+
+
+def begin(dispatch: Dispatch, worker: int, loaded: bool = True) -> Sequence[Call]:
+    begun = dispatch.next(worker)
+    assert begun is not None
+    if loaded:
+        dispatch.loaded(worker)
+    return begun.calls
+
+
+def test_each_worker_runs_its_own_steps_in_the_order_of_the_plan() -> None:
+    plan = Plan((step("a", 1), step("b", 1, worker=1), step("c", 1), step("d", 1, worker=1)))
+    dispatch = Dispatch(plan, 2)
+    ran = dict.fromkeys((0, 1), "")
+    for worker in (0, 1, 0, 1):
+        (only,) = begin(dispatch, worker)
+        dispatch.delivered(worker, only)
+        dispatch.finished(worker)
+        ran[worker] += only.expert
+    assert ran == {0: "ac", 1: "bd"}
+    assert dispatch.done
+
+
+def test_it_is_known_ahead_which_experts_a_worker_needs_next() -> None:
+    dispatch = Dispatch(Plan((step("a", 9), step("b", 1), step("c", 1), step("d", 1, worker=1))), 2)
+    begin(dispatch, 0)
+    assert dispatch.ahead(0) == ("b", "c")
+    begin(dispatch, 1)
+    assert dispatch.ahead(1) == ()
+
+
+def test_steps_of_a_plan_for_more_workers_are_run_by_those_that_there_are() -> None:
+    dispatch = Dispatch(Plan((step("a", 1, worker=5),)), 2)
+    assert [only.expert for only in begin(dispatch, 1)] == ["a"]
+
+
+def test_an_idle_worker_takes_a_whole_step_from_the_one_with_most_to_do() -> None:
+    plan = Plan(
+        (step("a", 10), step("b", 10), step("c", 10, worker=1), step("d", 10, worker=1), step("e", 9, worker=1))
+    )
+    dispatch = Dispatch(plan, 3)
+    begin(dispatch, 0), begin(dispatch, 1)
+    assert [only.expert for only in begin(dispatch, 2)] == ["d"] * 10
+
+
+def test_of_a_single_large_step_it_takes_half() -> None:
+    dispatch = Dispatch(Plan((step("a", 1), step("b", 40))), 2)
+    begin(dispatch, 0)
+    taken = begin(dispatch, 1)
+    assert [only.expert for only in taken] == ["b"] * 20
+    dispatch.delivered(0, call("a", 0))
+    dispatch.finished(0)
+    assert {*begin(dispatch, 0), *taken} == set(step("b", 40).calls)
+
+
+@pytest.mark.parametrize(("load", "taken"), [(2.0, 10), (9.0, 10), (10.0, 0), (30.0, 0)])
+def test_it_takes_half_a_step_only_where_that_saves_more_than_the_second_load(load: float, taken: int) -> None:
+    dispatch = Dispatch(Plan((step("a", 20),)), 2, {"a": Counted(load)})
+    stolen = dispatch.next(1)
+    assert (len(stolen.calls) if stolen else 0) == taken
+    assert len(begin(dispatch, 0)) == 20 - taken
+
+
+def test_an_expert_that_the_thief_has_ready_costs_no_load() -> None:
+    dear = {name: Counted(load=30.0) for name in NAMES}
+    dispatch = Dispatch(Plan((step("b", 20), step("b", 1, worker=1, first=50))), 2, dear)
+    (only,) = begin(dispatch, 1)
+    dispatch.delivered(1, only)
+    dispatch.finished(1)
+    assert len(begin(dispatch, 1)) == 20
+
+
+def test_a_step_that_fails_is_tried_once_more_and_by_another_worker() -> None:
+    dispatch = Dispatch(Plan((step("a", 3),)), 2)
+    first, *rest = begin(dispatch, 0)
+    dispatch.delivered(0, first)
+    dispatch.failed(0, EngineError("out of memory", hint="buy more"))
+    assert dispatch.next(0) is None
+    assert list(begin(dispatch, 1)) == rest
+    with pytest.raises(EngineError, match="expert 'a' failed twice: out of memory") as raised:
+        dispatch.failed(1, EngineError("out of memory", hint="buy more"))
+    assert raised.value.hint == "buy more"
+
+
+def test_the_only_worker_there_is_tries_again_itself() -> None:
+    dispatch = Dispatch(Plan((step("a", 2),)), 1)
+    begin(dispatch, 0)
+    dispatch.failed(0, EngineError("it hiccuped"))
+    assert len(begin(dispatch, 0)) == 2
+
+
+def test_calls_that_an_ended_step_left_unanswered_count_as_its_failure() -> None:
+    dispatch = Dispatch(Plan((step("a", 2),)), 2)
+    first, second = begin(dispatch, 0)
+    dispatch.delivered(0, first)
+    dispatch.finished(0)
+    assert begin(dispatch, 1) == (second,)
+
+
+def test_an_expert_whose_loading_kills_every_worker_is_an_error() -> None:
+    dispatch = Dispatch(Plan((step("a", 2),)), 2, retries=2)
+    for worker in (0, 1):
+        begin(dispatch, worker, loaded=False)
+        assert dispatch.died(worker) == ()
+    begin(dispatch, 0, loaded=False)
+    with pytest.raises(EngineError, match="expert 'a' cannot be loaded: 3 workers died of it"):
+        dispatch.died(0)
+
+
+def test_the_last_try_of_a_call_has_no_other_beside_it() -> None:
+    dispatch = Dispatch(Plan((step("a", 3),)), 1, retries=1)
+    assert len(begin(dispatch, 0)) == 3
+    assert dispatch.died(0) == ()
+    (suspect,) = begin(dispatch, 0)
+    assert dispatch.died(0) == (suspect,)
+    for _ in range(2):
+        (innocent,) = begin(dispatch, 0)
+        assert dispatch.delivered(0, innocent)
+        dispatch.finished(0)
+    assert dispatch.done
+
+
+def test_a_call_that_is_not_the_workers_is_not_delivered() -> None:
+    dispatch = Dispatch(Plan((step("a", 1), step("b", 1, worker=1))), 2)
+    begin(dispatch, 0), begin(dispatch, 1)
+    assert not dispatch.delivered(0, call("b", 0))

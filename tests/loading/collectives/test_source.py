@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from symmoe.errors import CheckpointError
+from symmoe.loading.collectives.source import PackedSource, SharedRate, ThrottledSource
+
+from .ranks import MemorySource, in_processes
+
+DATA = bytes(range(250))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "packed"
+    path.write_bytes(DATA)
+    return path
+
+
+@pytest.fixture
+def source(path: Path) -> Iterator[PackedSource]:
+    source = PackedSource(path, 100, [hashlib.sha256(DATA[begin : begin + 100]).digest() for begin in (0, 100, 200)])
+    yield source
+    source.close()
+    source.close()
+
+
+def test_a_packed_file_is_read_chunk_by_chunk_the_last_one_shorter(source: PackedSource) -> None:
+    assert source.sizes == (100, 100, 50)
+    for chunk, size in enumerate(source.sizes):
+        read = bytearray(size)
+        source.read(chunk, memoryview(read))
+        assert read == DATA[chunk * 100 : chunk * 100 + size]
+        assert source.digest(chunk) == hashlib.sha256(read).digest()
+
+
+def test_a_file_cut_after_it_was_opened_is_told(source: PackedSource, path: Path) -> None:
+    with path.open("r+b") as file:
+        file.truncate(120)
+    with pytest.raises(CheckpointError, match="ends within chunk 1"):
+        source.read(1, memoryview(bytearray(100)))
+
+
+def test_without_a_manifest_there_is_no_digest(path: Path) -> None:
+    source = PackedSource(path, 100)
+    assert source.digest(0) is None
+    source.close()
+
+
+def test_an_empty_file_has_no_chunks(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    source = PackedSource(tmp_path / "empty", 100)
+    assert source.sizes == ()
+    source.close()
+
+
+def test_what_is_taken_is_paid_off_at_the_rate(tmp_path: Path) -> None:
+    rate = SharedRate(tmp_path / "rate", 1000.0)
+    began = time.monotonic()
+    first, second = rate.take(500), rate.take(1500)
+    assert first - began == pytest.approx(0.5, abs=0.1)
+    assert second - first == pytest.approx(1.5)
+    rate.close()
+    rate.close()
+
+
+def test_all_who_open_the_file_share_one_rate(tmp_path: Path) -> None:
+    one, other = (SharedRate(tmp_path / "rate", 1000.0) for _ in range(2))
+    assert other.take(1000) - one.take(1000) == pytest.approx(-1.0)
+    one.close()
+    other.close()
+
+
+def test_after_a_pause_no_more_than_the_burst_is_free(tmp_path: Path) -> None:
+    rate = SharedRate(tmp_path / "rate", 1000.0, burst=200)
+    assert rate.take(200) <= time.monotonic()
+    assert rate.take(300) - time.monotonic() == pytest.approx(0.3, abs=0.1)
+    rate.close()
+
+
+def _read_all(rank: int, folder: str) -> None:
+    rate = SharedRate(Path(folder) / "rate", 1e6)
+    source = ThrottledSource(MemorySource([bytes(10_000)] * 10), rate)
+    for chunk in range(10):
+        source.read(chunk, memoryview(bytearray(10_000)))
+    assert source.digest(0) == hashlib.sha256(bytes(10_000)).digest()
+
+
+def test_processes_share_one_rate(tmp_path: Path) -> None:
+    began = time.monotonic()
+    assert in_processes(3, _read_all, str(tmp_path)) == [0, 0, 0]
+    assert time.monotonic() - began >= 0.29

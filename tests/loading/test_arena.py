@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from symmoe.errors import CapacityError, CheckpointError
+from symmoe.loading.arena import PAGE, Allocator, Arena, attach, available_memory, whole_pages
+
+SHM = Path("/dev") / "shm"
+HOLDER = """
+import sys
+from pathlib import Path
+from symmoe.loading.arena import Arena
+arena = Arena(1 << 20, Path(sys.argv[1]) if sys.argv[1] else None)
+arena.view(4096, 5)[:] = b"bytes"
+print(arena.path, flush=True)
+sys.stdin.read()
+"""
+
+
+@given(st.lists(st.tuples(st.integers(0, 9 * PAGE), st.booleans()), max_size=40))
+def test_regions_never_overlap_nor_leave_the_capacity_and_freed_neighbours_join(
+    steps: list[tuple[int, bool]],
+) -> None:
+    allocator = Allocator(20 * PAGE + 5)
+    taken: dict[int, int] = {}
+    for nbytes, free in steps:
+        if free and taken:
+            offset = sorted(taken)[nbytes % len(taken)]
+            allocator.free(offset)
+            del taken[offset]
+            continue
+        pages = {page for at, size in taken.items() for page in range(at // PAGE, (at + size) // PAGE)}
+        wanted = whole_pages(nbytes) // PAGE
+        gaps = [at for at in range(21 - wanted) if pages.isdisjoint(range(at, at + wanted))]
+        offset_or_none = allocator.allocate(nbytes)
+        assert offset_or_none == (gaps[0] * PAGE if gaps else None)
+        if offset_or_none is not None:
+            taken[offset_or_none] = whole_pages(nbytes)
+        assert allocator.used == sum(taken.values()) <= allocator.capacity
+
+
+@pytest.mark.parametrize(("nbytes", "pages"), [(0, 1), (1, 1), (PAGE, 1), (PAGE + 1, 2)])
+def test_an_image_takes_whole_pages(nbytes: int, pages: int) -> None:
+    assert whole_pages(nbytes) == pages * PAGE
+
+
+def test_where_something_would_go_can_be_asked_without_doing_it() -> None:
+    allocator = Allocator(3 * PAGE)
+    first, second, third = (allocator.allocate(PAGE) for _ in range(3))
+    assert first == 0
+    assert second is not None
+    assert third is not None
+    assert allocator.place(2 * PAGE) is None
+    assert allocator.place(2 * PAGE, {first, third}) is None
+    assert allocator.place(2 * PAGE, {second, third}) == second
+    assert allocator.used == 3 * PAGE
+
+
+@pytest.mark.parametrize("inside", [None, "tmp"])
+def test_what_is_written_is_there_for_those_who_attach(inside: str | None, tmp_path: Path) -> None:
+    arena = Arena(4 * PAGE, tmp_path if inside else None)
+    arena.view(PAGE, 5)[:] = b"bytes"
+    with attach(arena.path) as mapped, attach(arena.path, writable=True) as writable:
+        assert (len(mapped), mapped[PAGE : PAGE + 5]) == (4 * PAGE, b"bytes")
+        writable[PAGE : PAGE + 5] = b"other"
+        assert bytes(arena.view(PAGE, 5)) == b"other"
+        with pytest.raises(TypeError):
+            mapped[0] = 1
+    arena.close()
+
+
+def test_another_process_sees_the_same_bytes() -> None:
+    arena = Arena(2 * PAGE)
+    arena.view(PAGE, 5)[:] = b"bytes"
+    code = f"from symmoe.loading.arena import attach; print(attach({arena.path!r})[{PAGE}:{PAGE + 5}])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    arena.close()
+    assert done.stdout == "b'bytes'\n"
+
+
+def test_nobody_can_shrink_a_memory_file_under_its_users() -> None:
+    arena = Arena(2 * PAGE)
+    with pytest.raises(PermissionError):
+        os.truncate(arena.path, 0)
+    arena.close()
+
+
+def test_a_view_that_outlives_the_arena_stays_readable() -> None:
+    arena = Arena(PAGE)
+    view = arena.view(0, 5)
+    view[:] = b"bytes"
+    arena.close()
+    arena.close()
+    assert bytes(view) == b"bytes"
+    with pytest.raises(ValueError, match="released"):
+        arena.view()
+
+
+@pytest.mark.parametrize("directory", [None, "tmp", SHM])
+def test_a_killed_process_leaves_nothing_behind(directory: str | Path | None, tmp_path: Path) -> None:
+    place = tmp_path if directory == "tmp" else directory
+    if place == SHM and not SHM.is_dir():
+        pytest.skip("this machine has no /dev/shm")
+    command = [sys.executable, "-c", HOLDER, str(place or "")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        path = holder.stdout.readline().strip()
+        mapped = attach(path)
+        assert mapped[4096:4101] == b"bytes"
+        named = list(Path(place).glob("symmoe-*" if place == SHM else "*")) if place else []
+        holder.send_signal(signal.SIGKILL)
+    assert named == []  # it had no name while its process lived, so none is left
+    assert mapped[4096:4101] == b"bytes"  # those attached keep it until they let go
+    mapped.close()
+    with pytest.raises(CheckpointError, match="no host tier to attach to"):
+        attach(path)
+
+
+def test_attaching_to_what_is_empty_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    with pytest.raises(CheckpointError, match="empty: no host tier"):
+        attach(str(tmp_path / "empty"))
+
+
+def test_more_than_the_memory_there_is_is_refused_before_any_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "memfd_create", lambda *_: pytest.fail("nothing should be created"))
+    with pytest.raises(CapacityError, match=r"memory: [\d,]+ bytes are free, the host tier is to have 1,125,899,") as e:
+        Arena(1 << 50)
+    assert e.value.hint
+
+
+def test_more_than_the_directory_has_is_refused_before_any_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=3, f_frsize=PAGE))
+    with pytest.raises(CapacityError, match=f"{tmp_path}: {3 * PAGE:,} bytes are free"):
+        Arena(4 * PAGE, tmp_path)
+    Arena(3 * PAGE, tmp_path).close()
+
+
+@pytest.mark.parametrize("inside", [None, "tmp"])
+def test_space_that_others_took_meanwhile_is_an_error_and_leaves_nothing_open(
+    inside: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[int] = []
+
+    def full(fd: int, offset: int, nbytes: int) -> None:
+        opened.append(fd)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(CapacityError, match=r"8,192 bytes cannot be reserved .*No space left") as error:
+        Arena(8192, tmp_path if inside else None)
+    assert error.value.hint
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(opened[0])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not SHM.is_dir() or not os.statvfs(SHM).f_blocks, reason="no bounded /dev/shm here")
+def test_a_real_file_system_that_is_too_small_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = os.statvfs(SHM)
+    beyond = facts.f_blocks * facts.f_frsize + PAGE
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=1 << 40, f_frsize=PAGE))
+    with pytest.raises(CapacityError, match="cannot be reserved"):
+        Arena(beyond, SHM)
+
+
+def test_a_directory_that_does_not_exist_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(CapacityError, match=f"{tmp_path / 'none'}: no directory for the host tier"):
+        Arena(PAGE, tmp_path / "none")
+
+
+def test_an_arena_of_less_than_a_page_is_refused() -> None:
+    with pytest.raises(CapacityError, match="holds nothing"):
+        Arena(PAGE - 1)
+
+
+def test_a_container_leaves_less_than_the_machine_has(tmp_path: Path) -> None:
+    whole = available_memory(tmp_path)  # no control group there
+    (tmp_path / "memory.max").write_text("1000000\n", encoding="utf-8")
+    (tmp_path / "memory.current").write_text("900000\n", encoding="utf-8")
+    (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 5000\n", encoding="utf-8")
+    assert available_memory(tmp_path) == 105_000 < whole
+    (tmp_path / "memory.current").write_text("1900000\n", encoding="utf-8")
+    assert available_memory(tmp_path) == 0
+    (tmp_path / "memory.max").write_text("max\n", encoding="utf-8")
+    assert available_memory(tmp_path) > 105_000

@@ -1,0 +1,300 @@
+"""What the host tier promises when several threads ask at once. Gates and events order them; nothing sleeps."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+
+import pytest
+
+from symmoe.errors import CapacityError, CheckpointError
+from symmoe.loading.arena import PAGE
+from symmoe.loading.host_tier import HostTier
+
+from .fake_images import FakeSource, content
+
+
+@pytest.fixture
+def source() -> FakeSource:
+    return FakeSource.of_pages(a=1, b=1, c=1, two=2)
+
+
+@pytest.fixture
+def threads() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(8) as pool:
+        yield pool
+
+
+def hit(tier: HostTier, key: str) -> bool:
+    with tier.use(key) as held:
+        assert bytes(held.view) == content(key, held.nbytes)
+        return held.hit
+
+
+def waiting(tier: HostTier, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Set as soon as some thread waits for another in the tier."""
+    event, wait = threading.Event(), tier._changed.wait
+
+    def tell(timeout: float | None = None) -> bool:
+        event.set()
+        return wait(timeout)
+
+    monkeypatch.setattr(tier._changed, "wait", tell)
+    return event
+
+
+def test_a_use_waits_for_a_prefetch_under_way_instead_of_filling_twice(
+    source: FakeSource, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = source.gate("a")
+    with HostTier(PAGE, source) as tier:
+        waits = waiting(tier, monkeypatch)
+        prefetched = tier.prefetch("a")
+        assert gate.began.wait(30)
+        use = threads.submit(hit, tier, "a")
+        assert waits.wait(30)
+        gate.open.set()
+        assert use.result(30) is False
+        assert prefetched.result(30) is True
+        assert tier.stats.joined == 1
+    assert source.fills == {"a": 1}
+
+
+def test_a_failed_prefetch_reaches_the_use_that_waits_for_it_and_the_next_use_tries_again(
+    source: FakeSource, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = source.gate("a")
+    source.errors["a"] = [CheckpointError("truncated")]
+    with HostTier(PAGE, source) as tier:
+        waits = waiting(tier, monkeypatch)
+        prefetched = tier.prefetch("a")
+        assert gate.began.wait(30)
+        use = threads.submit(hit, tier, "a")
+        assert waits.wait(30)
+        gate.open.set()
+        for asked in (use, prefetched):
+            with pytest.raises(CheckpointError, match="truncated"):
+                asked.result(30)
+        assert tier.used == 0
+        assert hit(tier, "a") is False
+
+
+def test_a_use_that_waits_for_an_interrupted_one_fills_by_itself(
+    source: FakeSource, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = source.gate("a")
+    source.errors["a"] = [KeyboardInterrupt()]
+    with HostTier(PAGE, source) as tier:
+        waits = waiting(tier, monkeypatch)
+        interrupted = threads.submit(hit, tier, "a")
+        assert gate.began.wait(30)
+        use = threads.submit(hit, tier, "a")
+        assert waits.wait(30)
+        gate.open.set()
+        assert isinstance(interrupted.exception(30), KeyboardInterrupt)
+        assert use.result(30) is False
+    assert source.fills == {"a": 2}
+
+
+def test_a_use_of_what_is_queued_does_not_wait_for_its_turn(source: FakeSource) -> None:
+    gate = source.gate("a")
+    with HostTier(3 * PAGE, source, workers=1) as tier:
+        first, second = tier.prefetch("a"), tier.prefetch("b")
+        assert gate.began.wait(30)
+        assert hit(tier, "b") is False
+        assert second.result(30) is True
+        assert not first.done()
+        assert tier.evict("b") is True
+        gate.open.set()
+        assert first.result(30) is True
+        assert tier.prefetch("c").result(30) is True  # b, which would be before it, is no longer queued
+    assert source.fills == {"a": 1, "b": 1, "c": 1}
+
+
+def test_what_is_queued_is_fetched_in_the_order_of_need(source: FakeSource) -> None:
+    gate = source.gate("a")
+    done: list[str] = []
+    with HostTier(3 * PAGE, source, workers=1) as tier:
+        tier.expect(["a", "b", "c"])
+        tier.prefetch("a")
+        assert gate.began.wait(30)
+        late, soon = tier.prefetch("c"), tier.prefetch("b")
+        late.add_done_callback(lambda _: done.append("c"))
+        soon.add_done_callback(lambda _: done.append("b"))
+        gate.open.set()
+        assert (late.result(30), soon.result(30)) == (True, True)
+    assert done == ["b", "c"]
+
+
+def test_all_who_ask_for_a_prefetch_get_the_same_one(source: FakeSource) -> None:
+    gate = source.gate("a")
+    with HostTier(PAGE, source) as tier:
+        first = tier.prefetch("a")
+        assert gate.began.wait(30)
+        assert tier.prefetch("a") is first
+        assert first.cancel() is False
+        gate.open.set()
+        assert first.result(30) is True
+
+
+def test_a_prefetch_of_what_a_use_is_filling_ends_with_it(source: FakeSource, threads: ThreadPoolExecutor) -> None:
+    gate = source.gate("a")
+    with HostTier(PAGE, source) as tier:
+        use = threads.submit(hit, tier, "a")
+        assert gate.began.wait(30)
+        prefetched = tier.prefetch("a")
+        assert not prefetched.done()
+        gate.open.set()
+        assert (prefetched.result(30), use.result(30)) == (True, False)
+    assert source.fills == {"a": 1}
+
+
+def test_a_use_that_needs_the_room_of_a_prefetch_under_way_waits_for_it(
+    source: FakeSource, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = source.gate("a")
+    with HostTier(PAGE, source) as tier:
+        waits = waiting(tier, monkeypatch)
+        prefetched = tier.prefetch("a")
+        assert gate.began.wait(30)
+        assert tier.evict("a") is False
+        use = threads.submit(hit, tier, "b")
+        assert waits.wait(30)
+        assert tier.used == PAGE
+        gate.open.set()
+        assert (prefetched.result(30), use.result(30)) == (True, False)
+        assert dict(tier.resident) == {"b": PAGE}
+
+
+def test_a_use_that_waits_for_room_takes_what_another_use_leaves(
+    source: FakeSource, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = source.gate("b")
+    with HostTier(2 * PAGE, source) as tier:
+        with tier.use("a"):
+            waits = waiting(tier, monkeypatch)
+            prefetched = tier.prefetch("b")
+            assert gate.began.wait(30)
+            use = threads.submit(hit, tier, "c")
+            assert waits.wait(30)
+        assert use.result(30) is False
+        assert not prefetched.done()
+        gate.open.set()
+        assert prefetched.result(30) is True
+
+
+def test_a_use_beside_one_that_is_filling_all_the_budget_is_an_error(
+    source: FakeSource, threads: ThreadPoolExecutor
+) -> None:
+    gate = source.gate("a")
+    with HostTier(PAGE, source) as tier:
+        use = threads.submit(hit, tier, "a")
+        assert gate.began.wait(30)
+        with pytest.raises(CapacityError, match="beside what is in use or pinned: a"):
+            hit(tier, "b")
+        assert tier.prefetch("b").result(30) is False
+        gate.open.set()
+        assert use.result(30) is False
+
+
+def test_closing_declines_what_is_queued_and_waits_for_what_is_under_way(
+    source: FakeSource, threads: ThreadPoolExecutor
+) -> None:
+    gate = source.gate("a")
+    tier = HostTier(3 * PAGE, source, workers=1)
+    under_way, queued = tier.prefetch("a"), tier.prefetch("b")
+    assert gate.began.wait(30)
+    closing = threads.submit(tier.close)
+    assert queued.result(30) is False
+    assert not closing.done()
+    gate.open.set()
+    closing.result(30)
+    assert under_way.result(30) is True
+    assert source.fills == {"a": 1}
+
+
+@pytest.mark.parametrize("key", ["a", "b"])  # it waits for the fill, and for the room that it takes up
+def test_a_use_that_waits_when_the_tier_closes_is_told(
+    key: str, source: FakeSource, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = source.gate("a")
+    tier = HostTier(PAGE, source)
+    waits = waiting(tier, monkeypatch)
+    tier.prefetch("a")
+    assert gate.began.wait(30)
+    use = threads.submit(hit, tier, key)
+    assert waits.wait(30)
+    closing = threads.submit(tier.close)
+    with pytest.raises(ValueError, match="closed"):
+        use.result(30)
+    gate.open.set()
+    closing.result(30)
+
+
+def test_a_callback_of_a_prefetch_may_ask_the_tier(source: FakeSource) -> None:
+    asked: SimpleQueue[bool] = SimpleQueue()
+    with HostTier(3 * PAGE, source) as tier:
+        tier.prefetch("a").add_done_callback(lambda _: asked.put(hit(tier, "a")))
+        assert asked.get(timeout=30) is True
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_threads_that_ask_for_everything_at_once_get_the_right_bytes(seed: int) -> None:
+    """Eight threads, each holding one of twelve images at a time, and room for as many as are held and one more."""
+    keys = [f"expert-{number}" for number in range(12)]
+    source = FakeSource(dict.fromkeys(keys, 3 * PAGE - 7))
+    start = threading.Barrier(8)
+
+    def hammer(thread: int) -> None:
+        numbers = random.Random(100 * seed + thread)
+        start.wait(30)
+        for _ in range(60):
+            if numbers.random() < 0.1:
+                tier.expect(numbers.choices(keys, k=8))
+            if numbers.random() < 0.4:
+                tier.prefetch(numbers.choice(keys))
+            if numbers.random() < 0.1:
+                tier.evict(numbers.choice(keys))
+            hit(tier, numbers.choice(keys))
+            assert tier.used <= 27 * PAGE
+
+    with HostTier(27 * PAGE, source, workers=2) as tier, ThreadPoolExecutor(8) as pool:
+        runs = [pool.submit(hammer, thread) for thread in range(8)]
+        for run in runs:
+            run.result(60)
+    stats = tier.stats
+    assert stats.hits + stats.joined + stats.misses == 480
+    assert sum(source.fills.values()) == stats.misses + stats.prefetched
+    assert stats.bytes_filled == sum(source.fills.values()) * (3 * PAGE - 7)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_threads_with_too_little_room_are_refused_but_never_stuck_nor_given_wrong_bytes(seed: int) -> None:
+    sizes = random.Random(seed)
+    keys = [f"expert-{number}" for number in range(9)]
+    source = FakeSource({key: sizes.randint(1, 5 * PAGE) for key in keys})
+    start = threading.Barrier(6)
+
+    def hammer(thread: int) -> int:
+        numbers, served = random.Random(100 * seed + thread), 0
+        start.wait(30)
+        for _ in range(60):
+            tier.prefetch(numbers.choice(keys))
+            try:
+                key = numbers.choice(keys)
+                with tier.use(key) as held:
+                    hit(tier, keys[0])
+                    assert bytes(held.view) == content(key, source.sizes[key])
+                served += 1
+            except CapacityError:
+                continue
+        return served
+
+    with HostTier(9 * PAGE, source, workers=2) as tier, ThreadPoolExecutor(6) as pool:
+        runs = [pool.submit(hammer, thread) for thread in range(6)]
+        assert sum(run.result(60) for run in runs) > 0
+        for key in keys:
+            hit(tier, key)
