@@ -25,7 +25,8 @@ format: setup
 	.venv/bin/ruff check --fix .
 
 bench: setup
-	.venv/bin/python benchmarks/engine_per_expert.py --rounds 2 --out out/bench/engine_per_expert.json
+	$(SYMMOE) bench swap
+	$(SYMMOE) bench batch
 
 clean:
 	rm -rf .venv build out *.egg-info

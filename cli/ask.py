@@ -60,4 +60,5 @@ def _explanation(trace: Any) -> list[Any]:
         *explanation_tables(trace.skills, trace.facets, trace.explanation),
         table("What they said", ("expert", "lane", "weight %", "tokens", "answer"), said, right=(2, 3)),
         table("The vote", ("answer", "share %", "experts"), votes, right=(1,)),
+        *([f"{trace.answer.origin}: {trace.answer.why}"] if trace.answer.why else []),
     ]

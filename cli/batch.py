@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from symmoe.batch.job import BatchJob
     from symmoe.build import Assembly
     from symmoe.config import Pool
+    from symmoe.protocols import Store
 
 app = typer.Typer(help="Answer files of questions.", no_args_is_help=True)
 PARTLY_DONE = 3
@@ -64,7 +65,7 @@ def run(
     job = BatchJob(source, output, described, fingerprint(described), k or described.routing.k, seed, explain)
     store = open_store()
     try:
-        with job_lock(job.name), watching("answering") as watch, _assembly(described, workers) as assembly:
+        with job_lock(job.name), watching("answering") as watch, _assembly(described, workers, store) as assembly:
             result = run_batch(job, assembly, store, resume, watch)
     except KeyboardInterrupt:
         tell(f"stopped; nothing is lost. Go on with: {_again(job, pool, workers)}")
@@ -78,7 +79,7 @@ def run(
         "seconds": {
             stage: round(spent, 3) for stage, spent in (result.outcome.seconds if result.outcome else {}).items()
         },
-        "loads": {load.expert: load.lane for load in (result.outcome.loads if result.outcome else ())},
+        "loads": [[load.expert, load.lane] for load in (result.outcome.loads if result.outcome else ())],
     }
     if json:
         show_json(summary)
@@ -91,8 +92,8 @@ def run(
 
 
 @contextmanager
-def _assembly(pool: Pool, workers: int) -> Iterator[Assembly]:
-    """The pool's parts; with more than one worker, their executor runs on Ray."""
+def _assembly(pool: Pool, workers: int, store: Store) -> Iterator[Assembly]:
+    """The pool's parts; with more than one worker, plans are divided by cost and run on Ray."""
     from symmoe.build import Assembly
 
     assembly = Assembly(pool)
@@ -103,8 +104,9 @@ def _assembly(pool: Pool, workers: int) -> Iterator[Assembly]:
 
     from symmoe.deployments.executor import RayExecutor
 
-    with RayExecutor(pool, workers, os.environ.get("RAY_ADDRESS")) as executor:
-        assembly.executor = executor
+    costs = assembly.costs(store).costs()
+    with RayExecutor(pool, workers, os.environ.get("RAY_ADDRESS"), costs) as executor:
+        assembly.spread(executor, workers, costs)
         yield assembly
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import bench_gather, bench_loading, bench_plan, bench_quality, options
+from . import bench_gate, bench_gather, bench_loading, bench_plan, bench_quality, options
 
 app = typer.Typer(help="Measure what is claimed.", no_args_is_help=True)
 
@@ -174,4 +174,5 @@ app.command("plan")(bench_plan.plan)
 app.command("swap")(bench_loading.swap)
 app.command("batch")(bench_loading.batch)
 app.command("gather")(bench_gather.gather)
+app.command("gate")(bench_gate.gate)
 app.command("quality")(bench_quality.quality)

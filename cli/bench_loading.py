@@ -54,6 +54,9 @@ def batch(
     per_family: Annotated[int, typer.Option("--per-family", min=1, help="Questions of each family.")] = 24,
     k: Annotated[int, typer.Option("--k", min=1, help="Experts asked for each question.")] = 3,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Times that both sides are measured.")] = 3,
+    processes: Annotated[
+        bool, typer.Option("--processes", help="Also build engines as vLLM does by default, each in a process.")
+    ] = False,
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
@@ -64,7 +67,7 @@ def batch(
     from .render import narrating, show, show_json, table, write_report
 
     with narrating("measuring") as tell:
-        report = measure(read_pool(pool), Workload(experts, per_family, k, seed), rounds, tell)
+        report = measure(read_pool(pool), Workload(experts, per_family, k, seed), rounds, processes, tell)
     write_report(report, out)
     if json:
         show_json(report)

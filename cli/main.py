@@ -7,7 +7,24 @@ import sys
 
 import typer
 
-from . import aggregator, ask, batch, bench, demo, doctor, expert, plan, pool, profile, route, skill, store
+from . import (
+    aggregator,
+    ask,
+    batch,
+    bench,
+    demo,
+    doctor,
+    expert,
+    k8s,
+    plan,
+    pool,
+    profile,
+    reward,
+    route,
+    serve,
+    skill,
+    store,
+)
 
 app = typer.Typer(
     name="symmoe",
@@ -18,6 +35,7 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.command("ask")(ask.ask)
 app.command("route")(route.route)
+app.command("serve")(serve.serve)
 app.add_typer(batch.app, name="batch")
 app.add_typer(plan.app, name="plan")
 app.add_typer(pool.app, name="pool")
@@ -25,7 +43,9 @@ app.add_typer(expert.app, name="expert")
 app.add_typer(profile.app, name="profile")
 app.add_typer(skill.app, name="skill")
 app.add_typer(aggregator.app, name="aggregator")
+app.add_typer(reward.app, name="reward")
 app.add_typer(store.app, name="store")
+app.add_typer(k8s.app, name="k8s")
 app.add_typer(bench.app, name="bench")
 app.command("doctor")(doctor.doctor)
 

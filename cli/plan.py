@@ -65,7 +65,7 @@ def show_plan(
         described.expert(aggregator)
     queries, skipped = _questions(described, suite, source, seed)
     assembly = Assembly(described)
-    costs = _cost_model(assembly, open_store())
+    costs = assembly.costs(open_store())
     fleet = Fleet((Worker(),) * workers, costs.costs(), aggregator)
     with working("recruiting and planning"):
         parts = (assembly.tagger, assembly.recruiter)
@@ -104,15 +104,6 @@ def _questions(pool: PoolFile, suite: Path | None, source: Path | None, seed: in
     if not good:
         raise RequestError(f"{source}: no line in it can be asked", code="no_questions")
     return good, len(lines) - len(good)
-
-
-def _cost_model(assembly: Any, store: Any) -> Any:
-    """What the pool's experts cost, from the runs that the store knows of."""
-    from symmoe.planning.costs import CostModel
-    from symmoe.planning.kept import recall_observations
-
-    tokens = {name: record.tokens for name, record in assembly.profiles().experts.items()}
-    return CostModel(assembly.models, tokens, observations=recall_observations(store, assembly.pool.name))
 
 
 def _chart(shown: Preview) -> list[Any]:

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from functools import cached_property, partial
 from importlib.resources import files
 from pathlib import Path
 
-from symmoe.aggregation.vote import WeightedVote
+from symmoe.build_aggregation import aggregator_last, build_synthesis, build_vote, rule_files
+from symmoe.build_gate import build_gate, check_reward, reward_files
 from symmoe.config import STATIC, ExpertConfig, Pool, cache_dir, state_dir
 from symmoe.engines.echo import EchoEngine
 from symmoe.errors import PoolError
 from symmoe.executor import InProcessExecutor
-from symmoe.gating.evidence import EvidenceGate
 from symmoe.loading.images import HostImages, NamedImages
 from symmoe.loading.lanes import ExpertWeights, LaneLoader
 from symmoe.loading.merge import ADAPTER_WEIGHTS, adapter_rank
 from symmoe.loading.sources import is_hub_name, is_local_path, local_directory, packaged_path, sampled_sha256, sha256_of
 from symmoe.loading.verify import trained_on, verify_adapter, verify_model
 from symmoe.pipeline import Parts
-from symmoe.protocols import Embedder, Engine, Recruiter
+from symmoe.planning.costs import CostModel, ExpertCost
+from symmoe.planning.kept import recall_observations
+from symmoe.planning.problem import Worker
+from symmoe.planning.spreading import Fleet
+from symmoe.protocols import Embedder, Engine, Executor, Gate, Recruiter, Store
 from symmoe.routing.embedding import SentenceEmbedder
 from symmoe.routing.kept import STORE, pull_document, pull_profiles
 from symmoe.routing.profiles import complete
@@ -41,16 +46,25 @@ _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
 
 class Assembly:
-    """The parts of one pool, made when first asked for and shared after that."""
+    """The parts of one pool, made when first asked for and shared after that.
 
-    def __init__(self, pool: Pool) -> None:
+    `packs` is the folder of its packed checkpoints, by default that of `symmoe pool pack`.
+    """
+
+    def __init__(self, pool: Pool, packs: Path | None = None) -> None:
         self.pool = pool
+        self._packs = packs or cache_dir() / "packed" / pool.name
         self.tagger = _tagger(pool)
         self.models = {expert.name: _model_key(expert) for expert in pool.experts}
+        self.fleet: Fleet | None = None
 
     def weights(self, expert: str) -> ExpertWeights:
         """The directories of an expert's weights, prepared or fetched if need be."""
         config = self.pool.expert(expert)
+        if config.remote is not None:
+            raise PoolError(
+                f"expert {expert!r} is remote: it has no weights here", hint="ask it through `symmoe serve`"
+            )
         model = _model_directory(self.pool, config)
         return ExpertWeights(str(model), str(self.pool.path(config.adapter)) if config.adapter else None)
 
@@ -73,13 +87,23 @@ class Assembly:
             return NamedImages()
         import torch
 
-        packs = cache_dir() / "packed" / self.pool.name
-        return HostImages(int(self.pool.engine.host_tier_gib * GIB), packs, staged=torch.cuda.is_available())
+        budget = int(self.pool.engine.host_tier_gib * GIB)
+        return HostImages(budget, self._packs, staged=torch.cuda.is_available())
 
     @cached_property
-    def executor(self) -> InProcessExecutor:
-        """The executor that runs plans in this process."""
+    def executor(self) -> Executor:
+        """The executor that runs plans: in this process, unless they are spread."""
         return InProcessExecutor(self.engine, self.loader)
+
+    def costs(self, store: Store) -> CostModel:
+        """What the pool's experts cost, from the runs that the store knows of."""
+        tokens = {name: record.tokens for name, record in self.profiles().experts.items()}
+        return CostModel(self.models, tokens, observations=recall_observations(store, self.pool.name))
+
+    def spread(self, executor: Executor, workers: int, costs: Mapping[str, ExpertCost]) -> None:
+        """Run plans on an executor of several workers, divided by what experts cost."""
+        self.executor = executor
+        self.fleet = Fleet((Worker(),) * workers, costs, self.pool.aggregation.aggregator)
 
     def profiles(self) -> Profiles:
         """The experts' records, read once; `PoolError` if the pool file names none."""
@@ -104,9 +128,24 @@ class Assembly:
         """The recruiter that the pool file names, over the pool's profiles."""
         return build_recruiter(self.pool, self.profiles())
 
+    @cached_property
+    def gate(self) -> Gate:
+        """What weighs candidates; a reward model is read when it is first asked."""
+        return build_gate(self.pool)
+
     def parts(self) -> Parts:
         """Everything that the pipeline needs."""
-        return Parts(self.tagger, self.recruiter, self.executor, EvidenceGate(), WeightedVote(), self.models)
+        embedder, models = build_embedder(self.pool), aggregator_last(self.pool, self.models)
+        return Parts(
+            self.tagger,
+            self.recruiter,
+            self.executor,
+            self.gate,
+            build_vote(self.pool, embedder),
+            models,
+            self.fleet,
+            build_synthesis(self.pool, embedder, lambda expert: self.weights(expert).model),
+        )
 
     def close(self) -> None:
         """Stop the engine if there is one, and give its memory back."""
@@ -139,7 +178,7 @@ def check_weights(pool: Pool) -> list[str]:
     verified: set[Path] = set()
     for expert in pool.experts:
         adapter = pool.path(expert.adapter) if expert.adapter else None
-        if pool.engine.kind == "echo":
+        if pool.engine.kind == "echo" or expert.remote is not None:
             continue
         if is_hub_name(expert.model):
             notes.append(f"{expert.name}: {expert.model} is on a hub and was not downloaded")
@@ -153,6 +192,8 @@ def check_weights(pool: Pool) -> list[str]:
             verify_adapter(adapter, base)
             if trained_on(adapter) not in ("", expert.model):
                 notes.append(f"{expert.name}: its adapter was trained on {trained_on(adapter)}, not on {expert.model}")
+    notes += check_reward(pool)
+    build_synthesis(pool, build_embedder(pool), lambda expert: assembly.weights(expert).model)
     if pool.routing.profiles is None:
         notes.append("no profiles: build them with `symmoe profile build` before asking")
     else:
@@ -270,6 +311,7 @@ def fingerprint(pool: Pool) -> str:
     elif pool.routing.profiles:
         named.append(_data_file(pool, pool.routing.profiles, "profiles", ".json"))
     named += [pool.path(e.adapter) / ADAPTER_WEIGHTS for e in pool.experts if e.adapter]
+    named += reward_files(pool) + rule_files(pool)
     for path in named:
         digest.update(sha256_of(path).encode() if path.is_file() else b"missing")
     for model in sorted({e.model for e in pool.experts if is_local_path(e.model)}):

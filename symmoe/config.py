@@ -35,19 +35,37 @@ def _embedder_source(value: str) -> str:
     return value
 
 
+def _reward_source(value: str) -> str:
+    return value if value == STARTER else _source(value)
+
+
 STATIC = "static:"
 Source = Annotated[str, AfterValidator(_source)]
 """Where weights come from: `org/model` on a hub, a directory, or `package:NAME` for one that a package carries."""
 EmbedderSource = Annotated[str, AfterValidator(_embedder_source)]
 """A source of a sentence-transformers model, or `static:SOURCE` for a static embedder distilled from one, once."""
+RewardSource = Annotated[str, AfterValidator(_reward_source)]
+"""A source of a reward model, or `starter` for the small gate that symmoe ships."""
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class RemoteConfig(_Section):
+    """Where an expert is served by others, over OpenAI's chat completions: `url` ends where `/chat/completions` begins.
+
+    `model` is its name there, the expert's `model` where left open; `key_env` is the environment variable with the key.
+    """
+
+    url: str = Field(pattern=r"^https?://[^\s?#]+$")
+    model: str | None = Field(default=None, min_length=1)
+    key_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    timeout: float = Field(default=120.0, gt=0)
+
+
 class ExpertConfig(_Section):
-    """One expert: a model, or a model with a LoRA adapter."""
+    """One expert: a model, or a model with a LoRA adapter. A `remote` one is not run here; `symmoe serve` asks it."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$", max_length=64)
     model: Source
@@ -55,13 +73,14 @@ class ExpertConfig(_Section):
     adapter: str | None = None
     description: str = ""
     trust_remote_code: bool = False
+    remote: RemoteConfig | None = None
 
 
 class EngineConfig(_Section):
     """How experts are run. `kv_cache_gib` bounds the CPU engine; a GPU uses `gpu_memory_utilization`.
 
-    `host_tier_gib` is memory for experts that are built ahead of their turn; the largest must fit. `kernel_cache_gib` is
-    memory in which a CPU engine keeps the weights of earlier experts in its own format, to return to them at once.
+    `host_tier_gib` is memory for experts that are built ahead of their turn; the largest must fit. In
+    `kernel_cache_gib` a CPU engine keeps the weights of earlier experts in its own format, to return to them at once.
     `adapters`: merged into the base before they run, or applied by the engine to each request, which a CPU does slowly.
     """
 
@@ -106,6 +125,39 @@ class RoutingConfig(_Section):
     fallback: str | None = None
 
 
+class RewardConfig(_Section):
+    """A reward model that reads the candidates.
+
+    `model` is a small gate that `symmoe reward train` wrote (`starter`: the shipped one), an ArmoRM checkpoint, or any
+    sequence classifier of one label. A candidate weighs exp(score / temperature) · share ** evidence; where left open,
+    a small gate has the numbers that it was fitted with, and any other model 1 and 1. `window` bounds the tokens read.
+    """
+
+    model: RewardSource
+    revision: str | None = None
+    device: Literal["cpu", "cuda"] = "cpu"
+    window: int | None = Field(default=None, ge=64)
+    temperature: float | None = Field(default=None, gt=0)
+    evidence: float | None = Field(default=None, ge=0, le=20)
+
+
+class AggregationConfig(_Section):
+    """How candidates become one answer.
+
+    `aggregator` is the expert that writes an answer from them; without one every answer is the vote's. `when` "auto"
+    asks it where `rule`, a file of fitted thresholds, finds no consensus; without a file, where not all say the same,
+    or fewer than two experts were asked. `max_candidates` are shown to it at most. Free-form texts count as one answer
+    from a cosine `similarity` on. `contrast` is the strength of the penalty for answers that weak experts also give.
+    """
+
+    when: Literal["auto", "always", "never"] = "auto"
+    aggregator: str | None = None
+    rule: str | None = None
+    max_candidates: int = Field(default=8, ge=1, le=64)
+    similarity: float = Field(default=0.8, ge=0, le=1)
+    contrast: float = Field(default=0.0, ge=0, le=1)
+
+
 class Pool(_Section):
     """A validated pool file. `root` is its directory, from which relative paths in it count."""
 
@@ -115,6 +167,8 @@ class Pool(_Section):
     engine: EngineConfig = EngineConfig()
     sampling: SamplingConfig = SamplingConfig()
     routing: RoutingConfig = RoutingConfig()
+    aggregation: AggregationConfig = AggregationConfig()
+    reward: RewardConfig | None = None
     root: Path = Field(default=Path("."), exclude=True)
 
     @model_validator(mode="after")

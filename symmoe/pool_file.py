@@ -42,6 +42,8 @@ def write_pool(path: Path, pool: Pool, profiles: Path) -> None:
     if "embedder" in routing:
         routing["embedder"] = _absolute(routing["embedder"], pool.root)
     routing["profiles"] = f"./{profiles.name}"
+    if pool.aggregation.rule:
+        document["aggregation"]["rule"] = str(pool.path(pool.aggregation.rule).resolve())
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120), encoding="utf-8")
 

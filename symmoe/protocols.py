@@ -100,7 +100,7 @@ class Engine(Protocol):
 
 
 class StreamingEngine(Engine, Protocol):
-    """An engine to which calls can be added while it generates. Between `add` and the last delta nothing may be swapped."""
+    """An engine to which calls can be added while it generates. Nothing may be swapped before all are finished."""
 
     def add(self, ident: str, query: Query, stream: bool) -> Refusal | None:
         """Begin to generate for a query under a name of its own; a refusal where that cannot be done.
@@ -110,7 +110,7 @@ class StreamingEngine(Engine, Protocol):
         ...
 
     def step(self) -> list[Delta]:
-        """Generate a little for every call that was added; returns at once where there is none. Raises `EngineError`."""
+        """Generate a little for every call that was added; nothing where there is none. Raises `EngineError`."""
         ...
 
     def abort(self, idents: Sequence[str]) -> None:

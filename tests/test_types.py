@@ -56,16 +56,21 @@ def test_the_json_of_a_trace_holds_every_part_of_it() -> None:
         "shares": {"adder": 0.75, "speaker": 0.25},
         "recruited": ["adder", "speaker"],
         "candidates": [to_json(CANDIDATE)],
-        "verdicts": [{"expert": "adder", "slot": 1, "weight": 0.75}],
+        "verdicts": [{"expert": "adder", "slot": 1, "weight": 0.75, "reward": None}],
         "answer": {
             "query_id": "q1",
             "text": "5",
             "expert": "adder",
-            "votes": [{"answer": "5", "share": 1.0, "experts": ["adder", "speaker"]}],
+            "votes": [{"answer": "5", "share": 1.0, "experts": ["adder", "speaker"], "members": []}],
             "finish_reason": "stop",
             "prompt_tokens": 7,
             "completion_tokens": 2,
+            "origin": "vote",
+            "why": "",
+            "novel": False,
         },
+        "consensus": None,
+        "synthesis": None,
         "facets": ["format: number", "language: english"],
         "explanation": {
             "query_id": "q1",
@@ -112,6 +117,7 @@ def test_the_json_of_a_record_holds_what_it_was_earned_by() -> None:
         "date": "2026-01-02",
         "digests": [],
         "borrowed": {},
+        "aggregation": {},
     }
 
 

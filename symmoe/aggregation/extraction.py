@@ -3,34 +3,46 @@
 from __future__ import annotations
 
 import re
-from decimal import Decimal
+from decimal import Context, Decimal
+from math import gcd
 from typing import assert_never
 
+from symmoe.aggregation.cleaning import visible, without_reasoning
 from symmoe.types import AnswerKind
 
-_BOXED = re.compile(r"\\boxed\s*\{")
-_STATED = re.compile(r"(?:final\s+)?answer\s*(?:is|:)\s*:?\s*(.+)", re.IGNORECASE)
+_BOXED = re.compile(r"\\boxed\s*+\{")
+# whitespace is matched possessively: endless answers of nothing else would take the square of their length
+_STATED = re.compile(r"(?:answer|(?:correct|right|best) (?:option|choice))\s*+(?:is|:)\s*+:?+\s*+(.+)", re.IGNORECASE)
 # A and I are words too: as choices they must stand in brackets, before a mark, or at the end
 _LETTER = re.compile(r"(?:^|[\s(\[*])([B-HJ](?=[)\].:,*\s]|$)|[AI](?=[)\].:,*]|$))")
-_OPENING_LETTER = re.compile(r"\s*\(?([A-J])(?:[).:]|\s*$)")
-_BARE_LETTER = re.compile(r"\s*\(?([A-J])\b")
+_OPENING_LETTER = re.compile(r"\s*+[(*]{0,3}([A-J])(?:[).:]|\*\*|\s*$)")
+_BARE_LETTER = re.compile(r"\s*+[(*]{0,3}([A-J])\b")
 _YES_NO = re.compile(r"\b(yes|no|true|false)\b", re.IGNORECASE)
-_NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][+-]?\d+)?(?:\s*/\s*\d+)?")
-_OPTION = re.compile(r"(?m)(?:^|\s)\(?A[).:]\s.*?(?:^|\s)\(?B[).:]\s", re.DOTALL)
+_NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d++)(?:\.\d+)?(?:[eE][+-]?\d+)?(?:\s*+/\s*+\d+)?")
+_OPTION_A, _OPTION_B = (re.compile(rf"(?m)(?:^|\s)\(?{letter}[).:]\s") for letter in "AB")
 _SPACES = re.compile(r"\s+")
+_WORDS_IN_MATHS = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\s*+\{([^{}]*)\}")
+_MIXED = re.compile(r"(\d{1,9})\s*+\\[dt]?frac\s*+\{(\d{1,9})\}\s*+\{(\d{1,9})\}")
+_FRACTION = re.compile(r"\\[dt]?frac\s*+\{(-?\d+)\}\s*+\{(\d+)\}")
+_THIN = re.compile(r"(?<=\d)(?:\{,\}|\\,|[\u00a0\u2009\u202f])(?=\d{3})")
+_PLAIN = str.maketrans({"−": "-", "\u3000": " "} | {chr(0xFF01 + n): chr(0x21 + n) for n in range(94)})
+_HEAD, _TAIL = 1_000, 40_000
 
 
 def extract(text: str, kind: AnswerKind, question: str = "") -> str | None:
     """The answer in `text` in a comparable spelling, or None if there is none.
 
-    `auto` reads a choice letter where the question lists options, else what is boxed or stated as the answer, else the
-    whole text.
+    Reasoning between markers and invisible characters are passed over; of an endless text the beginning and the end are
+    read. `auto` reads a choice letter where the question lists options, else what is boxed or stated as the answer,
+    else the whole text.
     """
-    if not text.strip():
+    whole = without_reasoning(visible(text)).translate(_PLAIN)
+    if not whole.strip():
         return None
+    text = whole if len(whole) <= _HEAD + _TAIL else f"{whole[:_HEAD]}\n{whole[-_TAIL:]}"
     match kind:
         case "auto":
-            return _auto(text, question)
+            return _auto(text, whole, question)
         case "choice":
             return _choice(text)
         case "number":
@@ -38,8 +50,14 @@ def extract(text: str, kind: AnswerKind, question: str = "") -> str | None:
         case "math":
             return boxed(text) or _stated(text) or _last_line(text)
         case "text":
-            return normalise(boxed(text) or text)
+            return normalise(boxed(text) or whole) or None
     assert_never(kind)
+
+
+def lists_options(question: str) -> bool:
+    """Whether a question lists options (A), (B), … to choose from."""
+    first = _OPTION_A.search(question)
+    return bool(first and _OPTION_B.search(question, first.end() - 1))
 
 
 def boxed(text: str) -> str | None:
@@ -61,16 +79,27 @@ def normalise(text: str) -> str:
     return _SPACES.sub(" ", text).strip().strip(".!\"'`*").strip().casefold()
 
 
-def _auto(text: str, question: str) -> str | None:
-    if _OPTION.search(question):
-        return _choice(text) or normalise(text)
-    found = boxed(text) or _stated(text) or text
-    return _canonical_number(found) or normalise(found)
+def is_number(answer: str) -> bool:
+    """Whether an answer as `extract` gives it is a number or a fraction."""
+    return canonical_number(answer) is not None
+
+
+def is_choice(answer: str) -> bool:
+    """Whether an answer as `extract` gives it is an option's letter, or yes or no."""
+    return bool(re.fullmatch("[A-J]|yes|no|true|false", answer))
+
+
+def _auto(text: str, whole: str, question: str) -> str | None:
+    if lists_options(question):
+        return _choice(text) or normalise(whole) or None
+    found = boxed(text) or _stated(text) or whole
+    return canonical_number(_unwrapped(found)) or normalise(found) or None
 
 
 def _choice(text: str) -> str | None:
-    said = boxed(text) or _stated(text) or text
-    opening = (_OPENING_LETTER if said is text else _BARE_LETTER).match(said)
+    found = boxed(text) or _stated(text)
+    said = _unwrapped(found or text)
+    opening = (_BARE_LETTER if found else _OPENING_LETTER).match(said)
     if opening:
         return opening[1]
     letters = _LETTER.findall(said)
@@ -81,23 +110,38 @@ def _choice(text: str) -> str | None:
 
 
 def _number(text: str) -> str | None:
-    numbers = _NUMBER.findall(boxed(text) or _stated(text) or text)
-    return _canonical_number(numbers[-1]) if numbers else None
+    numbers = _NUMBER.findall(_unwrapped(boxed(text) or _stated(text) or text))
+    return canonical_number(numbers[-1]) if numbers else None
 
 
-def _canonical_number(text: str) -> str | None:
-    """`1,000.50` as `1000.5`; None for anything but a plain number or fraction."""
-    said = text.strip().rstrip(".").lstrip("$")
+def canonical_number(text: str) -> str | None:
+    """`1,000.50` as `1000.5`, `2/4` as `1/2`; None for anything but a plain number or fraction."""
+    said = text.strip().strip("*$").rstrip(".").strip()
     if not _NUMBER.fullmatch(said):
         return None
-    plain = said.replace(",", "").replace(" ", "")
+    plain = _SPACES.sub("", said.replace(",", ""))
     if "/" in plain:
-        return plain
+        return _reduced(plain)
     try:
-        value = Decimal(plain).normalize()
+        value = Decimal(plain).normalize(Context(prec=max(28, len(plain))))
     except ArithmeticError:  # an exponent beyond all bounds
         return None
     return format(value, "f") if abs(value.adjusted()) < 30 else str(value)
+
+
+def _reduced(plain: str) -> str:
+    over, _, under = plain.partition("/")
+    if len(plain) > 100 or "." in plain or "e" in plain.lower() or int(under) == 0:
+        return plain
+    common = gcd(int(over), int(under))
+    return f"{int(over) // common}/{int(under) // common}".removesuffix("/1")
+
+
+def _unwrapped(text: str) -> str:
+    r"""`\text{B}` as `B`, `2\frac{1}{2}` as `5/2`, `1{,}000` and `1\,000` as `1,000`, without dollar signs."""
+    text = _WORDS_IN_MATHS.sub(r"\1", text)
+    text = _MIXED.sub(lambda m: f" {int(m[1]) * int(m[3]) + int(m[2])}/{m[3]}", text)
+    return _THIN.sub(",", _FRACTION.sub(r" \1/\2", text)).replace("\\%", "%").replace("\\$", "$")
 
 
 def _stated(text: str) -> str | None:

@@ -15,6 +15,7 @@ from symmoe.batch.output import answered, as_bad_line, refused, trace_line, writ
 from symmoe.config import Pool
 from symmoe.errors import JobError
 from symmoe.pipeline import Parts, Watch, answer
+from symmoe.planning.kept import keep_observations
 from symmoe.protocols import Store
 from symmoe.types import Candidate, Outcome, Refusal, Trace
 
@@ -125,6 +126,7 @@ def run_batch(job: BatchJob, parts: PartsSource, store: Store, resume: bool, wat
     if good:
         queries = [line.query for line in good]
         outcome = answer(parts.parts(), queries, job.k, job.seed, known, _keeping(progress, watch), job.explain)
+        keep_observations(store, job.pool.name, outcome.observations)
 
     results = {line.number: result for line, result in zip(good, outcome.results, strict=True)}
     traces = [result for result in outcome.results if isinstance(result, Trace)]

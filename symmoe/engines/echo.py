@@ -72,7 +72,9 @@ class EchoEngine:
 
     def step(self) -> list[Delta]:
         """The next word of every call."""
-        deltas = [Delta(ident, words.pop(0), None if words else self._whole[ident]) for ident, words in self._open.items()]
+        deltas = [
+            Delta(ident, words.pop(0), None if words else self._whole[ident]) for ident, words in self._open.items()
+        ]
         self.abort([delta.id for delta in deltas if delta.generation])
         return deltas
 

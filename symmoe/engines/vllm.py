@@ -162,11 +162,14 @@ class VllmEngine:
     def add(self, ident: str, query: Query, stream: bool) -> Refusal | None:
         """Give vLLM's scheduler one more call; it joins those that are running."""
         engine, tokenizer = self._running().llm_engine, self._tokenizer(self._model or self._first_model)
-        (refusal,) = tokenizer.refuse([query])
-        if refusal is not None:
-            return refusal
-        prompt = tokenizer.encode(query)
-        params = _sampling_params(query, self._settings.max_model_len - len(prompt))
+        try:
+            prompt = tokenizer.encode(query)
+        except Exception as error:  # a chat template raises what it likes, such as for roles that it does not know
+            return Refusal(query.id, "invalid_messages", f"the expert's chat template: {_first_line(error)}")
+        room = self._settings.max_model_len - len(prompt)
+        if room <= 0:
+            return tokenizer.refuse([query])[0]
+        params = _sampling_params(query, room)
         try:
             self._open.add(engine, ident, prompt, params, self._adapter, stream)
         except ValueError as error:

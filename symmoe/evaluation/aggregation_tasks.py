@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -10,12 +9,10 @@ from random import Random
 from symmoe.aggregation.extraction import extract, normalise
 from symmoe.evaluation.matrix import Matrix
 from symmoe.evaluation.scoring import is_right, kind_of
-from symmoe.types import Message, Query, Question
+from symmoe.types import Question
 
 WRONG = 2
 CHANCE = 1 / (1 + WRONG)
-_THOUGHT = re.compile(r"<think>.*?(?:</think>|$)", re.DOTALL)
-_LEAST_CHARACTERS = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,21 +37,6 @@ def aggregation_tasks(matrix: Matrix, seed: int) -> list[AggregationTask]:
     rng = Random(seed)
     tasks = (_task(matrix, i, rng) for i in range(len(matrix.questions)))
     return [task for task in tasks if task is not None]
-
-
-def synthesis_query(query: Query, texts: Sequence[str], window: int, ident: str) -> Query:
-    """Ask for one answer to `query` in the light of `texts`, which are cut alike to leave room in a `window` of tokens.
-
-    As in Mixture-of-Agents the candidates stand before the question, which stays the last thing said. Thoughts between
-    `<think>` marks are left out.
-    """
-    room = max(_LEAST_CHARACTERS, 2 * window // max(len(texts), 1))
-    shown = "\n".join(f"{n}. {_THOUGHT.sub('', text).strip()[:room]}" for n, text in enumerate(texts, start=1))
-    words = (
-        "Several assistants have answered the user's question. Some of their answers may be wrong. "
-        f"Weigh them, then give the one right answer and nothing else.\n\nAnswers:\n{shown}"
-    )
-    return Query(ident, (Message("system", words), *query.messages), query.sampling, query.kind)
 
 
 def _task(matrix: Matrix, i: int, rng: Random) -> AggregationTask | None:

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from symmoe.build import Assembly
-from symmoe.evaluation.aggregation_tasks import CHANCE, AggregationTask, aggregation_tasks, synthesis_query
+from symmoe.evaluation.aggregation_tasks import CHANCE, AggregationTask, aggregation_tasks
 from symmoe.evaluation.matrix import gathered, run_matrix
 from symmoe.evaluation.scoring import as_query, is_right, kind_of
+from symmoe.evaluation.wording import Wording, fenced
 from symmoe.pipeline import Watch
 from symmoe.planning.grouping import plan
 from symmoe.types import AnswerKind, Assignment, ExpertProfile, Profiles, Question, Recruitment, Tally
@@ -31,12 +32,16 @@ def bench_aggregators(
     questions: Sequence[Question],
     seed: int,
     watch: Watch = Watch(),  # noqa: B008  (frozen)
+    wording: Wording = fenced,
 ) -> AggregatorBench:
-    """Have every expert answer every question, make tasks of what they wrote, and set every expert every task."""
+    """Have every expert answer every question, make tasks of what they wrote, and set every expert every task.
+
+    The tasks are worded as the pipeline words them.
+    """
     pool = assembly.pool
     matrix = run_matrix(assembly.executor, pool.names, assembly.models, questions, pool.sampling, watch)
     tasks = aggregation_tasks(matrix, seed)
-    answered = _ask(assembly, tasks, watch)
+    answered = _ask(assembly, tasks, watch, wording)
     skills = {name: tallied(tasks, answered[name]) for name in pool.names}
     return AggregatorBench(tuple(tasks), skills, len(questions) - len(tasks))
 
@@ -84,14 +89,11 @@ def _expected(tallies: Sequence[Tally]) -> float:
     return (right + CHANCE * _PRIOR) / (asked + _PRIOR)
 
 
-def _ask(assembly: Assembly, tasks: Sequence[AggregationTask], watch: Watch) -> dict[str, list[str]]:
+def _ask(assembly: Assembly, tasks: Sequence[AggregationTask], watch: Watch, wording: Wording) -> dict[str, list[str]]:
     pool = assembly.pool
-    queries = [
-        synthesis_query(
-            as_query(task.question, pool.sampling), task.candidates, pool.engine.max_model_len, task.question.id
-        )
-        for task in tasks
-    ]
+    asked = [as_query(task.question, pool.sampling) for task in tasks]
+    window = pool.engine.max_model_len
+    queries = [wording(query, task.candidates, window) for query, task in zip(asked, tasks, strict=True)]
     everyone = [Recruitment(q.id, tuple(Assignment(q.id, e, 0) for e in pool.names), {}) for q in queries]
     steps = plan(queries, everyone, assembly.models)
     found = {(c.expert, c.query_id): c.text for c in gathered(assembly.executor, steps, watch)}

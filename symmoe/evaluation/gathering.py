@@ -137,11 +137,16 @@ class _Bench:
         for rank, process in enumerate(processes):
             process.join(_LONGEST_SECONDS)
             if process.is_alive():
-                process.kill()
-                process.join()
+                self._end(processes)
+                raise CollectiveError(f"rank {rank} of the benchmark did not end in {_LONGEST_SECONDS:g} s", rank=rank)
             if rank != killed:
                 rows.append(self._row(rank, process.exitcode))
         return rows
+
+    def _end(self, processes: list[BaseProcess]) -> None:
+        for process in processes:
+            process.kill()
+            process.join()
 
     def _row(self, rank: int, code: int | None) -> dict[str, Any]:
         path = self._folder / f"rank-{rank}.json"

@@ -33,7 +33,7 @@ class RewardGate:
     """
 
     def __init__(self, model: RewardModel, mixture: Mixture) -> None:
-        self._model, self._mixture = model, mixture
+        self.model, self.mixture = model, mixture
 
     def weigh(
         self,
@@ -42,7 +42,7 @@ class RewardGate:
         recruitments: Sequence[Recruitment],
     ) -> list[list[Verdict]]:
         """One verdict per candidate of each query, in order, with the reward that it rests on."""
-        rewards = judge(self._model, queries, candidates)
+        rewards = judge(self.model, queries, candidates)
         plain = EvidenceGate().weigh(queries, candidates, recruitments)
         return [self._verdicts(*row) for row in zip(rewards, plain, strict=True)]
 
@@ -50,7 +50,7 @@ class RewardGate:
         scores = [reward.score for reward in rewards]
         shares = [verdict.weight for verdict in plain]
         judged = any(score is not None for score in scores)
-        weights = self._mixture.weigh(scores, shares) if judged else shares
+        weights = self.mixture.weigh(scores, shares) if judged else shares
         return [
             replace(verdict, weight=weight, reward=reward)
             for verdict, weight, reward in zip(plain, weights, rewards, strict=True)

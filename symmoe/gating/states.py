@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from symmoe.gating.checkpoint import Precision, load_model, load_tokenizer, wind
 from symmoe.gating.conversation import Conversation, ConversationTokenizer
 from symmoe.gating.heads import Floats
 from symmoe.types import Query
+
+Pooling = Literal["last", "mean"]
+"""An answer's state: that of its last token, or the mean from the gate's token on."""
 
 
 class HiddenStates(Protocol):
@@ -27,15 +30,17 @@ class HiddenStates(Protocol):
 
 
 class BackboneStates:
-    """The last layer's states of a language model: at the gate's token, and at the last token of the answer."""
+    """The last layer's states of a language model: at the gate's token, and of the answer, pooled."""
 
-    def __init__(self, model: Any, tokens: ConversationTokenizer, budget: int = TOKEN_BUDGET) -> None:
-        self._model, self._tokens, self._budget = model, tokens, budget
+    def __init__(
+        self, model: Any, tokens: ConversationTokenizer, budget: int = TOKEN_BUDGET, pooling: Pooling = "last"
+    ) -> None:
+        self._model, self.tokens, self._budget, self._pooling = model, tokens, budget, pooling
 
     def __call__(self, queries: Sequence[Query], candidates: Sequence[Sequence[str]]) -> tuple[Floats, Floats]:
         """Prompt and answer states, both `[n, hidden]`; NaN where an answer cannot be judged."""
         rows = [
-            entry for q, answers in zip(queries, candidates, strict=True) for entry in self._tokens.encode(q, answers)
+            entry for q, answers in zip(queries, candidates, strict=True) for entry in self.tokens.encode(q, answers)
         ]
         prompts = np.full((len(rows), self._model.config.hidden_size), np.nan, dtype=np.float32)
         answers = prompts.copy()
@@ -54,8 +59,13 @@ class BackboneStates:
             states = self._model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
             rows = torch.arange(len(conversations), device=states.device)
             gates = torch.tensor([c.gate for c in conversations], device=states.device)
+            prompts = states[rows, gates].float().cpu().numpy()
+            if self._pooling == "mean":
+                read = zip(states, conversations, strict=True)
+                means = [state[c.gate : len(c.ids)].float().mean(dim=0) for state, c in read]
+                return prompts, torch.stack(means).cpu().numpy()
             lasts = torch.tensor([len(c.ids) - 1 for c in conversations], device=states.device)
-            return states[rows, gates].float().cpu().numpy(), states[rows, lasts].float().cpu().numpy()
+            return prompts, states[rows, lasts].float().cpu().numpy()
 
 
 def load_states(
@@ -65,6 +75,7 @@ def load_states(
     device: str = "cpu",
     window: int | None = None,
     budget: int = TOKEN_BUDGET,
+    pooling: Pooling = "last",
 ) -> BackboneStates:
     """The states of the backbone in `directory`; heads that stand in the same files are not read.
 
@@ -73,4 +84,4 @@ def load_states(
     """
     model = load_model(directory, "AutoModel", precision, device)
     tokens = ConversationTokenizer(load_tokenizer(directory), window_of(model, window), header)
-    return BackboneStates(model, tokens, budget)
+    return BackboneStates(model, tokens, budget, pooling)

@@ -121,7 +121,7 @@ def _row(profile: ExpertProfile) -> dict[str, Any]:
         "digests": list(profile.digests),
         "skills": pairs(profile.skills),
     }
-    optional = {"borrowed": profile.borrowed, "aggregation": profile.aggregation}
+    optional: dict[str, Mapping[Any, Tally]] = {"borrowed": profile.borrowed, "aggregation": profile.aggregation}
     return row | {key: pairs(tallies) for key, tallies in optional.items() if tallies}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from symmoe.types.answers import Answer, Outcome, Refusal, Reward, Trace, Verdict, Vote, to_json
+from symmoe.types.answers import Answer, Consensus, Origin, Outcome, Refusal, Reward, Trace, Verdict, Vote, to_json
 from symmoe.types.questions import AnswerKind, Message, Query, Question, Sampling, Scorer
 from symmoe.types.skills import (
     Assignment,
@@ -24,6 +24,7 @@ __all__ = [
     "Assignment",
     "Call",
     "Candidate",
+    "Consensus",
     "Delta",
     "ExpertProfile",
     "Explanation",
@@ -33,6 +34,7 @@ __all__ = [
     "Load",
     "Message",
     "Observation",
+    "Origin",
     "Outcome",
     "Plan",
     "Profiles",

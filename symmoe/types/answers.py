@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from symmoe.types.skills import Explanation, SkillMatch
 from symmoe.types.work import Candidate, Load, Observation
+
+Origin = Literal["vote", "synthesis", "fallback"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +39,40 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """One distinct answer among the candidates: its share of the weight, and the experts that gave it."""
+    """One distinct answer among the candidates: its share of the weight, and the experts that gave it.
+
+    `members` are the places, among the query's candidates, of all that gave it.
+    """
 
     answer: str
     share: float
     experts: tuple[str, ...]
+    members: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Consensus:
+    """How far the candidates agree with the vote's winner. The draws of one expert are one opinion, split by answer.
+
+    `share` is the winner's part of the opinions, `margin` its lead over the next answer with opinions weighed by the
+    gate, `agreement` how far experts that were drawn repeatedly agree with themselves (1 where none was), `opinions`
+    the number of experts.
+    """
+
+    share: float
+    margin: float
+    agreement: float
+    opinions: int
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The one answer to a query: its text, the expert whose words they are, and how the vote went, winner first."""
+    """The one answer to a query: its text, the expert whose words they are, and how the vote went, winner first.
+
+    `origin` says whether it is the vote's winner, a synthesis by the aggregator, or the vote's winner because a
+    synthesis failed, and `why` by which figures or for which fault. `novel` marks a synthesis that gives an answer
+    which no candidate gave.
+    """
 
     query_id: str
     text: str
@@ -55,11 +81,14 @@ class Answer:
     finish_reason: str
     prompt_tokens: int
     completion_tokens: int
+    origin: Origin = "vote"
+    why: str = ""
+    novel: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """The evidence for one answer: what every stage decided."""
+    """The evidence for one answer: what every stage decided. `synthesis` is what the aggregator gave, if asked."""
 
     query_id: str
     skills: tuple[SkillMatch, ...]
@@ -70,6 +99,8 @@ class Trace:
     answer: Answer
     facets: tuple[str, ...] = ()
     explanation: Explanation | None = None
+    consensus: Consensus | None = None
+    synthesis: Candidate | None = None
 
 
 @dataclass(frozen=True, slots=True)

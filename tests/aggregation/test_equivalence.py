@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from symmoe.aggregation.equivalence import equal
@@ -52,3 +54,29 @@ def test_other_answers_are_equal_only_as_they_are_written(kind: str) -> None:
 def test_words_are_not_taken_for_mathematics() -> None:
     assert not equal("north", "htron", "math")
     assert equal("north", "north", "math")
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [
+        "9^9^9^9",
+        "9^{9^{9^9}}",
+        "(9^{99})^{99}",
+        "2^{99999999999}",
+        "9**9**9",
+        "99999!",
+        r"\\sum_{i=1}^{10^9} i",
+        "2^{999 \\cdot 999999}",
+        "1+" * 400,
+    ],
+)
+def test_what_could_take_for_ever_to_work_out_is_compared_as_written(endless: str) -> None:
+    began = time.perf_counter()
+    assert not equal(endless, "5", "math")
+    assert equal(endless, endless, "math")
+    assert time.perf_counter() - began < 2
+
+
+def test_ordinary_powers_are_worked_out() -> None:
+    assert equal("2^{10}", "1024", "math")
+    assert equal("x^2 + y^2", "y^2 + x^2", "math")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from typing import get_args
 
 import pytest
@@ -57,6 +58,11 @@ def test_the_last_box_is_read_with_its_braces_balanced(text: str, found: str | N
         ("I think yes, it follows.", "yes"),
         ("After some thought I choose (B), as I said.", "B"),
         ("The answer is B because I say so.", "B"),
+        (r"\boxed{\text{B}}", "B"),
+        ("The correct option is B. A and D fail", "B"),
+        ("**B**. Paris, for A is in Italy", "B"),
+        ("Ｂ", "B"),
+        ("<think>A? Or C?</think>B", "B"),
     ],
 )
 def test_a_choice_is_a_letter_or_else_yes_or_no(text: str, found: str | None) -> None:
@@ -82,7 +88,20 @@ def test_a_choice_is_a_letter_or_else_yes_or_no(text: str, found: str | None) ->
         ("The answer is 7.\nThat is 2 more than 5.", "7"),
         (r"First 1, then \boxed{2}. Not 3.", "2"),
         ("5, 12, 40", "40"),
-        ("9" * 400, "1E+400"),
+        ("9" * 400, "9" * 400),
+        ("1234567890123456789012345678901", "1234567890123456789012345678901"),
+        ("2/4", "1/2"),
+        ("6/3", "2"),
+        (r"\boxed{\frac{1}{2}}", "1/2"),
+        (r"\boxed{2\frac{1}{2}}", "5/2"),
+        (r"Answer: $1{,}000$", "1000"),
+        (r"Answer: 12\,500", "12500"),
+        ("Answer: −5", "-5"),
+        ("Answer: ４２", "42"),
+        ("4\u200b2", "42"),
+        ("<think>first 7, then 8</think>It is 9", "9"),
+        ("<think>7, or 8", "8"),
+        ("9/0", "9/0"),
         ("none", None),
     ],
 )
@@ -170,3 +189,31 @@ def test_what_is_normalised_once_stays_as_it_is(text: str) -> None:
     once = normalise(text)
     assert "  " not in once
     assert once == once.strip()
+
+
+@pytest.mark.parametrize("kind", get_args(AnswerKind))
+@pytest.mark.parametrize(
+    "endless",
+    [
+        "\n" * 10**6,
+        "answer:" + "\n" * 10**6,
+        " " * 10**6 + "9",
+        "9" * 10**6,
+        "<think>" * 10**5,
+        "A. " * 10**5,
+        "\\boxed{" * 10**5,
+    ],
+    ids=["blank", "announced", "indented", "digits", "thoughts", "options", "boxes"],
+)
+def test_a_megabyte_is_read_in_no_time(endless: str, kind: AnswerKind) -> None:
+    began = time.perf_counter()
+    extract(endless, kind, OPTIONS)
+    extract("12", kind, endless)
+    assert time.perf_counter() - began < 2
+
+
+@pytest.mark.parametrize("kind", get_args(AnswerKind))
+def test_halves_of_surrogate_pairs_do_not_hide_an_answer(kind: AnswerKind) -> None:
+    found = extract("\ud800", kind)
+    assert found is None or found.encode()
+    assert extract("\udfffAnswer: 12", kind) in ("12", "\ufffdanswer: 12", None)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -74,7 +75,7 @@ def test_a_worked_vote() -> None:
         query_id="q",
         text="blue",
         expert="b",
-        votes=(Vote("blue", 0.6, ("b", "c")), Vote("red", 0.4, ("a",)), Vote("", 0.0, ("a",))),
+        votes=(Vote("blue", 0.6, ("b", "c"), (1, 2)), Vote("red", 0.4, ("a",), (0,)), Vote("", 0.0, ("a",), (3,))),
         finish_reason="stop",
         prompt_tokens=40,
         completion_tokens=20,
@@ -122,3 +123,10 @@ def test_every_query_gets_its_own_answer() -> None:
 def test_a_query_without_its_verdicts_is_an_error() -> None:
     with pytest.raises(ValueError, match="shorter"):
         aggregate(WeightedVote(), [query("text")], [[candidate("a", "1")]], [])
+
+
+def test_words_of_a_failed_generation_give_no_answer() -> None:
+    candidates = [replace(candidate("a", "7"), finish_reason="error"), candidate("b", "8")]
+    found = WeightedVote().aggregate(query("?"), candidates, [Verdict("a", 0, 1.0), Verdict("b", 0, 0.1)])
+    assert found.text == "8"
+    assert [v.answer for v in found.votes] == ["8", ""]

@@ -98,7 +98,7 @@ def test_a_run_tags_with_the_embedder_that_is_installed(source: Path, pool: Path
     command = [str(Path(sys.executable).with_name("symmoe")), *map(str, words)]
     process = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))
     assert process.returncode == 3, process.stderr
-    assert json.loads(process.stdout)["loads"] == {"adder": "rebuild"}
+    assert json.loads(process.stdout)["loads"] == [["adder", "rebuild"]]
     (trace,) = rows(tmp_path / "out.trace.jsonl")
     assert trace["recruited"] == ["adder"]
     assert [row["custom_id"] for row in rows(tmp_path / "out.jsonl")] == ["a", None]

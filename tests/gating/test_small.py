@@ -9,6 +9,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from symmoe.errors import CheckpointError, ConfigError
+from symmoe.gating.conversation import Conversation
 from symmoe.gating.heads import Floats, Heads
 from symmoe.gating.preference import GateRecipe
 from symmoe.gating.small import LENGTH, GateFit, SmallGate, fit_heads
@@ -131,3 +132,16 @@ def test_a_backbone_gives_the_states_of_every_answer_and_nan_for_one_that_it_can
     np.testing.assert_allclose(prompts, np.concatenate([p for p, _ in alone]), atol=1e-4)
     np.testing.assert_allclose(states, np.concatenate([s for _, s in alone]), atol=1e-4)
     assert np.ptp(states[:3], axis=0).max() > 0.1
+
+
+def test_a_pooled_backbone_gives_the_mean_from_the_gates_token_on(tmp_path: Path) -> None:
+    directory = write_armorm(tmp_path / "model")
+    query_, (first, *_) = CONVERSATIONS[0]
+    backbone = load_states(directory, pooling="mean")
+    prompts, means = backbone([query_], [[first]])
+    (conversation,) = backbone.tokens.encode(query_, [first])
+    assert isinstance(conversation, Conversation)
+    ends = [replace(conversation, ids=conversation.ids[: end + 1]) for end in range(len(conversation.ids))]
+    single = [load_states(directory).read([end])[1][0] for end in ends[conversation.gate :]]
+    np.testing.assert_allclose(means[0], np.mean(single, axis=0), atol=1e-4)
+    np.testing.assert_allclose(prompts[0], single[0], atol=1e-4)

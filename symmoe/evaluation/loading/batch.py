@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -17,19 +18,19 @@ from typing import Any
 from symmoe.build import Assembly
 from symmoe.config import Pool
 from symmoe.errors import EngineError
-from symmoe.evaluation.loading.experts import dealt, require_weights, with_copies, write_merged
+from symmoe.evaluation.loading.experts import dealt, require_weights, with_copies, write_merged, write_packs
 from symmoe.evaluation.scoring import as_query
-from symmoe.executor import InProcessExecutor
 from symmoe.planning.grouping import plan
+from symmoe.protocols import Executor
 from symmoe.questions.families import FAMILIES
 from symmoe.questions.splits import mixed_suite
 from symmoe.types import Candidate, Load, Plan
 
 REBUILDS: Mapping[str, Mapping[str, str]] = {
-    "rebuild": {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"},
-    "rebuild_in_process": {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"},
+    "rebuild": {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"},
+    "rebuild_processes": {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"},
 }
-"""The authors' way with vLLM's defaults, where each engine is a process, and a kinder one without processes."""
+"""The authors' way in one process, which is kind to it, and with vLLM's defaults, where each engine is a process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,37 +43,54 @@ class Workload:
     seed: int = 0
 
 
-def measure(pool: Pool, work: Workload, rounds: int, tell: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+def measure(
+    pool: Pool,
+    work: Workload,
+    rounds: int,
+    processes: bool = False,
+    tell: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
     """Seconds of each way for the same calls, and whether every expert answers as it does in an engine of its own.
 
     `ours` and `ideal` share one running engine and alternate for `rounds`; their medians count. `ideal` is generation
-    alone, each expert made ready outside the clock. `ours` is the whole plan on the running engine; `ours_cold` adds
-    the engine's start. Rebuilds run once.
+    alone, each expert made ready outside the clock. `ours` is the whole plan on the running engine with the experts
+    packed beforehand, `ours_unpacked` the same with every adapter merged while the batch runs; `ours_cold` adds the
+    engine's start. Rebuilds run once; with `processes` also the one with a process for each engine.
     """
     require_weights(pool)
     with tempfile.TemporaryDirectory() as folder:
-        many = with_copies(pool, work.experts, Path(folder))
-        tell("symmoe's way, and no switching")
-        ours, texts = _grouped(many, work, rounds)
+        root = Path(folder)
+        many = with_copies(pool, work.experts, root)
+        tell("packing")
+        write_packs(Assembly(many), root / "packs")
+        tell("packed experts, and no switching")
+        packed, texts = _grouped(many, work, rounds, root / "packs")
+        tell("experts merged on the way, and no switching")
+        unpacked, _ = _grouped(many, work, rounds, root / "none")
+        shutil.rmtree(root / "packs")
         tell("writing a checkpoint for every expert")
         assembly = Assembly(many)
-        merged = {name: str(write_merged(assembly, name, Path(folder) / "merged")) for name in many.names}
+        merged = {name: str(write_merged(assembly, name, root / "merged")) for name in many.names}
         rebuilt = {}
-        for name, environment in REBUILDS.items():
+        for name in list(REBUILDS)[: 1 + processes]:
             tell(f"an engine for every expert: {name}")
-            rebuilt[name] = _in_a_process(many, work, merged, environment)
-    seconds = ours["seconds"] | {name: side["seconds"] for name, side in rebuilt.items()}
+            rebuilt[name] = _in_a_process(many, work, merged, REBUILDS[name])
+    seconds = packed["seconds"] | {"ours_unpacked": unpacked["seconds"]["ours"]}
+    seconds |= {name: side["seconds"] for name, side in rebuilt.items()}
     return {
-        "seconds": seconds,
-        "ratios": {"ours_to_ideal": round(seconds["ours"] / seconds["ideal"], 3)}
+        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+        "ratios": {
+            "ours_to_ideal": round(seconds["ours"] / seconds["ideal"], 3),
+            "ours_unpacked_to_ideal": round(seconds["ours_unpacked"] / unpacked["seconds"]["ideal"], 3),
+        }
         | {f"{name}_to_ours": round(seconds[name] / seconds["ours"], 2) for name in rebuilt}
         | {f"{name}_to_ours_cold": round(seconds[name] / seconds["ours_cold"], 2) for name in rebuilt},
         "identical": {name: _same(texts, side["texts"]) for name, side in rebuilt.items()},
         "experts": work.experts,
         "questions": work.per_family * len(FAMILIES),
         "calls": len(texts),
-        "rounds": ours["rounds"],
-        "loads": ours["loads"],
+        "rounds": {"packed": packed["rounds"], "unpacked": unpacked["rounds"]},
+        "loads": packed["loads"],
     }
 
 
@@ -83,8 +101,9 @@ def steps_of(pool: Pool, work: Workload) -> Plan:
     return plan(queries, dealt(questions, pool.names, work.k, work.seed), dict.fromkeys(pool.names, "one"))
 
 
-def _grouped(pool: Pool, work: Workload, rounds: int) -> tuple[dict[str, Any], dict[str, str]]:
-    assembly = Assembly(pool)
+def _grouped(pool: Pool, work: Workload, rounds: int, packs: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    engine = pool.engine.model_copy(update={"kernel_cache_gib": 0.0})  # nothing is held from the pass before
+    assembly = Assembly(pool.model_copy(update={"engine": engine}), packs)
     steps = steps_of(pool, work)
     try:
         start = assembly.loader.start(pool.names[0])
@@ -117,7 +136,7 @@ def _ideal(assembly: Assembly, steps: Plan) -> float:
     return seconds
 
 
-def _run(executor: InProcessExecutor, steps: Plan) -> tuple[float, list[Load], list[Candidate]]:
+def _run(executor: Executor, steps: Plan) -> tuple[float, list[Load], list[Candidate]]:
     loads: list[Load] = []
     candidates: list[Candidate] = []
     began = time.perf_counter()

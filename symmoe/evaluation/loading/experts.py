@@ -13,6 +13,8 @@ from symmoe.build import Assembly
 from symmoe.config import ExpertConfig, Pool
 from symmoe.errors import PoolError
 from symmoe.loading.merge import ADAPTER_CONFIG, ADAPTER_WEIGHTS, merged_weights
+from symmoe.loading.packed.layout import Layout
+from symmoe.loading.packed.writing import packed_path, write_pack
 from symmoe.types import Assignment, Question, Recruitment
 
 _STRENGTHS = (0.9, 0.8, 0.7, 0.6, 0.5)
@@ -58,6 +60,14 @@ def write_merged(assembly: Assembly, expert: str, directory: Path) -> Path:
     shutil.copytree(weights.model, out, ignore=shutil.ignore_patterns("*.safetensors"))
     save_file(dict(merged_weights(weights.model, weights.adapter)), out / "model.safetensors")
     return out
+
+
+def write_packs(assembly: Assembly, folder: Path) -> None:
+    """Pack every expert of the pool."""
+    for expert in assembly.pool.names:
+        weights = assembly.weights(expert)
+        layout = Layout.of(weights.model, weights.adapter)
+        write_pack(layout, packed_path(folder, expert, layout.manifest))
 
 
 def perturbed(model: Path, out: Path) -> Path:

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -63,17 +64,15 @@ class Alarm:
         self._started = False
         self._lock = threading.Lock()
         self._over = threading.Event()
+        self._failed = threading.Event()
         self._threads: list[threading.Thread] = []
 
     def start(self, plan: str) -> None:
         """Begin to watch, and wait until all ranks have come with the same plan."""
-        self._store = self._group.next_store()
+        self._store = self._group.next_gather(self._timeout)
         self._started = True
         for peer in self._peers:
-            try:
-                self._heard[peer] = [self._group.hear_done(peer)]
-            except RuntimeError:
-                raise self.lost((peer, self._owed(peer))) from None
+            self._heard[peer] = [self._group.hear_done(peer)]
         self._begin(self._watch)
         self._meet(self._store, plan)
         self._begin(self._limit)
@@ -85,6 +84,7 @@ class Alarm:
                 self.failure = self._first(Failure(rank, chunk, what, self._group.rank))
                 if self._started:
                     self._group.break_off()
+                self._failed.set()
         return self.failure.error()
 
     def lost(self, awaited: Awaited) -> CollectiveError:
@@ -103,13 +103,12 @@ class Alarm:
     def finish(self) -> None:
         """Tell all ranks that this one is done, and wait until all are."""
         self.awaiting = None
-        try:
-            words = [self._group.say_done(peer) for peer in self._peers]
-            while words:
-                self._group.wait_for_word(words)
-        except RuntimeError:
-            words = []
-            raise self.lost((self._watched, self._owed(self._watched))) from None
+        words = [self._group.say_done(peer) for peer in self._peers]
+        for peer in self._peers:
+            if not self._group.wait_for_word(words):
+                error = self.lost((peer, self._owed(peer)))
+                words.clear()
+                raise error
         self._threads[0].join()
         self.check()
 
@@ -119,6 +118,8 @@ class Alarm:
         for thread in self._threads:
             thread.join()
         self._heard.clear()
+        if self._group.carrier is not None:
+            self._group.carrier.forget()
         self._store = None
         if self._started and self.failure is not None:
             self._group.close()
@@ -150,8 +151,10 @@ class Alarm:
                     raise self.fail(late, None, f"did not come within {self._timeout:g} s")
                 time.sleep(_POLL_SECONDS)
             plans = [store.get(f"plan/{rank}").decode() for rank in ranks]
-        except RuntimeError as error:
-            raise self.fail(self._group.rank, None, f"the store does not answer: {error}") from None
+        except RuntimeError:
+            # its host may be the rank that was lost: then the watch is about to say so
+            self._failed.wait(_GRACE_SECONDS)
+            raise self.fail(self._group.rank, None, "cannot reach the store") from None
         other = next((rank for rank in ranks if plans[rank] != plans[0]), None)
         if other is not None:
             raise self.fail(other, None, "was given another plan than rank 0")
@@ -159,9 +162,7 @@ class Alarm:
     def _watch(self) -> None:
         for peer in self._peers:
             self._watched = peer
-            try:
-                self._group.wait_for_word(self._heard[peer])
-            except RuntimeError:
+            if not self._group.wait_for_word(self._heard[peer]):
                 self.lost((peer, self._owed(peer)))
                 return
 
@@ -170,14 +171,12 @@ class Alarm:
             return
         store, rank = self._store, self._group.rank
         awaited = self.awaiting or (self._watched, self._owed(self._watched))
-        try:
+        with suppress(RuntimeError):
             if store is not None:
                 store.set(f"awaiting/{rank}", json.dumps(awaited))
             if self._over.wait(_GRACE_SECONDS):
                 return
             awaited = self._root(store, awaited) if store is not None else awaited
-        except RuntimeError:
-            pass
         self.fail(*awaited, f"nothing came of it within {self._timeout:g} s")
 
     def _root(self, store: Store, awaited: Awaited) -> Awaited:

@@ -153,10 +153,10 @@ class _Gather:
             flight.tensors.append(tensor)
             sends = [(peer, own.chunk, tensor) for peer in own.receivers if sizes[own.chunk]]
         flight.awaited = [(peer, chunk) for peer, chunk, _ in (*receives, *sends)]
-        try:
-            flight.works = self._group.exchange(sends, receives)
-        except RuntimeError:
-            raise self._alarm.lost(flight.awaited[0]) from None
+        carrier = self._group.carrier
+        lost = carrier.exchange(sends, receives, flight.works) if carrier is not None else None
+        if lost is not None:
+            raise self._cut_off(flight, lost)
         return flight
 
     def _read(self, chunk: int, landing: Landing) -> tuple[torch.Tensor, Any]:
@@ -173,20 +173,22 @@ class _Gather:
     def _land(self, landing: Landing) -> None:
         """Wait for the oldest round, and have what it brought checked."""
         flight = self._flights.popleft()
-        number = 0
-        try:
-            while flight.works:
-                self._alarm.awaiting = flight.awaited[number]
-                self._group.wait(flight.works, self._alarm.stopped)
-                number += 1
-        except RuntimeError:
-            flight.works.clear()
-            raise self._alarm.lost(flight.awaited[number]) from None
+        carrier = self._group.carrier
+        awaited = iter(flight.awaited)
+        while carrier is not None and flight.works:
+            self._alarm.awaiting = next(awaited)
+            if not carrier.wait(flight.works, self._alarm.stopped):
+                raise self._cut_off(flight, self._alarm.awaiting)
         landing.settle(flight.landed)
         if self._checksum:
             for transfer in flight.arriving:
                 self._check(transfer.owner, transfer.chunk, landing.places[transfer.chunk])
         self._alarm.check()
+
+    def _cut_off(self, flight: _Flight, awaited: Awaited) -> CollectiveError:
+        error = self._alarm.lost(awaited)
+        flight.works.clear()
+        return error
 
     def _check(self, owner: int, chunk: int, tensor: torch.Tensor) -> Future[None]:
         """Begin to hold a chunk against its manifest, in the one thread that does so."""

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from symmoe.errors import CollectiveError
+from symmoe.loading.collectives.carriers import TAGS_BEFORE_CHUNKS, Carrier, GlooCarrier, NcclCarrier
 
 if TYPE_CHECKING:
     import torch
     from torch._C._distributed_c10d import Store
 
 Backend = Literal["gloo", "nccl"]
-DONE, _NOBODY, _FIRST_CHUNK = 0, 1, 2
-_UNTIL_BROKEN_OFF = timedelta(days=1)
+_DONE, _NOBODY = range(TAGS_BEFORE_CHUNKS)
+_MARGIN_SECONDS = 5.0
 _POLL_SECONDS = 0.0002
 
 
@@ -34,27 +34,37 @@ def open_group(
 
     if backend == "gloo" and device is not None and size > 1 and torch.device(device).type != "cpu":
         raise CollectiveError(f"rank {rank}: gloo does not carry what is on {device}", hint='use backend="nccl"')
-    control = data = None
+    control = carrier = None
     if size > 1:
         try:
             # late ranks are waited for here; what waits later is broken off by the gather's own clock
             control = ProcessGroupGloo(PrefixStore("gloo", store), rank, size, timedelta(seconds=timeout))
-            data = control if backend == "gloo" else _nccl(PrefixStore("nccl", store), rank, size, device, timeout)
+            carrier = (
+                GlooCarrier(control)
+                if backend == "gloo"
+                else NcclCarrier(_nccl(PrefixStore("nccl", store), rank, size, device, timeout))
+            )
         except RuntimeError as error:
-            control = data = None
+            control = carrier = None
             raise CollectiveError(
                 f"rank {rank}: the {size} ranks did not all connect within {timeout:g} s ({_first_line(error)})",
                 rank=rank,
                 hint="see that all were started with the same store and size, and can reach each other",
             ) from error
-    return GatherGroup(store, rank, size, torch.device(device or "cpu"), control, data)
+    return GatherGroup(store, rank, size, torch.device(device or "cpu"), control, carrier)
 
 
 class GatherGroup:
     """The connections of one rank to the others. A group serves many gathers, one at a time, until one fails."""
 
     def __init__(
-        self, store: Store, rank: int, size: int, device: torch.device, control: Any = None, data: Any = None
+        self,
+        store: Store,
+        rank: int,
+        size: int,
+        device: torch.device,
+        control: Any = None,
+        carrier: Carrier | None = None,
     ) -> None:
         self.rank = rank
         self.size = size
@@ -63,76 +73,57 @@ class GatherGroup:
         """How many gathers began: what they leave in the store is told apart by it."""
         self._store = store
         self._control = control
-        self._data = data
+        self.carrier = carrier
+        """What carries chunks; None for a rank alone."""
+        self.patience = timedelta(minutes=5)
+        """How long a single wait may last, whatever happens."""
 
     @property
     def closed(self) -> bool:
         """Whether the group was closed, by its owner or by a failure."""
         return self._store is None
 
-    def next_store(self) -> Store:
-        """A part of the store for the next gather."""
+    def say_done(self, peer: int) -> Any:
+        """Begin to tell a peer that this rank has all that it demands: a handle, or None if cut off."""
+        import torch
+
+        with suppress(RuntimeError):
+            return self._control.send([torch.empty(0, dtype=torch.uint8)], peer, _DONE)
+        return None
+
+    def hear_done(self, peer: int) -> Any:
+        """Begin to wait for a peer's word that it has all: a handle, or None if cut off."""
+        import torch
+
+        with suppress(RuntimeError):
+            return self._control.recv([torch.empty(0, dtype=torch.uint8)], peer, _DONE)
+        return None
+
+    def wait_for_word(self, handles: list[Any]) -> bool:
+        """Wait for the first handle that `say_done` or `hear_done` gave, and drop it; False if cut off."""
+        handle = handles.pop(0)
+        with suppress(RuntimeError):
+            return handle is not None and bool(handle.wait(self.patience))
+        return False
+
+    def next_gather(self, timeout: float) -> Store:
+        """Make ready for a gather that gives up after `timeout` seconds; a part of the store for it."""
         from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
         if self.closed:
             raise CollectiveError(f"rank {self.rank}: the group is closed", hint="open another: a failure ends a group")
         self.gathers += 1
+        # it is the gather that gives up; this is for what it could not wake
+        self.patience = timedelta(seconds=2 * timeout + _MARGIN_SECONDS)
+        if self.carrier is not None:
+            self.carrier.patience = self.patience
         return PrefixStore(f"gather/{self.gathers}", self._store)
-
-    def say_done(self, peer: int) -> Any:
-        """Begin to tell a peer that this rank has all that it demands."""
-        import torch
-
-        return self._control.send([torch.ones(1, dtype=torch.uint8)], peer, DONE)
-
-    def hear_done(self, peer: int) -> Any:
-        """Begin to wait for a peer's word that it has all."""
-        import torch
-
-        return self._control.recv([torch.empty(1, dtype=torch.uint8)], peer, DONE)
-
-    def exchange(
-        self, sends: Sequence[tuple[int, int, torch.Tensor]], receives: Sequence[tuple[int, int, torch.Tensor]]
-    ) -> list[Any]:
-        """Begin to send and receive bytes, each given as (peer, chunk, tensor): handles to wait for.
-
-        NCCL is given all of them as one operation, which cannot deadlock while all ranks keep to the same order.
-        """
-        if not sends and not receives:
-            return []
-        as_one = self._data is not self._control
-        if as_one:
-            self._data._start_coalescing()
-        works = [self._data.recv([tensor], peer, chunk + _FIRST_CHUNK) for peer, chunk, tensor in receives]
-        works += [self._data.send([tensor], peer, chunk + _FIRST_CHUNK) for peer, chunk, tensor in sends]
-        return [self._data._end_coalescing()] if as_one else works
-
-    def wait(self, works: list[Any], stopped: Callable[[], bool]) -> None:
-        """Wait for the first of the handles and drop it. Raises `RuntimeError` if its connection is broken off.
-
-        A handle keeps connections open, so none may outlive an error in a variable of its traceback.
-        """
-        if self._data is self._control:
-            self.wait_for_word(works)
-            return
-        # waiting for NCCL would only order streams, and a lost peer leaves its kernels spinning
-        while not works[0].is_completed():
-            if stopped():
-                works.clear()
-                raise RuntimeError("broken off")
-            time.sleep(_POLL_SECONDS)
-        del works[0]
-
-    def wait_for_word(self, works: list[Any]) -> None:
-        """The same for what `say_done` and `hear_done` gave."""
-        if not works.pop(0).wait(_UNTIL_BROKEN_OFF):
-            raise RuntimeError("broken off")
 
     def break_off(self) -> None:
         """Break all connections, here and at the peers, so that nobody waits any more. Any thread may do it."""
         import torch
 
-        control, data = self._control, self._data
+        control = self._control
         if control is None:
             return
         # gloo has no abort that wakes those who wait, but an operation out of time closes every connection
@@ -141,16 +132,14 @@ class GatherGroup:
             if peer != self.rank:
                 with suppress(RuntimeError):
                     control.recv([nothing], peer, _NOBODY).wait(timedelta(milliseconds=1))
-        if data is not control:
-            with suppress(RuntimeError):
-                data.abort()
+        if self.carrier is not None:
+            self.carrier.abort()
 
     def close(self) -> None:
         """Drop the connections and their threads. Safe to call twice."""
-        if self._data is not None and self._data is not self._control:
-            with suppress(RuntimeError):
-                self._data.abort()
-        self._control = self._data = None
+        if self.carrier is not None:
+            self.carrier.close()
+        self._control = self.carrier = None
         self._store = None  # type: ignore[assignment]
 
     def __enter__(self) -> GatherGroup:

@@ -23,7 +23,7 @@ from symmoe.loading.collectives.plan import GatherPlan, Mode, plan_gather
 from symmoe.loading.collectives.source import ChunkSource
 
 POISON = 0xA5
-LINGER_SECONDS = 30
+LINGER_SECONDS = 60
 
 
 class MemorySource:

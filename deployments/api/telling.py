@@ -1,0 +1,77 @@
+"""What a response tells of how it came about: in headers always, in the body when asked."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+from symmoe.types import Answer, to_json
+
+from ..orchestrator import Report
+
+_SAFE = " ,:;=()/|"
+SCHEMA = "1"
+
+
+def headers(report: Report) -> dict[str, str]:
+    """The `x-symmoe-*` headers of what is known so far. Times are in milliseconds."""
+    routed = report.routed
+    skills = routed.skills.matches if routed.skills else ()
+    told: dict[str, str] = {
+        "schema": SCHEMA,
+        "path": routed.path,
+        "experts": ",".join(dict.fromkeys(assignment.expert for assignment in routed.asked)),
+        "skills": ",".join(match.skill for match in skills),
+        "lanes": ",".join(dict.fromkeys(begun.lane for begun in report.begun)),
+        "route-ms": _ms(routed.seconds),
+        "wait-ms": _ms(max((begun.waited for begun in report.begun), default=0.0)),
+        "load-ms": _ms(sum(begun.load for begun in report.begun)),
+    }
+    if report.first_token is not None:
+        told["first-token-ms"] = _ms(report.first_token)
+    if report.total is not None:
+        told["total-ms"] = _ms(report.total)
+    return {f"x-symmoe-{name}": quote(value, safe=_SAFE) for name, value in told.items()}
+
+
+def explanation(report: Report) -> dict[str, Any]:
+    """The same in full: skills, shares, standings, votes, and what each expert's generation took."""
+    routed = report.routed
+    return {
+        "path": routed.path,
+        "skills": [to_json(match) for match in routed.skills.matches] if routed.skills else [],
+        "facets": list(routed.skills.facets) if routed.skills else [],
+        "shares": dict(routed.recruitment.shares),
+        "recruited": [assignment.expert for assignment in routed.recruitment.assignments],
+        "asked": [assignment.expert for assignment in routed.asked],
+        "answers": [_answer(answer) for answer in report.answers],
+        "generations": [
+            {
+                "expert": share.expert,
+                "lane": share.begun.lane,
+                "waited_seconds": share.begun.waited,
+                "load_seconds": share.begun.load,
+                "prompt_tokens": share.generation.prompt_tokens,
+                "completion_tokens": share.generation.completion_tokens,
+                "finish_reason": share.generation.finish_reason,
+            }
+            for share in report.shares
+        ],
+        "seconds": {"route": routed.seconds, "first_token": report.first_token, "total": report.total},
+        "explanation": to_json(routed.explanation) if routed.explanation else None,
+    }
+
+
+def usage(report: Report) -> dict[str, int]:
+    """The tokens of all generations together."""
+    prompt, completion = report.prompt_tokens, report.completion_tokens
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+
+def _answer(answer: Answer) -> dict[str, Any]:
+    votes = [{"answer": vote.answer, "share": vote.share, "experts": list(vote.experts)} for vote in answer.votes]
+    return {"expert": answer.expert, "origin": answer.origin, "why": answer.why, "votes": votes}
+
+
+def _ms(seconds: float) -> str:
+    return f"{1000 * seconds:.1f}"

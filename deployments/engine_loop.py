@@ -1,0 +1,219 @@
+"""The thread in which one engine lives: it alone loads experts, adds calls and takes steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from queue import Empty, SimpleQueue
+from threading import Event as Flag
+from threading import Thread
+from typing import Any, cast
+
+from symmoe.build import Assembly
+from symmoe.errors import SymmoeError
+from symmoe.planning.turns import Turns, Waiting
+from symmoe.protocols import StreamingEngine
+from symmoe.types import Load
+
+from .events import Asked, Begun, Event, Finished, Piece, TurnedAway
+
+Tell = Callable[[Sequence[tuple[str, Event]]], None]
+_FAILURES = 3
+
+
+class EngineLoop:
+    """Runs requests on one engine, as `turns` decide, and tells what becomes of them: `(id, event)`, in order.
+
+    `tell` is called in this thread and must not block. An expert that cannot be made ready costs only the requests that
+    wait for it. When a step fails, nobody knows what state the engine is in: it is built anew, and what was running may
+    be tried again. After three failures in a row without a step between them the loop gives up and is not `healthy`.
+    """
+
+    def __init__(
+        self,
+        build: Callable[[], Assembly],
+        turns: Turns,
+        tell: Tell,
+        stall: float,
+        slowest_load: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._build, self._turns, self._tell, self._clock = build, turns, tell, clock
+        self._stall, self._slowest_load = stall, slowest_load
+        self._assembly: Assembly | None = None
+        self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._asked: dict[str, Asked] = {}
+        self._load: Load | None = None
+        self._fresh = False
+        self._failures = 0
+        self._expected: float | None = None
+        self._stopping = False
+        self.warm = Flag()
+        self._thread = Thread(target=self._run, name="engine", daemon=True)
+
+    def start(self, expert: str) -> None:
+        """Begin, by making an expert ready; `warm` is set when that is done."""
+        self._inbox.put(lambda: self._warm_up(expert))
+        self._thread.start()
+
+    def submit(self, asked: Asked) -> None:
+        """Put a request into the queue. From any thread."""
+        arrived = self._clock()
+        self._inbox.put(lambda: self._arrive(asked, arrived))
+
+    def cancel(self, ident: str) -> None:
+        """Nobody wants this request any more; nothing is told of it from now on. From any thread."""
+        self._inbox.put(lambda: self._cancel(ident))
+
+    def stop(self) -> None:
+        """End the thread and the engine. Waits for the step that is being taken."""
+        self._inbox.put(self._end)
+        if self._thread.is_alive():
+            self._thread.join(timeout=10)
+
+    @property
+    def healthy(self) -> bool:
+        """False if the thread has given up, or takes too long for one step or one load."""
+        expected = self._expected
+        stalled = expected is not None and self._clock() > expected
+        return (self._thread.is_alive() or self._stopping) and not stalled
+
+    def _run(self) -> None:
+        while not self._stopping and self._failures < _FAILURES:
+            self._take_in()
+            self._expected = self._clock() + self._stall
+            self._turn_away(self._turns.overdue(self._clock()), self._late)
+            try:
+                self._work()
+            except Exception as error:  # an engine's parts raise what they like, and the replica must outlive it
+                self._lose(error)
+            self._expected = None
+        for ident in list(self._asked):
+            self._give(ident, TurnedAway(503, "expert_lost", "the engine has stopped", 1.0, again=True))
+        if self._assembly is not None:
+            self._assembly.close()
+
+    def _take_in(self) -> None:
+        """Everything that has come in; waits for something if there is nothing else to do."""
+        due = self._turns.next_due()
+        patience = None if due is None else max(0.0, due - self._clock())
+        idle = not self._turns.running and self._turns.switch(self._clock()) is None and not self._startable()
+        try:
+            if idle:
+                self._inbox.get(timeout=patience)()
+            while True:
+                self._inbox.get_nowait()()
+        except Empty:
+            return
+
+    def _startable(self) -> bool:
+        return bool(self._turns.resident and self._turns.waiting[self._turns.resident])
+
+    def _work(self) -> None:
+        expert = self._turns.switch(self._clock())
+        if expert is not None:
+            self._ready(expert)
+        for each in self._turns.begin(self._clock()):
+            self._begin(each)
+        if self._turns.running:
+            self._step()
+
+    def _ready(self, expert: str) -> None:
+        self._expected = self._clock() + self._slowest_load
+        try:
+            load = self._parts().loader.ready(expert)
+        except SymmoeError as error:
+            hint = f" ({error.hint})" if error.hint else ""
+            message = f"expert {expert!r} cannot be made ready: {error}{hint}"
+            self._turn_away(self._turns.failed(expert), lambda _: TurnedAway(503, "expert_unavailable", message))
+            return
+        finally:
+            self._expected = self._clock() + self._stall
+        self._load, self._fresh = load, True
+        self._turns.loaded(expert, load.seconds, self._clock())
+        self._parts().loader.expect([other for other, _ in self._turns.waiting.most_common() if other != expert])
+
+    def _begin(self, each: Waiting) -> None:
+        asked, load = self._asked[each.id], self._load
+        refusal = self._engine().add(each.id, asked.query, asked.stream)
+        if refusal is not None:
+            self._turns.leave(each.id)
+            self._give(each.id, TurnedAway(400, refusal.code, refusal.message))
+            return
+        first, self._fresh = self._fresh, False
+        seconds, lane = (load.seconds, load.lane) if load is not None and first else (0.0, "resident")
+        self._tell([(each.id, Begun(self._clock() - each.arrived, seconds, cast(Any, lane), first))])
+
+    def _step(self) -> None:
+        deltas = self._engine().step()
+        self._failures = 0
+        told: list[tuple[str, Event]] = []
+        for delta in deltas:
+            if delta.id not in self._asked:
+                continue
+            if delta.text and self._asked[delta.id].stream:
+                told.append((delta.id, Piece(delta.text)))
+            if delta.generation is not None:
+                told.append((delta.id, Finished(delta.generation)))
+                del self._asked[delta.id]
+                self._turns.leave(delta.id)
+        if told:
+            self._tell(told)
+
+    def _lose(self, error: Exception) -> None:
+        """The engine failed: build another, and let what it was running be tried again."""
+        self._failures += 1
+        message = f"the engine failed: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
+        self._turn_away(self._turns.lost(), lambda _: TurnedAway(503, "expert_lost", message, 1.0, again=True))
+        assembly, self._assembly = self._assembly, None
+        if assembly is not None:
+            try:
+                assembly.close()
+            except Exception:
+                self._failures = _FAILURES  # what it held cannot be had again in this process
+
+    def _arrive(self, asked: Asked, arrived: float) -> None:
+        self._asked[asked.id] = asked
+        out = self._turns.arrive(Waiting(asked.id, asked.expert, asked.key, arrived, arrived + asked.patience))
+        if out is not None:
+            self._turn_away([out], lambda _: self._full())
+
+    def _cancel(self, ident: str) -> None:
+        if self._asked.pop(ident, None) is not None:
+            self._turns.leave(ident)
+            if self._assembly is not None:
+                self._engine().abort([ident])
+
+    def _warm_up(self, expert: str) -> None:
+        try:
+            self._ready(expert)
+        except Exception as error:
+            self._lose(error)
+        self._expected = None
+        self.warm.set()
+
+    def _end(self) -> None:
+        self._stopping = True
+
+    def _full(self) -> TurnedAway:
+        return TurnedAway(429, "overloaded", "too many requests are waiting", min(60.0, max(1.0, self._turns.wait())))
+
+    def _late(self, each: Waiting) -> TurnedAway:
+        waited = self._clock() - each.arrived
+        return TurnedAway(503, "waited_too_long", f"no expert was free within {waited:.0f} s", 1.0)
+
+    def _turn_away(self, requests: Sequence[Waiting], why: Callable[[Waiting], TurnedAway]) -> None:
+        for each in requests:
+            self._give(each.id, why(each))
+
+    def _give(self, ident: str, last: TurnedAway) -> None:
+        if self._asked.pop(ident, None) is not None:
+            self._tell([(ident, last)])
+
+    def _parts(self) -> Assembly:
+        if self._assembly is None:
+            self._assembly = self._build()
+        return self._assembly
+
+    def _engine(self) -> StreamingEngine:
+        return cast(StreamingEngine, self._parts().engine)

@@ -1,0 +1,95 @@
+"""An expert replica: one engine, its thread, and the requests that wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+
+from symmoe.config import Pool
+from symmoe.planning.turns import Turns
+
+from .engine_loop import EngineLoop
+from .events import ENDS, Asked, Begun, Event
+from .settings import Settings
+from .worker import Build
+
+_GATHER = 0.02
+"""Seconds within which the pieces of one text travel together: each message between processes costs a millisecond."""
+
+
+class ExpertReplica:
+    """Serves every expert of a pool with one engine, one at a time. Made of what can travel, as `Worker` is."""
+
+    def __init__(self, pool: str, root: str, settings: Settings, build: Build) -> None:
+        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+        described = Pool.model_validate({**json.loads(pool), "root": root})
+        turns = Turns(described.engine.max_num_seqs, settings.most_waiting, settings.patience, settings.amortise)
+        self._events: dict[str, asyncio.Queue[Event]] = {}
+        self._asyncio: asyncio.AbstractEventLoop | None = None
+        self._loop = EngineLoop(lambda: build(described), turns, self._told, settings.stall, settings.slowest_load)
+        self._loop.start(described.names[0])
+
+    async def complete(self, asked: Asked) -> list[Event]:
+        """Everything that became of a request, when it is over."""
+        return [event async for event in self._follow(asked)]
+
+    async def stream(self, asked: Asked) -> AsyncGenerator[list[Event], None]:
+        """What becomes of a request as it happens; pieces that come close together come as one list."""
+        began = False
+        async for events in self._gathered(asked):
+            yield events
+            if began and not isinstance(events[-1], ENDS):
+                await asyncio.sleep(_GATHER)
+            began = began or not isinstance(events[-1], Begun)
+
+    async def warm(self) -> bool:
+        """Whether the first expert was made ready, or at least tried."""
+        return self._loop.warm.is_set()
+
+    def check_health(self) -> None:
+        """Raise `RuntimeError` if the engine's thread has died or hangs."""
+        if not self._loop.healthy:
+            raise RuntimeError("the engine's thread has died or hangs")
+
+    def stop(self) -> None:
+        """End the engine."""
+        self._loop.stop()
+
+    def __del__(self) -> None:
+        self.stop()
+
+    async def _follow(self, asked: Asked) -> AsyncIterator[Event]:
+        async for events in self._gathered(asked):
+            for event in events:
+                yield event
+
+    async def _gathered(self, asked: Asked) -> AsyncIterator[list[Event]]:
+        """All that has happened since the last look. Whoever stops looking cancels the request."""
+        self._asyncio = asyncio.get_running_loop()
+        queue: asyncio.Queue[Event] = asyncio.Queue()
+        self._events[asked.id] = queue
+        over = False
+        try:
+            self._loop.submit(asked)
+            while not over:
+                events = [await queue.get()]
+                while not queue.empty():
+                    events.append(queue.get_nowait())
+                over = isinstance(events[-1], ENDS)
+                yield events
+        finally:
+            del self._events[asked.id]
+            if not over:
+                self._loop.cancel(asked.id)
+
+    def _told(self, events: Sequence[tuple[str, Event]]) -> None:
+        """Called in the engine's thread."""
+        if self._asyncio is not None and not self._asyncio.is_closed():
+            self._asyncio.call_soon_threadsafe(self._pass_on, events)
+
+    def _pass_on(self, events: Sequence[tuple[str, Event]]) -> None:
+        for ident, event in events:
+            if ident in self._events:
+                self._events[ident].put_nowait(event)

@@ -1,0 +1,120 @@
+"""Asking expert replicas, wherever they run, with one more try where a replica is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any, Protocol
+
+from .events import ENDS, Asked, Event, Piece, TurnedAway
+from .expert import ExpertReplica
+
+_SOON = 2.0
+LOST = TurnedAway(503, "expert_lost", "the expert's replica was lost while it answered", 1.0, again=True)
+
+
+class Experts(Protocol):
+    """The expert replicas of a service."""
+
+    def ask(self, asked: Asked) -> AsyncGenerator[Event, None]:
+        """What becomes of a request, as it happens; the last event is an end. Closing the iterator cancels it."""
+        ...
+
+    async def warm(self) -> bool:
+        """Whether a replica can answer without first starting its engine."""
+        ...
+
+
+class TurnedAwayError(Exception):
+    """A request that was turned away for good."""
+
+    def __init__(self, why: TurnedAway) -> None:
+        super().__init__(why.message)
+        self.why = why
+
+
+async def asking(experts: Experts, asked: Asked) -> AsyncGenerator[Event, None]:
+    """What becomes of a request; lost before any of its text was given, it is asked once more.
+
+    Raises `TurnedAwayError`.
+    """
+    given = False
+    for attempt, ident in enumerate((asked.id, f"{asked.id}-again")):
+        async with aclosing(experts.ask(replace(asked, id=ident))) as events:
+            async for event in events:
+                if isinstance(event, TurnedAway):
+                    if event.again and not given and attempt == 0:
+                        break
+                    raise TurnedAwayError(event)
+                given = given or isinstance(event, Piece)
+                yield event
+                if isinstance(event, ENDS):
+                    return
+
+
+class LocalExperts:
+    """One replica in this process."""
+
+    def __init__(self, replica: ExpertReplica) -> None:
+        self._replica = replica
+
+    async def ask(self, asked: Asked) -> AsyncGenerator[Event, None]:
+        """What becomes of a request."""
+        async with aclosing(self._replica.stream(asked)) as gathered:
+            async for events in gathered:
+                for event in events:
+                    yield event
+
+    async def warm(self) -> bool:
+        """Whether the replica is."""
+        return await self._replica.warm()
+
+
+class RayExperts:
+    """Replicas of a Ray Serve deployment; `handle` is its `DeploymentHandle`."""
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+        self._warm = False
+
+    async def ask(self, asked: Asked) -> AsyncGenerator[Event, None]:
+        """What becomes of a request; a replica that dies meanwhile ends it with `LOST`."""
+        import ray
+        from ray.serve.exceptions import RayServeException
+
+        response: Any = None
+        over = False
+        try:
+            if asked.stream:
+                response = self._handle.options(stream=True).stream.remote(asked)
+                async for events in response:
+                    for event in events:
+                        over = isinstance(event, ENDS)
+                        yield event
+            else:
+                response = self._handle.complete.remote(asked)
+                events = await response
+                over = True
+                for event in events:
+                    yield event
+        except (ray.exceptions.RayError, RayServeException):
+            over = True
+            yield LOST
+        finally:
+            if response is not None and not over:
+                response.cancel()
+
+    async def warm(self) -> bool:
+        """Whether a replica has been. Asked no more once it was: asking would keep idle replicas from being ended."""
+        import ray
+        from ray.serve.exceptions import RayServeException
+
+        if not self._warm:
+            try:
+                async with asyncio.timeout(_SOON):
+                    self._warm = bool(await self._handle.warm.remote())
+            except (TimeoutError, ray.exceptions.RayError, RayServeException):
+                return False
+        return self._warm

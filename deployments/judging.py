@@ -1,0 +1,61 @@
+"""Several experts' answers made one: by the pool's gate, its vote and, where that is not enough, its aggregator."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+from symmoe import build
+from symmoe.aggregation.cases import Case, no_answer
+from symmoe.aggregation.synthesis import SLOT, Decision, decide, settle
+from symmoe.aggregation.vote import aggregate
+from symmoe.build_aggregation import build_synthesis, build_vote
+from symmoe.executor.candidates import candidates
+from symmoe.gating.evidence import weigh
+from symmoe.types import Answer, Call, Candidate, Generation, Query, Recruitment
+
+from .events import TurnedAway
+from .experts import TurnedAwayError
+
+Ask = Callable[[Query, str, int], Awaitable[Generation]]
+"""Has an expert, named second, generate for a query in a slot. Raises `TurnedAwayError`."""
+
+
+class Jury:
+    """Judges one query's candidates. What takes thought is done in threads."""
+
+    def __init__(self, assembly: build.Assembly) -> None:
+        pool = assembly.pool
+        embedder = build.build_embedder(pool)
+        self._gate, self._vote = assembly.gate, build_vote(pool, embedder)
+        self._synthesis = build_synthesis(pool, embedder, lambda expert: assembly.weights(expert).model)
+
+    async def judge(self, query: Query, found: Sequence[Candidate], recruitment: Recruitment, ask: Ask) -> Answer:
+        """The one answer; `ask` asks the aggregator. Raises `TurnedAwayError` where no expert said anything."""
+        refusal = no_answer(query, found)
+        if refusal is not None:
+            raise TurnedAwayError(TurnedAway(503, refusal.code, refusal.message, 1.0))
+        case = await asyncio.to_thread(self._voted, query, found, recruitment)
+        if self._synthesis is None:
+            return case.voted
+        (decision,) = await asyncio.to_thread(decide, self._synthesis, [case], 0, lambda queries: [None] * len(queries))
+        said, trouble = await _said(decision, ask)
+        settled = await asyncio.to_thread(settle, decision, said, trouble, self._synthesis.clusters)
+        return settled.answer
+
+    def _voted(self, query: Query, found: Sequence[Candidate], recruitment: Recruitment) -> Case:
+        (verdicts,) = weigh(self._gate, [query], [found], [recruitment])
+        (voted,) = aggregate(self._vote, [query], [found], [verdicts])
+        return Case(query, tuple(found), tuple(verdicts), voted)
+
+
+async def _said(decision: Decision, ask: Ask) -> tuple[Candidate | None, str]:
+    """What the aggregator says, if it is asked; else why there is nothing."""
+    if decision.prompt is None:
+        return None, ""
+    try:
+        generation = await ask(decision.prompt.query, decision.aggregator, SLOT)
+    except TurnedAwayError as error:  # the candidates are there already
+        return None, f"the aggregator could not run: {error}"
+    call = Call(decision.aggregator, decision.prompt.query, decision.recruitment.assignments)
+    return candidates(call, generation, "resident")[0], ""

@@ -1,0 +1,96 @@
+"""Who answers which question, decided for all questions that arrive together."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+from symmoe.build import Assembly, build_recruiter
+from symmoe.protocols import Recruiter
+from symmoe.routing.recruiting import recruit
+from symmoe.routing.tagging import tag
+from symmoe.types import Assignment, Explanation, Message, Query, Recruitment, Sampling, Skills
+
+from .catalogue import Choosing
+from .microbatch import MicroBatch
+
+Path = Literal["named", "single", "aggregated"]
+SEED = 0
+_RECRUITERS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """Who is asked and why. `path` says how the answer comes about; `seconds` is what the decision took."""
+
+    path: Path
+    recruitment: Recruitment
+    skills: Skills | None = None
+    explanation: Explanation | None = None
+    seconds: float = 0.0
+
+    @property
+    def asked(self) -> tuple[Assignment, ...]:
+        """The assignments that are carried out: one expert's where its answer stands alone."""
+        assignments = self.recruitment.assignments
+        return assignments if self.path == "aggregated" else assignments[:1]
+
+
+def named(query: Query, expert: str) -> Routed:
+    """A question for an expert whom the client chose."""
+    return Routed("named", Recruitment(query.id, (Assignment(query.id, expert, 0),), {expert: 1.0}))
+
+
+class Router:
+    """Tags and recruits in micro-batches. `trust` is the share from which an expert's answer stands alone."""
+
+    def __init__(self, assembly: Assembly, trust: float) -> None:
+        self._assembly, self._trust = assembly, trust
+        self._batch: MicroBatch[tuple[Query, Choosing], tuple[Skills, Recruitment]] = MicroBatch(self._choose)
+        self._recruiter = lru_cache(_RECRUITERS)(self._new_recruiter)
+
+    async def warm(self) -> None:
+        """Load the embedder and the records before the first question."""
+        await self.route(Query("warm", (Message("user", "What is 1 + 1?"),), Sampling(1)), Choosing(1), True)
+
+    async def route(self, query: Query, choice: Choosing, explain: bool) -> Routed:
+        """Who answers a question."""
+        began = time.perf_counter()
+        skills, recruitment = await self._batch((query, choice))
+        explanation = None
+        if explain:
+            recruiter = self._recruiter(choice.full, choice.budget)
+            explanation = await asyncio.to_thread(recruiter.explain, query, skills, choice.k, SEED)
+        path = self._path(recruitment, choice)
+        return Routed(path, recruitment, skills, explanation, time.perf_counter() - began)
+
+    def _path(self, recruitment: Recruitment, choice: Choosing) -> Path:
+        asked = recruitment.assignments
+        trusted = recruitment.shares.get(asked[0].expert, 0.0) >= self._trust
+        alone = len(asked) == 1 or choice.aggregate == "never" or (choice.aggregate == "auto" and trusted)
+        return "single" if alone else "aggregated"
+
+    def _choose(self, items: Sequence[tuple[Query, Choosing]]) -> list[tuple[Skills, Recruitment]]:
+        """Tag all together, then recruit for those that choose alike. Runs in the batch's thread."""
+        skills = tag(self._assembly.tagger, [query for query, _ in items])
+        alike: dict[Choosing, list[int]] = defaultdict(list)
+        for place, (_, choice) in enumerate(items):
+            alike[choice].append(place)
+        chosen: dict[int, Recruitment] = {}
+        for choice, places in alike.items():
+            recruiter = self._recruiter(choice.full, choice.budget)
+            queries = [items[place][0] for place in places]
+            given = recruit(recruiter, queries, [skills[place] for place in places], choice.k, SEED)
+            chosen.update(zip(places, given, strict=True))
+        return [(skills[place], chosen[place]) for place in range(len(items))]
+
+    def _new_recruiter(self, full: bool, budget: float | None) -> Recruiter:
+        pool = self._assembly.pool
+        changed = {"budget": budget, **({"top_p": 1.0} if full else {})}
+        routing = pool.routing.model_copy(update=changed)
+        return build_recruiter(pool.model_copy(update={"routing": routing}), self._assembly.profiles())

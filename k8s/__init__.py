@@ -1,0 +1,1 @@
+"""Kustomizations that symmoe ships, as data."""

@@ -1,0 +1,70 @@
+"""From the `aggregation` section of a pool file to what makes one answer of candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+
+from symmoe.aggregation.calibration import read_rule
+from symmoe.aggregation.clustering import SemanticClusters
+from symmoe.aggregation.consensus import ConsensusRule
+from symmoe.aggregation.prompting import Window
+from symmoe.aggregation.synthesis import Synthesis
+from symmoe.aggregation.truncation import TokenCounter, estimated_tokens
+from symmoe.aggregation.vote import WeightedVote
+from symmoe.config import Pool
+from symmoe.engines.chat import ChatTokenizer
+from symmoe.protocols import Embedder
+from symmoe.types import Message, Query, Sampling
+
+
+def build_vote(pool: Pool, embedder: Embedder) -> WeightedVote:
+    """The vote that the pool file describes; `embedder` is asked only about free-form texts."""
+    return WeightedVote(_clusters(pool, embedder), pool.aggregation.contrast)
+
+
+def build_synthesis(pool: Pool, embedder: Embedder, directory: Callable[[str], str]) -> Synthesis | None:
+    """How the pool's aggregator is asked, or None where every answer is the vote's.
+
+    `directory` gives the model directory of an expert. Raises `PoolError` for an aggregator that the pool does not have
+    and for a rule that cannot be read.
+    """
+    config = pool.aggregation
+    if config.aggregator is None:
+        return None
+    aggregator = pool.expert(config.aggregator).name
+    rule = read_rule(pool.path(config.rule)) if config.rule else ConsensusRule()
+    if config.when == "never":
+        return None
+    count = estimated_tokens if pool.engine.kind == "echo" else _counter(lambda: directory(aggregator), pool)
+    window = Window(pool.engine.max_model_len, count, config.max_candidates)
+    return Synthesis(lambda query: aggregator, config.when, rule, window, _clusters(pool, embedder))
+
+
+def rule_files(pool: Pool) -> list[Path]:
+    """The files of the section that can change an answer."""
+    return [pool.path(pool.aggregation.rule)] if pool.aggregation.rule else []
+
+
+def aggregator_last(pool: Pool, models: Mapping[str, str]) -> dict[str, str]:
+    """Experts and their models in an order that ends with the aggregator's, so that it is loaded when it is asked."""
+    last = pool.aggregation.aggregator
+    if last is None or last not in models:
+        return dict(models)
+    order = sorted(models, key=lambda expert: (models[expert] == models[last], expert == last))
+    return {expert: models[expert] for expert in order}
+
+
+def _clusters(pool: Pool, embedder: Embedder) -> SemanticClusters:
+    return SemanticClusters(embedder, pool.aggregation.similarity)
+
+
+def _counter(directory: Callable[[], str], pool: Pool) -> TokenCounter:
+    """Counts with the aggregator's own tokenizer and template, which is read when it is first asked."""
+
+    @cache
+    def tokenizer() -> ChatTokenizer:
+        return ChatTokenizer(directory(), pool.engine.max_model_len)
+
+    return lambda text: len(tokenizer().encode(Query("", (Message("user", text),), Sampling(1))))

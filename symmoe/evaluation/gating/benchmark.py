@@ -1,0 +1,77 @@
+"""`symmoe bench gate`: what the gate is worth, and how often it spares the aggregator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from symmoe.aggregation.calibration import TOLERANCE
+from symmoe.build import Assembly
+from symmoe.evaluation.aggregators import best_aggregator
+from symmoe.evaluation.gating.contest import Verdicts, contest, judged, reweighed
+from symmoe.evaluation.gating.field import Field
+from symmoe.evaluation.gating.outputs import Drawing, gather
+from symmoe.evaluation.gating.settings import cut
+from symmoe.evaluation.gating.skipping import always_aggregated, skipping
+from symmoe.gating.rewards import RewardGate
+from symmoe.pipeline import Watch
+from symmoe.types import Question
+
+AGGREGATED = "three_experts"
+"""The setting whose candidates an aggregator is asked about."""
+
+
+def measure(
+    assembly: Assembly,
+    validation: Sequence[Question],
+    held_out: Sequence[Question],
+    drawing: Drawing,
+    kept: Path,
+    watch: Watch = Watch(),  # noqa: B008  (frozen)
+    told: Callable[[str], None] = lambda now: None,
+) -> dict[str, Any]:
+    """The report as JSON. Thresholds are fitted on `validation` alone; all figures are of `held_out`.
+
+    What experts write is kept in the directory `kept`.
+    """
+    told("asking")
+    fields = {
+        name: gather(assembly, questions, drawing, kept / f"{name}.jsonl", watch)
+        for name, questions in (("validation", validation), ("held_out", held_out))
+    }
+    told("judging")
+    settings = cut(fields["held_out"])
+    choosing = {name: contest(each, _gates(assembly, each), drawing.seed) for name, each in settings.items()}
+    aggregator = aggregator_of(assembly)
+    told(f"aggregating with {aggregator}")
+    records, failed = {}, {}
+    for name, field in fields.items():
+        three = cut(field)[AGGREGATED]
+        verdicts = judged(assembly.gate, three)
+        records[name], failed[name] = always_aggregated(assembly, three, verdicts, aggregator, drawing.seed, watch)
+    return {
+        "pool": assembly.pool.name,
+        "reward": None if assembly.pool.reward is None else assembly.pool.reward.model,
+        "drawing": asdict(drawing),
+        "choosing": choosing,
+        "aggregator": aggregator,
+        "unusable_syntheses": failed,
+        "skipping": skipping(records["validation"], records["held_out"], TOLERANCE, drawing.seed),
+    }
+
+
+def aggregator_of(assembly: Assembly) -> str:
+    """Who aggregates: the expert on record for it, else the pool's fallback, else its first expert."""
+    pool = assembly.pool
+    return best_aggregator(assembly.profiles()) or pool.routing.fallback or pool.names[0]
+
+
+def _gates(assembly: Assembly, field: Field) -> dict[str, Verdicts]:
+    """The pool's gate, and its reward model without the experts' records."""
+    gate = assembly.gate
+    if not isinstance(gate, RewardGate):
+        return {}
+    verdicts = judged(gate, field)
+    return {"gate": verdicts, "reward_alone": reweighed(field, verdicts, replace(gate.mixture, evidence=0.0))}

@@ -1,0 +1,144 @@
+"""What every expert of a pool writes to validation questions, kept on disk as it comes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from symmoe.build import Assembly, expert_fingerprint
+from symmoe.evaluation.gating.field import Field
+from symmoe.evaluation.matrix import gathered
+from symmoe.evaluation.scoring import as_query
+from symmoe.pipeline import Watch
+from symmoe.planning.grouping import plan
+from symmoe.routing.recruiting import recruit
+from symmoe.routing.tagging import tag
+from symmoe.types import Assignment, Candidate, Question, Recruitment, to_json
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """How often experts answer.
+
+    Each answers once under the pool's sampling, which is slot 0. The `experts` that stand best for a question answer
+    `draws` times more at `temperature`.
+    """
+
+    draws: int = 4
+    experts: int = 2
+    temperature: float = 0.8
+    seed: int = 0
+
+
+def gather(
+    assembly: Assembly,
+    questions: Sequence[Question],
+    drawing: Drawing,
+    path: Path | None = None,
+    watch: Watch = Watch(),  # noqa: B008  (frozen)
+) -> Field:
+    """What experts answer: for each question every expert in the pool's order, then those that are asked again.
+
+    With a `path`, answers are written there as they come, and those that stand there already are not asked for again:
+    an interruption loses nothing. Answers to other questions, or of other weights, are not taken. Raises `PoolError`
+    for a pool without profiles.
+    """
+    names, asked = assembly.pool.names, [as_query(question, assembly.pool.sampling) for question in questions]
+    warm = [replace(q, sampling=replace(q.sampling, temperature=drawing.temperature)) for q in asked]
+    standing = recruit(assembly.recruiter, asked, tag(assembly.tagger, asked), assembly.pool.routing.k, drawing.seed)
+    first = [Recruitment(q.id, tuple(Assignment(q.id, e, 0) for e in names), {}) for q in asked]
+    again = [Recruitment(r.query_id, tuple(_redrawn(r, drawing)), {}) for r in standing]
+    known: dict[Assignment, Candidate] = {}
+    with _kept(path, _key(assembly, questions, drawing), known) as keep:
+
+        def arrived(candidates: Sequence[Candidate]) -> None:
+            keep(candidates)
+            watch.candidates(candidates)
+
+        steps = plan([*asked, *warm], [*first, *again], assembly.models, known, drawing.seed)
+        for candidate in gathered(assembly.executor, steps, replace(watch, candidates=arrived)):
+            known[_assignment(candidate)] = candidate
+    rows = (
+        tuple(known[assignment] for assignment in (*once.assignments, *more.assignments))
+        for once, more in zip(first, again, strict=True)
+    )
+    return Field(tuple(questions), tuple(asked), tuple(rows), tuple(standing))
+
+
+def _redrawn(recruitment: Recruitment, drawing: Drawing) -> Iterator[Assignment]:
+    for expert in list(recruitment.shares)[: drawing.experts]:
+        for slot in range(1, drawing.draws + 1):
+            yield Assignment(recruitment.query_id, expert, slot)
+
+
+def _key(assembly: Assembly, questions: Sequence[Question], drawing: Drawing) -> str:
+    """Which answers these are: of which weights, to which questions, under which sampling."""
+    weights = [(name, expert_fingerprint(assembly.pool, name)) for name in assembly.pool.names]
+    texts = [(question.id, question.question) for question in questions]
+    told = repr((weights, texts, assembly.pool.sampling.model_dump(), drawing))
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+class _Keeping:
+    """Appends candidates to an open file, a line each."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a", encoding="utf-8")
+
+    def __call__(self, candidates: Sequence[Candidate]) -> None:
+        self._file.writelines(json.dumps(to_json(c), ensure_ascii=False) + "\n" for c in candidates)
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+@contextmanager
+def _kept(path: Path | None, key: str, known: dict[Assignment, Candidate]) -> Iterator[_Keeping | _Forgetting]:
+    """Fill `known` with what stands in the file, and give what writes more of it."""
+    if path is None:
+        yield _Forgetting()
+        return
+    for candidate in _read(path, key):
+        known[_assignment(candidate)] = candidate
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [{"key": key}, *map(to_json, known.values())]  # written anew: a kill may have left half a line
+    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+    keeping = _Keeping(path)
+    try:
+        yield keeping
+    finally:
+        keeping.close()
+
+
+class _Forgetting:
+    """Keeps nothing."""
+
+    def __call__(self, candidates: Sequence[Candidate]) -> None:
+        return
+
+
+def _read(path: Path, key: str) -> Iterator[Candidate]:
+    if not path.is_file():
+        return
+    documents = list(_documents(path))
+    if documents and documents[0] == {"key": key}:
+        yield from (Candidate(**document) for document in documents[1:])
+
+
+def _documents(path: Path) -> Iterator[dict[str, Any]]:
+    """The whole lines of a file; what a kill cut off is left out."""
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+        try:
+            yield json.loads(line)
+        except ValueError:
+            return
+
+
+def _assignment(candidate: Candidate) -> Assignment:
+    return Assignment(candidate.query_id, candidate.expert, candidate.slot)

@@ -1,0 +1,1 @@
+"""Kubernetes manifests: built from kustomizations without kustomize, and sized for a pool."""

@@ -1,0 +1,134 @@
+"""Whether an expert fits an accelerator: weights, activations, reserve, and keys and values of one whole window."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from symmoe.config import EngineConfig
+from symmoe.sizing.accelerators import ACCELERATORS, Accelerator
+from symmoe.sizing.architecture import BF16, Architecture
+
+GB = 10**9
+RESERVE = 1 << 30
+"""Set aside on every accelerator for the driver's context, captured graphs and staging. Assumed, not measured."""
+RESERVE_SPLIT = 512 << 20
+"""More of it where accelerators work on one model together, for the buffers of their collectives. Assumed."""
+_LOGITS = 8
+"""Bytes of a logit while sampling: one in fp32, and a copy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What an expert takes of one accelerator, in bytes, when its model is split over `split` of them.
+
+    `window` is what keys and values of one request of the longest length take, `token` those of one token. `budget` is
+    what the engine may use at all.
+    """
+
+    expert: str
+    split: int
+    budget: int
+    weights: int
+    activations: int
+    reserve: int
+    token: int
+    window: int
+
+    @property
+    def fixed(self) -> int:
+        """All but keys and values."""
+        return self.weights + self.activations + self.reserve
+
+    @property
+    def cache(self) -> int:
+        """What is left for keys and values; negative if not even the rest fits."""
+        return self.budget - self.fixed
+
+    @property
+    def short(self) -> int:
+        """How many bytes are missing for one request of the longest length; 0 where the expert fits."""
+        return max(0, self.window - self.cache)
+
+    @property
+    def windows(self) -> float:
+        """How many requests of the longest length fit at a time."""
+        return max(0, self.cache) / self.window
+
+
+def need(expert: str, model: Architecture, engine: EngineConfig, on: Accelerator, split: int) -> Need:
+    """What an expert takes of one of `split` accelerators."""
+    length = min(engine.max_model_len, model.window)
+    token = model.kv_bytes(split)
+    return Need(
+        expert=expert,
+        split=split,
+        budget=int(on.memory_bytes * engine.gpu_memory_utilization),
+        weights=-(-model.weight_bytes // split),
+        activations=activations(model, engine, on.batched_tokens, split),
+        reserve=RESERVE + (RESERVE_SPLIT if split > 1 else 0),
+        token=token,
+        window=length * token,
+    )
+
+
+def activations(model: Architecture, engine: EngineConfig, batched: int, split: int) -> int:
+    """The most that one pass takes beside the weights.
+
+    The widest point of a layer is its feed-forward: input, residual, and the three products of the intermediate size
+    for all tokens of a batch. At the end stand the logits of every running sequence.
+    """
+    widest = 2 * model.hidden + 3 * model.intermediate // split
+    return batched * widest * BF16 + engine.max_num_seqs * model.vocab * _LOGITS
+
+
+def splits(models: Mapping[str, Architecture], most: int) -> tuple[int, ...]:
+    """Over how many accelerators, `most` at most, every one of the models can be divided."""
+    allowed = [set(model.splits(most)) for model in models.values()]
+    return tuple(sorted(set.intersection(*allowed)))
+
+
+def needs(models: Mapping[str, Architecture], engine: EngineConfig, on: Accelerator, split: int) -> tuple[Need, ...]:
+    """What each expert takes."""
+    return tuple(need(name, model, engine, on, split) for name, model in models.items())
+
+
+def remedies(
+    models: Mapping[str, Architecture], engine: EngineConfig, on: Accelerator, split: int, node: int
+) -> list[str]:
+    """What would make all experts fit, each a phrase: a wider split, fewer bits, another accelerator, fewer experts."""
+    short = {each.expert for each in needs(models, engine, on, split) if each.short}
+    found = []
+    wider = [each for each in splits(models, node) if each > split and _fit(models, engine, on, each)]
+    if wider:
+        found.append(f"engine.tensor_parallel_size: {wider[0]}")
+    elsewhere = [each for each in splits(models, 8) if each > max(split, node) and _fit(models, engine, on, each)]
+    if elsewhere and not wider:
+        found.append(f"nodes of {elsewhere[0]} accelerators, with engine.tensor_parallel_size: {elsewhere[0]}")
+    for bits in (8, 4):
+        fewer = {name: model.quantised(bits) if name in short else model for name, model in models.items()}
+        if _fit(fewer, engine, on, split):
+            found.append(f"checkpoints of {', '.join(sorted(short))} quantised to {bits} bits")
+            break
+    larger = [each for each in ACCELERATORS.values() if _fit(models, engine, each, split)]
+    if larger:
+        smallest = min(each.memory_gb for each in larger)
+        names = " or ".join(each.name for each in larger if each.memory_gb == smallest)
+        found.append(f"{smallest} GB ({names})")
+    length = _length(models, engine, on, split)
+    if length:
+        found.append(f"engine.max_model_len: {length}")
+    if len(short) < len(models):
+        found.append(f"the pool without {', '.join(sorted(short))}")
+    return found
+
+
+def _fit(models: Mapping[str, Architecture], engine: EngineConfig, on: Accelerator, split: int) -> bool:
+    return not any(each.short for each in needs(models, engine, on, split))
+
+
+def _length(models: Mapping[str, Architecture], engine: EngineConfig, on: Accelerator, split: int) -> int:
+    """The longest window of 1024 tokens or more, in steps of 1024, with which all fit; 0 if there is none."""
+    rooms = ((each.cache // each.token, models[each.expert].window) for each in needs(models, engine, on, split))
+    longest = min((room for room, window in rooms if room < window), default=engine.max_model_len)
+    return max(0, min(longest, engine.max_model_len) // 1024 * 1024)

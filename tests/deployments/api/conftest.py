@@ -1,0 +1,163 @@
+"""A service in this process, without Ray: the whole application over one engine, on a port of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+import uvicorn
+from symmoe.deployments.api.application import application
+from symmoe.deployments.api.keys import Keys, Open
+from symmoe.deployments.api.service import Service
+from symmoe.deployments.expert import ExpertReplica
+from symmoe.deployments.experts import LocalExperts
+from symmoe.deployments.orchestrator import Orchestrator
+from symmoe.deployments.settings import Settings
+
+import symmoe.build
+from symmoe.build import Assembly
+from symmoe.config import Pool, read_pool
+from symmoe.engines.echo import EchoEngine
+from symmoe.errors import EngineError
+from symmoe.types import Delta, Image, Query, Refusal
+from tests.conftest import SKILLS, echo_pool
+from tests.fakes import NamingTagger, ScatteringEmbedder
+
+EXPERTS = ("adder", "speaker", "sorter", "broken")
+
+
+class ScriptedEngine(EchoEngine):
+    """An echo engine that does what its prompts say: `hold` gives one word and waits, `crash` fails the first time.
+
+    The expert `broken` cannot be made ready.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(window=64)
+        self.held: set[str] = set()
+        self.released = threading.Event()
+        self.aborted = threading.Event()
+        self.crashed = False
+        self.asked: list[Query] = []
+        self._prompts: dict[str, str] = {}
+
+    def swap(self, image: Image) -> int:
+        if Path(image.key).name == "broken":
+            raise EngineError("its weights are broken", hint="mend them")
+        return super().swap(image)
+
+    def add(self, ident: str, query: Query, stream: bool) -> Refusal | None:
+        self._prompts[ident] = query.text
+        self.asked.append(query)
+        return super().add(ident, query, stream)
+
+    def step(self) -> list[Delta]:
+        if not self.crashed and any("crash" in self._prompts[ident] for ident in self._open):
+            self.crashed = True
+            raise RuntimeError("a native library said no")
+        held = {ident: self._open.pop(ident) for ident in self.held & self._open.keys() if not self.released.is_set()}
+        deltas = super().step()
+        self._open |= held
+        self.held |= {ident for ident in self._open if "hold" in self._prompts[ident]}
+        if held and not deltas:
+            self.released.wait(0.002)
+        return deltas
+
+    def abort(self, idents: Sequence[str]) -> None:
+        if any(ident in self._open for ident in idents):
+            self.aborted.set()
+        super().abort(idents)
+
+
+@dataclass
+class Running:
+    """A service that runs, and what is behind it."""
+
+    url: str
+    engine: ScriptedEngine
+    service: Service
+    replica: ExpertReplica
+    loop: asyncio.AbstractEventLoop
+
+    @property
+    def openai(self) -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=20)
+
+    def post(self, path: str = "/v1/chat/completions", **options: object) -> httpx.Response:
+        return httpx.post(f"{self.url}{path}", timeout=20, **options)  # type: ignore[arg-type]
+
+    def get(self, path: str) -> httpx.Response:
+        return httpx.get(f"{self.url}{path}", timeout=20)
+
+    def metric(self, line: str) -> float:
+        """The value of a metric by its name and labels, 0 if it is not there."""
+        found = [row for row in self.get("/metrics").text.splitlines() if row.startswith(f"{line} ")]
+        return float(found[0].rsplit(" ", 1)[1]) if found else 0.0
+
+    def until(self, line: str, value: float) -> None:
+        """Wait until a metric has a value."""
+        ends = time.monotonic() + 10
+        while self.metric(line) != value:
+            assert time.monotonic() < ends, self.get("/metrics").text
+            time.sleep(0.01)
+
+
+def assembled(pool: Pool, engine: EchoEngine | None = None) -> Assembly:
+    """The pool's parts with a tagger that needs no model."""
+    assembly = Assembly(pool)
+    assembly.tagger = NamingTagger(*SKILLS)  # type: ignore[assignment]
+    if engine is not None:
+        assembly.engine = engine
+    return assembly
+
+
+@contextmanager
+def running(folder: Path, settings: Settings, keys: Keys | None = None, **sections: object) -> Iterator[Running]:
+    """Serve a pool of echoes under a free port of this machine."""
+    pool = read_pool(str(echo_pool(folder, EXPERTS, **sections)))
+    engine = ScriptedEngine()
+    replica = ExpertReplica(pool.model_dump_json(), str(pool.root), settings, lambda pool: assembled(pool, engine))
+    experts = LocalExperts(replica)
+    with pytest.MonkeyPatch.context() as patch:  # free-form answers are compared without a model
+        patch.setattr(symmoe.build, "build_embedder", lambda pool: ScatteringEmbedder())
+        orchestrator = Orchestrator(assembled(pool), experts, settings)
+    service = Service(pool, orchestrator, experts, keys or Open(), settings)
+    server = uvicorn.Server(uvicorn.Config(application(service), port=0, log_config=None, lifespan="on"))
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=lambda: loop.run_until_complete(server.serve()), daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.005)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield Running(f"http://127.0.0.1:{port}", engine, service, replica, loop)
+    finally:
+        engine.released.set()
+        server.should_exit = True
+        thread.join(20)
+        loop.close()
+        replica.stop()
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A service for all tests of a module that leave it as it was."""
+    settings = Settings(most_choices=4, trust=0.6)
+    with running(tmp_path_factory.mktemp("pool"), settings, routing={"top_p": 0.9}) as service:
+        yield service
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Running]:
+    """A service of a test's own."""
+    with running(tmp_path, Settings(most_waiting=2, most_open=6), engine={"max_num_seqs": 1}) as service:
+        yield service

@@ -1,0 +1,80 @@
+"""An engine for replicas in processes of their own that does what its prompts say, once each; see `trouble`.
+
+deadly   ends the process with SIGKILL
+hang     takes for ever over one step
+hold     gives a word and no more until there is a file `go` beside the pool file
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import symmoe.build
+from symmoe.build import Assembly
+from symmoe.config import Pool
+from symmoe.engines.echo import EchoEngine
+from symmoe.types import Delta, Query, Refusal
+from tests.conftest import SKILLS
+from tests.fakes import NamingTagger, ScatteringEmbedder
+
+
+class TroubledStreams(EchoEngine):
+    """Keeps a record of what it was asked in the file `asked`."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(window=64)
+        self._folder = folder
+        self._prompts: dict[str, str] = {}
+        self._begun: set[str] = set()
+
+    def add(self, ident: str, query: Query, stream: bool) -> Refusal | None:
+        self._prompts[ident] = query.text
+        with (self._folder / "asked").open("a", encoding="utf-8") as file:
+            file.write(f"{os.getpid()} {query.text}\n")
+        return super().add(ident, query, stream)
+
+    def step(self) -> list[Delta]:
+        said = {word for ident in self._open for word in self._prompts[ident].split()}
+        if "deadly" in said and self._first("deadly"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if "hang" in said and self._first("hang"):
+            time.sleep(3600)
+        stay = self._begun & self._open.keys() if not (self._folder / "go").exists() else set()
+        held = {ident: self._open.pop(ident) for ident in stay if "hold" in self._prompts[ident]}
+        deltas = super().step()
+        self._open |= held
+        self._begun |= {delta.id for delta in deltas}
+        if held and not deltas:
+            time.sleep(0.002)
+        return deltas
+
+    def _first(self, what: str) -> bool:
+        try:
+            (self._folder / what).touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        return True
+
+
+def troubled_streams(pool: Pool) -> Assembly:
+    symmoe.build.build_embedder = lambda pool: ScatteringEmbedder()  # this process is a replica's
+    assembly = Assembly(pool)
+    assembly.tagger = NamingTagger(*SKILLS)  # type: ignore[assignment]
+    assembly.engine = TroubledStreams(pool.root)
+    return assembly
+
+
+if __name__ == "__main__":
+    from functools import partial
+
+    import symmoe.deployments.serving
+    from symmoe.cli.main import main
+
+    from tests.deployments import streaming_trouble
+
+    serving = symmoe.deployments.serving
+    serving.serving = partial(serving.serving, build=streaming_trouble.troubled_streams)  # type: ignore[assignment]
+    main()

@@ -1,0 +1,170 @@
+"""The engine's thread by itself: what it tells, and when it is no longer well."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from symmoe.deployments.engine_loop import EngineLoop
+from symmoe.deployments.events import ENDS, Asked, Begun, Event, Finished, Piece, TurnedAway
+
+from symmoe.build import Assembly
+from symmoe.config import Pool, read_pool
+from symmoe.engines.echo import EchoEngine
+from symmoe.planning.turns import Turns
+from symmoe.types import Delta
+from tests.conftest import echo_pool
+from tests.fakes import query
+
+
+class Heard:
+    """What was told, by request."""
+
+    def __init__(self) -> None:
+        self.events: dict[str, list[Event]] = {}
+        self._changed = threading.Condition()
+
+    def tell(self, events: Sequence[tuple[str, Event]]) -> None:
+        with self._changed:
+            for ident, event in events:
+                self.events.setdefault(ident, []).append(event)
+            self._changed.notify_all()
+
+    def end(self, ident: str) -> Event:
+        with self._changed:
+            over = self._changed.wait_for(lambda: isinstance((self.events.get(ident) or [None])[-1], ENDS), 10)
+        assert over, self.events
+        return self.events[ident][-1]
+
+
+class Blocked(EchoEngine):
+    """Takes a step only when it is let; raises while it is broken."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.let, self.stepping = threading.Event(), threading.Event()
+        self.broken = False
+
+    def step(self) -> list[Delta]:
+        self.stepping.set()
+        assert self.let.wait(10)
+        if self.broken:
+            raise RuntimeError("out of memory\nwith a long story")
+        return super().step()
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+Made = tuple[EngineLoop, Blocked, Heard, Clock]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Callable[[], Made]]:
+    pool = read_pool(str(echo_pool(tmp_path)))
+    engine, heard, clock = Blocked(), Heard(), Clock()
+
+    def build(pool: Pool = pool) -> Assembly:
+        assembly = Assembly(pool)
+        assembly.engine = engine
+        return assembly
+
+    loop = EngineLoop(build, Turns(4, 100, 5.0), heard.tell, stall=30.0, slowest_load=300.0, clock=clock)
+
+    def made() -> Made:
+        loop.start("adder")
+        return loop, engine, heard, clock
+
+    yield made
+    engine.let.set()
+    loop.stop()
+
+
+def asked(ident: str, expert: str = "adder", patience: float = 60.0, stream: bool = True) -> Asked:
+    return Asked(ident, expert, query("one two"), "me", patience, stream)
+
+
+def test_a_stream_begins_grows_and_ends_and_a_whole_answer_only_begins_and_ends(make: Callable[[], Made]) -> None:
+    loop, engine, heard, _ = make()
+    engine.let.set()
+    loop.submit(asked("streamed", "speaker"))
+    loop.submit(asked("whole", "speaker", stream=False))
+    end = heard.end("streamed")
+    assert isinstance(end, Finished)
+    begun, *pieces, _ = heard.events["streamed"]
+    assert isinstance(begun, Begun)
+    assert (begun.lane, begun.first) == ("merged", True)
+    assert "".join(p.text for p in pieces if isinstance(p, Piece)) == end.generation.text == "speaker: one two"
+    heard.end("whole")
+    assert [type(event) for event in heard.events["whole"]] == [Begun, Finished]
+
+
+def test_a_cancelled_request_is_told_nothing_more(make: Callable[[], Made]) -> None:
+    loop, engine, heard, _ = make()
+    loop.submit(asked("left"))
+    assert engine.stepping.wait(10)
+    loop.cancel("left")
+    engine.let.set()
+    loop.submit(asked("next"))
+    heard.end("next")
+    assert not isinstance(heard.events["left"][-1], ENDS)
+
+
+def test_a_step_that_fails_gives_its_requests_back_and_the_engine_goes_on(make: Callable[[], Made]) -> None:
+    loop, engine, heard, _ = make()
+    loop.submit(asked("unlucky"))
+    assert engine.stepping.wait(10)
+    engine.broken = True
+    engine.let.set()
+    end = heard.end("unlucky")
+    engine.broken = False
+    assert isinstance(end, TurnedAway)
+    assert end.again
+    assert end.message == "the engine failed: out of memory"
+    loop.submit(asked("next"))
+    assert isinstance(heard.end("next"), Finished)
+    assert loop.healthy
+
+
+def test_after_three_failures_in_a_row_it_gives_up_and_says_so(make: Callable[[], Made]) -> None:
+    loop, engine, heard, _ = make()
+    engine.broken = True
+    engine.let.set()
+    for number in range(3):
+        loop.submit(asked(str(number)))
+        assert isinstance(heard.end(str(number)), TurnedAway)
+    loop._thread.join(10)
+    assert not loop.healthy
+
+
+def test_a_step_that_takes_too_long_is_noticed_and_waiting_is_not(make: Callable[[], Made]) -> None:
+    loop, engine, heard, clock = make()
+    assert loop.warm.wait(10)
+    clock.now = 1000.0
+    assert loop.healthy
+    loop.submit(asked("slow"))
+    assert engine.stepping.wait(10)
+    assert loop.healthy
+    clock.now += 31.0
+    assert not loop.healthy
+    engine.let.set()
+    heard.end("slow")
+
+
+def test_who_waits_too_long_is_turned_away_while_others_run(make: Callable[[], Made]) -> None:
+    loop, engine, heard, clock = make()
+    loop.submit(asked("running"))
+    assert engine.stepping.wait(10)
+    loop.submit(asked("late", "speaker", patience=2.0))
+    clock.now = 3.0
+    engine.let.set()
+    end = heard.end("late")
+    assert isinstance(end, TurnedAway)
+    assert (end.status, end.code) == (503, "waited_too_long")
+    assert isinstance(heard.end("running"), Finished)

@@ -1,0 +1,94 @@
+"""Every manifest against the schemas of Kubernetes, and RayService ones against KubeRay's definition."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import pytest
+import yaml
+
+from .conftest import RENDERED, ROOT, pods, rendered
+
+VERSIONS = ("1.30", "1.31", "1.32", "1.33", "1.34", "1.35", "1.36", "1.37")
+DEFINITION = ROOT.parent / "shared" / "data" / "kuberay" / "ray.io_rayservices.yaml"
+CUSTOM = {
+    "RayService": "ray.io/v1",
+    "PodMonitor": "monitoring.coreos.com/v1",
+    "PrometheusRule": "monitoring.coreos.com/v1",
+}
+DEPRECATED = {
+    "serviceUnhealthySecondThreshold",
+    "deploymentUnhealthySecondThreshold",
+    "ray.io/ft-enabled",
+    "ray.io/external-storage-namespace",
+    "enableIngress",
+    "redis-password",
+}
+
+
+def all_keys(node: Any) -> set[str]:
+    if isinstance(node, list):
+        return set().union(*map(all_keys, node))
+    if isinstance(node, dict):
+        return set(node) | set().union(*map(all_keys, node.values()))
+    return set()
+
+
+def strict(schema: Any) -> Any:
+    """The schema with unknown fields forbidden, as a server with strict field validation has it."""
+    if isinstance(schema, list):
+        return [strict(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    result = {key: strict(value) for key, value in schema.items()}
+    open_ended = schema.get("x-kubernetes-preserve-unknown-fields") or "additionalProperties" in schema
+    if schema.get("type") == "object" and "properties" in schema and not open_ended:
+        result["additionalProperties"] = False
+    return result
+
+
+@cache
+def definition() -> dict[str, Any]:
+    custom = yaml.safe_load(DEFINITION.read_text(encoding="utf-8"))
+    (version,) = [each for each in custom["spec"]["versions"] if each["name"] == "v1"]
+    schema: dict[str, Any] = version["schema"]["openAPIV3Schema"]
+    return strict({**schema, "properties": {"metadata": {"type": "object"}, **schema["properties"]}})
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("name", sorted(RENDERED))
+def test_kubernetes_accepts_every_manifest(name: str, version: str) -> None:
+    validate = pytest.importorskip("kubernetes_validate").validate
+    for manifest in rendered(name):
+        if manifest["kind"] in CUSTOM:
+            assert manifest["apiVersion"] == CUSTOM[manifest["kind"]]
+        else:
+            validate(manifest, version, strict=True)
+    for where, template in pods(rendered(name)):
+        validate({"apiVersion": "v1", "kind": "Pod", **template, "metadata": {"name": where}}, version, strict=True)
+
+
+@pytest.mark.skipif(not DEFINITION.exists(), reason="KubeRay's definition is not beside the checkout")
+@pytest.mark.parametrize("name", sorted(RENDERED))
+def test_kuberay_accepts_the_service(name: str) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    (service,) = [each for each in rendered(name) if each["kind"] == "RayService"]
+    problems = [
+        f"{e.json_path}: {e.message}" for e in jsonschema.Draft202012Validator(definition()).iter_errors(service)
+    ]
+    assert problems == []
+
+
+@pytest.mark.skipif(not DEFINITION.exists(), reason="KubeRay's definition is not beside the checkout")
+def test_the_definition_is_held_strictly() -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    (service,) = [each for each in rendered("overlay gpu") if each["kind"] == "RayService"]
+    for change in ({"misspelt": 1}, {"serveConfigV2": 1}, {"rayClusterConfig": {"workerGroupSpecs": [{}]}}):
+        changed = {**service, "spec": {**service["spec"], **change}}
+        assert list(jsonschema.Draft202012Validator(definition()).iter_errors(changed))
+
+
+@pytest.mark.parametrize("name", sorted(RENDERED))
+def test_no_deprecated_field_is_used(name: str) -> None:
+    assert all_keys(rendered(name)) & DEPRECATED == set()

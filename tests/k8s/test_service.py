@@ -1,0 +1,169 @@
+"""The service inside the manifests: what Ray Serve is told, the pool that a pod reads, and that sizes agree."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from symmoe.config import Pool, read_pool
+from symmoe.manifests.sized import IN_IMAGE, ON_VOLUME, POOL_FILE, local_sources, overlay_files
+from symmoe.sizing.cluster import Cluster, size_cluster
+
+from .conftest import RENDERED, ROOT, SHIPPED, one, rendered
+
+NAMES = sorted(RENDERED)
+
+
+def service(name: str) -> dict[str, Any]:
+    spec: dict[str, Any] = one(rendered(name), "RayService", "symmoe")["spec"]
+    return spec
+
+
+def serve(name: str) -> dict[str, Any]:
+    config: dict[str, Any] = yaml.safe_load(service(name)["serveConfigV2"])
+    return config
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_ray_serve_accepts_what_it_is_told(name: str) -> None:
+    schema = pytest.importorskip("ray.serve.schema")
+    deployed = schema.ServeDeploySchema.model_validate(serve(name))
+    assert [app.import_path for app in deployed.applications] == ["symmoe.deployments.app:build_app"]
+    assert (deployed.http_options.host, deployed.http_options.port) == ("0.0.0.0", 8000)  # noqa: S104
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_application_knows_every_argument(name: str) -> None:
+    pytest.importorskip("fastapi")
+    from symmoe.deployments.settings import Settings
+
+    (application,) = serve(name)["applications"]
+    known = {field.name for field in fields(Settings)} | {"pool", "without_keys"}
+    assert application["args"].keys() <= known
+    assert application["args"]["pool"] == POOL_FILE
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_deployments_named_are_those_that_the_application_has(name: str) -> None:
+    pytest.importorskip("fastapi")
+    from symmoe.deployments.app import EXPERTS, INGRESS
+
+    (application,) = serve(name)["applications"]
+    assert {each["name"] for each in application.get("deployments", ())} <= {INGRESS, EXPERTS}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_as_many_pods_may_come_up_as_replicas(name: str) -> None:
+    (application,) = serve(name)["applications"]
+    group = service(name)["rayClusterConfig"]["workerGroupSpecs"][0]
+    replicas = application["args"]["replicas"]
+    assert group["groupName"] == "experts"
+    assert group["maxReplicas"] == replicas
+    assert group["minReplicas"] == application["args"].get("least", replicas)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_ingress_fits_a_front_pod_and_no_expert_pod(name: str) -> None:
+    groups = service(name)["rayClusterConfig"]["workerGroupSpecs"]
+    cpus = {group["groupName"]: int(group["rayStartParams"]["num-cpus"]) for group in groups}
+    (application,) = serve(name)["applications"]
+    for deployment in application.get("deployments", ()):
+        assert cpus["experts"] < deployment["ray_actor_options"]["num_cpus"] <= cpus["front"]
+        assert deployment["num_replicas"] == groups[1]["replicas"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_expert_pod_has_the_accelerators_and_the_memory_of_its_replica(name: str) -> None:
+    pod = service(name)["rayClusterConfig"]["workerGroupSpecs"][0]["template"]["spec"]
+    resources = pod["containers"][0]["resources"]
+    pool = pool_of(name)
+    assert resources["requests"]["memory"] == resources["limits"]["memory"]
+    shared = int(pod["volumes"][0]["emptyDir"]["sizeLimit"].removesuffix("Mi")) / 1024
+    assert int(resources["limits"]["memory"].removesuffix("Gi")) > shared > pool.engine.host_tier_gib
+    accelerators = resources["limits"].get("nvidia.com/gpu")
+    assert accelerators in (None, pool.engine.tensor_parallel_size)
+
+
+def pool_of(name: str) -> Pool:
+    """The pool that pods of a rendering read."""
+    data = one(rendered(name), "ConfigMap", "symmoe-pool")["data"]
+    return Pool.model_validate(yaml.safe_load(data["pool.yaml"]))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_pool_in_the_config_map_is_a_pool_and_names_only_what_a_pod_has(name: str) -> None:
+    for expert in pool_of(name).experts:
+        for source in (expert.model, expert.adapter or ""):
+            assert not source.startswith((".", "~"))
+            assert not source.startswith("/") or source.startswith((IN_IMAGE, ON_VOLUME))
+
+
+def test_the_adapters_of_the_starter_pool_are_where_the_image_has_them() -> None:
+    starter = ROOT / "symmoe" / "starter"
+    for expert in pool_of("overlay cpu").experts:
+        if expert.adapter:
+            assert (starter / Path(expert.adapter).relative_to(IN_IMAGE) / "adapter_config.json").is_file()
+
+
+SHIPPED_SIZES = {"cpu": ("starter", "cpu", 1), "gpu": ("small-2026", "L4", 2)}
+
+
+@pytest.mark.parametrize("overlay", sorted(SHIPPED_SIZES))
+def test_the_shipped_overlays_are_what_the_command_writes(overlay: str) -> None:
+    pool, kind, nodes = SHIPPED_SIZES[overlay]
+    for name, text in overlay_files(size_cluster(read_pool(pool), kind, nodes)).items():
+        assert (SHIPPED / "overlays" / overlay / name).read_text() == text
+
+
+def test_rays_version_is_the_one_that_the_image_has() -> None:
+    locks = [(ROOT / name).read_text().splitlines() for name in ("requirements.lock", "requirements-gpu.lock")]
+    wanted = f"ray=={service('overlay cpu')['rayClusterConfig']['rayVersion']}"
+    assert all(wanted in lines for lines in locks)
+
+
+def test_an_old_cluster_outlives_the_longest_request() -> None:
+    pytest.importorskip("fastapi")
+    from symmoe.deployments.settings import Settings
+
+    for name in NAMES:
+        assert service(name)["upgradeStrategy"] == {"type": "NewCluster"}
+        assert service(name)["rayClusterDeletionDelaySeconds"] > Settings().deadline
+        assert "externalStorageNamespace" not in service(name)["rayClusterConfig"]["gcsFaultToleranceOptions"]
+
+
+@pytest.fixture
+def own_pool(tmp_path: Path) -> Path:
+    (tmp_path / "profiles").mkdir()
+    (tmp_path / "profiles" / "mine.json").write_text("{}")
+    pool = {
+        "name": "mine",
+        "routing": {"profiles": "./profiles/mine.json"},
+        "experts": [
+            {"name": "base", "model": "Qwen/Qwen3-8B"},
+            {"name": "lawyer", "model": "Qwen/Qwen3-8B", "adapter": "./adapters/lawyer"},
+            {"name": "far", "model": "org/far", "remote": {"url": "https://far.example/v1"}},
+        ],
+    }
+    file = tmp_path / "pool.yaml"
+    file.write_text(yaml.safe_dump(pool))
+    return file
+
+
+def own_cluster(file: Path) -> Cluster:
+    return size_cluster(read_pool(str(file)), "L40S", 1)
+
+
+def test_what_a_pool_names_beside_itself_goes_along_or_is_said_to_be_copied(own_pool: Path) -> None:
+    files = overlay_files(own_cluster(own_pool))
+    written = yaml.safe_load(files["pool.yaml"])
+    assert files["profiles.json"] == "{}"
+    assert written["routing"]["profiles"] == "./profiles.json"
+    assert written["experts"][1]["adapter"] == f"{ON_VOLUME}/adapters/lawyer"
+    assert written["experts"][2]["model"] == "org/far"
+    assert local_sources(read_pool(str(own_pool))) == {
+        str(own_pool.parent / "adapters" / "lawyer"): f"{ON_VOLUME}/adapters/lawyer"
+    }
