@@ -21,7 +21,7 @@ def quality(
     per_family: Annotated[
         int,
         typer.Option("--per-family", min=1, help="Without --suite: questions of each family, in each of two suites."),
-    ] = 12,
+    ] = 6,
     k: options.K = None,
     temperature: Annotated[
         float, typer.Option("--temperature", min=0, max=2, help="Of every way; 0.7 is the published one.")

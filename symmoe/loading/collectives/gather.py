@@ -52,6 +52,8 @@ def sparse_all_gather(
     in time, all raise the same `CollectiveError`, which names that rank and the chunk, and their groups are closed. An
     independent plan only reads: ranks do not wait for each other. A read that never returns holds up its own rank.
     """
+    if len(plan.demand) != group.size:
+        raise CollectiveError(f"the plan is for {len(plan.demand)} ranks, the group of {group.size}")
     began = time.perf_counter()
     gather = _Gather(out, plan, source, group, timeout, checksum, max(1, depth))
     gather.run()

@@ -113,6 +113,18 @@ def test_a_closed_group_gathers_no_more() -> None:
         assert "the group is closed" in str(error)
 
 
+def test_a_plan_for_other_ranks_is_refused_and_the_group_stays_open() -> None:
+    plan = planned([{0}, {0}, {0}], CHUNKS)
+
+    def act(rank: int, group: GatherGroup) -> str:
+        with pytest.raises(CollectiveError) as refused:
+            sparse_all_gather(places(plan, rank), plan, MemorySource(CHUNKS), group)
+        assert not group.closed
+        return str(refused.value)
+
+    assert in_threads(2, act) == ["the plan is for 3 ranks, the group of 2"] * 2
+
+
 def test_gathers_leave_no_threads_and_no_sockets_behind() -> None:
     gathered(planned([ALL] * 3, CHUNKS), [MemorySource(CHUNKS)] * 3)
     before = threads_and_files()
