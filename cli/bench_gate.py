@@ -42,7 +42,7 @@ def gate(
         described = described.model_copy(update={"reward": RewardConfig(model=reward)})
     check_weights(described)
     validation, held_out = (mixed_suite(list(FAMILIES), per_family, split, seed) for split in ("profile", "test"))
-    drawing = Drawing(draws, temperature=temperature, seed=seed)
+    drawing = Drawing(draws, temperature=temperature)
     with watching("asking, judging, aggregating") as watch:
         report = measure(Assembly(described), validation, held_out, drawing, out.parent / f"{out.stem}-outputs", watch)
     write_report(report, out)

@@ -55,7 +55,7 @@ def train(
     questions = read_suite(suite) if suite else mixed_suite(list(FAMILIES), per_family, "profile", seed)
     source = suite.name if suite else f"profile split, {per_family} of each family, seed {seed}"
     backbones = tuple(dict.fromkeys(backbone or (described.routing.embedder.removeprefix(STATIC), READER)))
-    training = Training(backbones, Drawing(draws, seed=seed), FitRecipe(seed=seed))
+    training = Training(backbones, Drawing(draws), FitRecipe(seed=seed))
     assembly = Assembly(described)
     with watching("asking everyone") as watch:
         field = gathered_field(assembly, questions, training, out, watch)
@@ -98,18 +98,20 @@ def _tables(card: dict[str, Any]) -> list[Any]:
     score = ("score", "", f"{fit['before']['score']:+.3f}", f"{fit['after']['score']:+.3f}", "")
     ways = [
         (
+            setting.replace("_", " "),
             name.replace("_", " "),
             percent(row["accuracy"]),
             *("{:+.2f} ({:+.2f} to {:+.2f})".format(row[over]["points"], *row[over]["ci95"]) for over in _OVER),
         )
-        for name, row in about["choosing_unseen"].items()
+        for setting, told in about["choosing_unseen"].items()
+        for name, row in told.items()
     ]
     mixture = about["mixture"]
     columns = ("objective", "answers", "with length", "debiased", "kept")
-    told = ("way", "right %", "over plain vote", "over profile vote")
+    told = ("candidates", "way", "right %", "over plain vote", "over profile vote")
     return [
         table("Objectives, and their rank correlation", columns, [*objectives, score], right=(1, 2, 3, 4)),
-        table("Choosing, on questions not seen (points, 95 %)", told, ways, right=(1, 2, 3)),
+        table("Choosing, on questions not seen (points, 95 %)", told, ways, right=(2, 3, 4)),
         f"{about['answers']} answers to {about['questions']} questions: {about['source']}",
         f"read by {about['backbone']}; penalty {about['recipe']['strength']:g}",
         f"weight = exp(score / {mixture['temperature']:.3g}) · share ** {mixture['evidence']:.3g}",

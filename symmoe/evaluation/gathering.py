@@ -114,6 +114,7 @@ class _Bench:
             "independent_seconds": round(median(alone), 3),
             "grouped_seconds": round(median(together), 3),
             "times": round(median(a / b for a, b in zip(alone, together, strict=True)), 2),
+            "cores_taken_by_others": round(median(_taken_by_others(rows, way) for way in WAYS), 2),
             "runs": [[round(a, 3), round(b, 3)] for a, b in zip(alone, together, strict=True)],
             "bit_exact": exact,
         }
@@ -160,6 +161,14 @@ def _seconds(rows: list[dict[str, Any]], way: str) -> list[float]:
     """The wall time of each repeat, from the first rank's beginning to the last rank's end."""
     runs = zip(*(row[way] for row in rows), strict=True)
     return [max(each["ended"] for each in run) - min(each["began"] for each in run) for run in runs]
+
+
+def _taken_by_others(rows: list[dict[str, Any]], way: str) -> float:
+    """How many cores other work on this machine kept busy meanwhile; seconds are only fair where that is near 0."""
+    busy = sum(run["machine_busy"] for run in rows[0][way])
+    ours = sum(run["own_busy"] for row in rows for run in row[way])
+    seconds = sum(run["ended"] - run["began"] for run in rows[0][way])
+    return float(max(0.0, busy - ours) / seconds)
 
 
 def _told(plan: GatherPlan) -> dict[str, Any]:

@@ -81,17 +81,25 @@ class _Member:
         out = {number: self._arena[number * self._job.chunk :][:size] for number, size in enumerate(self._sizes)}
         self._arena.fill_(_POISON)
         self._meet()
+        busy, own = _busy_seconds(), time.process_time()
         began = time.monotonic()
         stats = sparse_all_gather(out, plan, source, self._group, timeout=_TIMEOUT_SECONDS, checksum=self._job.checksum)
         ended = time.monotonic()
+        spent = {"machine_busy": _busy_seconds() - busy, "own_busy": time.process_time() - own}
         digest = hashlib.sha256(self._arena.numpy().data).hexdigest()
-        return {"began": began, "ended": ended, "sha256": digest, **asdict(stats)}
+        return {"began": began, "ended": ended, "sha256": digest, **spent, **asdict(stats)}
 
     def _meet(self) -> None:
         self._met += 1
         if self._store.add(f"met/{self._met}", 1) == self._job.ranks:
             self._store.set(f"go/{self._met}", "")
         self._store.wait([f"go/{self._met}"])
+
+
+def _busy_seconds() -> float:
+    """How long the cores of this machine have been busy since it started, for whomever, in seconds of one core."""
+    user, nice, system = map(int, Path("/proc/stat").read_text(encoding="utf-8").split()[1:4])
+    return (user + nice + system) / os.sysconf("SC_CLK_TCK")
 
 
 def _until_an_error(member: _Member, source: ChunkSource) -> dict[str, Any]:

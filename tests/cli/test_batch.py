@@ -30,7 +30,7 @@ def test_a_run_that_answers_every_line_ends_with_0(
         "failed": 0,
         "candidates_resumed": 0,
         "seconds": {},
-        "loads": {"adder": "rebuild", "speaker": "merged"},
+        "loads": [["adder", "rebuild"], ["speaker", "merged"]],
     }
     assert [row["custom_id"] for row in rows(output)] == ["a", "b"]
 

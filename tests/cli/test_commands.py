@@ -75,6 +75,7 @@ FAILING = {
     "k8s fetch",
     "pool pack",
     "profile pull",
+    "reward show",
     "reward train",
     "serve",
 }

@@ -28,6 +28,10 @@ def test_the_throttle_bounds_what_is_measured(report: dict[str, Any]) -> None:
     assert row["times"] == pytest.approx(row["runs"][0][0] / row["runs"][0][1], abs=0.1)
 
 
+def test_it_is_told_how_busy_the_machine_was_otherwise(report: dict[str, Any]) -> None:
+    assert 0 <= report["ranks"]["2"]["throttled"]["cores_taken_by_others"] <= report["cores"]
+
+
 def test_the_plan_of_each_case_gives_both_predictions(report: dict[str, Any]) -> None:
     for case in ("throttled", "page_cache"):
         plan = report["ranks"]["2"][case]["plan"]

@@ -10,13 +10,14 @@ from typing import Any
 from symmoe.aggregation.calibration import TOLERANCE
 from symmoe.build import Assembly
 from symmoe.evaluation.aggregators import best_aggregator
-from symmoe.evaluation.gating.contest import Verdicts, contest, judged, reweighed
+from symmoe.evaluation.gating.contest import Remembering, Verdicts, contest, judged
 from symmoe.evaluation.gating.field import Field
 from symmoe.evaluation.gating.outputs import Drawing, gather
 from symmoe.evaluation.gating.settings import cut
 from symmoe.evaluation.gating.skipping import always_aggregated, skipping
 from symmoe.gating.rewards import RewardGate
 from symmoe.pipeline import Watch
+from symmoe.protocols import Gate
 from symmoe.types import Question
 
 AGGREGATED = "three_experts"
@@ -42,14 +43,15 @@ def measure(
         for name, questions in (("validation", validation), ("held_out", held_out))
     }
     told("judging")
-    settings = cut(fields["held_out"])
-    choosing = {name: contest(each, _gates(assembly, each), drawing.seed) for name, each in settings.items()}
+    gate, asked = _remembering(assembly.gate), fields["held_out"]
+    judged(gate, asked)  # all that is to be read, as one batch
+    choosing = {name: contest(each, _gates(gate, each), drawing.seed) for name, each in cut(asked).items()}
     aggregator = aggregator_of(assembly)
     told(f"aggregating with {aggregator}")
     records, failed = {}, {}
     for name, field in fields.items():
         three = cut(field)[AGGREGATED]
-        verdicts = judged(assembly.gate, three)
+        verdicts = judged(gate, three)
         records[name], failed[name] = always_aggregated(assembly, three, verdicts, aggregator, drawing.seed, watch)
     return {
         "pool": assembly.pool.name,
@@ -68,10 +70,13 @@ def aggregator_of(assembly: Assembly) -> str:
     return best_aggregator(assembly.profiles()) or pool.routing.fallback or pool.names[0]
 
 
-def _gates(assembly: Assembly, field: Field) -> dict[str, Verdicts]:
+def _gates(gate: Gate, asked: Field) -> dict[str, Verdicts]:
     """The pool's gate, and its reward model without the experts' records."""
-    gate = assembly.gate
     if not isinstance(gate, RewardGate):
         return {}
-    verdicts = judged(gate, field)
-    return {"gate": verdicts, "reward_alone": reweighed(field, verdicts, replace(gate.mixture, evidence=0.0))}
+    alone = RewardGate(gate.model, replace(gate.mixture, evidence=0.0))
+    return {"gate": judged(gate, asked), "reward_alone": judged(alone, asked)}
+
+
+def _remembering(gate: Gate) -> Gate:
+    return RewardGate(Remembering(gate.model), gate.mixture) if isinstance(gate, RewardGate) else gate

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,21 +13,20 @@ from symmoe.evaluation.gating.field import Field
 from symmoe.evaluation.quality.bootstrap import paired
 from symmoe.evaluation.scoring import is_right
 from symmoe.gating.evidence import EvidenceGate, is_answer, weigh
-from symmoe.gating.mixing import Mixture
-from symmoe.protocols import Gate
-from symmoe.types import Verdict
+from symmoe.protocols import Gate, RewardModel
+from symmoe.types import Message, Query, Reward, Verdict
 
 Floats = NDArray[np.float64]
 Verdicts = Sequence[Sequence[Verdict]]
 
 
-def contest(field: Field, gates: dict[str, Verdicts], seed: int) -> dict[str, Any]:
+def contest(field: Field, gates: Mapping[str, Verdicts], seed: int) -> dict[str, Any]:
     """Accuracy of each way of choosing, and what the others are over plain and profile-weighted votes, in points.
 
     `gates` names verdicts on the field's candidates. Plain and profile-weighted votes, and the oracle (at least one
     candidate is right), stand beside them. Intervals are paired bootstraps over questions.
     """
-    ways = {"plain_vote": plain(field), "profile_vote": weigh(EvidenceGate(), *_sides(field))} | gates
+    ways = {"plain_vote": plain(field), "profile_vote": weigh(EvidenceGate(), *_sides(field)), **gates}
     right = {name: chosen_right(field, verdicts) for name, verdicts in ways.items()}
     right["oracle"] = np.array([float(any(row)) for row in field.right()])
     return {
@@ -50,22 +48,20 @@ def judged(gate: Gate, field: Field) -> list[list[Verdict]]:
     return weigh(gate, *_sides(field))
 
 
-def reweighed(field: Field, verdicts: Verdicts, mixture: Mixture) -> list[list[Verdict]]:
-    """The same rewards, weighed in another way."""
-    return [
-        [
-            replace(verdict, weight=weight)
-            for verdict, weight in zip(
-                row,
-                mixture.weigh(
-                    [None if v.reward is None else v.reward.score for v in row],
-                    [recruitment.shares.get(v.expert, 0.0) for v in row],
-                ),
-                strict=True,
-            )
-        ]
-        for row, recruitment in zip(verdicts, field.recruitments, strict=True)
-    ]
+class Remembering:
+    """A reward model that reads every answer to a question once, however often it is asked."""
+
+    def __init__(self, model: RewardModel) -> None:
+        self._model = model
+        self._known: dict[tuple[tuple[Message, ...], str], Reward] = {}
+
+    def score(self, queries: Sequence[Query], candidates: Sequence[Sequence[str]]) -> list[list[Reward]]:
+        """A reward for every answer of every query, in order."""
+        rows = list(zip(queries, candidates, strict=True))
+        new = [list(dict.fromkeys(t for t in row if (query.messages, t) not in self._known)) for query, row in rows]
+        for query, texts, rewards in zip(queries, new, self._model.score(queries, new), strict=True):
+            self._known |= {(query.messages, text): reward for text, reward in zip(texts, rewards, strict=True)}
+        return [[self._known[query.messages, text] for text in row] for query, row in rows]
 
 
 def plain(field: Field) -> list[list[Verdict]]:

@@ -6,7 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from symmoe.evaluation.scoring import is_right
-from symmoe.types import Candidate, Query, Question, Recruitment
+from symmoe.types import Assignment, Candidate, Query, Question, Recruitment
+
+
+def assignment_of(candidate: Candidate) -> Assignment:
+    """The assignment that a candidate answers."""
+    return Assignment(candidate.query_id, candidate.expert, candidate.slot)
 
 
 @dataclass(frozen=True, slots=True)

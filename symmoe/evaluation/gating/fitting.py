@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from symmoe.errors import ConfigError
-from symmoe.evaluation.gating.field import Field
-from symmoe.evaluation.gating.material import UNREAD, Material
+from symmoe.evaluation.gating.field import Field, assignment_of
+from symmoe.evaluation.gating.material import Material
+from symmoe.evaluation.gating.settings import cut
 from symmoe.gating.heads import Heads
 from symmoe.gating.mixing import Judged, Mixture, fit_mixture
 from symmoe.gating.preference import GateRecipe
@@ -53,6 +54,8 @@ class Fitted:
 def fit(asked: Field, known: Material, recipe: FitRecipe, told: Callable[[str], None] = lambda now: None) -> Fitted:
     """Choose the ridge penalty and fit the mixture by cross-fitting over questions, then fit the heads on all.
 
+    The mixture is one for all settings that the field's candidates can be cut into.
+
     Raises `ConfigError` where the answers tell nothing, such as when all are right.
     """
     if not known.right.any() or known.right.all():
@@ -66,19 +69,19 @@ def fit(asked: Field, known: Material, recipe: FitRecipe, told: Callable[[str], 
         held_out[strength] = _cross_fitted(known, recipe, strength)
     ranked = {strength: _ranked(known, scores) for strength, scores in held_out.items()}
     best = max(ranked, key=lambda strength: ranked[strength])
-    mixture = fit_mixture(judged(asked, known, held_out[best]))
+    settings = cut(asked).values()
+    mixture = fit_mixture([each for setting in settings for each in judged(setting, known, held_out[best])])
     told("the final fit")
-    heads, report = _heads(known, np.ones(len(known.of), dtype=np.bool_), recipe, best)
+    heads, report = _heads(known, np.ones(known.asked, dtype=np.bool_), recipe, best)
     return Fitted(heads, mixture, best, report, held_out[best], ranked)
 
 
 def judged(asked: Field, known: Material, scores: NDArray[np.float64]) -> list[Judged]:
     """Scores `[n]` of distinct answers, as each question's candidates have them."""
     rows = []
-    for places, candidates, recruitment in zip(known.of, asked.candidates, asked.recruitments, strict=True):
-        read = [
-            (p, recruitment.shares.get(c.expert, 0.0)) for p, c in zip(places, candidates, strict=True) if p != UNREAD
-        ]
+    for candidates, recruitment in zip(asked.candidates, asked.recruitments, strict=True):
+        told = [(known.of.get(assignment_of(c)), recruitment.shares.get(c.expert, 0.0)) for c in candidates]
+        read = [(place, share) for place, share in told if place is not None]
         at = np.array([place for place, _ in read], dtype=np.intp)
         rows.append(Judged(scores[at], np.array([share for _, share in read]), known.right[at]))
     return rows
@@ -87,7 +90,7 @@ def judged(asked: Field, known: Material, scores: NDArray[np.float64]) -> list[J
 def _cross_fitted(known: Material, recipe: FitRecipe, strength: float) -> NDArray[np.float64]:
     """What heads that had not seen an answer's question score it, `[n]`."""
     scores = np.full(len(known.right), np.nan)
-    fold = np.arange(len(known.of)) % recipe.folds
+    fold = np.arange(known.asked) % recipe.folds
     for number in range(recipe.folds):
         heads, _ = _heads(known, fold != number, recipe, strength)
         unseen = known.within(fold == number)
@@ -105,7 +108,7 @@ def _heads(known: Material, questions: Bools, recipe: FitRecipe, strength: float
 def _ranked(known: Material, scores: NDArray[np.float64]) -> float:
     """The mean share, over questions, of pairs of a right and a wrong answer in which the right one scores higher."""
     shares = []
-    for place in range(len(known.of)):
+    for place in range(known.asked):
         own = known.question == place
         better, worse = scores[own & known.right], scores[own & ~known.right]
         if len(better) and len(worse):

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from symmoe.evaluation.gating.field import Field
+from symmoe.evaluation.gating.field import Field, assignment_of
 from symmoe.evaluation.gating.ratings import OBJECTIVES, rate
 from symmoe.gating.heads import Floats
 from symmoe.gating.small import PreferredAnswers, RatedAnswers
 from symmoe.gating.states import HiddenStates
-from symmoe.types import Candidate, Question
+from symmoe.types import Assignment, Candidate, Question
 
-UNREAD = -1
 LEAST_RATED = 30
 """An objective on which fewer answers are rated, or all are rated alike, is left out."""
 
@@ -24,14 +23,16 @@ LEAST_RATED = 30
 class Material:
     """The `n` distinct answers to all questions: states, ratings `[n, objectives]`, which are right, their questions.
 
-    `of` says where each candidate's answer stands, a row for each question; `UNREAD` for one that cannot be read.
+    `of` says where the answer of each candidate stands; one that cannot be read stands nowhere. There are `asked`
+    questions, those without an answer included.
     """
 
     objectives: tuple[str, ...]
     rated: RatedAnswers
     right: NDArray[np.bool_]
     question: NDArray[np.intp]
-    of: tuple[tuple[int, ...], ...]
+    of: Mapping[Assignment, int]
+    asked: int
 
     def within(self, questions: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Which answers are to some of the questions, `[n]`."""
@@ -70,7 +71,7 @@ def material(field: Field, states: HiddenStates) -> Material:
     rated = RatedAnswers(prompts[readable], answers[readable], ratings[readable][:, kept], lengths[readable])
     right = ratings[readable, OBJECTIVES.index("correctness")] > 0.5
     names = tuple(OBJECTIVES[place] for place in kept)
-    return Material(names, rated, right, question[readable], _places(field, texts, readable))
+    return Material(names, rated, right, question[readable], _places(field, texts, readable), len(texts))
 
 
 def _ratings(question: Question, candidates: Sequence[Candidate], texts: Sequence[str]) -> Floats:
@@ -88,10 +89,13 @@ def _tells(column: Floats) -> bool:
     return len(told) >= LEAST_RATED and float(np.ptp(told)) > 0
 
 
-def _places(field: Field, texts: Sequence[Sequence[str]], readable: NDArray[np.bool_]) -> tuple[tuple[int, ...], ...]:
-    place = np.where(readable, np.cumsum(readable) - 1, UNREAD)
+def _places(field: Field, texts: Sequence[Sequence[str]], readable: NDArray[np.bool_]) -> dict[Assignment, int]:
+    place = np.cumsum(readable) - 1
     starts = np.cumsum([0, *map(len, texts)])
-    return tuple(
-        tuple(int(place[start + known.index(c.text)]) if c.text in known else UNREAD for c in row)
-        for start, known, row in zip(starts, texts, field.candidates, strict=False)
-    )
+    found: dict[Assignment, int] = {}
+    for start, known, row in zip(starts, texts, field.candidates, strict=False):
+        for candidate in row:
+            at = start + known.index(candidate.text) if candidate.text in known else None
+            if at is not None and readable[at]:
+                found[assignment_of(candidate)] = int(place[at])
+    return found

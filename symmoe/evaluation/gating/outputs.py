@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from symmoe.build import Assembly, expert_fingerprint
-from symmoe.evaluation.gating.field import Field
+from symmoe.evaluation.gating.field import Field, assignment_of
 from symmoe.evaluation.matrix import gathered
 from symmoe.evaluation.scoring import as_query
 from symmoe.pipeline import Watch
@@ -31,7 +31,7 @@ class Drawing:
 
     draws: int = 4
     experts: int = 2
-    temperature: float = 0.8
+    temperature: float = 1.0
     seed: int = 0
 
 
@@ -62,7 +62,7 @@ def gather(
 
         steps = plan([*asked, *warm], [*first, *again], assembly.models, known, drawing.seed)
         for candidate in gathered(assembly.executor, steps, replace(watch, candidates=arrived)):
-            known[_assignment(candidate)] = candidate
+            known[assignment_of(candidate)] = candidate
     rows = (
         tuple(known[assignment] for assignment in (*once.assignments, *more.assignments))
         for once, more in zip(first, again, strict=True)
@@ -105,7 +105,7 @@ def _kept(path: Path | None, key: str, known: dict[Assignment, Candidate]) -> It
         yield _Forgetting()
         return
     for candidate in _read(path, key):
-        known[_assignment(candidate)] = candidate
+        known[assignment_of(candidate)] = candidate
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [{"key": key}, *map(to_json, known.values())]  # written anew: a kill may have left half a line
     path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
@@ -138,7 +138,3 @@ def _documents(path: Path) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
         except ValueError:
             return
-
-
-def _assignment(candidate: Candidate) -> Assignment:
-    return Assignment(candidate.query_id, candidate.expert, candidate.slot)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,17 @@ from symmoe.build import Assembly
 from symmoe.build_gate import backbone_states
 from symmoe.config import Pool
 from symmoe.evaluation.gating.contest import contest
-from symmoe.evaluation.gating.field import Field
+from symmoe.evaluation.gating.field import Field, assignment_of
 from symmoe.evaluation.gating.fitting import FitRecipe, Fitted, fit
 from symmoe.evaluation.gating.material import Material, material
 from symmoe.evaluation.gating.outputs import Drawing, gather
+from symmoe.evaluation.gating.reading import KeptStates
+from symmoe.evaluation.gating.settings import cut
 from symmoe.gating.artefact import save_heads
 from symmoe.pipeline import Watch
 from symmoe.types import Question, Verdict
 
-OUTPUTS = "outputs.jsonl"
+OUTPUTS, STATES = "outputs.jsonl", "states"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ def make(
     fits: dict[str, tuple[Material, Fitted]] = {}
     for backbone in training.backbones:
         told(f"reading with {backbone}")
-        known = material(asked, backbone_states(backbone, pool.root))
+        known = material(asked, KeptStates(backbone_states(backbone, pool.root), out / STATES, backbone, told))
         fits[backbone] = known, fit(asked, known, training.recipe, told)
     best = max(fits, key=lambda backbone: max(fits[backbone][1].ranked.values()))
     known, fitted = fits[best]
@@ -73,19 +75,33 @@ def make(
         "recipe": asdict(training.recipe) | {"strength": fitted.strength},
         "fit": {name: _rounded(value) for name, value in asdict(fitted.report).items()},
         "ranked_right_unseen": {name: _ranked(each) for name, (_, each) in fits.items()},
-        "choosing_unseen": contest(asked, {"gate": unseen(asked, known, fitted)}, training.recipe.seed)["ways"],
+        "choosing_unseen": _choosing(asked, known, fitted, training.recipe.seed),
     }
     return save_heads(fitted.heads, out, about)
 
 
-def unseen(asked: Field, known: Material, fitted: Fitted) -> list[list[Verdict]]:
-    """Verdicts on the very candidates of the fit, each by heads that had not seen its question."""
+def unseen(asked: Field, known: Material, fitted: Fitted, evidence: float | None = None) -> list[list[Verdict]]:
+    """Verdicts on candidates of the fit, each by heads that had not seen its question.
+
+    `evidence` replaces the exponent of the mixture.
+    """
+    mixture = fitted.mixture if evidence is None else replace(fitted.mixture, evidence=evidence)
     rows = []
-    for places, candidates, recruitment in zip(known.of, asked.candidates, asked.recruitments, strict=True):
-        scores = [None if place < 0 else float(fitted.scores[place]) for place in places]
-        weights = fitted.mixture.weigh(scores, [recruitment.shares.get(c.expert, 0.0) for c in candidates])
+    for candidates, recruitment in zip(asked.candidates, asked.recruitments, strict=True):
+        places = [known.of.get(assignment_of(c)) for c in candidates]
+        scores = [None if place is None else float(fitted.scores[place]) for place in places]
+        weights = mixture.weigh(scores, [recruitment.shares.get(c.expert, 0.0) for c in candidates])
         rows.append([Verdict(c.expert, c.slot, w) for c, w in zip(candidates, weights, strict=True)])
     return rows
+
+
+def _choosing(asked: Field, known: Material, fitted: Fitted, seed: int) -> dict[str, Any]:
+    """What gates that had not seen the questions are worth, setting by setting."""
+    gates = {
+        name: {"gate": unseen(each, known, fitted), "reward_alone": unseen(each, known, fitted, 0.0)}
+        for name, each in cut(asked).items()
+    }
+    return {name: contest(each, gates[name], seed)["ways"] for name, each in cut(asked).items()}
 
 
 def _ranked(fitted: Fitted) -> dict[str, float]:

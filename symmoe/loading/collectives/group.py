@@ -30,28 +30,23 @@ def open_group(
     `device` ("cuda:0"); gloo, which follows `GLOO_SOCKET_IFNAME`, carries them in host memory and watches over either.
     """
     import torch
-    from torch.distributed import PrefixStore, ProcessGroupGloo  # type: ignore[attr-defined]
+    from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
     if backend == "gloo" and device is not None and size > 1 and torch.device(device).type != "cpu":
         raise CollectiveError(f"rank {rank}: gloo does not carry what is on {device}", hint='use backend="nccl"')
-    control = carrier = None
-    if size > 1:
-        try:
-            # late ranks are waited for here; what waits later is broken off by the gather's own clock
-            control = ProcessGroupGloo(PrefixStore("gloo", store), rank, size, timedelta(seconds=timeout))
-            carrier = (
-                GlooCarrier(control)
-                if backend == "gloo"
-                else NcclCarrier(_nccl(PrefixStore("nccl", store), rank, size, device, timeout))
-            )
-        except RuntimeError as error:
-            control = carrier = None
-            raise CollectiveError(
-                f"rank {rank}: the {size} ranks did not all connect within {timeout:g} s ({_first_line(error)})",
-                rank=rank,
-                hint="see that all were started with the same store and size, and can reach each other",
-            ) from error
-    return GatherGroup(store, rank, size, torch.device(device or "cpu"), control, carrier)
+    control, carrier = None, None
+    try:
+        # what an earlier group left in the store is not this one's
+        part = PrefixStore(f"group/{store.add(f'opened/{rank}', 1)}", store)
+        if size > 1:
+            control, carrier = _connect(part, rank, size, backend, device, timeout)
+    except RuntimeError as error:
+        raise CollectiveError(
+            f"rank {rank}: the {size} ranks did not all connect within {timeout:g} s ({_first_line(error)})",
+            rank=rank,
+            hint="see that all were started with the same store and size, and can reach each other",
+        ) from error
+    return GatherGroup(part, rank, size, torch.device(device or "cpu"), control, carrier)
 
 
 class GatherGroup:
@@ -147,6 +142,23 @@ class GatherGroup:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _connect(
+    store: Store, rank: int, size: int, backend: Backend, device: str | None, timeout: float
+) -> tuple[Any, Carrier]:
+    from torch.distributed import PrefixStore, ProcessGroupGloo  # type: ignore[attr-defined]
+
+    control = ProcessGroupGloo(PrefixStore("gloo", store), rank, size, timedelta(seconds=timeout))
+    carrier: Carrier
+    if backend == "gloo":
+        carrier = GlooCarrier(control)
+    else:
+        carrier = NcclCarrier(_nccl(PrefixStore("nccl", store), rank, size, device, timeout))
+    # a rank that closes its group while others still connect would break their connecting
+    store.set(f"connected/{rank}", "")
+    store.wait([f"connected/{peer}" for peer in range(size)], timedelta(seconds=timeout))
+    return control, carrier
 
 
 def _nccl(store: Store, rank: int, size: int, device: str | None, timeout: float) -> Any:

@@ -15,19 +15,18 @@ EXPERTS = ("a", "b", "c")
 
 
 def field(count: int, seed: int = 0, shares: Sequence[float] = (0.4, 0.3, 0.3)) -> Field:
-    """Questions to which `yes N` is right; each expert says it with probability a half, else `no` and a number."""
+    """Questions to which `yes N` is right; each expert says it with probability a half, else `nah M`."""
     rng = np.random.default_rng(seed)
     asked = [Question(str(n), f"question {n}", f"yes {n}", "all", "exact") for n in range(count)]
-    rows = [
-        tuple(
-            candidate(e, f"yes {q.id}" if rng.random() < 0.5 else f"no {rng.integers(50)}", ident=q.id) for e in EXPERTS
-        )
-        for q in asked
-    ]
+    rows = [tuple(candidate(e, _said(q, rng, count), ident=q.id) for e in EXPERTS) for q in asked]
     standing = dict(zip(EXPERTS, shares, strict=True))
     recruitments = [Recruitment(q.id, tuple(Assignment(q.id, e, 0) for e in EXPERTS), standing) for q in asked]
     queries = tuple(query(q.question, q.id) for q in asked)
     return Field(tuple(asked), queries, tuple(rows), tuple(recruitments))
+
+
+def _said(asked: Question, rng: np.random.Generator, count: int) -> str:
+    return asked.answer if rng.random() < 0.5 else f"nah {rng.integers(count)}"
 
 
 class Reader:

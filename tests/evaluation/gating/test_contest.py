@@ -1,14 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
-import pytest
-
-from symmoe.evaluation.gating.contest import contest, plain, reweighed
+from symmoe.evaluation.gating.contest import Remembering, contest, plain
 from symmoe.evaluation.gating.field import Field
 from symmoe.evaluation.gating.settings import SETTINGS, cut
-from symmoe.gating.mixing import Mixture
-from symmoe.types import Assignment, Recruitment, Reward, Verdict
+from symmoe.types import Assignment, Query, Recruitment, Reward, Verdict
 from tests.evaluation.gating.made import always
 from tests.fakes import candidate, query, question
 
@@ -41,12 +39,25 @@ def test_plain_votes_leave_out_what_is_no_answer() -> None:
     assert [v.weight for v in plain(field)[0]] == [1.0, 0.0, 0.0]
 
 
-def test_the_same_rewards_can_be_weighed_without_records() -> None:
-    field = outvoted(1)
-    rewards = [Reward(0.0), Reward(None), Reward(0.0)]
-    verdicts = [[Verdict(c.expert, 0, 0.5, r) for c, r in zip(field.candidates[0], rewards, strict=True)]]
-    assert [v.weight for v in reweighed(field, verdicts, Mixture(1.0, 0.0))[0]] == pytest.approx([0.5, 0.0, 0.5])
-    assert [v.weight for v in reweighed(field, verdicts, Mixture(1.0, 1.0))[0]] == pytest.approx([0.75, 0.0, 0.25])
+class Counting:
+    """Scores a text by its length, and counts the texts that it was shown."""
+
+    shown = 0
+
+    def score(self, queries: Sequence[Query], candidates: Sequence[Sequence[str]]) -> list[list[Reward]]:
+        self.shown += sum(map(len, candidates))
+        return [[Reward(float(len(text))) for text in row] for row in candidates]
+
+
+def test_every_answer_to_a_question_is_read_once() -> None:
+    model = Counting()
+    asked = Remembering(model)
+    queries, rows = [query("one"), query("two", "r")], [["yes", "no", "yes"], ["yes"]]
+    expected = [[Reward(3.0), Reward(2.0), Reward(3.0)], [Reward(3.0)]]
+    assert asked.score(queries, rows) == asked.score(queries, rows) == expected
+    assert model.shown == 3
+    assert asked.score(queries[1:], [["maybe", "yes"]]) == [[Reward(5.0), Reward(3.0)]]
+    assert model.shown == 4
 
 
 def test_settings_cut_the_candidates_by_how_experts_stand() -> None:

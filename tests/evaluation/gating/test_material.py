@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from symmoe.evaluation.gating.material import UNREAD, material
+from symmoe.evaluation.gating.field import assignment_of
+from symmoe.evaluation.gating.material import material
 from symmoe.evaluation.gating.ratings import OBJECTIVES
+from symmoe.types import Assignment
 from tests.evaluation.gating.made import Reader, field
 from tests.fakes import candidate
 
@@ -16,8 +18,9 @@ def test_equal_texts_to_one_question_are_one_answer_and_every_candidate_knows_it
     texts = [list(dict.fromkeys(c.text for c in row)) for row in asked.candidates]
     flat = [text for row in texts for text in row]
     assert len(known.right) == len(flat) == len(known.rated.answers)
-    for row, places in zip(asked.candidates, known.of, strict=True):
-        assert [flat[place] for place in places] == [c.text for c in row]
+    for row in asked.candidates:
+        assert [flat[known.of[assignment_of(c)]] for c in row] == [c.text for c in row]
+    assert known.asked == 40
     assert known.right.tolist() == [text.startswith("yes") for text in flat]
     assert known.question.tolist() == [n for n, row in enumerate(texts) for _ in row]
 
@@ -29,7 +32,7 @@ def test_ratings_of_equal_texts_are_averaged_and_unknown_ones_skipped() -> None:
     known = material(asked, Reader())
     # a's own draw agrees with it; b was not drawn again, so its stability is unknown
     assert "stability" not in known.objectives
-    agreement = known.rated.ratings[known.of[0][0], known.objectives.index("agreement")]
+    agreement = known.rated.ratings[known.of[Assignment("q", "a", 0)], known.objectives.index("agreement")]
     assert agreement == np.float32(0.5)
 
 
@@ -49,7 +52,7 @@ def test_empty_and_unreadable_answers_stand_nowhere() -> None:
     asked = field(40)
     first = (candidate("a", " "), candidate("b", "unreadable"), candidate("c", "yes 0"))
     known = material(replace(asked, candidates=(first, *asked.candidates[1:])), Blind())
-    assert known.of[0] == (UNREAD, UNREAD, 0)
+    assert {a for a in known.of if a.query_id == "q"} == {Assignment("q", "c", 0)}
     assert np.isfinite(known.rated.answers).all()
 
 
@@ -57,7 +60,7 @@ def test_pairs_are_right_and_wrong_answers_to_one_question_and_not_too_many() ->
     known = material(field(60), Reader(blur=0.0))
     some = np.arange(60) < 30
     pairs = known.pairs(some, 1, seed=3)
-    telling = {n for n in range(30) if len({bool(known.right[p]) for p in known.of[n]}) == 2}
+    telling = {n for n in range(30) if len({bool(right) for right in known.right[known.question == n]}) == 2}
     assert len(pairs.chosen) == len(telling)
     assert (pairs.chosen[:, 0] > pairs.rejected[:, 0]).all()
     again, other = known.pairs(some, 1, seed=3), known.pairs(some, 1, seed=4)

@@ -29,7 +29,7 @@ def test_right_answers_are_told_by_the_known_one() -> None:
 
 def test_other_experts_agreement_counts_their_first_answers_alone() -> None:
     found = rated(("a", "1, 2, 3", 0), ("a", "1, 2, 3", 1), ("b", "1, 2, 3", 0), ("c", "3", 0), ("c", "1, 2, 3", 1))
-    assert found["agreement"] == [0.5, 0.5, 0.5, 0.0, 0.5]
+    assert found["agreement"] == [0.5, 0.5, 0.5, 0.0, 1.0]
 
 
 def test_stability_is_of_the_same_experts_draws_and_unknown_without_them() -> None:

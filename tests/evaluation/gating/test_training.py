@@ -49,7 +49,9 @@ def test_the_card_tells_data_seeds_and_figures(tmp_path: Path) -> None:
     assert about["recipe"]["seed"] == about["drawing"]["seed"] == 0
     assert abs(about["fit"]["after"]["score"]) <= 0.03
     assert about["fit"]["rated"]["correctness"] == about["answers"]
-    assert set(about["choosing_unseen"]) == {"plain_vote", "profile_vote", "gate", "oracle"}
+    assert set(about["choosing_unseen"]) == {"everyone", "three_experts", "recruited"}
+    for ways in about["choosing_unseen"].values():
+        assert set(ways) == {"plain_vote", "profile_vote", "gate", "reward_alone", "oracle"}
     assert about["mixture"].keys() == {"temperature", "evidence"}
 
 

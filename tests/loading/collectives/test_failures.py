@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.distributed import TCPStore
+from torch.distributed import HashStore, TCPStore
 
 from symmoe.errors import CollectiveError
 from symmoe.loading.collectives.gather import sparse_all_gather
@@ -201,6 +201,23 @@ def test_an_interrupted_rank_ends_the_others_and_stays_interrupted() -> None:
     ended = in_threads(3, act)
     assert ended[1] == "interrupted"
     assert ended[0] == ended[2] == "rank 1: ended early: KeyboardInterrupt() (found by rank 1)"
+
+
+def test_after_a_failure_the_same_store_serves_another_group() -> None:
+    store, faulty = HashStore(), sources(fails)
+
+    def act(rank: int, _: GatherGroup) -> list[str]:
+        said = []
+        for source in (faulty[rank], MemorySource(CHUNKS)):
+            with open_group(store, rank, 3) as group:
+                try:
+                    sparse_all_gather(places(PLAN, rank), PLAN, source, group)
+                    said.append("done")
+                except CollectiveError as error:
+                    said.append(str(error).split(":")[0])
+        return said
+
+    assert in_threads(3, act) == [[f"rank 1, chunk {FAULTY}", "done"]] * 3
 
 
 def test_a_failure_of_one_of_independent_ranks_is_its_own() -> None:
