@@ -4,6 +4,7 @@ import os
 import resource
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -141,19 +142,24 @@ def test_two_who_write_one_pack_leave_one_that_is_whole(layout: Layout, tmp_path
     assert path.read_bytes() == image_of(layout, digests=True)
 
 
-@pytest.fixture
-def small_files_only(layout: Layout) -> Iterator[None]:
-    """Files may not grow beyond 4 KiB, as on a disk that is full."""
+@contextmanager
+def small_files_only() -> Iterator[None]:
+    """Files may not grow beyond 4 KiB, as on a disk that is full.
+
+    Not a fixture: pytest reports while fixtures stand, and its own output may be a file of more than that.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.usefixtures("small_files_only")
 def test_a_disk_without_room_is_said_before_anything_is_written(layout: Layout, tmp_path: Path) -> None:
     path = tmp_path / "packs" / "one.pack"
-    with pytest.raises(CheckpointError, match=rf"one\.pack: no room for its {layout.nbytes} bytes") as caught:
+    no_room = pytest.raises(CheckpointError, match=rf"one\.pack: no room for its {layout.nbytes} bytes")
+    with no_room as caught, small_files_only():
         write_pack(layout, path)
     assert "--out" in (caught.value.hint or "")
     assert names_in(path.parent) == []
