@@ -21,6 +21,7 @@ from .orchestrator import Orchestrator
 from .placement import claim
 from .remote import PoolExperts
 from .settings import Settings
+from .storage import Storage
 from .worker import Build
 
 INGRESS, EXPERTS = "ingress", "experts"
@@ -34,7 +35,7 @@ class Ingress:
         described = Pool.model_validate({**json.loads(pool), "root": root})
         everyone = PoolExperts(described, RayExperts(experts))
         orchestrator = Orchestrator(build(described), everyone, settings)
-        self._service = Service(described, orchestrator, everyone, keys, settings)
+        self._service = Service(described, orchestrator, everyone, keys, settings, Storage())
 
     def __serve_build_asgi_app__(self) -> Any:
         return application(self._service)

@@ -81,6 +81,11 @@ def open_store() -> RedisStore:
     return RedisStore(redis.Redis(unix_socket_path=str(_running_server())))
 
 
+def store_url() -> str:
+    """The URL of the store: `REDIS_URL`, or the embedded server's, which is started if it is not running."""
+    return os.environ.get("REDIS_URL") or f"unix://{_running_server()}"
+
+
 def embedded_socket() -> Path:
     """The unix socket of the embedded server; a short path elsewhere if the state directory's is too long for one."""
     socket = state_dir() / "valkey.sock"

@@ -17,6 +17,7 @@ from ..catalogue import Model, catalogue, choosing
 from ..experts import Experts
 from ..orchestrator import Orchestrator, Order, Report, Request
 from ..settings import Settings
+from ..storage import Storage
 from .body import read_body
 from .chat_request import ChatRequest, Question
 from .completions import Envelope, streamed, whole
@@ -31,13 +32,19 @@ class Service:
     """The service behind the paths."""
 
     def __init__(
-        self, pool: Pool, orchestrator: Orchestrator, experts: Experts, keys: Keys, settings: Settings
+        self,
+        pool: Pool,
+        orchestrator: Orchestrator,
+        experts: Experts,
+        keys: Keys,
+        settings: Settings,
+        storage: Storage,
     ) -> None:
         self.metrics = Metrics()
         self.open = Open(settings.most_open, self.metrics.opened)
         self.models = catalogue(pool)
         self._pool, self._orchestrator, self._experts = pool, orchestrator, experts
-        self._keys, self._settings = keys, settings
+        self._keys, self._settings, self._storage = keys, settings, storage
         self._created = int(time.time())
         self._routable = False
 

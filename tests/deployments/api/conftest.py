@@ -21,6 +21,7 @@ from symmoe.deployments.expert import ExpertReplica
 from symmoe.deployments.experts import LocalExperts
 from symmoe.deployments.orchestrator import Orchestrator
 from symmoe.deployments.settings import Settings
+from symmoe.deployments.storage import Storage
 
 import symmoe.build
 from symmoe.build import Assembly
@@ -129,7 +130,7 @@ def running(folder: Path, settings: Settings, keys: Keys | None = None, **sectio
     with pytest.MonkeyPatch.context() as patch:  # free-form answers are compared without a model
         patch.setattr(symmoe.build, "build_embedder", lambda pool: ScatteringEmbedder())
         orchestrator = Orchestrator(assembled(pool), experts, settings)
-    service = Service(pool, orchestrator, experts, keys or Open(), settings)
+    service = Service(pool, orchestrator, experts, keys or Open(), settings, Storage())
     server = uvicorn.Server(uvicorn.Config(application(service), port=0, log_config=None, lifespan="on"))
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=lambda: loop.run_until_complete(server.serve()), daemon=True)
