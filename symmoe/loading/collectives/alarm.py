@@ -74,7 +74,7 @@ class Alarm:
         for peer in self._peers:
             self._heard[peer] = [self._group.hear_done(peer)]
         self._begin(self._watch)
-        self._meet(self._store, plan)
+        self._meet(plan)
         self._begin(self._limit)
 
     def fail(self, rank: int, chunk: int | None, what: str) -> CollectiveError:
@@ -139,23 +139,28 @@ class Alarm:
         except RuntimeError:  # whoever hosts the store is gone: what was found here must do
             return found
 
-    def _meet(self, store: Store, plan: str) -> None:
-        ranks = range(self._group.size)
+    def exchange(self, what: str, own: bytes) -> list[bytes]:
+        """Say something to all ranks, and wait for what each says; by rank."""
+        store, ranks = self._store, range(self._group.size)
         until = time.monotonic() + self._timeout
+        assert store is not None, "exchanges are between `start` and `stop`"  # noqa: S101
         try:
-            store.set(f"plan/{self._group.rank}", plan)
-            while not store.check([f"plan/{rank}" for rank in ranks]):
+            store.set(f"{what}/{self._group.rank}", own)  # type: ignore[arg-type]  # it takes bytes too
+            while not store.check([f"{what}/{rank}" for rank in ranks]):
                 self.check()
                 if time.monotonic() > until:
-                    late = next((rank for rank in ranks if not store.check([f"plan/{rank}"])), self._group.rank)
+                    late = next((rank for rank in ranks if not store.check([f"{what}/{rank}"])), self._group.rank)
                     raise self.fail(late, None, f"did not come within {self._timeout:g} s")
                 time.sleep(_POLL_SECONDS)
-            plans = [store.get(f"plan/{rank}").decode() for rank in ranks]
+            return [store.get(f"{what}/{rank}") for rank in ranks]
         except RuntimeError:
             # its host may be the rank that was lost: then the watch is about to say so
             self._failed.wait(_GRACE_SECONDS)
             raise self.fail(self._group.rank, None, "cannot reach the store") from None
-        other = next((rank for rank in ranks if plans[rank] != plans[0]), None)
+
+    def _meet(self, plan: str) -> None:
+        plans = self.exchange("plan", plan.encode())
+        other = next((rank for rank, its in enumerate(plans) if its != plans[0]), None)
         if other is not None:
             raise self.fail(other, None, "was given another plan than rank 0")
 

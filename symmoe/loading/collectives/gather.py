@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections import deque
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from symmoe.errors import CollectiveError
 from symmoe.loading.collectives.alarm import Alarm, Awaited
+from symmoe.loading.collectives.checks import Checks
 from symmoe.loading.collectives.group import GatherGroup
 from symmoe.loading.collectives.landing import Landing, as_bytes
 from symmoe.loading.collectives.plan import GatherPlan, Transfer
+from symmoe.loading.collectives.readahead import AHEAD, ReadAhead
 from symmoe.loading.collectives.source import ChunkSource
 
 if TYPE_CHECKING:
@@ -44,9 +44,10 @@ def sparse_all_gather(
     """Fill `out` with the chunks that this rank demands; every rank of the group calls it with the same plan.
 
     `out[c]` takes chunk c: a contiguous tensor or a writable memoryview of its size. The rank reads its share of the
-    plan from `source`, at most `depth` chunks ahead of what has arrived. With `checksum` every chunk is held against
-    the sha256 of the manifest where it is read and again where it is received; on a GPU that copies it back to the
-    host. `timeout` seconds are given to all ranks to come, and as many again to the chunks.
+    plan from `source`, at most `depth` chunks (and two that wait) ahead of what has arrived here, and twice that of
+    what has arrived elsewhere. With `checksum` every chunk is held against the sha256 of the manifest where it is read,
+    and against that and the reader's XXH3 where it is received; on a GPU that copies it back to the host. `timeout`
+    seconds are given to all ranks to come, and as many again to the chunks.
 
     Returns when all ranks have all. If any rank dies, cannot read, reads or receives a corrupt chunk, or gives nothing
     in time, all raise the same `CollectiveError`, which names that rank and the chunk, and their groups are closed. An
@@ -63,13 +64,17 @@ def sparse_all_gather(
 
 @dataclass(slots=True)
 class _Flight:
-    """One round at this rank: what was begun and is waited for, and the tensors, which must live as long."""
+    """One round at this rank: what was begun and is waited for, and the tensors, which must live as long.
+
+    What arrives comes first among the handles, then what is sent; or there is one handle for all.
+    """
 
     arriving: list[Transfer]
     awaited: list[Awaited] = field(default_factory=list)
     works: list[Any] = field(default_factory=list)
     tensors: list[torch.Tensor] = field(default_factory=list)
     landed: Any = None
+    apart: bool = True
 
 
 class _Gather:
@@ -87,8 +92,8 @@ class _Gather:
         self._rank, self._depth, self._checksum = group.rank, depth, checksum
         self._alarm = Alarm(group, timeout, self._owed)
         self._flights: deque[_Flight] = deque()
-        self._checks: list[Future[None]] = []
-        self._checker = ThreadPoolExecutor(1, thread_name_prefix="gather_check")
+        self._landed: deque[_Flight] = deque()
+        self._checks = Checks(source, group.rank, self._alarm.fail)
         self._round = 0
         self._together = plan.mode == "grouped" and group.size > 1
 
@@ -105,19 +110,22 @@ class _Gather:
             self._alarm.fail(self._rank, None, f"ended early: {error!r}")
             raise
         finally:
-            self._checker.shutdown(cancel_futures=True)
+            self._checks.stop()
             self._alarm.stop()
-            self._flights.clear()
+            for flight in (*self._flights, *self._landed):
+                flight.works.clear()  # a traceback may keep the flight, and handles keep connections open
 
     def _go_through(self) -> None:
-        landing = Landing(self._places(), self._group.device, self._plan.sizes, self._depth)
-        with landing.stream():
-            self._carry_out(landing)
-        for check in self._checks:
-            check.result()
+        landing = Landing(self._places(), self._group.device, self._plan.sizes, self._depth + AHEAD)
+        own = [transfer.chunk for transfer in self._plan.transfers if transfer.owner == self._rank]
+        with landing.stream(), ReadAhead(own, self._source, landing).running() as reading:
+            self._carry_out(landing, reading)
+        said = self._checks.said()
         self._alarm.check()
+        if self._together and self._checksum:
+            self._checks.compare(self._alarm.exchange("said", said))
 
-    def _carry_out(self, landing: Landing) -> None:
+    def _carry_out(self, landing: Landing, reading: ReadAhead) -> None:
         for number, transfers in enumerate(self._plan.rounds):
             self._round = number
             own = next((transfer for transfer in transfers if transfer.owner == self._rank), None)
@@ -126,10 +134,15 @@ class _Gather:
                 continue
             while len(self._flights) >= self._depth:
                 self._land(landing)
-            self._flights.append(self._begin(own, arriving, landing))
+            # a peer answers when it lands the round itself, which must not hold up the reading here
+            while len(self._landed) > self._depth:
+                self._wait_for(self._landed.popleft(), 0)
+            self._flights.append(self._begin(own, arriving, landing, reading))
             self._alarm.check()
         while self._flights:
             self._land(landing)
+        while self._landed:
+            self._wait_for(self._landed.popleft(), 0)
 
     def _places(self) -> dict[int, torch.Tensor]:
         """Where each demanded chunk goes, as bytes."""
@@ -145,13 +158,13 @@ class _Gather:
                 raise self._alarm.fail(self._rank, chunk, what)
         return places
 
-    def _begin(self, own: Transfer | None, arriving: list[Transfer], landing: Landing) -> _Flight:
+    def _begin(self, own: Transfer | None, arriving: list[Transfer], landing: Landing, reading: ReadAhead) -> _Flight:
         flight = _Flight(arriving)
         sizes = self._plan.sizes
         receives = [(each.owner, each.chunk, landing.places[each.chunk]) for each in arriving if sizes[each.chunk]]
         sends = []
         if own is not None:
-            tensor, flight.landed = self._read(own.chunk, landing)
+            tensor, flight.landed = self._read(own.chunk, landing, reading)
             flight.tensors.append(tensor)
             sends = [(peer, own.chunk, tensor) for peer in own.receivers if sizes[own.chunk]]
         flight.awaited = [(peer, chunk) for peer, chunk, _ in (*receives, *sends)]
@@ -159,55 +172,43 @@ class _Gather:
         lost = carrier.exchange(sends, receives, flight.works) if carrier is not None else None
         if lost is not None:
             raise self._cut_off(flight, lost)
+        flight.apart = len(flight.works) == len(flight.awaited)
         return flight
 
-    def _read(self, chunk: int, landing: Landing) -> tuple[torch.Tensor, Any]:
+    def _read(self, chunk: int, landing: Landing, reading: ReadAhead) -> tuple[torch.Tensor, Any]:
         self._alarm.awaiting = (self._rank, chunk)
-        host = landing.buffer(chunk)
         try:
-            self._source.read(chunk, host.numpy().data)
+            host = reading.take()
         except Exception as error:
             raise self._alarm.fail(self._rank, chunk, f"could not be read: {error!r}") from error
         if self._checksum:
-            landing.in_use(self._check(self._rank, chunk, host))
+            landing.in_use(chunk, self._checks.read(chunk, host))
         return landing.put(chunk, host)
 
     def _land(self, landing: Landing) -> None:
-        """Wait for the oldest round, and have what it brought checked."""
+        """Wait for what the oldest round brings, and have it checked."""
         flight = self._flights.popleft()
-        carrier = self._group.carrier
-        awaited = iter(flight.awaited)
-        while carrier is not None and flight.works:
-            self._alarm.awaiting = next(awaited)
-            if not carrier.wait(flight.works, self._alarm.stopped):
-                raise self._cut_off(flight, self._alarm.awaiting)
+        self._landed.append(flight)
+        arriving = sum(self._plan.sizes[each.chunk] > 0 for each in flight.arriving)
+        self._wait_for(flight, max(0, len(flight.works) - arriving))
         landing.settle(flight.landed)
         if self._checksum:
             for transfer in flight.arriving:
-                self._check(transfer.owner, transfer.chunk, landing.places[transfer.chunk])
+                self._checks.arrived(transfer.owner, transfer.chunk, landing.places[transfer.chunk])
         self._alarm.check()
+
+    def _wait_for(self, flight: _Flight, left: int) -> None:
+        """Wait until no more than so many handles of a round are left."""
+        carrier = self._group.carrier
+        while carrier is not None and len(flight.works) > left:
+            self._alarm.awaiting = flight.awaited[-len(flight.works)] if flight.apart else flight.awaited[0]
+            if not carrier.wait(flight.works, self._alarm.stopped):
+                raise self._cut_off(flight, self._alarm.awaiting)
 
     def _cut_off(self, flight: _Flight, awaited: Awaited) -> CollectiveError:
         error = self._alarm.lost(awaited)
         flight.works.clear()
         return error
-
-    def _check(self, owner: int, chunk: int, tensor: torch.Tensor) -> Future[None]:
-        """Begin to hold a chunk against its manifest, in the one thread that does so."""
-
-        def check() -> None:
-            try:
-                wanted = self._source.digest(chunk)
-            except Exception as error:
-                self._alarm.fail(owner, chunk, f"could not be checked: {error!r}")
-                return
-            if wanted is None:
-                self._alarm.fail(owner, chunk, "has no sha256 in its manifest: gather without `checksum`, or add it")
-            elif hashlib.sha256(tensor.cpu().numpy().data).digest() != wanted:
-                self._alarm.fail(owner, chunk, "is corrupt: its sha256 is not the one of its manifest")
-
-        self._checks.append(self._checker.submit(check))
-        return self._checks[-1]
 
     def _owed(self, peer: int) -> int | None:
         """The first chunk, from the present round on, that a peer was to read, or else to receive."""

@@ -31,25 +31,25 @@ def as_bytes(place: torch.Tensor | memoryview) -> torch.Tensor:
 class Landing:
     """The places of a rank's chunks, and buffers for those that it reads for others or that go on to a GPU.
 
-    `depth` pinned buffers serve in turn: before one is filled again its copy to the GPU is done (the round that it
-    belonged to was settled) and its check too.
+    So many pinned buffers serve in turn: before one is filled again its copy to the GPU must be done (the round that it
+    belonged to was settled), and its check is waited for.
     """
 
     def __init__(
-        self, places: Mapping[int, torch.Tensor], device: torch.device, sizes: Sequence[int], depth: int
+        self, places: Mapping[int, torch.Tensor], device: torch.device, sizes: Sequence[int], buffers: int
     ) -> None:
         import torch
 
         self.places = places
         self._device = device
         self._sizes = sizes
-        self._turn = 0
-        self._checks: list[Future[None] | None] = [None] * depth
+        self._given: dict[int, int] = {}
+        self._checks: list[Future[None] | None] = [None] * buffers
         self._pinned: list[torch.Tensor] = []
         self._stream: torch.cuda.Stream | None = None
         if device.type == "cuda":
             largest = max(sizes, default=0)
-            self._pinned = [torch.empty(largest, dtype=torch.uint8, pin_memory=True) for _ in range(depth)]
+            self._pinned = [torch.empty(largest, dtype=torch.uint8, pin_memory=True) for _ in range(buffers)]
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     @contextmanager
@@ -65,21 +65,22 @@ class Landing:
             yield
 
     def buffer(self, chunk: int) -> torch.Tensor:
-        """Host memory to read the chunk into."""
+        """Host memory to read the chunk into; called by one thread."""
         import torch
 
         if not self._pinned:
             place = self.places.get(chunk)
             return torch.empty(self._sizes[chunk], dtype=torch.uint8) if place is None else place
-        self._turn += 1
-        check = self._checks[self._turn % len(self._pinned)]
+        turn = self._given[chunk] = len(self._given) % len(self._pinned)
+        check = self._checks[turn]
         if check is not None:
             check.result()
-        return self._pinned[self._turn % len(self._pinned)][: self._sizes[chunk]]
+        return self._pinned[turn][: self._sizes[chunk]]
 
-    def in_use(self, check: Future[None]) -> None:
-        """Keep the buffer given last until its check is done."""
-        self._checks[self._turn % len(self._checks)] = check
+    def in_use(self, chunk: int, check: Future[None]) -> None:
+        """Keep the buffer that was given for a chunk until its check is done."""
+        if self._pinned:
+            self._checks[self._given[chunk]] = check
 
     def put(self, chunk: int, host: torch.Tensor) -> tuple[torch.Tensor, Any]:
         """Copy a chunk from its buffer to its place, if it is not there; the tensor, and what `settle` waits for."""
