@@ -10,6 +10,7 @@ NAMES = {
     "moa": "Mixture-of-Agents",
     "self_moa": "Self-MoA",
     "symbolic_moe": "Symbolic-MoE as published",
+    "symbolic_vote": "its recruiting, vote in place of its aggregator",
     "oracle": "oracle: any expert right",
 }
 BARS = {

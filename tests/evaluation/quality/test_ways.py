@@ -14,7 +14,7 @@ from symmoe.evaluation.quality.ways.oracle import Oracle
 from symmoe.evaluation.quality.ways.random_vote import RandomVote
 from symmoe.evaluation.quality.ways.self_consistency import MOST_DRAWS, SelfConsistency
 from symmoe.evaluation.quality.ways.self_mixture import SelfMixture
-from symmoe.evaluation.quality.ways.symbolic import SymbolicMoe
+from symmoe.evaluation.quality.ways.symbolic import SymbolicMoe, SymbolicVote
 from symmoe.evaluation.quality.ways.symmoe import Symmoe
 from symmoe.types import Call, ExpertProfile, Profiles, Tally
 
@@ -160,6 +160,13 @@ def test_symbolic_moe_recruits_k_and_always_aggregates(hall: Hall) -> None:
 def test_symbolic_moe_keeps_to_the_published_rule_whatever_the_pool_says(hall: Hall) -> None:
     ours = hall.contest(questions=3, routing={"recruiter": "symmoe", "top_p": 0.01})
     assert SymbolicMoe().answer(ours).spent.calls == 3 * (2 + 1)
+
+
+def test_symbolic_vote_asks_no_aggregator(hall: Hall) -> None:
+    given = SymbolicVote().answer(hall.contest(questions=3, k=2))
+    assert given.spent.calls == 3 * 2
+    assert set(hall.asked()) == {"adder"}
+    assert all(text.startswith("adder: ") for text in given.texts)
 
 
 def test_symmoe_is_the_pipeline_of_the_pool(hall: Hall) -> None:

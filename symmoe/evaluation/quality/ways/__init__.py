@@ -12,7 +12,7 @@ from symmoe.evaluation.quality.ways.oracle import Oracle
 from symmoe.evaluation.quality.ways.random_vote import RandomVote
 from symmoe.evaluation.quality.ways.self_consistency import SelfConsistency
 from symmoe.evaluation.quality.ways.self_mixture import SelfMixture
-from symmoe.evaluation.quality.ways.symbolic import SymbolicMoe
+from symmoe.evaluation.quality.ways.symbolic import SymbolicMoe, SymbolicVote
 
 RIVALS = ("moa", "self_moa", "all_vote")
 """The multi-agent rivals of which the best is the bar."""
@@ -33,5 +33,6 @@ def rivals(budget: int, proposers: int | None, samples: int) -> Mapping[str, Way
         "moa": MixtureOfAgents(proposers),
         "self_moa": SelfMixture(samples),
         "symbolic_moe": SymbolicMoe(),
+        "symbolic_vote": SymbolicVote(),
         "oracle": Oracle(),
     }
