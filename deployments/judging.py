@@ -28,7 +28,9 @@ class Jury:
         pool = assembly.pool
         embedder = build.build_embedder(pool)
         self._gate, self._vote = assembly.gate, build_vote(pool, embedder)
-        self._synthesis = build_synthesis(pool, embedder, lambda expert: assembly.weights(expert).model)
+        self._synthesis = build_synthesis(
+            pool, embedder, lambda expert: assembly.weights(expert).model, assembly.profiles
+        )
 
     async def judge(self, query: Query, found: Sequence[Candidate], recruitment: Recruitment, ask: Ask) -> Answer:
         """The one answer; `ask` asks the aggregator. Raises `TurnedAwayError` where no expert said anything."""

@@ -9,7 +9,7 @@ from functools import cached_property, partial
 from importlib.resources import files
 from pathlib import Path
 
-from symmoe.build_aggregation import aggregator_last, build_synthesis, build_vote, rule_files
+from symmoe.build_aggregation import aggregator_last, aggregator_of, build_synthesis, build_vote, rule_files
 from symmoe.build_gate import build_gate, check_reward, reward_files
 from symmoe.config import STATIC, ExpertConfig, Pool, cache_dir, state_dir
 from symmoe.engines.echo import EchoEngine
@@ -103,7 +103,7 @@ class Assembly:
     def spread(self, executor: Executor, workers: int, costs: Mapping[str, ExpertCost]) -> None:
         """Run plans on an executor of several workers, divided by what experts cost."""
         self.executor = executor
-        self.fleet = Fleet((Worker(),) * workers, costs, self.pool.aggregation.aggregator)
+        self.fleet = Fleet((Worker(),) * workers, costs, aggregator_of(self.pool, self.profiles))
 
     def profiles(self) -> Profiles:
         """The experts' records, read once; `PoolError` if the pool file names none."""
@@ -135,7 +135,8 @@ class Assembly:
 
     def parts(self) -> Parts:
         """Everything that the pipeline needs."""
-        embedder, models = build_embedder(self.pool), aggregator_last(self.pool, self.models)
+        embedder = build_embedder(self.pool)
+        models = aggregator_last(aggregator_of(self.pool, self.profiles), self.models)
         return Parts(
             self.tagger,
             self.recruiter,
@@ -144,7 +145,7 @@ class Assembly:
             build_vote(self.pool, embedder),
             models,
             self.fleet,
-            build_synthesis(self.pool, embedder, lambda expert: self.weights(expert).model),
+            build_synthesis(self.pool, embedder, lambda expert: self.weights(expert).model, self.profiles),
         )
 
     def close(self) -> None:
@@ -193,7 +194,7 @@ def check_weights(pool: Pool) -> list[str]:
             if trained_on(adapter) not in ("", expert.model):
                 notes.append(f"{expert.name}: its adapter was trained on {trained_on(adapter)}, not on {expert.model}")
     notes += check_reward(pool)
-    build_synthesis(pool, build_embedder(pool), lambda expert: assembly.weights(expert).model)
+    build_synthesis(pool, build_embedder(pool), lambda expert: assembly.weights(expert).model, assembly.profiles)
     if pool.routing.profiles is None:
         notes.append("no profiles: build them with `symmoe profile build` before asking")
     else:

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from symmoe.aggregation.calibration import read_rule
+from symmoe.aggregation.choosing import best_aggregator, by_kind
 from symmoe.aggregation.clustering import SemanticClusters
 from symmoe.aggregation.consensus import ConsensusRule
 from symmoe.aggregation.prompting import Window
@@ -15,8 +16,12 @@ from symmoe.aggregation.truncation import TokenCounter, estimated_tokens
 from symmoe.aggregation.vote import WeightedVote
 from symmoe.config import Pool
 from symmoe.engines.chat import ChatTokenizer
+from symmoe.errors import PoolError
 from symmoe.protocols import Embedder
-from symmoe.types import Message, Query, Sampling
+from symmoe.types import Message, Profiles, Query, Sampling
+
+AUTO = "auto"
+"""As the name of the aggregator: for each question whoever is best on record."""
 
 
 def build_vote(pool: Pool, embedder: Embedder) -> WeightedVote:
@@ -24,22 +29,44 @@ def build_vote(pool: Pool, embedder: Embedder) -> WeightedVote:
     return WeightedVote(_clusters(pool, embedder), pool.aggregation.contrast)
 
 
-def build_synthesis(pool: Pool, embedder: Embedder, directory: Callable[[str], str]) -> Synthesis | None:
+def aggregator_of(pool: Pool, profiles: Callable[[], Profiles]) -> str | None:
+    """The pool's aggregator; the best over all kinds of answers where each kind has its own. None if it has none.
+
+    Raises `PoolError` for one that the pool does not have, and where it is to come from records that nobody has.
+    """
+    name = pool.aggregation.aggregator
+    if name is None:
+        return None
+    if not _chosen(pool):
+        return pool.expert(name).name
+    best = best_aggregator(profiles())
+    if best is None:
+        raise PoolError(
+            f"pool {pool.name!r}: aggregator `auto`, but nobody's aggregation is on record",
+            hint="measure it with `symmoe aggregator bench`, or name an expert",
+        )
+    return best
+
+
+def build_synthesis(
+    pool: Pool, embedder: Embedder, directory: Callable[[str], str], profiles: Callable[[], Profiles]
+) -> Synthesis | None:
     """How the pool's aggregator is asked, or None where every answer is the vote's.
 
     `directory` gives the model directory of an expert. Raises `PoolError` for an aggregator that the pool does not have
     and for a rule that cannot be read.
     """
     config = pool.aggregation
-    if config.aggregator is None:
+    aggregator = aggregator_of(pool, profiles)
+    if aggregator is None:
         return None
-    aggregator = pool.expert(config.aggregator).name
     rule = read_rule(pool.path(config.rule)) if config.rule else ConsensusRule()
     if config.when == "never":
         return None
     count = estimated_tokens if pool.engine.kind == "echo" else _counter(lambda: directory(aggregator), pool)
     window = Window(pool.engine.max_model_len, count, config.max_candidates)
-    return Synthesis(lambda query: aggregator, config.when, rule, window, _clusters(pool, embedder))
+    choose = by_kind(profiles(), aggregator) if _chosen(pool) else lambda query: aggregator
+    return Synthesis(choose, config.when, rule, window, _clusters(pool, embedder))
 
 
 def rule_files(pool: Pool) -> list[Path]:
@@ -47,13 +74,17 @@ def rule_files(pool: Pool) -> list[Path]:
     return [pool.path(pool.aggregation.rule)] if pool.aggregation.rule else []
 
 
-def aggregator_last(pool: Pool, models: Mapping[str, str]) -> dict[str, str]:
+def aggregator_last(last: str | None, models: Mapping[str, str]) -> dict[str, str]:
     """Experts and their models in an order that ends with the aggregator's, so that it is loaded when it is asked."""
-    last = pool.aggregation.aggregator
     if last is None or last not in models:
         return dict(models)
     order = sorted(models, key=lambda expert: (models[expert] == models[last], expert == last))
     return {expert: models[expert] for expert in order}
+
+
+def _chosen(pool: Pool) -> bool:
+    """Whether records decide who aggregates."""
+    return pool.aggregation.aggregator == AUTO and AUTO not in pool.names
 
 
 def _clusters(pool: Pool, embedder: Embedder) -> SemanticClusters:

@@ -144,10 +144,11 @@ class RewardConfig(_Section):
 class AggregationConfig(_Section):
     """How candidates become one answer.
 
-    `aggregator` is the expert that writes an answer from them; without one every answer is the vote's. `when` "auto"
-    asks it where `rule`, a file of fitted thresholds, finds no consensus; without a file, where not all say the same,
-    or fewer than two experts were asked. `max_candidates` are shown to it at most. Free-form texts count as one answer
-    from a cosine `similarity` on. `contrast` is the strength of the penalty for answers that weak experts also give.
+    `aggregator` is the expert that writes an answer from them, or `auto`: for each question the one whose record at
+    aggregating answers of its kind is best. Without one every answer is the vote's. `when` "auto" asks it where `rule`,
+    a file of fitted thresholds, finds no consensus; without a file, where not all say the same, or fewer than two
+    experts were asked. `max_candidates` are shown to it at most. Free-form texts count as one answer from a cosine
+    `similarity` on. `contrast` is the strength of the penalty for answers that weak experts also give.
     """
 
     when: Literal["auto", "always", "never"] = "auto"

@@ -12,7 +12,6 @@ from symmoe.evaluation.scoring import is_right, kind_of
 from symmoe.types import Question
 
 WRONG = 2
-CHANCE = 1 / (1 + WRONG)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from symmoe.aggregation.choosing import CHANCE
 from symmoe.build import Assembly
-from symmoe.evaluation.aggregation_tasks import CHANCE, AggregationTask, aggregation_tasks
+from symmoe.evaluation.aggregation_tasks import AggregationTask, aggregation_tasks
 from symmoe.evaluation.matrix import gathered, run_matrix
 from symmoe.evaluation.scoring import as_query, is_right, kind_of
 from symmoe.evaluation.wording import Wording, fenced
 from symmoe.pipeline import Watch
 from symmoe.planning.grouping import plan
 from symmoe.types import AnswerKind, Assignment, ExpertProfile, Profiles, Question, Recruitment, Tally
-
-_PRIOR = 4.0
-"""Tasks' worth of chance that every expert's record begins with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,24 +67,6 @@ def with_aggregation(profiles: Profiles, bench: AggregatorBench) -> Profiles:
 def over_chance(tally: Tally) -> float:
     """How far above picking one of the three candidates at random an expert is, in points."""
     return 100 * (tally.right / tally.asked - CHANCE) if tally.asked else 0.0
-
-
-def best_aggregator(profiles: Profiles, kind: AnswerKind | None = None) -> str | None:
-    """The expert of the best record at aggregating answers of one kind, or over all kinds for None.
-
-    Few tasks count for little: every record begins with a few at chance. None where nobody has a record.
-    """
-    counted = {
-        name: [tally for k, tally in profile.aggregation.items() if kind in (None, k)]
-        for name, profile in profiles.experts.items()
-    }
-    asked = {name: tallies for name, tallies in counted.items() if tallies}
-    return max(asked, key=lambda name: _expected(asked[name]), default=None)
-
-
-def _expected(tallies: Sequence[Tally]) -> float:
-    right, asked = sum(t.right for t in tallies), sum(t.asked for t in tallies)
-    return (right + CHANCE * _PRIOR) / (asked + _PRIOR)
 
 
 def _ask(assembly: Assembly, tasks: Sequence[AggregationTask], watch: Watch, wording: Wording) -> dict[str, list[str]]:

@@ -11,7 +11,6 @@ from symmoe.evaluation.aggregation_tasks import AggregationTask, aggregation_tas
 from symmoe.evaluation.aggregators import (
     AggregatorBench,
     bench_aggregators,
-    best_aggregator,
     over_chance,
     tallied,
     with_aggregation,
@@ -95,15 +94,6 @@ def test_answers_are_counted_by_kind() -> None:
 
 def profiles(**kinds: dict[str, Tally]) -> Profiles:
     return Profiles({name: ExpertProfile(name, {}, Tally(1, 1), aggregation=own) for name, own in kinds.items()})  # type: ignore[arg-type]
-
-
-def test_the_best_aggregator_is_told_by_kind_and_few_tasks_count_for_little() -> None:
-    known = profiles(a={"text": Tally(8, 2)}, b={"text": Tally(1, 0), "number": Tally(9, 1)}, c={})
-    assert best_aggregator(known, "text") == "a"
-    assert best_aggregator(known, "number") == "b"
-    assert best_aggregator(known, "math") is None
-    assert best_aggregator(known) == "b"
-    assert best_aggregator(profiles(a={}, b={})) is None
 
 
 def test_aggregation_skills_survive_a_file_and_files_without_them_are_read(tmp_path: Path) -> None:

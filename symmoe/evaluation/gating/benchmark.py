@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from symmoe.aggregation.calibration import TOLERANCE
+from symmoe.aggregation.choosing import best_aggregator
 from symmoe.build import Assembly
-from symmoe.evaluation.aggregators import best_aggregator
 from symmoe.evaluation.gating.contest import Remembering, Verdicts, contest, judged
 from symmoe.evaluation.gating.field import Field
 from symmoe.evaluation.gating.outputs import Drawing, gather

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from symmoe.evaluation.aggregators import best_aggregator
+from symmoe.aggregation.choosing import best_aggregator
 from symmoe.types import Profiles
 
 
