@@ -175,7 +175,10 @@ class _Work:
         self.observations: list[Observation] = []
 
     def run(self, queries: Sequence[Query], recruitments: Sequence[Recruitment], stage: str) -> None:
-        """Plan what is not there yet and run it; its seconds count for `stage`, but for those of loading."""
+        """Plan what is not there yet and run it; its seconds count for `stage`, but for those of loading.
+
+        Of several workers, which load side by side, it is their mean that counts for loading.
+        """
         with self.clock("plan"):
             parts = self._parts
             steps = plan(queries, recruitments, parts.models, self.kept, self.seed, parts.fleet)
@@ -192,6 +195,7 @@ class _Work:
                     times.candidates(event)
                     self._keep([_encodable(candidate) for candidate in event])
         finally:
+            loading /= len(parts.fleet.workers) if parts.fleet else 1
             self.clock.add("load", loading)
             self.clock.add(stage, time.perf_counter() - began - loading)
             self.observations += times.observations()

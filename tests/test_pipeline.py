@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,10 @@ from hypothesis import strategies as st
 from symmoe.engines.echo import EchoEngine
 from symmoe.loading.lanes import ExpertWeights
 from symmoe.pipeline import STAGES, Parts, Watch, answer
-from symmoe.protocols import Recruiter
+from symmoe.planning.costs import ExpertCost
+from symmoe.planning.problem import Worker
+from symmoe.planning.spreading import Fleet
+from symmoe.protocols import Executor, Recruiter
 from symmoe.routing.recruiters.posterior import PosteriorRecruiter
 from symmoe.routing.recruiters.published import PublishedRecruiter
 from symmoe.routing.recruiters.published_code import PublishedCodeRecruiter
@@ -243,3 +247,27 @@ def test_the_posterior_recruiter_asks_each_expert_at_most_once_and_the_vote_stil
         for trace in traces(answer(parts, QUERIES, k, 0)):
             assert len(set(trace.recruited)) == len(trace.recruited) <= min(k, len(RECORDS))
             assert trace.answer.expert in trace.recruited
+
+
+class SideBySide:
+    """An executor of two workers, both of which load for as long as the whole run takes."""
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+
+    def refuse(self, queries: Sequence[Query]) -> list[Refusal | None]:
+        return self._executor.refuse(queries)
+
+    def run(self, plan: Plan) -> Iterator[Load | tuple[Candidate, ...]]:
+        began = time.perf_counter()
+        yield from (event for event in self._executor.run(plan) if not isinstance(event, Load))
+        for expert in ("adder", "sorter"):
+            yield Load(expert, "swap", time.perf_counter() - began, 0, "")
+
+
+def test_loads_that_overlap_leave_no_stage_less_than_no_time() -> None:
+    parts = echo_parts(RECORDS)
+    fleet = Fleet((Worker(), Worker()), {name: ExpertCost(1.0, 0.01) for name in RECORDS})
+    outcome = answer(replace(parts, executor=SideBySide(parts.executor), fleet=fleet), QUERIES, 2, 0)
+    assert min(outcome.seconds.values()) >= 0
+    assert outcome.seconds["load"] > 0
