@@ -75,7 +75,6 @@ FAILING = {
     "k8s fetch",
     "pool pack",
     "profile pull",
-    "reward show",
     "reward train",
     "serve",
 }

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from symmoe.build import check_weights, fingerprint
-from symmoe.build_gate import build_gate, check_reward
+from symmoe.build_gate import build_gate, check_reward, shipped_gate
 from symmoe.config import Pool, read_pool
 from symmoe.errors import CheckpointError, PoolError
 from symmoe.gating.artefact import WEIGHTS
@@ -89,3 +90,15 @@ def test_another_gate_makes_another_run(tmp_path: Path) -> None:
 def test_a_directory_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such model directory"):
         check_weights(pool_with(tmp_path, model=str(tmp_path / "nowhere")))
+
+
+def test_the_shipped_gate_is_small_whole_and_named_starter(tmp_path: Path) -> None:
+    assert sum(file.stat().st_size for file in shipped_gate().iterdir()) <= 2 << 20
+    pool = pool_with(tmp_path, model="starter")
+    assert check_reward(pool) == []
+    copied = tmp_path / "copy"
+    shutil.copytree(shipped_gate(), copied)
+    first, second = build_gate(pool), build_gate(pool_with(tmp_path, model=str(copied)))
+    assert isinstance(first, RewardGate)
+    assert isinstance(second, RewardGate)
+    assert first.mixture == second.mixture
