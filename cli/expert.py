@@ -1,4 +1,4 @@
-"""`symmoe expert`: train, measure and add experts."""
+"""`symmoe expert`: train, measure and add experts; what changes them in a running service is in `expert_service`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
-from . import options
+from . import expert_service, options
+from .service import Key
 
-app = typer.Typer(help="Train, measure and add experts.", no_args_is_help=True)
+app = typer.Typer(help="Train, measure and add experts, also to a running service.", no_args_is_help=True)
+app.command("list")(expert_service.list_experts)
+app.command("drain")(expert_service.drain)
+app.command("quarantine")(expert_service.quarantine)
+app.command("restore")(expert_service.restore)
+app.command("remove")(expert_service.remove)
 
 
 @app.command("train")
@@ -90,7 +96,16 @@ def add(
     model: Annotated[
         str, typer.Option("--model", help="Where its weights come from: org/model, a directory, package:…")
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="POOL.yaml", help="Where the grown pool goes.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="POOL.yaml", help="Where the grown pool goes.")
+    ] = None,
+    service: Annotated[
+        str | None, typer.Option("--service", metavar="URL", help="A running service that it joins, no restart.")
+    ] = None,
+    key: Key = None,
+    profiles: Annotated[
+        Path | None, typer.Option("--profiles", help="With --service and no --out: where its record stands.")
+    ] = None,
     adapter: Annotated[Path | None, typer.Option("--adapter", help="The directory of its LoRA adapter.")] = None,
     pool: options.Pool = "starter",
     suite: Annotated[
@@ -108,7 +123,13 @@ def add(
     """Add an expert to a pool with a record made from few questions and from the experts that it is like.
 
     Writes the grown pool file, and beside it the profiles. Replace the record with `symmoe profile build` when you can.
+    With --service it joins a running service, with that record where --out is given too, else with the one in
+    --profiles; without a record it is asked by its name only.
     """
+    if out is None:
+        joined_by = expert_service.join(service, key, name, model, adapter, description, profiles)
+        expert_service.show_change(joined_by, json)
+        return
     from symmoe.build import Assembly, check_weights
     from symmoe.config import read_pool
     from symmoe.evaluation.onboarding import onboard
@@ -132,6 +153,8 @@ def add(
     about = {"pool": joined.name, "questions": int(profile.overall.asked), "sources": [f"{name} added to {pool}"]}
     write_profiles(profiles_path, Profiles({**known.experts, name: profile}, known.parents), about)
     write_pool(out, joined, profiles_path)
+    if service is not None:
+        expert_service.join(service, key, name, model, adapter, description, profiles_path)
     nearest = sorted(alike.items(), key=lambda item: -item[1])[:3]
     if json:
         overall = {"right": profile.overall.right, "asked": profile.overall.asked}

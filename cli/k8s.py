@@ -32,6 +32,9 @@ def render(
     per_node: Annotated[int, typer.Option("--gpus-per-node", min=1, max=16, help="Accelerators of each.")] = 1,
     least: Annotated[int, typer.Option("--least", min=0, help="Expert replicas that stay where nobody asks.")] = 1,
     production: Annotated[bool, typer.Option("--production", help="Redis elsewhere, and an Ingress.")] = False,
+    without_keys: Annotated[
+        bool, typer.Option("--without-keys", help="For a try-out: who reaches the service may ask it.")
+    ] = False,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write kustomizations here instead of printing manifests.")
     ] = None,
@@ -49,15 +52,17 @@ def render(
     cluster = size_cluster(described, accelerator, nodes, per_node)
     if production and cluster.accelerator is None:
         raise RequestError("the production overlay needs an accelerator", code="bad_option", hint="name one")
+    if production and without_keys:
+        raise RequestError("the production overlay has an Ingress, and needs keys", code="bad_option")
     copies = local_sources(described)
     if out is not None:
-        overlay = _written(out, cluster, least, production)
+        overlay = _written(out, cluster, least, production, not without_keys)
         if json:
             show_json(_facts(cluster, copies) | {"overlay": str(overlay)})
             return
         show(*_told(cluster, copies), f"apply it with: kubectl apply -k {overlay}")
         return
-    manifests = _manifests(cluster, least, production)
+    manifests = _manifests(cluster, least, production, not without_keys)
     if json:
         show_json(_facts(cluster, copies) | {"manifests": manifests})
         return
@@ -143,24 +148,24 @@ def _smallest(pool: Any, name: str, model: Any) -> str | None:
     return min(fitting, key=lambda on: on.memory_gb).name if fitting else None
 
 
-def _written(folder: Path, cluster: Cluster, least: int, production: bool) -> Path:
+def _written(folder: Path, cluster: Cluster, least: int, production: bool, keys: bool) -> Path:
     """Write kustomizations; which of them to apply."""
     from importlib.resources import as_file, files
 
     from symmoe.manifests.sized import write_overlay
 
     with as_file(files("symmoe.k8s")) as shipped:
-        overlay = write_overlay(shipped, folder, cluster, least)
+        overlay = write_overlay(shipped, folder, cluster, least, keys)
     return overlay.with_name("production") if production else overlay
 
 
-def _manifests(cluster: Cluster, least: int, production: bool) -> list[Manifest]:
+def _manifests(cluster: Cluster, least: int, production: bool, keys: bool) -> list[Manifest]:
     from tempfile import TemporaryDirectory
 
     from symmoe.manifests.building import build
 
     with TemporaryDirectory() as folder:
-        return build(_written(Path(folder), cluster, least, production))
+        return build(_written(Path(folder), cluster, least, production, keys))
 
 
 def _facts(cluster: Cluster, copies: dict[str, str]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from . import (
     doctor,
     expert,
     k8s,
+    key,
     plan,
     pool,
     profile,
@@ -24,6 +25,7 @@ from . import (
     serve,
     skill,
     store,
+    top,
 )
 
 app = typer.Typer(
@@ -36,6 +38,7 @@ app.command("demo")(demo.demo)
 app.command("ask")(ask.ask)
 app.command("route")(route.route)
 app.command("serve")(serve.serve)
+app.command("top")(top.top)
 app.add_typer(batch.app, name="batch")
 app.add_typer(plan.app, name="plan")
 app.add_typer(pool.app, name="pool")
@@ -44,6 +47,7 @@ app.add_typer(profile.app, name="profile")
 app.add_typer(skill.app, name="skill")
 app.add_typer(aggregator.app, name="aggregator")
 app.add_typer(reward.app, name="reward")
+app.add_typer(key.app, name="key")
 app.add_typer(store.app, name="store")
 app.add_typer(k8s.app, name="k8s")
 app.add_typer(bench.app, name="bench")

@@ -132,6 +132,16 @@ def stepping(what: str, total: int) -> Iterator[Any]:
         yield lambda step, note: progress.update(bar, completed=step, description=f"{what}: {note}")
 
 
+@contextmanager
+def live(parts: Sequence[Any]) -> Iterator[Callable[[Sequence[Any]], None]]:
+    """Words and tables that stay in place; call what is yielded with what they are now."""
+    from rich.console import Group
+    from rich.live import Live
+
+    with Live(Group(*parts), screen=True, auto_refresh=False) as shown:
+        yield lambda parts: shown.update(Group(*parts), refresh=True)
+
+
 def _terminal() -> TextIO:
     """stderr on a descriptor of its own, which stays the terminal while an engine's output goes to a log."""
     return os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8")

@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -24,39 +24,89 @@ def serve(
     address: Annotated[
         str | None, typer.Option("--address", help="A running Ray cluster, HOST:PORT; else Ray starts here.")
     ] = None,
+    keys: Annotated[
+        bool, typer.Option("--keys", help="Ask for keys on loopback too; elsewhere they are always asked for.")
+    ] = False,
+    cache: Annotated[
+        float,
+        typer.Option("--cache", metavar="SECONDS", min=0, help="Give a key's equal requests equal answers so long."),
+    ] = 0.0,
+    similar: Annotated[
+        float,
+        typer.Option("--similar", metavar="COSINE", min=0, max=1, help="With --cache: equal is from this cosine."),
+    ] = 0.0,
+    log: Annotated[
+        Literal["none", "json"], typer.Option("--log", help="json: a line about every request, to stderr.")
+    ] = "none",
+    log_prompts: Annotated[
+        bool, typer.Option("--log-prompts", help="Let these lines, and traces, hold what was asked.")
+    ] = False,
     json: options.Json = False,
 ) -> None:
     """Serve the pool to OpenAI clients until Ctrl-C or SIGTERM; open requests are finished first."""
-    from symmoe.deployments.api.keys import Open, check_exposure
+    from symmoe.deployments.api.keys import is_loopback
     from symmoe.deployments.serving import serving
     from symmoe.deployments.settings import Settings
+    from symmoe.deployments.telemetry.relay import relayed
 
     from symmoe.build import check_weights
     from symmoe.config import read_pool
 
     from .render import show, show_json, tell, working
 
-    check_exposure(host, Open())
+    checked = keys or not is_loopback(host)
+    if checked:
+        _check_keys(host)
     described = read_pool(pool)
     check_weights(described)
     with ExitStack() as running:
         with working(f"starting {described.name}"):
-            served = running.enter_context(serving(described, Settings(replicas=replicas), host, port, address))
+            # on a cluster, lines stay where the ingress is
+            lines = running.enter_context(relayed(sys.stderr)) if log == "json" and address is None else None
+            settings = Settings(
+                replicas=replicas,
+                cache_seconds=cache,
+                cache_similarity=similar,
+                log=log,
+                log_file=lines,
+                log_prompts=log_prompts,
+            )
+            served = running.enter_context(serving(described, settings, host, port, address, checked))
             stop = running.enter_context(_stopping())  # only now: Ray sets signal handlers of its own
             seconds = served.wait_until_ready(stop.is_set)
         if json:
             show_json({"url": f"{served.url}/v1", "pool": described.name, "seconds": round(seconds, 1)})
         elif not stop.is_set():
-            show(f"{described.name} is ready at {served.url}/v1 after {seconds:.0f} s; try:", _example(served.url))
+            show(
+                f"{described.name} is ready at {served.url}/v1 after {seconds:.0f} s; try:",
+                _example(served.url, checked),
+            )
         sys.stdout.flush()
         while not stop.wait(3600):
             pass
         tell("finishing open requests")
 
 
-def _example(url: str) -> str:
+def _check_keys(host: str) -> None:
+    """Refuse to serve nobody: a service that asks for keys needs one to be there."""
+    import time
+
+    from symmoe.deployments.access.records import everyone
+
+    from symmoe.errors import JobError
+
+    from .key import with_store
+
+    if not any(record.state(time.time()) == "active" for record in with_store(everyone)):
+        raise JobError(
+            f"a service on {host} asks for keys, and there is none", hint="make one: `symmoe key create NAME`"
+        )
+
+
+def _example(url: str, keys: bool) -> str:
+    key = " -H 'authorization: Bearer KEY'" if keys else ""
     return (
-        f"curl {url}/v1/chat/completions -H 'content-type: application/json' \\\n"
+        f"curl {url}/v1/chat/completions -H 'content-type: application/json'{key} \\\n"
         '  -d \'{"model": "symmoe/auto", "messages": [{"role": "user", "content": "What is 17 + 25?"}]}\''
     )
 

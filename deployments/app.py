@@ -12,13 +12,15 @@ from symmoe.build import Assembly
 from symmoe.config import Pool, read_pool
 from symmoe.errors import JobError
 
+from .access.breaker import Breaker
+from .access.keys import StoredKeys
 from .api.application import application
-from .api.keys import Keys, Open
+from .api.keys import Open
 from .api.service import Service
 from .expert import ExpertReplica
 from .experts import RayExperts
 from .orchestrator import Orchestrator
-from .placement import claim
+from .placement import claim, stated
 from .remote import PoolExperts
 from .settings import Settings
 from .storage import Storage
@@ -31,11 +33,15 @@ _HEALTH_SECONDS = 5.0
 class Ingress:
     """Takes requests in and has them answered; routing happens in this process."""
 
-    def __init__(self, experts: Any, pool: str, root: str, settings: Settings, build: Build, keys: Keys) -> None:
+    def __init__(
+        self, experts: Any, pool: str, root: str, settings: Settings, build: Build, keys: bool, admin: bool
+    ) -> None:
         described = Pool.model_validate({**json.loads(pool), "root": root})
         everyone = PoolExperts(described, RayExperts(experts))
-        orchestrator = Orchestrator(build(described), everyone, settings)
-        self._service = Service(described, orchestrator, everyone, keys, settings, Storage())
+        storage = Storage()
+        orchestrator = Orchestrator(build(described), everyone, settings, Breaker(storage))
+        known = StoredKeys(Breaker(storage)) if keys else Open(admin)
+        self._service = Service(described, orchestrator, known, settings, storage)
 
     def __serve_build_asgi_app__(self) -> Any:
         return application(self._service)
@@ -67,24 +73,25 @@ class Replica(ExpertReplica):
 def build_app(args: Mapping[str, Any]) -> Any:
     """The application, as a Serve config file names it: `import_path: symmoe.deployments.app:build_app`.
 
-    `args` may hold `pool` and any field of `Settings`. No keys are checked yet, which `without_keys: true` must
-    acknowledge. Raises `JobError` and `PoolError`.
+    `args` may hold `pool` and any field of `Settings`. Keys are those of the store (`symmoe key create`), and everybody
+    needs one unless it holds `without_keys: true`. Raises `JobError` and `PoolError`.
     """
     known = {field.name for field in fields(Settings)}
     unknown = sorted(args.keys() - known - {"pool", "without_keys"})
     if unknown:
         raise JobError(f"unknown arguments: {', '.join(unknown)}", hint=f"there are: {', '.join(sorted(known))}, pool")
-    if args.get("without_keys") is not True:
-        raise JobError(
-            "anybody who reaches the service could ask it: no keys are set up",
-            hint="let a proxy check who asks, and say `without_keys: true`",
-        )
     settings = Settings(**{name: value for name, value in args.items() if name in known})
-    return service_app(read_pool(str(args.get("pool", "starter"))), settings)
+    keys = args.get("without_keys") is not True
+    return service_app(read_pool(str(args.get("pool", "starter"))), settings, keys)
 
 
-def service_app(pool: Pool, settings: Settings, keys: Keys | None = None, build: Build = Assembly) -> Any:
-    """The application of a pool. Ray must be running: replicas are sized by the machines there are."""
+def service_app(
+    pool: Pool, settings: Settings, keys: bool = False, build: Build = Assembly, admin: bool = False
+) -> Any:
+    """The application of a pool. Ray must be running: replicas that state no size share the machines there are.
+
+    Where no keys are asked for, `admin` lets everybody change which experts there are.
+    """
     from ray import serve
 
     replicas = None
@@ -93,7 +100,7 @@ def service_app(pool: Pool, settings: Settings, keys: Keys | None = None, build:
         experts = serve.deployment(name=EXPERTS, **_expert_options(local, settings))(Replica)
         replicas = experts.bind(*_travelling(local), settings, build)
     ingress = serve.deployment(name=INGRESS, **_ingress_options(settings))(serve.ingress()(Ingress))
-    return ingress.bind(replicas, *_travelling(pool), settings, build, keys or Open())
+    return ingress.bind(replicas, *_travelling(pool), settings, build, keys, admin)
 
 
 def _travelling(pool: Pool) -> tuple[str, str]:
@@ -111,13 +118,9 @@ def _ingress_options(settings: Settings) -> dict[str, Any]:
 
 
 def _expert_options(pool: Pool, settings: Settings) -> dict[str, Any]:
-    import ray
-
-    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    accelerators = 0 if pool.engine.kind == "echo" else pool.engine.tensor_parallel_size
     most, least = settings.replicas, settings.replicas if settings.least is None else settings.least
     options = {
-        "ray_actor_options": claim(machines, most, accelerators),
+        "ray_actor_options": _claimed(pool, settings),
         "max_ongoing_requests": 2 * settings.most_waiting + 16,
         "health_check_period_s": _HEALTH_SECONDS,
         "health_check_timeout_s": 6 * _HEALTH_SECONDS,
@@ -133,3 +136,13 @@ def _expert_options(pool: Pool, settings: Settings) -> dict[str, Any]:
         "downscale_delay_s": settings.idle,
     }
     return {**options, "autoscaling_config": scaling}
+
+
+def _claimed(pool: Pool, settings: Settings) -> dict[str, float]:
+    """What the settings state; else the share of the machines, which must all have joined by now."""
+    accelerators = 0 if pool.engine.kind == "echo" else pool.engine.tensor_parallel_size
+    if settings.cpus is not None or settings.accelerators is not None:
+        return stated(settings.cpus, settings.accelerators)
+    import ray
+
+    return claim([node["Resources"] for node in ray.nodes() if node["Alive"]], settings.replicas, accelerators)

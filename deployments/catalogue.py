@@ -23,12 +23,16 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Choosing:
-    """How the experts of a question are chosen: at most `k`, within `budget` tokens; `full` fills every slot."""
+    """How the experts of a question are chosen: at most `k`, within `budget` tokens; `full` fills every slot.
+
+    `without` names, sorted, whom it may not be.
+    """
 
     k: int
     budget: float | None = None
     full: bool = False
     aggregate: Aggregate = "auto"
+    without: tuple[str, ...] = ()
 
 
 def catalogue(pool: Pool) -> dict[str, Model]:

@@ -10,15 +10,17 @@ from threading import Thread
 from typing import Any, cast
 
 from symmoe.build import Assembly
+from symmoe.config import ExpertConfig
 from symmoe.errors import SymmoeError
 from symmoe.planning.turns import Turns, Waiting
 from symmoe.protocols import StreamingEngine
 from symmoe.types import Load
 
-from .events import Asked, Begun, Event, Finished, Piece, TurnedAway
+from .events import Asked, Begun, EngineState, Event, Finished, Piece, TurnedAway
 
 Tell = Callable[[Sequence[tuple[str, Event]]], None]
 _FAILURES = 3
+_LOOK_SECONDS = 0.2
 
 
 class EngineLoop:
@@ -43,11 +45,13 @@ class EngineLoop:
         self._assembly: Assembly | None = None
         self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._asked: dict[str, Asked] = {}
+        self._newcomers: dict[str, ExpertConfig] = {}
         self._load: Load | None = None
         self._fresh = False
         self._failures = 0
         self._expected: float | None = None
         self._stopping = False
+        self.state, self._looked = EngineState(None, None, 0, {}), 0.0
         self.warm = Flag()
         self._thread = Thread(target=self._run, name="engine", daemon=True)
 
@@ -98,6 +102,7 @@ class EngineLoop:
         due = self._turns.next_due()
         patience = None if due is None else max(0.0, due - self._clock())
         idle = not self._turns.running and self._turns.switch(self._clock()) is None and not self._startable()
+        self._look(at_once=idle)
         try:
             if idle:
                 self._inbox.get(timeout=patience)()
@@ -105,6 +110,13 @@ class EngineLoop:
                 self._inbox.get_nowait()()
         except Empty:
             return
+
+    def _look(self, loading: str | None = None, at_once: bool = False) -> None:
+        """Note what the engine is at, for other threads: now and then, where it is not `at_once`."""
+        now = self._clock()
+        if at_once or now - self._looked >= _LOOK_SECONDS:
+            self._looked = now
+            self.state = EngineState(self._turns.resident, loading, self._turns.running, dict(self._turns.waiting))
 
     def _startable(self) -> bool:
         return bool(self._turns.resident and self._turns.waiting[self._turns.resident])
@@ -120,6 +132,7 @@ class EngineLoop:
 
     def _ready(self, expert: str) -> None:
         self._expected = self._clock() + self._slowest_load
+        self._look(expert, at_once=True)
         try:
             load = self._parts().loader.ready(expert)
         except SymmoeError as error:
@@ -174,9 +187,18 @@ class EngineLoop:
 
     def _arrive(self, asked: Asked, arrived: float) -> None:
         self._asked[asked.id] = asked
+        if asked.newcomer is not None:
+            self._learn(asked.newcomer)
         out = self._turns.arrive(Waiting(asked.id, asked.expert, asked.key, arrived, arrived + asked.patience))
         if out is not None:
             self._turn_away([out], lambda _: self._full())
+
+    def _learn(self, expert: ExpertConfig) -> None:
+        if self._newcomers.get(expert.name) != expert:
+            self._newcomers[expert.name] = expert
+            self._turns.changed(expert.name)
+            if self._assembly is not None:
+                self._assembly.learn(expert)
 
     def _cancel(self, ident: str) -> None:
         if self._asked.pop(ident, None) is not None:
@@ -213,6 +235,8 @@ class EngineLoop:
     def _parts(self) -> Assembly:
         if self._assembly is None:
             self._assembly = self._build()
+            for expert in self._newcomers.values():
+                self._assembly.learn(expert)
         return self._assembly
 
     def _engine(self) -> StreamingEngine:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from symmoe.config import ExpertConfig
 from symmoe.types import Generation, Lane, Query
 
 
@@ -11,7 +13,8 @@ from symmoe.types import Generation, Lane, Query
 class Asked:
     """One generation that an expert is asked for. It must begin within `patience` seconds of its arrival.
 
-    `key` says whose request it is, for fair shares. With `stream` its text comes piece by piece.
+    `key` says whose request it is, for fair shares. With `stream` its text comes piece by piece. `newcomer` is the
+    expert itself where the pool file does not name it: a replica need not have heard of it before.
     """
 
     id: str
@@ -20,6 +23,7 @@ class Asked:
     key: str
     patience: float
     stream: bool = False
+    newcomer: ExpertConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,16 @@ class TurnedAway:
     message: str
     retry_after: float | None = None
     again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EngineState:
+    """What an engine is at: the expert in it, the one being made ready, how many run, and how many wait for each."""
+
+    expert: str | None
+    loading: str | None
+    running: int
+    waiting: Mapping[str, int]
 
 
 Event = Begun | Piece | Finished | TurnedAway

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 
 from symmoe.config import Pool
 from symmoe.planning.turns import Turns
 
 from .engine_loop import EngineLoop
-from .events import ENDS, Asked, Begun, Event
+from .events import ENDS, Asked, Begun, EngineState, Event
 from .settings import Settings
 from .worker import Build
 
+MakeTurns = Callable[[int, int, float, float], Turns]
+"""Of the slots, the most that wait, the patience and the amortisation."""
 _GATHER = 0.02
 """Seconds within which the pieces of one text travel together: each message between processes costs a millisecond."""
 
@@ -22,10 +24,10 @@ _GATHER = 0.02
 class ExpertReplica:
     """Serves every expert of a pool with one engine, one at a time. Made of what can travel, as `Worker` is."""
 
-    def __init__(self, pool: str, root: str, settings: Settings, build: Build) -> None:
+    def __init__(self, pool: str, root: str, settings: Settings, build: Build, make_turns: MakeTurns = Turns) -> None:
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
         described = Pool.model_validate({**json.loads(pool), "root": root})
-        turns = Turns(described.engine.max_num_seqs, settings.most_waiting, settings.patience, settings.amortise)
+        turns = make_turns(described.engine.max_num_seqs, settings.most_waiting, settings.patience, settings.amortise)
         self._events: dict[str, asyncio.Queue[Event]] = {}
         self._asyncio: asyncio.AbstractEventLoop | None = None
         self._loop = EngineLoop(lambda: build(described), turns, self._told, settings.stall, settings.slowest_load)
@@ -47,6 +49,10 @@ class ExpertReplica:
     async def warm(self) -> bool:
         """Whether the first expert was made ready, or at least tried."""
         return self._loop.warm.is_set()
+
+    async def state(self) -> EngineState:
+        """What the engine is at, as it was within the last moments."""
+        return self._loop.state
 
     def check_health(self) -> None:
         """Raise `RuntimeError` if the engine's thread has died or hangs."""

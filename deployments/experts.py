@@ -8,7 +8,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, Protocol
 
-from .events import ENDS, Asked, Event, Piece, TurnedAway
+from .events import ENDS, Asked, EngineState, Event, Piece, TurnedAway
 from .expert import ExpertReplica
 
 _SOON = 2.0
@@ -24,6 +24,10 @@ class Experts(Protocol):
 
     async def warm(self) -> bool:
         """Whether a replica can answer without first starting its engine."""
+        ...
+
+    async def engines(self) -> list[EngineState]:
+        """What every engine is at; of those that do not say so soon, nothing."""
         ...
 
 
@@ -70,6 +74,10 @@ class LocalExperts:
     async def warm(self) -> bool:
         """Whether the replica is."""
         return await self._replica.warm()
+
+    async def engines(self) -> list[EngineState]:
+        """What the replica's engine is at."""
+        return [await self._replica.state()]
 
 
 class RayExperts:
@@ -118,3 +126,14 @@ class RayExperts:
             except (TimeoutError, ray.exceptions.RayError, RayServeException):
                 return False
         return self._warm
+
+    async def engines(self) -> list[EngineState]:
+        """What the engines of all replicas are at."""
+        import ray
+        from ray.serve.exceptions import RayServeException
+
+        try:
+            found = await self._handle.broadcast("state").results_async(timeout_s=_SOON, return_exceptions=True)
+        except (TimeoutError, ray.exceptions.RayError, RayServeException):
+            return []
+        return [state for state in found if isinstance(state, EngineState)]

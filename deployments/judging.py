@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from symmoe import build
@@ -17,6 +18,8 @@ from symmoe.types import Answer, Call, Candidate, Generation, Query, Recruitment
 from .events import TurnedAway
 from .experts import TurnedAwayError
 
+Note = Callable[[str, float, float], None]
+"""Is told of a stage that is over: its name, when it began by `time.perf_counter`, and the seconds it took."""
 Ask = Callable[[Query, str, int], Awaitable[Generation]]
 """Has an expert, named second, generate for a query in a slot. Raises `TurnedAwayError`."""
 
@@ -32,12 +35,21 @@ class Jury:
             pool, embedder, lambda expert: assembly.weights(expert).model, assembly.profiles
         )
 
-    async def judge(self, query: Query, found: Sequence[Candidate], recruitment: Recruitment, ask: Ask) -> Answer:
+    async def judge(
+        self, query: Query, found: Sequence[Candidate], recruitment: Recruitment, ask: Ask, note: Note
+    ) -> Answer:
         """The one answer; `ask` asks the aggregator. Raises `TurnedAwayError` where no expert said anything."""
         refusal = no_answer(query, found)
         if refusal is not None:
             raise TurnedAwayError(TurnedAway(503, refusal.code, refusal.message, 1.0))
-        case = await asyncio.to_thread(self._voted, query, found, recruitment)
+        began = time.perf_counter()
+        case, gated = await asyncio.to_thread(self._voted, query, found, recruitment)
+        note("gate", began, gated)
+        answer = await self._settled(case, ask)
+        note("aggregate", began + gated, time.perf_counter() - began - gated)
+        return answer
+
+    async def _settled(self, case: Case, ask: Ask) -> Answer:
         if self._synthesis is None:
             return case.voted
         (decision,) = await asyncio.to_thread(decide, self._synthesis, [case], 0, lambda queries: [None] * len(queries))
@@ -45,10 +57,13 @@ class Jury:
         settled = await asyncio.to_thread(settle, decision, said, trouble, self._synthesis.clusters)
         return settled.answer
 
-    def _voted(self, query: Query, found: Sequence[Candidate], recruitment: Recruitment) -> Case:
+    def _voted(self, query: Query, found: Sequence[Candidate], recruitment: Recruitment) -> tuple[Case, float]:
+        """The vote's winner, and the seconds that the gate took."""
+        began = time.perf_counter()
         (verdicts,) = weigh(self._gate, [query], [found], [recruitment])
+        gated = time.perf_counter() - began
         (voted,) = aggregate(self._vote, [query], [found], [verdicts])
-        return Case(query, tuple(found), tuple(verdicts), voted)
+        return Case(query, tuple(found), tuple(verdicts), voted), gated
 
 
 async def _said(decision: Decision, ask: Ask) -> tuple[Candidate | None, str]:

@@ -14,12 +14,18 @@ Result = TypeVar("Result")
 class MicroBatch(Generic[Item, Result]):
     """Calls `work` with what came in while it was last at work: the busier, the larger the batches, `most` at most.
 
-    A batch that fails is tried again item by item, so that one bad item spoils nobody else's.
+    A batch that fails is tried again item by item, so that one bad item spoils nobody else's. What may not be done at
+    the same time is given one `thread`.
     """
 
-    def __init__(self, work: Callable[[Sequence[Item]], Sequence[Result]], most: int = 64) -> None:
+    def __init__(
+        self,
+        work: Callable[[Sequence[Item]], Sequence[Result]],
+        most: int = 64,
+        thread: ThreadPoolExecutor | None = None,
+    ) -> None:
         self._work, self._most = work, most
-        self._thread = ThreadPoolExecutor(1, "batch")
+        self._thread = thread or ThreadPoolExecutor(1, "batch")
         self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
         self._worker: asyncio.Task[None] | None = None
 

@@ -4,84 +4,48 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from symmoe.build import Assembly
 from symmoe.executor.candidates import LOST as NO_ANSWER
 from symmoe.executor.candidates import candidates
 from symmoe.planning.grouping import plan
-from symmoe.types import Answer, Call, Candidate, Generation, Query
+from symmoe.types import Call, Candidate, Generation, Query
 
-from .catalogue import Choosing
+from .access.breaker import Stored
 from .events import Asked, Begun, Finished, Piece, TurnedAway
 from .experts import Experts, TurnedAwayError, asking
 from .judging import Jury
+from .lifecycle.lifecycle import Lifecycle
+from .order import Failed, Order, Report, Share, Stage
 from .routing import Routed, Router, named
 from .settings import Settings
 
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What a client wants: `n` answers to a query from an expert by name, or else from those that `choice` finds.
-
-    No two orders have the same `id`. `key` says who it is, for fair shares; `deadline` is in seconds from now.
-    """
-
-    id: str
-    query: Query
-    key: str
-    expert: str | None
-    choice: Choosing
-    n: int = 1
-    stream: bool = False
-    explain: bool = False
-    deadline: float = 300.0
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """What one expert contributed: how its generation began, and what it gave."""
-
-    expert: str
-    begun: Begun
-    generation: Generation
-
-
-@dataclass(slots=True)
-class Report:
-    """How a request went, filled in while it goes on. Times are seconds since it came in, or lengths."""
-
-    routed: Routed
-    shares: list[Share] = field(default_factory=list)
-    begun: list[Begun] = field(default_factory=list)
-    answers: list[Answer] = field(default_factory=list)
-    first_token: float | None = None
-    total: float | None = None
-
-    @property
-    def prompt_tokens(self) -> int:
-        """Of all generations together."""
-        return sum(share.generation.prompt_tokens for share in self.shares)
-
-    @property
-    def completion_tokens(self) -> int:
-        """Of all generations together."""
-        return sum(share.generation.completion_tokens for share in self.shares)
-
+_REROUTES = 2
+_LATER = 1.0
+"""Seconds after which a request whose deadline is over is certain to have been told so."""
 
 Given = tuple[int, Piece | Finished]
+Reroute = Callable[[tuple[str, ...]], Awaitable[Routed]]
+"""Routes the order again, to others than those named. Raises `TurnedAwayError`."""
 
 
 class Request:
-    """One request that is being answered, in a task of its own; `close` it in any case."""
+    """One request that is being answered, in a task of its own; `close` it in any case.
 
-    def __init__(self, order: Order, report: Report, experts: Experts, jury: Jury, patience: float) -> None:
+    `reroute` finds others where those asked failed before any text was given.
+    """
+
+    def __init__(
+        self, order: Order, report: Report, experts: Experts, jury: Jury, patience: float, reroute: Reroute
+    ) -> None:
         self.order, self.report = order, report
-        self._experts, self._jury, self._patience = experts, jury, patience
+        self._experts, self._jury, self._patience, self._reroute = experts, jury, patience, reroute
         self._given: asyncio.Queue[Given | Exception | None] = asyncio.Queue()
-        self._began = time.perf_counter() - report.routed.seconds
+        self._gave = False
+        report.began = time.perf_counter() - report.routed.seconds
         self._task = asyncio.create_task(self._answer_in_time())
 
     async def events(self) -> AsyncIterator[Given]:
@@ -99,15 +63,35 @@ class Request:
     async def _answer_in_time(self) -> None:
         try:
             async with asyncio.timeout(self.order.deadline):
-                await self._choices()
+                await self._choices_by_somebody()
         except TimeoutError:
             message = f"no answer within {self.order.deadline:g} s"
-            self._given.put_nowait(TurnedAwayError(TurnedAway(503, "deadline_exceeded", message, 1.0)))
+            status = (
+                408 if self.order.hurried else 503
+            )  # one is what the client asked for, the other the service's fault
+            self._given.put_nowait(TurnedAwayError(TurnedAway(status, "deadline_exceeded", message, 1.0)))
         except Exception as error:
             self._given.put_nowait(error)
         finally:
-            self.report.total = time.perf_counter() - self._began
+            self.report.total = self.report.now
             self._given.put_nowait(None)
+
+    async def _choices_by_somebody(self) -> None:
+        """Every choice; by others where none of those asked could be had."""
+        failed: tuple[str, ...] = ()
+        while True:
+            try:
+                return await self._choices()
+            except TurnedAwayError as error:
+                over = self._gave or self.report.rerouted >= _REROUTES or self.report.routed.path == "named"
+                if over or error.why.code != "expert_unavailable":
+                    raise
+                failed += tuple(assignment.expert for assignment in self.report.routed.asked)
+                try:
+                    self.report.routed = await self._reroute(failed)
+                except TurnedAwayError:
+                    raise error from None
+                self.report.rerouted += 1
 
     async def _choices(self) -> None:
         """Every choice. Greedy ones are equal: they are generated once and given to all."""
@@ -142,7 +126,7 @@ class Request:
         calls = [call for step in plan([query], [recruitment], models).steps for call in step.calls]
         given = await self._candidates(calls)
         found = [given[assignment.expert, assignment.slot] for assignment in own]
-        answer = await self._jury.judge(query, found, recruitment, self._generate)
+        answer = await self._jury.judge(query, found, recruitment, self._generate, self._note_stage)
         self.report.answers.append(answer)
         self._note_first_token()
         self._give(choices, Piece(answer.text))
@@ -167,7 +151,15 @@ class Request:
         asked = Asked(
             f"{self.order.id}-{query.id}-{expert}-{slot}", expert, query, self.order.key, self._patience, stream
         )
+        try:
+            return await self._followed(asked, choices)
+        except TurnedAwayError as error:
+            self.report.failures.append(Failed(expert, error.why.code))
+            raise
+
+    async def _followed(self, asked: Asked, choices: Sequence[int]) -> Generation:
         begun: Begun | None = None
+        began = self.report.now
         async with aclosing(asking(self._experts, asked)) as events:
             async for event in events:
                 if isinstance(event, Begun):
@@ -175,34 +167,51 @@ class Request:
                     self.report.begun.append(event)
                 elif isinstance(event, Piece):
                     self._note_first_token()
+                    self.report.pieces += 1
                     self._give(choices, event)
                 elif isinstance(event, Finished) and begun is not None:
-                    self.report.shares.append(Share(expert, begun, event.generation))
+                    share = Share(asked.expert, begun, event.generation, began, self.report.now)
+                    self.report.shares.append(share)
                     return event.generation
-        raise TurnedAwayError(TurnedAway(503, "expert_lost", f"expert {expert!r} ended without an answer", 1.0))
+        message = f"expert {asked.expert!r} ended without an answer"
+        raise TurnedAwayError(TurnedAway(503, "expert_lost", message, 1.0))
 
     def _give(self, choices: Sequence[int], event: Piece | Finished) -> None:
+        self._gave = self._gave or bool(choices)
         for number in choices:
             self._given.put_nowait((number, event))
 
     def _note_first_token(self) -> None:
         if self.report.first_token is None:
-            self.report.first_token = time.perf_counter() - self._began
+            self.report.first_token = self.report.now
+
+    def _note_stage(self, name: str, began: float, seconds: float) -> None:
+        self.report.stages.append(Stage(name, began - self.report.began, seconds))
 
 
 class Orchestrator:
-    """Answers orders with a pool's records and the replicas that run its experts."""
+    """Answers orders with a pool's records and the replicas that run its experts.
 
-    def __init__(self, assembly: Assembly, experts: Experts, settings: Settings) -> None:
-        self.router = Router(assembly, settings.trust)
-        self._experts, self._settings = experts, settings
+    `stored` remembers what operators decide about experts; without it that is forgotten with this process.
+    """
+
+    def __init__(self, assembly: Assembly, experts: Experts, settings: Settings, stored: Stored | None = None) -> None:
+        self.lifecycle = Lifecycle(assembly.pool, experts, settings, stored)
+        self.router = Router(assembly, settings.trust, self.lifecycle.roster)
+        self._settings = settings
         self._jury = Jury(assembly)
 
     async def begin(self, order: Order) -> Request:
         """Route an order and begin to answer it."""
+
+        async def reroute(failed: tuple[str, ...]) -> Routed:
+            without = tuple(sorted({*self.lifecycle.roster.without, *order.choice.without, *failed}))
+            return await self.router.route(order.query, replace(order.choice, without=without), order.explain)
+
         if order.expert is not None:
             routed = named(order.query, order.expert)
         else:
             routed = await self.router.route(order.query, order.choice, order.explain)
-        patience = min(self._settings.longest_wait, order.deadline)
-        return Request(order, Report(routed), self._experts, self._jury, patience)
+        longest = self._settings.longest_wait if order.patience is None else order.patience
+        patience = min(longest, order.deadline + _LATER)
+        return Request(order, Report(routed), self.lifecycle.experts, self._jury, patience, reroute)

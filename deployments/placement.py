@@ -23,6 +23,20 @@ def claim(machines: Sequence[Resources], workers: int, accelerators: int) -> dic
     return _checked(share, machines, workers)
 
 
+def stated(cpus: float | None, accelerators: float | None) -> dict[str, float]:
+    """The share that an operator states, whatever machines there are yet: they join as replicas ask for them.
+
+    One CPU where only accelerators are stated. `JobError` for a share that is nothing or less.
+    """
+    share = {"num_cpus": 1.0 if cpus is None else float(cpus), "num_gpus": float(accelerators or 0)}
+    if min(share.values()) < 0 or not any(share.values()):
+        raise JobError(
+            f"a replica cannot claim {share['num_cpus']:g} CPUs and {share['num_gpus']:g} accelerators",
+            hint="state `cpus`, `accelerators`, or neither",
+        )
+    return {name: amount for name, amount in share.items() if amount or name == "num_cpus"}
+
+
 def _checked(share: dict[str, float], machines: Sequence[Resources], workers: int) -> dict[str, float]:
     fitting = _fitting(share, machines)
     if fitting < workers:

@@ -13,7 +13,7 @@ import httpx
 from symmoe.config import ExpertConfig, Pool
 from symmoe.types import Generation, Query
 
-from .events import Asked, Begun, Event, Finished, Piece, TurnedAway
+from .events import Asked, Begun, EngineState, Event, Finished, Piece, TurnedAway
 from .experts import Experts
 
 _LONGEST_LINE = 1 << 20
@@ -38,6 +38,10 @@ class PoolExperts:
     async def warm(self) -> bool:
         """Whether a replica is, if any is needed."""
         return self._all_remote or await self._replicas.warm()
+
+    async def engines(self) -> list[EngineState]:
+        """What the engines of the replicas are at."""
+        return [] if self._all_remote else await self._replicas.engines()
 
 
 class RemoteExpert:
@@ -145,4 +149,7 @@ def _body(model: str, query: Query) -> dict[str, Any]:
         body["seed"] = sampling.seed
     if sampling.stop:
         body["stop"] = list(sampling.stop)
+    if sampling.schema:
+        form = {"name": "answer", "schema": json.loads(sampling.schema)}
+        body["response_format"] = {"type": "json_schema", "json_schema": form}
     return body

@@ -14,7 +14,7 @@ from symmoe.build import Assembly
 from symmoe.config import Pool
 from symmoe.errors import EngineError, JobError
 
-from .api.keys import Keys, Open, check_exposure
+from .api.keys import check_exposure
 from .session import ray_session
 from .settings import Settings
 from .worker import Build
@@ -50,15 +50,16 @@ def serving(
     host: str = "127.0.0.1",
     port: int = 8000,
     address: str | None = None,
-    keys: Keys | None = None,
+    keys: bool = False,
     build: Build = Assembly,
 ) -> Iterator[Served]:
     """Serve a pool as long as the block lasts. At its end open requests are finished, new ones turned away.
 
     On a Ray of its own, or on the cluster at `address`, where the service stays only as long as the block does too.
+    With `keys` everybody needs one that the store knows.
     Raises `JobError` where it would be open to other machines without keys, or the port is taken.
     """
-    began, keys = time.monotonic(), keys or Open()
+    began = time.monotonic()
     check_exposure(host, keys)
     if address is None:
         _check_port(host, port)
@@ -71,7 +72,7 @@ def serving(
         quiet = {"log_level": "WARNING", "enable_access_log": False}
         serve.start(http_options={"host": host, "port": port}, logging_config=quiet)
         try:
-            app = service_app(pool, settings, keys, build)
+            app = service_app(pool, settings, keys, build, admin=not keys)  # which is on loopback then
             handle = serve.run(app, name=NAME, route_prefix="/", logging_config=quiet)
             yield Served(f"http://{_in_url(host)}:{port}", handle, began)
             handle.drain.remote(settings.grace).result(timeout_s=settings.grace + 10)

@@ -11,6 +11,8 @@ class Settings:
 
     replicas       expert replicas: engines that run side by side
     least          where load may decide, at least so many replicas, 0 allowed; None for always all
+    cpus           CPUs that one replica claims; None for what the machines that are there divide into
+    accelerators   accelerators that one replica claims; None for as many as its engine uses, where there are any
     idle           how long there must be too little load before a replica is ended
     patience       a request that has waited so long makes its expert the next one
     longest_wait   a request that has not begun after so long is turned away
@@ -24,10 +26,25 @@ class Settings:
     stall          an engine that takes so long for one step is replaced
     slowest_load   an engine that takes so long to make an expert ready is replaced
     grace          how long open requests may take to finish when the service stops
+    most_file_bytes  size of a file that batches are made of
+    batch_lines_open  lines of batches that one ingress has open at once: enough to group them by expert
+    batch_window   a batch that is not over after so long expires
+    batch_lease    a batch whose ingress gave no sign of life for so long is taken up by another
+    cache_seconds  how long an answer is given again to an equal request of the same key; 0 for not at all
+    cache_entries  entries of the cache that one key has at most
+    cache_similarity  the cosine from which questions in other words count as equal; 0 for never
+    quarantine_after  an expert that fails so many times in a row is quarantined; 0 for never
+    quarantine_seconds  how long that lasts; then one more failure brings it back
+    weights_folder  a folder besides the pool file's own in which files of added experts may lie
+    log            "json" for a line about every request, or "none"
+    log_file       where those lines go; None for the standard error of the ingress
+    log_prompts    whether the lines, and traces, hold what was asked
     """
 
     replicas: int = 1
     least: int | None = None
+    cpus: float | None = None
+    accelerators: float | None = None
     idle: float = 600.0
     patience: float = 5.0
     longest_wait: float = 60.0
@@ -41,3 +58,16 @@ class Settings:
     stall: float = 60.0
     slowest_load: float = 900.0
     grace: float = 60.0
+    most_file_bytes: int = 200 << 20
+    batch_lines_open: int = 256
+    batch_window: float = 86400.0
+    batch_lease: float = 15.0
+    cache_seconds: float = 0.0
+    cache_entries: int = 10_000
+    cache_similarity: float = 0.0
+    quarantine_after: int = 5
+    quarantine_seconds: float = 300.0
+    weights_folder: str | None = None
+    log: str = "none"
+    log_file: str | None = None
+    log_prompts: bool = False

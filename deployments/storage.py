@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 _SECONDS = 5.0
+_CONNECTIONS = 64
 
 
 class Storage:
@@ -35,10 +36,11 @@ class Storage:
         from redis import exceptions
 
         try:
+            client = await self._opened()
             try:
-                return await work(await self._opened())
+                return await work(client)
             except (exceptions.ConnectionError, exceptions.TimeoutError):
-                await self.close()
+                await self._drop(client)
                 return await work(await self._opened())
         except exceptions.RedisError as error:
             raise StoreError(
@@ -51,11 +53,27 @@ class Storage:
         if client is not None:
             await client.aclose()
 
+    async def _drop(self, client: Redis) -> None:
+        """Let go of a client that lost its server, unless somebody else has done so and opened another."""
+        if self._client is client:
+            await self.close()
+
     async def _opened(self) -> Redis:
-        from redis.asyncio import Redis
+        from redis.asyncio import BlockingConnectionPool, Redis
 
         async with self._opening:
             if self._client is None:
                 url = await asyncio.to_thread(self._url)
-                self._client = Redis.from_url(url, socket_timeout=_SECONDS, socket_connect_timeout=_SECONDS)
+                try:
+                    # one that blocks: beyond its bound the plain pool fails, and requests come by the hundred
+                    pool = BlockingConnectionPool.from_url(
+                        url,
+                        max_connections=_CONNECTIONS,
+                        timeout=_SECONDS,
+                        socket_timeout=_SECONDS,
+                        socket_connect_timeout=_SECONDS,
+                    )
+                except ValueError as error:
+                    raise StoreError("REDIS_URL cannot be used", hint="write redis://HOST:PORT/DB") from error
+                self._client = Redis.from_pool(pool)
             return self._client

@@ -68,6 +68,12 @@ class Assembly:
         model = _model_directory(self.pool, config)
         return ExpertWeights(str(model), str(self.pool.path(config.adapter)) if config.adapter else None)
 
+    def learn(self, expert: ExpertConfig) -> None:
+        """From now on the pool has this expert too, in place of one of its name. What runs already is not touched."""
+        others = tuple(each for each in self.pool.experts if each.name != expert.name)
+        self.pool = self.pool.model_copy(update={"experts": (*others, expert)})
+        self.models = {**self.models, expert.name: _model_key(expert)}
+
     @cached_property
     def engine(self) -> Engine:
         """The pool's engine, not started."""
@@ -178,21 +184,7 @@ def check_weights(pool: Pool) -> list[str]:
     notes: list[str] = []
     verified: set[Path] = set()
     for expert in pool.experts:
-        adapter = pool.path(expert.adapter) if expert.adapter else None
-        if pool.engine.kind == "echo" or expert.remote is not None:
-            continue
-        if is_hub_name(expert.model):
-            notes.append(f"{expert.name}: {expert.model} is on a hub and was not downloaded")
-            base = None
-        else:
-            base = _model_directory(pool, expert)
-            if base not in verified:
-                verify_model(base)
-                verified.add(base)
-        if adapter:
-            verify_adapter(adapter, base)
-            if trained_on(adapter) not in ("", expert.model):
-                notes.append(f"{expert.name}: its adapter was trained on {trained_on(adapter)}, not on {expert.model}")
+        notes += check_expert(pool, expert, verified)
     notes += check_reward(pool)
     build_synthesis(pool, build_embedder(pool), lambda expert: assembly.weights(expert).model, assembly.profiles)
     if pool.routing.profiles is None:
@@ -203,6 +195,27 @@ def check_weights(pool: Pool) -> list[str]:
             f"{name}: its record was earned by other weights; build it again with `symmoe profile build`"
             for name in stale_experts(pool, assembly.profiles())
         ]
+    return notes
+
+
+def check_expert(pool: Pool, expert: ExpertConfig, verified: set[Path]) -> list[str]:
+    """Verify the files of one expert of a pool but for the `verified` models, which it adds to; as `check_weights`."""
+    adapter = pool.path(expert.adapter) if expert.adapter else None
+    notes: list[str] = []
+    if pool.engine.kind == "echo" or expert.remote is not None:
+        return notes
+    if is_hub_name(expert.model):
+        notes.append(f"{expert.name}: {expert.model} is on a hub and was not downloaded")
+        base = None
+    else:
+        base = _model_directory(pool, expert)
+        if base not in verified:
+            verify_model(base)
+            verified.add(base)
+    if adapter:
+        verify_adapter(adapter, base)
+        if trained_on(adapter) not in ("", expert.model):
+            notes.append(f"{expert.name}: its adapter was trained on {trained_on(adapter)}, not on {expert.model}")
     return notes
 
 

@@ -254,3 +254,11 @@ def state_dir() -> Path:
     """Where the embedded store lives: `SYMMOE_STATE`, else the user's state directory."""
     base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
     return Path(os.environ.get("SYMMOE_STATE") or f"{base}/symmoe").expanduser()
+
+
+def files_dir() -> Path:
+    """Where a service keeps the files that clients send and fetch: `SYMMOE_FILES`, else in the state directory.
+
+    Machines that share a store must share it too.
+    """
+    return Path(os.environ.get("SYMMOE_FILES") or state_dir() / "files").expanduser()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
@@ -10,31 +12,58 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
+from symmoe.errors import StoreError
+
 from ..experts import TurnedAwayError
+from .admin import admin_paths
+from .batches import batch_paths
+from .batching import Batching
 from .chat_request import ChatRequest, Question
 from .completions import api_error
+from .documented import json_body
 from .errors import ApiError, error_response
+from .files import file_paths
 from .gate import Gate
-from .service import Service
+from .service import Service, noted
 
 
 def application(service: Service) -> ASGIApp:
     """Every path of the service, and the gate around them."""
-    app = FastAPI(title="symmoe", docs_url=None, redoc_url=None, redirect_slashes=False)
+    batching = Batching(service)
+    app = FastAPI(
+        title="symmoe", docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=_living(service, batching)
+    )
     _answering(app, service)
     _models(app, service)
+    file_paths(app, service, batching)
+    batch_paths(app, service, batching)
+    admin_paths(app, service)
     _looking(app, service)
     _failing(app)
-    return Gate(app, service.open, service.metrics)
+    return Gate(batching.online.around(app), service.open, service.metrics, service.telemetry)
+
+
+def _living(service: Service, batching: Batching) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """What goes on as long as the application does."""
+
+    @asynccontextmanager
+    async def living(app: FastAPI) -> AsyncIterator[None]:
+        try:
+            async with batching.lifespan(app), service.lifecycle.keeping():
+                yield
+        finally:
+            await asyncio.to_thread(service.telemetry.close)
+
+    return living
 
 
 def _answering(app: FastAPI, service: Service) -> None:
-    @app.post("/v1/chat/completions", openapi_extra=_body(ChatRequest), response_model=None)
+    @app.post("/v1/chat/completions", openapi_extra=json_body(ChatRequest), response_model=None)
     async def chat(request: Request) -> Response:
         """An answer, whole or streamed."""
         return await service.chat(request)
 
-    @app.post("/v1/route", openapi_extra=_body(Question), response_model=None)
+    @app.post("/v1/route", openapi_extra=json_body(Question), response_model=None)
     async def route(request: Request) -> Response:
         """Who would answer, and why; nothing is generated."""
         return await service.route(request)
@@ -69,27 +98,30 @@ def _looking(app: FastAPI, service: Service) -> None:
     @app.get("/metrics", response_model=None)
     async def metrics() -> Response:
         """Counters in Prometheus' text format."""
-        return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+        return Response(await service.scraped(), media_type=CONTENT_TYPE_LATEST)
 
 
 def _failing(app: FastAPI) -> None:
     @app.exception_handler(ApiError)
     async def refused(request: Request, error: ApiError) -> Response:
+        noted(request).code = error.code
         return error_response(error)
 
     @app.exception_handler(TurnedAwayError)
     async def unserved(request: Request, error: TurnedAwayError) -> Response:
+        noted(request).code = error.why.code
         return error_response(api_error(error.why))
+
+    @app.exception_handler(StoreError)
+    async def storeless(request: Request, error: StoreError) -> Response:
+        noted(request).code = "store_unavailable"
+        return error_response(ApiError(503, "store_unavailable", "the store does not answer just now", retry_after=1))
 
     @app.exception_handler(HTTPException)
     async def other(request: Request, error: HTTPException) -> Response:
         codes = {404: ("not_found", "no such path"), 405: ("method_not_allowed", "this path takes another method")}
         code, message = codes.get(error.status_code, ("invalid_request", str(error.detail)))
+        noted(request).code = code
         response = error_response(ApiError(error.status_code, code, message))
         response.headers.update(error.headers or {})
         return response
-
-
-def _body(model: type[Question]) -> dict[str, Any]:
-    """A body's schema for the OpenAPI document: bodies are read here, not by FastAPI, which would not bound them."""
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": model.model_json_schema()}}}}

@@ -22,7 +22,7 @@ async def read_body(request: Request, model: type[Body], most: int) -> Body:
     try:
         return model.model_validate_json(raw)
     except ValidationError as error:
-        raise _api_error(error) from error
+        raise as_api_error(error) from error
 
 
 async def _bounded(request: Request, most: int) -> bytes:
@@ -41,8 +41,8 @@ async def _bounded(request: Request, most: int) -> bytes:
     return bytes(raw)
 
 
-def _api_error(error: ValidationError) -> ApiError:
-    """The first problem, by its place."""
+def as_api_error(error: ValidationError) -> ApiError:
+    """The first problem, by its place, as a client is told it."""
     first = error.errors(include_url=False, include_input=False)[0]
     if first["type"] == "json_invalid":
         return ApiError(400, "invalid_json", f"the body is not valid JSON: {first['msg']}")

@@ -12,6 +12,7 @@ from symmoe.types import Message, Query, Sampling
 
 from ..catalogue import Aggregate
 from .errors import ApiError
+from .response_format import schema_of
 
 _SEEDS = 1 << 31
 
@@ -131,12 +132,12 @@ class ChatRequest(Question):
             top_p=defaults.top_p if self.top_p is None else self.top_p,
             seed=seed,
             stop=self._stops(),
+            schema=schema_of(self.response_format),
         )
 
     def check(self, most_choices: int) -> None:
         """Refuse what no expert here can do, by name."""
         unable = {
-            "response_format": self.response_format not in (None, {"type": "text"}),
             "tools": bool(self.tools),
             "tool_choice": self.tool_choice not in (None, "none", "auto"),
             "logprobs": bool(self.logprobs),
@@ -150,6 +151,7 @@ class ChatRequest(Question):
         for name, asked in unable.items():
             if asked:
                 raise ApiError(400, "unsupported_parameter", f"{name} is not supported by this service", name)
+        schema_of(self.response_format)
         if (self.n or 1) > most_choices:
             raise ApiError(400, "invalid_value", f"n must be at most {most_choices} here", "n")
         if len(self._stops()) > 4:

@@ -13,6 +13,7 @@ from symmoe.types import Generation
 from ..events import Finished, Piece, TurnedAway
 from ..experts import TurnedAwayError
 from ..orchestrator import Given, Request
+from ..order import Report
 from .errors import ApiError
 from .telling import explanation, usage
 
@@ -52,6 +53,11 @@ async def whole(request: Request, envelope: Envelope) -> dict[str, Any]:
     async for number, event in request.events():
         if isinstance(event, Finished):
             finished[number] = event.generation
+    return completion(finished, request.report, envelope)
+
+
+def completion(finished: Mapping[int, Generation], report: Report, envelope: Envelope) -> dict[str, Any]:
+    """The completion of finished choices by their number."""
     choices = [
         {
             "index": number,
@@ -61,8 +67,8 @@ async def whole(request: Request, envelope: Envelope) -> dict[str, Any]:
         }
         for number, generation in sorted(finished.items())
     ]
-    more = {"symmoe": explanation(request.report)} if envelope.explain else {}
-    return envelope.around("chat.completion", choices, usage=usage(request.report), **more)
+    more = {"symmoe": explanation(report)} if envelope.explain else {}
+    return envelope.around("chat.completion", choices, usage=usage(report), **more)
 
 
 async def streamed(
@@ -80,6 +86,21 @@ async def streamed(
         yield _event(api_error(error.why).body)
     except Exception:
         yield _event(ApiError(500, "internal_error", "the answer could not be finished").body)
+    yield _DONE
+
+
+async def replayed(answer: Mapping[str, Any], envelope: Envelope) -> AsyncIterator[bytes]:
+    """A completion that is there already, as server-sent events."""
+    for choice in answer["choices"]:
+        number = choice["index"]
+        yield _event(_chunk(envelope, number, {"role": "assistant", "content": ""}))
+        yield _event(_chunk(envelope, number, {"content": choice["message"]["content"]}))
+        yield _event(_chunk(envelope, number, {}, choice["finish_reason"]))
+    more = {
+        name: answer[name] for name in ("symmoe", "usage") if name in answer and (name != "usage" or envelope.usage)
+    }
+    if more:
+        yield _event(envelope.around("chat.completion.chunk", [], **more))
     yield _DONE
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.responses import JSONResponse
@@ -17,13 +18,23 @@ _TYPES = {
 
 
 class ApiError(Exception):
-    """A request that is answered with an error. `param` is the field at fault, `retry_after` in seconds."""
+    """A request that is answered with an error. `param` is the field at fault, `retry_after` in seconds.
+
+    `told` are headers beside those that the error itself calls for.
+    """
 
     def __init__(
-        self, status: int, code: str, message: str, param: str | None = None, retry_after: float | None = None
+        self,
+        status: int,
+        code: str,
+        message: str,
+        param: str | None = None,
+        retry_after: float | None = None,
+        told: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.status, self.code, self.param, self.retry_after = status, code, param, retry_after
+        self._told = dict(told or {})
 
     @property
     def body(self) -> dict[str, Any]:
@@ -33,8 +44,9 @@ class ApiError(Exception):
 
     @property
     def headers(self) -> dict[str, str]:
-        """`Retry-After` in whole seconds, where it is known."""
-        return {} if self.retry_after is None else {"retry-after": str(math.ceil(self.retry_after))}
+        """`Retry-After` in whole seconds, where it is known; how to say who asks, where that is missing."""
+        after = {} if self.retry_after is None else {"retry-after": str(math.ceil(self.retry_after))}
+        return {**self._told, **after, **({"www-authenticate": "Bearer"} if self.status == 401 else {})}
 
 
 def error_response(error: ApiError) -> JSONResponse:

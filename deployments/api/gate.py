@@ -9,11 +9,15 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ..telemetry.note import Note
+from ..telemetry.telemetry import Telemetry
 from .errors import ApiError, error_response
 from .metrics import Metrics
 
 _NAME = re.compile(r"[\w.-]{1,128}", re.ASCII)
 _ALWAYS = ("/health", "/ready", "/metrics")
+_READ = (b"x-request-id", b"traceparent", b"tracestate")
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
 class Open:
@@ -56,8 +60,8 @@ class Open:
 class Gate:
     """The outermost layer of the application."""
 
-    def __init__(self, app: ASGIApp, opened: Open, metrics: Metrics) -> None:
-        self._app, self._open, self._metrics = app, opened, metrics
+    def __init__(self, app: ASGIApp, opened: Open, metrics: Metrics, telemetry: Telemetry) -> None:
+        self._app, self._open, self._metrics, self._telemetry = app, opened, metrics, telemetry
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
@@ -69,9 +73,16 @@ class Gate:
             await self._guarded(passing, receive)
             return
         try:
+            await self._counted(passing, receive)
+        finally:
+            self._telemetry.over(passing.note)
+
+    async def _counted(self, passing: _Passing, receive: Receive) -> None:
+        try:
             self._open.enter()
         except ApiError as error:
-            await error_response(error)(scope, receive, passing.send)
+            passing.note.code = error.code
+            await error_response(error)(passing.scope, receive, passing.send)
             return
         try:
             await self._guarded(passing, receive)
@@ -86,6 +97,7 @@ class Gate:
             if passing.began:
                 raise
             error = ApiError(500, "internal_error", "something went wrong here; it was not your request's fault")
+            passing.note.code = error.code
             await error_response(error)(passing.scope, receive, passing.send)
 
 
@@ -93,9 +105,12 @@ class _Passing:
     """One request on its way through."""
 
     def __init__(self, scope: Scope, send: Send, metrics: Metrics) -> None:
-        given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
-        self.name = given if _NAME.fullmatch(given) else secrets.token_hex(12)
-        self.scope = {**scope, "state": {**scope.get("state", {}), "request_id": self.name}}
+        given = {name: value.decode("latin-1") for name, value in scope["headers"] if name in _READ}
+        wished = given.pop(b"x-request-id", "")
+        self.name = wished if _NAME.fullmatch(wished) else secrets.token_hex(12)
+        parents = {name.decode(): value for name, value in given.items()}
+        self.note = Note(self.name, scope["method"] if scope["method"] in _METHODS else "other", "other", parents)
+        self.scope = {**scope, "state": {**scope.get("state", {}), "request_id": self.name, "note": self.note}}
         self.began = False
         self._send, self._metrics = send, metrics
 
@@ -105,5 +120,6 @@ class _Passing:
             self.began = True
             message = {**message, "headers": [*message["headers"], (b"x-request-id", self.name.encode())]}
             route = self.scope.get("route")
-            self._metrics.answered(getattr(route, "path", "other"), message["status"])
+            self.note.endpoint, self.note.status = getattr(route, "path", "other"), message["status"]
+            self._metrics.answered(self.note.endpoint, message["status"])
         await self._send(message)

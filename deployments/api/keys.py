@@ -13,9 +13,15 @@ NOBODY = "anonymous"
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks; `id` stands for the key, from which it cannot be told."""
+    """Who asks; `id` stands for the key, from which it cannot be told. A limit that is None is none.
+
+    An `admin` may change which experts there are.
+    """
 
     id: str
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    admin: bool = False
 
 
 class Keys(Protocol):
@@ -27,18 +33,29 @@ class Keys(Protocol):
         ...
 
     async def caller(self, key: str | None) -> Caller | None:
-        """Whose key this is; None for one that is not known."""
+        """Whose key this is; None for one that is not known. `StoreError` where that cannot be told just now."""
+        ...
+
+    async def named(self, ident: str) -> Caller | None:
+        """Whose id this is; None where that key is not good any more. `StoreError` where that cannot be told."""
         ...
 
 
 class Open:
-    """Everybody may ask, with any key or none. For loopback only."""
+    """Everybody may ask, with any key or none. For loopback only, where everybody may also be `admin`."""
 
     required = False
 
+    def __init__(self, admin: bool = False) -> None:
+        self._caller = Caller(NOBODY, admin=admin)
+
     async def caller(self, key: str | None) -> Caller | None:
         """Nobody in particular."""
-        return Caller(NOBODY)
+        return self._caller
+
+    async def named(self, ident: str) -> Caller | None:
+        """Nobody in particular, also for what was begun with a key."""
+        return self._caller
 
 
 def bearer(authorization: str | None) -> str | None:
@@ -47,12 +64,12 @@ def bearer(authorization: str | None) -> str | None:
     return key.strip() if scheme.lower() == "bearer" and key.strip() else None
 
 
-def check_exposure(host: str, keys: Keys) -> None:
-    """Raise `JobError` for a service that others could reach and anybody may ask."""
-    if not keys.required and not is_loopback(host):
+def check_exposure(host: str, keys: bool) -> None:
+    """Raise `JobError` for a service that others could reach and that checks no `keys`."""
+    if not keys and not is_loopback(host):
         raise JobError(
-            f"{host} can be reached from other machines, and no keys are set up",
-            hint="serve on 127.0.0.1, behind a proxy that checks who asks",
+            f"{host} can be reached from other machines, and no keys would be checked",
+            hint="make one with `symmoe key create NAME`, and serve with `--keys`",
         )
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from ..orchestrator import Report
+from ..events import EngineState
+from ..lifecycle.standing import STATES
+from ..order import Report
 
 _SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120, 300)
 
@@ -20,6 +24,35 @@ class Metrics:
         self._asked = Counter("symmoe_generations", "Generations", ("expert", "lane"), registry=self.registry)
         self._loads = Counter("symmoe_loads", "Experts made ready", ("expert", "lane"), registry=self.registry)
         self._tokens = Counter("symmoe_tokens", "Tokens", ("expert", "kind"), registry=self.registry)
+        self._refused = Counter("symmoe_refused", "Requests refused by key or limit", ("why",), registry=self.registry)
+        self._unchecked = Counter(
+            "symmoe_limits_unchecked", "Limits not checked, the store being lost", registry=self.registry
+        )
+        self._cache = Counter(
+            "symmoe_cache", "Orders that the cache was asked for", ("result",), registry=self.registry
+        )
+        self._loading = Counter(
+            "symmoe_loading_seconds", "Seconds of making experts ready", ("expert", "lane"), registry=self.registry
+        )
+        self._failures = Counter(
+            "symmoe_failures", "Generations that an expert did not give", ("expert", "code"), registry=self.registry
+        )
+        self._quarantines = Counter(
+            "symmoe_quarantines", "Experts quarantined by the service itself", ("expert",), registry=self.registry
+        )
+        self._rerouted = Counter("symmoe_rerouted", "Questions for which others were found", registry=self.registry)
+        self._aggregations = Counter(
+            "symmoe_aggregations", "Answers of several experts; was the aggregator asked?", ("aggregator",),
+            registry=self.registry,
+        )  # fmt: skip
+        self._state = self._gauge("symmoe_expert_state", "1 for the state that an expert is in", "expert", "state")
+        self._asks = self._gauge("symmoe_expert_open", "Generations asked of an expert and not over", "expert")
+        self._queue = self._gauge("symmoe_queue", "Generations that wait at the engines", "expert")
+        self._running = self._gauge("symmoe_running", "Generations that run on the engines", "expert")
+        self._stages = {
+            "gate": self._histogram("symmoe_gate_seconds", "Weighing candidates"),
+            "aggregate": self._histogram("symmoe_aggregate_seconds", "Making one answer of several"),
+        }
         self._route = self._histogram("symmoe_route_seconds", "Deciding who answers")
         self._wait = self._histogram("symmoe_wait_seconds", "Waiting for an expert's turn")
         self._load = self._histogram("symmoe_load_seconds", "Making an expert ready")
@@ -47,13 +80,51 @@ class Metrics:
             if share.begun.first:
                 self._loads.labels(share.expert, share.begun.lane).inc()
                 self._load.observe(share.begun.load)
+                self._loading.labels(share.expert, share.begun.lane).inc(share.begun.load)
+        for failed in report.failures:
+            self._failures.labels(failed.expert, failed.code).inc()
+        for answer in report.answers:
+            self._aggregations.labels("skipped" if answer.origin == "vote" else "asked").inc()
+        for stage in report.stages:
+            self._stages[stage.name].observe(stage.seconds)
+        self._rerouted.inc(report.rerouted)
         for histogram, seconds in ((self._first, report.first_token), (self._total, report.total)):
             if seconds is not None:
                 histogram.observe(seconds)
 
+    def quarantined(self, expert: str) -> None:
+        """The service quarantined an expert by itself."""
+        self._quarantines.labels(expert).inc()
+
+    def looked(self, states: Mapping[str, str], opened: Mapping[str, int], engines: Sequence[EngineState]) -> None:
+        """What experts are at: the state of each, how much it was asked and has not answered, and every engine's."""
+        for gauge in (self._state, self._asks, self._queue, self._running):
+            gauge.clear()
+        for expert, state in states.items():
+            for each in STATES[:-1]:
+                self._state.labels(expert, each).set(float(state == each))
+            self._asks.labels(expert).set(opened.get(expert, 0))
+            self._queue.labels(expert).set(sum(engine.waiting.get(expert, 0) for engine in engines))
+            self._running.labels(expert).set(sum(e.running for e in engines if e.expert == expert))
+
+    def refused(self, why: str) -> None:
+        """A request was refused: for its `key`, its key's `requests` or `tokens`, or for want of the `store`."""
+        self._refused.labels(why).inc()
+
+    def unchecked(self) -> None:
+        """A limit was not checked."""
+        self._unchecked.inc()
+
+    def cached(self, result: str) -> None:
+        """The cache was asked: `hit`, `similar`, `miss` or `unavailable`."""
+        self._cache.labels(result).inc()
+
     def text(self) -> bytes:
         """All of it in Prometheus' text format."""
         return generate_latest(self.registry)
+
+    def _gauge(self, name: str, what: str, *labels: str) -> Gauge:
+        return Gauge(name, what, labels, registry=self.registry)
 
     def _histogram(self, name: str, what: str) -> Histogram:
         return Histogram(name, what, buckets=_SECONDS, registry=self.registry)

@@ -4,28 +4,41 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncIterator
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request as HttpRequest
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 
+from symmoe.build import fingerprint
 from symmoe.config import Pool
+from symmoe.errors import StoreError
 from symmoe.types import Sampling
 
-from ..catalogue import Model, catalogue, choosing
-from ..experts import Experts
-from ..orchestrator import Orchestrator, Order, Report, Request
+from ..access.breaker import Breaker
+from ..access.cache import AnswerCache, Bounds
+from ..access.limits import Limits
+from ..catalogue import Choosing, Model, catalogue, choosing
+from ..events import EngineState
+from ..experts import TurnedAwayError
+from ..orchestrator import Orchestrator
+from ..order import Order, Report
 from ..settings import Settings
 from ..storage import Storage
+from ..telemetry.note import Note
+from ..telemetry.telemetry import Telemetry
+from .answers import Answers
 from .body import read_body
-from .chat_request import ChatRequest, Question
-from .completions import Envelope, streamed, whole
+from .chat_request import ChatRequest, Question, SymmoeOptions
+from .completions import Envelope, whole
 from .errors import ApiError
 from .gate import Open
 from .keys import Caller, Keys, bearer
 from .metrics import Metrics
 from .telling import explanation, headers
+
+_FRESH = 1.0
 
 
 class Service:
@@ -35,25 +48,49 @@ class Service:
         self,
         pool: Pool,
         orchestrator: Orchestrator,
-        experts: Experts,
         keys: Keys,
         settings: Settings,
         storage: Storage,
     ) -> None:
         self.metrics = Metrics()
         self.open = Open(settings.most_open, self.metrics.opened)
+        self.lifecycle, self.telemetry = orchestrator.lifecycle, Telemetry.of(settings)
+        self.lifecycle.quarantined = self.metrics.quarantined
+        self.lifecycle.roster.tell(self._renew)
         self.models = catalogue(pool)
-        self._pool, self._orchestrator, self._experts = pool, orchestrator, experts
-        self._keys, self._settings, self._storage = keys, settings, storage
+        self._pool, self._orchestrator = pool, orchestrator
+        self._keys, self.settings, self.storage = keys, settings, storage
+        breaker = Breaker(storage)
+        self.limits = Limits(breaker, self.metrics.unchecked)
+        self._answers = Answers(orchestrator, self._cache(breaker), self.metrics)
         self._created = int(time.time())
         self._routable = False
+        self._engines: list[EngineState] = []
+        self._engines_at = -_FRESH
 
     async def caller(self, request: HttpRequest) -> Caller:
         """Who asks; `ApiError` for somebody who may not."""
-        caller = await self._keys.caller(bearer(request.headers.get("authorization")))
+        try:
+            caller = await self._keys.caller(bearer(request.headers.get("authorization")))
+        except StoreError as error:
+            self.metrics.refused("store")
+            raise ApiError(503, "store_unavailable", "keys cannot be checked just now", retry_after=1) from error
         if caller is None:
-            raise ApiError(401, "invalid_api_key", "no or an unknown API key; send it as `Authorization: Bearer KEY`")
+            self.metrics.refused("key")
+            message = "no API key, or one that is unknown, expired or revoked; send it as `Authorization: Bearer KEY`"
+            raise ApiError(401, "invalid_api_key", message)
+        noted(request).key = caller.id
         return caller
+
+    async def admitted(self, caller: Caller) -> dict[str, str]:
+        """Count a request against the caller's limits: the headers that tell of them. `ApiError` if it is over one."""
+        standing = await self.limits.admit(caller)
+        over = standing.over
+        if over is not None:
+            self.metrics.refused(over.what)
+            message = f"this key may use {over.limit} {over.what} per minute; ask again in {over.wait:.1f} s"
+            raise ApiError(429, "rate_limit_exceeded", message, retry_after=over.wait, told=standing.headers)
+        return standing.headers
 
     def model(self, name: str) -> Model:
         """The model of that name; `ApiError` if there is none."""
@@ -74,75 +111,117 @@ class Service:
         if not self._routable:
             await self._orchestrator.router.warm()
             self._routable = True
-        return "ready" if await self._experts.warm() else "starting"
+        return "ready" if await self.lifecycle.experts.warm() else "starting"
+
+    async def scraped(self) -> bytes:
+        """The metrics, with what experts are at just now."""
+        roster = self.lifecycle.roster
+        states = {name: roster.state(name) for name in roster.pool.names}
+        self.metrics.looked(states, self.lifecycle.experts.open, await self.engines())
+        return self.metrics.text()
+
+    async def engines(self) -> list[EngineState]:
+        """What every engine is at; asked for once a second at most, however many want to know."""
+        now = time.monotonic()
+        if now - self._engines_at >= _FRESH:
+            self._engines_at = now
+            self._engines = await self.lifecycle.experts.engines()
+        return self._engines
 
     async def chat(self, http: HttpRequest) -> Response:
         """An answer, whole or streamed."""
         caller = await self.caller(http)
-        body = await read_body(http, ChatRequest, self._settings.most_bytes)
-        body.check(self._settings.most_choices)
+        body = await read_body(http, ChatRequest, self.settings.most_bytes)
+        body.check(self.settings.most_choices)
         ident = secrets.token_hex(12)  # the request's own name is the client's, and two may share it
-        order = self._order(body, ident, caller)
-        request = await self._orchestrator.begin(order)
+        order, note = self._order(body, ident, caller), noted(http)
+        note.model, note.query = body.model, order.query
+        told = await self.admitted(caller)
         counted = body.stream_options is not None and body.stream_options.include_usage
         envelope = Envelope.new(ident, body.model, counted, order.explain)
-        if order.stream:
-            return await self._stream(request, envelope)
-        try:
-            document = await whole(request, envelope)
-        finally:
-            await self._close(request)
-        return JSONResponse(document, headers=headers(request.report))
+        repeatable = (order.query.sampling.temperature == 0 or body.seed is not None) and not _uncached(http)
+        charge = partial(self.limits.charge, caller)
+        return await self._answers.answer(order, envelope, told, charge, repeatable, note)
 
     async def route(self, http: HttpRequest) -> Response:
         """Who would answer, and why."""
-        await self.caller(http)
-        body = await read_body(http, Question, self._settings.most_bytes)
+        caller = await self.caller(http)
+        body = await read_body(http, Question, self.settings.most_bytes)
         model = self.model(body.model)
         if model.expert is not None:
             raise ApiError(400, "invalid_value", "a named expert answers itself: there is nothing to route", "model")
-        options = body.symmoe
-        choice = choosing(self._pool, model.name, options.k, options.budget, options.aggregate)
-        routed = await self._orchestrator.router.route(body.query(Sampling(1)), choice, True)
-        report = Report(routed)
+        told_limits = await self.admitted(caller)
+        query, note = body.query(Sampling(1)), noted(http)
+        routed = await self._orchestrator.router.route(query, self._choice(model, body.symmoe), True)
+        report = Report(routed, began=time.perf_counter() - routed.seconds)
+        note.model, note.query, note.report = body.model, query, report
         told = explanation(report)
         kept = ("path", "skills", "facets", "shares", "recruited", "asked", "explanation")
         document = {"object": "symmoe.route", "model": model.name, **{name: told[name] for name in kept}}
-        return JSONResponse(document, headers=headers(report))
+        return JSONResponse(document, headers={**headers(report), **told_limits})
+
+    async def complete(self, body: ChatRequest, ident: str, share: str, owner: str, seconds: float) -> dict[str, Any]:
+        """A batch's line answered, within so many seconds, and counted against the limits of its owner's key.
+
+        It waits for its expert as long as it may take, and takes turns with lines of other shares. Raises `ApiError`,
+        `StoreError` and `TurnedAwayError`.
+        """
+        body.check(self.settings.most_choices)
+        caller = await self._keys.named(owner)
+        if caller is None:
+            raise ApiError(401, "invalid_api_key", "the key that made this batch is expired or revoked")
+        await self.admitted(caller)
+        attempt = f"{ident}-{secrets.token_hex(4)}"  # an earlier one may not be over yet
+        order = replace(self._order(body, attempt, Caller(share)), deadline=seconds, patience=seconds)
+        request = await self._orchestrator.begin(order)
+        try:
+            return await whole(request, Envelope.new(ident, body.model, False, order.explain))
+        finally:
+            await request.close()
+            self.metrics.reported(request.report)
+            await self.limits.charge(caller, request.report.prompt_tokens + request.report.completion_tokens)
+
+    def _cache(self, breaker: Breaker) -> AnswerCache | None:
+        settings = self.settings
+        if settings.cache_seconds <= 0:
+            return None
+        bounds = Bounds(settings.cache_seconds, settings.cache_entries, settings.cache_similarity)
+        return AnswerCache(breaker, partial(fingerprint, self._pool), bounds, self._orchestrator.router.embed)
 
     def _order(self, body: ChatRequest, ident: str, caller: Caller) -> Order:
         model, options = self.model(body.model), body.symmoe
+        refusal = None if model.expert is None else self.lifecycle.roster.refusal(model.expert)
+        if refusal is not None:  # said before the cache is asked: what it knows may be what the expert is blamed for
+            raise TurnedAwayError(refusal)
         return Order(
             id=ident,
             query=body.query(body.sampling(self._pool.sampling)),
             key=caller.id,
             expert=model.expert,
-            choice=choosing(self._pool, model.name, options.k, options.budget, options.aggregate),
+            choice=self._choice(model, options),
             n=body.n or 1,
             stream=bool(body.stream),
             explain=options.explain,
-            deadline=min(options.deadline or self._settings.deadline, self._settings.deadline),
+            deadline=min(options.deadline or self.settings.deadline, self.settings.deadline),
+            came=self.lifecycle.roster.fingerprint,
+            hurried=options.deadline is not None,
         )
 
-    async def _stream(self, request: Request, envelope: Envelope) -> Response:
-        """A stream whose first piece is there: what fails before it has a status, and headers can tell of it."""
-        events = request.events()
-        try:
-            first = await anext(events)
-        except BaseException:
-            await self._close(request)
-            raise
+    def _choice(self, model: Model, options: SymmoeOptions) -> Choosing:
+        choice = choosing(self._pool, model.name, options.k, options.budget, options.aggregate)
+        return replace(choice, without=self.lifecycle.roster.without)
 
-        async def parts() -> AsyncIterator[bytes]:
-            try:
-                async for part in streamed(first, events, request, envelope):
-                    yield part
-            finally:
-                await self._close(request)
+    def _renew(self) -> None:
+        self.models = catalogue(self.lifecycle.roster.pool)
 
-        told = {**headers(request.report), "cache-control": "no-cache", "x-accel-buffering": "no"}
-        return StreamingResponse(parts(), media_type="text/event-stream", headers=told)
 
-    async def _close(self, request: Request) -> None:
-        await request.close()
-        self.metrics.reported(request.report)
+def noted(http: HttpRequest) -> Note:
+    """What is noted of a request."""
+    note: Note = http.state.note
+    return note
+
+
+def _uncached(http: HttpRequest) -> bool:
+    """Whether the client wants an answer of its own, and that it is not kept."""
+    wishes = {wish.strip().lower() for wish in http.headers.get("cache-control", "").split(",")}
+    return bool(wishes & {"no-cache", "no-store"})

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from symmoe.types import Answer, to_json
 
-from ..orchestrator import Report
+from ..order import Report
 
 _SAFE = " ,:;=()/|"
 SCHEMA = "1"

@@ -35,10 +35,11 @@ class ChatTokenizer:
         tokens = {query.messages: 0 for query in queries}
         for query in queries:
             tokens[query.messages] = tokens[query.messages] or len(self.encode(query))
-        return [self._refusal(query, tokens[query.messages]) for query in queries]
+        return [self.refusal(query, tokens[query.messages], self.window) for query in queries]
 
-    def _refusal(self, query: Query, tokens: int) -> Refusal | None:
-        if tokens < self.window:
+    def refusal(self, query: Query, tokens: int, window: int) -> Refusal | None:
+        """A refusal of a query whose prompt has so many tokens, if they fill the window."""
+        if tokens < window:
             return None
-        message = f"the prompt is {tokens} tokens long; the experts' window is {self.window}, the answer included"
+        message = f"the prompt is {tokens} tokens long; the experts' window is {window}, the answer included"
         return Refusal(query.id, "context_length_exceeded", message)

@@ -6,6 +6,7 @@ The engine runs in this process, so that it dies with it: no orphan keeps memory
 from __future__ import annotations
 
 import gc
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +15,13 @@ from typing import Any
 
 from symmoe.engines.chat import ChatTokenizer
 from symmoe.engines.streams import OpenCalls
-from symmoe.errors import EngineError
+from symmoe.errors import CheckpointError, EngineError
 from symmoe.quiet import output_to
+from symmoe.sizing.window import window_of
 from symmoe.types import Call, Delta, Generation, Image, Query, Refusal
 
 _LORAS = 8
+_GIB = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ class VllmEngine:
         self._adapter: Any = None
         self._adapters: dict[str, int] = {}
         self._open = OpenCalls()
+        self._started = settings.max_model_len
 
     @property
     def model(self) -> str | None:
@@ -68,7 +72,7 @@ class VllmEngine:
     def start(self, model: str, tags: Mapping[str, str]) -> None:
         """Start vLLM on a model directory. Seconds on a CPU, more on a GPU."""
         self.close()
-        _environment(self._settings)
+        _environment()
         with output_to(self._settings.log):
             try:
                 from vllm import LLM
@@ -80,7 +84,7 @@ class VllmEngine:
                 raise EngineError(
                     f"vLLM did not start on {model}: {_first_line(error)}", hint=f"its log is {self._settings.log}"
                 ) from error
-        self._model, self._adapter = model, None
+        self._model, self._adapter, self._started = model, None, self._longest(model)
 
     def swap(self, image: Image) -> int:
         """Write an expert's weights into the running engine and forget cached prompts; bytes moved."""
@@ -137,7 +141,7 @@ class VllmEngine:
         """Feed every call to vLLM's scheduler and give each as soon as it is finished."""
         engine, tokenizer = self._running().llm_engine, self._tokenizer(self._model or self._first_model)
         prompts = [tokenizer.encode(call.query) for call in calls]
-        window = self._settings.max_model_len
+        window = min(self._started, tokenizer.window)
         waiting: dict[str, Call] = {}
         try:
             with output_to(self._settings.log):
@@ -166,13 +170,16 @@ class VllmEngine:
             prompt = tokenizer.encode(query)
         except Exception as error:  # a chat template raises what it likes, such as for roles that it does not know
             return Refusal(query.id, "invalid_messages", f"the expert's chat template: {_first_line(error)}")
-        room = self._settings.max_model_len - len(prompt)
-        if room <= 0:
-            return tokenizer.refuse([query])[0]
-        params = _sampling_params(query, room)
+        window = min(self._started, tokenizer.window)
+        refused = tokenizer.refusal(query, len(prompt), window)
+        if refused is not None:
+            return refused
+        from vllm.exceptions import VLLMClientError
+
+        params = _sampling_params(query, window - len(prompt))
         try:
             self._open.add(engine, ident, prompt, params, self._adapter, stream)
-        except ValueError as error:
+        except (ValueError, VLLMClientError) as error:
             return Refusal(query.id, "invalid_request", _first_line(error))
         return None
 
@@ -203,8 +210,16 @@ class VllmEngine:
 
     def _tokenizer(self, model: str) -> ChatTokenizer:
         if model not in self._tokenizers:
-            self._tokenizers[model] = ChatTokenizer(model, self._settings.max_model_len)
+            self._tokenizers[model] = ChatTokenizer(model, self._longest(model))
         return self._tokenizers[model]
+
+    def _longest(self, model: str) -> int:
+        """Tokens of a prompt and its answer: the pool's bound, or what the model was made for if that is less."""
+        try:
+            own = window_of(json.loads((Path(model) / "config.json").read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{model}: its config.json cannot be read ({error})") from error
+        return min(self._settings.max_model_len, own or self._settings.max_model_len)
 
     def _arguments(self, model: str) -> dict[str, Any]:
         settings = self._settings
@@ -212,12 +227,14 @@ class VllmEngine:
             "model": model,
             "dtype": "bfloat16",
             "load_format": "safetensors",
-            "max_model_len": settings.max_model_len,
+            "max_model_len": self._longest(model),
             "max_num_seqs": settings.max_num_seqs,
             "tensor_parallel_size": settings.tensor_parallel_size,
             "trust_remote_code": model in settings.trust_remote_code,
             "worker_extension_cls": settings.swap_extension,
             "weight_transfer_config": {"backend": settings.transfer},
+            # "auto" falls back to a backend that finds a schema's faults only while the engine steps, and ends it
+            "structured_outputs_config": {"backend": "xgrammar"},
             "disable_log_stats": True,
             "use_tqdm_on_load": False,
         }
@@ -227,7 +244,8 @@ class VllmEngine:
             # Compiling costs minutes and gains little at this size. A prompt cut into chunks breaks seeded sampling on
             # CPU (vLLM 0.29: "CPU Generator does not use offset"), so prompts are prefilled whole
             whole = {"enable_chunked_prefill": False, "max_num_batched_tokens": max(4096, settings.max_model_len)}
-            return arguments | {"enforce_eager": True} | whole
+            cache = int(settings.kv_cache_gib * _GIB)
+            return arguments | whole | {"enforce_eager": True, "kv_cache_memory_bytes": cache}
         return arguments | {"gpu_memory_utilization": settings.gpu_memory_utilization}
 
 
@@ -237,7 +255,7 @@ def _on_cpu() -> bool:
     return not torch.cuda.is_available()
 
 
-def _environment(settings: VllmSettings) -> None:
+def _environment() -> None:
     """Settings that vLLM reads from the environment; the user's own win."""
     wanted = {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -245,14 +263,13 @@ def _environment(settings: VllmSettings) -> None:
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",  # weights were resolved before: the engine itself fetches nothing
     }
-    if _on_cpu():
-        wanted["VLLM_CPU_KVCACHE_SPACE"] = f"{settings.kv_cache_gib:g}"
     for name, value in wanted.items():
         os.environ.setdefault(name, value)
 
 
 def _sampling_params(query: Query, room: int) -> Any:
     from vllm import SamplingParams
+    from vllm.sampling_params import StructuredOutputsParams
 
     sampling = query.sampling
     return SamplingParams(
@@ -261,6 +278,7 @@ def _sampling_params(query: Query, room: int) -> Any:
         top_p=sampling.top_p,
         seed=sampling.seed,
         stop=list(sampling.stop),
+        structured_outputs=StructuredOutputsParams(json=sampling.schema) if sampling.schema else None,
     )
 
 

@@ -21,6 +21,8 @@ ON_VOLUME = "/var/lib/symmoe/pool"
 """Where the volume has what a pool file names beside itself."""
 IMPORT_PATH = "symmoe.deployments.app:build_app"
 _CONFIG_MAP_BYTES = 900_000
+_BESIDE_CPUS = 1
+"""What Ray is told of a CPU pod beyond the CPUs of its engine: room for an ingress, whose work is small."""
 _BESIDE = (
     ("routing", "profiles", "profiles.json"),
     ("routing", "taxonomy", "taxonomy.yaml"),
@@ -29,12 +31,15 @@ _BESIDE = (
 """Files that a pool file may name and that are small enough to stand beside it."""
 
 
-def overlay_files(cluster: Cluster, least: int = 1) -> dict[str, str]:
-    """The content of each file of an overlay by its name. `least` replicas run also where nobody asks."""
+def overlay_files(cluster: Cluster, least: int = 1, keys: bool = True) -> dict[str, str]:
+    """The content of each file of an overlay by its name.
+
+    `least` replicas run also where nobody asks. Without `keys` everybody may ask whom the network policies let through.
+    """
     pool = _pool_files(cluster.pool)
     return {
         **pool,
-        "sizes.yaml": to_yaml_list(_size_operations(cluster, least)),
+        "sizes.yaml": to_yaml_list(_size_operations(cluster, least, keys)),
         "volume.yaml": to_yaml(
             [
                 {
@@ -53,11 +58,11 @@ def overlay_name(cluster: Cluster) -> str:
     return "gpu" if cluster.accelerator else "cpu"
 
 
-def write_overlay(shipped: Path, folder: Path, cluster: Cluster, least: int = 1) -> Path:
+def write_overlay(shipped: Path, folder: Path, cluster: Cluster, least: int = 1, keys: bool = True) -> Path:
     """Copy the shipped kustomizations into `folder`, sized for a cluster; where its overlay is."""
     shutil.copytree(shipped, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", "*.py", "images"))
     overlay = folder / "overlays" / overlay_name(cluster)
-    files = overlay_files(cluster, least)
+    files = overlay_files(cluster, least, keys)
     for name, text in files.items():
         (overlay / name).write_text(text, encoding="utf-8")
     _name_pool_files(
@@ -66,19 +71,25 @@ def write_overlay(shipped: Path, folder: Path, cluster: Cluster, least: int = 1)
     return overlay
 
 
-def serve_config(cluster: Cluster, least: int = 1) -> dict[str, Any]:
-    """What Ray Serve is told: the application, its pool, and on accelerators where its parts are placed."""
+def serve_config(cluster: Cluster, least: int = 1, keys: bool = True) -> dict[str, Any]:
+    """What Ray Serve is told: the application, its pool, and where its parts are placed.
+
+    What a replica claims is stated, because pods join only when something asks for them. An ingress claims CPUs, so
+    that none is on the head, which has none: the head may die, and requests go on.
+    """
     arguments = {
         "pool": POOL_FILE,
         "replicas": cluster.replicas,
         **({"least": least} if least < cluster.replicas else {}),
-        "without_keys": True,
+        **({"cpus": 1, "accelerators": cluster.split} if cluster.accelerator else {"cpus": cluster.cpus}),
+        **({} if keys else {"without_keys": True}),
     }
     application: dict[str, Any] = {
         "name": "symmoe",
         "route_prefix": "/",
         "import_path": IMPORT_PATH,
         "args": arguments,
+        "deployments": [{"name": "ingress", "ray_actor_options": {"num_cpus": _BESIDE_CPUS}}],
     }
     if cluster.accelerator:
         # one ingress for each front pod: an expert pod offers one CPU, which is too little for it
@@ -97,12 +108,12 @@ def to_yaml_list(operations: list[dict[str, Any]]) -> str:
     return to_yaml([operations])  # type: ignore[list-item]
 
 
-def _size_operations(cluster: Cluster, least: int) -> list[dict[str, Any]]:
+def _size_operations(cluster: Cluster, least: int, keys: bool) -> list[dict[str, Any]]:
     group = "/spec/rayClusterConfig/workerGroupSpecs/0"
     pod = f"{group}/template/spec"
     floor = min(least, cluster.replicas)
     values: list[tuple[str, Any]] = [
-        ("/spec/serveConfigV2", yaml.safe_dump(serve_config(cluster, least), sort_keys=False)),
+        ("/spec/serveConfigV2", yaml.safe_dump(serve_config(cluster, least, keys), sort_keys=False)),
         (f"{group}/replicas", floor),
         (f"{group}/minReplicas", floor),
         (f"{group}/maxReplicas", cluster.replicas),
@@ -110,7 +121,7 @@ def _size_operations(cluster: Cluster, least: int) -> list[dict[str, Any]]:
         (f"{pod}/volumes/0/emptyDir/sizeLimit", f"{round(cluster.shared_gib * 1024)}Mi"),
     ]
     if not cluster.accelerator:
-        values.append((f"{group}/rayStartParams/num-cpus", str(cluster.cpus)))
+        values.append((f"{group}/rayStartParams/num-cpus", str(cluster.cpus + _BESIDE_CPUS)))
     return [{"op": "replace", "path": path, "value": value} for path, value in values]
 
 

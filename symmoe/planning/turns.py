@@ -115,6 +115,11 @@ class Turns:
         self._costs[expert] = seconds if known is None else known + _FORGETTING * (seconds - known)
         self._resident, self._since = expert, now
 
+    def changed(self, expert: str) -> None:
+        """The expert is another one from now on: if it is ready, it must be made ready again."""
+        if self._resident == expert:
+            self._resident = None
+
     def failed(self, expert: str) -> list[Waiting]:
         """The expert could not be made ready, so none is; take out the requests that wait for it."""
         self._resident = None

@@ -34,7 +34,7 @@ class EmbeddingTagger:
     def __init__(
         self, embedder: Embedder, taxonomy: Sequence[Skill], most: int, least: float, within: float = 0.1
     ) -> None:
-        self._embedder = embedder
+        self.embedder = embedder
         self._names = [skill.name for skill in taxonomy]
         self._home = {facet: number for number, facet in enumerate(dict.fromkeys(s.facet for s in taxonomy))}
         self._homes = np.array([self._home[skill.facet] for skill in taxonomy])
@@ -46,7 +46,7 @@ class EmbeddingTagger:
         """The skills of each query, best first; no topic when nothing in the taxonomy comes near."""
         distinct = list(dict.fromkeys(query.text for query in queries))
         facets = [facets_of(text) for text in distinct]
-        topics = self.topics(self._embedder.embed(distinct), facets)
+        topics = self.topics(self.embedder.embed(distinct), facets)
         matches = dict(zip(distinct, zip(topics, facets, strict=True), strict=True))
         return [Skills(query.id, *matches[query.text]) for query in queries]
 
@@ -64,7 +64,7 @@ class EmbeddingTagger:
 
     def _centres(self) -> Floats:
         """The mean of each skill's phrasings as a unit row, `[skills, d]`."""
-        vectors = self._embedder.embed([text for texts in self._phrasings for text in texts])
+        vectors = self.embedder.embed([text for texts in self._phrasings for text in texts])
         starts = np.cumsum([0, *(len(texts) for texts in self._phrasings[:-1])])
         sums = np.add.reduceat(vectors, starts, axis=0)
         return np.asarray(sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-9), dtype=np.float32)

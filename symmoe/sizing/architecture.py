@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from symmoe.errors import CheckpointError
+from symmoe.sizing.window import window_of
 
 BF16 = 2
 """Bytes of a number in bfloat16, the precision in which the engine computes and keeps keys and values."""
@@ -61,7 +62,7 @@ class Architecture:
                 head_dim=int(text.get("head_dim") or hidden // heads),
                 intermediate=int(text["intermediate_size"]),
                 vocab=int(text["vocab_size"]),
-                window=int(text["max_position_embeddings"]),
+                window=_window(config),
                 tied=bool(text.get("tie_word_embeddings", config.get("tie_word_embeddings", kind in _TIED))),
                 qkv_bias=bool(text.get("attention_bias", kind in _QKV_BIAS)),
                 bits=bits,
@@ -110,6 +111,13 @@ class Architecture:
     def quantised(self, bits: float) -> Architecture:
         """The same model with its matrices quantised."""
         return replace(self, bits=bits, grouped=_GROUP)
+
+
+def _window(config: Mapping[str, Any]) -> int:
+    window = window_of(config)
+    if window is None:
+        raise KeyError("max_position_embeddings")
+    return window
 
 
 def _quantisation(config: Mapping[str, Any], where: str) -> tuple[float, int]:

@@ -193,11 +193,12 @@ def _notes(pool: Pool, models: dict[str, Architecture]) -> list[str]:
     length = pool.engine.max_model_len
     small = {name: model.window for name, model in models.items() if model.window < length}
     notes = [
-        f"{name} was made for {window} tokens, and engine.max_model_len is {length}: vLLM refuses to start it so"
+        f"{name} was made for {window} tokens: it is given no more of the {length} of engine.max_model_len"
         for name, window in small.items()
     ]
     if pool.routing.profiles is None:
-        notes.append("the pool names no profiles: experts answer by name, nothing is routed (`symmoe profile build`)")
+        first = f"{pool.routing.fallback} answers all that is routed" if pool.routing.fallback else "nothing is routed"
+        notes.append(f"the pool names no profiles: experts answer by name, {first} (`symmoe profile build`)")
     code = [expert.name for expert in pool.experts if expert.trust_remote_code]
     if code:
         notes.append(f"{', '.join(code)}: runs code that ships with the model")

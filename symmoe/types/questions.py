@@ -30,13 +30,17 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How an expert is asked to generate. `temperature` 0 is greedy: equal prompts give equal answers."""
+    """How an expert is asked to generate. `temperature` 0 is greedy: equal prompts give equal answers.
+
+    `schema` is a JSON schema, as JSON, that what is generated follows as far as it goes.
+    """
 
     max_tokens: int
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    schema: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

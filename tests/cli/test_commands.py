@@ -41,6 +41,7 @@ JSON_RUNS = {
     "bench batch": "bench batch --pool {pool} -o {folder}/batch.json",
     "bench gather": "bench gather --megabytes 2 --ranks 2 --repeats 1 -o {folder}/gather.json",
     "bench gate": "bench gate --pool {pool} --per-family 1 --draws 1 -o {folder}/gate.json",
+    "bench serve": "bench serve --part grouping --pool {pool} --requests 6 --clients 3 -o {folder}/serve.json",
     "reward train": "reward train --pool {pool} --per-family 1 -o {folder}/gate",
     "reward show": "reward show",
     "batch run": "batch run {source} -o {folder}/out.jsonl --pool {pool}",
@@ -52,6 +53,11 @@ JSON_RUNS = {
     "pool pack": "pool pack --pool {pool} --out {folder}/packs",
     "expert eval": "expert eval adder --pool {pool} --per-family 1",
     "expert add": "expert add poet --model org/base --pool {pool} -o {folder}/grown.yaml",
+    "expert list": "expert list --service {nowhere}",
+    "expert drain": "expert drain adder --service {nowhere}",
+    "expert quarantine": "expert quarantine adder --service {nowhere}",
+    "expert restore": "expert restore adder --service {nowhere}",
+    "expert remove": "expert remove adder --service {nowhere}",
     "expert train": "expert train {folder}/no-recipe.yaml",
     "profile build": "profile build --pool {pool} --per-family 1 -o {folder}/profiles.json",
     "profile push": "profile push {records} --name mine",
@@ -59,9 +65,13 @@ JSON_RUNS = {
     "profile show": "profile show --pool {pool}",
     "profile diff": "profile diff {records} {records}",
     "profile merge": "profile merge {records} -o {folder}/merged.json",
+    "top": "top --url {nowhere}",
     "serve": "serve --pool {pool} --host 0.0.0.0",
     "skill learn": "skill learn --pool {pool} --per-family 2 -o {folder}/learned.yaml",
     "skill show": "skill show --pool {pool}",
+    "key create": "key create team --requests-per-minute 60 --tokens-per-minute 9000 --expires 30",
+    "key list": "key list",
+    "key revoke": "key revoke key-000000000000",
     "k8s fetch": "k8s fetch --pool {pool}",
     "k8s render": "k8s render --pool starter",
     "k8s sizes": "k8s sizes --pool small-2026",
@@ -71,12 +81,19 @@ JSON_RUNS = {
 FAILING = {
     "bench batch",
     "bench swap",
+    "expert drain",
+    "expert list",
+    "expert quarantine",
+    "expert remove",
+    "expert restore",
     "expert train",
     "k8s fetch",
+    "key revoke",
     "pool pack",
     "profile pull",
     "reward train",
     "serve",
+    "top",
 }
 """Called with what is not there, because the real thing takes minutes or another command first."""
 
@@ -127,7 +144,8 @@ def test_json_is_one_document_on_stdout_and_nothing_else(
     (tmp_path / "sets").mkdir()
     (tmp_path / "sets" / "sums.json").write_text(RECORDED)
     records = pool.with_name("profiles.json")
-    words = JSON_RUNS[name].format(pool=pool, records=records, source=source, folder=tmp_path).split()
+    nowhere = "http://127.0.0.1:9"
+    words = JSON_RUNS[name].format(pool=pool, records=records, source=source, folder=tmp_path, nowhere=nowhere).split()
     said = symmoe_command(*words, "--json")
     assert isinstance(said.json, dict | list)
     assert ("error" in said.json) == (name in FAILING)

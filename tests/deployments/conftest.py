@@ -11,6 +11,7 @@ from symmoe.deployments.executor import RayExecutor
 from symmoe.deployments.session import ray_session
 
 from symmoe.config import read_pool
+from symmoe.store import embedded_socket, stop_embedded
 from tests.cli.conftest import symmoe_command as symmoe_command
 from tests.conftest import echo_pool
 from tests.deployments.trouble import troubled
@@ -20,12 +21,17 @@ WORKERS = 2
 
 
 @pytest.fixture(scope="package")
-def ray_here() -> Iterator[None]:
-    """Ray with room for two workers; when it has ended, no process of it is left."""
+def ray_here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Ray with room for two workers and a store of its own; when it has ended, no process of it is left."""
     before = set(psutil.Process().children(recursive=True))
-    with ray_session(WORKERS):
-        started = set(psutil.Process().children(recursive=True)) - before
-        yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SYMMOE_STATE", str(tmp_path_factory.mktemp("state")))
+        patch.delenv("REDIS_URL", raising=False)
+        with ray_session(WORKERS):
+            started = set(psutil.Process().children(recursive=True)) - before
+            yield
+        if embedded_socket().exists():
+            stop_embedded()
     assert gone(started)
 
 

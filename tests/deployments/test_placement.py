@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from symmoe.deployments.placement import claim
+from symmoe.deployments.placement import claim, stated
 
 from symmoe.errors import JobError
 
@@ -39,3 +39,25 @@ def test_more_workers_than_there_is_room_for_are_an_error(
 ) -> None:
     with pytest.raises(JobError, match=said):
         claim(machines, workers, accelerators)
+
+
+@pytest.mark.parametrize(
+    ("cpus", "accelerators", "share"),
+    [
+        (4, None, {"num_cpus": 4.0}),
+        (0.5, None, {"num_cpus": 0.5}),
+        (None, 2, {"num_cpus": 1.0, "num_gpus": 2.0}),
+        (1, 0.25, {"num_cpus": 1.0, "num_gpus": 0.25}),
+        (0, 1, {"num_cpus": 0.0, "num_gpus": 1.0}),
+    ],
+)
+def test_what_is_stated_is_claimed_whatever_machines_there_are(
+    cpus: float | None, accelerators: float | None, share: dict[str, float]
+) -> None:
+    assert stated(cpus, accelerators) == share
+
+
+@pytest.mark.parametrize(("cpus", "accelerators"), [(0, None), (-1, 1), (1, -1)])
+def test_nothing_and_less_than_nothing_cannot_be_claimed(cpus: float, accelerators: float | None) -> None:
+    with pytest.raises(JobError, match="cannot claim"):
+        stated(cpus, accelerators)

@@ -29,7 +29,7 @@ def delta(text: str, reason: str | None = None) -> dict[str, object]:
 
 
 def ask(answering: Answering, stream: bool = True) -> list[Event]:
-    sampling = Sampling(9, 0.5, 0.8, seed=3, stop=("x",))
+    sampling = Sampling(9, 0.5, 0.8, seed=3, stop=("x",), schema='{"type": "object"}')
     asked = Asked("1", "far", Query("0", (Message("user", "hi"),), sampling), "me", 1.0, stream)
 
     async def asking() -> list[Event]:
@@ -54,6 +54,7 @@ def test_it_is_asked_under_its_own_name_and_key_with_the_requests_sampling(monke
     assert request.headers["authorization"] == "Bearer sesame"
     assert body["model"] == "there"
     assert body["messages"] == [{"role": "user", "content": "hi"}]
+    assert body["response_format"]["json_schema"]["schema"] == {"type": "object"}
     assert (body["max_tokens"], body["temperature"], body["top_p"], body["seed"], body["stop"]) == (
         9, 0.5, 0.8, 3, ["x"],
     )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -93,6 +94,26 @@ def test_a_client_that_leaves_is_noticed_and_its_place_is_free(client: openai.Op
     assert ask(client, "sums", "sorter") == "sorter: sums"  # no other expert's turn comes while one generates
 
 
+def test_experts_come_and_go_in_all_processes(client: openai.OpenAI, served: Served) -> None:
+    experts = f"{served.url}/v1/admin/experts"
+    joined = httpx.post(
+        experts, json={"expert": {"name": "poet", "model": "org/base", "adapter": "./poet"}}, timeout=20
+    )
+    assert joined.status_code == 201, joined.text
+    assert ask(client, "sums", "poet") == "poet: sums"
+    assert httpx.post(f"{experts}/speaker/quarantine", json={}, timeout=20).json()["state"] == "quarantined"
+    with pytest.raises(openai.InternalServerError, match="quarantined"):
+        ask(client, "spanish", "speaker")
+    assert not ask(client, "spanish five", "symmoe/fast").startswith("speaker")
+    (engine,) = httpx.get(experts, timeout=20).json()["engines"]
+    assert engine["expert"] in ("adder", "sorter", "poet")
+    assert httpx.delete(f"{experts}/poet", timeout=20).status_code == 200
+    assert httpx.post(f"{experts}/speaker/restore", json={}, timeout=20).json()["state"] == "active"
+    assert ask(client, "spanish five", "symmoe/auto") == "speaker: spanish five"
+    with pytest.raises(openai.NotFoundError):
+        ask(client, "sums", "poet")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("trouble", ["deadly", "hang"])
 def test_a_replica_that_dies_or_hangs_is_replaced_and_its_requests_are_answered(
@@ -129,6 +150,39 @@ def test_sigterm_under_load_lets_open_requests_finish(tmp_path: Path) -> None:
         _, said = process.communicate(timeout=60)
     assert process.returncode == 0
     assert said == "finishing open requests\n"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("state")
+def test_a_service_with_keys_takes_those_of_the_store_and_no_others(tmp_path: Path) -> None:
+    import json
+    import sys
+
+    import psutil
+
+    def key(*words: str) -> dict[str, str]:
+        command = [sys.executable, "-c", "from symmoe.cli.main import main; main()", "key", *words, "--json"]
+        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+        return dict(json.loads(said))
+
+    pool, port, made = echo_pool(tmp_path), free_port(), key("create", "team")
+    words = ["serve", "--pool", str(pool), "--port", str(port), "--keys", "--cache", "60"]
+    command = [sys.executable, "-m", "tests.deployments.streaming_trouble", *words]
+    root = Path(__file__).parents[2]
+    with psutil.Popen(command, cwd=root, stdout=-1, stderr=-1, text=True, start_new_session=True) as process:
+        assert "is ready at" in process.stdout.readline()
+        known = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key=made["key"], max_retries=0, timeout=60)
+        assert ask(known, "sums") == ask(known, "sums") == "adder: sums"
+        assert 'symmoe_cache_total{result="hit"} 1.0' in httpx.get(f"http://127.0.0.1:{port}/metrics").text
+        with pytest.raises(openai.AuthenticationError):
+            ask(known.with_options(api_key="none"), "sums")
+        key("revoke", made["id"])
+        threading.Event().wait(1.1)
+        with pytest.raises(openai.AuthenticationError):
+            ask(known, "sums")
+        process.terminate()
+        process.communicate(timeout=60)
+    assert process.returncode == 0
 
 
 def test_a_port_that_is_taken_is_said_before_anything_is_started(place: Path) -> None:

@@ -6,34 +6,44 @@ import json
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import openai
 import psutil
 import pytest
 
+from symmoe.evaluation.scoring import is_right
+from symmoe.questions.families import FAMILIES
+from symmoe.questions.splits import mixed_suite
+from symmoe.store import stop_embedded
+from symmoe.types import Question
 from tests.deployments.conftest import gone
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
-def client() -> Iterator[openai.OpenAI]:
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]:
     """A client of a service in a process of its own, which is stopped as Ctrl-C would and leaves no process."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    code = "from symmoe.cli.main import main; main()"
-    command = [sys.executable, "-c", code, "serve", "--pool", "starter", "--port", port, "--json"]
-    pipe = subprocess.PIPE
-    with psutil.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True) as process:
-        said = "".join(process.stdout.readline() for _ in range(5))
-        yield openai.OpenAI(base_url=json.loads(said)["url"], api_key="none", max_retries=0, timeout=120)
-        started = process.children(recursive=True)
-        process.terminate()
-        _, told = process.communicate(timeout=90)
-        assert (process.returncode, told) == (0, "finishing open requests\n")
-        assert gone(started)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SYMMOE_STATE", str(tmp_path_factory.mktemp("state")))
+        patch.delenv("REDIS_URL", raising=False)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = str(probe.getsockname()[1])
+        code = "from symmoe.cli.main import main; main()"
+        command = [sys.executable, "-c", code, "serve", "--pool", "starter", "--port", port, "--json"]
+        pipe = subprocess.PIPE
+        with psutil.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True) as process:
+            said = "".join(process.stdout.readline() for _ in range(5))
+            yield openai.OpenAI(base_url=json.loads(said)["url"], api_key="none", max_retries=0, timeout=120)
+            started = process.children(recursive=True)
+            process.terminate()
+            _, told = process.communicate(timeout=90)
+            assert (process.returncode, told) == (0, "finishing open requests\n")
+            assert gone(started)
+        stop_embedded()
 
 
 def ask(client: openai.OpenAI, model: str, text: str, **options: object) -> str:
@@ -76,3 +86,48 @@ def test_a_prompt_beyond_the_window_is_a_bad_request(client: openai.OpenAI) -> N
     with pytest.raises(openai.BadRequestError) as raised:
         ask(client, "generalist", "word " * 5000)
     assert raised.value.code == "context_length_exceeded"
+
+
+def test_an_answer_follows_the_schema_that_was_asked_for(client: openai.OpenAI) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"name": {"type": "string", "maxLength": 12}, "age": {"type": "integer", "maximum": 150}},
+        "required": ["name", "age"],
+        "additionalProperties": False,
+    }
+    form = {"type": "json_schema", "json_schema": {"name": "person", "schema": schema}}
+    said = json.loads(ask(client, "generalist", "Invent a person.", response_format=form, max_tokens=64))
+    assert set(said) == {"name", "age"}
+    assert isinstance(said["age"], int)
+
+
+def test_a_schema_that_cannot_be_followed_is_a_clear_error(client: openai.OpenAI) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "no", "schema": {"type": "nonsense"}}}
+    with pytest.raises(openai.BadRequestError):
+        ask(client, "generalist", "Invent a person.", response_format=form)
+
+
+def test_a_batch_of_200_lines_is_uploaded_answered_and_downloaded(client: openai.OpenAI) -> None:
+    questions = mixed_suite(list(FAMILIES), 20, "test", 77)
+    lines = [
+        {"custom_id": question.id, "method": "POST", "url": "/v1/chat/completions", "body": body_of(question)}
+        for question in questions
+    ]
+    raw = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    file = client.files.create(file=("lines.jsonl", raw), purpose="batch")
+    batch = client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
+    until = time.monotonic() + 300
+    while batch.status not in ("completed", "failed", "expired", "cancelled"):
+        assert time.monotonic() < until, batch
+        time.sleep(0.5)  # what a client does
+        batch = client.batches.retrieve(batch.id)
+    assert (batch.status, batch.error_file_id) == ("completed", None)
+    rows = [json.loads(row) for row in client.files.content(str(batch.output_file_id)).text.splitlines()]
+    assert [row["custom_id"] for row in rows] == [question.id for question in questions]
+    said = [row["response"]["body"]["choices"][0]["message"]["content"] for row in rows]
+    right = sum(map(is_right, said, questions))
+    assert right >= 0.8 * len(questions)
+
+
+def body_of(question: Question) -> dict[str, object]:
+    return {"model": "symmoe/auto", "messages": [{"role": "user", "content": question.question}]}

@@ -45,6 +45,37 @@ def test_an_embedded_server_that_was_killed_is_started_again(state: Path) -> Non
     assert embedded_socket().exists()
 
 
+def test_more_work_at_once_than_there_are_connections_waits_for_its_turn(state: Path) -> None:
+    async def slow(client: Redis) -> int:
+        await client.blpop("nothing there", timeout=0.05)
+        return await counted(client)
+
+    async def at_once() -> list[int]:
+        storage = Storage()
+        counts = await asyncio.gather(*(storage.do(slow) for _ in range(200)))
+        await storage.close()
+        return counts
+
+    assert sorted(asyncio.run(at_once())) == list(range(1, 201))
+
+
+def test_after_a_loss_much_work_at_once_opens_one_client_and_all_of_it_is_done(state: Path) -> None:
+    async def over_a_loss() -> list[int]:
+        storage = Storage()
+        await asyncio.gather(*(storage.do(counted) for _ in range(50)))
+        kill_the_server()
+        counts = await asyncio.gather(*(storage.do(counted) for _ in range(50)))
+        await storage.close()
+        return counts
+
+    assert len(set(asyncio.run(over_a_loss()))) == 50
+
+
+def test_a_url_that_cannot_be_used_is_a_clear_error() -> None:
+    with pytest.raises(StoreError, match="REDIS_URL cannot be used"):
+        asyncio.run(Storage(lambda: "http://:secret@localhost").do(counted))
+
+
 def test_a_server_that_does_not_answer_is_a_clear_error_without_its_address() -> None:
     storage = Storage(lambda: "redis://:secret@127.0.0.1:1/0")
     with pytest.raises(StoreError, match="the store does not answer") as caught:

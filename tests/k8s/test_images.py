@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -154,3 +155,11 @@ def test_what_the_package_is_made_of_is_sent() -> None:
         "pyproject.toml",
     ):
         assert sent(path)
+
+
+@pytest.mark.parametrize("folder", ["symmoe", "cli", "deployments"])
+def test_every_package_is_installed(folder: str) -> None:
+    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    for file in (ROOT / folder).rglob("__init__.py"):
+        name = ".".join(file.parent.relative_to(ROOT).parts)
+        assert (name if folder == "symmoe" else f"symmoe.{name}") in listed

@@ -71,9 +71,36 @@ def test_an_ingress_fits_a_front_pod_and_no_expert_pod(name: str) -> None:
     groups = service(name)["rayClusterConfig"]["workerGroupSpecs"]
     cpus = {group["groupName"]: int(group["rayStartParams"]["num-cpus"]) for group in groups}
     (application,) = serve(name)["applications"]
-    for deployment in application.get("deployments", ()):
-        assert cpus["experts"] < deployment["ray_actor_options"]["num_cpus"] <= cpus["front"]
-        assert deployment["num_replicas"] == groups[1]["replicas"]
+    (ingress,) = application["deployments"]
+    share, expert = ingress["ray_actor_options"]["num_cpus"], application["args"]["cpus"]
+    if "front" in cpus:
+        assert cpus["experts"] < share <= cpus["front"]
+        assert ingress["num_replicas"] == groups[1]["replicas"]
+    else:
+        assert expert + share == cpus["experts"] < 2 * expert
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_that_answers_is_placed_on_the_head(name: str) -> None:
+    assert service(name)["rayClusterConfig"]["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    (application,) = serve(name)["applications"]
+    assert application["args"]["cpus"] > 0
+    assert all(each["ray_actor_options"]["num_cpus"] > 0 for each in application["deployments"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_replica_claims_is_stated_and_is_what_its_pod_has(name: str) -> None:
+    (application,) = serve(name)["applications"]
+    group = service(name)["rayClusterConfig"]["workerGroupSpecs"][0]
+    limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+    assert application["args"].get("accelerators") == limits.get("nvidia.com/gpu")
+    assert application["args"]["cpus"] <= int(limits["cpu"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_everybody_needs_a_key_but_in_the_try_out(name: str) -> None:
+    (application,) = serve(name)["applications"]
+    assert application["args"].get("without_keys", False) == (name == "overlay cpu")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -109,13 +136,13 @@ def test_the_adapters_of_the_starter_pool_are_where_the_image_has_them() -> None
             assert (starter / Path(expert.adapter).relative_to(IN_IMAGE) / "adapter_config.json").is_file()
 
 
-SHIPPED_SIZES = {"cpu": ("starter", "cpu", 1), "gpu": ("small-2026", "L4", 2)}
+SHIPPED_SIZES = {"cpu": ("starter", "cpu", 1, False), "gpu": ("small-2026", "L4", 2, True)}
 
 
 @pytest.mark.parametrize("overlay", sorted(SHIPPED_SIZES))
 def test_the_shipped_overlays_are_what_the_command_writes(overlay: str) -> None:
-    pool, kind, nodes = SHIPPED_SIZES[overlay]
-    for name, text in overlay_files(size_cluster(read_pool(pool), kind, nodes)).items():
+    pool, kind, nodes, keys = SHIPPED_SIZES[overlay]
+    for name, text in overlay_files(size_cluster(read_pool(pool), kind, nodes), keys=keys).items():
         assert (SHIPPED / "overlays" / overlay / name).read_text() == text
 
 

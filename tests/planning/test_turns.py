@@ -289,3 +289,17 @@ def test_grouping_switches_far_less_often_than_first_come_first_served() -> None
     run.run()
     assert run.late == {}
     assert run.switches < 400 / 10
+
+
+def test_an_expert_that_became_another_is_made_ready_again_once_what_runs_is_finished() -> None:
+    made = serving("a")
+    made.arrive(waiting("1", "a"))
+    assert ids(made.begin(0.0)) == ["1"]
+    made.changed("b")
+    assert made.resident == "a"
+    made.changed("a")
+    made.arrive(waiting("2", "a"))
+    assert made.begin(0.0) == []
+    assert made.switch(0.0) is None
+    made.leave("1")
+    assert made.switch(0.0) == "a"

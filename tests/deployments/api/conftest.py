@@ -95,8 +95,11 @@ class Running:
     def post(self, path: str = "/v1/chat/completions", **options: object) -> httpx.Response:
         return httpx.post(f"{self.url}{path}", timeout=20, **options)  # type: ignore[arg-type]
 
-    def get(self, path: str) -> httpx.Response:
-        return httpx.get(f"{self.url}{path}", timeout=20)
+    def get(self, path: str, **options: object) -> httpx.Response:
+        return httpx.get(f"{self.url}{path}", timeout=20, **options)  # type: ignore[arg-type]
+
+    def delete(self, path: str, **options: object) -> httpx.Response:
+        return httpx.delete(f"{self.url}{path}", timeout=20, **options)  # type: ignore[arg-type]
 
     def metric(self, line: str) -> float:
         """The value of a metric by its name and labels, 0 if it is not there."""
@@ -121,16 +124,23 @@ def assembled(pool: Pool, engine: EchoEngine | None = None) -> Assembly:
 
 
 @contextmanager
-def running(folder: Path, settings: Settings, keys: Keys | None = None, **sections: object) -> Iterator[Running]:
-    """Serve a pool of echoes under a free port of this machine."""
-    pool = read_pool(str(echo_pool(folder, EXPERTS, **sections)))
+def running(
+    folder: Path,
+    settings: Settings,
+    keys: Keys | None = None,
+    storage: Storage | None = None,
+    remembers: bool = False,
+    **sections: object,
+) -> Iterator[Running]:
+    """Serve a pool of echoes under a free port of this machine; what is decided about experts it `remembers`."""
+    pool, storage = read_pool(str(echo_pool(folder, EXPERTS, **sections))), storage or Storage()
     engine = ScriptedEngine()
     replica = ExpertReplica(pool.model_dump_json(), str(pool.root), settings, lambda pool: assembled(pool, engine))
     experts = LocalExperts(replica)
     with pytest.MonkeyPatch.context() as patch:  # free-form answers are compared without a model
         patch.setattr(symmoe.build, "build_embedder", lambda pool: ScatteringEmbedder())
-        orchestrator = Orchestrator(assembled(pool), experts, settings)
-    service = Service(pool, orchestrator, experts, keys or Open(), settings, Storage())
+        orchestrator = Orchestrator(assembled(pool), experts, settings, storage if remembers else None)
+    service = Service(pool, orchestrator, keys or Open(), settings, storage)
     server = uvicorn.Server(uvicorn.Config(application(service), port=0, log_config=None, lifespan="on"))
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=lambda: loop.run_until_complete(server.serve()), daemon=True)
@@ -145,6 +155,7 @@ def running(folder: Path, settings: Settings, keys: Keys | None = None, **sectio
         engine.released.set()
         server.should_exit = True
         thread.join(20)
+        loop.run_until_complete(storage.close())
         loop.close()
         replica.stop()
 

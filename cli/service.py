@@ -1,0 +1,39 @@
+"""Asking a running service."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+USUAL = "http://127.0.0.1:8000"
+Key = Annotated[
+    str | None,
+    typer.Option("--key", envvar="SYMMOE_KEY", show_envvar=True, help="A key that may; none is needed on loopback."),
+]
+_SECONDS = 60.0
+
+
+def asked(method: str, url: str, path: str, key: str | None, body: dict[str, Any] | None = None) -> Any:
+    """What a service answers to a request, as text where it is no JSON. Raises `RequestError` with what it says."""
+    from symmoe.errors import ConfigError, RequestError
+
+    try:
+        import httpx
+    except ModuleNotFoundError as error:
+        raise ConfigError("this needs the service's parts", hint="install them: pip install 'symmoe[serve]'") from error
+    base = url.rstrip("/").removesuffix("/v1")
+    headers = {} if key is None else {"authorization": f"Bearer {key}"}
+    try:
+        response = httpx.request(method, f"{base}{path}", json=body, headers=headers, timeout=_SECONDS)
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
+        raise ConfigError(
+            f"no service answers at {url}: {type(error).__name__}", hint="start one with `symmoe serve`, or see --help"
+        ) from error
+    kind = response.headers.get("content-type", "")
+    document = response.json() if kind.startswith("application/json") else response.text
+    if response.is_success:
+        return document
+    said = document.get("error", {}) if isinstance(document, dict) else {}
+    message = said.get("message") or f"{url} answered with status {response.status_code}"
+    raise RequestError(str(message), code=str(said.get("code") or response.status_code))

@@ -1,0 +1,48 @@
+"""The store for what a request waits for: a store that is lost may slow down few requests, and none by much."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from symmoe.errors import StoreError
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+Result = TypeVar("Result")
+
+
+class Stored(Protocol):
+    """Does work with the store; `Storage` does, and `Breaker`."""
+
+    async def do(self, work: Callable[[Redis], Awaitable[Result]]) -> Result:
+        """What `work` gives; it may be run twice. Raises `StoreError`."""
+        ...
+
+
+class Breaker:
+    """A circuit breaker: waits `patience` seconds at most, and after a failure asks nothing for `pause` seconds.
+
+    An embedded server that was lost is started again within the patience.
+    """
+
+    def __init__(self, stored: Stored, patience: float = 1.0, pause: float = 0.5) -> None:
+        self._stored, self._patience, self._pause = stored, patience, pause
+        self._open_until = 0.0
+
+    async def do(self, work: Callable[[Redis], Awaitable[Result]]) -> Result:
+        """What `work` gives; it may be run twice. Raises `StoreError`."""
+        if time.monotonic() < self._open_until:
+            raise StoreError("the store did not answer just now", hint="ask again in a second")
+        try:
+            async with asyncio.timeout(self._patience):
+                return await self._stored.do(work)
+        except TimeoutError as error:
+            self._open_until = time.monotonic() + self._pause
+            raise StoreError(f"the store did not answer within {self._patience:g} s", hint="ask again") from error
+        except StoreError:
+            self._open_until = time.monotonic() + self._pause
+            raise

@@ -1,0 +1,72 @@
+"""Keys that are looked up in the store."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+
+from symmoe.errors import StoreError
+
+from ..api.keys import Caller
+from .breaker import Stored
+from .records import KeyRecord, digest, find, find_named
+
+Find = Callable[[Stored, str], Awaitable[KeyRecord | None]]
+_FRESH = 1.0
+_KNOWN = 300.0
+_MOST = 10_000
+
+
+class StoredKeys:
+    """The keys of the store, each looked up again once what is known of it is `fresh` seconds old.
+
+    A revoked key is so refused within that time. While the store does not answer, a key that it confirmed within the
+    last `known` seconds goes on being accepted: nobody can revoke a key meanwhile, and a short outage costs no request.
+    """
+
+    required = True
+
+    def __init__(self, stored: Stored, fresh: float = _FRESH, known: float = _KNOWN) -> None:
+        self._stored, self._fresh, self._known = stored, fresh, known
+        self._seen: OrderedDict[str, tuple[float, KeyRecord]] = OrderedDict()
+
+    async def caller(self, key: str | None) -> Caller | None:
+        """Whose key this is; None for one that is not known, expired or revoked.
+
+        Raises `StoreError` where that cannot be told.
+        """
+        name = None if key is None else digest(key)
+        return None if name is None else _caller(await self._record(name, find))
+
+    async def named(self, ident: str) -> Caller | None:
+        """Whose id this is, as good and as fresh as for a key."""
+        return _caller(await self._record(ident, find_named))
+
+    async def _record(self, name: str, find: Find) -> KeyRecord | None:
+        now = time.monotonic()
+        at, seen = self._seen.get(name, (0.0, None))
+        if seen is not None and now - at < self._fresh:
+            return seen
+        try:
+            record = await find(self._stored, name)
+        except StoreError:
+            if seen is None or now - at > self._known:
+                raise
+            return seen
+        self._remember(name, now, record)
+        return record
+
+    def _remember(self, name: str, now: float, record: KeyRecord | None) -> None:
+        """Only what is a key is remembered: guesses cannot push out anybody's."""
+        self._seen.pop(name, None)
+        if record is not None and record.revoked is None:
+            self._seen[name] = now, record
+            if len(self._seen) > _MOST:
+                self._seen.popitem(last=False)
+
+
+def _caller(record: KeyRecord | None) -> Caller | None:
+    if record is None or record.state(time.time()) != "active":
+        return None
+    return Caller(record.id, record.requests_per_minute, record.tokens_per_minute, record.admin)

@@ -1,0 +1,160 @@
+"""`/v1/admin/experts`: who is there, changed while the service runs. For keys that may, or everybody on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict
+from typing import Any
+from urllib.parse import urlsplit
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from symmoe.config import ExpertConfig
+from symmoe.errors import StoreError, SymmoeError
+
+from ..lifecycle.joining import joining
+from ..lifecycle.standing import State
+from .body import read_body
+from .chat_request import Text
+from .documented import json_body
+from .errors import ApiError
+from .keys import NOBODY, is_loopback
+from .service import Service
+
+_STATES: dict[str, State] = {"drain": "draining", "quarantine": "quarantined", "restore": "active"}
+_EXPERTS = "/v1/admin/experts"
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Joining(_Body):
+    """An expert as a pool file has it, and its record as a file of profiles does."""
+
+    expert: ExpertConfig
+    record: dict[str, Any] | None = None
+
+
+class Reason(_Body):
+    """Why, for who looks later."""
+
+    why: Text = Field(default="", max_length=500)
+
+
+def admin_paths(app: FastAPI, service: Service) -> None:
+    """Register them."""
+    admin = Admin(service)
+
+    @app.get(_EXPERTS, response_model=None)
+    async def experts(request: Request) -> Response:
+        """Every expert, and what the engines are at."""
+        await admin.check(request)
+        return JSONResponse(await admin.everybody())
+
+    @app.post(_EXPERTS, openapi_extra=json_body(Joining), response_model=None)
+    async def add(request: Request) -> Response:
+        """A new expert; it can be asked when this returns."""
+        await admin.check(request)
+        body = await read_body(request, Joining, service.settings.most_bytes)
+        return JSONResponse(await admin.add(body), 201)
+
+    @app.post(f"{_EXPERTS}/{{name}}/{{action}}", openapi_extra=json_body(Reason), response_model=None)
+    async def change(request: Request, name: str, action: str) -> Response:
+        """Let an expert take nothing new, ask it nothing any more, or bring it back."""
+        await admin.check(request)
+        if action not in _STATES:
+            raise ApiError(404, "not_found", "no such path; an expert can be drained, quarantined or restored")
+        body = await read_body(request, Reason, service.settings.most_bytes)
+        return JSONResponse(await admin.put(name, _STATES[action], body.why))
+
+    @app.delete(f"{_EXPERTS}/{{name}}", response_model=None)
+    async def remove(request: Request, name: str) -> Response:
+        """An expert is there no longer; what it was asked already it finishes."""
+        await admin.check(request)
+        await admin.put(name, "removed", "")
+        return JSONResponse({"object": "symmoe.expert", "name": name, "deleted": True})
+
+
+class Admin:
+    """What the paths do."""
+
+    def __init__(self, service: Service) -> None:
+        self._service, self._lifecycle = service, service.lifecycle
+
+    async def check(self, request: Request) -> None:
+        """`ApiError` for who may not do this."""
+        caller = await self._service.caller(request)
+        if not caller.admin:
+            raise ApiError(403, "not_admin", "this needs a key that `symmoe key create --admin` made")
+        if caller.id == NOBODY and not is_loopback(_host(request)):
+            # a page of another site whose name was made to mean this machine
+            raise ApiError(403, "cross_site", "without a key, only this machine's own addresses are taken")
+
+    async def everybody(self) -> dict[str, Any]:
+        """The experts, and the engines."""
+        engines = await self._service.engines()
+        opened = self._lifecycle.experts.open
+        data = [self._described(name, opened.get(name, 0)) for name in self._names()]
+        return {"object": "list", "data": data, "engines": [asdict(engine) for engine in engines]}
+
+    async def add(self, body: Joining) -> dict[str, Any]:
+        """An expert that came. Raises `ApiError` and `StoreError`."""
+        roster, name = self._lifecycle.roster, body.expert.name
+        if roster.has(name) is not None:
+            message = f"there is an expert {name!r} already; remove or restore it, or take another name"
+            raise ApiError(409, "expert_exists", message, "expert.name")
+        folder = self._service.settings.weights_folder
+        try:
+            standing = await asyncio.to_thread(joining, roster.pool, body.expert, body.record, folder)
+        except StoreError:
+            raise
+        except SymmoeError as error:
+            hint = f" ({error.hint})" if error.hint else ""
+            raise ApiError(400, "invalid_expert", f"{error}{hint}", "expert") from error
+        await self._lifecycle.add(name, standing)
+        return self._described(name, 0)
+
+    async def put(self, name: str, state: State, why: str) -> dict[str, Any]:
+        """An expert in another state. Raises `ApiError` and `StoreError`."""
+        roster = self._lifecycle.roster
+        removed = name in roster.standings and roster.state(name) == "removed"
+        if roster.has(name) is None or (removed and state != "active"):
+            raise ApiError(404, "expert_not_found", "no such expert; GET /v1/admin/experts lists them", "name")
+        if state == "removed" and len(roster.pool.experts) == 1:
+            raise ApiError(409, "last_expert", "this is the last expert: quarantine it, or stop the service", "name")
+        await self._lifecycle.put(name, state, why)
+        return self._described(name, self._lifecycle.experts.open.get(name, 0))
+
+    def _names(self) -> list[str]:
+        """Also of those that were removed and can be restored."""
+        roster = self._lifecycle.roster
+        return list(dict.fromkeys((*roster.pool.names, *sorted(roster.standings))))
+
+    def _described(self, name: str, opened: int) -> dict[str, Any]:
+        roster = self._lifecycle.roster
+        standing = roster.standing(name)
+        newcomer = roster.has(name) == "newcomer"
+        state = roster.state(name)
+        return {
+            "object": "symmoe.expert",
+            "name": name,
+            "state": state,
+            "why": standing.why if state != "active" else "",
+            "since": standing.since or None,
+            "until": standing.until if state != "active" else None,
+            "added": newcomer,
+            "routed": state == "active" and name not in roster.without,
+            "open": opened,
+            "failures": self._lifecycle.failures.count(name),
+        }
+
+
+def _host(request: Request) -> str:
+    """The name under which the client knows this service."""
+    try:
+        return urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
+    except ValueError:
+        return ""

@@ -1,0 +1,149 @@
+"""Orders made responses: from the cache where they were answered before, else by the orchestrator."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from typing import Any
+
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from symmoe.types import Generation
+
+from ..access.cache import AnswerCache, Found
+from ..events import Finished
+from ..orchestrator import Given, Orchestrator, Request
+from ..order import Order, Report
+from ..telemetry.note import Note
+from .completions import Envelope, completion, replayed, streamed, whole
+from .metrics import Metrics
+from .telling import headers
+
+Charge = Callable[[int], Awaitable[None]]
+"""Counts the tokens that an answer took."""
+_STREAMING = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+_KEPT = ("choices", "usage", "symmoe")
+_LASTING = ("x-symmoe-schema", "x-symmoe-path", "x-symmoe-experts", "x-symmoe-skills")
+"""What an answer from the cache still tells of how it came about; lanes and times were those of another request."""
+
+
+class Answers:
+    """Has orders answered. `cache` is None where answers are not kept."""
+
+    def __init__(self, orchestrator: Orchestrator, cache: AnswerCache | None, metrics: Metrics) -> None:
+        self._orchestrator, self._cache, self._metrics = orchestrator, cache, metrics
+        self._later: set[asyncio.Task[None]] = set()
+
+    async def answer(
+        self, order: Order, envelope: Envelope, told: Mapping[str, str], charge: Charge, repeatable: bool, note: Note
+    ) -> Response:
+        """The response to an order, `told` among its headers. Only a `repeatable` one is looked for, and kept.
+
+        How it goes is added to the `note`. Raises `TurnedAwayError`.
+        """
+        found = await self._found(order) if repeatable else None
+        note.cache = "" if found is None else found.how
+        told = {**told, **({} if found is None else {"x-symmoe-cache": found.how})}
+        if found is not None and found.answer is not None:
+            return _again(order, envelope, found.answer, told)
+        request = await self._orchestrator.begin(order)
+        note.report = request.report
+        answering = _Answering(request, envelope, charge, found is not None)
+        if order.stream:
+            return await self._stream(answering, told)
+        try:
+            document = await whole(request, envelope)
+        finally:
+            # in a task of its own: who leaves cancels this, and has used what was generated all the same
+            charged = self._soon(answering.charged())
+            await self._close(request)
+            await asyncio.shield(charged)
+        if answering.keep:
+            self._soon(self._keep(order, request.report, document))
+        return JSONResponse(document, headers={**headers(request.report), **told})
+
+    async def _found(self, order: Order) -> Found | None:
+        if self._cache is None:
+            return None
+        found = await self._cache.find(order)
+        self._metrics.cached(found.how)
+        return found
+
+    async def _stream(self, answering: _Answering, told: Mapping[str, str]) -> Response:
+        """A stream whose first piece is there: what fails before it has a status, and headers can tell of it."""
+        request, envelope, events = answering.request, answering.envelope, answering.events()
+        try:
+            first = await anext(events)
+        except BaseException:
+            self._soon(answering.charged())
+            await self._close(request)
+            raise
+
+        async def parts() -> AsyncIterator[bytes]:
+            try:
+                async for part in streamed(first, events, request, envelope):
+                    yield part
+            finally:
+                self._soon(answering.charged())
+                if answering.keep and len(answering.finished) == request.order.n:
+                    document = completion(answering.finished, request.report, envelope)
+                    self._soon(self._keep(request.order, request.report, document))
+                await self._close(request)
+
+        shown = {**headers(request.report), **_STREAMING, **told}
+        return StreamingResponse(parts(), media_type="text/event-stream", headers=shown)
+
+    async def _keep(self, order: Order, report: Report, document: dict[str, Any]) -> None:
+        """Keep an answer that every expert asked for had its say in."""
+        asked = {assignment.expert for assignment in report.routed.asked}
+        if self._cache is None or not asked <= {share.expert for share in report.shares}:
+            return
+        lasting = {name: value for name, value in headers(report).items() if name in _LASTING}
+        kept = {name: document[name] for name in _KEPT if name in document}
+        await self._cache.keep(order, {**kept, "headers": lasting})
+
+    async def _close(self, request: Request) -> None:
+        await request.close()
+        self._metrics.reported(request.report)
+
+    def _soon(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Do it even if who waits for it is cancelled."""
+        task = asyncio.create_task(work)
+        self._later.add(task)
+        task.add_done_callback(self._later.discard)
+        return task
+
+
+class _Answering:
+    """One request that is being answered, with what must be done once it is."""
+
+    def __init__(self, request: Request, envelope: Envelope, charge: Charge, keep: bool) -> None:
+        self.request, self.envelope, self.keep = request, envelope, keep
+        self.finished: dict[int, Generation] = {}
+        self._charge, self._was_charged = charge, False
+
+    async def events(self) -> AsyncIterator[Given]:
+        """The request's events. Its tokens are charged before the client knows that it ended."""
+        async for number, event in self.request.events():
+            if isinstance(event, Finished):
+                self.finished[number] = event.generation
+            yield number, event
+        await self.charged()
+
+    async def charged(self) -> None:
+        """Charge the tokens that it took, once. What did not finish is charged by the pieces that experts gave."""
+        if self._was_charged:
+            return
+        self._was_charged = True
+        report = self.request.report
+        await self._charge(max(report.prompt_tokens + report.completion_tokens, report.pieces))
+
+
+def _again(order: Order, envelope: Envelope, answer: dict[str, Any], told: Mapping[str, str]) -> Response:
+    """An answer from the cache, as if it had just been given."""
+    shown = {**answer["headers"], **told}
+    if order.stream:
+        stream = {**shown, **_STREAMING}
+        return StreamingResponse(replayed(answer, envelope), media_type="text/event-stream", headers=stream)
+    more = {name: answer[name] for name in _KEPT[1:] if name in answer}
+    return JSONResponse(envelope.around("chat.completion", answer["choices"], **more), headers=shown)

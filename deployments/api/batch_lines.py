@@ -1,0 +1,52 @@
+"""Answering a line of a batch as an online request would be, with the same checks and the same errors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from symmoe.errors import StoreError
+
+from ..batches.rows import Answered
+from ..experts import TurnedAwayError
+from .body import as_api_error
+from .chat_request import ChatRequest
+from .completions import api_error
+from .errors import ApiError
+from .service import Service
+
+
+class LineAnswers:
+    """Has lines answered by the service's orchestrator."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def __call__(self, body: dict[str, Any], ident: str, share: str, owner: str, seconds: float) -> Answered:
+        """What becomes of a request body. 429 and 503 may be asked again, unless the line's own deadline is over."""
+        try:
+            request = ChatRequest.model_validate(body)
+        except ValidationError as error:
+            return _refused(as_api_error(error))
+        own = request.symmoe.deadline
+        try:
+            if request.stream:
+                raise ApiError(400, "invalid_value", "stream: a batch cannot stream", "stream")
+            limit = min(own or seconds, seconds)
+            return Answered(200, await self._service.complete(request, ident, share, owner, limit))
+        except ApiError as error:
+            return _refused(error)
+        except TurnedAwayError as error:
+            return _refused(api_error(error.why), own is not None)
+        except StoreError:
+            return _refused(ApiError(503, "store_unavailable", "the store does not answer", retry_after=1.0))
+        except Exception:
+            return _refused(ApiError(500, "internal_error", "something went wrong here"))
+
+
+def _refused(error: ApiError, own_deadline: bool = False) -> Answered:
+    over = own_deadline and error.code == "deadline_exceeded"
+    again = error.status in (429, 503) and not over
+    after = 1.0 if error.retry_after is None else error.retry_after
+    return Answered(error.status, error.body, again, error.code == "expert_lost", after)

@@ -1,0 +1,59 @@
+"""The parts that files and batches are made of, and the runner's life, which is the application's."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from symmoe.config import files_dir
+
+from ..batches.answering import Means
+from ..batches.batches import Batches
+from ..batches.contents import Contents
+from ..batches.counting import BatchMetrics
+from ..batches.files import Files
+from ..batches.lease import Leases
+from ..batches.progress import Progress
+from ..batches.runner import Runner
+from ..batches.window import Window
+from .batch_lines import LineAnswers
+from .online import Online
+from .service import Service
+
+_SHARE = 8
+"""While online requests are there, one in so many of the lines that a batch may have open."""
+
+
+class Batching:
+    """Files, batches and their runner for one service."""
+
+    def __init__(self, service: Service) -> None:
+        storage, settings = service.storage, service.settings
+        self._service = service
+        self.online = Online()
+        self.settings = settings
+        self.metrics = BatchMetrics(service.metrics.registry)
+        self.files = Files(storage, Contents(files_dir()))
+        self.batches = Batches(storage)
+        means = Means(LineAnswers(service), Progress(storage), Window(self._room), self.metrics)
+        leases = Leases(storage, settings.batch_lease)
+        self.runner = Runner(self.files, leases, means, settings.most_bytes, settings.batch_lease)
+
+    @asynccontextmanager
+    async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
+        """The runner works as long as the application does."""
+        self.runner.start()
+        try:
+            yield
+        finally:
+            await self.runner.close()
+            await self._service.storage.close()
+
+    def _room(self) -> int:
+        """How many lines may be open now; none once the service is stopping."""
+        if self._service.open.draining:
+            return 0
+        most = self.settings.batch_lines_open
+        return max(1, most // _SHARE) if self.online.busy else most

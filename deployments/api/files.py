@@ -1,0 +1,88 @@
+"""`/v1/files`: what batches are made of, and what they give."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import FileResponse, JSONResponse
+
+from ..batches.files import FileRecord
+from ..batches.ids import FILE, is_id
+from .batching import Batching
+from .errors import ApiError
+from .paging import asked_page, listed, parameters
+from .service import Service
+from .upload import receive
+
+_MOST = 10_000
+
+
+def file_paths(app: FastAPI, service: Service, batching: Batching) -> None:
+    """Register them. Everybody sees their own files only."""
+    files = batching.files
+
+    @app.post("/v1/files", openapi_extra=_form(), response_model=None)
+    async def upload(request: Request) -> Response:
+        """A new file."""
+        caller = await service.caller(request)
+        record = await receive(request, files.contents, caller.id, batching.settings.most_file_bytes)
+        try:
+            await files.put(record)
+        except BaseException:
+            await files.contents.delete(record.id)
+            raise
+        return JSONResponse(record.document)
+
+    @app.get("/v1/files", openapi_extra=parameters("after", "limit", "order", "purpose"), response_model=None)
+    async def page(request: Request) -> Response:
+        """A page of files, the newest first unless asked otherwise."""
+        caller = await service.caller(request)
+        asked = asked_page(request, FILE, _MOST, _MOST)
+        found, more = await files.page(caller.id, asked, request.query_params.get("purpose", "")[:64])
+        return JSONResponse(listed([record.document for record in found], more))
+
+    @app.get("/v1/files/{ident}", response_model=None)
+    async def one(request: Request, ident: str) -> Response:
+        """What is known of a file."""
+        return JSONResponse((await own_file(request, service, batching, ident)).document)
+
+    @app.get("/v1/files/{ident}/content", response_model=None)
+    async def content(request: Request, ident: str) -> Response:
+        """A file's contents."""
+        record = await own_file(request, service, batching, ident)
+        path = files.contents.path(record.id)
+        if not path.is_file():
+            raise ApiError(503, "content_unavailable", "the file's contents are not on this machine", retry_after=5)
+        safe = {"x-content-type-options": "nosniff"}
+        return FileResponse(path, media_type="application/jsonl", filename=f"{record.id}.jsonl", headers=safe)
+
+    @app.delete("/v1/files/{ident}", response_model=None)
+    async def delete(request: Request, ident: str) -> Response:
+        """Forget a file that no batch needs any more."""
+        record = await own_file(request, service, batching, ident)
+        if await batching.batches.using(record.id):
+            raise ApiError(409, "file_in_use", "a batch that is not over is made of this file; cancel it first")
+        await files.delete(record)
+        return JSONResponse({"id": record.id, "object": "file", "deleted": True})
+
+
+async def own_file(request: Request, service: Service, batching: Batching, ident: str) -> FileRecord:
+    """The caller's file of that id; `ApiError` 404 for any other."""
+    caller = await service.caller(request)
+    record = await batching.files.get(ident, caller.id) if is_id(ident, FILE) else None
+    if record is None:
+        raise ApiError(404, "file_not_found", "no such file")
+    return record
+
+
+def _form() -> dict[str, Any]:
+    schema = {
+        "type": "object",
+        "required": ["file", "purpose"],
+        "properties": {
+            "file": {"type": "string", "format": "binary"},
+            "purpose": {"type": "string", "enum": ["batch"]},
+        },
+    }
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}

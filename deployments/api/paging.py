@@ -1,0 +1,50 @@
+"""Lists in pages, as OpenAI's clients ask for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field, ValidationError
+from starlette.requests import Request
+
+from ..batches.ids import is_id
+from ..batches.keeping import Page
+from .body import as_api_error
+from .errors import ApiError
+
+
+class _Asked(BaseModel):
+    limit: int | None = Field(default=None, ge=1)
+    after: str | None = Field(default=None, max_length=100)
+    order: Literal["asc", "desc"] = "desc"
+
+
+def asked_page(request: Request, prefix: str, usual: int, most: int) -> Page:
+    """Which page a request asks for. Raises `ApiError`."""
+    try:
+        asked = _Asked.model_validate(dict(request.query_params))
+    except ValidationError as error:
+        raise as_api_error(error) from error
+    if asked.limit is not None and asked.limit > most:
+        raise ApiError(400, "invalid_value", f"limit must be at most {most}", "limit")
+    if asked.after is not None and not is_id(asked.after, prefix):
+        raise ApiError(400, "invalid_value", "after must be an id of the list", "after")
+    return Page(asked.limit or usual, asked.after, asked.order)
+
+
+def listed(documents: Sequence[dict[str, Any]], more: bool) -> dict[str, Any]:
+    """A page in OpenAI's shape."""
+    ends = {"first_id": documents[0]["id"], "last_id": documents[-1]["id"]} if documents else {}
+    return {"object": "list", "data": list(documents), "first_id": None, "last_id": None, **ends, "has_more": more}
+
+
+def parameters(*names: str) -> dict[str, Any]:
+    """The query's part of the OpenAPI document."""
+    kinds: dict[str, dict[str, Any]] = {
+        "limit": {"type": "integer", "minimum": 1},
+        "after": {"type": "string"},
+        "order": {"type": "string", "enum": ["asc", "desc"]},
+        "purpose": {"type": "string"},
+    }
+    return {"parameters": [{"name": name, "in": "query", "schema": kinds[name]} for name in names]}

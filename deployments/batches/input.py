@@ -1,0 +1,153 @@
+"""A batch's input: where each of its lines stands, found in one pass that keeps none of them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import from_json
+
+MOST_LINES = 50_000
+MOST_ID = 512
+_BOM = b"\xef\xbb\xbf"
+
+
+class BadInputError(Exception):
+    """A file that is no batch at all."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class BadLineError(Exception):
+    """A line that cannot be asked. `custom_id` is its own, where it could be read."""
+
+    def __init__(self, code: str, message: str, custom_id: str | None = None) -> None:
+        super().__init__(message)
+        self.code, self.custom_id = code, custom_id
+
+
+@dataclass(slots=True)
+class Places:
+    """Where the lines of a file stand: numbers from 1 on, blank ones left out, with offset and length in bytes.
+
+    `earlier` has the lines whose id another line before them has, and that one's number.
+    """
+
+    numbers: array[int] = field(default_factory=lambda: array("q"))
+    offsets: array[int] = field(default_factory=lambda: array("q"))
+    lengths: array[int] = field(default_factory=lambda: array("q"))
+    earlier: dict[int, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+
+def find_lines(path: Path, most_bytes: int, most_lines: int = MOST_LINES) -> Places:
+    """Where the lines stand. Raises `BadInputError` for an empty file, one of no JSON objects, one of too many lines.
+
+    Blocks. Of a line longer than `most_bytes` no more is read into memory than that.
+    """
+    places, objects, seen = Places(), False, dict[bytes, int]()
+    for number, offset, length, raw in _raw_lines(path, most_bytes):
+        if len(places) == most_lines:
+            raise BadInputError("too_many_requests", f"the file has more than {most_lines} lines")
+        places.numbers.append(number)
+        places.offsets.append(offset)
+        places.lengths.append(length)
+        document = _object(raw)
+        objects = objects or document is not None
+        custom_id = None if document is None else document.get("custom_id")
+        if isinstance(custom_id, str):
+            name = hashlib.blake2b(custom_id.encode(), digest_size=16).digest()
+            earlier = seen.setdefault(name, number)
+            if earlier != number:
+                places.earlier[number] = earlier
+    if not len(places):
+        raise BadInputError("empty_file", "the file holds no requests")
+    if not objects:
+        raise BadInputError(
+            "invalid_json_line", "no line of the file is a JSON object; it must be JSONL, one request a line"
+        )
+    return places
+
+
+class Lines:
+    """The lines of a file, read one by one. Its contents stay readable if the file is deleted meanwhile."""
+
+    def __init__(self, path: Path, places: Places, most_bytes: int) -> None:
+        self._file = os.open(path, os.O_RDONLY)
+        self._places, self._most = places, most_bytes
+        self.numbers: Sequence[int] = places.numbers
+        self._index = {number: index for index, number in enumerate(places.numbers)}
+
+    def read(self, number: int) -> dict[str, Any]:
+        """A line as an object with a `custom_id` of its own and a `body`. Raises `BadLineError`. Blocks."""
+        index = self._index[number]
+        offset, length = self._places.offsets[index], self._places.lengths[index]
+        if length > self._most:
+            raise BadLineError("line_too_long", f"line {number} is longer than {self._most} bytes")
+        return checked(os.pread(self._file, length, offset), number, self._places.earlier.get(number))
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._file)
+
+
+def checked(raw: bytes, number: int, earlier: int | None = None) -> dict[str, Any]:
+    """A line as an object; its body is not looked into. `earlier` is the line that has used its id before."""
+    try:
+        document = from_json(raw.removeprefix(_BOM), allow_inf_nan=False)
+    except ValueError as error:
+        raise BadLineError("invalid_json_line", f"line {number} is not valid JSON: {error}"[:300]) from error
+    if not isinstance(document, dict):
+        raise BadLineError("invalid_json_line", f"line {number} is not a JSON object")
+    custom_id = document.get("custom_id")
+    if not isinstance(custom_id, str) or not 0 < len(custom_id) <= MOST_ID:
+        raise BadLineError("invalid_custom_id", f"line {number}: custom_id must be a text of 1 to {MOST_ID} characters")
+    if earlier is not None:
+        message = f"line {number}: this custom_id was already used on line {earlier}"
+        raise BadLineError("duplicate_custom_id", message, custom_id)
+    _check_target(document, number, custom_id)
+    return document
+
+
+def _check_target(document: dict[str, Any], number: int, custom_id: str) -> None:
+    unknown = sorted(document.keys() - {"custom_id", "method", "url", "body"})
+    if unknown:
+        raise BadLineError("unknown_field", f"line {number}: unknown field: {unknown[0][:100]}", custom_id)
+    if document.get("method") != "POST":
+        raise BadLineError("invalid_method", f"line {number}: method must be POST", custom_id)
+    if document.get("url") != "/v1/chat/completions":
+        raise BadLineError("invalid_url", f"line {number}: url must be the batch's endpoint", custom_id)
+    if not isinstance(document.get("body"), dict):
+        raise BadLineError("invalid_body", f"line {number}: body must be an object", custom_id)
+
+
+def _object(raw: bytes | None) -> dict[str, Any] | None:
+    if raw is not None:
+        with suppress(ValueError):
+            document = from_json(raw.removeprefix(_BOM), allow_inf_nan=False)
+            return document if isinstance(document, dict) else None
+    return None
+
+
+def _raw_lines(path: Path, most: int) -> Iterator[tuple[int, int, int, bytes | None]]:
+    """Number, offset, length and bytes of every line that is not blank; None for bytes that are too many."""
+    with path.open("rb") as file:
+        number = offset = 0
+        while part := file.readline(most + 2):
+            number, length = number + 1, len(part)
+            raw: bytes | None = part
+            while not part.endswith(b"\n") and (part := file.readline(most + 2)):
+                raw, length = None, length + len(part)
+            if raw is None or raw.removeprefix(_BOM).strip():
+                yield number, offset, length, raw
+            offset += length

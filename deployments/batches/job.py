@@ -1,0 +1,117 @@
+"""One batch from its first look at the input to its end, taken up wherever it was left."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from contextlib import suppress
+from typing import Any
+
+from .answering import Answering, Means
+from .files import Files
+from .input import BadInputError, Lines, find_lines
+from .output import MissingRowError, Output
+from .records import BatchRecord, Outcome
+
+
+class NotHereError(Exception):
+    """The input's contents are on another machine: ingress machines share no volume."""
+
+
+class Job:
+    """Runs a batch to its end. `stop` it when it is cancelled."""
+
+    def __init__(self, batch: BatchRecord, files: Files, means: Means, most_bytes: int) -> None:
+        self._batch, self._files, self._means, self._most_bytes = batch, files, means, most_bytes
+        self._progress = means.progress
+        self._stopped = asyncio.Event()
+        self._decided = False
+
+    def stop(self) -> None:
+        """It was cancelled: nothing more is asked."""
+        self._stopped.set()
+
+    async def run(self) -> None:
+        """Everything up to its end; cancelled from outside, another run goes on. May raise `NotHereError`."""
+        if "ending" in self._batch.facts:
+            await self._progress.finish(self._batch.id, self._batch.facts["ending"])
+            return
+        if "cancelling_at" in self._batch.facts:
+            self.stop()
+        try:
+            lines = await self._input()
+        except BadInputError as bad:
+            await self._fail(bad)
+            return
+        try:
+            await self._answer_all(lines)
+        finally:
+            lines.close()
+
+    async def _input(self) -> Lines:
+        path = self._files.contents.path(self._batch.input)
+        try:
+            places = await asyncio.to_thread(find_lines, path, self._most_bytes)
+            return Lines(path, places, self._most_bytes)
+        except FileNotFoundError as error:
+            if await self._progress.knows_file(self._batch.input) and time.time() < self._batch.expires:
+                raise NotHereError(self._batch.input) from error
+            raise BadInputError("input_file_not_found", "the input file is not there any more") from error
+
+    async def _fail(self, bad: BadInputError) -> None:
+        error = {"code": bad.code, "message": str(bad), "param": None, "line": None}
+        errors = json.dumps({"object": "list", "data": [error]})
+        outcome = await self._progress.decide(self._batch.id, "failed")
+        await self._end(outcome, {"errors": errors} if outcome == "failed" else {}, [])
+
+    async def _answer_all(self, lines: Lines) -> None:
+        """Answer what has no row, decide how it ends, and write its files; again if the store forgot a row."""
+        ident, now = self._batch.id, int(time.time())
+        if not self._stopped.is_set():
+            await self._progress.note(ident, {"in_progress_at": now})
+            self._means.metrics.came("in_progress")
+        await self._progress.note(ident, {"total": len(lines.numbers)})
+        output = Output(self._batch, lines, self._progress, self._files.contents)
+        while True:
+            done = await self._progress.done(ident)
+            missing = [number for number in lines.numbers if number not in done]
+            early = self._early()
+            if missing and early is None:
+                await self._answer(lines, missing)
+                continue
+            outcome = await self._progress.decide(ident, early if missing and early else "completed")
+            with suppress(MissingRowError):
+                files = await output.write(outcome, int(time.time()))
+                facts = {"answered": output.answered, "failed": output.failed}
+                await self._end(outcome, facts, files)
+                return
+            self._decided = True
+
+    def _early(self) -> Outcome | None:
+        if self._decided:  # it was complete before the store forgot some of it, and will be again
+            return None
+        if self._stopped.is_set():
+            return "cancelled"
+        return "expired" if time.time() >= self._batch.expires else None
+
+    async def _answer(self, lines: Lines, missing: list[int]) -> None:
+        """Have lines answered until all are, the window ends or the batch is cancelled."""
+        answering = asyncio.ensure_future(Answering(self._batch, lines, self._means).run(missing))
+        stopped = asyncio.ensure_future(self._stopped.wait())
+        left = None if self._decided else max(0.0, self._batch.expires - time.time())
+        ends = (answering,) if self._decided else (answering, stopped)
+        try:
+            await asyncio.wait(ends, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            if answering.done():
+                answering.result()
+        finally:
+            stopped.cancel()
+            answering.cancel()
+            await asyncio.gather(answering, stopped, return_exceptions=True)
+
+    async def _end(self, outcome: Outcome, facts: dict[str, Any], files: list[Any]) -> None:
+        there = {file.id for file in files}
+        has = {"has_output": int(self._batch.output in there), "has_error": int(self._batch.error in there)}
+        await self._progress.end(self._batch.id, outcome, {**has, **facts}, files)
+        self._means.metrics.came(outcome)

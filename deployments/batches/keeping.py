@@ -1,0 +1,71 @@
+"""What everything kept in the store shares: keys, durable writes, pages, and patience while the store is away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from symmoe.errors import StoreError
+
+from ..storage import Storage
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+    from redis.asyncio.client import Pipeline
+
+Result = TypeVar("Result")
+_SYNC_MS = 3000
+_SOONEST, _LATEST = 0.1, 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of a list: what comes `after` a name, at most `limit` of it, by age."""
+
+    limit: int
+    after: str | None = None
+    order: Literal["asc", "desc"] = "desc"
+
+
+async def durably(client: Redis, write: Callable[[Pipeline], object]) -> None:
+    """Write, and wait until it is on the server's disk: the embedded store flushes once a second.
+
+    What was written before by anybody is then there too. A server without an append-only file is not waited for.
+    """
+    pipe = client.pipeline(transaction=False)
+    write(pipe)
+    pipe.execute_command("WAITAOF", 1, 0, _SYNC_MS)
+    *written, _ = await pipe.execute(raise_on_error=False)
+    for result in written:
+        if isinstance(result, Exception):
+            raise result
+
+
+async def names(client: Redis, key: str, page: Page) -> tuple[list[str], bool]:
+    """A page of names out of a sorted set whose scores are all equal, and whether there are more."""
+    waiting: Any
+    if page.order == "asc":
+        waiting = client.zrangebylex(key, f"({page.after}" if page.after else "-", "+", 0, page.limit + 1)
+    else:
+        waiting = client.zrevrangebylex(key, f"({page.after}" if page.after else "+", "-", 0, page.limit + 1)
+    found = await waiting
+    return [name.decode() for name in found[: page.limit]], len(found) > page.limit
+
+
+async def patiently(storage: Storage, work: Callable[[Redis], Awaitable[Result]]) -> Result:
+    """What `work` gives, asked for again and again until the store is there."""
+    pause = _SOONEST
+    while True:
+        try:
+            return await storage.do(work)
+        except (StoreError, OSError):
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LATEST)
+
+
+async def script(client: Redis, text: str, keys: Sequence[str], *args: str | int) -> Any:
+    """What a script gives; it runs on the server as one step."""
+    waiting: Any = client.eval(text, len(keys), *keys, *args)
+    return await waiting

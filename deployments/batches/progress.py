@@ -1,0 +1,132 @@
+"""Batches in the store, as their runner knows them: the rows of answered lines, and how a batch ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..storage import Storage
+from .files import FileRecord, find_file, write_file
+from .keeping import durably, patiently, script
+from .records import BatchRecord, Outcome
+from .table import add_fact, batch_key, forget, lines_key, now, open_names, read_batch
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+Result = TypeVar("Result")
+_CONNECTIONS = 8
+"""Hundreds of lines may be open at once, and online requests go to the same store."""
+
+_PUT = """
+if redis.call('HEXISTS', KEYS[1], 'fixed') == 0 or redis.call('HEXISTS', KEYS[1], 'ending') == 1 then return 0 end
+if redis.call('HSETNX', KEYS[2], ARGV[1], ARGV[2]) == 0 then return 0 end
+return redis.call('HINCRBY', KEYS[1], ARGV[3], 1)
+"""
+"""Add a line's row and count it; the first one wins, and none comes after the end."""
+
+
+class Progress:
+    """The batches of a service, for its runner: everything waits while the store is away, and may be done twice."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage, self._few = storage, asyncio.Semaphore(_CONNECTIONS)
+
+    async def open(self) -> list[str]:
+        """Every batch that is not over, oldest first."""
+        return await self._do(open_names)
+
+    async def read(self, ident: str) -> BatchRecord | None:
+        """A batch."""
+        return await self._do(lambda client: read_batch(client, ident))
+
+    async def knows_file(self, ident: str) -> bool:
+        """Whether a file was uploaded and not deleted."""
+        return await self._do(lambda client: find_file(client, ident)) is not None
+
+    async def note(self, ident: str, facts: Mapping[str, str | int]) -> None:
+        """Add facts; one that is there stays as it is."""
+
+        async def work(client: Redis) -> None:
+            pipe = client.pipeline(transaction=False)
+            for name, value in facts.items():
+                pipe.hsetnx(batch_key(ident), name, str(value))
+            await pipe.execute()
+
+        await self._do(work)
+
+    async def put(self, ident: str, line: int, row: str, count: str) -> None:
+        """Write a line's row, which counts as `answered` or `failed`. The first one wins."""
+
+        async def work(client: Redis) -> None:
+            await script(client, _PUT, [batch_key(ident), lines_key(ident)], line, row, count)
+
+        await self._do(work)
+
+    async def done(self, ident: str) -> set[int]:
+        """The lines that have their rows."""
+
+        async def work(client: Redis) -> Any:
+            waiting: Any = client.hkeys(lines_key(ident))
+            return await waiting
+
+        return {int(name) for name in await self._do(work)}
+
+    async def rows(self, ident: str, lines: Sequence[int]) -> list[str | None]:
+        """The rows of these lines."""
+
+        async def work(client: Redis) -> Any:
+            waiting: Any = client.hmget(lines_key(ident), [str(line) for line in lines])
+            return await waiting
+
+        return [None if row is None else row.decode() for row in await self._do(work)]
+
+    async def decide(self, ident: str, outcome: Outcome) -> Outcome:
+        """How it ends: what was decided first, or `cancelled` where that was asked for. All rows are then on disk."""
+
+        async def work(client: Redis) -> BatchRecord | None:
+            unless = () if outcome == "cancelled" else ("cancelling_at",)
+            await add_fact(client, ident, "outcome", outcome, *unless)
+            await add_fact(client, ident, "outcome", "cancelled")
+            if outcome == "completed":
+                await add_fact(client, ident, "finalizing_at", now(), "cancelling_at")
+            await durably(client, lambda pipe: pipe.hset(batch_key(ident), "decided", "1"))
+            return await read_batch(client, ident)
+
+        found = await self._do(work)
+        decided: Any = outcome if found is None else found.facts.get("outcome", outcome)
+        return decided  # type: ignore[no-any-return]
+
+    async def end(
+        self, ident: str, outcome: Outcome, facts: Mapping[str, str | int], files: Sequence[FileRecord]
+    ) -> None:
+        """Make its files known and end it. Its rows are dropped only once that is on disk."""
+
+        async def work(client: Redis) -> None:
+            for file in files:
+                await write_file(client, file)
+            ending: dict[Any, Any] = {**{name: str(value) for name, value in facts.items()}, "ending": outcome}
+            await durably(client, lambda pipe: pipe.hset(batch_key(ident), mapping=ending))
+
+        await self._do(work)
+        await self.finish(ident, outcome)
+
+    async def finish(self, ident: str, outcome: str) -> None:
+        """Drop the rows of a batch whose end is on disk, and show it."""
+
+        async def work(client: Redis) -> None:
+            ended: dict[Any, Any] = {f"{outcome}_at": now(), "ended": outcome}
+            waiting: Any = client.hset(batch_key(ident), mapping=ended)
+            await waiting
+            await forget(client, ident)
+
+        await self._do(work)
+
+    async def forget(self, ident: str) -> None:
+        """Drop what is left of the rows of a batch that is over."""
+        await self._do(lambda client: forget(client, ident))
+
+    async def _do(self, work: Callable[[Redis], Awaitable[Result]]) -> Result:
+        async with self._few:
+            return await patiently(self._storage, work)

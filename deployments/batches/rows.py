@@ -1,0 +1,69 @@
+"""The rows of a batch's output and error files, in OpenAI's shape."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from .records import Outcome
+
+Count = Literal["answered", "failed"]
+_UNASKED = {
+    "cancelled": ("batch_cancelled", "the batch was cancelled before this request was answered"),
+    "expired": ("batch_expired", "the batch's window ended before this request was answered"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What became of a line: a response's status and body.
+
+    `again` says that it may be asked again, `lost` that it may itself be what ended its expert's engine.
+    """
+
+    status: int
+    body: dict[str, Any]
+    again: bool = False
+    lost: bool = False
+    retry_after: float = 1.0
+
+
+class Asking(Protocol):
+    """Answers one line of a batch."""
+
+    async def __call__(self, body: dict[str, Any], ident: str, share: str, owner: str, seconds: float) -> Answered:
+        """What becomes of a request body within so many seconds.
+
+        It counts against the limits of `owner`, the id of a key; lines of one `share` take turns with other shares.
+        """
+        ...
+
+
+def line_id(batch: str, number: int) -> str:
+    """The name of a line's request: the same whenever the batch is resumed."""
+    return hashlib.blake2b(f"{batch}/{number}".encode(), digest_size=12).hexdigest()
+
+
+def response_row(batch: str, number: int, custom_id: str, answered: Answered) -> tuple[str, Count]:
+    """The row of a line that has its response, and what it counts as."""
+    own = line_id(batch, number)
+    response = {"status_code": answered.status, "request_id": f"req_{own}", "body": answered.body}
+    return _row(own, custom_id, response, None), "answered" if answered.status == 200 else "failed"
+
+
+def bad_row(batch: str, number: int, custom_id: str | None, code: str, message: str) -> str:
+    """The row of a line that could not be asked."""
+    return _row(line_id(batch, number), custom_id, None, {"code": code, "message": message, "line": number})
+
+
+def unasked_row(batch: str, number: int, custom_id: str | None, outcome: Outcome) -> str:
+    """The row of a line for which the end of its batch came first."""
+    code, message = _UNASKED[outcome]
+    return bad_row(batch, number, custom_id, code, message)
+
+
+def _row(own: str, custom_id: str | None, response: dict[str, Any] | None, error: dict[str, Any] | None) -> str:
+    row = {"id": f"batch_req_{own}", "custom_id": custom_id, "response": response, "error": error}
+    return json.dumps(row, separators=(",", ":"))  # ASCII: some readers take U+2028 for the end of a line

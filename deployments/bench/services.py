@@ -1,0 +1,190 @@
+"""The services that are measured, each as a process of its own."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from symmoe.config import Pool, state_dir
+from symmoe.errors import EngineError
+
+_START_SECONDS = 600.0
+_STOP_SECONDS = 90.0
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """A service that runs: its name, where it is, and its process, 0 for one that somebody else has started."""
+
+    name: str
+    url: str
+    pid: int = 0
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The process, if it is ours to look at."""
+        return (self.pid,) if self.pid else ()
+
+
+@contextmanager
+def symmoe_serve(pool: str) -> Iterator[Side]:
+    """`symmoe serve` as anybody would start it."""
+    port = free_port()
+    command = "from symmoe.cli.main import main; main()"
+    words = ["-c", command, "serve", "--pool", pool, "--port", str(port), "--json"]
+    with _process(words, {}) as process:
+        said = json.loads(_wait(process, "}"))
+        if "error" in said:
+            raise EngineError(f"symmoe serve: {said['error']['message']}", hint=said["error"]["hint"])
+        yield Side("symmoe", f"http://127.0.0.1:{port}", process.pid)
+
+
+@contextmanager
+def ray_serve_llm(pool: Pool, name: str, model: str) -> Iterator[Side]:
+    """The checkpoint in the directory `model` alone on `ray.serve.llm`, with the pool's engine settings."""
+    port, gpu = free_port(), _gpu()
+    engine = {**engine_arguments(pool, gpu), "disable_log_stats": True}
+    accelerators = pool.engine.tensor_parallel_size if gpu else 0
+    order = {"name": name, "model": model, "port": port, "engine": engine, "accelerators": accelerators}
+    with _process(["-m", f"{__package__}.rival", json.dumps(order)], _environment(pool)) as process:
+        _wait(process, "ready")
+        yield Side("ray.serve.llm", f"http://127.0.0.1:{port}", process.pid)
+
+
+@contextmanager
+def vllm_serve(pool: Pool, name: str, model: str) -> Iterator[Side]:
+    """The same on `vllm serve`."""
+    port = free_port()
+    # the module of `vllm serve` that also runs where only the CPU build, under its own name, is installed
+    words = ["-m", "vllm.entrypoints.openai.api_server", "--model", model, "--served-model-name", name]
+    words += ["--port", str(port), "--host", "127.0.0.1", "--disable-log-stats", "--disable-uvicorn-access-log"]
+    for option, value in engine_arguments(pool, _gpu()).items():
+        flag = option.replace("_", "-")
+        words += {True: [f"--{flag}"], False: [f"--no-{flag}"]}.get(value, [f"--{flag}", str(value)])
+    with _process(words, _environment(pool)) as process:
+        url = f"http://127.0.0.1:{port}"
+        _poll(process, f"{url}/health")
+        yield Side("vllm serve", url, process.pid)
+
+
+def engine_arguments(pool: Pool, gpu: bool) -> dict[str, Any]:
+    """What the pool's own engine is started with, in vLLM's words."""
+    config = pool.engine
+    same: dict[str, Any] = {
+        "dtype": "bfloat16",
+        "load_format": "safetensors",
+        "max_model_len": config.max_model_len,
+        "max_num_seqs": config.max_num_seqs,
+        "tensor_parallel_size": config.tensor_parallel_size,
+    }
+    if gpu:
+        return {**same, "gpu_memory_utilization": config.gpu_memory_utilization}
+    tokens = max(4096, config.max_model_len)
+    return {**same, "enforce_eager": True, "enable_chunked_prefill": False, "max_num_batched_tokens": tokens}
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def log_file() -> Path:
+    """Where the services' own words go."""
+    return state_dir() / "bench.log"
+
+
+def _gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _environment(pool: Pool) -> dict[str, str]:
+    """What a replica of ours gets from Ray and from its engine."""
+    return {
+        "VLLM_CPU_KVCACHE_SPACE": str(math.ceil(pool.engine.kv_cache_gib)),
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "OMP_NUM_THREADS": str(os.cpu_count() or 1),
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        "VLLM_NO_USAGE_STATS": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
+
+
+@contextmanager
+def _process(words: Sequence[str], environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """A process and what it starts, told to end when the block does, and killed if it does not."""
+    from .machine import tree
+
+    log = log_file()
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        log.open("ab") as sink,
+        subprocess.Popen(
+            [sys.executable, *words],
+            stdout=subprocess.PIPE,
+            stderr=sink,
+            text=True,
+            env={**os.environ, **environment},
+            start_new_session=True,
+        ) as process,
+    ):
+        try:
+            yield process
+        finally:
+            started = tree(process.pid)
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_STOP_SECONDS)
+            for each in started:
+                with suppress(Exception):  # gone already, and its number nobody's or another's, which psutil notices
+                    each.kill()
+
+
+def _wait(process: subprocess.Popen[str], sign: str) -> str:
+    """What a process says until a line is `sign`. Raises `EngineError` if it ends before, or takes too long."""
+    timer = threading.Timer(_START_SECONDS, process.kill)
+    timer.start()
+    said = ""
+    try:
+        for line in process.stdout or ():
+            said += line
+            if line.rstrip("\n") == sign:
+                _drain(process)
+                return said
+    finally:
+        timer.cancel()
+    raise EngineError("a service to measure did not start", hint=f"its log is {log_file()}")
+
+
+def _poll(process: subprocess.Popen[str], url: str) -> None:
+    import time
+
+    import httpx
+
+    _drain(process)
+    ends = time.monotonic() + _START_SECONDS
+    while process.poll() is None and time.monotonic() < ends:
+        with suppress(httpx.HTTPError):
+            if httpx.get(url, timeout=5, trust_env=False).is_success:
+                return
+        time.sleep(0.5)
+    raise EngineError("a service to measure did not start", hint=f"its log is {log_file()}")
+
+
+def _drain(process: subprocess.Popen[str]) -> None:
+    """Read on, or the pipe fills up and the process waits."""
+    if process.stdout is not None:
+        threading.Thread(target=process.stdout.read, daemon=True).start()

@@ -1,0 +1,107 @@
+"""The way to the experts: who may not be asked is not, and what waits for it is given back at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+from ..events import ENDS, Asked, Begun, EngineState, Event, Finished, TurnedAway
+from ..experts import Experts
+from .failures import FAILING
+from .roster import Roster
+
+
+@dataclass(slots=True, eq=False)
+class _Open:
+    """One request on its way; `limit` is the wait that it is in."""
+
+    expert: str
+    begun: bool = False
+    cut: bool = False
+    limit: asyncio.Timeout | None = None
+
+
+class AdmittedExperts:
+    """The experts of a roster. One that is drained finishes what it was given; one that is quarantined loses it.
+
+    `failed` is told of an expert's failures by their code, `answered` of its answers.
+    """
+
+    def __init__(
+        self,
+        experts: Experts,
+        roster: Roster,
+        failed: Callable[[str, str], None],
+        answered: Callable[[str], None],
+    ) -> None:
+        self._experts, self._roster = experts, roster
+        self._failed, self._answered = failed, answered
+        self._open: set[_Open] = set()
+        roster.tell(self._cut)
+
+    @property
+    def open(self) -> Counter[str]:
+        """How many requests each expert has: those that wait, and those that it answers."""
+        return Counter(each.expert for each in self._open)
+
+    async def ask(self, asked: Asked) -> AsyncGenerator[Event, None]:
+        """What becomes of a request."""
+        refusal = self._roster.refusal(asked.expert)
+        if refusal is not None:
+            yield refusal
+            return
+        one = _Open(asked.expert)
+        self._open.add(one)
+        try:
+            asked = replace(asked, newcomer=self._roster.newcomer(asked.expert))
+            async with aclosing(self._experts.ask(asked)) as events:
+                while (event := await self._next(events, one)) is not None:
+                    self._note(asked.expert, event)
+                    yield event
+                    if isinstance(event, ENDS):
+                        return
+        finally:
+            self._open.discard(one)
+        if one.cut:
+            yield self._roster.refusal(asked.expert) or TurnedAway(503, "expert_unavailable", "it was quarantined", 1.0)
+
+    async def warm(self) -> bool:
+        """Whether an expert can answer, and may."""
+        return self._roster.known and await self._experts.warm()
+
+    async def engines(self) -> list[EngineState]:
+        """What every engine is at."""
+        return await self._experts.engines()
+
+    async def _next(self, events: AsyncGenerator[Event, None], one: _Open) -> Event | None:
+        """The next event; None at the end, and where the request is cut off."""
+        if one.cut:
+            return None
+        try:
+            # ends when it is rescheduled; the generator is not at work then but waits here
+            async with asyncio.timeout(None) as one.limit:
+                event: Event | None = await anext(events, None)
+        except TimeoutError:
+            if not one.cut:
+                raise
+            return None
+        finally:
+            one.limit = None
+        one.begun = one.begun or isinstance(event, Begun)
+        return event
+
+    def _note(self, expert: str, event: Event) -> None:
+        if isinstance(event, Finished):
+            self._answered(expert)
+        elif isinstance(event, TurnedAway) and event.code in FAILING:
+            self._failed(expert, event.code)
+
+    def _cut(self) -> None:
+        for one in self._open:
+            if not one.cut and self._roster.state(one.expert) == "quarantined":
+                one.cut = True
+                if one.limit is not None:
+                    one.limit.reschedule(asyncio.get_running_loop().time())

@@ -1,0 +1,102 @@
+"""What a client wants, and how it went."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from symmoe.types import Answer, Generation, Query
+
+from .catalogue import Choosing
+from .events import Begun
+from .routing import Routed
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a client wants: `n` answers to a query from an expert by name, or else from those that `choice` finds.
+
+    No two orders have the same `id`. `key` says who it is, for fair shares; `deadline` is in seconds from now.
+    `patience` is how long it waits for an expert, None for as long as the service's settings say. `came` stands for the
+    experts that came while the service ran, as they were then; `hurried` says that the deadline is the client's own.
+    """
+
+    id: str
+    query: Query
+    key: str
+    expert: str | None
+    choice: Choosing
+    n: int = 1
+    stream: bool = False
+    explain: bool = False
+    deadline: float = 300.0
+    patience: float | None = None
+    came: str = ""
+    hurried: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one expert contributed: how its generation began, what it gave, and from when to when it took.
+
+    Times are seconds since the request came in.
+    """
+
+    expert: str
+    begun: Begun
+    generation: Generation
+    asked: float = 0.0
+    ended: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An expert that gave nothing, and the code that says why."""
+
+    expert: str
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A stage after the experts': its name, when it began after the request came in, and what it took, in seconds."""
+
+    name: str
+    began: float
+    seconds: float
+
+
+@dataclass(slots=True)
+class Report:
+    """How a request went, filled in while it goes on. Times are seconds since it came in, or lengths.
+
+    `pieces` counts the pieces of text that experts gave, each a token or more: all that is known of what is cut short.
+    `began` is when the request came in, by `time.perf_counter`; `rerouted` how often others had to be found.
+    """
+
+    routed: Routed
+    shares: list[Share] = field(default_factory=list)
+    begun: list[Begun] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
+    first_token: float | None = None
+    total: float | None = None
+    pieces: int = 0
+    failures: list[Failed] = field(default_factory=list)
+    stages: list[Stage] = field(default_factory=list)
+    began: float = 0.0
+    rerouted: int = 0
+
+    @property
+    def now(self) -> float:
+        """Seconds since the request came in."""
+        return time.perf_counter() - self.began
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Of all generations together."""
+        return sum(share.generation.prompt_tokens for share in self.shares)
+
+    @property
+    def completion_tokens(self) -> int:
+        """Of all generations together."""
+        return sum(share.generation.completion_tokens for share in self.shares)

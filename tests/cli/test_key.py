@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from .conftest import Symmoe
+
+pytestmark = pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
+
+
+def test_a_key_is_shown_once_and_listed_by_its_id_alone(symmoe_command: Symmoe, state: Path) -> None:
+    limits = ["--requests-per-minute", 60, "--tokens-per-minute", 9000, "--expires", 30]
+    made = symmoe_command("key", "create", "team a", *limits, "--json").json
+    assert made["key"].startswith("sk-symmoe-")
+    assert made["id"] not in made["key"]
+    listed = symmoe_command("key", "list", "--json")
+    assert listed.json == [{name: value for name, value in made.items() if name != "key"}]
+    assert listed.json[0]["state"] == "active"
+    shown = symmoe_command("key", "list").out
+    assert made["id"][:8] in shown
+    digest = hashlib.sha256(made["key"].encode()).hexdigest()
+    for said in (listed.out, shown):
+        assert made["key"] not in said
+        assert digest not in said
+    files = b"".join(path.read_bytes() for path in state.rglob("*") if path.is_file())
+    assert made["key"].encode() not in files
+    assert digest.encode() in files
+
+
+def test_without_json_the_key_stands_alone_on_the_first_line(symmoe_command: Symmoe) -> None:
+    first, second = symmoe_command("key", "create", "team").out.splitlines()
+    assert first.startswith("sk-symmoe-")
+    assert "not shown again" in second
+    assert first not in second
+
+
+def test_a_revoked_key_stays_listed_as_such(symmoe_command: Symmoe) -> None:
+    made = symmoe_command("key", "create", "team", "--json").json
+    revoked = symmoe_command("key", "revoke", made["id"], "--json").json
+    assert revoked["state"] == "revoked"
+    assert symmoe_command("key", "revoke", made["id"]).code == 0
+    assert symmoe_command("key", "list", "--json").json == [revoked]
+
+
+def test_an_unknown_id_is_an_error_that_does_not_repeat_it(symmoe_command: Symmoe) -> None:
+    key = symmoe_command("key", "create", "team", "--json").json["key"]
+    said = symmoe_command("key", "revoke", key)
+    assert said.code == 2
+    assert said.errors == ["error: no key has that id"]
+    assert key not in said.out + said.err
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\nb", "x" * 101, "sk-symmoe-abc"])
+def test_what_is_no_name_is_refused(symmoe_command: Symmoe, name: str) -> None:
+    said = symmoe_command("key", "create", name)
+    assert said.code == 2
+    assert "sk-symmoe" not in said.out + said.err
+
+
+@pytest.mark.parametrize("words", ["--requests-per-minute 0", "--tokens-per-minute -1", "--expires 0", "--expires nan"])
+def test_limits_that_are_none_are_refused(symmoe_command: Symmoe, words: str) -> None:
+    assert symmoe_command("key", "create", "team", *words.split()).code == 2
+
+
+def test_a_store_that_cannot_be_used_is_one_line_of_error(
+    symmoe_command: Symmoe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for url in ("http://localhost", "redis://127.0.0.1:1/0"):
+        monkeypatch.setenv("REDIS_URL", url)
+        said = symmoe_command("key", "list")
+        assert said.code == 1
+        assert len(said.errors) == 1
+        assert " hint: " in said.err
+
+
+@pytest.mark.parametrize("words", [["--host", "0.0.0.0"], ["--keys"]])  # noqa: S104
+def test_a_service_that_asks_for_keys_is_not_started_before_there_is_one(
+    symmoe_command: Symmoe, pool: Path, words: list[str]
+) -> None:
+    made = symmoe_command("key", "create", "team", "--json").json
+    symmoe_command("key", "revoke", made["id"])
+    said = symmoe_command("serve", "--pool", pool, *words)
+    assert said.code == 2
+    assert "there is none" in said.errors[0]
+    assert "symmoe key create" in said.err

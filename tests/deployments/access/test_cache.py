@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from symmoe.deployments.access.cache import AnswerCache, Bounds, Found, identity
+from symmoe.deployments.catalogue import Choosing
+from symmoe.deployments.order import Order
+from symmoe.deployments.storage import Storage
+
+from symmoe.errors import StoreError
+from symmoe.types import Message, Query, Sampling
+
+from .conftest import contents
+
+ANSWER = {"choices": [{"index": 0}], "headers": {}}
+WORDS = ("capital", "city", "france", "spain", "what", "tell", "name", "sum")
+
+
+def order(text: str = "What is the capital of France?", key: str = "mine", **changes: Any) -> Order:
+    query = Query("0", (Message("system", "Be brief."), Message("user", text)), Sampling(16))
+    return replace(Order("one", query, key, None, Choosing(3)), **changes)
+
+
+async def by_words(text: str) -> NDArray[np.float32]:
+    words = text.lower().replace("?", "").split()
+    counts = np.array([words.count(word) for word in WORDS], np.float32)
+    return counts / max(float(np.linalg.norm(counts)), 1e-9)
+
+
+async def never(text: str) -> NDArray[np.float32]:
+    raise AssertionError("nothing is embedded")
+
+
+def cached(
+    work: Callable[[AnswerCache], Awaitable[Any]], similarity: float = 0.0, pool: str = "pool", entries: int = 100
+) -> Any:
+    async def working() -> Any:
+        storage = Storage()
+        embed = by_words if similarity else never
+        try:
+            return await work(AnswerCache(storage, lambda: pool, Bounds(60.0, entries, similarity), embed))
+        finally:
+            await storage.close()
+
+    return asyncio.run(working())
+
+
+def kept(asked: Order, *others: Order, similarity: float = 0.0) -> list[str]:
+    """How orders are found after the first was answered."""
+
+    async def work(cache: AnswerCache) -> list[str]:
+        await cache.keep(asked, ANSWER)
+        return [(await cache.find(other)).how for other in others]
+
+    return list(cached(work, similarity))
+
+
+QUERY = order().query
+DIFFERENT = {
+    "caller": order(key="yours"),
+    "expert": order(expert="adder"),
+    "n": order(n=2),
+    "explain": order(explain=True),
+    "k": order(choice=Choosing(2)),
+    "budget": order(choice=Choosing(3, 100.0)),
+    "full": order(choice=Choosing(3, full=True)),
+    "aggregate": order(choice=Choosing(3, aggregate="never")),
+    "question": order("What is the capital of Spain?"),
+    "space": order("What is the capital of France? "),
+    "system": order(query=replace(QUERY, messages=(Message("system", "Be long."), QUERY.messages[1]))),
+    "role": order(query=replace(QUERY, messages=(Message("user", "Be brief."), QUERY.messages[1]))),
+    "no system": order(query=replace(QUERY, messages=QUERY.messages[1:])),
+    "max_tokens": order(query=replace(QUERY, sampling=Sampling(17))),
+    "temperature": order(query=replace(QUERY, sampling=Sampling(16, 0.5))),
+    "top_p": order(query=replace(QUERY, sampling=Sampling(16, top_p=0.5))),
+    "seed": order(query=replace(QUERY, sampling=Sampling(16, seed=1))),
+    "stop": order(query=replace(QUERY, sampling=Sampling(16, stop=("x",)))),
+}
+
+
+@pytest.mark.parametrize("similarity", [0.0, 0.99])
+def test_an_equal_order_is_found_and_one_that_differs_in_anything_is_not(state: Path, similarity: float) -> None:
+    same = order(id="two", stream=True, deadline=1.0)
+    assert kept(order(), same, *DIFFERENT.values(), similarity=similarity)[0] == "hit"
+    found = dict(zip(DIFFERENT, kept(order(), *DIFFERENT.values(), similarity=similarity), strict=True))
+    assert {what: how for what, how in found.items() if how != "miss"} == ({"space": "similar"} if similarity else {})
+
+
+def test_another_pool_and_an_answer_too_large_are_not_found(state: Path) -> None:
+    large = {**ANSWER, "choices": ["x" * (1 << 18)]}
+
+    async def keep(cache: AnswerCache) -> None:
+        await cache.keep(order(), ANSWER)
+        await cache.keep(order(key="large"), large)
+
+    cached(keep)
+    assert cached(lambda cache: cache.find(order()), pool="another") == Found("miss")
+    assert cached(lambda cache: cache.find(order(key="large"))) == Found("miss")
+    assert cached(lambda cache: cache.find(order())) == Found("hit", ANSWER)
+
+
+def test_the_question_is_not_in_the_store_and_everything_there_ends(state: Path) -> None:
+    import redis
+
+    from symmoe.store import embedded_socket
+
+    kept(order("What is the capital of Liechtenstein?"), similarity=0.9)
+    everything = contents()
+    assert "Liechtenstein" not in repr(everything)
+    server = redis.Redis(unix_socket_path=str(embedded_socket()))
+    assert len(everything) == 3
+    assert all(0 < server.pttl(name) <= 60_000 for name in everything)
+
+
+def test_the_oldest_entries_give_way_and_only_those_of_the_same_caller(state: Path) -> None:
+    async def many(cache: AnswerCache) -> list[str]:
+        await cache.keep(order(key="other"), ANSWER)
+        for number in range(6):
+            await cache.keep(order(f"sum {number}"), ANSWER)
+            await asyncio.sleep(0.002)  # entries are ordered by the server's milliseconds
+        asked = [order(key="other"), *(order(f"sum {number}") for number in range(6))]
+        return [(await cache.find(each)).how for each in asked]
+
+    assert cached(many, entries=3) == ["hit", "miss", "miss", "miss", "hit", "hit", "hit"]
+    assert sum(b":answer:" in name for name in contents()) == 4
+
+
+def test_a_lost_store_finds_and_keeps_nothing_and_is_no_error() -> None:
+    class Lost:
+        async def do(self, work: Callable[..., Any]) -> Any:
+            raise StoreError("lost")
+
+    async def working() -> Found:
+        cache = AnswerCache(Lost(), lambda: "pool", Bounds(60.0, 10), never)
+        await cache.keep(order(), ANSWER)
+        return await cache.find(order())
+
+    assert asyncio.run(working()) == Found("unavailable")
+
+
+def test_other_words_for_the_same_are_found_above_the_cosine_only(state: Path) -> None:
+    asked = order("what is the capital city of france")
+    near, far = order("tell me the capital city of france"), order("name a city")
+    assert kept(asked, near, far, similarity=0.7) == ["similar", "miss"]
+    assert kept(replace(asked, key="b"), replace(near, key="b"), similarity=0.99) == ["miss"]
+
+
+def test_similar_is_never_across_callers_nor_across_whatever_else_shapes_the_answer(state: Path) -> None:
+    near = "tell me the capital city of france"
+    asked = order("what is the capital city of france")
+    others = [
+        order(near, key="yours"),
+        order(near, n=2),
+        order(near, expert="adder"),
+        order(near, query=Query("0", (Message("user", near),), Sampling(16))),
+    ]
+    assert kept(asked, *others, similarity=0.5) == ["miss"] * 4
+
+
+def test_questions_that_are_compared_are_bounded(state: Path) -> None:
+    async def many(cache: AnswerCache) -> None:
+        for number in range(70):
+            await cache.keep(order("what city " + "x" * (number + 2)), ANSWER)
+
+    cached(many, similarity=0.5, entries=1000)
+    forms = [rows for name, rows in contents().items() if b":form:" in name]
+    assert [len(rows) for rows in forms] == [64]
+
+
+def test_the_identity_of_an_order_leaves_out_its_name_its_time_and_whose_it_is() -> None:
+    told = json.loads(identity(order()))
+    assert set(told) == {"messages", "sampling", "kind", "expert", "choice", "n", "explain", "form", "came"}

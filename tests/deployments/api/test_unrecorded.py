@@ -1,0 +1,47 @@
+"""A pool whose experts nobody has records of yet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from symmoe.deployments.settings import Settings
+
+from tests.deployments.api.conftest import Running, running
+
+BODY = {"messages": [{"role": "user", "content": "spanish five"}]}
+
+
+def ready(served: Running) -> None:
+    while served.get("/ready").status_code == 503:
+        pass
+
+
+def test_the_fallback_answers_everything_that_is_routed(tmp_path: Path) -> None:
+    with running(tmp_path, Settings(), routing={"profiles": None, "fallback": "sorter"}) as served:
+        ready(served)
+        for model in ("symmoe/auto", "symmoe/fast", "symmoe/best"):
+            answer = served.post(json={**BODY, "model": model})
+            assert answer.json()["choices"][0]["message"]["content"] == "sorter: spanish five"
+            assert answer.headers["x-symmoe-path"] == "single"
+        told = served.post("/v1/route", json={**BODY, "model": "symmoe/auto"}).json()
+        assert told["asked"] == ["sorter"]
+        assert told["explanation"]["note"] == "nothing is on record of any expert: the pool's fallback is asked"
+
+
+def test_without_a_fallback_experts_answer_by_name_and_the_rest_is_a_clear_refusal(tmp_path: Path) -> None:
+    with running(tmp_path, Settings(), routing={"profiles": None}) as served:
+        ready(served)
+        refused = served.post(json={**BODY, "model": "symmoe/auto"})
+        assert refused.status_code == 400
+        assert refused.json()["error"]["code"] == "nothing_routed"
+        assert "by its name" in refused.json()["error"]["message"]
+        named = served.post(json={**BODY, "model": "speaker"})
+        assert named.json()["choices"][0]["message"]["content"] == "speaker: spanish five"
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready"])
+def test_it_is_well_all_the_same(tmp_path: Path, path: str) -> None:
+    with running(tmp_path, Settings(), routing={"profiles": None}) as served:
+        ready(served)
+        assert served.get(path).status_code == 200

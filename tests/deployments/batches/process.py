@@ -1,0 +1,67 @@
+"""A service in a process of its own, to be killed: `python -m tests.deployments.batches.process FOLDER`.
+
+Prints its port. Its expert answers slowly, and keeps a record of what it was asked in the file `asked`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from pathlib import Path
+
+import uvicorn
+from symmoe.deployments.api.application import application
+from symmoe.deployments.api.keys import Open
+from symmoe.deployments.api.service import Service
+from symmoe.deployments.expert import ExpertReplica
+from symmoe.deployments.experts import LocalExperts
+from symmoe.deployments.orchestrator import Orchestrator
+from symmoe.deployments.settings import Settings
+from symmoe.deployments.storage import Storage
+
+import symmoe.build
+from symmoe.config import read_pool
+from symmoe.engines.echo import EchoEngine
+from symmoe.types import Delta, Query, Refusal
+from tests.conftest import echo_pool
+from tests.deployments.api.conftest import assembled
+from tests.fakes import ScatteringEmbedder
+
+
+class SlowEngine(EchoEngine):
+    """Takes 10 ms for each step."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(window=64)
+        self._folder = folder
+
+    def add(self, ident: str, query: Query, stream: bool) -> Refusal | None:
+        with (self._folder / "asked").open("a", encoding="utf-8") as file:
+            file.write(f"{query.text}\n")
+        return super().add(ident, query, stream)
+
+    def step(self) -> list[Delta]:
+        time.sleep(0.01)
+        return super().step()
+
+
+async def serve(folder: Path) -> None:
+    settings = Settings(batch_lease=1.0, batch_lines_open=512)
+    pool = read_pool(str(echo_pool(folder, engine={"max_num_seqs": 16})))
+    engine = SlowEngine(folder)
+    replica = ExpertReplica(pool.model_dump_json(), str(pool.root), settings, lambda pool: assembled(pool, engine))
+    symmoe.build.build_embedder = lambda pool: ScatteringEmbedder()  # type: ignore[assignment,return-value]
+    experts = LocalExperts(replica)
+    orchestrator = Orchestrator(assembled(pool), experts, settings)
+    service = Service(pool, orchestrator, Open(), settings, Storage())
+    server = uvicorn.Server(uvicorn.Config(application(service), port=0, log_config=None, lifespan="on"))
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    print(server.servers[0].sockets[0].getsockname()[1], flush=True)  # noqa: T201
+    await serving
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(Path(sys.argv[1])))

@@ -1,0 +1,57 @@
+"""What a batch owes to the key that made it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from symmoe.deployments.access.records import revoke
+from symmoe.deployments.settings import Settings
+
+from tests.deployments.access.conftest import ask, client, keyed, make_key, stored
+from tests.deployments.batches.conftest import ended, line, rows_of, start, state_in
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    with state_in(tmp_path):
+        yield tmp_path
+
+
+def test_lines_are_charged_to_the_key_that_made_the_batch(folder: Path) -> None:
+    key, _ = make_key(tokens_per_minute=1000)
+    with keyed(folder, Settings()) as served:
+        over = ended(client(served, key), start(client(served, key), [line(number) for number in range(4)]))
+        rows = rows_of(client(served, key), over.output_file_id)
+        used = sum(row["response"]["body"]["usage"]["total_tokens"] for row in rows)
+        assert used > 0
+        assert ask(served, key).headers["x-ratelimit-remaining-tokens"] == str(1000 - used)
+
+
+def test_lines_over_a_limit_wait_until_there_is_room(folder: Path) -> None:
+    key, _ = make_key(requests_per_minute=3)
+    with keyed(folder, Settings()) as served:
+        batch = start(client(served, key), [line(number) for number in range(5)])
+        until = time.monotonic() + 20
+        while served.metric('symmoe_refused_total{why="requests"}') < 1:
+            assert time.monotonic() < until
+        found = client(served, key).batches.retrieve(batch.id)
+        assert (found.status, found.request_counts.failed) == ("in_progress", 0)
+        assert found.request_counts.completed <= 3
+
+
+def test_what_is_left_of_a_batch_fails_once_its_key_is_revoked(folder: Path) -> None:
+    key, record = make_key(requests_per_minute=3)
+    admin, _ = make_key()
+    with keyed(folder, Settings()) as served:
+        batch = start(client(served, key), [line(number) for number in range(5)])
+        until = time.monotonic() + 20
+        while served.metric('symmoe_batch_lines_total{outcome="answered"}') < 3:
+            assert time.monotonic() < until
+        stored(lambda storage: revoke(storage, record.id, time.time()))
+        while served.metric('symmoe_batch_lines_total{outcome="failed"}') < 2:
+            assert time.monotonic() < until + 70
+        assert client(served, admin).models.list()
+        assert batch.id

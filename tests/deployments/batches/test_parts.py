@@ -1,0 +1,260 @@
+"""Forms, lines, windows and leases by themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import time
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
+from symmoe.deployments.api.errors import ApiError
+from symmoe.deployments.api.form import FormReader
+from symmoe.deployments.api.online import Online
+from symmoe.deployments.batches.answering import Means
+from symmoe.deployments.batches.batches import Batches
+from symmoe.deployments.batches.contents import Contents
+from symmoe.deployments.batches.counting import BatchMetrics
+from symmoe.deployments.batches.files import FileRecord, Files
+from symmoe.deployments.batches.ids import BATCH, FILE, is_id, new_id
+from symmoe.deployments.batches.input import BadInputError, BadLineError, Lines, find_lines
+from symmoe.deployments.batches.job import Job
+from symmoe.deployments.batches.lease import Leases
+from symmoe.deployments.batches.progress import Progress
+from symmoe.deployments.batches.records import BatchRecord
+from symmoe.deployments.batches.rows import Answered, response_row
+from symmoe.deployments.batches.window import Window
+from symmoe.deployments.storage import Storage
+
+from symmoe.store import open_store
+from tests.deployments.batches.conftest import jsonl, line, state_in
+
+LINES = 9
+
+
+def test_ids_sort_by_age_and_are_nobodys_path() -> None:
+    made = [new_id(FILE) for _ in range(100)]
+    assert len(set(made)) == 100
+    assert [name[:19] for name in made] == sorted(name[:19] for name in made)
+    assert all(is_id(name, FILE) and not is_id(name, BATCH) for name in made)
+    assert not is_id("file-../" + "0" * 29, FILE)
+    assert not is_id(made[0] + "\n", FILE)
+
+
+@given(st.binary(max_size=300), st.lists(st.integers(0, 600), max_size=8))
+def test_a_form_gives_the_same_file_however_it_is_cut(raw: bytes, cuts: list[int]) -> None:
+    head = b'--xyzzy-b\r\ncontent-disposition: form-data; name="file"; filename="a"\r\n\r\n'
+    tail = b'\r\n--xyzzy-b\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nbatch\r\n--xyzzy-b--\r\n'
+    whole = head + raw + tail
+    reader = FormReader("multipart/form-data; boundary=xyzzy-b", "file", frozenset({"purpose"}))
+    places = [0, *sorted(min(cut, len(whole)) for cut in cuts), len(whole)]
+    got = [part for a, b in pairwise(places) for part in reader.feed(whole[a:b])]
+    assert b"".join(got) == raw
+    assert reader.end().fields == {"purpose": "batch"}
+
+
+@given(st.binary(max_size=400))
+def test_what_is_no_form_is_an_error_of_the_clients(raw: bytes) -> None:
+    reader = FormReader("multipart/form-data; boundary=b", "file", frozenset())
+
+    def read() -> None:
+        reader.feed(raw)
+        reader.end()
+
+    with pytest.raises(ApiError) as refused:
+        read()
+    assert refused.value.status == 400
+
+
+LINE = st.one_of(
+    st.binary(max_size=40),
+    st.integers(0, 5).map(lambda n: json.dumps(line(n)).encode()),
+    st.just(b""),
+    st.just(b"   "),
+    st.just(b"x" * 2000),
+)
+
+
+@given(st.lists(LINE.map(lambda raw: raw.replace(b"\n", b"")), max_size=12), st.booleans())
+def test_every_line_is_found_where_it_stands_and_reads_as_itself(raws: list[bytes], last: bool) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "lines"
+        path.write_bytes(b"\n".join(raws) + (b"\n" if last else b""))
+        if not any(_object(raw) for raw in raws):
+            with pytest.raises(BadInputError):
+                find_lines(path, 1000)
+            return
+        places = find_lines(path, 1000)
+        said = [n for n, raw in enumerate(raws, 1) if raw.removeprefix(b"\xef\xbb\xbf").strip()]
+        assert list(places.numbers) == said
+        lines, seen = Lines(path, places, 1000), set[str]()
+        for number in said:
+            raw = raws[number - 1]
+            if raw.startswith(b'{"custom_id"') and json.loads(raw)["custom_id"] not in seen:
+                assert lines.read(number) == json.loads(raw)
+                seen.add(json.loads(raw)["custom_id"])
+            else:
+                with pytest.raises(BadLineError):
+                    lines.read(number)
+        lines.close()
+
+
+def _object(raw: bytes) -> bool:
+    try:
+        return isinstance(json.loads(raw.removeprefix(b"\xef\xbb\xbf")), dict)
+    except ValueError:
+        return False
+
+
+def test_the_oldest_batch_goes_first_and_no_more_are_open_than_there_is_room() -> None:
+    async def play() -> list[str]:
+        room = 2
+        window, order = Window(lambda: room), list[str]()
+
+        async def one(name: str) -> None:
+            await window.enter(name)
+            order.append(name)
+
+        await asyncio.gather(one("b"), one("b"))
+        waiting = [asyncio.create_task(one(name)) for name in ("c", "b", "a")]
+        await asyncio.sleep(0)
+        given_up = waiting.pop(1)
+        given_up.cancel()
+        for _ in waiting:
+            assert len(order) < 4
+            window.leave()
+            await asyncio.sleep(0.01)
+        await asyncio.gather(*waiting)
+        return order
+
+    assert asyncio.run(play()) == ["b", "b", "a", "c"]
+
+
+def test_room_is_made_while_online_requests_are_there_and_a_moment_longer() -> None:
+    now = 100.0
+    online = Online(lambda: now)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        assert online.busy == (scope["path"] == "/v1/chat/completions")
+
+    async def ask(path: str) -> None:
+        await online.around(app)({"type": "http", "path": path}, None, None)  # type: ignore[arg-type]
+
+    assert not online.busy
+    asyncio.run(ask("/v1/batches"))
+    assert not online.busy
+    asyncio.run(ask("/v1/chat/completions"))
+    assert online.busy
+    now += 5.1
+    assert not online.busy
+
+
+def test_a_lease_is_one_holders_until_it_ends_or_is_given_back(state: Path) -> None:
+    async def play() -> list[bool]:
+        storage = Storage()
+        one, other = Leases(storage, 0.2), Leases(storage, 30)
+        held = [await one.hold("a"), await other.hold("a"), await one.hold("a")]
+        await asyncio.sleep(0.3)  # the lease must run out, by the server's clock
+        held += [await other.hold("a"), await one.hold("a")]
+        await one.release("a")
+        held.append(await one.hold("a"))
+        await other.release("a")
+        held.append(await one.hold("a"))
+        await storage.close()
+        return held
+
+    assert asyncio.run(play()) == [True, False, True, True, False, False, True]
+
+
+def record(**facts: str) -> BatchRecord:
+    return replace(BatchRecord("batch_x", "me", "file-a", "file-b", "file-c", 1, 2), facts=facts)
+
+
+@pytest.mark.parametrize(
+    ("facts", "state"),
+    [
+        ({}, "validating"),
+        ({"in_progress_at": "1"}, "in_progress"),
+        ({"in_progress_at": "1", "cancelling_at": "1"}, "cancelling"),
+        ({"in_progress_at": "1", "finalizing_at": "1"}, "finalizing"),
+        ({"finalizing_at": "1", "ended": "completed"}, "completed"),
+        ({"cancelling_at": "1", "ended": "cancelled"}, "cancelled"),
+    ],
+)
+def test_a_batchs_state_follows_from_what_became_of_it(facts: dict[str, str], state: str) -> None:
+    assert record(**facts).document["status"] == state
+
+
+def test_a_batch_that_was_promised_outlives_the_store(state: Path) -> None:
+    """The store flushes once a second here, as it does in use: what was only written would be lost."""
+
+    async def play() -> BatchRecord | None:
+        storage = Storage()
+        batches, new = Batches(storage), replace(record(), id=new_id(BATCH))
+        await batches.create(new)
+        os.kill(open_store()._client.info("server")["process_id"], signal.SIGKILL)
+        found = await batches.get(new.id, "me")
+        await storage.close()
+        return found
+
+    assert asyncio.run(play()) is not None
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("whole")
+    with state_in(folder):
+        yield folder, asyncio.run(resumed(folder, frozenset()))
+
+
+async def resumed(folder: Path, done: frozenset[int]) -> list[dict[str, Any]]:
+    """The output of a batch of which some lines have their rows already; always the same batch."""
+    storage = Storage()
+    files = Files(storage, Contents(folder / "files"))
+    now = int(time.time())
+    ids = [f"file-{digit * 32}" for digit in "123"]
+    async with files.contents.writing(ids[0]) as file:
+        file.write(jsonl([*(line(n) for n in range(LINES - 1)), "{"]))
+    await files.put(FileRecord(ids[0], "me", "lines", 1, "batch", now))
+    batch = BatchRecord(f"batch_{'0' * 32}", "me", *ids, now, now + 60)
+    await storage.do(lambda client: client.delete(f"symmoe:batch:{{{batch.id}}}"))
+    await Batches(storage).create(batch)
+    progress, asked = Progress(storage), set[str]()
+
+    async def ask(body: dict[str, Any], ident: str, share: str, owner: str, seconds: float) -> Answered:
+        text = body["messages"][0]["content"]
+        assert text not in asked
+        asked.add(text)
+        await asyncio.sleep(0)
+        return Answered(200, {"text": text})
+
+    for number in done:
+        text = line(number - 1)["body"]["messages"][0]["content"]
+        row, count = response_row(batch.id, number, f"line-{number - 1}", Answered(200, {"text": text}))
+        await progress.put(batch.id, number, row, count)
+    means = Means(ask, progress, Window(lambda: 3), BatchMetrics(CollectorRegistry()), 0.01)
+    await Job(batch, files, means, 1 << 20).run()
+    ended = await progress.read(batch.id)
+    assert ended is not None
+    assert ended.document["request_counts"] == {"total": LINES, "completed": LINES - 1, "failed": 1}
+    assert len(asked) == LINES - 1 - len(done)
+    await storage.close()
+    paths = [files.contents.path(ident) for ident in ids[1:]]
+    return [json.loads(row) for path in paths for row in path.read_text(encoding="utf-8").splitlines()]
+
+
+@settings(max_examples=15)
+@given(st.frozensets(st.integers(1, LINES - 1)))
+def test_a_batch_resumed_from_any_lines_gives_the_same_output(whole: Any, done: frozenset[int]) -> None:
+    folder, rows = whole
+    assert len(rows) == LINES
+    assert asyncio.run(resumed(folder, done)) == rows

@@ -1,0 +1,140 @@
+"""The Serve config of the manifests, as Ray gets it from KubeRay: applied to a cluster here, it answers."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+import yaml
+from symmoe.deployments.app import build_app
+
+from symmoe.config import read_pool, shipped_pool
+from symmoe.manifests.building import build
+from symmoe.manifests.sized import write_overlay
+from symmoe.sizing.cluster import size_cluster
+from tests.clusters import BIN, LOCAL, Cluster, free_ports, ray_cluster, redis_server, wait_for
+from tests.k8s.conftest import SHIPPED, one, rendered
+
+pytestmark = pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field`")  # Ray Serve's own models
+PLACES = re.compile(r"(?<![\w./-])/(etc/symmoe|opt/symmoe|var/lib/symmoe|tmp)(?![\w.-])")
+Manifests = list[dict[str, Any]]
+
+
+def moved(text: str, folder: Path) -> str:
+    """A manifest's text with a pod's places below the folder."""
+    return PLACES.sub(lambda place: f"{folder}{place[0]}", text)
+
+
+def service_of(manifests: Manifests) -> dict[str, Any]:
+    spec: dict[str, Any] = one(manifests, "RayService", "symmoe")["spec"]
+    return spec
+
+
+def serve_config(manifests: Manifests, folder: Path) -> dict[str, Any]:
+    config: dict[str, Any] = yaml.safe_load(moved(service_of(manifests)["serveConfigV2"], folder))
+    return config
+
+
+def laid_out(manifests: Manifests, folder: Path) -> None:
+    """What a pod finds: the ConfigMap with the pool where it is mounted, the adapters where the image has them."""
+    mounted = folder / "etc" / "symmoe"
+    mounted.mkdir(parents=True)
+    for name, text in one(manifests, "ConfigMap", "symmoe-pool")["data"].items():
+        (mounted / name).write_text(moved(text, folder))
+    image = folder / "opt" / "symmoe"
+    image.mkdir(parents=True)
+    (image / "starter").symlink_to(shipped_pool("starter").parent)
+    for place in ("var/lib/symmoe", "tmp"):
+        (folder / place).mkdir(parents=True)
+
+
+def environment_of(manifests: Manifests, folder: Path) -> dict[str, str]:
+    data = one(manifests, "ConfigMap", "symmoe-environment")["data"]
+    return {name: moved(value, folder) for name, value in data.items()}
+
+
+def own_rendering(tmp_path: Path) -> Manifests:
+    """What `symmoe k8s render` gives for the starter pool."""
+    return build(write_overlay(SHIPPED, tmp_path / "rendered", size_cluster(read_pool("starter"), "cpu", 1)))
+
+
+def test_the_application_of_the_manifests_answers_with_engines_that_echo(ray_here: None, tmp_path: Path) -> None:
+    """Its own arguments, but for the size of this machine and the engine; experts are asked by name."""
+    from ray import serve
+
+    laid_out(rendered("overlay cpu"), tmp_path)
+    config = serve_config(rendered("overlay cpu"), tmp_path)
+    (application,) = config["applications"]
+    arguments = {**application["args"], "cpus": 1}
+    file = Path(arguments["pool"])
+    pool = yaml.safe_load(file.read_text())
+    file.write_text(yaml.safe_dump({**pool, "engine": {**pool["engine"], "kind": "echo"}}))
+    (port,) = free_ports(1)
+    serve.start(http_options={"host": "127.0.0.1", "port": port}, logging_config=config["logging_config"])
+    try:
+        serve.run(build_app(arguments), name=application["name"], route_prefix=application["route_prefix"])
+        client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", timeout=60)
+        answer = client.chat.completions.create(model="roman", messages=[{"role": "user", "content": "MMXXVI"}])
+        assert answer.choices[0].message.content == "roman: MMXXVI"
+    finally:
+        serve.shutdown()
+
+
+@contextmanager
+def deployed(manifests: Manifests, folder: Path) -> Iterator[Cluster]:
+    """A head as the manifests have it, the config applied, and then, as on Kubernetes, the pod that it needs."""
+    laid_out(manifests, folder)
+    described = service_of(manifests)["rayClusterConfig"]
+    experts, head = described["workerGroupSpecs"][0], described["headGroupSpec"]
+    config = serve_config(manifests, folder)
+    with redis_server() as (port, password):
+        own = {**environment_of(manifests, folder), "REDIS_URL": f"redis://:{password}@{LOCAL}:{port}/0"}
+        with ray_cluster(**own) as cluster:
+            cluster.start_head(int(head["rayStartParams"]["num-cpus"]))
+            cluster.deploy({**config, "http_options": {"host": LOCAL, "port": cluster.head_port}})
+            (fetch,) = experts["template"]["spec"]["initContainers"]
+            # packing takes a minute for eleven experts, and pays only where they are loaded again and again
+            run(cluster, *(moved(word, folder) for word in fetch["command"] if word != "--pack"))
+            cluster.start_worker("experts", int(experts["rayStartParams"]["num-cpus"]))
+            cluster.wait_until_running()
+            yield cluster
+
+
+def run(cluster: Cluster, command: str, *words: str) -> str:
+    """What a command says in a pod's environment."""
+    whole = [str(BIN / command), *words]
+    done = subprocess.run(whole, env=dict(cluster.environment), capture_output=True, text=True, timeout=170)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.engine
+@pytest.mark.parametrize("keys", [False, True], ids=["the cpu overlay", "its own rendering, with keys"])
+def test_the_config_that_is_in_the_manifests_comes_up_and_answers(keys: bool, tmp_path: Path) -> None:
+    manifests = own_rendering(tmp_path) if keys else rendered("overlay cpu")
+    with deployed(manifests, tmp_path) as cluster:
+        url = f"http://{LOCAL}:{cluster.serve_port}"
+        wait_for(lambda: httpx.get(f"{url}/ready", timeout=60).status_code == 200, "an engine")
+        stranger = openai.OpenAI(base_url=f"{url}/v1", api_key="none", timeout=60, max_retries=0)
+        client = stranger
+        if keys:
+            made = run(cluster, "symmoe", "key", "create", "somebody", "--json")  # as in the head by `kubectl exec`
+            client = stranger.with_options(api_key=json.loads(made)["key"])
+            with pytest.raises(openai.AuthenticationError):
+                ask(stranger, "roman", "Write the number 14 as a Roman numeral.")
+        assert ask(client, "symmoe/auto", "What is 17 + 25?") == "42"
+        assert ask(client, "roman", "Write the number 14 as a Roman numeral.") == "XIV"
+
+
+def ask(client: openai.OpenAI, model: str, text: str) -> str:
+    answer = client.chat.completions.create(model=model, messages=[{"role": "user", "content": text}])
+    return str(answer.choices[0].message.content)
