@@ -28,6 +28,7 @@ from .worker import Build
 
 INGRESS, EXPERTS = "ingress", "experts"
 _HEALTH_SECONDS = 5.0
+_YIELDING = 10
 
 
 class Ingress:
@@ -61,6 +62,13 @@ class Replica(ExpertReplica):
     A thread that hangs in native code cannot be ended in any other way. What it was asked is asked again elsewhere at
     once, while Serve, left to itself, would first wait for the open requests of a replica that is unwell.
     """
+
+    def __init__(self, pool: str, root: str, settings: Settings, build: Build) -> None:
+        from ray import get_gpu_ids
+
+        if not get_gpu_ids():  # on CPUs an engine takes every core: without this its steps would hold up routing
+            os.nice(_YIELDING)
+        super().__init__(pool, root, settings, build)
 
     def check_health(self) -> None:
         """End the process if the engine cannot be saved; Ray Serve asks regularly, and starts another."""

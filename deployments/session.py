@@ -22,6 +22,7 @@ _SILENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the setting that a warning at each start recommends
 }
 _PRIVATE = {
+    "RAY_worker_niceness": "0",  # engines make room for the ingress by themselves
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # what its name hides: without it every port is open to the network
     "RAY_AUTH_TOKEN": secrets.token_hex(32),  # loopback is open to every user of this machine; Ray asks for it then
 }
