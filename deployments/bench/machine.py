@@ -151,7 +151,13 @@ def growth(samples: Sequence[tuple[float, Mapping[str, int]]], warm_up: float) -
 
 def _named(process: psutil.Process) -> str:
     words = process.cmdline()
-    return str(words[0] if words else process.name()).rsplit("/", 1)[-1][:40]
+    return steady_name(words[0] if words else process.name())
+
+
+def steady_name(title: str) -> str:
+    """The part of a process's title that stays: Ray adds the method that an actor is in, `ray::Actor.method`."""
+    name = title.rsplit("/", 1)[-1]
+    return (name.split(".")[0] if name.startswith("ray::") else name)[:40]
 
 
 def _median(values: Sequence[int]) -> float:

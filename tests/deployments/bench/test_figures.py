@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from symmoe.deployments.bench.client import Answering, refusal
 from symmoe.deployments.bench.load import Ask, Load, Outcome, load_from_json, load_to_json, opened, poisson
-from symmoe.deployments.bench.machine import growth, resident, taking, tree
+from symmoe.deployments.bench.machine import growth, resident, steady_name, taking, tree
 from symmoe.deployments.bench.services import engine_arguments
 from symmoe.deployments.bench.summary import best, longest_wait, milliseconds, quantile, summary
 
@@ -122,6 +122,12 @@ def test_growth_is_what_is_left_after_the_warm_up_of_processes_that_stay() -> No
 def test_growth_of_nothing_is_an_error() -> None:
     with pytest.raises(EngineError, match="no memory was sampled"):
         growth(samples([1, 2]), 20.0)
+
+
+def test_an_actor_of_ray_is_one_process_whatever_it_is_at() -> None:
+    titles = ["ray::ServeReplica:symmoe:experts", "ray::ServeReplica:symmoe:experts.handle_request_with_rejection"]
+    assert {steady_name(title) for title in titles} == {"ray::ServeReplica:symmoe:experts"}
+    assert steady_name("/usr/bin/python3.11") == "python3.11"
 
 
 def test_this_process_takes_memory_and_cores() -> None:
