@@ -13,7 +13,7 @@ from ..experts import TurnedAwayError
 from .body import as_api_error
 from .chat_request import ChatRequest
 from .completions import api_error
-from .errors import ApiError
+from .errors import ApiError, internal_error
 from .service import Service
 
 
@@ -41,8 +41,8 @@ class LineAnswers:
             return _refused(api_error(error.why), own is not None)
         except StoreError:
             return _refused(ApiError(503, "store_unavailable", "the store does not answer", retry_after=1.0))
-        except Exception:
-            return _refused(ApiError(500, "internal_error", "something went wrong here"))
+        except Exception as error:
+            return _refused(internal_error(error, "something went wrong here"))
 
 
 def _refused(error: ApiError, own_deadline: bool = False) -> Answered:

@@ -151,7 +151,6 @@ class ChatRequest(Question):
         for name, asked in unable.items():
             if asked:
                 raise ApiError(400, "unsupported_parameter", f"{name} is not supported by this service", name)
-        schema_of(self.response_format)
         if (self.n or 1) > most_choices:
             raise ApiError(400, "invalid_value", f"n must be at most {most_choices} here", "n")
         if len(self._stops()) > 4:

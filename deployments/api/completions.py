@@ -14,7 +14,7 @@ from ..events import Finished, Piece, TurnedAway
 from ..experts import TurnedAwayError
 from ..orchestrator import Given, Request
 from ..order import Report
-from .errors import ApiError
+from .errors import ApiError, internal_error
 from .telling import explanation, usage
 
 _REASONS = {"stop", "length", "content_filter"}
@@ -84,8 +84,8 @@ async def streamed(
         yield _last(request, envelope)
     except TurnedAwayError as error:
         yield _event(api_error(error.why).body)
-    except Exception:
-        yield _event(ApiError(500, "internal_error", "the answer could not be finished").body)
+    except Exception as error:
+        yield _event(internal_error(error, "the answer could not be finished").body)
     yield _DONE
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
 from starlette.responses import JSONResponse
 
+_LOG = logging.getLogger(__name__)
 _TYPES = {
     401: "authentication_error",
     403: "permission_error",
@@ -47,6 +50,15 @@ class ApiError(Exception):
         """`Retry-After` in whole seconds, where it is known; how to say who asks, where that is missing."""
         after = {} if self.retry_after is None else {"retry-after": str(math.ceil(self.retry_after))}
         return {**self._told, **after, **({"www-authenticate": "Bearer"} if self.status == 401 else {})}
+
+
+def internal_error(error: Exception, message: str) -> ApiError:
+    """What to tell of an error that nobody foresaw. The log is told its kind and where it came from, and not its
+    message, which may hold a prompt.
+    """
+    places = "".join(traceback.format_tb(error.__traceback__))
+    _LOG.error("%s in a request; the innermost call comes last:\n%s", type(error).__qualname__, places.rstrip())
+    return ApiError(500, "internal_error", message)
 
 
 def error_response(error: ApiError) -> JSONResponse:

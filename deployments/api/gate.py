@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..telemetry.note import Note
 from ..telemetry.telemetry import Telemetry
-from .errors import ApiError, error_response
+from .errors import ApiError, error_response, internal_error
 from .metrics import Metrics
 
 _NAME = re.compile(r"[\w.-]{1,128}", re.ASCII)
@@ -93,10 +93,10 @@ class Gate:
         """Whatever is raised within becomes an envelope, as long as nothing was sent."""
         try:
             await self._app(passing.scope, receive, passing.send)
-        except Exception:
+        except Exception as unforeseen:
             if passing.began:
                 raise
-            error = ApiError(500, "internal_error", "something went wrong here; it was not your request's fault")
+            error = internal_error(unforeseen, "something went wrong here; it was not your request's fault")
             passing.note.code = error.code
             await error_response(error)(passing.scope, receive, passing.send)
 

@@ -29,7 +29,7 @@ class ReadAhead:
 
     @contextmanager
     def running(self) -> Iterator[ReadAhead]:
-        """Read as long as the block lasts. A read that never returns is left to itself when the process ends."""
+        """Read as long as the block lasts. A read under way is waited for: it writes into memory that others own."""
         thread = threading.Thread(target=self._run, name="gather_read", daemon=True)
         thread.start()
         try:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import openai
 import pytest
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+from symmoe.cli.key import with_store as stored
 from symmoe.deployments.access.breaker import Breaker
 from symmoe.deployments.access.keys import StoredKeys
 from symmoe.deployments.access.records import KeyRecord, add, new_id, new_key
@@ -24,21 +24,6 @@ from symmoe.deployments.storage import Storage
 
 from symmoe.store import embedded_socket, open_store
 from tests.deployments.api.conftest import Running, running
-
-Result = TypeVar("Result")
-
-
-def stored(work: Callable[[Storage], Awaitable[Result]]) -> Result:
-    """What `work` gives with the store."""
-
-    async def working() -> Result:
-        storage = Storage()
-        try:
-            return await work(storage)
-        finally:
-            await storage.close()
-
-    return asyncio.run(working())
 
 
 def make_key(**facts: Any) -> tuple[str, KeyRecord]:

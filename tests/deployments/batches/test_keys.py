@@ -44,14 +44,11 @@ def test_lines_over_a_limit_wait_until_there_is_room(folder: Path) -> None:
 
 def test_what_is_left_of_a_batch_fails_once_its_key_is_revoked(folder: Path) -> None:
     key, record = make_key(requests_per_minute=3)
-    admin, _ = make_key()
     with keyed(folder, Settings()) as served:
-        batch = start(client(served, key), [line(number) for number in range(5)])
+        start(client(served, key), [line(number) for number in range(5)])
         until = time.monotonic() + 20
         while served.metric('symmoe_batch_lines_total{outcome="answered"}') < 3:
             assert time.monotonic() < until
         stored(lambda storage: revoke(storage, record.id, time.time()))
         while served.metric('symmoe_batch_lines_total{outcome="failed"}') < 2:
             assert time.monotonic() < until + 70
-        assert client(served, admin).models.list()
-        assert batch.id
