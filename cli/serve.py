@@ -21,8 +21,16 @@ def serve(
     ),
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Which port to listen on.")] = 8000,
     replicas: Annotated[int, typer.Option("--replicas", min=1, max=256, help="Engines that run side by side.")] = 1,
+    least: Annotated[
+        int | None,
+        typer.Option("--least", min=0, max=256, help="So few engines where load is small, 0 allowed; else always all."),
+    ] = None,
+    idle: Annotated[
+        float, typer.Option("--idle", metavar="SECONDS", min=1, help="With --least: end an engine after so long.")
+    ] = 600.0,
     address: Annotated[
-        str | None, typer.Option("--address", help="A running Ray cluster, HOST:PORT; else Ray starts here.")
+        str | None,
+        typer.Option("--address", help="A running Ray cluster, HOST:PORT, and keys for it; else Ray starts here."),
     ] = None,
     keys: Annotated[
         bool, typer.Option("--keys", help="Ask for keys on loopback too; elsewhere they are always asked for.")
@@ -51,12 +59,15 @@ def serve(
 
     from symmoe.build import check_weights
     from symmoe.config import read_pool
+    from symmoe.errors import ConfigError
 
     from .render import show, show_json, tell, working
 
-    checked = keys or not is_loopback(host)
+    if least is not None and least > replicas:
+        raise ConfigError(f"--least {least} is more than --replicas {replicas}", hint="ask for more replicas")
+    checked = keys or address is not None or not is_loopback(host)
     if checked:
-        _check_keys(host)
+        _check_keys(f"the cluster at {address}" if address else host)
     described = read_pool(pool)
     check_weights(described)
     with ExitStack() as running:
@@ -65,6 +76,8 @@ def serve(
             lines = running.enter_context(relayed(sys.stderr)) if log == "json" and address is None else None
             settings = Settings(
                 replicas=replicas,
+                least=least,
+                idle=idle,
                 cache_seconds=cache,
                 cache_similarity=similar,
                 log=log,
@@ -87,7 +100,7 @@ def serve(
         tell("finishing open requests")
 
 
-def _check_keys(host: str) -> None:
+def _check_keys(where: str) -> None:
     """Refuse to serve nobody: a service that asks for keys needs one to be there."""
     import time
 
@@ -99,7 +112,7 @@ def _check_keys(host: str) -> None:
 
     if not any(record.state(time.time()) == "active" for record in with_store(everyone)):
         raise JobError(
-            f"a service on {host} asks for keys, and there is none", hint="make one: `symmoe key create NAME`"
+            f"a service on {where} asks for keys, and there is none", hint="make one: `symmoe key create NAME`"
         )
 
 

@@ -1,4 +1,4 @@
-"""The Ray Serve application: an ingress with the orchestrator in it, and the expert replicas."""
+"""The Ray Serve application: an ingress with the orchestrator in it, expert replicas, and what stands beside them."""
 
 from __future__ import annotations
 
@@ -17,30 +17,35 @@ from .access.keys import StoredKeys
 from .api.application import application
 from .api.keys import Open
 from .api.service import Service
+from .dedicated import YIELDING, DedicatedReplica
 from .expert import ExpertReplica
 from .experts import RayExperts
+from .gating import ReplicaGate
+from .lifecycle.first import first_to_load
+from .options import Site, dedicated_options, expert_options, ingress_options, reward_options
 from .orchestrator import Orchestrator
-from .placement import claim, stated
 from .remote import PoolExperts
+from .reward import RewardReplica
 from .settings import Settings
 from .storage import Storage
 from .worker import Build
 
-INGRESS, EXPERTS = "ingress", "experts"
-_HEALTH_SECONDS = 5.0
-_YIELDING = 10
+INGRESS, EXPERTS, REWARD, DEDICATED = "ingress", "experts", "reward", "dedicated-"
+
+Behind = dict[str, Any]
+"""What the ingress asks, by the deployment's name: bound, and in the ingress its handle."""
 
 
 class Ingress:
     """Takes requests in and has them answered; routing happens in this process."""
 
     def __init__(
-        self, experts: Any, pool: str, root: str, settings: Settings, build: Build, keys: bool, admin: bool
+        self, behind: Behind, pool: str, root: str, settings: Settings, build: Build, keys: bool, admin: bool
     ) -> None:
         described = Pool.model_validate({**json.loads(pool), "root": root})
-        everyone = PoolExperts(described, RayExperts(experts))
         storage = Storage()
-        orchestrator = Orchestrator(build(described), everyone, settings, Breaker(storage))
+        everyone, gate = behind_handles(described, behind, settings)
+        orchestrator = Orchestrator(build(described), everyone, settings, Breaker(storage), gate)
         known = StoredKeys(Breaker(storage)) if keys else Open(admin)
         self._service = Service(described, orchestrator, known, settings, storage)
 
@@ -67,8 +72,8 @@ class Replica(ExpertReplica):
         from ray import get_gpu_ids
 
         if not get_gpu_ids():  # on CPUs an engine takes every core: without this its steps would hold up routing
-            os.nice(_YIELDING)
-        super().__init__(pool, root, settings, build)
+            os.nice(YIELDING)
+        super().__init__(pool, root, settings, build, first=first_to_load)
 
     def check_health(self) -> None:
         """End the process if the engine cannot be saved; Ray Serve asks regularly, and starts another."""
@@ -102,55 +107,46 @@ def service_app(
     """
     from ray import serve
 
-    replicas = None
-    local = pool.model_copy(update={"experts": tuple(expert for expert in pool.experts if expert.remote is None)})
-    if local.experts:
-        experts = serve.deployment(name=EXPERTS, **_expert_options(local, settings))(Replica)
-        replicas = experts.bind(*_travelling(local), settings, build)
-    ingress = serve.deployment(name=INGRESS, **_ingress_options(settings))(serve.ingress()(Ingress))
-    return ingress.bind(replicas, *_travelling(pool), settings, build, keys, admin)
+    ingress = serve.deployment(name=INGRESS, **ingress_options(settings))(serve.ingress()(Ingress))
+    return ingress.bind(_behind(pool, settings, build), *_travelling(pool), settings, build, keys, admin)
+
+
+def behind_handles(pool: Pool, behind: Behind, settings: Settings) -> tuple[PoolExperts, ReplicaGate | None]:
+    """A pool's experts, and where it has a reward model its gate, behind handles by their deployments' names."""
+    replicas = RayExperts(behind[EXPERTS], settings.least == 0) if EXPERTS in behind else None
+    dedicated = {
+        expert.name: RayExperts(behind[DEDICATED + expert.name], expert.dedicated.least == 0)
+        for expert in pool.experts
+        if expert.dedicated is not None
+    }
+    gate = None
+    if REWARD in behind:
+        gate = ReplicaGate(behind[REWARD], settings.slowest_verdict, settings.reward_replicas)
+    return PoolExperts(pool, replicas, dedicated), gate
+
+
+def _behind(pool: Pool, settings: Settings, build: Build) -> Behind:
+    """Everything that is asked by the ingress, bound."""
+    import ray
+    from ray import serve
+
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    accelerated = bool(settings.accelerators) or any(machine.get("GPU", 0) >= 1 for machine in machines)
+    site = Site.of(pool, accelerated)
+    behind: Behind = {}
+    if site.switched:
+        own = site.only(*site.switched)
+        options = expert_options(site, settings, machines)
+        behind[EXPERTS] = serve.deployment(name=EXPERTS, **options)(Replica).bind(*_travelling(own), settings, build)
+    for expert in site.dedicated:
+        options = dedicated_options(site, expert, settings)
+        deployment = serve.deployment(name=DEDICATED + expert.name, **options)(DedicatedReplica)
+        behind[DEDICATED + expert.name] = deployment.bind(*_travelling(site.only(expert)), settings, site.accelerators)
+    if pool.reward is not None:
+        deployment = serve.deployment(name=REWARD, **reward_options(pool, settings))(RewardReplica)
+        behind[REWARD] = deployment.bind(*_travelling(pool), settings, build)
+    return behind
 
 
 def _travelling(pool: Pool) -> tuple[str, str]:
     return pool.model_dump_json(), os.fspath(pool.root)
-
-
-def _ingress_options(settings: Settings) -> dict[str, Any]:
-    """Its own gate turns away what is too much, with an error that clients understand, so Serve must let more in."""
-    return {
-        "ray_actor_options": {"num_cpus": 0},
-        "max_ongoing_requests": 2 * settings.most_open + 16,
-        "graceful_shutdown_timeout_s": settings.grace,
-        "graceful_shutdown_wait_loop_s": 0.1,
-    }
-
-
-def _expert_options(pool: Pool, settings: Settings) -> dict[str, Any]:
-    most, least = settings.replicas, settings.replicas if settings.least is None else settings.least
-    options = {
-        "ray_actor_options": _claimed(pool, settings),
-        "max_ongoing_requests": 2 * settings.most_waiting + 16,
-        "health_check_period_s": _HEALTH_SECONDS,
-        "health_check_timeout_s": 6 * _HEALTH_SECONDS,
-        "graceful_shutdown_timeout_s": settings.grace,
-        "graceful_shutdown_wait_loop_s": 0.1,
-    }
-    if least == most:
-        return {**options, "num_replicas": most}
-    scaling = {
-        "min_replicas": least,
-        "max_replicas": most,
-        "target_ongoing_requests": pool.engine.max_num_seqs,
-        "downscale_delay_s": settings.idle,
-    }
-    return {**options, "autoscaling_config": scaling}
-
-
-def _claimed(pool: Pool, settings: Settings) -> dict[str, float]:
-    """What the settings state; else the share of the machines, which must all have joined by now."""
-    accelerators = 0 if pool.engine.kind == "echo" else pool.engine.tensor_parallel_size
-    if settings.cpus is not None or settings.accelerators is not None:
-        return stated(settings.cpus, settings.accelerators)
-    import ray
-
-    return claim([node["Resources"] for node in ray.nodes() if node["Alive"]], settings.replicas, accelerators)

@@ -55,9 +55,9 @@ class EngineLoop:
         self.warm = Flag()
         self._thread = Thread(target=self._run, name="engine", daemon=True)
 
-    def start(self, expert: str) -> None:
-        """Begin, by making an expert ready; `warm` is set when that is done."""
-        self._inbox.put(lambda: self._warm_up(expert))
+    def start(self, first: Callable[[], str | None]) -> None:
+        """Begin, by making the expert ready that is `first`, asked in this thread; `warm` is set when that is done."""
+        self._inbox.put(lambda: self._warm_up(first))
         self._thread.start()
 
     def submit(self, asked: Asked) -> None:
@@ -144,7 +144,7 @@ class EngineLoop:
             self._expected = self._clock() + self._stall
         self._load, self._fresh = load, True
         self._turns.loaded(expert, load.seconds, self._clock())
-        self._parts().loader.expect([other for other, _ in self._turns.waiting.most_common() if other != expert])
+        self._parts().loader.expect([other for other in self._turns.wanted if other != expert])
 
     def _begin(self, each: Waiting) -> None:
         asked, load = self._asked[each.id], self._load
@@ -169,7 +169,7 @@ class EngineLoop:
             if delta.generation is not None:
                 told.append((delta.id, Finished(delta.generation)))
                 del self._asked[delta.id]
-                self._turns.leave(delta.id)
+                self._turns.leave(delta.id, self._clock())
         if told:
             self._tell(told)
 
@@ -189,7 +189,8 @@ class EngineLoop:
         self._asked[asked.id] = asked
         if asked.newcomer is not None:
             self._learn(asked.newcomer)
-        out = self._turns.arrive(Waiting(asked.id, asked.expert, asked.key, arrived, arrived + asked.patience))
+        due = arrived + asked.patience
+        out = self._turns.arrive(Waiting(asked.id, asked.expert, asked.key, arrived, due, asked.background))
         if out is not None:
             self._turn_away([out], lambda _: self._full())
 
@@ -206,9 +207,11 @@ class EngineLoop:
             if self._assembly is not None:
                 self._engine().abort([ident])
 
-    def _warm_up(self, expert: str) -> None:
+    def _warm_up(self, first: Callable[[], str | None]) -> None:
         try:
-            self._ready(expert)
+            expert = first()
+            if expert is not None:
+                self._ready(expert)
         except Exception as error:
             self._lose(error)
         self._expected = None

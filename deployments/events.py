@@ -14,7 +14,8 @@ class Asked:
     """One generation that an expert is asked for. It must begin within `patience` seconds of its arrival.
 
     `key` says whose request it is, for fair shares. With `stream` its text comes piece by piece. `newcomer` is the
-    expert itself where the pool file does not name it: a replica need not have heard of it before.
+    expert itself where the pool file does not name it: a replica need not have heard of it before. One asked in the
+    `background` waits for all others.
     """
 
     id: str
@@ -24,6 +25,7 @@ class Asked:
     patience: float
     stream: bool = False
     newcomer: ExpertConfig | None = None
+    background: bool = False
 
 
 @dataclass(frozen=True, slots=True)

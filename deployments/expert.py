@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 
 from symmoe.config import Pool
 from symmoe.planning.turns import Turns
@@ -22,16 +23,27 @@ _GATHER = 0.02
 
 
 class ExpertReplica:
-    """Serves every expert of a pool with one engine, one at a time. Made of what can travel, as `Worker` is."""
+    """Serves every expert of a pool with one engine, one at a time. Made of what can travel, as `Worker` is.
 
-    def __init__(self, pool: str, root: str, settings: Settings, build: Build, make_turns: MakeTurns = Turns) -> None:
+    `first` chooses the expert that is made ready before anybody asks for one, None for none; it may block.
+    """
+
+    def __init__(
+        self,
+        pool: str,
+        root: str,
+        settings: Settings,
+        build: Build,
+        make_turns: MakeTurns = Turns,
+        first: Callable[[Pool], str | None] = lambda pool: pool.names[0],
+    ) -> None:
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
         described = Pool.model_validate({**json.loads(pool), "root": root})
         turns = make_turns(described.engine.max_num_seqs, settings.most_waiting, settings.patience, settings.amortise)
         self._events: dict[str, asyncio.Queue[Event]] = {}
         self._asyncio: asyncio.AbstractEventLoop | None = None
         self._loop = EngineLoop(lambda: build(described), turns, self._told, settings.stall, settings.slowest_load)
-        self._loop.start(described.names[0])
+        self._loop.start(lambda: first(described))
 
     async def complete(self, asked: Asked) -> list[Event]:
         """Everything that became of a request, when it is over."""
@@ -40,11 +52,12 @@ class ExpertReplica:
     async def stream(self, asked: Asked) -> AsyncGenerator[list[Event], None]:
         """What becomes of a request as it happens; pieces that come close together come as one list."""
         began = False
-        async for events in self._gathered(asked):
-            yield events
-            if began and not isinstance(events[-1], ENDS):
-                await asyncio.sleep(_GATHER)
-            began = began or not isinstance(events[-1], Begun)
+        async with aclosing(self._gathered(asked)) as gathered:
+            async for events in gathered:
+                yield events
+                if began and not isinstance(events[-1], ENDS):
+                    await asyncio.sleep(_GATHER)
+                began = began or not isinstance(events[-1], Begun)
 
     async def warm(self) -> bool:
         """Whether the first expert was made ready, or at least tried."""
@@ -67,11 +80,12 @@ class ExpertReplica:
         self.stop()
 
     async def _follow(self, asked: Asked) -> AsyncIterator[Event]:
-        async for events in self._gathered(asked):
-            for event in events:
-                yield event
+        async with aclosing(self._gathered(asked)) as gathered:
+            async for events in gathered:
+                for event in events:
+                    yield event
 
-    async def _gathered(self, asked: Asked) -> AsyncIterator[list[Event]]:
+    async def _gathered(self, asked: Asked) -> AsyncGenerator[list[Event], None]:
         """All that has happened since the last look. Whoever stops looking cancels the request."""
         self._asyncio = asyncio.get_running_loop()
         queue: asyncio.Queue[Event] = asyncio.Queue()

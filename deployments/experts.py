@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+import time
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, Protocol
@@ -12,6 +13,7 @@ from .events import ENDS, Asked, EngineState, Event, Piece, TurnedAway
 from .expert import ExpertReplica
 
 _SOON = 2.0
+_QUIET = 5.0
 LOST = TurnedAway(503, "expert_lost", "the expert's replica was lost while it answered", 1.0, again=True)
 
 
@@ -81,14 +83,28 @@ class LocalExperts:
 
 
 class RayExperts:
-    """Replicas of a Ray Serve deployment; `handle` is its `DeploymentHandle`."""
+    """Replicas of a Ray Serve deployment; `handle` is its `DeploymentHandle`.
 
-    def __init__(self, handle: Any) -> None:
-        self._handle = handle
+    A request waits for as long as it has patience for a replica to take it, in whose queue its patience begins anew.
+    Those that `rest` are ended when nobody asks.
+    """
+
+    def __init__(self, handle: Any, rest: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
+        self._handle, self._rest, self._clock = handle, rest, clock
         self._warm = False
+        self._open, self._last = 0, -_QUIET
 
     async def ask(self, asked: Asked) -> AsyncGenerator[Event, None]:
         """What becomes of a request; a replica that dies meanwhile ends it with `LOST`."""
+        self._open += 1
+        try:
+            async with aclosing(self._asked(asked)) as events:
+                async for event in events:
+                    yield event
+        finally:
+            self._open, self._last = self._open - 1, self._clock()
+
+    async def _asked(self, asked: Asked) -> AsyncGenerator[Event, None]:
         import ray
         from ray.serve.exceptions import RayServeException
 
@@ -97,12 +113,14 @@ class RayExperts:
         try:
             if asked.stream:
                 response = self._handle.options(stream=True).stream.remote(asked)
+                await asyncio.wait_for(response._to_object_ref_gen(), asked.patience)
                 async for events in response:
                     for event in events:
                         over = isinstance(event, ENDS)
                         yield event
             else:
                 response = self._handle.complete.remote(asked)
+                await asyncio.wait_for(response._to_object_ref(), asked.patience)
                 events = await response
                 over = True
                 for event in events:
@@ -110,6 +128,8 @@ class RayExperts:
         except (ray.exceptions.RayError, RayServeException):
             over = True
             yield LOST
+        except TimeoutError:
+            yield TurnedAway(503, "waited_too_long", f"no engine was there within {asked.patience:.0f} s", 5.0)
         finally:
             if response is not None and not over:
                 response.cancel()
@@ -128,10 +148,12 @@ class RayExperts:
         return self._warm
 
     async def engines(self) -> list[EngineState]:
-        """What the engines of all replicas are at."""
+        """What the engines of all replicas are at. Those that rest are not asked for long: they would never end."""
         import ray
         from ray.serve.exceptions import RayServeException
 
+        if self._rest and not self._open and self._clock() - self._last >= _QUIET:
+            return []
         try:
             found = await self._handle.broadcast("state").results_async(timeout_s=_SOON, return_exceptions=True)
         except (TimeoutError, ray.exceptions.RayError, RayServeException):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 
 from symmoe import build
 from symmoe.aggregation.cases import Case, no_answer
@@ -12,25 +13,25 @@ from symmoe.aggregation.synthesis import SLOT, Decision, decide, settle
 from symmoe.aggregation.vote import aggregate
 from symmoe.build_aggregation import build_synthesis, build_vote
 from symmoe.executor.candidates import candidates
-from symmoe.gating.evidence import weigh
-from symmoe.types import Answer, Call, Candidate, Generation, Query, Recruitment
+from symmoe.types import Answer, Call, Candidate, Generation, Query, Recruitment, Verdict
 
 from .events import TurnedAway
 from .experts import TurnedAwayError
+from .gating import Gating, LocalGate
 
-Note = Callable[[str, float, float], None]
-"""Is told of a stage that is over: its name, when it began by `time.perf_counter`, and the seconds it took."""
+Note = Callable[[str, float, float, bool], None]
+"""Is told of a stage that is over: its name, when it began by `time.perf_counter`, the seconds, whether it failed."""
 Ask = Callable[[Query, str, int], Awaitable[Generation]]
 """Has an expert, named second, generate for a query in a slot. Raises `TurnedAwayError`."""
 
 
 class Jury:
-    """Judges one query's candidates. What takes thought is done in threads."""
+    """Judges one query's candidates, weighed by `gate`, else in this process. What takes thought is done in threads."""
 
-    def __init__(self, assembly: build.Assembly) -> None:
+    def __init__(self, assembly: build.Assembly, gate: Gating | None = None) -> None:
         pool = assembly.pool
         embedder = build.build_embedder(pool)
-        self._gate, self._vote = assembly.gate, build_vote(pool, embedder)
+        self._gate, self._vote = gate or LocalGate(assembly.gate), build_vote(pool, embedder)
         self._synthesis = build_synthesis(
             pool, embedder, lambda expert: assembly.weights(expert).model, assembly.profiles
         )
@@ -43,10 +44,15 @@ class Jury:
         if refusal is not None:
             raise TurnedAwayError(TurnedAway(503, refusal.code, refusal.message, 1.0))
         began = time.perf_counter()
-        case, gated = await asyncio.to_thread(self._voted, query, found, recruitment)
-        note("gate", began, gated)
+        weighed = await self._gate.weigh(query, found, recruitment)
+        gated = time.perf_counter() - began
+        note("gate", began, gated, bool(weighed.trouble))
+        case = await asyncio.to_thread(self._voted, query, found, weighed.verdicts)
         answer = await self._settled(case, ask)
-        note("aggregate", began + gated, time.perf_counter() - began - gated)
+        note("aggregate", began + gated, time.perf_counter() - began - gated, False)
+        if weighed.trouble:
+            why = f"weighed by the experts' records alone: {weighed.trouble}"
+            return replace(answer, why="; ".join(filter(None, (answer.why, why))))
         return answer
 
     async def _settled(self, case: Case, ask: Ask) -> Answer:
@@ -57,13 +63,10 @@ class Jury:
         settled = await asyncio.to_thread(settle, decision, said, trouble, self._synthesis.clusters)
         return settled.answer
 
-    def _voted(self, query: Query, found: Sequence[Candidate], recruitment: Recruitment) -> tuple[Case, float]:
-        """The vote's winner, and the seconds that the gate took."""
-        began = time.perf_counter()
-        (verdicts,) = weigh(self._gate, [query], [found], [recruitment])
-        gated = time.perf_counter() - began
+    def _voted(self, query: Query, found: Sequence[Candidate], verdicts: Sequence[Verdict]) -> Case:
+        """The vote's winner."""
         (voted,) = aggregate(self._vote, [query], [found], [verdicts])
-        return Case(query, tuple(found), tuple(verdicts), voted), gated
+        return Case(query, tuple(found), tuple(verdicts), voted)
 
 
 async def _said(decision: Decision, ask: Ask) -> tuple[Candidate | None, str]:

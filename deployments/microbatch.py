@@ -9,10 +9,15 @@ from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+_PART = 4
+_PASSED_OVER = 8
 
 
 class MicroBatch(Generic[Item, Result]):
     """Calls `work` with what came in while it was last at work: the busier, the larger the batches, `most` at most.
+
+    Items in the background wait for all others. They come in smaller batches, a quarter of `most`, so that who comes
+    meanwhile does not wait for long. Passed over eight times in a row, they go along with the others.
 
     A batch that fails is tried again item by item, so that one bad item spoils nobody else's. What may not be done at
     the same time is given one `thread`.
@@ -24,25 +29,37 @@ class MicroBatch(Generic[Item, Result]):
         most: int = 64,
         thread: ThreadPoolExecutor | None = None,
     ) -> None:
-        self._work, self._most = work, most
+        self._work, self._most, self._part = work, most, max(1, most // _PART)
         self._thread = thread or ThreadPoolExecutor(1, "batch")
         self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
+        self._background: list[tuple[Item, asyncio.Future[Result]]] = []
+        self._passed_over = 0
         self._worker: asyncio.Task[None] | None = None
 
-    async def __call__(self, item: Item) -> Result:
+    async def __call__(self, item: Item, background: bool = False) -> Result:
         """The result for one item."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._waiting.append((item, future))
+        (self._background if background else self._waiting).append((item, future))
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._go_on())
         return await future
 
     async def _go_on(self) -> None:
-        while self._waiting:
-            batch, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
-            batch = [(item, future) for item, future in batch if not future.cancelled()]
+        while self._waiting or self._background:
+            batch = [(item, future) for item, future in self._next() if not future.cancelled()]
             if batch:
                 await self._run(batch)
+
+    def _next(self) -> list[tuple[Item, asyncio.Future[Result]]]:
+        """Take out the next batch."""
+        turn = not self._waiting or self._passed_over >= _PASSED_OVER
+        part = self._part if turn else 0
+        self._passed_over = self._passed_over + 1 if self._background and not turn else 0
+        room = self._most - min(part, len(self._background))
+        batch, self._waiting = self._waiting[:room], self._waiting[room:]
+        batch += self._background[:part]
+        self._background = self._background[part:]
+        return batch
 
     async def _run(self, batch: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:
         loop = asyncio.get_running_loop()

@@ -17,6 +17,7 @@ from symmoe.types import Call, Candidate, Generation, Query
 from .access.breaker import Stored
 from .events import Asked, Begun, Finished, Piece, TurnedAway
 from .experts import Experts, TurnedAwayError, asking
+from .gating import Gating
 from .judging import Jury
 from .lifecycle.lifecycle import Lifecycle
 from .order import Failed, Order, Report, Share, Stage
@@ -54,6 +55,13 @@ class Request:
             if isinstance(given, Exception):
                 raise given
             yield given
+
+    def end(self, why: TurnedAway) -> None:
+        """Give up: nothing more is given, and `events` raises why."""
+        while not self._given.empty():
+            self._given.get_nowait()
+        self._given.put_nowait(TurnedAwayError(why))
+        self._task.cancel()
 
     async def close(self) -> None:
         """Cancel what is not finished."""
@@ -147,10 +155,9 @@ class Request:
 
     async def _generate(self, query: Query, expert: str, slot: int, choices: Sequence[int] = ()) -> Generation:
         """One expert's generation; its pieces go to `choices` as they come."""
-        stream = self.order.stream and bool(choices)
-        asked = Asked(
-            f"{self.order.id}-{query.id}-{expert}-{slot}", expert, query, self.order.key, self._patience, stream
-        )
+        stream, ident = self.order.stream and bool(choices), f"{self.order.id}-{query.id}-{expert}-{slot}"
+        background = self.order.background
+        asked = Asked(ident, expert, query, self.order.key, self._patience, stream, background=background)
         try:
             return await self._followed(asked, choices)
         except TurnedAwayError as error:
@@ -185,33 +192,42 @@ class Request:
         if self.report.first_token is None:
             self.report.first_token = self.report.now
 
-    def _note_stage(self, name: str, began: float, seconds: float) -> None:
-        self.report.stages.append(Stage(name, began - self.report.began, seconds))
+    def _note_stage(self, name: str, began: float, seconds: float, failed: bool) -> None:
+        self.report.stages.append(Stage(name, began - self.report.began, seconds, failed))
 
 
 class Orchestrator:
     """Answers orders with a pool's records and the replicas that run its experts.
 
-    `stored` remembers what operators decide about experts; without it that is forgotten with this process.
+    `stored` remembers what operators decide about experts; without it that is forgotten with this process. Candidates
+    are weighed by `gate`, without one in this process.
     """
 
-    def __init__(self, assembly: Assembly, experts: Experts, settings: Settings, stored: Stored | None = None) -> None:
+    def __init__(
+        self,
+        assembly: Assembly,
+        experts: Experts,
+        settings: Settings,
+        stored: Stored | None = None,
+        gate: Gating | None = None,
+    ) -> None:
         self.lifecycle = Lifecycle(assembly.pool, experts, settings, stored)
         self.router = Router(assembly, settings.trust, self.lifecycle.roster)
         self._settings = settings
-        self._jury = Jury(assembly)
+        self._jury = Jury(assembly, gate)
 
     async def begin(self, order: Order) -> Request:
         """Route an order and begin to answer it."""
 
         async def reroute(failed: tuple[str, ...]) -> Routed:
             without = tuple(sorted({*self.lifecycle.roster.without, *order.choice.without, *failed}))
-            return await self.router.route(order.query, replace(order.choice, without=without), order.explain)
+            choice = replace(order.choice, without=without)
+            return await self.router.route(order.query, choice, order.explain, order.background)
 
         if order.expert is not None:
             routed = named(order.query, order.expert)
         else:
-            routed = await self.router.route(order.query, order.choice, order.explain)
+            routed = await self.router.route(order.query, order.choice, order.explain, order.background)
         longest = self._settings.longest_wait if order.patience is None else order.patience
         patience = min(longest, order.deadline + _LATER)
         return Request(order, Report(routed), self.lifecycle.experts, self._jury, patience, reroute)

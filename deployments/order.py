@@ -19,6 +19,7 @@ class Order:
     No two orders have the same `id`. `key` says who it is, for fair shares; `deadline` is in seconds from now.
     `patience` is how long it waits for an expert, None for as long as the service's settings say. `came` stands for the
     experts that came while the service ran, as they were then; `hurried` says that the deadline is the client's own.
+    One in the `background` waits for all others wherever there is a queue.
     """
 
     id: str
@@ -33,6 +34,7 @@ class Order:
     patience: float | None = None
     came: str = ""
     hurried: bool = False
+    background: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +61,15 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A stage after the experts': its name, when it began after the request came in, and what it took, in seconds."""
+    """A stage after the experts': its name, when it began after the request came in, and what it took, in seconds.
+
+    One that `failed` was done without: see the answer's `why`.
+    """
 
     name: str
     began: float
     seconds: float
+    failed: bool = False
 
 
 @dataclass(slots=True)

@@ -37,6 +37,25 @@ def stated(cpus: float | None, accelerators: float | None) -> dict[str, float]:
     return {name: amount for name, amount in share.items() if amount or name == "num_cpus"}
 
 
+def left(machines: Sequence[Resources], shares: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
+    """What is left of the machines when each share, also as Ray counts it, has its place; the roomiest one gives it.
+
+    `JobError` for a share that no machine has.
+    """
+    free = [dict(machine) for machine in machines]
+    for share in shares:
+        fitting = [each for each in free if all(each.get(kind, 0) >= amount for kind, amount in share.items())]
+        if not fitting:
+            wanted = " and ".join(f"{amount:g} {kind}" for kind, amount in share.items())
+            raise JobError(
+                f"no machine has {wanted} left for a dedicated expert or a reward replica",
+                hint="ask for fewer of them, or for fractions of accelerators (`accelerators`, `reward_accelerators`)",
+            )
+        given = max(fitting, key=lambda each: tuple(each.get(kind, 0) for kind in ("GPU", "CPU") if kind in share))
+        given |= {kind: given[kind] - amount for kind, amount in share.items()}
+    return free
+
+
 def _checked(share: dict[str, float], machines: Sequence[Resources], workers: int) -> dict[str, float]:
     fitting = _fitting(share, machines)
     if fitting < workers:

@@ -1,7 +1,8 @@
-"""Experts that others serve, behind any URL that speaks OpenAI's chat completions."""
+"""Every expert wherever it is, and those that others serve: any URL that speaks OpenAI's chat completions."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import time
@@ -21,27 +22,40 @@ _REASONS = ("stop", "length", "content_filter")
 
 
 class PoolExperts:
-    """Every expert of a pool: those that the replicas run, and those that are remote."""
+    """Every expert of a pool: those that `replicas` run in turns, if any do, the `dedicated` and the remote ones."""
 
-    def __init__(self, pool: Pool, replicas: Experts, client: httpx.AsyncClient | None = None) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        replicas: Experts | None,
+        dedicated: Mapping[str, Experts] | None = None,
+        client: httpx.AsyncClient | None = None,
+    ) -> None:
         remote = [expert for expert in pool.experts if expert.remote is not None]
         client = client or httpx.AsyncClient(follow_redirects=False)
         self._remote = {expert.name: RemoteExpert(expert, client) for expert in remote}
-        self._replicas = replicas
-        self._all_remote = len(remote) == len(pool.experts)
+        self._replicas, self._dedicated = replicas, dedicated or {}
 
     def ask(self, asked: Asked) -> AsyncGenerator[Event, None]:
         """What becomes of a request, wherever its expert is."""
-        remote = self._remote.get(asked.expert)
-        return self._replicas.ask(asked) if remote is None else remote.ask(asked)
+        expert = self._remote.get(asked.expert) or self._dedicated.get(asked.expert) or self._replicas
+        return _nobody(asked) if expert is None else expert.ask(asked)
 
     async def warm(self) -> bool:
-        """Whether a replica is, if any is needed."""
-        return self._all_remote or await self._replicas.warm()
+        """Whether a replica is; where only dedicated experts have engines, one of theirs; else nothing need be."""
+        if self._replicas is not None:
+            return await self._replicas.warm()
+        found = await asyncio.gather(*(each.warm() for each in self._dedicated.values()))
+        return any(found) or not found
 
     async def engines(self) -> list[EngineState]:
-        """What the engines of the replicas are at."""
-        return [] if self._all_remote else await self._replicas.engines()
+        """What the engines of all replicas are at."""
+        everyone = [*([] if self._replicas is None else [self._replicas]), *self._dedicated.values()]
+        return [state for found in await asyncio.gather(*(each.engines() for each in everyone)) for state in found]
+
+
+async def _nobody(asked: Asked) -> AsyncGenerator[Event, None]:
+    yield TurnedAway(503, "expert_unavailable", f"nothing here runs the expert {asked.expert!r}", 30.0)
 
 
 class RemoteExpert:

@@ -81,12 +81,15 @@ class Router:
         if self._routes:
             await self.route(Query("warm", (Message("user", "What is 1 + 1?"),), Sampling(1)), Choosing(1), True)
 
-    async def route(self, query: Query, choice: Choosing, explain: bool) -> Routed:
-        """Who answers a question; `TurnedAwayError` where nobody can tell, and a question must name its expert."""
+    async def route(self, query: Query, choice: Choosing, explain: bool, background: bool = False) -> Routed:
+        """Who answers a question; `TurnedAwayError` where nobody can tell, and a question must name its expert.
+
+        One in the `background` waits for all others.
+        """
         if not self._routes:
             raise TurnedAwayError(_UNROUTED)
         began = time.perf_counter()
-        skills, recruitment = await self._batch((query, choice))
+        skills, recruitment = await self._batch((query, choice), background)
         explanation = None
         if explain:
             recruiter = self._recruiter_for(choice)

@@ -15,11 +15,14 @@ from symmoe.config import Pool
 from symmoe.errors import EngineError, JobError
 
 from .api.keys import check_exposure
+from .dedicated import check_importable
+from .options import room_beside
 from .session import ray_session
 from .settings import Settings
 from .worker import Build
 
 NAME = "symmoe"
+_QUIET = {"log_level": "WARNING", "enable_access_log": False}
 _START_SECONDS = 600.0
 
 
@@ -57,27 +60,81 @@ def serving(
 
     On a Ray of its own, or on the cluster at `address`, where the service stays only as long as the block does too.
     With `keys` everybody needs one that the store knows.
-    Raises `JobError` where it would be open to other machines without keys, or the port is taken.
+    Raises `JobError` where it would be open to other machines without keys, the port is taken, or the cluster has such
+    a service already, and `EngineError` where it does not start.
     """
     began = time.monotonic()
+    _check_cluster(address, keys)
     check_exposure(host, keys)
     if address is None:
         _check_port(host, port)
-    with ray_session(settings.replicas, address):
-        from ray import serve
-
+        if any(expert.dedicated is not None for expert in pool.experts):
+            check_importable()
+    with ray_session(settings.replicas, address, room_beside(pool, settings)):
         from .app import service_app
 
-        logging.getLogger("ray.serve").setLevel(logging.ERROR)
-        quiet = {"log_level": "WARNING", "enable_access_log": False}
-        serve.start(http_options={"host": host, "port": port}, logging_config=quiet)
-        try:
+        with _serve(host, port, address is not None) as where:
             app = service_app(pool, settings, keys, build, admin=not keys)  # which is on loopback then
-            handle = serve.run(app, name=NAME, route_prefix="/", logging_config=quiet)
-            yield Served(f"http://{_in_url(host)}:{port}", handle, began)
+            handle = _run(app)
+            yield Served(f"http://{where}", handle, began)
             handle.drain.remote(settings.grace).result(timeout_s=settings.grace + 10)
-        finally:
-            serve.delete(NAME) if address else serve.shutdown()
+
+
+@contextmanager
+def _serve(host: str, port: int, shared: bool) -> Iterator[str]:
+    """Ray Serve as long as the block lasts; where it listens. On a `shared` cluster what was there before stays."""
+    from ray import serve
+
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)  # importing it has set another
+    there = _controller() if shared else None
+    if there is not None and NAME in serve.status().applications:
+        raise JobError(
+            f"that cluster has an application {NAME!r} already", hint="stop it first: two would take each other's place"
+        )
+    serve.start(http_options={"host": host, "port": port}, logging_config=_QUIET)
+    try:
+        yield f"{_in_url(host)}:{port}" if there is None else _listening(there)
+    finally:
+        if shared:
+            serve.delete(NAME)
+        if there is None and not (shared and serve.status().applications):
+            serve.shutdown()
+
+
+def _controller() -> Any:
+    """That of a Ray Serve which somebody started on the cluster before; None where nobody has."""
+    import ray
+
+    try:
+        return ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
+    except ValueError:
+        return None
+
+
+def _listening(controller: Any) -> str:
+    """Where a Ray Serve listens on each of its machines."""
+    import ray
+
+    options = ray.get(controller.get_http_config.remote())
+    return f"{_in_url(str(options.host))}:{options.port}"
+
+
+def _run(app: Any) -> Any:
+    from ray import serve
+
+    try:
+        return serve.run(app, name=NAME, route_prefix="/", logging_config=_QUIET)
+    except RuntimeError as error:
+        said = (str(error).strip() or "no reason given").splitlines()
+        raise EngineError(f"Ray Serve did not start the service: {said[-1]}", hint="look into Ray's logs") from error
+
+
+def _check_cluster(address: str | None, keys: bool) -> None:
+    if address is not None and not keys:
+        raise JobError(
+            f"a service on the cluster at {address} may be reached from elsewhere, and no keys would be checked",
+            hint="make one with `symmoe key create NAME`, and serve with `--keys`",
+        )
 
 
 def _check_port(host: str, port: int) -> None:

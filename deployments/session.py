@@ -29,8 +29,10 @@ _PRIVATE = {
 
 
 @contextmanager
-def ray_session(workers: int, address: str | None = None) -> Iterator[None]:
+def ray_session(workers: int, address: str | None = None, beside: int = 0) -> Iterator[None]:
     """Connect to the cluster at `address`, else start Ray on this machine with room for so many workers.
+
+    `beside` are CPUs that Ray is told of beyond those that there are: for processes that share these with the workers.
 
     A Ray that this process has started before is used as it is and left running. Our own listens on loopback only, asks
     for a token that this process alone knows, and leaves neither processes nor files. Raises `JobError`.
@@ -42,7 +44,7 @@ def ray_session(workers: int, address: str | None = None) -> Iterator[None]:
         yield
         return
     with ExitStack() as stack:
-        where = {"address": address} if address else _here(workers, stack.enter_context(_folder()))
+        where = {"address": address} if address else _here(workers, beside, stack.enter_context(_folder()))
         stack.callback(ray.shutdown)
         with _as_job_error(address):
             ray.init(**where, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.CRITICAL)
@@ -62,11 +64,11 @@ def _as_job_error(address: str | None) -> Iterator[None]:
         raise JobError(f"{what}: {str(error).strip().splitlines()[0]}", hint="or use one worker") from error
 
 
-def _here(workers: int, folder: str) -> dict[str, Any]:
+def _here(workers: int, beside: int, folder: str) -> dict[str, Any]:
     return {
         "address": "local",
         "include_dashboard": False,
-        "num_cpus": max(os.cpu_count() or 1, workers),
+        "num_cpus": max(os.cpu_count() or 1, workers) + beside,
         "object_store_memory": _OBJECT_STORE_BYTES,
         "_node_ip_address": "127.0.0.1",
         "_temp_dir": folder,

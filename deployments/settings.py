@@ -14,6 +14,11 @@ class Settings:
     cpus           CPUs that one replica claims; None for what the machines that are there divide into
     accelerators   accelerators that one replica claims; None for as many as its engine uses, where there are any
     idle           how long there must be too little load before a replica is ended
+    reward_replicas  reward replicas, where the pool has a reward model
+    reward_least   where load may decide, at least so many of them, 0 allowed; None for always all
+    reward_cpus    CPUs that one of them claims
+    reward_accelerators  accelerators that one of them claims; None for one where the pool file puts the model on one
+    slowest_verdict  candidates that a reward replica has not weighed after so long are weighed by records alone
     patience       a request that has waited so long makes its expert the next one
     longest_wait   a request that has not begun after so long is turned away
     deadline       a request that is not finished after so long is given up
@@ -27,6 +32,9 @@ class Settings:
     slowest_load   an engine that takes so long to make an expert ready is replaced
     grace          how long open requests may take to finish when the service stops
     most_file_bytes  size of a file that batches are made of
+    most_files     files that one key may have, those that its open batches will give included
+    most_files_bytes  bytes of all files of one key
+    file_seconds   how long files are kept, where their maker does not say a shorter time; 0 for always
     batch_lines_open  lines of batches that one ingress has open at once: enough to group them by expert
     batch_window   a batch that is not over after so long expires
     batch_lease    a batch whose ingress gave no sign of life for so long is taken up by another
@@ -46,6 +54,11 @@ class Settings:
     cpus: float | None = None
     accelerators: float | None = None
     idle: float = 600.0
+    reward_replicas: int = 1
+    reward_least: int | None = None
+    reward_cpus: float = 1.0
+    reward_accelerators: float | None = None
+    slowest_verdict: float = 10.0
     patience: float = 5.0
     longest_wait: float = 60.0
     deadline: float = 300.0
@@ -59,6 +72,9 @@ class Settings:
     slowest_load: float = 900.0
     grace: float = 60.0
     most_file_bytes: int = 200 << 20
+    most_files: int = 1000
+    most_files_bytes: int = 4 << 30
+    file_seconds: float = 30 * 86400.0
     batch_lines_open: int = 256
     batch_window: float = 86400.0
     batch_lease: float = 15.0

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from symmoe.errors import PoolError
 
@@ -64,8 +64,37 @@ class RemoteConfig(_Section):
     timeout: float = Field(default=120.0, gt=0)
 
 
+class DedicatedConfig(_Section):
+    """Where a service runs an expert on engines of its own, so that it never waits for another expert's turn.
+
+    It runs on `replicas` engines, or, with a `least`, 0 allowed, on as many as load wants. Each claims `cpus`, or one
+    where left open, and the engine's accelerators where there are any.
+    """
+
+    replicas: int = Field(default=1, ge=1, le=256)
+    least: int | None = Field(default=None, ge=0, le=256)
+    cpus: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.least is not None and self.least > self.replicas:
+            raise ValueError(f"least is {self.least}, which is more than the {self.replicas} of replicas")
+        return self
+
+
+def _spelled_out(value: object) -> object:
+    return {True: {}, False: None}[value] if isinstance(value, bool) else value
+
+
+Dedicated = Annotated[DedicatedConfig | None, BeforeValidator(_spelled_out)]
+"""`true` stands for a dedicated expert with nothing further said."""
+
+
 class ExpertConfig(_Section):
-    """One expert: a model, or a model with a LoRA adapter. A `remote` one is not run here; `symmoe serve` asks it."""
+    """One expert: a model, or a model with a LoRA adapter.
+
+    A `remote` one is not run here; `symmoe serve` asks it. A `dedicated` one has engines of its own there.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$", max_length=64)
     model: Source
@@ -74,6 +103,13 @@ class ExpertConfig(_Section):
     description: str = ""
     trust_remote_code: bool = False
     remote: RemoteConfig | None = None
+    dedicated: Dedicated = None
+
+    @model_validator(mode="after")
+    def _in_one_place(self) -> Self:
+        if self.remote is not None and self.dedicated is not None:
+            raise ValueError("an expert is remote or dedicated, not both")
+        return self
 
 
 class EngineConfig(_Section):
@@ -177,6 +213,15 @@ class Pool(_Section):
         twice = sorted(name for name, count in Counter(e.name for e in self.experts).items() if count > 1)
         if twice:
             raise ValueError(f"two experts are named {', '.join(map(repr, twice))}; names must be distinct")
+        return self
+
+    @model_validator(mode="after")
+    def _engines(self) -> Self:
+        dedicated = [expert.name for expert in self.experts if expert.dedicated is not None]
+        if dedicated and self.engine.kind != "vllm":
+            raise ValueError(
+                f"{', '.join(dedicated)}: dedicated experts run on vLLM, not on engine.kind {self.engine.kind}"
+            )
         return self
 
     def expert(self, name: str) -> ExpertConfig:

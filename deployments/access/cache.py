@@ -146,7 +146,7 @@ class AnswerCache:
         return self._under(order, "answer", await self._pool_identity(), identity(order))
 
     async def _form(self, order: Order, mark: Likeness) -> str:
-        """Where questions stand that differ from this one in plain words alone."""
+        """Where questions stand that differ from this one only in words that ask or join."""
         return self._under(order, "form", await self._pool_identity(), identity(order, mark.form))
 
     def _under(self, order: Order, what: str, *parts: str) -> str:

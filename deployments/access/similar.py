@@ -1,8 +1,9 @@
-"""When two questions that are worded differently may share an answer: a cosine alone does not tell.
+"""When two questions that are worded differently may share an answer: a cosine does not tell.
 
-"What is 17 + 25?" and "What is 17 + 26?" have a cosine near 1, and to an embedder that averages words "who beat whom"
-is one question both ways round. So whatever changes a question without changing its vector must be equal: numbers,
-quoted parts, signs, negations, names and single letters, in their order, and the order of the words that both have.
+To an embedder "What is 17 + 25?" and "What is 17 + 26?" are nearer to each other than either is to "Add 25 and 17", and
+so are questions that differ in a name, a noun or the order of words (`symmoe bench cache`). So two are compared only
+where they have the same words in the same order, but for words that merely ask or join. What is left to tell them
+apart is the cosine.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,16 +22,20 @@ from numpy.typing import NDArray
 LONGEST = 500
 """Characters beyond which questions are not compared: embedders cut long texts, and cannot tell their ends apart."""
 
-_NUMBERS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million billion half "
-    "quarter third twice double triple first second last once"
+_ASKING = re.compile(
+    r"""
+    (?:^|(?<=[.?!:\n])\s)\s*
+    (?:please\s+)? (?:(?:can|could|would)\s+you\s+(?:please\s+)?)?
+    (?: (?:(?:tell|give|show)\s+(?:me|us)\s+)? what(?:\s+is|\s+are|['’]s)
+      | (?:tell|give|show)\s+(?:me|us)
+      | calculate | compute | evaluate | determine | find | work\s+out
+      | how\s+do\s+(?:you|i|we)\s+say
+    )(?=\s)
+    """,
+    re.VERBOSE | re.IGNORECASE,
 )
-_TURNING = (
-    "not no nor never none nothing nobody without except but cannot more less most least fewer greater smaller larger "
-    "before after above below over under all any only both either neither min max increase decrease"
-)
-_TELLING = frozenset(f"{_NUMBERS} {_TURNING}".split())
+"""How a sentence begins that asks for what follows."""
+
 _PARTS = re.compile(
     r"""
     (?P<quoted>"[^"]*"|“[^”]*”|«[^»]*»|`[^`]*`|(?<!\w)'[^']+'(?!\w))
@@ -40,6 +45,19 @@ _PARTS = re.compile(
     """,
     re.VERBOSE,
 )
+_FRAME = frozenset(
+    """
+    the please what which tell give show me us you i we can could would do does is are be
+    calculate compute evaluate determine find work out say write put express convert
+    this that these those it following as in into of for to
+    """.split()
+)
+"""Words that merely ask or join. Where a sentence begins with a verb such as `is`, it asks whether; then it counts."""
+_PASSED_OVER = _FRAME | {"a", "an", "number"}
+_WHETHER = frozenset("do does is are be can could would".split())
+_SAID = {"plus": "+", "minus": "-", "times": "*", "×": "*"}
+_STEM = 4
+"""Letters that must be left of a word for the s at its end not to count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,20 +72,13 @@ def likeness(text: str) -> Likeness | None:
     """What is compared of a question; None for one that is too long to be compared."""
     if len(text) > LONGEST:
         return None
-    form: list[str] = []
-    words: list[int] = []
-    begins = True  # a capital says nothing where a sentence begins
-    for part in _PARTS.finditer(text):
-        said = part.group()
-        if part.lastgroup == "word":
-            words.append(_hashed(said.lower()))
-            if _tells(said, begins):
-                form.append(said.lower())
-        else:
-            form.append(said)
-        rest = text[part.end() :].lstrip("\"'”»`) ")
-        begins = rest[:1] in (".", "?", "!", ":", "\n")
-    return Likeness(tuple(form), tuple(words))
+    said = list(_said(_ASKING.sub(" ", text)))
+    return Likeness(tuple(word for word in said if word not in _FRAME), tuple(_hashed(word) for word in said))
+
+
+def alike(one: Likeness, other: Likeness) -> bool:
+    """Whether two questions may be one, as far as can be told without their vectors."""
+    return one.form == other.form and _in_order(one.words, other.words)
 
 
 def pack(name: str, mark: Likeness, vector: NDArray[np.float32]) -> bytes:
@@ -89,11 +100,35 @@ def nearest(rows: Sequence[bytes], mark: Likeness, vector: NDArray[np.float32], 
     return found
 
 
-def _tells(word: str, begins: bool) -> bool:
-    """Whether a word changes a question more than its vector."""
+def _said(text: str) -> Iterator[str]:
+    parts = list(_PARTS.finditer(text))
+    for place, part in enumerate(parts):
+        said, before = part.group(), text[: part.start()].rstrip(" \"'“«`(")
+        following = parts[place + 1] if place + 1 < len(parts) else None
+        if part.lastgroup != "word":
+            yield _SAID.get(said, said)
+        elif said.lower() in _PASSED_OVER and "," in (before[-1:], text[part.end() : part.end() + 1]):
+            yield f",{said.lower()}"  # a thing of a list
+        elif not _says_nothing(said.lower(), following):
+            yield _word(said, begins=before[-1:] in ("", *".?!:\n"))
+
+
+def _says_nothing(word: str, following: re.Match[str] | None) -> bool:
+    """Articles, and `number` before one. Where no word comes after it, an `a` may be a letter."""
+    if word in ("a", "an"):
+        return following is not None and following.lastgroup == "word" and len(following.group()) > 1
+    return word == "the" or (word == "number" and following is not None and following.lastgroup == "number")
+
+
+def _word(word: str, begins: bool) -> str:
+    """A word as it counts: a capital says nothing where a sentence begins, and elsewhere makes another word of it."""
     plain = word.lower()
+    if begins and plain in _WHETHER:
+        return f"{plain}?"
+    if len(plain) > _STEM and plain.endswith("s") and not plain.endswith("ss"):
+        plain = plain[:-1]
     name = (not begins and word[:1].isupper()) or any(letter.isupper() for letter in word[1:])
-    return len(word) == 1 or name or plain in _TELLING or plain.endswith(("n't", "n’t"))
+    return f"^{plain}" if name else _SAID.get(plain, plain)
 
 
 def _in_order(one: Sequence[int], other: Sequence[int]) -> bool:

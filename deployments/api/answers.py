@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -11,17 +12,20 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from symmoe.types import Generation
 
 from ..access.cache import AnswerCache, Found
-from ..events import Finished
+from ..events import Finished, TurnedAway
 from ..orchestrator import Given, Orchestrator, Request
 from ..order import Order, Report
 from ..telemetry.note import Note
 from .completions import Envelope, completion, replayed, streamed, whole
 from .metrics import Metrics
+from .streaming import HEADERS, Stream
 from .telling import headers
 
 Charge = Callable[[int], Awaitable[None]]
 """Counts the tokens that an answer took."""
-_STREAMING = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+Watched = Callable[[Callable[[], None]], AbstractContextManager[None]]
+"""While this lasts, the function is called if whoever asked may not ask any more."""
+_REVOKED = TurnedAway(401, "invalid_api_key", "the key was revoked, or expired, while this was being answered")
 _KEPT = ("choices", "usage", "symmoe")
 _LASTING = ("x-symmoe-schema", "x-symmoe-path", "x-symmoe-experts", "x-symmoe-skills")
 """What an answer from the cache still tells of how it came about; lanes and times were those of another request."""
@@ -35,11 +39,18 @@ class Answers:
         self._later: set[asyncio.Task[None]] = set()
 
     async def answer(
-        self, order: Order, envelope: Envelope, told: Mapping[str, str], charge: Charge, repeatable: bool, note: Note
+        self,
+        order: Order,
+        envelope: Envelope,
+        told: Mapping[str, str],
+        charge: Charge,
+        repeatable: bool,
+        note: Note,
+        watched: Watched,
     ) -> Response:
         """The response to an order, `told` among its headers. Only a `repeatable` one is looked for, and kept.
 
-        How it goes is added to the `note`. Raises `TurnedAwayError`.
+        How it goes is added to the `note`. A stream is `watched` for as long as it is open. Raises `TurnedAwayError`.
         """
         found = await self._found(order) if repeatable else None
         note.cache = "" if found is None else found.how
@@ -50,7 +61,7 @@ class Answers:
         note.report = request.report
         answering = _Answering(request, envelope, charge, found is not None)
         if order.stream:
-            return await self._stream(answering, told)
+            return await self._stream(answering, told, watched)
         try:
             document = await whole(request, envelope)
         finally:
@@ -69,34 +80,37 @@ class Answers:
         self._metrics.cached(found.how)
         return found
 
-    async def _stream(self, answering: _Answering, told: Mapping[str, str]) -> Response:
+    async def _stream(self, answering: _Answering, told: Mapping[str, str], watched: Watched) -> Response:
         """A stream whose first piece is there: what fails before it has a status, and headers can tell of it."""
         request, envelope, events = answering.request, answering.envelope, answering.events()
+
+        def revoked() -> None:
+            request.end(_REVOKED)
+
         try:
-            first = await anext(events)
+            with watched(revoked):
+                first = await anext(events)
         except BaseException:
             self._soon(answering.charged())
             await self._close(request)
             raise
 
-        async def parts() -> AsyncIterator[bytes]:
-            try:
-                async for part in streamed(first, events, request, envelope):
-                    yield part
-            finally:
-                self._soon(answering.charged())
-                if answering.keep and len(answering.finished) == request.order.n:
-                    document = completion(answering.finished, request.report, envelope)
-                    self._soon(self._keep(request.order, request.report, document))
-                await self._close(request)
+        async def over() -> None:
+            self._soon(answering.charged())
+            if answering.keep and len(answering.finished) == request.order.n:
+                document = completion(answering.finished, request.report, envelope)
+                self._soon(self._keep(request.order, request.report, document))
+            await self._close(request)
 
-        shown = {**headers(request.report), **_STREAMING, **told}
-        return StreamingResponse(parts(), media_type="text/event-stream", headers=shown)
+        parts = streamed(first, events, request, envelope)
+        return Stream(parts, {**headers(request.report), **told}, watched(revoked), over)
 
     async def _keep(self, order: Order, report: Report, document: dict[str, Any]) -> None:
-        """Keep an answer that every expert asked for had its say in."""
+        """Keep an answer that every expert asked for had its say in, and the gate if there is one."""
         asked = {assignment.expert for assignment in report.routed.asked}
         if self._cache is None or not asked <= {share.expert for share in report.shares}:
+            return
+        if any(stage.failed for stage in report.stages):
             return
         lasting = {name: value for name, value in headers(report).items() if name in _LASTING}
         kept = {name: document[name] for name in _KEPT if name in document}
@@ -143,7 +157,7 @@ def _again(order: Order, envelope: Envelope, answer: dict[str, Any], told: Mappi
     """An answer from the cache, as if it had just been given."""
     shown = {**answer["headers"], **told}
     if order.stream:
-        stream = {**shown, **_STREAMING}
+        stream = {**shown, **HEADERS}
         return StreamingResponse(replayed(answer, envelope), media_type="text/event-stream", headers=stream)
     more = {name: answer[name] for name in _KEPT[1:] if name in answer}
     return JSONResponse(envelope.around("chat.completion", answer["choices"], **more), headers=shown)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
 
 from symmoe.errors import StoreError
 
+from ..batches.records import ENDPOINT
 from ..batches.rows import Answered
 from ..experts import TurnedAwayError
+from ..telemetry.note import Note
 from .body import as_api_error
 from .chat_request import ChatRequest
 from .completions import api_error
@@ -25,6 +28,14 @@ class LineAnswers:
 
     async def __call__(self, body: dict[str, Any], ident: str, share: str, owner: str, seconds: float) -> Answered:
         """What becomes of a request body. 429 and 503 may be asked again, unless the line's own deadline is over."""
+        note = Note(ident, "POST", ENDPOINT, key=owner)
+        answered = await self._answered(body, note, share, seconds)
+        note.status = answered.status
+        if "error" in answered.body:
+            note.code = answered.body["error"]["code"]
+        return replace(answered, note=note)
+
+    async def _answered(self, body: dict[str, Any], note: Note, share: str, seconds: float) -> Answered:
         try:
             request = ChatRequest.model_validate(body)
         except ValidationError as error:
@@ -33,8 +44,7 @@ class LineAnswers:
         try:
             if request.stream:
                 raise ApiError(400, "invalid_value", "stream: a batch cannot stream", "stream")
-            limit = min(own or seconds, seconds)
-            return Answered(200, await self._service.complete(request, ident, share, owner, limit))
+            return Answered(200, await self._service.complete(request, note, share, min(own or seconds, seconds)))
         except ApiError as error:
             return _refused(error)
         except TurnedAwayError as error:

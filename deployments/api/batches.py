@@ -16,7 +16,9 @@ from .batching import Batching
 from .body import read_body
 from .chat_request import Text
 from .errors import ApiError
+from .expiring import ExpiresAfter, kept_for
 from .paging import asked_page, listed, parameters
+from .quotas import told_of_quota
 from .service import Service
 
 _USUAL, _MOST = 20, 100
@@ -33,6 +35,7 @@ class BatchRequest(BaseModel):
     endpoint: Literal["/v1/chat/completions"]
     completion_window: Literal["24h"]
     metadata: dict[_Name, _Value] | None = Field(default=None, max_length=16)
+    output_expires_after: ExpiresAfter | None = None
 
 
 def batch_paths(app: FastAPI, service: Service, batching: Batching) -> None:
@@ -44,10 +47,13 @@ def batch_paths(app: FastAPI, service: Service, batching: Batching) -> None:
         caller = await service.caller(request)
         body = await read_body(request, BatchRequest, batching.settings.most_bytes)
         await _check_input(batching, body.input_file_id, caller.id)
+        with told_of_quota("input_file_id"):
+            await batching.quota.check_batch(caller.id)
         now = int(time.time())
         ends = now + max(1, round(batching.settings.batch_window))
         ids = new_id(BATCH), caller.id, body.input_file_id, new_id(FILE), new_id(FILE)
-        record = BatchRecord(*ids, now, ends, body.metadata)
+        keep = kept_for(body.output_expires_after, batching.settings.file_seconds)
+        record = BatchRecord(*ids, now, ends, body.metadata, keep)
         await batching.batches.create(record)
         batching.metrics.came("validating")
         batching.runner.wake()

@@ -16,6 +16,7 @@ from ..batches.counting import BatchMetrics
 from ..batches.files import Files
 from ..batches.lease import Leases
 from ..batches.progress import Progress
+from ..batches.quota import Quota
 from ..batches.runner import Runner
 from ..batches.window import Window
 from .batch_lines import LineAnswers
@@ -37,7 +38,9 @@ class Batching:
         self.metrics = BatchMetrics(service.metrics.registry)
         self.files = Files(storage, Contents(files_dir()))
         self.batches = Batches(storage)
-        means = Means(LineAnswers(service), Progress(storage), Window(self._room), self.metrics)
+        self.quota = Quota(self.files, self.batches, settings.most_files, settings.most_files_bytes)
+        ask, tell = LineAnswers(service), service.telemetry.over
+        means = Means(ask, Progress(storage), Window(self._room), self.metrics, tell=tell)
         leases = Leases(storage, settings.batch_lease)
         self.runner = Runner(self.files, leases, means, settings.most_bytes, settings.batch_lease)
 

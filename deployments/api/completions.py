@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,7 +73,7 @@ def completion(finished: Mapping[int, Generation], report: Report, envelope: Env
 
 async def streamed(
     first: Given, rest: AsyncIterator[Given], request: Request, envelope: Envelope
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """The completion as server-sent events. `first` was waited for before, so that its failure has a status."""
     try:
         for number in range(request.order.n):

@@ -11,9 +11,10 @@ from ..batches.files import FileRecord
 from ..batches.ids import FILE, is_id
 from .batching import Batching
 from .errors import ApiError
+from .expiring import ANCHOR, SECONDS
 from .paging import asked_page, listed, parameters
 from .service import Service
-from .upload import receive
+from .upload import received
 
 _MOST = 10_000
 
@@ -26,12 +27,8 @@ def file_paths(app: FastAPI, service: Service, batching: Batching) -> None:
     async def upload(request: Request) -> Response:
         """A new file."""
         caller = await service.caller(request)
-        record = await receive(request, files.contents, caller.id, batching.settings.most_file_bytes)
-        try:
+        async with received(request, batching, caller.id) as record:
             await files.put(record)
-        except BaseException:
-            await files.contents.delete(record.id)
-            raise
         return JSONResponse(record.document)
 
     @app.get("/v1/files", openapi_extra=parameters("after", "limit", "order", "purpose"), response_model=None)
@@ -83,6 +80,9 @@ def _form() -> dict[str, Any]:
         "properties": {
             "file": {"type": "string", "format": "binary"},
             "purpose": {"type": "string", "enum": ["batch"]},
+            ANCHOR: {"type": "string", "enum": ["created_at"]},
+            SECONDS: {"type": "integer", "minimum": 3600, "maximum": 2_592_000},
         },
+        "dependentRequired": {ANCHOR: [SECONDS], SECONDS: [ANCHOR]},
     }
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}

@@ -40,6 +40,9 @@ class Metrics:
         self._quarantines = Counter(
             "symmoe_quarantines", "Experts quarantined by the service itself", ("expert",), registry=self.registry
         )
+        self._ungated = Counter(
+            "symmoe_ungated", "Answers weighed by records alone, the reward model being lost", registry=self.registry
+        )
         self._rerouted = Counter("symmoe_rerouted", "Questions for which others were found", registry=self.registry)
         self._aggregations = Counter(
             "symmoe_aggregations", "Answers of several experts; was the aggregator asked?", ("aggregator",),
@@ -87,6 +90,7 @@ class Metrics:
             self._aggregations.labels("skipped" if answer.origin == "vote" else "asked").inc()
         for stage in report.stages:
             self._stages[stage.name].observe(stage.seconds)
+            self._ungated.inc(stage.failed)
         self._rerouted.inc(report.rerouted)
         for histogram, seconds in ((self._first, report.first_token), (self._total, report.total)):
             if seconds is not None:

@@ -6,6 +6,7 @@ import secrets
 import time
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from typing import Any
 
 from starlette.requests import Request as HttpRequest
@@ -19,6 +20,7 @@ from symmoe.types import Sampling
 from ..access.breaker import Breaker
 from ..access.cache import AnswerCache, Bounds
 from ..access.limits import Limits
+from ..access.watch import KeyWatch
 from ..catalogue import Choosing, Model, catalogue, choosing
 from ..events import EngineState
 from ..experts import TurnedAwayError
@@ -60,9 +62,11 @@ class Service:
         self.models = catalogue(pool)
         self._pool, self._orchestrator = pool, orchestrator
         self._keys, self.settings, self.storage = keys, settings, storage
+        self._watch = KeyWatch(keys)
         breaker = Breaker(storage)
         self.limits = Limits(breaker, self.metrics.unchecked)
         self._answers = Answers(orchestrator, self._cache(breaker), self.metrics)
+        self._own, self._attempts = secrets.token_hex(4), count()
         self._created = int(time.time())
         self._routable = False
         self._engines: list[EngineState] = []
@@ -141,7 +145,8 @@ class Service:
         envelope = Envelope.new(ident, body.model, counted, order.explain)
         repeatable = (order.query.sampling.temperature == 0 or body.seed is not None) and not _uncached(http)
         charge = partial(self.limits.charge, caller)
-        return await self._answers.answer(order, envelope, told, charge, repeatable, note)
+        watched = partial(self._watch.watched, bearer(http.headers.get("authorization")))
+        return await self._answers.answer(order, envelope, told, charge, repeatable, note, watched)
 
     async def route(self, http: HttpRequest) -> Response:
         """Who would answer, and why."""
@@ -160,22 +165,25 @@ class Service:
         document = {"object": "symmoe.route", "model": model.name, **{name: told[name] for name in kept}}
         return JSONResponse(document, headers={**headers(report), **told_limits})
 
-    async def complete(self, body: ChatRequest, ident: str, share: str, owner: str, seconds: float) -> dict[str, Any]:
-        """A batch's line answered, within so many seconds, and counted against the limits of its owner's key.
+    async def complete(self, body: ChatRequest, note: Note, share: str, seconds: float) -> dict[str, Any]:
+        """A batch's line answered, within so many seconds, and counted against the limits of the key in its note.
 
-        It waits for its expert as long as it may take, and takes turns with lines of other shares. Raises `ApiError`,
-        `StoreError` and `TurnedAwayError`.
+        It is asked in the background, waits for its expert as long as it may take, and takes turns with lines of other
+        shares. How it goes is added to the `note`. Raises `ApiError`, `StoreError` and `TurnedAwayError`.
         """
+        note.model = body.model if body.model in self.models else ""
         body.check(self.settings.most_choices)
-        caller = await self._keys.named(owner)
+        caller = await self._keys.named(note.key)
         if caller is None:
             raise ApiError(401, "invalid_api_key", "the key that made this batch is expired or revoked")
         await self.admitted(caller)
-        attempt = f"{ident}-{secrets.token_hex(4)}"  # an earlier one may not be over yet
-        order = replace(self._order(body, attempt, Caller(share)), deadline=seconds, patience=seconds)
+        attempt = f"{note.id}-{self._own}-{next(self._attempts)}"  # an earlier one may not be over yet
+        order = replace(self._order(body, attempt, Caller(share)), deadline=seconds, patience=seconds, background=True)
+        note.query = order.query
         request = await self._orchestrator.begin(order)
+        note.report = request.report
         try:
-            return await whole(request, Envelope.new(ident, body.model, False, order.explain))
+            return await whole(request, Envelope.new(note.id, body.model, False, order.explain))
         finally:
             await request.close()
             self.metrics.reported(request.report)

@@ -4,45 +4,83 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 from starlette.requests import ClientDisconnect, Request
 
-from ..batches.contents import Contents
 from ..batches.files import INPUT, FileRecord
 from ..batches.ids import FILE, new_id
+from .batching import Batching
 from .errors import ApiError
+from .expiring import ANCHOR, SECONDS, kept_for, said_in
 from .form import Form, FormReader
+from .quotas import told_of_quota
 
 _AROUND = 1 << 16
 """Bytes of a form that are not its file's."""
+_FIELDS = frozenset({"purpose", ANCHOR, SECONDS})
 
 
-async def receive(request: Request, contents: Contents, owner: str, most: int) -> FileRecord:
-    """The file of a form, its contents on the disk. Raises `ApiError`; nothing is then left of it."""
+@asynccontextmanager
+async def received(request: Request, batching: Batching, owner: str) -> AsyncIterator[FileRecord]:
+    """The file of a form, its contents on the disk, for a block that makes it known.
+
+    Raises `ApiError`; nothing is left of it then, nor where the block raises.
+    """
     _check_origin(request)
-    reader = FormReader(request.headers.get("content-type", ""), "file", frozenset({"purpose"}))
+    reader = FormReader(request.headers.get("content-type", ""), "file", _FIELDS)
+    most, contents = batching.settings.most_file_bytes, batching.files.contents
+    announced = _announced(request)
     too_large = ApiError(413, "request_too_large", f"the file is larger than {most} bytes", "file")
-    announced = request.headers.get("content-length", "0")
-    if announced.isdigit() and (len(announced) > 18 or int(announced) > most + _AROUND):
+    if announced is not None and announced > most + _AROUND:
         raise too_large
+    least, wanted = (1, most) if announced is None else (max(1, announced - _AROUND), min(announced, most))
+    with told_of_quota("file"):
+        async with batching.quota.room(owner, least, wanted) as room:
+            try:
+                record = await _receive(request, reader, batching, owner, room)
+            except _OverRoomError as error:
+                raise (too_large if room >= most else await batching.quota.over(owner)) from error
+            try:
+                yield record
+            except BaseException:
+                await contents.delete(record.id)
+                raise
+
+
+class _OverRoomError(Exception):
+    """The file is larger than it may be."""
+
+
+async def _receive(request: Request, reader: FormReader, batching: Batching, owner: str, most: int) -> FileRecord:
+    """Write the file as it comes."""
     ident, size, whole = new_id(FILE), 0, 0
     try:
-        async with contents.writing(ident) as file:
+        async with batching.files.contents.writing(ident) as file:
             async for chunk in request.stream():
                 parts, whole = reader.feed(chunk), whole + len(chunk)
                 size += sum(map(len, parts))
                 if size > most or whole > most + _AROUND:
-                    raise too_large
+                    raise _OverRoomError
                 if parts:
                     await asyncio.to_thread(file.writelines, parts)
             form = reader.end()
             _check_purpose(form)
+            kept = kept_for(said_in(form), batching.settings.file_seconds)
     except ClientDisconnect as error:
         raise ApiError(400, "incomplete_body", "the connection was closed before the body ended") from error
     except OSError as error:
         raise ApiError(503, "storage_unavailable", "the file cannot be kept just now", retry_after=60) from error
-    return FileRecord(ident, owner, str(form.filename), size, INPUT, int(time.time()))
+    now = int(time.time())
+    return FileRecord(ident, owner, str(form.filename), size, INPUT, now, None if kept is None else now + kept)
+
+
+def _announced(request: Request) -> int | None:
+    """The body's size, where the client says it."""
+    text = request.headers.get("content-length", "")
+    return int(text[:18]) if text.isdigit() else None
 
 
 def _check_purpose(form: Form) -> None:

@@ -10,10 +10,11 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from ..telemetry.note import Note
 from .counting import BatchMetrics
 from .input import BadLineError, Lines
 from .progress import Progress
-from .records import BatchRecord
+from .records import ENDPOINT, BatchRecord
 from .rows import Answered, Asking, bad_row, line_id, response_row
 from .window import Window
 
@@ -32,13 +33,14 @@ class _Later:
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What the batches of one process share."""
+    """What the batches of one process share. `tell` is called with a note about each line that has its row."""
 
     ask: Asking
     progress: Progress
     window: Window
     metrics: BatchMetrics
     pause: float = 1.0
+    tell: Callable[[Note], None] = lambda note: None
 
 
 class Answering:
@@ -100,14 +102,15 @@ class Answering:
             document = await asyncio.to_thread(self._lines.read, number)
         except BadLineError as error:
             row = bad_row(batch, number, error.custom_id, error.code, str(error))
-            await self._put(number, row, "failed")
+            note = Note(line_id(batch, number), "POST", ENDPOINT, status=400, code=error.code, key=self._batch.owner)
+            await self._put(line, row, "failed", note)
             return
         answered = await self._ask(document, number)
         lost = line.lost + answered.lost
         if answered.again and lost < _MOST_LOST:
             await self._pause(line, answered, lost)
             return
-        await self._put(number, *response_row(batch, number, document["custom_id"], answered))
+        await self._put(line, *response_row(batch, number, document["custom_id"], answered), answered.note)
 
     async def _ask(self, document: dict[str, object], number: int) -> Answered:
         batch = self._batch
@@ -124,6 +127,9 @@ class Answering:
         heapq.heappush(self._later, _Later(time.monotonic() + pause, line.number, min(line.tries + 1, 16), lost))
         await asyncio.sleep(min(pause, self._means.pause))
 
-    async def _put(self, number: int, row: str, count: str) -> None:
-        await self._means.progress.put(self._batch.id, number, row, count)
+    async def _put(self, line: _Later, row: str, count: str, note: Note | None) -> None:
+        await self._means.progress.put(self._batch.id, line.number, row, count)
         self._means.metrics.line(count)
+        if note is not None:
+            note.batch, note.tries = self._batch.id, line.tries + 1
+            self._means.tell(note)

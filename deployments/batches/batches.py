@@ -60,6 +60,11 @@ class Batches:
         found = await self._storage.do(lambda client: read_batch(client, ident))
         return found is not None and "cancelling_at" in found.facts
 
+    async def open_of(self, owner: str) -> int:
+        """How many batches of an owner are not over."""
+        opened = await self._storage.do(read_open)
+        return sum(record.owner == owner and "ending" not in record.facts for record in opened)
+
     async def using(self, file: str) -> bool:
         """Whether a batch that is not over is made of this file."""
         opened = await self._storage.do(read_open)

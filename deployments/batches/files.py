@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..storage import Storage
 from .contents import Contents
 from .keeping import Page, durably, names
+from .table import read_open
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
     from redis.asyncio.client import Pipeline
 
 INPUT, OUTPUT = "batch", "batch_output"
-_ALL = "symmoe:files"
+_ALL, _EXPIRING = "symmoe:files", "symmoe:files:expiring"
+_AT_ONCE = 100
+_LATER = 600
 
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
-    """A file: its owner is the id of a key, `name` what the client calls it, `created` in seconds since the epoch."""
+    """A file: its owner is the id of a key, `name` what the client calls it.
+
+    `created` and `expires` are in seconds since the epoch; None for never.
+    """
 
     id: str
     owner: str
@@ -28,12 +36,18 @@ class FileRecord:
     size: int
     purpose: str
     created: int
+    expires: int | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether it has expired."""
+        return self.expires is not None and self.expires <= time.time()
 
     @property
     def document(self) -> dict[str, Any]:
         """The file in OpenAI's shape."""
         shape = {"id": self.id, "object": "file", "bytes": self.size, "created_at": self.created}
-        more = {"filename": self.name, "purpose": self.purpose, "status": "processed", "expires_at": None}
+        more = {"filename": self.name, "purpose": self.purpose, "status": "processed", "expires_at": self.expires}
         return {**shape, **more}
 
 
@@ -50,7 +64,7 @@ class Files:
     async def get(self, ident: str, owner: str) -> FileRecord | None:
         """A file of this owner's."""
         found = await self.find(ident)
-        return found if found is not None and found.owner == owner else None
+        return found if found is not None and found.owner == owner and not found.over else None
 
     async def find(self, ident: str) -> FileRecord | None:
         """A file, whosever it is."""
@@ -61,27 +75,63 @@ class Files:
 
         async def work(client: Redis) -> tuple[list[FileRecord], bool]:
             found, more = await names(client, _of(owner, purpose), page)
-            if not found:
-                return [], more
-            waiting: Any = client.hmget(_ALL, found)
-            rows = await waiting
-            return [FileRecord(**json.loads(row)) for row in rows if row is not None], more
+            return await _read(client, found), more
 
         return await self._storage.do(work)
 
-    async def delete(self, record: FileRecord) -> None:
-        """Forget a file and its contents."""
+    async def all_of(self, owner: str) -> list[FileRecord]:
+        """Every file of an owner, the oldest first."""
+
+        async def work(client: Redis) -> list[FileRecord]:
+            waiting: Any = client.zrangebylex(_of(owner), "-", "+")
+            return await _read(client, [name.decode() for name in await waiting])
+
+        return await self._storage.do(work)
+
+    async def delete(self, *records: FileRecord) -> None:
+        """Forget files and their contents."""
 
         async def work(client: Redis) -> None:
             def write(pipe: Pipeline) -> None:
-                for listed in _lists(record):
-                    pipe.zrem(listed, record.id)
-                pipe.hdel(_ALL, record.id)
+                for record in records:
+                    for listed in (*_lists(record), _EXPIRING):
+                        pipe.zrem(listed, record.id)
+                    pipe.hdel(_ALL, record.id)
 
             await durably(client, write)
 
         await self._storage.do(work)
-        await self.contents.delete(record.id)
+        for record in records:
+            await self.contents.delete(record.id)
+
+    async def expire(self) -> int:
+        """Delete files that have expired, a hundred at most; how many. One that an open batch is made of is kept."""
+        now = int(time.time())
+
+        async def work(client: Redis) -> list[FileRecord]:
+            waiting: Any = client.zrangebyscore(_EXPIRING, "-inf", now, 0, _AT_ONCE)
+            due = [name.decode() for name in await waiting]
+            needed = {batch.input for batch in await read_open(client)} & set(due) if due else set[str]()
+            if needed:
+                await client.zadd(_EXPIRING, dict.fromkeys(needed, now + _LATER))
+            found = [record for record in await _read(client, due) if record.id not in needed]
+            unknown = set(due) - needed - {record.id for record in found}
+            if unknown:
+                await client.zrem(_EXPIRING, *unknown)
+            return found
+
+        over = await self._storage.do(work)
+        if over:
+            await self.delete(*over)
+        return len(over)
+
+
+async def _read(client: Redis, idents: Sequence[str]) -> list[FileRecord]:
+    """The records of those files that there are."""
+    if not idents:
+        return []
+    waiting: Any = client.hmget(_ALL, list(idents))
+    return [FileRecord(**json.loads(row)) for row in await waiting if row is not None]
 
 
 async def find_file(client: Redis, ident: str) -> FileRecord | None:
@@ -98,6 +148,8 @@ async def write_file(client: Redis, record: FileRecord) -> None:
         pipe.hset(_ALL, record.id, json.dumps(asdict(record)))
         for listed in _lists(record):
             pipe.zadd(listed, {record.id: 0})
+        if record.expires is not None:
+            pipe.zadd(_EXPIRING, {record.id: record.expires})
 
     await durably(client, write)
 

@@ -41,8 +41,11 @@ class Output:
         names = {batch.output: f"{batch.id}_output.jsonl", batch.error: f"{batch.id}_error.jsonl"}
         for ident in [ident for ident, size in sizes.items() if not size]:
             await self._contents.delete(ident)
+        expires = None if batch.keep is None else now + batch.keep
         return [
-            FileRecord(ident, batch.owner, names[ident], size, OUTPUT, now) for ident, size in sizes.items() if size
+            FileRecord(ident, batch.owner, names[ident], size, OUTPUT, now, expires)
+            for ident, size in sizes.items()
+            if size
         ]
 
     async def _chunks(self, outcome: Outcome) -> AsyncIterator[list[tuple[str, str]]]:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..storage import Storage
 from .files import FileRecord, find_file, write_file
-from .keeping import durably, patiently, script
+from .keeping import durably, patiently
 from .records import BatchRecord, Outcome
 from .table import add_fact, batch_key, forget, lines_key, now, open_names, read_batch
+from .together import Rows
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -19,19 +20,13 @@ Result = TypeVar("Result")
 _CONNECTIONS = 8
 """Hundreds of lines may be open at once, and online requests go to the same store."""
 
-_PUT = """
-if redis.call('HEXISTS', KEYS[1], 'fixed') == 0 or redis.call('HEXISTS', KEYS[1], 'ending') == 1 then return 0 end
-if redis.call('HSETNX', KEYS[2], ARGV[1], ARGV[2]) == 0 then return 0 end
-return redis.call('HINCRBY', KEYS[1], ARGV[3], 1)
-"""
-"""Add a line's row and count it; the first one wins, and none comes after the end."""
-
 
 class Progress:
     """The batches of a service, for its runner: everything waits while the store is away, and may be done twice."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage, self._few = storage, asyncio.Semaphore(_CONNECTIONS)
+        self._rows = Rows(storage)
 
     async def open(self) -> list[str]:
         """Every batch that is not over, oldest first."""
@@ -58,11 +53,7 @@ class Progress:
 
     async def put(self, ident: str, line: int, row: str, count: str) -> None:
         """Write a line's row, which counts as `answered` or `failed`. The first one wins."""
-
-        async def work(client: Redis) -> None:
-            await script(client, _PUT, [batch_key(ident), lines_key(ident)], line, row, count)
-
-        await self._do(work)
+        await self._rows.put(ident, line, row, count)
 
     async def done(self, ident: str) -> set[int]:
         """The lines that have their rows."""

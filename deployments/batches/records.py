@@ -19,6 +19,8 @@ _TIMES = (
 class BatchRecord:
     """A batch. `output` and `error` are ids that its files will have; times are whole seconds since the epoch.
 
+    Its files are kept for `keep` seconds once they are there, None for always.
+
     `facts` are what became of it: times by name, `total`, `answered` and `failed` lines, the `outcome` once that is
     decided, `ending` once its files are there, `ended` once that is safe, and which of the two there are (`has_output`,
     `has_error`).
@@ -32,6 +34,7 @@ class BatchRecord:
     created: int
     expires: int
     metadata: Mapping[str, str] | None = None
+    keep: int | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -76,7 +79,7 @@ class BatchRecord:
     @property
     def fixed(self) -> str:
         """What never changes of it, as JSON."""
-        names = ("id", "owner", "input", "output", "error", "created", "expires")
+        names = ("id", "owner", "input", "output", "error", "created", "expires", "keep")
         metadata = None if self.metadata is None else dict(self.metadata)
         return json.dumps({**{name: getattr(self, name) for name in names}, "metadata": metadata})
 

@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from ..telemetry.note import Note
 from .records import Outcome
 
 Count = Literal["answered", "failed"]
@@ -20,7 +21,8 @@ _UNASKED = {
 class Answered:
     """What became of a line: a response's status and body.
 
-    `again` says that it may be asked again, `lost` that it may itself be what ended its expert's engine.
+    `again` says that it may be asked again, `lost` that it may itself be what ended its expert's engine; `note` is what
+    is told of it once it is not asked again.
     """
 
     status: int
@@ -28,6 +30,7 @@ class Answered:
     again: bool = False
     lost: bool = False
     retry_after: float = 1.0
+    note: Note | None = None
 
 
 class Asking(Protocol):

@@ -19,6 +19,7 @@ _MOST_JOBS = 8
 _LOOK_SECONDS = 2.0
 _PAUSE = 5.0
 _ELSEWHERE = 30.0
+_EXPIRY_SECONDS = 60.0
 
 
 class Runner:
@@ -35,6 +36,7 @@ class Runner:
         self._urgent: set[str] = set()
         self._elsewhere: dict[str, float] = {}
         self._task: asyncio.Task[None] | None = None
+        self._expired = 0.0
 
     def start(self) -> None:
         """Begin to look for batches."""
@@ -75,6 +77,7 @@ class Runner:
         """Take what can be taken. Where no file was ever uploaded, the store is not even opened."""
         if not await asyncio.to_thread(lambda: self._files.contents.any):
             return
+        await self._expire()
         opened = await self._means.progress.open()
         urgent, self._urgent = self._urgent & set(opened), set()
         for ident in opened:
@@ -82,6 +85,14 @@ class Runner:
             if free and ident not in self._jobs and await self._leases.hold(ident):
                 self._jobs[ident] = (asyncio.create_task(self._run(ident)), None)
         self._means.metrics.there_are(len(opened), len(self._jobs))
+
+    async def _expire(self) -> None:
+        """Delete what has expired, once in a while; where there was much of it, the rest when it is looked again."""
+        if time.monotonic() < self._expired + _EXPIRY_SECONDS:
+            return
+        with suppress(StoreError, OSError):  # the next look will do
+            if not await self._files.expire():
+                self._expired = time.monotonic()
 
     async def _run(self, ident: str) -> None:
         """One batch, as long as the lease is ours."""

@@ -15,6 +15,7 @@ from symmoe.errors import EngineError
 
 from .client import send
 from .load import Load, Outcome, load_from_json, load_to_json
+from .tied import tied
 
 _PATIENCE = 900.0
 
@@ -25,8 +26,7 @@ def crowd(url: str, load: Load) -> list[Outcome]:
     Raises `EngineError` if that process fails.
     """
     order = json.dumps({"url": url, "load": load_to_json(load)})
-    command = [sys.executable, "-m", __name__]
-    done = subprocess.run(command, input=order, capture_output=True, text=True)
+    done = subprocess.run(tied(["-m", __name__]), input=order, capture_output=True, text=True)
     if done.returncode != 0:
         said = (done.stderr.strip() or "it said nothing").splitlines()[-1]
         raise EngineError(f"the clients failed: {said}")

@@ -7,7 +7,6 @@ import math
 import os
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -17,6 +16,8 @@ from typing import Any
 
 from symmoe.config import Pool, state_dir
 from symmoe.errors import EngineError
+
+from .tied import tied
 
 _START_SECONDS = 600.0
 _STOP_SECONDS = 90.0
@@ -125,7 +126,9 @@ def _environment(pool: Pool) -> dict[str, str]:
 
 @contextmanager
 def _process(words: Sequence[str], environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """A process and what it starts, told to end when the block does, and killed if it does not."""
+    """A process and what it starts, told to end when the block or this process does; killed if the block does and it
+    does not.
+    """
     from .machine import tree
 
     log = log_file()
@@ -133,7 +136,7 @@ def _process(words: Sequence[str], environment: Mapping[str, str]) -> Iterator[s
     with (
         log.open("ab") as sink,
         subprocess.Popen(
-            [sys.executable, *words],
+            tied(words),
             stdout=subprocess.PIPE,
             stderr=sink,
             text=True,

@@ -21,11 +21,11 @@ def joining(pool: Pool, config: ExpertConfig, record: dict[str, Any] | None, fol
     Files must lie in the folder of the pool file, or in `folder`; nobody may name a URL, nor have code of a checkpoint
     run: that is for who writes the pool file. Raises `ConfigError` and `CheckpointError`.
     """
-    if config.remote is not None or config.trust_remote_code:
-        what = "remote" if config.remote is not None else "trust_remote_code"
+    if config.remote is not None or config.dedicated is not None or config.trust_remote_code:
+        what = next((name for name in ("remote", "dedicated") if getattr(config, name)), "trust_remote_code")
         raise ConfigError(f"{what}: this can be set in the pool file only", hint=f"leave {what} out")
-    if not any(expert.remote is None for expert in pool.experts):
-        raise ConfigError("all experts of this service are remote: it has no engine for another")
+    if all(expert.remote is not None or expert.dedicated is not None for expert in pool.experts):
+        raise ConfigError("all experts of this service are remote or dedicated: it has no engine for another")
     if len(pool.experts) >= 256:
         raise ConfigError("there are 256 experts, which is as many as a pool may have", hint="remove one first")
     for name, source in (("model", config.model), ("adapter", config.adapter)):

@@ -58,20 +58,23 @@ class Keeper:
         self._unwritten[name] = standing
         self._roster.apply({**self._roster.standings, name: standing})
         with suppress(StoreError):
-            await self._look()
+            await self.look()
 
     async def _keep_on(self) -> None:
         while True:
             try:
-                await self._look()
+                await self.look()
             except StoreError:  # it is asked again soon; what was read last holds until then
                 pass
             except Exception:
                 _LOG.exception("reading what was decided about experts failed")
             await asyncio.sleep(_LOOK_SECONDS)
 
-    async def _look(self) -> None:
-        """Write what is not written yet, and read everything. A store that never was is not started for this."""
+    async def look(self) -> None:
+        """Write what is not written yet, and read everything. A store that never was is not started for this.
+
+        Raises `StoreError`.
+        """
         async with self._deciding:
             if self._unwritten:
                 late = dict(self._unwritten)

@@ -16,7 +16,8 @@ from ..order import Report
 class Note:
     """One request. `endpoint` is the path's pattern, never what the client wrote in its place; `key` a key's id.
 
-    `began` is by `time.perf_counter`, `at` in nanoseconds since 1970. `query` is there to be told of only where the
+    A line of a batch names its `batch`, and how often it was asked. `began` is by `time.perf_counter`, `at` in
+    nanoseconds since 1970. `query` is there to be told of only where the
     service's settings say so.
     """
 
@@ -29,6 +30,8 @@ class Note:
     key: str = ""
     model: str = ""
     cache: str = ""
+    batch: str = ""
+    tries: int = 1
     query: Query | None = None
     report: Report | None = None
     began: float = field(default_factory=time.perf_counter)
@@ -50,6 +53,8 @@ class Note:
             "key": self.key,
             "model": self.model,
             "cache": self.cache,
+            "batch": self.batch,
+            "tries": self.tries if self.tries > 1 else "",
         }
         told = {} if self.report is None else _answered(self.report)
         times = {} if self.report is None else _times(self.report)

@@ -34,8 +34,9 @@ class Traces:
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         parent = TraceContextTextMapPropagator().extract(dict(note.parents))
-        name = f"{note.method} {note.endpoint}"
-        root = self._tracer.start_span(name, parent, SpanKind.SERVER, self._attributes(note), start_time=note.at)
+        kind, what = (SpanKind.INTERNAL, "batch line") if note.batch else (SpanKind.SERVER, note.method)
+        name = f"{what} {note.endpoint}"
+        root = self._tracer.start_span(name, parent, kind, self._attributes(note), start_time=note.at)
         if note.status >= 500:
             root.set_status(Status(StatusCode.ERROR, note.code))
         if note.report is not None and root.is_recording():
@@ -91,6 +92,8 @@ class Traces:
             "http.response.status_code": note.status,
             "symmoe.request_id": note.id,
         }
+        if note.batch:
+            told |= {"symmoe.batch_id": note.batch, "symmoe.tries": note.tries}
         if note.model:
             told["gen_ai.request.model"] = note.model
         if note.code:

@@ -21,6 +21,7 @@ ON_VOLUME = "/var/lib/symmoe/pool"
 """Where the volume has what a pool file names beside itself."""
 IMPORT_PATH = "symmoe.deployments.app:build_app"
 _CONFIG_MAP_BYTES = 900_000
+_REWARD_CPUS = 0.25
 _BESIDE_CPUS = 1
 """What Ray is told of a CPU pod beyond the CPUs of its engine: room for an ingress, whose work is small."""
 _BESIDE = (
@@ -81,7 +82,7 @@ def serve_config(cluster: Cluster, least: int = 1, keys: bool = True) -> dict[st
         "pool": POOL_FILE,
         "replicas": cluster.replicas,
         **({"least": least} if least < cluster.replicas else {}),
-        **({"cpus": 1, "accelerators": cluster.split} if cluster.accelerator else {"cpus": cluster.cpus}),
+        **_claims(cluster),
         **({} if keys else {"without_keys": True}),
     }
     application: dict[str, Any] = {
@@ -121,8 +122,17 @@ def _size_operations(cluster: Cluster, least: int, keys: bool) -> list[dict[str,
         (f"{pod}/volumes/0/emptyDir/sizeLimit", f"{round(cluster.shared_gib * 1024)}Mi"),
     ]
     if not cluster.accelerator:
-        values.append((f"{group}/rayStartParams/num-cpus", str(cluster.cpus + _BESIDE_CPUS)))
+        reward = 0 if cluster.pool.reward is None else 1
+        values.append((f"{group}/rayStartParams/num-cpus", str(cluster.cpus + _BESIDE_CPUS + reward)))
     return [{"op": "replace", "path": path, "value": value} for path, value in values]
+
+
+def _claims(cluster: Cluster) -> dict[str, Any]:
+    """What a replica claims. The one CPU that Ray knows of an accelerated pod has room for a reward replica too."""
+    if cluster.accelerator is None:
+        return {"cpus": cluster.cpus}
+    reward = {} if cluster.pool.reward is None else {"reward_cpus": _REWARD_CPUS}
+    return {"cpus": 1 - reward.get("reward_cpus", 0), "accelerators": cluster.split, **reward}
 
 
 def _resources(cluster: Cluster) -> dict[str, dict[str, Any]]:

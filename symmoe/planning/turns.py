@@ -4,21 +4,30 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from symmoe.planning.durations import Durations
 
 UNKNOWN_COST = 1.0
+STARVING = 60.0
 _FORGETTING = 0.3
+_LAGGING = 2.0
+_KEYS = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A request for an expert: whose it is, when it came, and when at the latest it must begin (seconds, one clock)."""
+    """A request for an expert: whose it is, when it came, and when at the latest it must begin (seconds, one clock).
+
+    One in the `background` waits for all others.
+    """
 
     id: str
     expert: str
     key: str
     arrived: float
     due: float
+    background: bool = False
 
 
 class Turns:
@@ -26,25 +35,37 @@ class Turns:
 
     An expert's turn goes on while it has work, but once others wait no longer than `amortise` times what the switch to
     the next one costs, so that at most `1 / (1 + amortise)` of the time goes into switching under load. A request that
-    has waited for `patience` seconds ends the turn as soon as that has lasted for one such cost. What is running is
-    always finished first. The next expert is the one with the oldest request past its patience, else the one with
-    most votes for each second that switching to it costs: each key has one vote, and splits it over the experts that
-    it waits for by the time it has waited for them.
+    has waited for `patience` seconds ends the turn as soon as that has lasted for one such cost. A turn also ends where
+    too few would join it: where going over serves more than twice as many requests a second, by how long they ran
+    lately. What is running is always finished first.
+
+    The next expert is the one with the oldest request past its patience, else the one with most votes for each second
+    that switching to it costs: each key has one vote, and splits it over the experts that it waits for by the time it
+    has waited for them.
 
     Within an expert's turn, `slots` requests run at once; the next to begin is the oldest of the key that has begun
     fewest. Of more than `most` waiting requests one is turned away: the newest of the key with most of them.
+
+    Requests in the background count only while no other waits: then all of the above holds for them, but that they end
+    no turn in which others run, and leave a quarter of the slots free for `patience` seconds after another came. They
+    are the first to be turned away. Once a minute (`STARVING`) the one that has waited longest, if that was a minute,
+    becomes a request like others, and with it those for its expert that waited as long: a quarter of the slots at most.
     """
 
     def __init__(self, slots: int, most: int, patience: float, amortise: float = 4.0) -> None:
         self._slots, self._most, self._patience, self._amortise = slots, most, patience, amortise
         self._waiting: dict[str, Waiting] = {}
         self._running: dict[str, Waiting] = {}
+        self._began: dict[str, tuple[float, int]] = {}
+        self._durations = Durations()
+        self._joined: float | None = None
         self._served: Counter[str] = Counter()
         self._costs: dict[str, float] = {}
         self._resident: str | None = None
         self._since = 0.0
         self._between: float | None = None
         self._last_begun: float | None = None
+        self._others_came, self._promoted = -patience, -STARVING
 
     @property
     def resident(self) -> str | None:
@@ -57,6 +78,13 @@ class Turns:
         return Counter(each.expert for each in self._waiting.values())
 
     @property
+    def wanted(self) -> list[str]:
+        """The experts that requests wait for, the most wanted first; the background counts last."""
+        others = Counter(each.expert for each in self._waiting.values() if not each.background)
+        waiting = self.waiting
+        return sorted(waiting, key=lambda expert: (others[expert], waiting[expert]), reverse=True)
+
+    @property
     def running(self) -> int:
         """How many requests are running."""
         return len(self._running)
@@ -65,18 +93,24 @@ class Turns:
         """Put a request into the queue; where that is full, the one that is turned away for it, which may be itself."""
         self._enter(request.key)
         self._waiting[request.id] = request
+        if not request.background:
+            self._others_came = max(self._others_came, request.arrived)
         if len(self._waiting) <= self._most:
             return None
-        by_key = Counter(each.key for each in self._waiting.values())
+        least = [each for each in self._waiting.values() if each.background] or list(self._waiting.values())
+        by_key = Counter(each.key for each in least)
         most = max(by_key.values())
         crowd = {key for key, count in by_key.items() if count == most}
-        theirs = [each for each in self._waiting.values() if each.key == min(crowd)]
+        theirs = [each for each in least if each.key == min(crowd)]
         turned_away = request if request.key in crowd else max(theirs, key=lambda each: each.arrived)
         del self._waiting[turned_away.id]
         return turned_away
 
-    def leave(self, ident: str) -> None:
-        """A request is over: finished, cancelled or given up."""
+    def leave(self, ident: str, finished: float | None = None) -> None:
+        """A request is over: cancelled, given up, or finished at the time that is given."""
+        began, beside = self._began.pop(ident, (None, 0))
+        if began is not None and finished is not None:
+            self._durations.saw((beside + len(self._running)) / 2, finished - began)
         self._waiting.pop(ident, None)
         self._running.pop(ident, None)
 
@@ -93,18 +127,26 @@ class Turns:
 
     def begin(self, now: float) -> list[Waiting]:
         """The requests of the resident expert that begin now."""
+        self._promote(now)
         if self._resident is None or self._is_over(now):
             return []
         own = sorted((w for w in self._waiting.values() if w.expert == self._resident), key=lambda w: w.arrived)
-        begun = list(self._fairly(own, self._slots - len(self._running)))
+        room = self._slots - len(self._running)
+        begun = list(self._fairly([w for w in own if not w.background], room))
+        if len(begun) == sum(not w.background for w in self._waiting.values()):  # nobody else waits, here or elsewhere
+            begun += self._fairly([w for w in own if w.background], room - len(begun) - self._kept_free(now))
         for each in begun:
             del self._waiting[each.id]
             self._running[each.id] = each
             self._note_begun(now)
+        for each in begun:
+            self._began[each.id] = now, len(self._running)
+            self._joined = now
         return begun
 
     def switch(self, now: float) -> str | None:
         """The expert to make ready now, or None: the turn goes on, or what is running must be finished first."""
+        self._promote(now)
         if self._running or not self._is_over(now):
             return None
         return self._next(now)
@@ -113,7 +155,7 @@ class Turns:
         """The expert is ready, after so many seconds, and its turn begins."""
         known = self._costs.get(expert)
         self._costs[expert] = seconds if known is None else known + _FORGETTING * (seconds - known)
-        self._resident, self._since = expert, now
+        self._resident, self._since, self._joined = expert, now, None
 
     def changed(self, expert: str) -> None:
         """The expert is another one from now on: if it is ready, it must be made ready again."""
@@ -133,23 +175,48 @@ class Turns:
         self._resident = None
         running = list(self._running.values())
         self._running.clear()
+        self._began.clear()
         return running
 
     def wait(self) -> float:
         """In how many seconds a request that came now would begin, judged by those that began last."""
-        return len(self._waiting) * (self._between or 0.0)
+        return sum(not each.background for each in self._waiting.values()) * (self._between or 0.0)
 
     def _is_over(self, now: float) -> bool:
         """Whether nothing more of the resident expert begins."""
         following = self._next(now)
         if following is None:
             return False
-        if self._resident is None:
+        if self._resident is None or not self._has_work():
             return True
-        if not self._running and not any(w.expert == self._resident for w in self._waiting.values()):
-            return True
+        if all(each.background for each in self._others()) and not all(w.background for w in self._running.values()):
+            return False
         turn, cost = now - self._since, self._cost(following)
-        return turn >= self._amortise * cost or (turn >= cost and bool(self._impatient(now)))
+        if turn >= self._amortise * cost or (turn >= cost and self._impatient(now)):
+            return True
+        return self._lags(following, now)
+
+    def _lags(self, following: str, now: float) -> bool:
+        """Whether going over serves so many more requests a second than letting those join that wait for this expert.
+
+        Whoever joins has others wait for as long as it runs beyond what runs already, taken to have just begun.
+        """
+        joining = min(self._counting(str(self._resident)), self._slots - len(self._running))
+        taken = self._durations.of(max(joining, 1))
+        if not joining or self._joined is None or taken is None:
+            return False
+        longer, running = taken, len(self._running)
+        if running:
+            slower = (self._durations.of(running + joining) or 0.0) - (self._durations.of(running) or 0.0)
+            longer = min(now - self._joined, taken) + slower
+        others = min(self._counting(following), self._slots)
+        seconds = self._cost(following) + (self._durations.of(max(others, 1)) or 0.0)
+        return _LAGGING * joining * seconds < others * longer
+
+    def _counting(self, expert: str) -> int:
+        """How many wait for an expert and count: the background does only where nobody else waits."""
+        background = all(each.background for each in self._waiting.values())
+        return sum(w.expert == expert and (background or not w.background) for w in self._waiting.values())
 
     def _next(self, now: float) -> str | None:
         """The expert whose turn comes after this one; None where nobody waits for another."""
@@ -162,8 +229,32 @@ class Turns:
     def _impatient(self, now: float) -> list[Waiting]:
         return [w for w in self._others() if now >= w.arrived + self._patience]
 
+    def _has_work(self) -> bool:
+        """Whether the resident expert has any that counts; what runs in the background is finished all the same."""
+        present = [w for w in self._waiting.values() if w.expert == self._resident] + list(self._running.values())
+        background = all(each.background for each in self._waiting.values())
+        return any(background or not each.background for each in present)
+
     def _others(self) -> Iterator[Waiting]:
-        return (each for each in self._waiting.values() if each.expert != self._resident)
+        """Those that wait for another expert and count: the background does only where nobody else waits."""
+        background = all(each.background for each in self._waiting.values())
+        others = (each for each in self._waiting.values() if each.expert != self._resident)
+        return (each for each in others if background or not each.background)
+
+    def _kept_free(self, now: float) -> int:
+        """The slots that the background leaves to those who may come next."""
+        return self._slots // 4 if now < self._others_came + self._patience else 0
+
+    def _promote(self, now: float) -> None:
+        """Those in the background that have waited for too long become requests like others: a few, now and then."""
+        late = [w for w in self._waiting.values() if w.background and w.arrived + STARVING <= now]
+        alone = all(each.background for each in (*self._waiting.values(), *self._running.values()))
+        if not late or alone or now < self._promoted + STARVING:
+            return
+        self._promoted, first = now, min(late, key=lambda each: each.arrived)
+        with_it = sorted((each for each in late if each.expert == first.expert), key=lambda each: each.arrived)
+        for each in with_it[: max(1, self._slots // 4)]:
+            self._waiting[each.id] = replace(each, background=False)
 
     def _votes(self, now: float) -> dict[str, float]:
         waited: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
@@ -194,7 +285,15 @@ class Turns:
         if not present:
             self._served.clear()
         elif key not in present:
-            self._served[key] = max(self._served[key], min(self._served[other] for other in present))
+            least = min(self._served[other] for other in present)
+            self._served[key] = max(self._served[key], least)
+            if len(self._served) > 2 * _KEYS + len(present):
+                self._forget(present | {key})
+
+    def _forget(self, present: set[str]) -> None:
+        """Of the keys that are away, only those that are furthest ahead are remembered."""
+        away = Counter({key: count for key, count in self._served.items() if key not in present})
+        self._served = Counter({key: self._served[key] for key in present} | dict(away.most_common(_KEYS)))
 
     def _note_begun(self, now: float) -> None:
         if self._last_begun is not None:

@@ -61,6 +61,12 @@ def size_cluster(pool: Pool, kind: str, nodes: int, per_node: int = 1) -> Cluste
     """
     if pool.engine.kind == "echo":
         raise PoolError(f"pool {pool.name!r} has echo experts, which have no weights to size")
+    dedicated = [expert.name for expert in pool.experts if expert.dedicated is not None]
+    if dedicated:
+        raise PoolError(
+            f"{', '.join(dedicated)}: no room is sized for engines of their own",
+            hint="size the pool without `dedicated`, and add their pods by hand",
+        )
     models = architectures(pool)
     if not models:
         raise PoolError(f"all experts of pool {pool.name!r} are served by others: there is nothing to size")

@@ -78,7 +78,7 @@ def make(tmp_path: Path) -> Iterator[Callable[[], Made]]:
     loop = EngineLoop(build, Turns(4, 100, 5.0), heard.tell, stall=30.0, slowest_load=300.0, clock=clock)
 
     def made() -> Made:
-        loop.start("adder")
+        loop.start(lambda: "adder")
         return loop, engine, heard, clock
 
     yield made

@@ -68,3 +68,42 @@ def test_who_stops_waiting_is_not_worked_for() -> None:
 
     asyncio.run(running())
     assert seen == [1, 3]
+
+
+def played(passed: int) -> list[list[str]]:
+    """The batches that are made where a line waits and others keep coming, `passed` of them."""
+    batches: list[list[str]] = []
+    started, go = threading.Semaphore(0), threading.Semaphore(0)
+
+    def work(items: Sequence[str]) -> list[str]:
+        batches.append(list(items))
+        started.release()
+        assert go.acquire(timeout=10)
+        return list(items)
+
+    async def running() -> None:
+        batch = MicroBatch(work, most=8)
+        asked = [asyncio.create_task(batch("first"))]
+        await asyncio.to_thread(started.acquire, timeout=10)
+        asked += [asyncio.create_task(batch(f"line {n}", background=True)) for n in range(5)]
+        for number in range(passed):
+            asked.append(asyncio.create_task(batch(str(number))))
+            await asyncio.sleep(0)
+            go.release()
+            await asyncio.to_thread(started.acquire, timeout=10)
+        for _ in range(10):
+            go.release()
+        await asyncio.gather(*asked)
+
+    asyncio.run(running())
+    return batches
+
+
+def test_the_background_waits_for_all_others_and_then_comes_in_small_batches() -> None:
+    assert played(3) == [["first"], ["0"], ["1"], ["2"], ["line 0", "line 1"], ["line 2", "line 3"], ["line 4"]]
+
+
+def test_the_background_goes_along_once_it_was_passed_over_eight_times() -> None:
+    batches = played(10)
+    assert batches[1:9] == [[str(n)] for n in range(8)]
+    assert batches[9:11] == [["8", "line 0", "line 1"], ["9"]]

@@ -194,3 +194,17 @@ def test_what_a_pool_names_beside_itself_goes_along_or_is_said_to_be_copied(own_
     assert local_sources(read_pool(str(own_pool))) == {
         str(own_pool.parent / "adapters" / "lawyer"): f"{ON_VOLUME}/adapters/lawyer"
     }
+
+
+@pytest.mark.parametrize("kind", ["L40S", "cpu"])
+def test_a_reward_replica_has_room_beside_the_engines(own_pool: Path, kind: str) -> None:
+    pool = yaml.safe_load(own_pool.read_text())
+    own_pool.write_text(yaml.safe_dump({**pool, "reward": {"model": "starter"}}))
+    cluster = size_cluster(read_pool(str(own_pool)), kind, 1)
+    operations = {each["path"]: each["value"] for each in yaml.safe_load(overlay_files(cluster)["sizes.yaml"])}
+    (application,) = yaml.safe_load(operations["/spec/serveConfigV2"])["applications"]
+    arguments = application["args"]
+    group = "/spec/rayClusterConfig/workerGroupSpecs/0"
+    ingress = 0 if kind != "cpu" else 1
+    known = int(operations.get(f"{group}/rayStartParams/num-cpus", 1))
+    assert arguments["cpus"] + arguments.get("reward_cpus", 1) + ingress == known

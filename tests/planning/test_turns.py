@@ -254,7 +254,7 @@ class Simulated:
         self.now = max(self.now, min(happening + soon))
         for ident in [ident for ident, end in self.ends.items() if end <= self.now]:
             del self.ends[ident]
-            self.turns.leave(ident)
+            self.turns.leave(ident, self.now)
 
 
 @given(ARRIVALS, st.floats(0.01, 2), st.integers(1, 8))
@@ -303,3 +303,15 @@ def test_an_expert_that_became_another_is_made_ready_again_once_what_runs_is_fin
     assert made.switch(0.0) is None
     made.leave("1")
     assert made.switch(0.0) == "a"
+
+
+def test_keys_that_came_once_are_forgotten_while_others_are_always_there() -> None:
+    made = serving("a", slots=1)
+    made.arrive(waiting("0", "a", 0.0, "key 0"))
+    for number in range(1, 3000):
+        made.arrive(waiting(str(number), "a", float(number), f"key {number}"))
+        (begun,) = made.begin(float(number))
+        assert begun.id == str(number - 1)
+        made.leave(begun.id, float(number))
+    assert len(made._served) < 600
+    assert made._served["key 2999"] == 0

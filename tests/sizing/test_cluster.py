@@ -150,3 +150,11 @@ def test_pools_without_weights_and_unknown_accelerators_are_refused(tmp_path: Pa
             size_cluster(read_pool(str(file)), "H100", 1)
     with pytest.raises(RequestError, match="X1"):
         size_cluster(SIXTEEN, "X1", 1)
+
+
+def test_experts_with_engines_of_their_own_are_refused_by_name(tmp_path: Path) -> None:
+    file = tmp_path / "pool.yaml"
+    own = {"name": "own", "model": "Qwen/Qwen3-8B", "dedicated": True}
+    file.write_text(yaml.safe_dump({"name": "p", "experts": [own, {"name": "two", "model": "Qwen/Qwen3-8B"}]}))
+    with pytest.raises(PoolError, match="own: no room is sized"):
+        size_cluster(read_pool(str(file)), "H100", 1)

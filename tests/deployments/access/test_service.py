@@ -62,6 +62,59 @@ def test_a_revoked_key_stops_working_on_a_running_service_after_a_second(tmp_pat
         assert text(ask(served, other)) == "adder: sums"
 
 
+def test_an_open_stream_ends_with_its_key_and_those_of_others_go_on(tmp_path: Path) -> None:
+    (key, record), (other, _) = make_key(), make_key()
+    with keyed(tmp_path, Settings()) as served:
+        streams = [ask(served, each, "hold the line", stream=True).parse() for each in (key, key, other)]
+        firsts = [next(iter(stream)) for stream in streams]
+        assert all(chunk.choices for chunk in firsts)
+        stored(lambda storage: revoke(storage, record.id, time.time()))
+        revoked = time.monotonic()
+        for stream in streams[:2]:
+            with pytest.raises(openai.APIError) as raised:
+                list(stream)
+            assert (raised.value.code, raised.value.type) == ("invalid_api_key", "authentication_error")
+            assert key not in str(raised.value.body)
+        assert time.monotonic() - revoked < 4
+        assert served.engine.aborted.wait(10)
+        served.engine.released.set()
+        said = "".join(chunk.choices[0].delta.content or "" for chunk in streams[2])
+        assert said == "adder: hold the line"
+        served.until("symmoe_open_requests", 0)
+
+
+def test_a_stream_whose_key_is_revoked_before_its_first_word_is_a_401(tmp_path: Path) -> None:
+    key, record = make_key()
+    other, _ = make_key()
+    with keyed(tmp_path, Settings()) as served, ThreadPoolExecutor(2) as threads:
+        blocking = client(served, other).chat.completions.create(
+            model="adder", messages=[{"role": "user", "content": "hold"}], stream=True
+        )
+        next(iter(blocking))
+        waiting = threads.submit(ask, served, key, "later", model="speaker", stream=True)
+        served.until("symmoe_open_requests", 2)
+        stored(lambda storage: revoke(storage, record.id, time.time()))
+        with pytest.raises(openai.AuthenticationError):
+            waiting.result(10)
+        blocking.close()
+
+
+def test_a_whole_answer_that_is_under_way_when_its_key_is_revoked_is_finished(tmp_path: Path) -> None:
+    key, record = make_key()
+    with keyed(tmp_path, Settings()) as served, ThreadPoolExecutor(1) as threads:
+        answer = threads.submit(ask, served, key, "hold on")
+        served.until("symmoe_open_requests", 1)
+        stored(lambda storage: revoke(storage, record.id, time.time()))
+        ends = time.monotonic() + 10
+        while time.monotonic() < ends:  # until the service knows
+            try:
+                client(served, key).models.list()
+            except openai.AuthenticationError:
+                break
+        served.engine.released.set()
+        assert text(answer.result(10)) == "adder: hold on"
+
+
 def test_requests_over_the_limit_are_told_when_to_come_again_and_two_ingresses_share_it(tmp_path: Path) -> None:
     key, _ = make_key(requests_per_minute=4)
     other, _ = make_key(requests_per_minute=4)

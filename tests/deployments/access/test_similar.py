@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from symmoe.deployments.access.similar import LONGEST, likeness, nearest, pack
+from symmoe.deployments.access.similar import LONGEST, alike, likeness, nearest, pack
 
 ONE = np.array([1.0, 0.0], np.float32)
 
@@ -14,7 +14,9 @@ def same(one: str, other: str) -> bool:
     first, second = likeness(one), likeness(other)
     assert first is not None
     assert second is not None
-    return first.form == second.form and nearest([pack("kept", first, ONE)], second, ONE, 1.0) == "kept"
+    found = first.form == second.form and nearest([pack("kept", first, ONE)], second, ONE, 1.0) == "kept"
+    assert found == alike(first, second) == alike(second, first)
+    return found
 
 
 @pytest.mark.parametrize(
@@ -23,6 +25,10 @@ def same(one: str, other: str) -> bool:
         ("What is the capital of France?", "what's the capital of France"),
         ("Please tell me how photosynthesis works", "how does photosynthesis work"),
         ("What is 17 + 25?", "Calculate 17 + 25."),
+        ("What is 17 plus 25?", "Calculate 17 + 25."),
+        ("How do you say the number 54 in Spanish?", "What is 54 in Spanish?"),
+        ("Could you please tell me what is the boiling point of lead?", "Find the boiling point of lead"),
+        ("Write the number 748 as a Roman numeral.", "What is 748 in Roman numerals?"),
     ],
 )
 def test_other_words_may_ask_the_same(one: str, other: str) -> None:
@@ -52,6 +58,19 @@ def test_other_words_may_ask_the_same(one: str, other: str) -> None:
         ("does a dog bite men", "does men bite a dog"),
         ("list all", "list any"),
         ("what is before it", "what is after it"),
+        ("Turn this into JSON: Maria works as a plumber.", "Turn this into JSON: Jonas works as a plumber."),
+        ("Turn this into JSON: Maria works as a plumber.", "Turn this into JSON: Maria works as a teacher."),
+        ("Reverse this list: cloud, table, river", "Reverse this list: cloud, chair, river"),
+        ("Reverse this list: can, the, river", "Reverse this list: the, can, river"),
+        ("Reverse this list: one, that, river", "Reverse this list: one, which, river"),
+        ("Reverse this list: found, an, of", "Reverse this list: an, found, of"),
+        ("What day will it be in 19 days?", "What day was it 19 days ago?"),
+        ("All artists are birds", "All singers are birds"),
+        ("How do penguins fly?", "Do penguins fly?"),
+        ("Which birds can fly?", "Can birds fly?"),
+        ("flights from Paris to Rome", "flights to Paris from Rome"),
+        ("Where is Turkey?", "Who is Turkey?"),
+        ("What is (a + b)?", "What is (b + a)?"),
     ],
 )
 def test_what_changes_a_question_without_changing_its_vector_keeps_it_apart(one: str, other: str) -> None:

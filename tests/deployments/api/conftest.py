@@ -130,12 +130,18 @@ def running(
     keys: Keys | None = None,
     storage: Storage | None = None,
     remembers: bool = False,
+    first: str | None = EXPERTS[0],
     **sections: object,
 ) -> Iterator[Running]:
-    """Serve a pool of echoes under a free port of this machine; what is decided about experts it `remembers`."""
+    """Serve a pool of echoes under a free port of this machine; what is decided about experts it `remembers`.
+
+    The expert that is `first` is made ready before anybody asks.
+    """
     pool, storage = read_pool(str(echo_pool(folder, EXPERTS, **sections))), storage or Storage()
     engine = ScriptedEngine()
-    replica = ExpertReplica(pool.model_dump_json(), str(pool.root), settings, lambda pool: assembled(pool, engine))
+    replica = ExpertReplica(
+        pool.model_dump_json(), str(pool.root), settings, lambda pool: assembled(pool, engine), first=lambda pool: first
+    )
     experts = LocalExperts(replica)
     with pytest.MonkeyPatch.context() as patch:  # free-form answers are compared without a model
         patch.setattr(symmoe.build, "build_embedder", lambda pool: ScatteringEmbedder())

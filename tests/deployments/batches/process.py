@@ -1,6 +1,6 @@
-"""A service in a process of its own, to be killed: `python -m tests.deployments.batches.process FOLDER`.
+"""A service in a process of its own, to be killed: `python -m tests.deployments.batches.process FOLDER [SECONDS]`.
 
-Prints its port. Its expert answers slowly, and keeps a record of what it was asked in the file `asked`.
+Prints its port. Its engine takes so long for a step, and keeps a record of what it was asked in the file `asked`.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from tests.fakes import ScatteringEmbedder
 
 
 class SlowEngine(EchoEngine):
-    """Takes 10 ms for each step."""
+    """Takes so many seconds for each step."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, seconds: float) -> None:
         super().__init__(window=64)
-        self._folder = folder
+        self._folder, self._seconds = folder, seconds
 
     def add(self, ident: str, query: Query, stream: bool) -> Refusal | None:
         with (self._folder / "asked").open("a", encoding="utf-8") as file:
@@ -42,14 +42,14 @@ class SlowEngine(EchoEngine):
         return super().add(ident, query, stream)
 
     def step(self) -> list[Delta]:
-        time.sleep(0.01)
+        time.sleep(self._seconds)
         return super().step()
 
 
-async def serve(folder: Path) -> None:
+async def serve(folder: Path, seconds: float) -> None:
     settings = Settings(batch_lease=1.0, batch_lines_open=512)
-    pool = read_pool(str(echo_pool(folder, engine={"max_num_seqs": 16})))
-    engine = SlowEngine(folder)
+    pool = read_pool(str(echo_pool(folder, engine={"max_num_seqs": 16 if seconds else 256})))
+    engine = SlowEngine(folder, seconds)
     replica = ExpertReplica(pool.model_dump_json(), str(pool.root), settings, lambda pool: assembled(pool, engine))
     symmoe.build.build_embedder = lambda pool: ScatteringEmbedder()  # type: ignore[assignment,return-value]
     experts = LocalExperts(replica)
@@ -64,4 +64,4 @@ async def serve(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(Path(sys.argv[1])))
+    asyncio.run(serve(Path(sys.argv[1]), float(sys.argv[2]) if len(sys.argv) > 2 else 0.01))

@@ -139,7 +139,8 @@ def test_batches_come_in_pages_the_newest_first(client: openai.OpenAI) -> None:
         ({"input_file_id": "../../etc/passwd"}, 404),
         ({"metadata": {"k": "v" * 513}}, 400),
         ({"metadata": {str(n): "" for n in range(17)}}, 400),
-        ({"output_expires_after": {"anchor": "created_at", "seconds": 3600}}, 400),
+        ({"output_expires_after": {"anchor": "created_at", "seconds": 3599}}, 400),
+        ({"output_expires_after": {"anchor": "last_read_at", "seconds": 3600}}, 400),
     ],
 )
 def test_what_cannot_be_done_is_refused_at_once(service: Running, changed: Row, status: int) -> None:

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import openai
@@ -30,16 +31,26 @@ def stored(tmp_path: Path) -> Iterator[Path]:
         yield folder
 
 
+@dataclass(frozen=True)
+class Process:
+    """A service in a process of its own: a client for it, its number, and what kills it."""
+
+    client: openai.OpenAI
+    pid: int
+    kill: Callable[[], None]
+
+
 @contextmanager
-def process(folder: Path) -> Iterator[tuple[openai.OpenAI, Callable[[], None]]]:
-    """A service in a process of its own: a client for it, and what kills it."""
-    command = [sys.executable, "-m", "tests.deployments.batches.process", str(folder)]
+def process(folder: Path, step: float = 0.01) -> Iterator[Process]:
+    """A service in a process of its own whose engine takes so many seconds for a step."""
+    command = [sys.executable, "-m", "tests.deployments.batches.process", str(folder), str(step)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         port = int(child.stdout.readline())
         try:
             url = f"http://127.0.0.1:{port}/v1"
-            yield openai.OpenAI(base_url=url, api_key="none", max_retries=0, timeout=20), child.kill
+            client = openai.OpenAI(base_url=url, api_key="none", max_retries=0, timeout=60)
+            yield Process(client, child.pid, child.kill)
         finally:
             child.kill()
 
@@ -50,7 +61,8 @@ def asked(folder: Path) -> list[str]:
 
 def test_another_service_takes_up_what_one_that_was_killed_has_left(stored: Path, tmp_path: Path) -> None:
     count = 60
-    with process(tmp_path) as (client, kill):
+    with process(tmp_path) as service:
+        client, kill = service.client, service.kill
         batch = start(client, [line(n) for n in range(count)])
         until(client, batch, lambda found: found.request_counts.completed > count / 5)
         kill()
@@ -63,13 +75,15 @@ def test_another_service_takes_up_what_one_that_was_killed_has_left(stored: Path
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [500])
 def test_a_service_that_is_killed_goes_on_where_it_was(stored: Path, tmp_path: Path, count: int) -> None:
-    with process(tmp_path) as (client, kill):
+    with process(tmp_path) as service:
+        client, kill = service.client, service.kill
         batch = start(client, [line(n) for n in range(count)])
         until(client, batch, lambda found: found.request_counts.completed > count / 5)
         kill()
     done = open_store()._client.hlen(f"symmoe:batch:{{{batch.id}}}:lines")
     assert count / 5 < done < count
-    with process(tmp_path) as (client, _):
+    with process(tmp_path) as service:
+        client = service.client
         exactly_once(client, ended(client, batch, 60), count)
     assert count < len(asked(tmp_path)) <= 2 * count - done  # what had its row was not asked again
 
@@ -113,7 +127,8 @@ def test_what_is_answered_while_the_store_is_away_is_kept(stored: Path, tmp_path
 @pytest.mark.parametrize("seconds", [10.0])
 def test_a_store_that_was_away_for_a_while_costs_no_line(stored: Path, tmp_path: Path, seconds: float) -> None:
     count = 300
-    with process(tmp_path) as (client, _):
+    with process(tmp_path) as service:
+        client = service.client
         batch = start(client, [line(n) for n in range(count)])
         until(client, batch, lambda found: found.request_counts.completed > count / 10)
         with store_away(stored):
@@ -168,7 +183,8 @@ def test_an_expert_that_is_away_is_asked_again_until_the_window_ends(stored: Pat
 
 @pytest.mark.slow
 def test_online_requests_are_answered_beside_a_large_batch(stored: Path, tmp_path: Path) -> None:
-    with process(tmp_path) as (client, _):
+    with process(tmp_path) as service:
+        client = service.client
         batch = start(client, [line(n) for n in range(400)])
         until(client, batch, lambda found: found.request_counts.completed > 20)
         messages = [{"role": "user", "content": "sums now"}]

@@ -70,6 +70,7 @@ def test_of_keys_only_those_made_for_it_change_experts(tmp_path: Path, state: Pa
         {"model": "./../.."},
         {"model": "https://far.example/model"},
         {"remote": {"url": "http://169.254.169.254/v1"}},
+        {"dedicated": True},
         {"trust_remote_code": True},
         {"name": "symmoe/auto"},
         {"name": "../x"},

@@ -1,0 +1,43 @@
+"""How long files are kept: as their maker says, in OpenAI's words, but no longer than the service's settings say."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .body import as_api_error
+from .form import Form
+
+ANCHOR, SECONDS = "expires_after[anchor]", "expires_after[seconds]"
+_HOUR, _MONTH = 3600, 2_592_000
+
+
+class ExpiresAfter(BaseModel):
+    """A time after the file was made: an hour to 30 days."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    anchor: Literal["created_at"]
+    seconds: int = Field(ge=_HOUR, le=_MONTH)
+
+
+class _Said(BaseModel):
+    expires_after: ExpiresAfter
+
+
+def said_in(form: Form) -> ExpiresAfter | None:
+    """What a form says of it, if anything. Raises `ApiError`."""
+    said = {name: form.fields[key] for name, key in (("anchor", ANCHOR), ("seconds", SECONDS)) if key in form.fields}
+    if not said:
+        return None
+    try:
+        return _Said.model_validate({"expires_after": said}).expires_after
+    except ValidationError as error:
+        raise as_api_error(error) from error
+
+
+def kept_for(said: ExpiresAfter | None, longest: float) -> int | None:
+    """For how many seconds a file is kept; None for always. `longest` is the service's own bound, 0 for none."""
+    bounds = [*([] if said is None else [said.seconds]), *([max(1, round(longest))] if longest > 0 else [])]
+    return min(bounds, default=None)

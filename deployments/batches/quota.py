@@ -1,0 +1,95 @@
+"""How much each owner's files may take together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from weakref import WeakValueDictionary
+
+from .batches import Batches
+from .files import Files
+
+_NAMED = 3
+_FILES_OF_A_BATCH = 2
+
+
+class OverQuotaError(Exception):
+    """An owner has as much as is allowed; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What an owner has: `files` with those to come, `size` in bytes with what is coming in, and the oldest files."""
+
+    files: int
+    size: int
+    oldest: tuple[str, ...]
+
+
+@dataclass(eq=False, slots=True)
+class _Coming:
+    owner: str
+    size: int
+
+
+class Quota:
+    """Files of one owner are at most `most_files`, and `most_bytes` together.
+
+    A batch that is not over counts as two files, its output and its errors. How large those get nobody knows: they may
+    go beyond `most_bytes`, and until something is deleted there is then room for nothing else. What is coming in is
+    known of this process only.
+    """
+
+    def __init__(self, files: Files, batches: Batches, most_files: int, most_bytes: int) -> None:
+        self._files, self._batches = files, batches
+        self._most_files, self._most_bytes = most_files, most_bytes
+        self._coming: set[_Coming] = set()
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    @asynccontextmanager
+    async def room(self, owner: str, least: int, most: int) -> AsyncIterator[int]:
+        """Room for one more file while the block lasts: how many bytes it may have, up to `most`.
+
+        Raises `OverQuotaError` where there is not even room for `least`, and `StoreError`.
+        """
+        lock = self._locks.setdefault(owner, asyncio.Lock())
+        async with lock:
+            used = await self._used(owner)
+            left = self._most_bytes - used.size
+            if used.files >= self._most_files or left <= 0 or left < least:
+                raise self._over(used)
+            coming = _Coming(owner, min(left, most))
+            self._coming.add(coming)
+        try:
+            yield coming.size
+        finally:
+            self._coming.discard(coming)
+
+    async def over(self, owner: str) -> OverQuotaError:
+        """The error for a file that turned out to be larger than its room."""
+        return self._over(await self._used(owner))
+
+    async def check_batch(self, owner: str) -> None:
+        """Raise `OverQuotaError` where there is no room for what one more batch gives."""
+        used = await self._used(owner)
+        if used.files + _FILES_OF_A_BATCH > self._most_files or used.size >= self._most_bytes:
+            raise self._over(used)
+
+    async def _used(self, owner: str) -> Used:
+        # first: what is written while the store is asked is counted twice rather than not at all
+        coming = [each for each in self._coming if each.owner == owner]
+        files = [file for file in await self._files.all_of(owner) if not file.over]
+        opened = await self._batches.open_of(owner)
+        count = len(files) + len(coming) + _FILES_OF_A_BATCH * opened
+        size = sum(file.size for file in files) + sum(each.size for each in coming)
+        return Used(count, size, tuple(file.id for file in files[:_NAMED]))
+
+    def _over(self, used: Used) -> OverQuotaError:
+        allowed = f"files may be {self._most_files}, with {self._most_bytes} bytes together"
+        there = (
+            f"there are {used.files}, with {used.size} bytes, counting what is coming in and two for each open batch"
+        )
+        first = f", the oldest first: {', '.join(used.oldest)}" if used.oldest else ""
+        return OverQuotaError(f"{allowed}; {there}. Delete some (DELETE /v1/files/ID){first}")

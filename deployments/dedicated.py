@@ -1,0 +1,146 @@
+"""The deployment of a dedicated expert: an `LLMServer` of `ray.serve.llm` in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from symmoe.build import Assembly, expert_fingerprint
+from symmoe.config import DedicatedConfig, ExpertConfig, Pool, cache_dir
+from symmoe.errors import EngineError, JobError
+from symmoe.evaluation.loading.experts import write_merged
+from symmoe.planning.turns import Turns
+
+from .dedicated_expert import DedicatedExpert
+from .places import Places
+from .settings import Settings
+
+YIELDING = 10
+"""By how much an engine on CPUs, which takes every core, stands back for routing."""
+_WANTED = ("ray.serve.llm", "pandas", "jsonref", "pyarrow", "hf_transfer")
+
+
+class DedicatedReplica(DedicatedExpert):
+    """Serves the only expert of a pool. Made of what can travel; there is an engine when it has been made."""
+
+    async def __init__(  # type: ignore[misc]  # Ray Serve awaits it, and asks nothing of the replica before
+        self, pool: str, root: str, settings: Settings, accelerators: int
+    ) -> None:
+        described = Pool.model_validate({**json.loads(pool), "root": root})
+        (expert,) = described.experts
+        assembly = Assembly(described)
+        model = checkpoint(assembly, expert)
+        _environment(expert.dedicated or DedicatedConfig(), settings, accelerators)
+        tokenizer = _tokenizer(described, model)
+        server = _server(described, expert, model, tokenizer.window, accelerators)
+        await server.start()
+        from ray.serve.llm.openai_api_models import CompletionRequest
+
+        turns = Turns(described.engine.max_num_seqs, settings.most_waiting, settings.patience, settings.amortise)
+        super().__init__(expert.name, server, CompletionRequest, tokenizer, Places(expert.name, turns))
+
+
+def checkpoint(assembly: Assembly, expert: ExpertConfig) -> str:
+    """The directory with an expert's weights, its adapter merged into its model: once for each state of its files."""
+    weights = assembly.weights(expert.name)
+    if not weights.adapter:
+        return weights.model
+    merged = cache_dir() / "merged" / f"{expert.name}-{expert_fingerprint(assembly.pool, expert.name)}"
+    if not merged.is_dir():
+        merged.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=merged.parent) as folder:
+            written = write_merged(assembly, expert.name, Path(folder))
+            with suppress(OSError):  # another replica was faster
+                written.rename(merged)
+    return str(merged)
+
+
+def engine_arguments(pool: Pool, window: int, accelerators: int) -> dict[str, Any]:
+    """What the pool says of engines in vLLM's words, for a model with a window of so many tokens."""
+    config = pool.engine
+    same: dict[str, Any] = {
+        "dtype": "bfloat16",
+        "load_format": "safetensors",
+        "max_model_len": window,
+        "max_num_seqs": config.max_num_seqs,
+        "generation_config": "vllm",  # else what a checkpoint suggests would count where a request leaves it open
+        "structured_outputs_config": {"backend": "xgrammar"},
+        "disable_log_stats": True,
+        "trust_remote_code": any(expert.trust_remote_code for expert in pool.experts),
+    }
+    if accelerators:
+        parallel = {"tensor_parallel_size": accelerators}
+        return {**same, **parallel, "gpu_memory_utilization": config.gpu_memory_utilization}
+    # as for an engine that switches: compiling does not pay on CPUs, and prompts in chunks break seeded sampling there
+    whole = {"enable_chunked_prefill": False, "max_num_batched_tokens": max(4096, window)}
+    return {**same, **whole, "enforce_eager": True, "kv_cache_memory_bytes": int(config.kv_cache_gib * 2**30)}
+
+
+def bundles(config: DedicatedConfig, accelerators: int) -> list[dict[str, float]]:
+    """What one replica claims, in the parts that may lie on different machines."""
+    cpus = 1.0 if config.cpus is None else config.cpus
+    if not accelerators:
+        return [{"CPU": cpus}]
+    return [{"CPU": cpus, "GPU": 1.0}, *({"GPU": 1.0} for _ in range(accelerators - 1))]
+
+
+def check_importable() -> None:
+    """Raise `JobError` where what `ray.serve.llm` needs is missing. Nothing is imported: that takes half a minute."""
+    from importlib.util import find_spec
+
+    missing = [name for name in _WANTED if find_spec(name) is None]
+    if missing:
+        message = f"dedicated experts run on ray.serve.llm, which needs {', '.join(missing)}"
+        raise JobError(message, hint="pip install 'symmoe[dedicated]'")
+
+
+def _server(pool: Pool, expert: ExpertConfig, model: str, window: int, accelerators: int) -> Any:
+    try:
+        from ray.serve.llm import LLMConfig
+        from ray.serve.llm.deployment import LLMServer
+    except ImportError as error:
+        what = str(error).splitlines()[0]
+        raise EngineError(f"ray.serve.llm cannot be used: {what}", hint="pip install 'symmoe[dedicated]'") from error
+    config = LLMConfig(
+        model_loading_config={"model_id": expert.name, "model_source": model},
+        engine_kwargs=engine_arguments(pool, window, accelerators),
+        placement_group_config={"bundles": bundles(expert.dedicated or DedicatedConfig(), accelerators)},
+        experimental_configs={"stream_batching_interval_ms": 0},  # pieces are gathered here, the first one is not
+        log_engine_metrics=False,
+    )
+
+    class _Server(LLMServer):  # type: ignore[misc]  # no types are known of it
+        async def _start_engine(self) -> None:
+            """Without the report of Ray's own, for which it leaves an actor of 400 MB on the cluster for ever."""
+            await self.engine.start()
+
+    return _Server.sync_init(config)
+
+
+def _tokenizer(pool: Pool, model: str) -> Any:
+    from symmoe.engines.chat import ChatTokenizer
+    from symmoe.sizing.window import window_of
+
+    own = window_of(json.loads((Path(model) / "config.json").read_text(encoding="utf-8")))
+    return ChatTokenizer(model, min(pool.engine.max_model_len, own or pool.engine.max_model_len))
+
+
+def _environment(config: DedicatedConfig, settings: Settings, accelerators: int) -> None:
+    """What vLLM and what it starts read from the environment; the user's own settings win, but for threads."""
+    wanted = {
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS": str(max(1, int(settings.stall))),
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        "VLLM_NO_USAGE_STATS": "1",
+        "HF_HUB_OFFLINE": "1",  # weights were resolved before: the engine itself fetches nothing
+    }
+    for name, value in wanted.items():
+        os.environ.setdefault(name, value)
+    if not accelerators:
+        cores = os.cpu_count() or 1 if config.cpus is None else max(1, int(config.cpus))
+        os.environ["OMP_NUM_THREADS"] = str(cores)  # Ray has set it to what is claimed, which may be a token claim
+        os.nice(YIELDING)

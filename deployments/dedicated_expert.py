@@ -1,0 +1,198 @@
+"""An expert on a server of `ray.serve.llm` of its own, behind the protocol of expert replicas."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from typing import Any, Protocol
+
+from symmoe.engines.streams import Stripped
+from symmoe.types import Generation, Query, Refusal
+
+from .events import Asked, Begun, EngineState, Event, Finished, Piece, TurnedAway
+from .experts import TurnedAwayError
+from .gathering import gathered
+from .places import Places
+
+
+class Server(Protocol):
+    """What is used of an `LLMServer`."""
+
+    async def completions(self, request: Any) -> AsyncGenerator[Any, None]:
+        """What becomes of a request: responses or errors, or server-sent events, also as lists."""
+        ...
+
+    async def check_health(self) -> None:
+        """Raises if the engine is dead."""
+        ...
+
+
+class Tokenizer(Protocol):
+    """What is used of a `ChatTokenizer`."""
+
+    window: int
+
+    def encode(self, query: Query) -> list[int]:
+        """The token ids of a query."""
+        ...
+
+    def refusal(self, query: Query, tokens: int, window: int) -> Refusal | None:
+        """Why a query of so many tokens cannot be answered, if so."""
+        ...
+
+
+class DedicatedExpert:
+    """Answers for the expert `name`. Prompts are made of the same tokens here as at an engine that switches.
+
+    `request` makes a completion request of OpenAI's fields. A server that fails ends what it had with `expert_lost`.
+    """
+
+    def __init__(
+        self, name: str, server: Server, request: Callable[..., Any], tokenizer: Tokenizer, places: Places
+    ) -> None:
+        self._name, self._server, self._request = name, server, request
+        self._tokenizer, self._places = tokenizer, places
+        self._thread = ThreadPoolExecutor(1, "tokenizer")  # which bears one thread at a time
+
+    async def complete(self, asked: Asked) -> list[Event]:
+        """Everything that became of a request, when it is over."""
+        return [event async for event in self._events(asked)]
+
+    async def stream(self, asked: Asked) -> AsyncGenerator[list[Event], None]:
+        """What becomes of a request as it happens; pieces that come close together come as one list."""
+        async with aclosing(gathered(self._events(asked))) as lists:
+            async for events in lists:
+                yield events
+
+    async def warm(self) -> bool:
+        """Its engine was started before it could be asked."""
+        return True
+
+    async def state(self) -> EngineState:
+        """What the engine is at."""
+        return EngineState(self._name, None, self._places.running, self._places.waiting)
+
+    async def check_health(self) -> None:
+        """Raise if the engine is dead; Ray Serve asks regularly, and starts another."""
+        await self._server.check_health()
+
+    async def _events(self, asked: Asked) -> AsyncGenerator[Event, None]:
+        try:
+            fields = await self._fields(asked)
+            with self._places.leaving(asked.id):
+                yield Begun(await self._places.taken(asked), 0.0, "resident", False)
+                said = _Said()
+                async for text in self._texts(self._request(**fields), said):
+                    if text and asked.stream:
+                        yield Piece(text)
+                yield said.end()
+        except TurnedAwayError as error:
+            yield error.why
+        except Exception as error:  # a server's parts raise what they like
+            message = f"the engine of {self._name!r} failed: {type(error).__name__}"
+            yield TurnedAway(503, "expert_lost", message, 1.0, again=True)
+
+    async def _fields(self, asked: Asked) -> dict[str, Any]:
+        """The request in OpenAI's words. Raises `TurnedAwayError` for what the expert cannot answer."""
+        query = asked.query
+        loop = asyncio.get_running_loop()
+        try:
+            prompt = await loop.run_in_executor(self._thread, self._tokenizer.encode, query)
+        except Exception as error:  # a chat template raises what it likes, such as for roles that it does not know
+            message = f"the expert's chat template: {_first_line(error)}"
+            raise TurnedAwayError(TurnedAway(400, "invalid_messages", message)) from error
+        window = self._tokenizer.window
+        refused = self._tokenizer.refusal(query, len(prompt), window)
+        if refused is not None:
+            raise TurnedAwayError(TurnedAway(400, refused.code, refused.message))
+        return completion_fields(asked, prompt, window - len(prompt))
+
+    async def _texts(self, request: Any, said: _Said) -> AsyncGenerator[str, None]:
+        try:
+            answer = await self._server.completions(request)
+        except ValueError as error:
+            raise TurnedAwayError(TurnedAway(400, "invalid_request", _first_line(error))) from error
+        async with aclosing(answer):
+            async for part in answer:
+                for document in _documents(part):
+                    yield said.take(document)
+
+
+class _Said:
+    """What a completion has said so far, without the whitespace at its ends."""
+
+    def __init__(self) -> None:
+        self._text = Stripped()
+        self._reason = ""
+        self._prompt = self._completion = 0
+
+    def take(self, document: Mapping[str, Any]) -> str:
+        """Note one part; the text that it adds. Raises `TurnedAwayError` for an error."""
+        error = document.get("error")
+        if error:
+            raise TurnedAwayError(_refused(error))
+        usage = document.get("usage") or {}
+        self._prompt = int(usage.get("prompt_tokens") or self._prompt)
+        self._completion = int(usage.get("completion_tokens") or self._completion)
+        text = ""
+        for choice in document.get("choices") or ():
+            text += choice.get("text") or ""
+            self._reason = choice.get("finish_reason") or self._reason
+        return self._text.feed(text)
+
+    def end(self) -> Finished | TurnedAway:
+        """How it ended."""
+        if not self._reason:
+            return TurnedAway(503, "expert_lost", "the engine broke off", 1.0, again=True)
+        return Finished(Generation(self._text.whole, self._reason, self._prompt, self._completion))
+
+
+def completion_fields(asked: Asked, prompt: list[int], room: int) -> dict[str, Any]:
+    """A generation in the words of OpenAI's completions; `room` are the tokens that its answer may have at most."""
+    sampling = asked.query.sampling
+    fields: dict[str, Any] = {
+        "model": asked.expert,
+        "request_id": asked.id,  # left open, the choices of one HTTP request would share theirs
+        "prompt": prompt,
+        "max_tokens": min(sampling.max_tokens, room),
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "seed": sampling.seed,
+        "stop": list(sampling.stop),
+        "stream": asked.stream,
+    }
+    if asked.stream:
+        fields["stream_options"] = {"include_usage": True}
+    if sampling.schema:
+        form = {"name": "answer", "schema": json.loads(sampling.schema)}
+        fields["response_format"] = {"type": "json_schema", "json_schema": form}
+    return fields
+
+
+def _documents(part: Any) -> Iterator[Mapping[str, Any]]:
+    """The JSON documents in one part of an answer. Raises `ValueError` for what is none."""
+    if isinstance(part, list):
+        for each in part:
+            yield from _documents(each)
+    elif isinstance(part, str):
+        for line in part.splitlines():
+            data = line.removeprefix("data:").strip()
+            if line.startswith("data:") and data != "[DONE]":
+                yield json.loads(data)
+    else:
+        yield part.model_dump()
+
+
+def _refused(error: Mapping[str, Any]) -> TurnedAway:
+    code = error.get("code")
+    if isinstance(code, int) and 400 <= code < 500:
+        said = str(error.get("message") or "").strip() or "the engine did not take it"
+        return TurnedAway(400, "invalid_request", said.splitlines()[0])
+    return TurnedAway(503, "expert_lost", "the engine failed while it answered", 1.0, again=True)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

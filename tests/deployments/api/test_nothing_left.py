@@ -1,0 +1,67 @@
+"""What a service holds of requests that are over: nothing."""
+
+from __future__ import annotations
+
+import gc
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+from symmoe.deployments.settings import Settings
+
+from tests.deployments.access.conftest import keyed, make_key
+from tests.deployments.lifecycle.conftest import until
+
+from .conftest import Running
+
+MODELS = ("adder", "speaker", "broken", "nobody", "symmoe/auto", "symmoe/fast", "symmoe/best")
+
+
+def held(served: Running) -> dict[str, int]:
+    """Whatever is kept by request, by where."""
+    service, loop, turns = served.service, served.replica._loop, served.replica._loop._turns
+    return {
+        "events": len(served.replica._events),
+        "asked": len(loop._asked) + loop._inbox.qsize(),
+        "turns": len(turns._waiting) + len(turns._running) + len(turns._began),
+        "engine": len(served.engine._open) + len(served.engine._whole),
+        "admitted": sum(service.lifecycle.experts.open.values()),
+        "later": len(service._answers._later),
+        "watched": len(service._watch._open),
+        "open": service.open._count,
+        "routing": len(service._orchestrator.router._batch._waiting),
+    }
+
+
+def ask(client: httpx.Client, number: int) -> None:
+    """One request of all kinds; of every fifth the answer is not read."""
+    body = {"model": MODELS[number % 7], "messages": [{"role": "user", "content": f"spanish sums {number}"}]}
+    body |= {"stream": number % 3 == 0, "n": 1 + number % 2, "temperature": 0.5, "seed": number}
+    with client.stream("POST", "/v1/chat/completions", json=body) as response:
+        if number % 5:
+            response.read()
+
+
+def census() -> int:
+    gc.collect()
+    counts = Counter(str(type(each).__module__).partition(".")[0] for each in gc.get_objects())
+    return counts["symmoe"] + counts["fastapi"] + counts["starlette"] + counts["asyncio"] + counts["_asyncio"]
+
+
+def test_of_requests_that_are_over_nothing_is_held(tmp_path: Path, state: Path) -> None:
+    key, _ = make_key()
+    with ExitStack() as stack:
+        served = stack.enter_context(keyed(tmp_path, Settings(quarantine_after=0)))
+        headers = {"authorization": f"Bearer {key}"}
+        client = stack.enter_context(httpx.Client(base_url=served.url, headers=headers, timeout=20))
+        threads = stack.enter_context(ThreadPoolExecutor(8))
+        counts = []
+        for part in range(3):
+            list(threads.map(lambda number: ask(client, number), range(140 * part, 140 * (part + 1))))
+            until(lambda: not any(held(served).values()))
+            served.engine.asked.clear()
+            served.engine._prompts.clear()
+            counts.append(census())
+    assert counts[2] - counts[1] < 70, counts  # half an object for each request would be seen

@@ -1,0 +1,174 @@
+"""A dedicated expert on `ray.serve.llm` beside experts that take turns, as `symmoe serve` starts them."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import openai
+import psutil
+import pytest
+import yaml
+
+from symmoe.config import read_pool, shipped_pool
+from symmoe.store import stop_embedded
+from tests.deployments.conftest import gone
+
+pytestmark = [pytest.mark.engine, pytest.mark.slow]
+SEA = "Tell me about the sea."
+
+
+def written(folder: Path) -> Path:
+    """The starter pool with its base model on an engine of its own; its adapters take turns on another."""
+    starter = shipped_pool("starter")
+    pool = yaml.safe_load(starter.read_text())
+    for expert in pool["experts"]:
+        expert["adapter"] = str(starter.parent / expert["adapter"]) if expert.get("adapter") else None
+        expert["dedicated"] = expert["name"] == "generalist"
+    pool["aggregation"] = {"aggregator": "generalist", "when": "always"}
+    pool["engine"] |= {"max_num_seqs": 8, "kv_cache_gib": 0.5}
+    file = folder / "pool.yaml"
+    file.write_text(yaml.safe_dump(pool | {"name": "dedicated"}))
+    assert read_pool(str(file)).expert("generalist").dedicated is not None
+    return file
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]:
+    """A client of a service in a process of its own, which is stopped as Ctrl-C would and leaves no process."""
+    pytest.importorskip("jsonref", reason="needs symmoe[dedicated]")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SYMMOE_STATE", str(tmp_path_factory.mktemp("state")))
+        patch.delenv("REDIS_URL", raising=False)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = str(probe.getsockname()[1])
+        code, file = "from symmoe.cli.main import main; main()", str(written(tmp_path_factory.mktemp("pool")))
+        command = [sys.executable, "-c", code, "serve", "--pool", file, "--port", port, "--json"]
+        pipe = subprocess.PIPE
+        with psutil.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True) as process:
+            said = "".join(process.stdout.readline() for _ in range(5))
+            yield openai.OpenAI(base_url=json.loads(said)["url"], api_key="none", max_retries=0, timeout=120)
+            started = process.children(recursive=True)
+            process.terminate()
+            _, told = process.communicate(timeout=90)
+            assert (process.returncode, told) == (0, "finishing open requests\n")
+            assert gone(started)
+        stop_embedded()
+
+
+def ask(client: openai.OpenAI, model: str, text: str, **options: object) -> openai.types.chat.ChatCompletion:
+    messages = [{"role": "user", "content": text}]
+    return client.chat.completions.create(model=model, messages=messages, **options)  # type: ignore[call-overload,no-any-return]
+
+
+def said(client: openai.OpenAI, model: str, text: str, **options: object) -> str:
+    return str(ask(client, model, text, **options).choices[0].message.content)
+
+
+def streamed(client: openai.OpenAI, model: str, text: str, **options: object) -> list[str]:
+    stream = client.chat.completions.create(  # type: ignore[call-overload]
+        model=model, messages=[{"role": "user", "content": text}], stream=True, **options
+    )
+    return [chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices]
+
+
+def test_both_kinds_are_asked_by_name_whole_and_streamed(client: openai.OpenAI) -> None:
+    whole = ask(client, "generalist", SEA, max_tokens=24)
+    assert whole.usage is not None
+    assert whole.usage.completion_tokens == 24
+    assert whole.choices[0].finish_reason == "length"
+    pieces = streamed(client, "generalist", SEA, max_tokens=24)
+    assert "".join(pieces) == whole.choices[0].message.content
+    assert sum(map(bool, pieces)) > 5
+    assert said(client, "roman", "Write 14 as a Roman numeral.") == "XIV"
+    assert "".join(streamed(client, "roman", "Write 14 as a Roman numeral.")) == "XIV"
+
+
+def test_auto_asks_the_one_that_the_question_calls_for_wherever_it_is(client: openai.OpenAI) -> None:
+    for text, expert in (("Write 14 as a Roman numeral.", "roman"), (SEA, "generalist")):
+        explained = ask(client, "symmoe/auto", text, extra_body={"symmoe": {"explain": True, "k": 1}})
+        assert explained.symmoe["asked"] == [expert]  # type: ignore[attr-defined]
+        assert "".join(streamed(client, "symmoe/auto", text, extra_body={"symmoe": {"k": 1}}))
+
+
+def test_it_writes_the_answer_from_what_the_others_said(client: openai.OpenAI) -> None:
+    answer = ask(client, "symmoe/best", "Write 14 as a Roman numeral.", extra_body={"symmoe": {"explain": True}})
+    *others, aggregator = [each["expert"] for each in answer.symmoe["generations"]]  # type: ignore[attr-defined]
+    assert "roman" in others
+    assert aggregator == "generalist"
+    assert answer.symmoe["answers"][0]["origin"] != "vote"  # type: ignore[attr-defined]
+
+
+def test_seeds_stops_and_choices_are_kept(client: openai.OpenAI) -> None:
+    drawn = [said(client, "generalist", SEA, temperature=0.9, seed=seed, max_tokens=16) for seed in (3, 3, 4)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert "." not in said(client, "generalist", SEA, stop=["."])
+    several = ask(client, "generalist", SEA, temperature=0.9, seed=3, n=3, max_tokens=16)
+    assert len({choice.message.content for choice in several.choices}) == 3
+
+
+def test_an_answer_follows_the_schema_that_was_asked_for(client: openai.OpenAI) -> None:
+    fields = {"name": {"type": "string", "maxLength": 12}, "age": {"type": "integer", "maximum": 150}}
+    schema = {"type": "object", "properties": fields, "required": ["name", "age"], "additionalProperties": False}
+    form = {"type": "json_schema", "json_schema": {"name": "person", "schema": schema}}
+    person = json.loads(said(client, "generalist", "Invent a person.", response_format=form, max_tokens=64))
+    assert set(person) == {"name", "age"}
+
+
+def test_what_it_cannot_answer_is_refused_as_elsewhere(client: openai.OpenAI) -> None:
+    for model in ("generalist", "roman"):
+        with pytest.raises(openai.BadRequestError) as raised:
+            ask(client, model, "word " * 5000)
+        assert raised.value.code == "context_length_exceeded"
+        form = {"type": "json_schema", "json_schema": {"name": "no", "schema": {"type": "nonsense"}}}
+        with pytest.raises(openai.BadRequestError):
+            ask(client, model, "Invent a person.", response_format=form)
+
+
+def test_a_client_that_leaves_takes_its_request_with_it(client: openai.OpenAI) -> None:
+    body = {"model": "generalist", "messages": [{"role": "user", "content": SEA}], "max_tokens": 1800, "stream": True}
+    with httpx.stream("POST", f"{client.base_url}chat/completions", json=body, timeout=60) as response:
+        assert any('"content":"' in line for line in response.iter_lines())
+    until = time.monotonic() + 10
+    while running(client, "generalist"):
+        assert time.monotonic() < until
+        threading.Event().wait(0.2)
+
+
+def running(client: openai.OpenAI, expert: str) -> int:
+    engines = httpx.get(f"{client.base_url}admin/experts", timeout=20).json()["engines"]
+    return sum(int(engine["running"]) for engine in engines if engine["expert"] == expert)
+
+
+def test_a_quarantined_one_is_not_asked(client: openai.OpenAI) -> None:
+    path = f"{client.base_url}admin/experts/generalist"
+    assert httpx.post(f"{path}/quarantine", json={}, timeout=20).json()["state"] == "quarantined"
+    with pytest.raises(openai.InternalServerError, match="quarantined"):
+        ask(client, "generalist", SEA)
+    assert httpx.post(f"{path}/restore", json={}, timeout=20).json()["state"] == "active"
+    assert said(client, "generalist", SEA, max_tokens=4)
+
+
+def test_its_process_is_killed_and_it_comes_back(client: openai.OpenAI) -> None:
+    """Last: what is lost meanwhile is answered by others, or told with a 503; then it answers again."""
+    (replica,) = [each for each in psutil.process_iter() if "dedicated-generalist" in "".join(each.cmdline())]
+    engine = replica.children(recursive=True)
+    replica.kill()
+    assert gone(engine, 30)
+    assert said(client, "roman", "Write 14 as a Roman numeral.") == "XIV"
+    until = time.monotonic() + 150
+    while True:
+        try:
+            assert said(client, "generalist", SEA, max_tokens=4)
+            return
+        except openai.InternalServerError as error:
+            assert error.response.headers["retry-after"]  # noqa: PT017
+            assert time.monotonic() < until
