@@ -5,6 +5,7 @@ Run as `python -m tests.batch.slow_symmoe batch run …`; it is there to be kill
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator, Sequence
 
@@ -28,6 +29,7 @@ class SlowEngine(EchoEngine):
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests begun in the background pass on that it is ignored
     symmoe.build.EchoEngine = SlowEngine  # type: ignore[misc]
     symmoe.build._tagger = lambda pool: NamingTagger(*SKILLS)  # type: ignore[assignment,return-value]
     main()

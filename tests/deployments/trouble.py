@@ -87,6 +87,7 @@ def _lines(folder: Path) -> list[str]:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests begun in the background pass on that it is ignored
     import symmoe.deployments.executor
     from symmoe.cli.main import main
 
