@@ -263,7 +263,8 @@ def _environment() -> None:
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",  # weights were resolved before: the engine itself fetches nothing
         # oneDNN keeps a kernel for each shape it has met, 1024 of them: 280 MB after 2,000 requests, and growing. vLLM
-        # keeps 32 for each layer itself, and a model has about five shapes of layer. It costs 3 to 6 % of the speed
+        # keeps 32 for each layer itself, and a model has about five shapes of layer. The bound cost 3 and 11 % of the
+        # speed in two runs
         "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "160",
     }
     for name, value in wanted.items():

@@ -18,6 +18,7 @@ from symmoe.build import Assembly
 from symmoe.config import Pool
 from symmoe.types import Candidate, Query, Recruitment, Verdict
 from tests.deployments.streaming_trouble import troubled_streams
+from tests.deployments.trouble import first
 
 
 class TroubledGate:
@@ -28,20 +29,13 @@ class TroubledGate:
         self, queries: Sequence[Query], found: Sequence[Sequence[Candidate]], recruitments: Sequence[Recruitment]
     ) -> list[list[Verdict]]:
         said = {word for query in queries for word in query.text.split()}
-        if "lostgate" in said and self._first("lostgate"):
+        if "lostgate" in said and first(self._folder, "lostgate"):
             os.kill(os.getpid(), signal.SIGKILL)
-        if "hanggate" in said and self._first("hanggate"):
+        if "hanggate" in said and first(self._folder, "hanggate"):
             time.sleep(3600)
         with (self._folder / "weighed").open("a", encoding="utf-8") as file:
             file.write(f"{os.getpid()}\n")
         return [[Verdict(c.expert, c.slot, float(place == 0)) for place, c in enumerate(row)] for row in found]
-
-    def _first(self, what: str) -> bool:
-        try:
-            (self._folder / what).touch(exist_ok=False)
-        except FileExistsError:
-            return False
-        return True
 
 
 def troubled_gates(pool: Pool) -> Assembly:

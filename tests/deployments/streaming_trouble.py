@@ -18,6 +18,7 @@ from symmoe.config import Pool
 from symmoe.engines.echo import EchoEngine
 from symmoe.types import Delta, Query, Refusal
 from tests.conftest import SKILLS
+from tests.deployments.trouble import first
 from tests.fakes import NamingTagger, ScatteringEmbedder
 
 
@@ -38,9 +39,9 @@ class TroubledStreams(EchoEngine):
 
     def step(self) -> list[Delta]:
         said = {word for ident in self._open for word in self._prompts[ident].split()}
-        if "deadly" in said and self._first("deadly"):
+        if "deadly" in said and first(self._folder, "deadly"):
             os.kill(os.getpid(), signal.SIGKILL)
-        if "hang" in said and self._first("hang"):
+        if "hang" in said and first(self._folder, "hang"):
             time.sleep(3600)
         stay = self._begun & self._open.keys() if not (self._folder / "go").exists() else set()
         held = {ident: self._open.pop(ident) for ident in stay if "hold" in self._prompts[ident]}
@@ -50,13 +51,6 @@ class TroubledStreams(EchoEngine):
         if held and not deltas:
             time.sleep(0.002)
         return deltas
-
-    def _first(self, what: str) -> bool:
-        try:
-            (self._folder / what).touch(exist_ok=False)
-        except FileExistsError:
-            return False
-        return True
 
 
 def troubled_streams(pool: Pool) -> Assembly:

@@ -3,47 +3,25 @@
 from __future__ import annotations
 
 import json
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 
 import openai
-import psutil
 import pytest
 
 from symmoe.evaluation.scoring import is_right
 from symmoe.questions.families import FAMILIES
 from symmoe.questions.splits import mixed_suite
-from symmoe.store import stop_embedded
 from symmoe.types import Question
-from tests.deployments.conftest import gone
+from tests.deployments.serving import client_of
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]:
-    """A client of a service in a process of its own, which is stopped as Ctrl-C would and leaves no process."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SYMMOE_STATE", str(tmp_path_factory.mktemp("state")))
-        patch.delenv("REDIS_URL", raising=False)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = str(probe.getsockname()[1])
-        code = "from symmoe.cli.main import main; main()"
-        command = [sys.executable, "-c", code, "serve", "--pool", "starter", "--port", port, "--json"]
-        pipe = subprocess.PIPE
-        with psutil.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True) as process:
-            said = "".join(process.stdout.readline() for _ in range(5))
-            yield openai.OpenAI(base_url=json.loads(said)["url"], api_key="none", max_retries=0, timeout=120)
-            started = process.children(recursive=True)
-            process.terminate()
-            _, told = process.communicate(timeout=90)
-            assert (process.returncode, told) == (0, "finishing open requests\n")
-            assert gone(started)
-        stop_embedded()
+    with client_of("starter", tmp_path_factory.mktemp("state")) as made:
+        yield made
 
 
 def ask(client: openai.OpenAI, model: str, text: str, **options: object) -> str:

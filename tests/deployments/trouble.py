@@ -45,9 +45,9 @@ class TroubledEngine(EchoEngine):
         for call, generation in super().generate(calls):
             self._record(call)
             words = call.query.text.split()
-            if "poison" in words or ("deadly" in words and self._first("deadly")):
+            if "poison" in words or ("deadly" in words and first(self._folder, "deadly")):
                 os.kill(os.getpid(), signal.SIGKILL)
-            if "crash" in words and self._first("crash"):
+            if "crash" in words and first(self._folder, "crash"):
                 raise RuntimeError("a native library said no")
             while "wait" in words and not (self._folder / "go").exists():
                 time.sleep(0.01)
@@ -57,12 +57,14 @@ class TroubledEngine(EchoEngine):
         with (self._folder / "asked").open("a", encoding="utf-8") as file:
             file.write(f"{os.getpid()} {call.expert}: {call.query.text}\n")
 
-    def _first(self, what: str) -> bool:
-        try:
-            (self._folder / what).touch(exist_ok=False)
-        except FileExistsError:
-            return False
-        return True
+
+def first(folder: Path, what: str) -> bool:
+    """Whether this is the first time, over all processes."""
+    try:
+        (folder / what).touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
 
 
 def troubled(pool: Pool) -> Assembly:

@@ -1,0 +1,38 @@
+"""A service as `symmoe serve` starts it, and a client of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import openai
+import psutil
+import pytest
+from symmoe.deployments.bench.services import free_port
+
+from symmoe.store import stop_embedded
+from tests.deployments.conftest import gone
+
+
+@contextmanager
+def client_of(pool: str, state: Path) -> Iterator[openai.OpenAI]:
+    """A client of a service in a process of its own, which is stopped as Ctrl-C would and leaves no process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SYMMOE_STATE", str(state))
+        patch.delenv("REDIS_URL", raising=False)
+        code = "from symmoe.cli.main import main; main()"
+        command = [sys.executable, "-c", code, "serve", "--pool", pool, "--port", str(free_port()), "--json"]
+        pipe = subprocess.PIPE
+        with psutil.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True) as process:
+            said = "".join(process.stdout.readline() for _ in range(5))
+            yield openai.OpenAI(base_url=json.loads(said)["url"], api_key="none", max_retries=0, timeout=120)
+            started = process.children(recursive=True)
+            process.terminate()
+            _, told = process.communicate(timeout=90)
+            assert (process.returncode, told) == (0, "finishing open requests\n")
+            assert gone(started)
+        stop_embedded()
