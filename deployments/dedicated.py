@@ -11,6 +11,7 @@ from typing import Any
 
 from symmoe.build import Assembly, expert_fingerprint
 from symmoe.config import DedicatedConfig, ExpertConfig, Pool, cache_dir
+from symmoe.engines.arguments import vllm_arguments
 from symmoe.errors import EngineError, JobError
 from symmoe.evaluation.loading.experts import write_merged
 from symmoe.planning.turns import Turns
@@ -59,25 +60,15 @@ def checkpoint(assembly: Assembly, expert: ExpertConfig) -> str:
     return str(merged)
 
 
-def engine_arguments(pool: Pool, window: int, accelerators: int) -> dict[str, Any]:
+def engine_arguments(pool: Pool, window: int, gpu: bool) -> dict[str, Any]:
     """What the pool says of engines in vLLM's words, for a model with a window of so many tokens."""
-    config = pool.engine
-    same: dict[str, Any] = {
-        "dtype": "bfloat16",
-        "load_format": "safetensors",
-        "max_model_len": window,
-        "max_num_seqs": config.max_num_seqs,
+    return {
+        **vllm_arguments(pool.engine, window, gpu),
         "generation_config": "vllm",  # else what a checkpoint suggests would count where a request leaves it open
         "structured_outputs_config": {"backend": "xgrammar"},
         "disable_log_stats": True,
         "trust_remote_code": any(expert.trust_remote_code for expert in pool.experts),
     }
-    if accelerators:
-        parallel = {"tensor_parallel_size": accelerators}
-        return {**same, **parallel, "gpu_memory_utilization": config.gpu_memory_utilization}
-    # as for an engine that switches: compiling does not pay on CPUs, and prompts in chunks break seeded sampling there
-    whole = {"enable_chunked_prefill": False, "max_num_batched_tokens": max(4096, window)}
-    return {**same, **whole, "enforce_eager": True, "kv_cache_memory_bytes": int(config.kv_cache_gib * 2**30)}
 
 
 def bundles(config: DedicatedConfig, accelerators: int) -> list[dict[str, float]]:
@@ -107,7 +98,7 @@ def _server(pool: Pool, expert: ExpertConfig, model: str, window: int, accelerat
         raise EngineError(f"ray.serve.llm cannot be used: {what}", hint="pip install 'symmoe[dedicated]'") from error
     config = LLMConfig(
         model_loading_config={"model_id": expert.name, "model_source": model},
-        engine_kwargs=engine_arguments(pool, window, accelerators),
+        engine_kwargs=engine_arguments(pool, window, accelerators > 0),
         placement_group_config={"bundles": bundles(expert.dedicated or DedicatedConfig(), accelerators)},
         experimental_configs={"stream_batching_interval_ms": 0},  # pieces are gathered here, the first one is not
         log_engine_metrics=False,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import socket
 import subprocess
@@ -12,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from symmoe.config import Pool, state_dir
+from symmoe.engines.arguments import vllm_arguments
 from symmoe.errors import EngineError
 
 from .tied import tied
@@ -54,10 +53,10 @@ def symmoe_serve(pool: str) -> Iterator[Side]:
 def ray_serve_llm(pool: Pool, name: str, model: str) -> Iterator[Side]:
     """The checkpoint in the directory `model` alone on `ray.serve.llm`, with the pool's engine settings."""
     port, gpu = free_port(), _gpu()
-    engine = {**engine_arguments(pool, gpu), "disable_log_stats": True}
+    engine = {**vllm_arguments(pool.engine, pool.engine.max_model_len, gpu), "disable_log_stats": True}
     accelerators = pool.engine.tensor_parallel_size if gpu else 0
     order = {"name": name, "model": model, "port": port, "engine": engine, "accelerators": accelerators}
-    with _process(["-m", f"{__package__}.rival", json.dumps(order)], _environment(pool)) as process:
+    with _process(["-m", f"{__package__}.rival", json.dumps(order)], _environment()) as process:
         _wait(process, "ready")
         yield Side("ray.serve.llm", f"http://127.0.0.1:{port}", process.pid)
 
@@ -69,29 +68,13 @@ def vllm_serve(pool: Pool, name: str, model: str) -> Iterator[Side]:
     # the module of `vllm serve` that also runs where only the CPU build, under its own name, is installed
     words = ["-m", "vllm.entrypoints.openai.api_server", "--model", model, "--served-model-name", name]
     words += ["--port", str(port), "--host", "127.0.0.1", "--disable-log-stats", "--disable-uvicorn-access-log"]
-    for option, value in engine_arguments(pool, _gpu()).items():
+    for option, value in vllm_arguments(pool.engine, pool.engine.max_model_len, _gpu()).items():
         flag = option.replace("_", "-")
         words += {True: [f"--{flag}"], False: [f"--no-{flag}"]}.get(value, [f"--{flag}", str(value)])
-    with _process(words, _environment(pool)) as process:
+    with _process(words, _environment()) as process:
         url = f"http://127.0.0.1:{port}"
         _poll(process, f"{url}/health")
         yield Side("vllm serve", url, process.pid)
-
-
-def engine_arguments(pool: Pool, gpu: bool) -> dict[str, Any]:
-    """What the pool's own engine is started with, in vLLM's words."""
-    config = pool.engine
-    same: dict[str, Any] = {
-        "dtype": "bfloat16",
-        "load_format": "safetensors",
-        "max_model_len": config.max_model_len,
-        "max_num_seqs": config.max_num_seqs,
-        "tensor_parallel_size": config.tensor_parallel_size,
-    }
-    if gpu:
-        return {**same, "gpu_memory_utilization": config.gpu_memory_utilization}
-    tokens = max(4096, config.max_model_len)
-    return {**same, "enforce_eager": True, "enable_chunked_prefill": False, "max_num_batched_tokens": tokens}
 
 
 def free_port() -> int:
@@ -112,10 +95,9 @@ def _gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def _environment(pool: Pool) -> dict[str, str]:
+def _environment() -> dict[str, str]:
     """What a replica of ours gets from Ray and from its engine."""
     return {
-        "VLLM_CPU_KVCACHE_SPACE": str(math.ceil(pool.engine.kv_cache_gib)),
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "OMP_NUM_THREADS": str(os.cpu_count() or 1),
         "VLLM_LOGGING_LEVEL": "WARNING",

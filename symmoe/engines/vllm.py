@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from symmoe.engines.arguments import vllm_arguments
 from symmoe.engines.chat import ChatTokenizer
 from symmoe.engines.streams import OpenCalls
 from symmoe.errors import CheckpointError, EngineError
@@ -21,7 +22,6 @@ from symmoe.sizing.window import window_of
 from symmoe.types import Call, Delta, Generation, Image, Query, Refusal
 
 _LORAS = 8
-_GIB = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,12 +224,8 @@ class VllmEngine:
     def _arguments(self, model: str) -> dict[str, Any]:
         settings = self._settings
         arguments: dict[str, Any] = {
+            **vllm_arguments(settings, self._longest(model), not _on_cpu()),
             "model": model,
-            "dtype": "bfloat16",
-            "load_format": "safetensors",
-            "max_model_len": self._longest(model),
-            "max_num_seqs": settings.max_num_seqs,
-            "tensor_parallel_size": settings.tensor_parallel_size,
             "trust_remote_code": model in settings.trust_remote_code,
             "worker_extension_cls": settings.swap_extension,
             "weight_transfer_config": {"backend": settings.transfer},
@@ -240,13 +236,7 @@ class VllmEngine:
         }
         if settings.lora_rank:
             arguments |= {"enable_lora": True, "max_lora_rank": settings.lora_rank, "max_loras": _LORAS}
-        if _on_cpu():
-            # Compiling costs minutes and gains little at this size. A prompt cut into chunks breaks seeded sampling on
-            # CPU (vLLM 0.29: "CPU Generator does not use offset"), so prompts are prefilled whole
-            whole = {"enable_chunked_prefill": False, "max_num_batched_tokens": max(4096, settings.max_model_len)}
-            cache = int(settings.kv_cache_gib * _GIB)
-            return arguments | whole | {"enforce_eager": True, "kv_cache_memory_bytes": cache}
-        return arguments | {"gpu_memory_utilization": settings.gpu_memory_utilization}
+        return arguments
 
 
 def _on_cpu() -> bool:

@@ -270,9 +270,9 @@ def test_what_cannot_be_meant_is_refused(tmp_path: Path, expert: dict[str, Any],
 
 def test_an_engine_has_what_the_pool_says_of_engines(tmp_path: Path) -> None:
     pool = pool_of(tmp_path, dedicated=True)
-    on_cpus, on_gpus = engine_arguments(pool, 2048, 0), engine_arguments(pool, 2048, 2)
+    on_cpus, on_gpus = engine_arguments(pool, 2048, False), engine_arguments(pool, 2048, True)
     assert (on_cpus["max_model_len"], on_cpus["kv_cache_memory_bytes"]) == (2048, 2**30)
-    assert (on_gpus["tensor_parallel_size"], on_gpus["gpu_memory_utilization"]) == (2, 0.9)
+    assert (on_gpus["tensor_parallel_size"], on_gpus["gpu_memory_utilization"]) == (1, 0.9)
     assert bundles(DedicatedConfig(cpus=4), 0) == [{"CPU": 4}]
     assert bundles(DedicatedConfig(), 2) == [{"CPU": 1, "GPU": 1}, {"GPU": 1}]
 

@@ -14,10 +14,8 @@ from hypothesis import strategies as st
 from symmoe.deployments.bench.client import Answering, refusal
 from symmoe.deployments.bench.load import Ask, Load, Outcome, load_from_json, load_to_json, opened, poisson
 from symmoe.deployments.bench.machine import growth, resident, steady_name, taking, tree
-from symmoe.deployments.bench.services import engine_arguments
 from symmoe.deployments.bench.summary import best, longest_wait, milliseconds, quantile, summary
 
-from symmoe.config import read_pool
 from symmoe.errors import EngineError
 
 SECONDS = st.lists(st.floats(0, 1e4), min_size=1, max_size=50)
@@ -141,10 +139,3 @@ def test_this_process_takes_memory_and_cores() -> None:
     assert taken.own["here"] > 0
     assert taken.figures["cores_taken"] == {"here": taken.own["here"], "clients": 0.0}
     assert tree(2**30) == []
-
-
-def test_the_rival_has_the_pools_engine_settings() -> None:
-    pool = read_pool("starter")
-    arguments = engine_arguments(pool, gpu=False)
-    assert (arguments["max_num_seqs"], arguments["max_model_len"]) == (64, 2048)
-    assert "gpu_memory_utilization" in engine_arguments(pool, gpu=True)
