@@ -1,0 +1,1 @@
+"""One file an attack: what was tried against the service and the commands, and that it no longer works."""
