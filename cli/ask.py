@@ -23,6 +23,7 @@ def ask(
     from symmoe.config import read_pool
     from symmoe.errors import RequestError
     from symmoe.pipeline import answer
+    from symmoe.policy import policy_for
     from symmoe.types import Refusal, to_json
 
     from .render import coloured, show, show_json, watching
@@ -32,8 +33,8 @@ def ask(
     check_weights(described)
     assembly = Assembly(described)
     with watching("asking") as watch:
-        most = k or described.routing.k
-        outcome = answer(assembly.parts(), [query], most, seed, watch=watch, explain=explain or json)
+        policy = policy_for(described, k=k, budget=budget)
+        outcome = answer(assembly.parts(), [query], policy, seed, watch=watch, explain=explain or json)
     trace = outcome.results[0]
     if isinstance(trace, Refusal):
         raise RequestError(trace.message, code=trace.code)

@@ -29,6 +29,7 @@ def demo(
     from symmoe.evaluation.plot import plot_report
     from symmoe.evaluation.scoring import as_query
     from symmoe.pipeline import answer
+    from symmoe.policy import policy_for
     from symmoe.questions.families import FAMILIES
     from symmoe.questions.splits import mixed_suite
     from symmoe.questions.suites import write_suite
@@ -46,7 +47,7 @@ def demo(
     with working("starting the engine"):
         engine_start = assembly.loader.start(described.names[0])
     with watching("symmoe") as watch:
-        outcome = answer(assembly.parts(), queries, draws, seed, watch=watch, explain=True)
+        outcome = answer(assembly.parts(), queries, policy_for(described, k=k), seed, watch=watch, explain=True)
     with watching("baselines") as watch:
         matrix = run_matrix(assembly.executor, described.names, assembly.models, questions, described.sampling, watch)
     settings = {"pool": described.name, "k": draws, "seed": seed, "per_family": per_family}

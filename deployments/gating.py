@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from symmoe.gating.evidence import EvidenceGate, weigh
+from symmoe.answering import Weighed
+from symmoe.gating.evidence import weigh, weigh_by_records
 from symmoe.protocols import Gate
 from symmoe.types import Candidate, Query, Recruitment, Reward, Verdict
 
@@ -21,14 +22,6 @@ _REST = 5.0
 """Seconds for which replicas are left alone after they did not answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Weighed:
-    """A verdict on each candidate, in order. With `trouble` the experts' records alone decided, and this is why."""
-
-    verdicts: tuple[Verdict, ...]
-    trouble: str = ""
-
-
 class Gating(Protocol):
     """Weighs one query's candidates."""
 
@@ -39,8 +32,8 @@ class Gating(Protocol):
 
 def by_records(case: Case, trouble: str) -> Weighed:
     """What the records alone make of a case."""
-    query, found, recruitment = case
-    (verdicts,) = EvidenceGate().weigh([query], [found], [recruitment])
+    _, found, recruitment = case
+    verdicts = weigh_by_records(found, recruitment)
     return Weighed(tuple(replace(each, reward=Reward(None, note=trouble)) for each in verdicts), trouble)
 
 

@@ -6,46 +6,66 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+from symmoe.answering import (
+    Ask,
+    Judging,
+    Over,
+    Recruit,
+    Routed,
+    Said,
+    Weigh,
+    Weighed,
+    advance,
+    answering,
+    named,
+    writable,
+)
 from symmoe.build import Assembly
-from symmoe.executor.candidates import LOST as NO_ANSWER
 from symmoe.executor.candidates import candidates
 from symmoe.planning.grouping import plan
-from symmoe.types import Call, Candidate, Generation, Query
+from symmoe.policy import Policy
+from symmoe.types import Assignment, Call, Generation, Lane, Query, Refusal, Trace
 
 from .access.breaker import Stored
 from .events import Asked, Begun, Finished, Piece, TurnedAway
 from .experts import Experts, TurnedAwayError, asking
-from .gating import Gating
-from .judging import Jury
+from .gating import Gating, LocalGate
 from .lifecycle.lifecycle import Lifecycle
 from .order import Failed, Order, Report, Share, Stage
-from .routing import Routed, Router, named
+from .routing import Router
 from .settings import Settings
 
-_REROUTES = 2
 _LATER = 1.0
 """Seconds after which a request whose deadline is over is certain to have been told so."""
 
 Given = tuple[int, Piece | Finished]
-Reroute = Callable[[tuple[str, ...]], Awaitable[Routed]]
-"""Routes the order again, to others than those named. Raises `TurnedAwayError`."""
+Route = Callable[[Policy], Awaitable[Routed]]
+"""Says who answers under a policy. Raises `TurnedAwayError`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What requests are answered with: the experts, what weighs their candidates, and how these become one answer."""
+
+    experts: Experts
+    gate: Gating
+    judging: Judging
 
 
 class Request:
     """One request that is being answered, in a task of its own; `close` it in any case.
 
-    `reroute` finds others where those asked failed before any text was given.
+    `route` finds others where those asked failed before any text was given.
     """
 
-    def __init__(
-        self, order: Order, report: Report, experts: Experts, jury: Jury, patience: float, reroute: Reroute
-    ) -> None:
+    def __init__(self, order: Order, report: Report, means: Means, patience: float, route: Route) -> None:
         self.order, self.report = order, report
-        self._experts, self._jury, self._patience, self._reroute = experts, jury, patience, reroute
+        self._means, self._patience, self._route = means, patience, route
         self._given: asyncio.Queue[Given | Exception | None] = asyncio.Queue()
-        self._gave = False
+        self._gave: set[int] = set()
+        self._routed: dict[Policy, asyncio.Future[Routed | Refusal]] = {}
         report.began = time.perf_counter() - report.routed.seconds
         self._task = asyncio.create_task(self._answer_in_time())
 
@@ -71,7 +91,7 @@ class Request:
     async def _answer_in_time(self) -> None:
         try:
             async with asyncio.timeout(self.order.deadline):
-                await self._choices_by_somebody()
+                await self._choices()
         except TimeoutError:
             message = f"no answer within {self.order.deadline:g} s"
             status = (
@@ -84,34 +104,47 @@ class Request:
             self.report.total = self.report.now
             self._given.put_nowait(None)
 
-    async def _choices_by_somebody(self) -> None:
-        """Every choice; by others where none of those asked could be had."""
-        failed: tuple[str, ...] = ()
-        while True:
-            try:
-                return await self._choices()
-            except TurnedAwayError as error:
-                over = self._gave or self.report.rerouted >= _REROUTES or self.report.routed.path == "named"
-                if over or error.why.code != "expert_unavailable":
-                    raise
-                failed += tuple(assignment.expert for assignment in self.report.routed.asked)
-                try:
-                    self.report.routed = await self._reroute(failed)
-                except TurnedAwayError:
-                    raise error from None
-                self.report.rerouted += 1
-
     async def _choices(self) -> None:
         """Every choice. Greedy ones are equal: they are generated once and given to all."""
         drawn = self.order.query.sampling.temperature > 0
         groups = [(n,) for n in range(self.order.n)] if drawn else [tuple(range(self.order.n))]
-        choice = self._aggregated if self.report.routed.path == "aggregated" else self._alone
-        tasks = [asyncio.ensure_future(choice(self._query(group[0]), group)) for group in groups]
+        tasks = [asyncio.ensure_future(self._choice(group)) for group in groups]
         try:
             await asyncio.gather(*tasks)
         finally:
             for task in tasks:
                 task.cancel()
+
+    async def _choice(self, choices: Sequence[int]) -> None:
+        """What `answering` makes of the query; what takes thought is done in threads."""
+        query = self._query(choices[0])
+        steps = answering(query, self.order.policy, self._means.judging)
+        need, weighed_at = advance(steps), None
+        while not isinstance(need, Over):
+            given: Routed | Refusal | Sequence[Said] | Weighed
+            if isinstance(need, Recruit):
+                given = await self._recruited(need, choices)
+                need = advance(steps, given)
+            elif isinstance(need, Ask):
+                given = await self._said(need, choices if need.final else ())
+                need = advance(steps, given) if need.final else await asyncio.to_thread(advance, steps, given)
+            else:
+                given, weighed_at = await self._weighed(need), time.perf_counter()
+                need = await asyncio.to_thread(advance, steps, given)
+        if weighed_at is not None:
+            self._note_stage("aggregate", weighed_at, time.perf_counter() - weighed_at, False)
+        self._end(need.result, choices)
+
+    def _end(self, result: Trace | Refusal, choices: Sequence[int]) -> None:
+        if isinstance(result, Refusal):
+            raise TurnedAwayError(TurnedAway(result.status, result.code, result.message, result.retry_after))
+        self.report.traces.append(result)
+        answer = result.answer
+        if result.way == "aggregated":
+            self._note_first_token()
+            self._give(choices, Piece(answer.text))
+        tokens = (answer.prompt_tokens, answer.completion_tokens)
+        self._give(choices, Finished(Generation(answer.text, answer.finish_reason, *tokens)))
 
     def _query(self, number: int) -> Query:
         """The query of one choice, with a seed of its own where one was given."""
@@ -119,42 +152,53 @@ class Request:
         seed = None if query.sampling.seed is None else query.sampling.seed + number
         return replace(query, id=str(number), sampling=replace(query.sampling, seed=seed))
 
-    async def _alone(self, query: Query, choices: Sequence[int]) -> None:
-        """One expert's words, passed on as they come."""
-        (assignment,) = self.report.routed.asked
-        generation = await self._generate(query, assignment.expert, assignment.slot, choices)
-        self._give(choices, Finished(generation))
+    async def _recruited(self, need: Recruit, choices: Sequence[int]) -> Routed | Refusal:
+        """Who answers: as was decided when the request began or, once for all choices, in place of who cannot."""
+        policy = need.policy
+        if policy == self.order.policy:
+            return self.report.routed
+        if self._gave.intersection(choices):
+            return Refusal(
+                need.query.id, "expert_lost", "some of the answer was given already: nobody can begin anew", 503
+            )
+        if policy not in self._routed:
+            self._routed[policy] = asyncio.ensure_future(self._rerouted(policy))
+        return await asyncio.shield(self._routed[policy])
 
-    async def _aggregated(self, query: Query, choices: Sequence[int]) -> None:
-        """The answer that several experts' answers make."""
-        recruitment = self.report.routed.recruitment
-        own = tuple(replace(assignment, query_id=query.id) for assignment in recruitment.assignments)
-        recruitment = replace(recruitment, query_id=query.id, assignments=own)
-        models = {assignment.expert: "" for assignment in own}
-        calls = [call for step in plan([query], [recruitment], models).steps for call in step.calls]
-        given = await self._candidates(calls)
-        found = [given[assignment.expert, assignment.slot] for assignment in own]
-        answer = await self._jury.judge(query, found, recruitment, self._generate, self._note_stage)
-        self.report.answers.append(answer)
-        self._note_first_token()
-        self._give(choices, Piece(answer.text))
-        tokens = (answer.prompt_tokens, answer.completion_tokens)
-        self._give(choices, Finished(Generation(answer.text, answer.finish_reason, *tokens)))
+    async def _rerouted(self, policy: Policy) -> Routed | Refusal:
+        try:
+            routed = await self._route(policy)
+        except TurnedAwayError as error:
+            return _refusal("", error)
+        self.report.routed = routed
+        self.report.rerouted += 1
+        return routed
 
-    async def _candidates(self, calls: Sequence[Call]) -> dict[tuple[str, int], Candidate]:
-        """Every call's candidates by expert and slot. Experts that fail have no say; if all do, the request fails."""
-        waited = (self._generate(call.query, call.expert, call.serves[0].slot) for call in calls)
-        given = await asyncio.gather(*waited, return_exceptions=True)
-        failures = [each for each in given if isinstance(each, BaseException)]
-        fatal = [each for each in failures if not isinstance(each, TurnedAwayError) or each.why.status < 500]
-        if fatal or len(failures) == len(calls):
-            raise (fatal or failures)[0]
-        generations = [NO_ANSWER if isinstance(each, BaseException) else each for each in given]
-        found = [c for call, each in zip(calls, generations, strict=True) for c in candidates(call, each, "resident")]
-        return {(candidate.expert, candidate.slot): candidate for candidate in found}
+    async def _said(self, need: Ask, choices: Sequence[int]) -> list[Said]:
+        """What each of the recruited says or why it says nothing; its pieces go to `choices` as they come."""
+        models = {assignment.expert: "" for assignment in need.recruitment.assignments}
+        steps = plan([need.query], [need.recruitment], models).steps
+        asked = [self._called(call, choices) for step in steps for call in step.calls]
+        found = {assignment: said for each in await asyncio.gather(*asked) for assignment, said in each.items()}
+        return [found[assignment] for assignment in need.recruitment.assignments]
 
-    async def _generate(self, query: Query, expert: str, slot: int, choices: Sequence[int] = ()) -> Generation:
-        """One expert's generation; its pieces go to `choices` as they come."""
+    async def _called(self, call: Call, choices: Sequence[int]) -> dict[Assignment, Said]:
+        """What one call gives to every assignment that it serves."""
+        first = call.serves[0]
+        try:
+            generation, lane = await self._generate(call.query, call.expert, first.slot, choices)
+        except TurnedAwayError as error:
+            return dict.fromkeys(call.serves, _refusal(first.query_id, error))
+        return dict(zip(call.serves, map(writable, candidates(call, generation, lane)), strict=True))
+
+    async def _weighed(self, need: Weigh) -> Weighed:
+        began = time.perf_counter()
+        weighed = await self._means.gate.weigh(need.query, need.candidates, need.recruitment)
+        self._note_stage("gate", began, time.perf_counter() - began, bool(weighed.trouble))
+        return weighed
+
+    async def _generate(self, query: Query, expert: str, slot: int, choices: Sequence[int]) -> tuple[Generation, Lane]:
+        """One expert's generation, and the lane by which it was ready; its pieces go to `choices` as they come."""
         stream, ident = self.order.stream and bool(choices), f"{self.order.id}-{query.id}-{expert}-{slot}"
         background = self.order.background
         asked = Asked(ident, expert, query, self.order.key, self._patience, stream, background=background)
@@ -164,10 +208,10 @@ class Request:
             self.report.failures.append(Failed(expert, error.why.code))
             raise
 
-    async def _followed(self, asked: Asked, choices: Sequence[int]) -> Generation:
+    async def _followed(self, asked: Asked, choices: Sequence[int]) -> tuple[Generation, Lane]:
         begun: Begun | None = None
         began = self.report.now
-        async with aclosing(asking(self._experts, asked)) as events:
+        async with aclosing(asking(self._means.experts, asked)) as events:
             async for event in events:
                 if isinstance(event, Begun):
                     begun = event
@@ -179,12 +223,12 @@ class Request:
                 elif isinstance(event, Finished) and begun is not None:
                     share = Share(asked.expert, begun, event.generation, began, self.report.now)
                     self.report.shares.append(share)
-                    return event.generation
+                    return event.generation, begun.lane
         message = f"expert {asked.expert!r} ended without an answer"
         raise TurnedAwayError(TurnedAway(503, "expert_lost", message, 1.0))
 
     def _give(self, choices: Sequence[int], event: Piece | Finished) -> None:
-        self._gave = self._gave or bool(choices)
+        self._gave.update(choices)
         for number in choices:
             self._given.put_nowait((number, event))
 
@@ -194,6 +238,11 @@ class Request:
 
     def _note_stage(self, name: str, began: float, seconds: float, failed: bool) -> None:
         self.report.stages.append(Stage(name, began - self.report.began, seconds, failed))
+
+
+def _refusal(query: str, error: TurnedAwayError) -> Refusal:
+    why = error.why
+    return Refusal(query, why.code, why.message, why.status, why.retry_after)
 
 
 class Orchestrator:
@@ -212,22 +261,19 @@ class Orchestrator:
         gate: Gating | None = None,
     ) -> None:
         self.lifecycle = Lifecycle(assembly.pool, experts, settings, stored)
-        self.router = Router(assembly, settings.trust, self.lifecycle.roster)
+        self.router = Router(assembly, self.lifecycle.roster)
         self._settings = settings
-        self._jury = Jury(assembly, gate)
+        self._means = Means(self.lifecycle.experts, gate or LocalGate(assembly.gate), assembly.judging())
 
     async def begin(self, order: Order) -> Request:
         """Route an order and begin to answer it."""
 
-        async def reroute(failed: tuple[str, ...]) -> Routed:
-            without = tuple(sorted({*self.lifecycle.roster.without, *order.choice.without, *failed}))
-            choice = replace(order.choice, without=without)
-            return await self.router.route(order.query, choice, order.explain, order.background)
+        async def route(policy: Policy) -> Routed:
+            without = policy.excluding(self.lifecycle.roster.without)
+            return await self.router.route(order.query, without, order.explain, order.background)
 
-        if order.expert is not None:
-            routed = named(order.query, order.expert)
-        else:
-            routed = await self.router.route(order.query, order.choice, order.explain, order.background)
+        policy = order.policy
+        routed = await route(policy) if policy.expert is None else named(order.query, policy.expert)
         longest = self._settings.longest_wait if order.patience is None else order.patience
         patience = min(longest, order.deadline + _LATER)
-        return Request(order, Report(routed), self.lifecycle.experts, self._jury, patience, reroute)
+        return Request(order, Report(routed), self._means, patience, route)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-from symmoe.types import Answer, Generation, Query
+from symmoe.answering import Routed
+from symmoe.policy import Policy
+from symmoe.types import Generation, Query, Trace
 
-from .catalogue import Choosing
 from .events import Begun
-from .routing import Routed
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a client wants: `n` answers to a query from an expert by name, or else from those that `choice` finds.
+    """What a client wants: `n` answers to a query under a policy.
 
     No two orders have the same `id`. `key` says who it is, for fair shares; `deadline` is in seconds from now.
     `patience` is how long it waits for an expert, None for as long as the service's settings say. `came` stands for the
@@ -25,8 +25,7 @@ class Order:
     id: str
     query: Query
     key: str
-    expert: str | None
-    choice: Choosing
+    policy: Policy
     n: int = 1
     stream: bool = False
     explain: bool = False
@@ -83,7 +82,7 @@ class Report:
     routed: Routed
     shares: list[Share] = field(default_factory=list)
     begun: list[Begun] = field(default_factory=list)
-    answers: list[Answer] = field(default_factory=list)
+    traces: list[Trace] = field(default_factory=list)
     first_token: float | None = None
     total: float | None = None
     pieces: int = 0

@@ -27,7 +27,6 @@ class Settings:
     most_bytes     size of a request's body
     most_choices   the highest `n` of a request
     amortise       an expert's turn may take so many times what the switch to the next one costs
-    trust          share of the recruiter's mass from which an expert's answer stands alone
     stall          an engine that takes so long for one step is replaced
     slowest_load   an engine that takes so long to make an expert ready is replaced
     grace          how long open requests may take to finish when the service stops
@@ -67,7 +66,6 @@ class Settings:
     most_bytes: int = 1 << 20
     most_choices: int = 16
     amortise: float = 4.0
-    trust: float = 0.5
     stall: float = 60.0
     slowest_load: float = 900.0
     grace: float = 60.0

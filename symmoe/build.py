@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from functools import cached_property, partial
+from collections.abc import Callable, Mapping
+from functools import cached_property, lru_cache, partial
 from importlib.resources import files
 from pathlib import Path
 
+from symmoe.answering import Judging
 from symmoe.build_aggregation import aggregator_last, aggregator_of, build_synthesis, build_vote, rule_files
 from symmoe.build_gate import build_gate, check_reward, reward_files
 from symmoe.config import STATIC, ExpertConfig, Pool, cache_dir, state_dir
@@ -25,6 +26,7 @@ from symmoe.planning.costs import CostModel, ExpertCost
 from symmoe.planning.kept import recall_observations
 from symmoe.planning.problem import Worker
 from symmoe.planning.spreading import Fleet
+from symmoe.policy import Policy
 from symmoe.protocols import Embedder, Engine, Executor, Gate, Recruiter, Store
 from symmoe.routing.embedding import SentenceEmbedder
 from symmoe.routing.kept import STORE, pull_document, pull_profiles
@@ -42,6 +44,7 @@ from symmoe.types import Profiles, Skill
 
 SWAP_EXTENSION, TRANSFER = "symmoe.loading.worker.SwapExtension", "symmoe"
 GIB = 1 << 30
+_RECRUITERS = 64
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
 
@@ -139,20 +142,34 @@ class Assembly:
         """What weighs candidates; a reward model is read when it is first asked."""
         return build_gate(self.pool)
 
+    def recruiter_for(self, policy: Policy) -> Recruiter:
+        """The recruiter under a policy; made once for all policies that recruit alike."""
+        return self._recruiters(policy.full, policy.budget, policy.without)
+
+    @cached_property
+    def _recruiters(self) -> Callable[[bool, float | None, tuple[str, ...]], Recruiter]:
+        return lru_cache(_RECRUITERS)(lambda *policy: recruiter_under(self.pool, self.profiles(), *policy))
+
     def parts(self) -> Parts:
         """Everything that the pipeline needs."""
-        embedder = build_embedder(self.pool)
         models = aggregator_last(aggregator_of(self.pool, self.profiles), self.models)
+        judging = self.judging()
         return Parts(
             self.tagger,
-            self.recruiter,
+            self.recruiter_for,
             self.executor,
             self.gate,
-            build_vote(self.pool, embedder),
+            judging.vote,
             models,
             self.fleet,
-            build_synthesis(self.pool, embedder, lambda expert: self.weights(expert).model, self.profiles),
+            judging.synthesis,
         )
+
+    def judging(self) -> Judging:
+        """How candidates become one answer."""
+        embedder = build_embedder(self.pool)
+        directory = lambda expert: self.weights(expert).model  # noqa: E731
+        return Judging(build_vote(self.pool, embedder), build_synthesis(self.pool, embedder, directory, self.profiles))
 
     def close(self) -> None:
         """Stop the engine if there is one, and give its memory back."""
@@ -173,6 +190,19 @@ def build_recruiter(pool: Pool, profiles: Profiles) -> Recruiter:
         return PublishedCodeRecruiter(profiles, routing.temperature, routing.min_share, routing.fallback)
     recruiter = PosteriorRecruiter(profiles, routing.top_p, routing.fallback, routing.budget)
     return BalancedRecruiter(recruiter, routing.balance) if routing.balance else recruiter
+
+
+def recruiter_under(
+    pool: Pool, profiles: Profiles, full: bool, budget: float | None, without: tuple[str, ...]
+) -> Recruiter:
+    """The pool's recruiter where a policy says that every place is filled, what may be spent, and who is not asked."""
+    changed = {"budget": budget, **({"top_p": 1.0} if full else {})}
+    if pool.routing.fallback in without:
+        changed["fallback"] = None
+    left = tuple(expert for expert in pool.experts if expert.name not in without)
+    routing = pool.routing.model_copy(update=changed)
+    known = complete(profiles, tuple(expert.name for expert in left))
+    return build_recruiter(pool.model_copy(update={"routing": routing, "experts": left}), known)
 
 
 def check_weights(pool: Pool) -> list[str]:

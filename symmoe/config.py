@@ -184,7 +184,8 @@ class AggregationConfig(_Section):
     aggregating answers of its kind is best. Without one every answer is the vote's. `when` "auto" asks it where `rule`,
     a file of fitted thresholds, finds no consensus; without a file, where not all say the same, or fewer than two
     experts were asked. `max_candidates` are shown to it at most. Free-form texts count as one answer from a cosine
-    `similarity` on. `contrast` is the strength of the penalty for answers that weak experts also give.
+    `similarity` on. `contrast` is the strength of the penalty for answers that weak experts also give. From a share of
+    `trust` of the recruiter's mass on, the first expert's answer stands alone and nobody else is asked.
     """
 
     when: Literal["auto", "always", "never"] = "auto"
@@ -193,6 +194,7 @@ class AggregationConfig(_Section):
     max_candidates: int = Field(default=8, ge=1, le=64)
     similarity: float = Field(default=0.8, ge=0, le=1)
     contrast: float = Field(default=0.0, ge=0, le=1)
+    trust: float = Field(default=0.5, ge=0, le=1)
 
 
 class Pool(_Section):

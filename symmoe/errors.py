@@ -60,13 +60,26 @@ class CapacityError(SymmoeError):
 
 
 class RequestError(SymmoeError):
-    """One request cannot be served; `code` is the machine-readable reason."""
+    """One request cannot be served.
+
+    `code` is the machine-readable reason, `param` the field at fault, `status` what HTTP calls it, and `retry_after`
+    the seconds after which asking again may help.
+    """
 
     exit_code = 2
 
-    def __init__(self, message: str, *, code: str, hint: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str,
+        param: str | None = None,
+        status: int = 400,
+        retry_after: float | None = None,
+        hint: str | None = None,
+    ) -> None:
         super().__init__(message, hint=hint)
-        self.code = code
+        self.code, self.param, self.status, self.retry_after = code, param, status, retry_after
 
 
 class JobError(SymmoeError):

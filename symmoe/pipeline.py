@@ -1,53 +1,59 @@
-"""The way of a question: tag, recruit, plan, generate, gate, aggregate."""
+"""A batch on its way: every question as `answering` has it, in waves so that each expert is loaded once a wave."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-from symmoe.aggregation.cases import Case, no_answer
-from symmoe.aggregation.cleaning import encodable
-from symmoe.aggregation.synthesis import Decision, Settled, Synthesis, decide, settle
-from symmoe.aggregation.vote import aggregate
+from symmoe.aggregation.cases import Case
+from symmoe.aggregation.synthesis import Settled, Synthesis
+from symmoe.answering import (
+    Ask,
+    Given,
+    Judging,
+    Need,
+    Over,
+    Recruit,
+    Routed,
+    Said,
+    Steps,
+    Weigh,
+    Weighed,
+    advance,
+    answering,
+    synthesising,
+    writable,
+)
 from symmoe.errors import CapacityError, CheckpointError, EngineError
 from symmoe.gating.evidence import weigh
 from symmoe.planning.grouping import plan
 from symmoe.planning.observing import StepTimes
 from symmoe.planning.spreading import Fleet
+from symmoe.policy import Policy
 from symmoe.protocols import Aggregator, Executor, Gate, Recruiter, Tagger
 from symmoe.routing.recruiting import recruit
 from symmoe.routing.tagging import tag
-from symmoe.types import (
-    Assignment,
-    Candidate,
-    Explanation,
-    Load,
-    Observation,
-    Outcome,
-    Plan,
-    Query,
-    Recruitment,
-    Refusal,
-    Skills,
-    Trace,
-    Verdict,
-)
+from symmoe.types import Assignment, Candidate, Explanation, Load, Observation, Outcome, Plan, Query, Refusal, Skills
 
 STAGES = ("tag", "recruit", "plan", "load", "generate", "gate", "aggregate")
+
+Result = TypeVar("Result")
+One = TypeVar("One", Recruit, Ask, Weigh)
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
     """The parts that a pipeline runs on. `models` maps each expert, in the pool's order, to its model.
 
-    `fleet` describes the executor's workers and what experts cost there, where there is more than one. Without
-    `synthesis` every answer is the vote's.
+    `recruiter` gives the recruiter of a policy. `fleet` describes the executor's workers and what experts cost there,
+    where there is more than one. Without `synthesis` every answer is the vote's.
     """
 
     tagger: Tagger
-    recruiter: Recruiter
+    recruiter: Callable[[Policy], Recruiter]
     executor: Executor
     gate: Gate
     aggregator: Aggregator
@@ -68,124 +74,155 @@ class Watch:
 def answer(
     parts: Parts,
     queries: Sequence[Query],
-    k: int,
+    policies: Policy | Sequence[Policy],
     seed: int,
     known: Sequence[Candidate] = (),
     watch: Watch = Watch(),
     explain: bool = False,
 ) -> Outcome:
-    """Answer queries with distinct ids; results come in their order.
+    """Answer queries with distinct ids, all under one policy or each under its own; results come in their order.
 
-    `known` are candidates of an earlier, unfinished run with the same queries, k and seed, which are kept. With
-    `explain` every trace says why its experts were chosen. A query of which every candidate failed becomes a refusal.
+    `known` are candidates of an earlier, unfinished run with the same queries, policies and seed, which are kept. With
+    `explain` every trace says why its experts were chosen. A query that gets no answer becomes a refusal.
     """
-    clock = _Clock()
-    work = _Work(parts, seed, clock, watch, known)
-    with clock("plan"):
-        refusals = parts.executor.refuse(queries)
-        accepted = [query for query, refusal in zip(queries, refusals, strict=True) if refusal is None]
-    with clock("tag"):
-        skills = tag(parts.tagger, accepted)
-    with clock("recruit"):
-        recruitments = recruit(parts.recruiter, accepted, skills, k, seed)
-    work.run(accepted, recruitments, "generate")
-    with clock("gate"):
-        candidates = [[work.kept[assignment] for assignment in r.assignments] for r in recruitments]
-        verdicts = weigh(parts.gate, accepted, candidates, recruitments)
-    settled = _settled(parts, work, accepted, candidates, verdicts)
-    explained = [
-        parts.recruiter.explain(query, needed, k, seed) if explain else None
-        for query, needed in zip(accepted, skills, strict=True)
-    ]
-    traces = map(_result, skills, recruitments, settled, explained)
-    results = tuple(refusal or next(traces) for refusal in refusals)
-    return Outcome(results, tuple(work.loads), clock.seconds, tuple(work.observations))
+    each = [policies] * len(queries) if isinstance(policies, Policy) else policies
+    run, judging = _Run(parts, seed, watch, known, explain), Judging(parts.aggregator, parts.synthesis)
+    begun = [answering(query, policy, judging, seed) for query, policy in zip(queries, each, strict=True)]
+    results = _Waves(run, begun).results()
+    return Outcome(tuple(results), tuple(run.loads), run.clock.seconds, tuple(run.observations))
 
 
-def _settled(
-    parts: Parts,
-    work: _Work,
-    queries: Sequence[Query],
-    candidates: Sequence[Sequence[Candidate]],
-    verdicts: Sequence[Sequence[Verdict]],
-) -> list[Settled | Refusal]:
-    """An answer to every query, or that there is none: by the vote, and by aggregators where it is not enough."""
-    with work.clock("aggregate"):
-        unanswered = [no_answer(query, given) for query, given in zip(queries, candidates, strict=True)]
-        rows = [
-            row
-            for row, refusal in zip(zip(queries, candidates, verdicts, strict=True), unanswered, strict=True)
-            if refusal is None
-        ]
-        voted = aggregate(parts.aggregator, [q for q, _, _ in rows], [c for _, c, _ in rows], [v for _, _, v in rows])
-        cases = [Case(q, tuple(c), tuple(v), a) for (q, c, v), a in zip(rows, voted, strict=True)]
-    answered = iter(_synthesised(parts.synthesis, parts.executor, work, cases))
-    return [refusal or next(answered) for refusal in unanswered]
+def synthesise(
+    parts: Parts, synthesis: Synthesis, cases: Sequence[Case], seed: int, watch: Watch = Watch()
+) -> list[Settled]:
+    """Voted cases as `synthesis` has them answered, without recruiting anybody but aggregators."""
+    return _Waves(_Run(parts, seed, watch), [synthesising(case, synthesis, seed) for case in cases]).results()
 
 
-def _synthesised(synthesis: Synthesis | None, executor: Executor, work: _Work, cases: Sequence[Case]) -> list[Settled]:
-    """Cases as the vote left them, or as an aggregator answered; those that need one are grouped like expert work."""
-    if synthesis is None:
-        return [Settled(case, case.voted) for case in cases]
-    with work.clock("aggregate"):
-        decisions = decide(synthesis, cases, work.seed, executor.refuse)
-        asked = [(d.prompt.query, d.recruitment) for d in decisions if d.prompt]
-    trouble = ""
-    if asked:
-        try:
-            work.run([query for query, _ in asked], [recruitment for _, recruitment in asked], "aggregate")
-        except (EngineError, CheckpointError, CapacityError) as error:  # the candidates are there already
-            trouble = f"the aggregator could not run: {error}"
-    with work.clock("aggregate"):
-        return [settle(d, work.said(d), trouble, synthesis.clusters) for d in decisions]
+class _Waves(Generic[Result]):
+    """Questions that go on together: none is asked of an expert before all that can be asked with it is known."""
+
+    def __init__(self, run: _Run, begun: Sequence[Steps[Result]]) -> None:
+        self._run, self._steps = run, begun
+        self._needs: dict[int, Need] = {}
+        self._accepted: set[int] = set()
+        self._results: dict[int, Result] = {}
+
+    def results(self) -> list[Result]:
+        """Drive every question to its result; they come in order."""
+        with self._run.clock("aggregate"):
+            for place in range(len(self._steps)):
+                self._send(place, None)
+        while self._needs:
+            asks = self._needing(Ask)
+            if recruits := self._needing(Recruit):
+                self._give(recruits, self._run.recruited(list(recruits.values())))
+            elif weighs := self._needing(Weigh):
+                self._give(weighs, self._run.weighed(list(weighs.values())))
+            elif fresh := {place: ask for place, ask in asks.items() if place not in self._accepted}:
+                self._accepted |= fresh.keys()
+                self._give(fresh, self._run.refused(list(fresh.values())))
+            else:
+                self._give(asks, self._run.asked(list(asks.values())))
+        return [self._results[place] for place in range(len(self._steps))]
+
+    def _needing(self, kind: type[One]) -> dict[int, One]:
+        return {place: need for place, need in self._needs.items() if isinstance(need, kind)}
+
+    def _give(self, places: Iterable[int], given: Sequence[Given | None]) -> None:
+        """Give questions what they need; None stands for nothing yet."""
+        with self._run.clock("aggregate"):
+            for place, each in zip(list(places), given, strict=True):
+                if each is not None:
+                    self._send(place, each)
+
+    def _send(self, place: int, given: Given | None) -> None:
+        self._needs.pop(place, None)
+        self._accepted.discard(place)
+        need = advance(self._steps[place], given)
+        if isinstance(need, Over):
+            self._results[place] = need.result
+        else:
+            self._needs[place] = need
 
 
-def _result(
-    skills: Skills, recruitment: Recruitment, settled: Settled | Refusal, explanation: Explanation | None
-) -> Trace | Refusal:
-    if isinstance(settled, Refusal):
-        return settled
-    return Trace(
-        query_id=recruitment.query_id,
-        skills=skills.matches,
-        shares=recruitment.shares,
-        recruited=tuple(assignment.expert for assignment in recruitment.assignments),
-        candidates=settled.case.candidates,
-        verdicts=settled.case.verdicts,
-        answer=settled.answer,
-        facets=skills.facets,
-        explanation=explanation,
-        consensus=settled.consensus,
-        synthesis=settled.synthesis,
-    )
+class _Run:
+    """How a batch gives questions what they need, and what that took. `known` are candidates that are there already."""
 
-
-def _assignment(candidate: Candidate) -> Assignment:
-    return Assignment(candidate.query_id, candidate.expert, candidate.slot)
-
-
-class _Work:
-    """What experts did in a run: candidates by assignment, and what loads and steps took."""
-
-    def __init__(self, parts: Parts, seed: int, clock: _Clock, watch: Watch, known: Sequence[Candidate]) -> None:
-        self.seed, self.clock = seed, clock
-        self._parts, self._watch = parts, watch
-        self.kept = {_assignment(candidate): _encodable(candidate) for candidate in known}
+    def __init__(
+        self, parts: Parts, seed: int, watch: Watch, known: Sequence[Candidate] = (), explain: bool = False
+    ) -> None:
+        self.clock = _Clock()
+        self._parts, self._seed, self._watch, self._explain = parts, seed, watch, explain
+        self._kept = {_assignment(candidate): candidate for candidate in known}
         self.loads: list[Load] = []
         self.observations: list[Observation] = []
 
-    def run(self, queries: Sequence[Query], recruitments: Sequence[Recruitment], stage: str) -> None:
+    def recruited(self, needs: Sequence[Recruit]) -> list[Given | None]:
+        """Who answers each query."""
+        with self.clock("tag"):
+            skills = tag(self._parts.tagger, [need.query for need in needs])
+        with self.clock("recruit"):
+            queries, policies = [need.query for need in needs], [need.policy for need in needs]
+            found = recruit(self._parts.recruiter, queries, skills, policies, self._seed)
+            return [
+                Routed(policy.way(recruitment), recruitment, needed, self._why(query, needed, policy))
+                for query, needed, policy, recruitment in zip(queries, skills, policies, found, strict=True)
+            ]
+
+    def _why(self, query: Query, needed: Skills, policy: Policy) -> Explanation | None:
+        if not self._explain:
+            return None
+        return self._parts.recruiter(policy).explain(query, needed, policy.k, self._seed)
+
+    def weighed(self, needs: Sequence[Weigh]) -> list[Given | None]:
+        """The gate's verdicts, for all candidates at once."""
+        with self.clock("gate"):
+            verdicts = weigh(
+                self._parts.gate,
+                [need.query for need in needs],
+                [need.candidates for need in needs],
+                [need.recruitment for need in needs],
+            )
+        return [Weighed(tuple(row)) for row in verdicts]
+
+    def refused(self, needs: Sequence[Ask]) -> list[Given | None]:
+        """Refusals of what the engine could never generate for; None for what it could."""
+        with self.clock("plan"):
+            refusals = self._parts.executor.refuse([need.query for need in needs])
+        return [
+            None if refusal is None else [refusal] * len(need.recruitment.assignments)
+            for need, refusal in zip(needs, refusals, strict=True)
+        ]
+
+    def asked(self, needs: Sequence[Ask]) -> list[Given | None]:
+        """What experts say, planned for all together. Where only aggregators are asked, one that fails is refused."""
+        aggregating = all(need.aggregating for need in needs)
+        try:
+            self._generate(needs, "aggregate" if aggregating else "generate")
+        except (EngineError, CheckpointError, CapacityError) as error:
+            if not aggregating:
+                raise
+            return [[self._found(a, str(error)) for a in need.recruitment.assignments] for need in needs]
+        return [[self._kept[assignment] for assignment in need.recruitment.assignments] for need in needs]
+
+    def _found(self, assignment: Assignment, trouble: str) -> Said:
+        """What came of an assignment before the trouble."""
+        return self._kept.get(assignment) or Refusal(assignment.query_id, "expert_lost", trouble, 503)
+
+    def _generate(self, needs: Sequence[Ask], stage: str) -> None:
         """Plan what is not there yet and run it; its seconds count for `stage`, but for those of loading.
 
         Of several workers, which load side by side, it is their mean that counts for loading.
         """
+        parts = self._parts
         with self.clock("plan"):
-            parts = self._parts
-            steps = plan(queries, recruitments, parts.models, self.kept, self.seed, parts.fleet)
+            queries, recruitments = [need.query for need in needs], [need.recruitment for need in needs]
+            steps = plan(queries, recruitments, parts.models, self._kept, self._seed, parts.fleet)
             self._watch.planned(steps)
         times, loading, began = StepTimes(), 0.0, time.perf_counter()
         try:
-            for event in self._parts.executor.run(steps):
+            for event in parts.executor.run(steps):
                 if isinstance(event, Load):
                     loading += event.seconds
                     times.load(event)
@@ -193,26 +230,18 @@ class _Work:
                     self._watch.loaded(event)
                 else:
                     times.candidates(event)
-                    self._keep([_encodable(candidate) for candidate in event])
+                    found = [writable(candidate) for candidate in event]
+                    self._watch.candidates(found)
+                    self._kept.update((_assignment(candidate), candidate) for candidate in found)
         finally:
             loading /= len(parts.fleet.workers) if parts.fleet else 1
             self.clock.add("load", loading)
             self.clock.add(stage, time.perf_counter() - began - loading)
             self.observations += times.observations()
 
-    def said(self, decision: Decision) -> Candidate | None:
-        """What the aggregator of a decided case said, if it was asked and came to it."""
-        return self.kept.get(decision.recruitment.assignments[0]) if decision.prompt else None
 
-    def _keep(self, candidates: list[Candidate]) -> None:
-        self._watch.candidates(candidates)
-        self.kept.update((_assignment(candidate), candidate) for candidate in candidates)
-
-
-def _encodable(candidate: Candidate) -> Candidate:
-    """The candidate as it can be written to a file, whatever an engine gave."""
-    text = encodable(candidate.text)
-    return candidate if text == candidate.text else replace(candidate, text=text)
+def _assignment(candidate: Candidate) -> Assignment:
+    return Assignment(candidate.query_id, candidate.expert, candidate.slot)
 
 
 class _Clock:

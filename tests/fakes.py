@@ -15,6 +15,8 @@ from symmoe.gating.evidence import EvidenceGate
 from symmoe.loading.images import NamedImages
 from symmoe.loading.lanes import ExpertWeights, LaneLoader
 from symmoe.pipeline import Parts
+from symmoe.policy import Policy
+from symmoe.protocols import Recruiter
 from symmoe.routing.recruiters.published import PublishedRecruiter
 from symmoe.types import (
     Candidate,
@@ -112,6 +114,16 @@ def candidate(expert: str, text: str, slot: int = 0, ident: str = "q", shared: b
     return Candidate(ident, expert, slot, text, "stop", 10, 5, "resident", shared)
 
 
+def always(recruiter: Recruiter) -> Callable[[Policy], Recruiter]:
+    """One recruiter, whatever the policy."""
+    return lambda policy: recruiter
+
+
+def everyone(k: int) -> Policy:
+    """Whoever is recruited is asked, however far the first is trusted."""
+    return Policy(k, aggregate="always")
+
+
 def echo_parts(
     records: Mapping[str, Mapping[str, int]],
     weights: Callable[[str], ExpertWeights] = lambda expert: ExpertWeights("base", expert),
@@ -123,4 +135,4 @@ def echo_parts(
     names = sorted({name for record in records.values() for name in record})
     executor = InProcessExecutor(engine, LaneLoader(engine, weights, NamedImages()))
     models = {expert: weights(expert).model for expert in records}
-    return Parts(NamingTagger(*names), recruiter, executor, EvidenceGate(), WeightedVote(), models)
+    return Parts(NamingTagger(*names), always(recruiter), executor, EvidenceGate(), WeightedVote(), models)

@@ -19,7 +19,7 @@ from symmoe.routing.recruiters.posterior import PosteriorRecruiter
 from symmoe.routing.recruiters.published import PublishedRecruiter
 from symmoe.routing.recruiters.published_code import PublishedCodeRecruiter
 from symmoe.types import Candidate, Load, Outcome, Plan, Profiles, Query, Refusal, Skills, Trace
-from tests.fakes import echo_parts, profiles, query
+from tests.fakes import always, echo_parts, everyone, profiles, query
 
 RECORDS = {
     "adder": {"sums": 9, "spanish": -3, "sorting": -3},
@@ -58,7 +58,7 @@ def run(
 ) -> tuple[Outcome, Seen, EchoEngine]:
     engine, seen = EchoEngine(window=20), Seen()
     parts = echo_parts(RECORDS, lambda expert: ExpertWeights(TWO_MODELS[expert], expert), engine)
-    return answer(parts, queries, k, seed, known, seen.watch()), seen, engine
+    return answer(parts, queries, everyone(k), seed, known, seen.watch()), seen, engine
 
 
 def traces(outcome: Outcome) -> list[Trace]:
@@ -179,7 +179,7 @@ def test_the_plan_is_told_before_anything_is_loaded() -> None:
     watch = Watch(
         lambda plan: order.append("plan"), lambda load: order.append("load"), lambda c: order.append("candidates")
     )
-    answer(echo_parts({"adder": {"sums": 1}}), [QUERIES[0]], 1, 0, watch=watch)
+    answer(echo_parts({"adder": {"sums": 1}}), [QUERIES[0]], everyone(1), 0, watch=watch)
     assert order == ["plan", "load", "candidates"]
 
 
@@ -192,9 +192,9 @@ def test_candidates_are_told_before_the_next_is_generated_so_that_a_kill_loses_a
         told.extend(candidates)
 
     with pytest.raises(KeyboardInterrupt):
-        answer(echo_parts(RECORDS), QUERIES, 4, 0, watch=Watch(candidates=keep))
+        answer(echo_parts(RECORDS), QUERIES, everyone(4), 0, watch=Watch(candidates=keep))
     whole, _, _ = run(QUERIES)
-    resumed = answer(echo_parts(RECORDS), QUERIES, 4, 0, known=told)
+    resumed = answer(echo_parts(RECORDS), QUERIES, everyone(4), 0, known=told)
     assert [t.answer.text for t in traces(resumed)] == [t.answer.text for t in traces(whole)]
 
 
@@ -212,8 +212,8 @@ def facetted(parts: Parts) -> Parts:
 def test_every_trace_of_a_run_that_explains_says_why_its_experts_were_chosen(
     recruiter: Callable[[Profiles], Recruiter],
 ) -> None:
-    parts = replace(echo_parts(RECORDS), recruiter=recruiter(profiles(RECORDS)))
-    for trace in traces(answer(parts, [*QUERIES, LONG], 2, 7, explain=True)):
+    parts = replace(echo_parts(RECORDS), recruiter=always(recruiter(profiles(RECORDS))))
+    for trace in traces(answer(parts, [*QUERIES, LONG], everyone(2), 7, explain=True)):
         why = trace.explanation
         assert why is not None
         assert why.query_id == trace.query_id
@@ -223,28 +223,28 @@ def test_every_trace_of_a_run_that_explains_says_why_its_experts_were_chosen(
 
 
 def test_a_run_that_does_not_explain_says_nothing_of_why_and_chooses_the_same() -> None:
-    explained = answer(echo_parts(RECORDS), QUERIES, 3, 0, explain=True)
-    silent = answer(echo_parts(RECORDS), QUERIES, 3, 0)
+    explained = answer(echo_parts(RECORDS), QUERIES, everyone(3), 0, explain=True)
+    silent = answer(echo_parts(RECORDS), QUERIES, everyone(3), 0)
     assert [trace.explanation for trace in traces(silent)] == [None] * len(QUERIES)
     assert [replace(trace, explanation=None) for trace in traces(explained)] == traces(silent)
 
 
 def test_a_refused_query_does_not_shift_the_explanations_of_those_after_it() -> None:
-    outcome = answer(echo_parts(RECORDS), [LONG, QUERIES[1], LONG, QUERIES[2]], 1, 0, explain=True)
+    outcome = answer(echo_parts(RECORDS), [LONG, QUERIES[1], LONG, QUERIES[2]], everyone(1), 0, explain=True)
     weights = [trace.explanation.weights for trace in traces(outcome) if trace.explanation]
     assert weights == [{"spanish": 1.0}, {"sorting": 1.0}]
 
 
 def test_a_trace_bears_the_facets_that_the_tagger_told() -> None:
-    found = traces(answer(facetted(echo_parts(RECORDS)), [*QUERIES, LONG], 2, 0))
+    found = traces(answer(facetted(echo_parts(RECORDS)), [*QUERIES, LONG], everyone(2), 0))
     assert [trace.facets for trace in found] == [FACETS] * len(QUERIES)
     assert [trace.facets for trace in traces(run(QUERIES)[0])] == [()] * len(QUERIES)
 
 
 def test_the_posterior_recruiter_asks_each_expert_at_most_once_and_the_vote_still_ends() -> None:
-    parts = replace(echo_parts(RECORDS), recruiter=PosteriorRecruiter(profiles(RECORDS), top_p=1.0))
+    parts = replace(echo_parts(RECORDS), recruiter=always(PosteriorRecruiter(profiles(RECORDS), top_p=1.0)))
     for k in (1, 2, 5):
-        for trace in traces(answer(parts, QUERIES, k, 0)):
+        for trace in traces(answer(parts, QUERIES, everyone(k), 0)):
             assert len(set(trace.recruited)) == len(trace.recruited) <= min(k, len(RECORDS))
             assert trace.answer.expert in trace.recruited
 
@@ -268,6 +268,6 @@ class SideBySide:
 def test_loads_that_overlap_leave_no_stage_less_than_no_time() -> None:
     parts = echo_parts(RECORDS)
     fleet = Fleet((Worker(), Worker()), {name: ExpertCost(1.0, 0.01) for name in RECORDS})
-    outcome = answer(replace(parts, executor=SideBySide(parts.executor), fleet=fleet), QUERIES, 2, 0)
+    outcome = answer(replace(parts, executor=SideBySide(parts.executor), fleet=fleet), QUERIES, everyone(2), 0)
     assert min(outcome.seconds.values()) >= 0
     assert outcome.seconds["load"] > 0

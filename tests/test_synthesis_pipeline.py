@@ -14,7 +14,7 @@ from symmoe.loading.lanes import ExpertWeights
 from symmoe.pipeline import STAGES, Parts, Watch, answer
 from symmoe.routing.recruiters.posterior import PosteriorRecruiter
 from symmoe.types import Call, Candidate, Generation, Load, Outcome, Plan, Query, Refusal, Trace
-from tests.fakes import echo_parts, profiles, query
+from tests.fakes import always, echo_parts, everyone, profiles, query
 
 RECORDS = {"adder": {"sums": 9}, "speaker": {"sums": 8}, "sorter": {"sums": 7}}
 ASKED = [query("sums of 5 and 7", "one"), query("sums of 6 and 6", "two")]
@@ -54,7 +54,7 @@ class Seen:
 
 def parts(engine: EchoEngine, synthesis: Synthesis | None) -> Parts:
     made = echo_parts(RECORDS, lambda expert: ExpertWeights("base", expert), engine)
-    return replace(made, recruiter=PosteriorRecruiter(profiles(RECORDS), top_p=1.0), synthesis=synthesis)
+    return replace(made, recruiter=always(PosteriorRecruiter(profiles(RECORDS), top_p=1.0)), synthesis=synthesis)
 
 
 def run(
@@ -65,7 +65,7 @@ def run(
     aggregator: str = "sorter",
 ) -> tuple[Outcome, Seen, Scripted]:
     engine, seen = Scripted(answers, synthesis), Seen()
-    outcome = answer(parts(engine, Synthesis(lambda q: aggregator)), queries, 3, 0, known, seen.watch())
+    outcome = answer(parts(engine, Synthesis(lambda q: aggregator)), queries, everyone(3), 0, known, seen.watch())
     return outcome, seen, engine
 
 
@@ -102,7 +102,7 @@ def test_where_experts_agree_no_aggregator_is_loaded() -> None:
 
 
 def test_without_an_aggregator_everything_is_the_vote_s() -> None:
-    outcome = answer(parts(Scripted(SPLIT, "13"), None), ASKED, 3, 0)
+    outcome = answer(parts(Scripted(SPLIT, "13"), None), ASKED, everyone(3), 0)
     assert {(t.answer.origin, t.answer.why, t.consensus) for t in traces(outcome)} == {("vote", "", None)}
 
 
@@ -121,12 +121,12 @@ def test_an_engine_that_fails_before_there_are_candidates_is_an_error() -> None:
             yield
 
     with pytest.raises(EngineError, match="dead"):
-        answer(parts(Broken(SPLIT, ""), Synthesis(lambda q: "sorter")), ASKED, 3, 0)
+        answer(parts(Broken(SPLIT, ""), Synthesis(lambda q: "sorter")), ASKED, everyone(3), 0)
 
 
 def test_an_aggregator_that_only_echoes_falls_back() -> None:
     made = parts(EchoEngine(window=100_000), Synthesis(lambda q: "sorter"))
-    origins = {trace.answer.origin for trace in traces(answer(made, ASKED, 3, 0))}
+    origins = {trace.answer.origin for trace in traces(answer(made, ASKED, everyone(3), 0))}
     assert origins == {"fallback"}
 
 
@@ -137,13 +137,13 @@ def test_a_query_of_which_all_candidates_failed_is_refused_and_the_others_are_an
                 failed = Generation("", "error", 10, 0)
                 yield call, failed if call.query.text == ASKED[0].text else made
 
-    outcome = answer(parts(Half(SPLIT, "13"), Synthesis(lambda q: "sorter")), ASKED, 3, 0)
+    outcome = answer(parts(Half(SPLIT, "13"), Synthesis(lambda q: "sorter")), ASKED, everyone(3), 0)
     first, second = outcome.results
     assert isinstance(first, Refusal)
     assert (first.query_id, first.code) == ("one", "no_answer")
     assert isinstance(second, Trace)
     assert (second.query_id, second.answer.text) == ("two", "13")
-    outcome = answer(parts(Half(ALIKE, "13"), None), ASKED, 3, 0)
+    outcome = answer(parts(Half(ALIKE, "13"), None), ASKED, everyone(3), 0)
     assert [isinstance(result, Refusal) for result in outcome.results] == [True, False]
 
 

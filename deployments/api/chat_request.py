@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from symmoe.config import SamplingConfig
+from symmoe.policy import Aggregate
 from symmoe.types import Message, Query, Sampling
 
-from ..catalogue import Aggregate
 from .errors import ApiError
 from .response_format import schema_of
 

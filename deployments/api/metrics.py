@@ -72,7 +72,7 @@ class Metrics:
 
     def reported(self, report: Report) -> None:
         """A request for an answer is over."""
-        self._answers.labels(report.routed.path).inc()
+        self._answers.labels(report.routed.way).inc()
         if report.routed.skills is not None:
             self._route.observe(report.routed.seconds)
         for share in report.shares:
@@ -86,7 +86,7 @@ class Metrics:
                 self._loading.labels(share.expert, share.begun.lane).inc(share.begun.load)
         for failed in report.failures:
             self._failures.labels(failed.expert, failed.code).inc()
-        for answer in report.answers:
+        for answer in (trace.answer for trace in report.traces):
             self._aggregations.labels("skipped" if answer.origin == "vote" else "asked").inc()
         for stage in report.stages:
             self._stages[stage.name].observe(stage.seconds)

@@ -15,13 +15,13 @@ from starlette.responses import JSONResponse, Response
 from symmoe.build import fingerprint
 from symmoe.config import Pool
 from symmoe.errors import StoreError
+from symmoe.policy import Model, Policy, catalogue, policy_for
 from symmoe.types import Sampling
 
 from ..access.breaker import Breaker
 from ..access.cache import AnswerCache, Bounds
 from ..access.limits import Limits
 from ..access.watch import KeyWatch
-from ..catalogue import Choosing, Model, catalogue, choosing
 from ..events import EngineState
 from ..experts import TurnedAwayError
 from ..orchestrator import Orchestrator
@@ -157,7 +157,7 @@ class Service:
             raise ApiError(400, "invalid_value", "a named expert answers itself: there is nothing to route", "model")
         told_limits = await self.admitted(caller)
         query, note = body.query(Sampling(1)), noted(http)
-        routed = await self._orchestrator.router.route(query, self._choice(model, body.symmoe), True)
+        routed = await self._orchestrator.router.route(query, self._policy(model, body.symmoe), True)
         report = Report(routed, began=time.perf_counter() - routed.seconds)
         note.model, note.query, note.report = body.model, query, report
         told = explanation(report)
@@ -205,8 +205,7 @@ class Service:
             id=ident,
             query=body.query(body.sampling(self._pool.sampling)),
             key=caller.id,
-            expert=model.expert,
-            choice=self._choice(model, options),
+            policy=self._policy(model, options),
             n=body.n or 1,
             stream=bool(body.stream),
             explain=options.explain,
@@ -215,9 +214,9 @@ class Service:
             hurried=options.deadline is not None,
         )
 
-    def _choice(self, model: Model, options: SymmoeOptions) -> Choosing:
-        choice = choosing(self._pool, model.name, options.k, options.budget, options.aggregate)
-        return replace(choice, without=self.lifecycle.roster.without)
+    def _policy(self, model: Model, options: SymmoeOptions) -> Policy:
+        policy = policy_for(self._pool, model, options.k, options.budget, options.aggregate)
+        return policy.excluding(self.lifecycle.roster.without)
 
     def _renew(self) -> None:
         self.models = catalogue(self.lifecycle.roster.pool)

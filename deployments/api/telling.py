@@ -19,7 +19,7 @@ def headers(report: Report) -> dict[str, str]:
     skills = routed.skills.matches if routed.skills else ()
     told: dict[str, str] = {
         "schema": SCHEMA,
-        "path": routed.path,
+        "path": routed.way,
         "experts": ",".join(dict.fromkeys(assignment.expert for assignment in routed.asked)),
         "skills": ",".join(match.skill for match in skills),
         "lanes": ",".join(dict.fromkeys(begun.lane for begun in report.begun)),
@@ -38,13 +38,13 @@ def explanation(report: Report) -> dict[str, Any]:
     """The same in full: skills, shares, standings, votes, and what each expert's generation took."""
     routed = report.routed
     return {
-        "path": routed.path,
+        "path": routed.way,
         "skills": [to_json(match) for match in routed.skills.matches] if routed.skills else [],
         "facets": list(routed.skills.facets) if routed.skills else [],
         "shares": dict(routed.recruitment.shares),
         "recruited": [assignment.expert for assignment in routed.recruitment.assignments],
         "asked": [assignment.expert for assignment in routed.asked],
-        "answers": [_answer(answer) for answer in report.answers],
+        "answers": [_answer(trace.answer) for trace in report.traces],
         "generations": [
             {
                 "expert": share.expert,

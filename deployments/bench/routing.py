@@ -8,8 +8,8 @@ from typing import Any
 
 from symmoe.config import Pool
 from symmoe.errors import EngineError
+from symmoe.policy import FAST
 
-from ..catalogue import FAST
 from .crowd import crowd
 from .load import Ask, Load, Outcome
 from .machine import taking

@@ -8,8 +8,8 @@ from random import Random
 from typing import Any
 
 from symmoe.config import Pool
+from symmoe.policy import AUTO, BEST, FAST
 
-from ..catalogue import AUTO, BEST, FAST
 from ..settings import Settings
 from .crowd import crowd
 from .load import Ask, closed

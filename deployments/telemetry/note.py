@@ -65,14 +65,14 @@ class Note:
 def _answered(report: Report) -> dict[str, Any]:
     routed = report.routed
     told: dict[str, Any] = {
-        "answered": routed.path,
+        "answered": routed.way,
         "experts": list(dict.fromkeys(assignment.expert for assignment in routed.asked)),
         "skills": [match.skill for match in routed.skills.matches] if routed.skills else [],
         "lanes": list(dict.fromkeys(begun.lane for begun in report.begun)),
         "tokens": {"prompt": report.prompt_tokens, "completion": report.completion_tokens},
     }
-    if report.answers:
-        told["origins"] = [answer.origin for answer in report.answers]
+    if report.traces:
+        told["origins"] = [trace.answer.origin for trace in report.traces]
     if report.failures:
         told["failures"] = [{"expert": each.expert, "code": each.code} for each in report.failures]
     return {**told, **({"rerouted": report.rerouted} if report.rerouted else {})}

@@ -99,7 +99,7 @@ class Traces:
         if note.code:
             told["error.type"] = note.code
         if note.report is not None:
-            told["symmoe.path"] = note.report.routed.path
+            told["symmoe.path"] = note.report.routed.way
         if self._prompts and note.query is not None:
             messages = [asdict(message) for message in note.query.messages]
             told["gen_ai.input.messages"] = json.dumps(messages, ensure_ascii=False)

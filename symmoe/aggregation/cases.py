@@ -24,4 +24,5 @@ def no_answer(query: Query, candidates: Sequence[Candidate]) -> Refusal | None:
     if not all(map(failed, candidates)):
         return None
     said = ", ".join(f"{c.expert} ({'failed' if c.finish_reason == 'error' else 'empty'})" for c in candidates)
-    return Refusal(query.id, "no_answer", f"none of its experts gave an answer: {said or 'none was asked'}")
+    message = f"none of its experts gave an answer: {said or 'none was asked'}"
+    return Refusal(query.id, "no_answer", message, status=503, retry_after=1.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -11,15 +11,15 @@ from symmoe.aggregation.clustering import SemanticClusters
 from symmoe.aggregation.consensus import ConsensusRule, measure
 from symmoe.aggregation.judging import fallen_back, fault, synthesised
 from symmoe.aggregation.prompting import Prompt, Window, prompt_for
-from symmoe.types import Answer, Assignment, Candidate, Consensus, Query, Recruitment, Refusal
+from symmoe.types import Answer, Assignment, Candidate, Consensus, Query, Recruitment
 
 SLOT = -1
 """The slot of an aggregator's assignment, which no recruited expert has."""
 
+NO_ROOM = "question and candidates do not fit the aggregator's window"
+
 When = Literal["auto", "always"]
-Refuse = Callable[[Sequence[Query]], list[Refusal | None]]
 _PARTS = (1.0, 0.6, 0.3)
-_NO_ROOM = "question and candidates do not fit the aggregator's window"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +38,12 @@ class Synthesis:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What is to become of one case: a prompt for `aggregator`, or none, and why."""
+    """What is to become of one case: whether an `aggregator` is asked (else `""`), and why."""
 
     case: Case
     consensus: Consensus
     why: str
     aggregator: str = ""
-    prompt: Prompt | None = None
 
     @property
     def recruitment(self) -> Recruitment:
@@ -63,39 +62,8 @@ class Settled:
     synthesis: Candidate | None = None
 
 
-def decide(synthesis: Synthesis, cases: Sequence[Case], seed: int, refuse: Refuse) -> list[Decision]:
-    """Which cases an aggregator is asked about, and the prompts: those that `refuse` refuses are made shorter."""
-    decisions = [_decision(synthesis, case) for case in cases]
-    waiting = [place for place, decision in enumerate(decisions) if decision.aggregator]
-    for part in _PARTS:
-        prompts = {place: prompt_for(decisions[place].case, synthesis.window, seed, part) for place in waiting}
-        worded = {place: prompt for place, prompt in prompts.items() if prompt is not None}
-        refusals = dict(zip(worded, refuse([prompt.query for prompt in worded.values()]), strict=True))
-        for place, prompt in worded.items():
-            if refusals[place] is None:
-                decisions[place] = replace(decisions[place], prompt=prompt)
-        waiting = [place for place in worded if refusals[place] is not None]
-    return decisions
-
-
-def settle(decision: Decision, said: Candidate | None, trouble: str, clusters: SemanticClusters | None) -> Settled:
-    """The answer of a decided case. `said` is the aggregator's, None if there is none; `trouble` then says why."""
-    case, consensus = decision.case, decision.consensus
-    if not decision.aggregator:
-        return Settled(case, replace(case.voted, why=decision.why), consensus)
-    if decision.prompt is None or said is None:
-        why = trouble if decision.prompt else _NO_ROOM
-        return Settled(case, fallen_back(None, case, f"{decision.why}; {why}"), consensus)
-    wrong = fault(said, case, decision.prompt.fences)
-    answer = (
-        fallen_back(said, case, f"{decision.why}; {wrong}")
-        if wrong
-        else synthesised(said, case, decision.why, clusters)
-    )
-    return Settled(case, answer, consensus, said)
-
-
-def _decision(synthesis: Synthesis, case: Case) -> Decision:
+def decide(synthesis: Synthesis, case: Case) -> Decision:
+    """Whether an aggregator is asked about a case."""
     consensus = measure(case.candidates, case.verdicts, case.voted.votes)
     aggregator = synthesis.choose(case.query)
     if synthesis.when == "always":
@@ -104,3 +72,36 @@ def _decision(synthesis: Synthesis, case: Case) -> Decision:
         return Decision(case, consensus, "there is one candidate")
     why = synthesis.rule.why(consensus)
     return Decision(case, consensus, why, "" if synthesis.rule.reached(consensus) else aggregator)
+
+
+def prompts(synthesis: Synthesis, case: Case, seed: int) -> Iterator[Prompt]:
+    """The aggregator's prompt, and after it ever shorter ones for an engine that refuses it as too long."""
+    for part in _PARTS:
+        prompt = prompt_for(case, synthesis.window, seed, part)
+        if prompt is None:
+            return
+        yield prompt
+
+
+def settle(
+    decision: Decision,
+    prompt: Prompt | None = None,
+    said: Candidate | None = None,
+    trouble: str = "",
+    clusters: SemanticClusters | None = None,
+) -> Settled:
+    """The answer of a decided case. `said` is what the aggregator gave to `prompt`; where it is None, `trouble` says
+    why there is nothing.
+    """
+    case, consensus = decision.case, decision.consensus
+    if not decision.aggregator:
+        return Settled(case, replace(case.voted, why=decision.why), consensus)
+    if prompt is None or said is None:
+        return Settled(case, fallen_back(None, case, f"{decision.why}; {trouble}"), consensus)
+    wrong = fault(said, case, prompt.fences)
+    answer = (
+        fallen_back(said, case, f"{decision.why}; {wrong}")
+        if wrong
+        else synthesised(said, case, decision.why, clusters)
+    )
+    return Settled(case, answer, consensus, said)

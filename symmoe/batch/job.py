@@ -16,6 +16,7 @@ from symmoe.config import Pool
 from symmoe.errors import JobError
 from symmoe.pipeline import Parts, Watch, answer
 from symmoe.planning.kept import keep_observations
+from symmoe.policy import policy_for
 from symmoe.protocols import Store
 from symmoe.types import Candidate, Outcome, Refusal, Trace
 
@@ -125,7 +126,8 @@ def run_batch(job: BatchJob, parts: PartsSource, store: Store, resume: bool, wat
     outcome = Outcome(())
     if good:
         queries = [line.query for line in good]
-        outcome = answer(parts.parts(), queries, job.k, job.seed, known, _keeping(progress, watch), job.explain)
+        policy = policy_for(job.pool, k=job.k)
+        outcome = answer(parts.parts(), queries, policy, job.seed, known, _keeping(progress, watch), job.explain)
         keep_observations(store, job.pool.name, outcome.observations)
 
     results = {line.number: result for line, result in zip(good, outcome.results, strict=True)}

@@ -15,7 +15,6 @@ from symmoe.planning.simulation import Timeline, simulate
 from symmoe.planning.spreading import Fleet, problem_of, spread
 from symmoe.planning.truth import AsPredicted
 from symmoe.protocols import Recruiter, Tagger
-from symmoe.routing.recruiting import recruit
 from symmoe.routing.tagging import tag
 from symmoe.types import Plan, Query
 
@@ -46,7 +45,7 @@ def preview(
 ) -> Preview:
     """Tag, recruit and plan as the pipeline does, then play the plan."""
     tagger, recruiter = parts
-    recruitments = recruit(recruiter, queries, tag(tagger, queries), k, seed)
+    recruitments = recruiter.recruit(queries, tag(tagger, queries), k, seed)
     began = time.perf_counter()
     whole = plan(queries, recruitments, models, seed=seed)
     problem = problem_of(whole, recruitments, models, fleet)

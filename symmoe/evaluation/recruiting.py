@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from symmoe.build import Assembly, build_recruiter
 from symmoe.evaluation.scoring import as_query, earned
 from symmoe.evaluation.statistics import interval95
 from symmoe.pipeline import Watch, answer
+from symmoe.policy import Policy
 from symmoe.protocols import Recruiter
 from symmoe.types import Outcome, Question, Trace
 
@@ -34,13 +36,18 @@ def contest(
     rows: dict[str, dict[str, Any]] = {}
     right: dict[str, list[float]] = {}
     for name, recruiter in ways(assembly).items():
-        outcome = answer(replace(parts, recruiter=recruiter), queries, k, seed, watch=watch)
+        policy = Policy(k, aggregate="auto" if name == "symmoe" else "always")  # the others ask everybody they draw
+        outcome = answer(replace(parts, recruiter=partial(_always, recruiter)), queries, policy, seed, watch=watch)
         right[name] = earned(questions, outcome.results)
         rows[name] = {"accuracy": round(float(np.mean(right[name])), 4)} | _spent(outcome)
     for name, row in rows.items():
         row["over_fixed_k"] = _paired(right[name], right["fixed_k"], seed)
         row["calls_saved"] = round(1 - row["calls"] / rows["fixed_k"]["calls"], 4)
     return {"pool": assembly.pool.name, "questions": len(questions), "k": k, "seed": seed, "ways": rows}
+
+
+def _always(recruiter: Recruiter, policy: Policy) -> Recruiter:
+    return recruiter
 
 
 def ways(assembly: Assembly) -> Mapping[str, Recruiter]:

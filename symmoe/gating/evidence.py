@@ -28,10 +28,13 @@ class EvidenceGate:
         recruitments: Sequence[Recruitment],
     ) -> list[list[Verdict]]:
         """One verdict per candidate of each query, in order. Empty and failed generations weigh nothing."""
-        return [
-            [Verdict(c.expert, c.slot, recruitment.shares.get(c.expert, 0.0) if is_answer(c) else 0.0) for c in row]
-            for _, row, recruitment in zip(queries, candidates, recruitments, strict=True)
-        ]
+        return [weigh_by_records(row, recruitment) for row, recruitment in zip(candidates, recruitments, strict=True)]
+
+
+def weigh_by_records(candidates: Sequence[Candidate], recruitment: Recruitment) -> list[Verdict]:
+    """What each candidate weighs by its expert's share of the recruiter's mass; nothing where it is no answer."""
+    shares = recruitment.shares
+    return [Verdict(c.expert, c.slot, shares.get(c.expert, 0.0) if is_answer(c) else 0.0) for c in candidates]
 
 
 def is_answer(candidate: Candidate) -> bool:

@@ -25,8 +25,9 @@ def plan(
 
     `models` maps every expert of the pool to its model: experts of one model stand together, because changing between
     them is cheap, and otherwise keep the pool's order. Assignments in `done` are left out. Greedy calls with equal
-    prompts are made once and serve every assignment that asked; sampled ones each get a seed of their own, whichever
-    worker makes them.
+    prompts are made once and serve every assignment that asked; sampled ones have the
+    seed that their request names, else one of their own, whichever worker
+    makes them.
     """
     finished = set(done)
     asked: dict[str, dict[_CallKey, tuple[Query, list[Assignment]]]] = {}
@@ -55,7 +56,11 @@ def _reseeded(query: Query, assignment: Assignment, seed: int) -> Query:
 
 
 def _own_seed(query: Query, assignment: Assignment, seed: int) -> int:
-    """A seed that no other draw has: from the request's or the run's seed, the query's id, the expert and the slot."""
-    start = seed if query.sampling.seed is None else query.sampling.seed
-    text = f"{start}/{query.id}/{assignment.expert}/{assignment.slot}"
+    """The request's own seed, and another for each further draw of one expert; without one, a seed that no other draw
+    of the run has.
+    """
+    own = query.sampling.seed
+    if own is not None and assignment.slot == 0:
+        return own
+    text = f"{seed}/{query.id}/{assignment.expert}/{assignment.slot}" if own is None else f"{own}/{assignment.slot}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")

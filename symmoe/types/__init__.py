@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from symmoe.types.answers import Answer, Consensus, Origin, Outcome, Refusal, Reward, Trace, Verdict, Vote, to_json
+from symmoe.types.answers import Answer, Consensus, Origin, Outcome, Refusal, Reward, Trace, Verdict, Vote, Way, to_json
 from symmoe.types.questions import AnswerKind, Message, Query, Question, Sampling, Scorer
 from symmoe.types.skills import (
     Assignment,
@@ -54,5 +54,6 @@ __all__ = [
     "Trace",
     "Verdict",
     "Vote",
+    "Way",
     "to_json",
 ]

@@ -10,6 +10,8 @@ from symmoe.types.skills import Explanation, SkillMatch
 from symmoe.types.work import Candidate, Load, Observation
 
 Origin = Literal["vote", "synthesis", "fallback"]
+Way = Literal["named", "single", "aggregated"]
+"""How an answer comes about: an expert whom the client named, one whom the recruiter trusts, or several together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """The evidence for one answer: what every stage decided. `synthesis` is what the aggregator gave, if asked."""
+    """The evidence for one answer: what every stage decided. `synthesis` is what the aggregator gave, if asked.
+
+    Of the `recruited`, those asked have a candidate and a verdict; with `way` "single" that is the first alone.
+    """
 
     query_id: str
     skills: tuple[SkillMatch, ...]
@@ -101,15 +106,27 @@ class Trace:
     explanation: Explanation | None = None
     consensus: Consensus | None = None
     synthesis: Candidate | None = None
+    way: Way = "aggregated"
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A query that cannot be served, and why."""
+    """A query that cannot be served, and why.
+
+    `status` is what HTTP calls it: from 500 on, and 429, it is no fault of the query, and asking again after
+    `retry_after` seconds may help.
+    """
 
     query_id: str
     code: str
     message: str
+    status: int = 400
+    retry_after: float | None = None
+
+    @property
+    def by_query(self) -> bool:
+        """Whether the query itself is at fault, so that no other expert could serve it."""
+        return self.status < 500 and self.status != 429
 
 
 @dataclass(frozen=True, slots=True)

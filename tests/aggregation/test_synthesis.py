@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from symmoe.aggregation.cases import Case, no_answer
 from symmoe.aggregation.consensus import ConsensusRule, Thresholds
-from symmoe.aggregation.prompting import Window, prompt_for, shown
-from symmoe.aggregation.synthesis import SLOT, Decision, Settled, Synthesis, decide, settle
+from symmoe.aggregation.prompting import Prompt, Window, prompt_for, shown
+from symmoe.aggregation.synthesis import SLOT, Decision, Settled, Synthesis, decide, prompts, settle
 from symmoe.aggregation.vote import WeightedVote
+from symmoe.answering import TOO_LONG, Ask, Over, advance, synthesising
 from symmoe.types import AnswerKind, Candidate, Message, Query, Refusal, Sampling, Verdict
 from tests.fakes import candidate
 
@@ -27,51 +28,50 @@ def case(rows: Sequence[Said] = SPLIT, kind: AnswerKind = "number", text: str = 
     return Case(asked, candidates, verdicts, WeightedVote().aggregate(asked, candidates, verdicts))
 
 
-def accepting(queries: Sequence[Query]) -> list[Refusal | None]:
-    return [None] * len(queries)
-
-
 def decided(of: Case, **how: object) -> Decision:
-    synthesis = Synthesis(lambda query: "writer", **how)  # type: ignore[arg-type]
-    return decide(synthesis, [of], 0, accepting)[0]
+    return decide(Synthesis(lambda query: "writer", **how), of)  # type: ignore[arg-type]
+
+
+def prompted(of: Case) -> Prompt:
+    return next(prompts(Synthesis(lambda query: "writer"), of, 0))
 
 
 def settled(of: Case, text: str, finish_reason: str = "stop", **how: object) -> Settled:
     said = Candidate("q", "writer", SLOT, text, finish_reason, 100, 7, "resident")
-    return settle(decided(of, when="always", **how), said, "", None)
+    return settle(decided(of, when="always", **how), prompted(of), said)
 
 
 def test_where_candidates_agree_the_vote_stands_and_says_by_which_figures() -> None:
     decision = decided(case(ALIKE))
-    assert decision.prompt is None
-    done = settle(decision, None, "", None)
+    assert decision.aggregator == ""
+    done = settle(decision)
     assert (done.answer.origin, done.answer.text) == ("vote", "12")
     assert done.answer.why.startswith("share 1 of 1")
 
 
 def test_where_they_do_not_an_aggregator_is_asked_greedily() -> None:
     decision = decided(case())
-    assert decision.prompt is not None
-    assert decision.prompt.query.sampling == Sampling(64, 0.0, 1.0, None)
-    assert decision.prompt.query.messages[0] == Message("system", "Be brief.")
-    assert "How much is 5 + 7?" in decision.prompt.query.messages[-1].content
+    asked = prompted(case()).query
+    assert asked.sampling == Sampling(64, 0.0, 1.0, None)
+    assert asked.messages[0] == Message("system", "Be brief.")
+    assert "How much is 5 + 7?" in asked.messages[-1].content
     assert [a.expert for a in decision.recruitment.assignments] == ["writer"]
     assert decision.why == "share 0.333 is below 1"
 
 
 def test_one_candidate_needs_no_aggregator_unless_it_is_always_asked() -> None:
-    assert decided(case(SPLIT[:1])).prompt is None
-    assert decided(case(SPLIT[:1]), when="always").prompt is not None
+    assert decided(case(SPLIT[:1])).aggregator == ""
+    assert decided(case(SPLIT[:1]), when="always").aggregator == "writer"
 
 
 def test_the_rule_decides() -> None:
-    assert decided(case(), rule=ConsensusRule(Thresholds(0.3, 0.0, 1.0, 2))).prompt is None
+    assert decided(case(), rule=ConsensusRule(Thresholds(0.3, 0.0, 1.0, 2))).aggregator == ""
 
 
 def test_each_query_s_aggregator_is_chosen() -> None:
     synthesis = Synthesis(lambda query: query.kind)
     cases = [case(kind="number"), case(kind="math")]
-    assert [d.aggregator for d in decide(synthesis, cases, 0, accepting)] == ["number", "math"]
+    assert [decide(synthesis, each).aggregator for each in cases] == ["number", "math"]
 
 
 def test_a_synthesis_is_the_answer_and_its_tokens_are_counted() -> None:
@@ -106,9 +106,7 @@ def test_a_synthesis_that_is_no_answer_falls_back_to_the_best_by_vote(text: str,
 
 
 def test_a_synthesis_that_repeats_its_prompt_falls_back() -> None:
-    prompt = decided(case()).prompt
-    assert prompt is not None
-    assert settled(case(), prompt.query.messages[-1].content).answer.why.endswith("repeated its prompt")
+    assert settled(case(), prompted(case()).query.messages[-1].content).answer.why.endswith("repeated its prompt")
 
 
 @pytest.mark.parametrize(
@@ -133,29 +131,24 @@ def test_where_no_candidate_could_be_read_a_synthesis_that_cannot_be_read_is_kep
 
 
 def test_an_aggregator_that_could_not_run_falls_back_and_says_why() -> None:
-    done = settle(decided(case()), None, "the aggregator could not run: out of memory", None)
+    done = settle(decided(case()), prompted(case()), trouble="the aggregator could not run: out of memory")
     assert (done.answer.text, done.answer.origin) == ("12", "fallback")
     assert done.answer.why.endswith("out of memory")
 
 
 def test_a_prompt_that_is_refused_is_made_shorter_and_if_that_does_not_help_the_vote_stands() -> None:
-    lengths: list[int] = []
-
-    def refusing(queries: Sequence[Query]) -> list[Refusal | None]:
-        sizes = [len(query.messages[-1].content) for query in queries]
-        lengths.extend(sizes)
-        return [Refusal("q", "context_length_exceeded", "") if size > 2300 else None for size in sizes]
-
     long = case((("a", "word " * 2000 + "12", 0.5), ("b", "word " * 2000 + "13", 0.5)))
     synthesis = Synthesis(lambda query: "writer", window=Window(1500))
-    decision = decide(synthesis, [long], 0, refusing)[0]
-    assert decision.prompt is not None
+    steps, lengths = synthesising(long, synthesis), []
+    need = advance(steps)
+    while isinstance(need, Ask):
+        lengths.append(len(need.query.messages[-1].content))
+        need = advance(steps, [Refusal("q", TOO_LONG, "too long")])
     assert lengths == sorted(lengths, reverse=True)
-    assert len(lengths) > 1
-    hopeless = decide(synthesis, [long], 0, lambda queries: [Refusal("q", "x", "")] * len(queries))[0]
-    done = settle(hopeless, None, "", None)
-    assert (done.answer.origin, done.answer.text) == ("fallback", long.voted.text)
-    assert "window" in done.answer.why
+    assert len(set(lengths)) == 3
+    assert isinstance(need, Over)
+    assert (need.result.answer.origin, need.result.answer.text) == ("fallback", long.voted.text)
+    assert "window" in need.result.answer.why
 
 
 def test_a_window_with_no_room_makes_no_prompt() -> None:

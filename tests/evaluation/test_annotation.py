@@ -21,11 +21,11 @@ class NamingEngine(EchoEngine):
 
     def __init__(self) -> None:
         super().__init__(window=4096)
-        self.seeds: list[int | None] = []
+        self.asked: list[tuple[str, int | None]] = []
 
     def generate(self, calls: Sequence[Call]) -> Iterator[tuple[Call, Generation]]:
         for call in calls:
-            self.seeds.append(call.query.sampling.seed)
+            self.asked.append((call.query.text, call.query.sampling.seed))
             yield call, Generation(f"Algebra, word {call.query.sampling.seed}, {'x' * 21}", "stop", 10, 5)
 
 
@@ -40,13 +40,14 @@ def test_a_keyword_is_kept_when_more_than_one_pass_gives_it_and_it_is_short(asse
     assert annotate(assembly, "adder", ["Solve x = 1.", "Solve x = 2."], seed=0) == [("algebra",), ("algebra",)]
 
 
-def test_every_question_is_asked_in_every_pass_with_a_seed_of_its_own_and_the_annotator_loaded_once(
+def test_every_question_is_asked_in_every_pass_each_of_its_own_seed_and_the_annotator_loaded_once(
     assembly: Assembly,
 ) -> None:
     annotate(assembly, "speaker", ["one", "two", "three"], seed=10)
     engine = assembly.engine
     assert isinstance(engine, NamingEngine)
-    assert len(set(engine.seeds)) == 3 * PASSES
+    assert len(engine.asked) == len(set(engine.asked)) == 3 * PASSES
+    assert len({seed for _, seed in engine.asked}) == PASSES
     assert engine.swaps <= 1
 
 

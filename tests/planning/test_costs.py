@@ -12,7 +12,7 @@ from symmoe.planning.observing import StepTimes
 from symmoe.planning.problem import Worker
 from symmoe.planning.spreading import Fleet
 from symmoe.types import Load, Observation, Plan
-from tests.fakes import candidate, echo_parts, query
+from tests.fakes import candidate, echo_parts, everyone, query
 
 MODELS = {"a": "one", "b": "one", "c": "two"}
 
@@ -140,7 +140,9 @@ def test_many_observations_are_cut_to_those_that_count_and_estimates_stay() -> N
 
 def test_the_pipeline_tells_what_loads_and_steps_took() -> None:
     records = {"adder": {"sums": 9, "spanish": -3}, "speaker": {"sums": -3, "spanish": 9}}
-    outcome = answer(echo_parts(records), [query("sums 1", "1"), query("sums 2", "2"), query("spanish 3", "3")], 1, 0)
+    outcome = answer(
+        echo_parts(records), [query("sums 1", "1"), query("sums 2", "2"), query("spanish 3", "3")], everyone(1), 0
+    )
     steps = {seen.expert: seen for seen in outcome.observations if seen.lane is None}
     loads = [(seen.expert, seen.lane) for seen in outcome.observations if seen.lane is not None]
     assert loads == [(load.expert, load.lane) for load in outcome.loads]
@@ -155,6 +157,6 @@ def test_the_pipeline_plans_for_its_fleet() -> None:
     plans: list[Plan] = []
     queries = [query("sums 1", "1"), query("spanish 3", "2")]
     fleet = Fleet((Worker(), Worker()), costs)
-    outcome = answer(replace(parts, fleet=fleet), queries, 1, 0, watch=Watch(planned=plans.append))
+    outcome = answer(replace(parts, fleet=fleet), queries, everyone(1), 0, watch=Watch(planned=plans.append))
     assert {step.worker for step in plans[0].steps} == {0, 1}
     assert [type(result).__name__ for result in outcome.results] == ["Trace", "Trace"]

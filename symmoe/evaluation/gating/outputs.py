@@ -16,7 +16,6 @@ from symmoe.evaluation.matrix import gathered
 from symmoe.evaluation.scoring import as_query
 from symmoe.pipeline import Watch
 from symmoe.planning.grouping import plan
-from symmoe.routing.recruiting import recruit
 from symmoe.routing.tagging import tag
 from symmoe.types import Assignment, Candidate, Question, Recruitment, to_json
 
@@ -50,7 +49,7 @@ def gather(
     """
     names, asked = assembly.pool.names, [as_query(question, assembly.pool.sampling) for question in questions]
     warm = [replace(q, sampling=replace(q.sampling, temperature=drawing.temperature)) for q in asked]
-    standing = recruit(assembly.recruiter, asked, tag(assembly.tagger, asked), assembly.pool.routing.k, drawing.seed)
+    standing = assembly.recruiter.recruit(asked, tag(assembly.tagger, asked), assembly.pool.routing.k, drawing.seed)
     first = [Recruitment(q.id, tuple(Assignment(q.id, e, 0) for e in names), {}) for q in asked]
     again = [Recruitment(r.query_id, tuple(_redrawn(r, drawing)), {}) for r in standing]
     known: dict[Assignment, Candidate] = {}

@@ -13,17 +13,14 @@ from symmoe.aggregation.calibration import fit_consensus
 from symmoe.aggregation.cases import Case
 from symmoe.aggregation.consensus import ConsensusRule, Thresholds, measure
 from symmoe.aggregation.prompting import Window
-from symmoe.aggregation.synthesis import Decision, Synthesis, decide, settle
+from symmoe.aggregation.synthesis import Synthesis
 from symmoe.aggregation.vote import WeightedVote
 from symmoe.build import Assembly
 from symmoe.evaluation.gating.contest import Verdicts
 from symmoe.evaluation.gating.field import Field
-from symmoe.evaluation.matrix import gathered
 from symmoe.evaluation.quality.bootstrap import paired
 from symmoe.evaluation.scoring import is_right
-from symmoe.pipeline import Watch
-from symmoe.planning.grouping import plan
-from symmoe.types import Candidate
+from symmoe.pipeline import Watch, synthesise
 
 STEPS = 21
 
@@ -45,9 +42,7 @@ def always_aggregated(
     cases = [Case(q, tuple(c), tuple(v), vote.aggregate(q, c, v)) for q, c, v in rows]
     window = Window(assembly.pool.engine.max_model_len)
     synthesis = Synthesis(lambda query: aggregator, "always", window=window)
-    decisions = decide(synthesis, cases, seed, assembly.executor.refuse)
-    said = _synthesised(assembly, decisions, watch)
-    settled = [settle(each, said.get(each.case.query.id), "not answered", None) for each in decisions]
+    settled = synthesise(assembly.parts(), synthesis, cases, seed, watch)
     records = [
         Record(
             measure(case.candidates, case.verdicts, case.voted.votes),
@@ -100,10 +95,3 @@ def _sweep(records: Sequence[Record], figure: str, seed: int) -> list[dict[str, 
     return [
         {"threshold": round(value, 4)} | outcome(records, replace(free, **{figure: value}), seed) for value in values
     ]
-
-
-def _synthesised(assembly: Assembly, decisions: Sequence[Decision], watch: Watch) -> dict[str, Candidate]:
-    """What the aggregator wrote, by the id of the question."""
-    worded = [(each.prompt.query, each.recruitment) for each in decisions if each.prompt is not None]
-    steps = plan([query for query, _ in worded], [recruitment for _, recruitment in worded], assembly.models)
-    return {candidate.query_id: candidate for candidate in gathered(assembly.executor, steps, watch)}

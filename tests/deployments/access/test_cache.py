@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from symmoe.deployments.access.cache import AnswerCache, Bounds, Found, identity
-from symmoe.deployments.catalogue import Choosing
 from symmoe.deployments.order import Order
 from symmoe.deployments.storage import Storage
 
 from symmoe.errors import StoreError
+from symmoe.policy import Policy
 from symmoe.types import Message, Query, Sampling
 
 from .conftest import contents
@@ -26,7 +26,7 @@ WORDS = ("capital", "city", "france", "spain", "what", "tell", "name", "sum")
 
 def order(text: str = "What is the capital of France?", key: str = "mine", **changes: Any) -> Order:
     query = Query("0", (Message("system", "Be brief."), Message("user", text)), Sampling(16))
-    return replace(Order("one", query, key, None, Choosing(3)), **changes)
+    return replace(Order("one", query, key, Policy(3)), **changes)
 
 
 async def by_words(text: str) -> NDArray[np.float32]:
@@ -66,13 +66,13 @@ def kept(asked: Order, *others: Order, similarity: float = 0.0) -> list[str]:
 QUERY = order().query
 DIFFERENT = {
     "caller": order(key="yours"),
-    "expert": order(expert="adder"),
+    "expert": order(policy=Policy(expert="adder")),
     "n": order(n=2),
     "explain": order(explain=True),
-    "k": order(choice=Choosing(2)),
-    "budget": order(choice=Choosing(3, 100.0)),
-    "full": order(choice=Choosing(3, full=True)),
-    "aggregate": order(choice=Choosing(3, aggregate="never")),
+    "k": order(policy=Policy(2)),
+    "budget": order(policy=Policy(3, 100.0)),
+    "full": order(policy=Policy(3, full=True)),
+    "aggregate": order(policy=Policy(3, aggregate="never")),
     "question": order("What is the capital of Spain?"),
     "space": order("What is the capital of France? "),
     "system": order(query=replace(QUERY, messages=(Message("system", "Be long."), QUERY.messages[1]))),
@@ -159,7 +159,7 @@ def test_similar_is_never_across_callers_nor_across_whatever_else_shapes_the_ans
     others = [
         order(near, key="yours"),
         order(near, n=2),
-        order(near, expert="adder"),
+        order(near, policy=Policy(expert="adder")),
         order(near, query=Query("0", (Message("user", near),), Sampling(16))),
     ]
     assert kept(asked, *others, similarity=0.5) == ["miss"] * 4
@@ -177,4 +177,4 @@ def test_questions_that_are_compared_are_bounded(state: Path) -> None:
 
 def test_the_identity_of_an_order_leaves_out_its_name_its_time_and_whose_it_is() -> None:
     told = json.loads(identity(order()))
-    assert set(told) == {"messages", "sampling", "kind", "expert", "choice", "n", "explain", "form", "came"}
+    assert set(told) == {"messages", "sampling", "kind", "policy", "n", "explain", "form", "came"}

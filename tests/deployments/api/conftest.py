@@ -169,8 +169,10 @@ def running(
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A service for all tests of a module that leave it as it was."""
-    settings = Settings(most_choices=4, trust=0.6)
-    with running(tmp_path_factory.mktemp("pool"), settings, routing={"top_p": 0.9}) as service:
+    settings = Settings(most_choices=4)
+    with running(
+        tmp_path_factory.mktemp("pool"), settings, routing={"top_p": 0.9}, aggregation={"trust": 0.6}
+    ) as service:
         yield service
 
 

@@ -73,6 +73,6 @@ def later() -> Iterator[Later]:
 @pytest.fixture
 def changing(tmp_path: Path) -> Iterator[Running]:
     """A service of a test's own with one slot, that remembers nothing."""
-    settings = Settings(quarantine_after=0, trust=0.6)
-    with changeable(tmp_path, settings, engine={"max_num_seqs": 1}) as served:
+    settings = Settings(quarantine_after=0)
+    with changeable(tmp_path, settings, engine={"max_num_seqs": 1}, aggregation={"trust": 0.6}) as served:
         yield served

@@ -33,7 +33,9 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 def test_each_line_is_one_row_of_the_log_that_says_how_it_went_but_neither_its_text_nor_its_id(folder: Path) -> None:
     file = folder / "log"
-    with running(folder, Settings(log="json", log_file=str(file), trust=1.0, batch_lease=1.0)) as served:
+    with running(
+        folder, Settings(log="json", log_file=str(file), batch_lease=1.0), aggregation={"trust": 1.0}
+    ) as served:
         rows = [secret(0), secret(1, "adder"), secret(2, f"nobody {SECRET}"), f'{{"custom_id": "{SECRET}"']
         over = ended(served.openai, start(served.openai, rows))
         written = [*rows_of(served.openai, over.output_file_id), *rows_of(served.openai, over.error_file_id)]
@@ -85,7 +87,7 @@ def test_each_line_is_a_span_with_its_stages_within(folder: Path) -> None:
     provider.add_span_processor(export.SimpleSpanProcessor(spans))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Telemetry, "of", lambda settings: Telemetry(None, Traces(provider)))
-        with running(folder, Settings(trust=1.0, batch_lease=1.0), routing={"top_p": 0.9}) as served:
+        with running(folder, Settings(batch_lease=1.0), routing={"top_p": 0.9}, aggregation={"trust": 1.0}) as served:
             over = ended(served.openai, start(served.openai, [secret(0), secret(1, "broken nobody")]))
     found = spans.get_finished_spans()
     roots = [span for span in found if span.name == "batch line /v1/chat/completions"]

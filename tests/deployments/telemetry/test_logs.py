@@ -35,7 +35,7 @@ def ask(served: Any, model: str, **options: Any) -> Any:
 
 def test_each_request_is_one_line_that_says_how_it_went_but_not_what_was_asked(tmp_path: Path) -> None:
     file = tmp_path / "log"
-    with running(tmp_path, Settings(log="json", log_file=str(file), trust=1.0)) as served:
+    with running(tmp_path, Settings(log="json", log_file=str(file)), aggregation={"trust": 1.0}) as served:
         ask(served, "symmoe/best", headers={"x-request-id": "mine"})
         ask(served, "adder", stream=True)
         ask(served, f"nobody {SECRET}")

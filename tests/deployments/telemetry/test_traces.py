@@ -38,7 +38,7 @@ def traced(tmp_path: Path, spans: Any) -> Iterator[Running]:
     provider.add_span_processor(export.SimpleSpanProcessor(spans))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Telemetry, "of", lambda settings: Telemetry(None, Traces(provider)))
-        with running(tmp_path, Settings(trust=1.0), routing={"top_p": 0.9}) as served:
+        with running(tmp_path, Settings(), routing={"top_p": 0.9}, aggregation={"trust": 1.0}) as served:
             yield served
 
 

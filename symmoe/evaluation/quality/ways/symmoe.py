@@ -9,6 +9,7 @@ from dataclasses import replace
 from symmoe.evaluation.quality.contest import Contest
 from symmoe.evaluation.quality.spent import Answered, spent_on
 from symmoe.pipeline import answer
+from symmoe.policy import policy_for
 from symmoe.types import Candidate, Trace
 
 
@@ -25,7 +26,8 @@ class Symmoe:
 
         began = time.perf_counter()
         watch = replace(contest.watch, candidates=seen)
-        outcome = answer(contest.assembly.parts(), contest.queries, contest.k, contest.seed, watch=watch)
+        policy = policy_for(contest.assembly.pool, k=contest.k)
+        outcome = answer(contest.assembly.parts(), contest.queries, policy, contest.seed, watch=watch)
         seconds = time.perf_counter() - began
         texts = tuple(result.answer.text if isinstance(result, Trace) else "" for result in outcome.results)
         return Answered(texts, spent_on(generated, seconds))

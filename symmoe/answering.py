@@ -1,0 +1,255 @@
+"""From a question to its answer, without I/O: it says what it needs next, is given that, and ends with a trace.
+
+Whoever drives it decides where and when things happen: `pipeline` answers a batch in waves, each expert loaded once a
+wave; the service answers each request in a task of its own; a replay gives recorded texts. What they give, and so the
+answer, is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
+
+from symmoe.aggregation.cases import Case, no_answer
+from symmoe.aggregation.cleaning import encodable
+from symmoe.aggregation.synthesis import NO_ROOM, Settled, Synthesis, decide, prompts, settle
+from symmoe.gating.evidence import weigh_by_records
+from symmoe.policy import Policy
+from symmoe.protocols import Aggregator
+from symmoe.types import (
+    Assignment,
+    Candidate,
+    Explanation,
+    Query,
+    Recruitment,
+    Refusal,
+    Skills,
+    Trace,
+    Verdict,
+    Way,
+)
+
+UNAVAILABLE = "expert_unavailable"
+"""The code of a refusal after which others are recruited in the expert's place."""
+
+TOO_LONG = "context_length_exceeded"
+"""The code of a refusal after which an aggregator is asked with a shorter prompt."""
+
+_REROUTES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Recruit:
+    """Needs to know who answers a query; wants `Routed`, or a `Refusal` where nobody can."""
+
+    query: Query
+    policy: Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Needs what the recruited say; wants, in the order of the assignments, a `Candidate` or a `Refusal` of each.
+
+    The words of a `final` one are the answer: they may be passed on while they come.
+    """
+
+    query: Query
+    recruitment: Recruitment
+    final: bool = False
+
+    @property
+    def aggregating(self) -> bool:
+        """Whether it is an aggregator that is asked; its answer can be done without."""
+        return any(assignment.slot < 0 for assignment in self.recruitment.assignments)
+
+
+@dataclass(frozen=True, slots=True)
+class Weigh:
+    """Needs a verdict on each candidate; wants `Weighed`."""
+
+    query: Query
+    candidates: tuple[Candidate, ...]
+    recruitment: Recruitment
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """Who was recruited, for which skills (None where none were looked for), and why, if that was asked for.
+
+    `way` says how the answer comes about, `seconds` what the decision took.
+    """
+
+    way: Way
+    recruitment: Recruitment
+    skills: Skills | None = None
+    explanation: Explanation | None = None
+    seconds: float = 0.0
+
+    @property
+    def asked(self) -> tuple[Assignment, ...]:
+        """The assignments that are carried out: one expert's where its answer stands alone."""
+        assignments = self.recruitment.assignments
+        return assignments if self.way == "aggregated" else assignments[:1]
+
+
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """A verdict on each candidate, in order. With `trouble` the experts' records alone decided, and this is why."""
+
+    verdicts: tuple[Verdict, ...]
+    trouble: str = ""
+
+
+Need = Recruit | Ask | Weigh
+Said = Candidate | Refusal
+Given = Routed | Refusal | Sequence[Said] | Weighed
+Result = TypeVar("Result")
+Steps = Generator[Need, Given, Result]
+"""Yields what it needs, is sent what it wanted, and returns its result."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """How candidates become one answer: by a vote, and where that is not enough by an aggregator, if there is one."""
+
+    vote: Aggregator
+    synthesis: Synthesis | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Over(Generic[Result]):
+    """What came of it."""
+
+    result: Result
+
+
+def advance(steps: Steps[Result], given: Given | None = None) -> Need | Over[Result]:
+    """Give what was needed, None at the beginning: what is needed next, or the result."""
+    try:
+        return next(steps) if given is None else steps.send(given)
+    except StopIteration as over:
+        return Over(over.value)
+
+
+def named(query: Query, expert: str) -> Routed:
+    """A question for an expert whom the client chose."""
+    return Routed("named", Recruitment(query.id, (Assignment(query.id, expert, 0),), {expert: 1.0}))
+
+
+def writable(candidate: Candidate) -> Candidate:
+    """A candidate as it can be written to a file, whatever an engine gave."""
+    text = encodable(candidate.text)
+    return candidate if text == candidate.text else replace(candidate, text=text)
+
+
+def answering(query: Query, policy: Policy, judging: Judging, seed: int = 0) -> Steps[Trace | Refusal]:
+    """One question on its way to its answer.
+
+    Where none of the experts asked is to be had, others are, twice at most. Experts that fail beside others have no
+    say. `seed` decides the order in which an aggregator sees the candidates.
+    """
+    missing: Refusal | None = None
+    for _ in range(1 + _REROUTES):
+        routed = yield from _routed(query, policy)
+        if isinstance(routed, Refusal):
+            return missing or routed
+        asked = replace(routed.recruitment, assignments=routed.asked)
+        said = yield from _said(Ask(query, asked, final=routed.way != "aggregated"))
+        missing = _missing(said)
+        if missing is None:
+            candidates = tuple(map(_candidate, asked.assignments, said))
+            return (yield from _judged(query, routed, candidates, judging, seed))
+        if missing.code != UNAVAILABLE or routed.way == "named":
+            break
+        policy = policy.excluding(tuple(assignment.expert for assignment in asked.assignments))
+    return missing or Refusal(query.id, UNAVAILABLE, "no expert can be asked just now", 503, 1.0)
+
+
+def synthesising(case: Case, synthesis: Synthesis, seed: int = 0) -> Steps[Settled]:
+    """A voted case as the vote left it or, where the rule wants that, as an aggregator answers it.
+
+    A prompt that the engine refuses as too long is made shorter; where the aggregator cannot be had, the vote stands.
+    """
+    decision, clusters = decide(synthesis, case), synthesis.clusters
+    if not decision.aggregator:
+        return settle(decision)
+    for prompt in prompts(synthesis, case, seed):
+        (said,) = yield from _said(Ask(prompt.query, decision.recruitment))
+        if isinstance(said, Candidate):
+            return settle(decision, prompt, said, clusters=clusters)
+        if said.code != TOO_LONG:
+            return settle(decision, prompt, None, f"the aggregator could not run: {said.message}", clusters)
+    return settle(decision, trouble=NO_ROOM)
+
+
+def _judged(
+    query: Query, routed: Routed, candidates: tuple[Candidate, ...], judging: Judging, seed: int
+) -> Steps[Trace | Refusal]:
+    """The answer that candidates make. What stands alone is passed on as it is, also where it is empty."""
+    unanswered = no_answer(query, candidates)
+    together = routed.way == "aggregated"
+    if unanswered is not None and (together or candidates[0].finish_reason == "error"):
+        return unanswered
+    recruitment = routed.recruitment
+    if together:
+        weighed = yield Weigh(query, candidates, recruitment)
+        assert isinstance(weighed, Weighed)  # noqa: S101  (what `Weigh` wants)
+    else:
+        weighed = Weighed(tuple(weigh_by_records(candidates, recruitment)))
+    voted = judging.vote.aggregate(query, candidates, weighed.verdicts)
+    case = Case(query, candidates, weighed.verdicts, voted)
+    if together and judging.synthesis is not None:
+        settled = yield from synthesising(case, judging.synthesis, seed)
+    else:
+        settled = Settled(case, voted)
+    return _trace(routed, settled, weighed.trouble)
+
+
+def _routed(query: Query, policy: Policy) -> Steps[Routed | Refusal]:
+    if policy.expert is not None:
+        return named(query, policy.expert)
+    routed = yield Recruit(query, policy)
+    assert isinstance(routed, Routed | Refusal)  # noqa: S101  (what `Recruit` wants)
+    return routed
+
+
+def _said(ask: Ask) -> Steps[Sequence[Said]]:
+    said = yield ask
+    assert isinstance(said, Sequence)  # noqa: S101  (what `Ask` wants)
+    return said
+
+
+def _missing(said: Sequence[Said]) -> Refusal | None:
+    """Why there is nothing to judge: the query's own fault, or that of every expert asked."""
+    refused = [each for each in said if isinstance(each, Refusal)]
+    fatal = [each for each in refused if each.by_query]
+    return (fatal or refused)[0] if fatal or len(refused) == len(said) else None
+
+
+def _candidate(assignment: Assignment, said: Said) -> Candidate:
+    """What an expert gave; of one that failed beside others, nothing."""
+    if isinstance(said, Candidate):
+        return said
+    return Candidate(assignment.query_id, assignment.expert, assignment.slot, "", "error", 0, 0, "resident")
+
+
+def _trace(routed: Routed, settled: Settled, trouble: str) -> Trace:
+    answer, recruitment, skills = settled.answer, routed.recruitment, routed.skills
+    if trouble:
+        why = f"weighed by the experts' records alone: {trouble}"
+        answer = replace(answer, why="; ".join(filter(None, (answer.why, why))))
+    return Trace(
+        query_id=recruitment.query_id,
+        skills=skills.matches if skills else (),
+        shares=recruitment.shares,
+        recruited=tuple(assignment.expert for assignment in recruitment.assignments),
+        candidates=settled.case.candidates,
+        verdicts=settled.case.verdicts,
+        answer=answer,
+        facets=skills.facets if skills else (),
+        explanation=routed.explanation,
+        consensus=settled.consensus,
+        synthesis=settled.synthesis,
+        way=routed.way,
+    )

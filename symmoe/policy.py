@@ -1,0 +1,97 @@
+"""What may be asked of a pool by which name, and what each name means for how a question is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from symmoe.config import Pool
+from symmoe.errors import RequestError
+from symmoe.types import Recruitment, Way
+
+Aggregate = Literal["auto", "always", "never"]
+AUTO, FAST, BEST = "symmoe/auto", "symmoe/fast", "symmoe/best"
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One name under which a pool can be asked. `expert` is None for a virtual model, `parent` an adapter's base."""
+
+    name: str
+    description: str
+    expert: str | None = None
+    parent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How a question is answered. Hashable: questions of one policy are recruited for together.
+
+    `expert` is asked alone if it is named. Else at most `k` experts are recruited, whose answers are expected to take
+    at most `budget` tokens; `full` fills every one of the k places. None of those in `without` (sorted) is asked. With
+    `aggregate` "auto" the first expert's answer stands alone if its share of the recruiter's mass is `trust` or more.
+    """
+
+    k: int = 1
+    budget: float | None = None
+    full: bool = False
+    aggregate: Aggregate = "auto"
+    trust: float = 0.5
+    without: tuple[str, ...] = ()
+    expert: str | None = None
+
+    def excluding(self, experts: tuple[str, ...]) -> Policy:
+        """The same without these experts, too."""
+        return replace(self, without=tuple(sorted({*self.without, *experts})))
+
+    def way(self, recruitment: Recruitment) -> Way:
+        """How the answers of those recruited become one."""
+        if self.expert is not None:
+            return "named"
+        first = recruitment.assignments[0].expert
+        trusted = recruitment.shares.get(first, 0.0) >= self.trust
+        alone = len(recruitment.assignments) == 1 or self.aggregate == "never"
+        return "single" if alone or (self.aggregate == "auto" and trusted) else "aggregated"
+
+
+def catalogue(pool: Pool) -> dict[str, Model]:
+    """Every model of a pool by its name, the virtual ones first."""
+    virtual = (
+        Model(AUTO, "The experts that the question calls for; their answers are put together where that helps."),
+        Model(FAST, "The one expert that the question calls for, streamed as it writes."),
+        Model(BEST, "As many experts as the pool allows for a question, their answers always put together."),
+    )
+    experts = (
+        Model(each.name, each.description, each.name, each.model if each.adapter else None) for each in pool.experts
+    )
+    return {model.name: model for model in (*virtual, *experts)}
+
+
+def known_model(models: Mapping[str, Model], name: str) -> Model:
+    """The model of that name. Raises `RequestError` where there is none."""
+    if name not in models:
+        message = "no such model; GET /v1/models or `symmoe pool show` lists what there is"
+        raise RequestError(message, code="model_not_found", param="model", status=404)
+    return models[name]
+
+
+def policy_for(
+    pool: Pool,
+    model: Model | str = AUTO,
+    k: int | None = None,
+    budget: float | None = None,
+    aggregate: Aggregate | None = None,
+) -> Policy:
+    """What a model of a pool means, where the request does not say otherwise."""
+    name, expert = (model.name, model.expert) if isinstance(model, Model) else (model, None)
+    most = 1 if name == FAST else pool.routing.k
+    usual: Aggregate = "always" if name == BEST else "auto"
+    return Policy(
+        k=k or most,
+        budget=budget or pool.routing.budget,
+        full=name == BEST,
+        aggregate=aggregate or usual,
+        trust=pool.aggregation.trust,
+        expert=expert,
+    )
