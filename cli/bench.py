@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import bench_cache, bench_gate, bench_gather, bench_loading, bench_plan, bench_quality, bench_serve, options
+from . import bench_gate, bench_gather, bench_loading, bench_plan, bench_quality, bench_serve, options
 
 app = typer.Typer(help="Measure what is claimed.", no_args_is_help=True)
 
@@ -177,4 +177,3 @@ app.command("gather")(bench_gather.gather)
 app.command("gate")(bench_gate.gate)
 app.command("quality")(bench_quality.quality)
 app.command("serve")(bench_serve.serve)
-app.command("cache")(bench_cache.cache)

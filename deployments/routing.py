@@ -11,9 +11,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from symmoe.build import Assembly, build_recruiter
 from symmoe.protocols import Recruiter
 from symmoe.routing.profiles import complete
@@ -71,9 +68,6 @@ class Router:
         self._batch: MicroBatch[tuple[Query, Choosing], tuple[Skills, Recruitment]] = MicroBatch(
             self._choose, thread=thread
         )
-        self._embedding: MicroBatch[str, NDArray[np.float32]] = MicroBatch(
-            lambda texts: list(self._assembly.tagger.embedder.embed(texts)), thread=thread
-        )
         self._recruiter = lru_cache(_RECRUITERS)(self._new_recruiter)
 
     async def warm(self) -> None:
@@ -96,10 +90,6 @@ class Router:
             explanation = await asyncio.to_thread(recruiter.explain, query, skills, choice.k, SEED)
         path = self._path(recruitment, choice)
         return Routed(path, recruitment, skills, explanation, time.perf_counter() - began)
-
-    async def embed(self, text: str) -> NDArray[np.float32]:
-        """A text as the tagger's embedder sees it: a unit row `[d]`."""
-        return await self._embedding(text)
 
     @property
     def _routes(self) -> bool:
