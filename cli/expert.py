@@ -62,7 +62,7 @@ def evaluate(
     """Measure experts, each alone, on held-out questions."""
     from symmoe.build import Assembly, check_weights
     from symmoe.config import read_pool
-    from symmoe.evaluation.matrix import run_matrix
+    from symmoe.profiles.grading import run_matrix
     from symmoe.questions.families import FAMILIES
     from symmoe.questions.splits import mixed_suite
     from symmoe.questions.suites import read_suite
@@ -132,8 +132,8 @@ def add(
         return
     from symmoe.build import Assembly, check_weights
     from symmoe.config import read_pool
-    from symmoe.evaluation.onboarding import onboard
     from symmoe.pool_file import grown, write_pool
+    from symmoe.profiles.building import onboard
     from symmoe.questions.families import FAMILIES
     from symmoe.questions.splits import mixed_suite
     from symmoe.questions.suites import read_suite

@@ -32,7 +32,7 @@ def build(
     """
     from symmoe.build import Assembly, check_weights
     from symmoe.config import read_pool
-    from symmoe.evaluation.profiling import profile_pool, tag_questions
+    from symmoe.profiles.building import profile_pool, tag_questions
     from symmoe.questions.families import FAMILIES
     from symmoe.questions.splits import mixed_suite
     from symmoe.questions.suites import read_suite

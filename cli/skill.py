@@ -32,7 +32,7 @@ def learn(
     """Cluster questions into skills and name them; edit the file as you like, then set routing.taxonomy to it."""
     from symmoe.build import Assembly, build_embedder, check_weights
     from symmoe.config import read_pool
-    from symmoe.evaluation.annotation import annotate
+    from symmoe.profiles.building import annotate
     from symmoe.questions.families import FAMILIES
     from symmoe.questions.splits import mixed_suite
     from symmoe.questions.suites import read_suite

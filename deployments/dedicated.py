@@ -13,7 +13,7 @@ from symmoe.build import Assembly, expert_fingerprint
 from symmoe.config import DedicatedConfig, ExpertConfig, Pool, cache_dir
 from symmoe.engines.arguments import vllm_arguments
 from symmoe.errors import EngineError, JobError
-from symmoe.evaluation.loading.experts import write_merged
+from symmoe.loading.merge import write_merged
 from symmoe.planning.turns import Turns
 
 from .dedicated_expert import DedicatedExpert
@@ -54,7 +54,7 @@ def checkpoint(assembly: Assembly, expert: ExpertConfig) -> str:
     if not merged.is_dir():
         merged.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=merged.parent) as folder:
-            written = write_merged(assembly, expert.name, Path(folder))
+            written = write_merged(weights.model, weights.adapter, Path(folder) / expert.name)
             with suppress(OSError):  # another replica was faster
                 written.rename(merged)
     return str(merged)

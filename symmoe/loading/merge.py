@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,15 @@ def merged_weights(model: str, adapter: str | None) -> Iterator[tuple[str, torch
                 yield name, weight if update is None else update.merged(weight)
     if updates:
         raise CheckpointError(f"{adapter}: the base has no tensor {next(iter(updates))!r}")
+
+
+def write_merged(model: str, adapter: str | None, out: Path) -> Path:
+    """Write a model, with `adapter` merged in where given, as a whole checkpoint directory `out`, and give that."""
+    from safetensors.torch import save_file
+
+    shutil.copytree(model, out, ignore=shutil.ignore_patterns("*.safetensors"))
+    save_file(dict(merged_weights(model, adapter)), out / "model.safetensors")
+    return out
 
 
 def lora_scale(config: dict[str, Any], where: Path) -> float:

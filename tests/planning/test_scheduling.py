@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from symmoe.bench.planning import simulated_pool
 from symmoe.errors import PoolError
-from symmoe.evaluation.planning import simulated_pool
 from symmoe.planning.affinity import togetherness
 from symmoe.planning.baselines import longest_first, round_robin
 from symmoe.planning.bound import lower_bound

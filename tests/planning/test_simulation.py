@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from symmoe.evaluation.planning import simulated_pool
+from symmoe.bench.planning import simulated_pool
 from symmoe.planning.problem import Instance, Placement, Problem
 from symmoe.planning.scheduling import Schedule, Share, as_schedule, schedule
 from symmoe.planning.simulation import Stealing, Timeline, simulate

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from symmoe.build_gate import build_gate
 from symmoe.config import RewardConfig, read_pool
-from symmoe.evaluation.scoring import as_query
 from symmoe.gating.rewards import RewardGate
+from symmoe.profiles.grading import as_query
 from symmoe.questions.families import FAMILIES
 from symmoe.questions.splits import mixed_suite
 from symmoe.types import Assignment, Candidate, Query, Recruitment
