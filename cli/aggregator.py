@@ -36,8 +36,7 @@ def bench(
     from symmoe.config import read_pool
     from symmoe.profiles.aggregators import bench_aggregators, with_aggregation
     from symmoe.questions.families import FAMILIES
-    from symmoe.questions.splits import mixed_suite
-    from symmoe.questions.suites import read_suite
+    from symmoe.questions.suites import mixed_suite, read_suite
     from symmoe.routing.records import write_profiles
     from symmoe.types import Profiles
 

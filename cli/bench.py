@@ -115,8 +115,7 @@ def recruiting(
     from symmoe.build import Assembly, check_weights
     from symmoe.config import read_pool
     from symmoe.questions.families import FAMILIES
-    from symmoe.questions.splits import mixed_suite
-    from symmoe.questions.suites import read_suite
+    from symmoe.questions.suites import mixed_suite, read_suite
 
     from .render import percent, show, show_json, table, watching
 

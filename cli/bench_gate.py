@@ -31,7 +31,7 @@ def gate(
     from symmoe.build import Assembly, check_weights
     from symmoe.config import RewardConfig, read_pool
     from symmoe.questions.families import FAMILIES
-    from symmoe.questions.splits import mixed_suite
+    from symmoe.questions.suites import mixed_suite
     from symmoe.training.answers import Drawing
 
     from .render import show, show_json, watching, write_report

@@ -29,8 +29,7 @@ def demo(
     from symmoe.pipeline import answer
     from symmoe.profiles.grading import as_query, run_matrix
     from symmoe.questions.families import FAMILIES
-    from symmoe.questions.splits import mixed_suite
-    from symmoe.questions.suites import write_suite
+    from symmoe.questions.suites import mixed_suite, write_suite
     from symmoe.types import Trace
 
     from .render import show, show_json, watching, working

@@ -48,8 +48,8 @@ def show_plan(
     from symmoe.build import Assembly
     from symmoe.config import read_pool
     from symmoe.errors import RequestError
+    from symmoe.planning.grouping import Fleet
     from symmoe.planning.problem import Worker
-    from symmoe.planning.spreading import Fleet
     from symmoe.preview import plot_timeline, preview, preview_report
     from symmoe.store import open_store
 
@@ -90,8 +90,7 @@ def _questions(pool: PoolFile, suite: Path | None, source: Path | None, seed: in
     from symmoe.errors import RequestError
     from symmoe.profiles.grading import as_query
     from symmoe.questions.families import FAMILIES
-    from symmoe.questions.splits import mixed_suite
-    from symmoe.questions.suites import read_suite
+    from symmoe.questions.suites import mixed_suite, read_suite
 
     if suite is not None and source is not None:
         raise RequestError("--suite and --input are both given", code="bad_option", hint="give one of them")

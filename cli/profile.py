@@ -34,8 +34,7 @@ def build(
     from symmoe.config import read_pool
     from symmoe.profiles.building import profile_pool, tag_questions
     from symmoe.questions.families import FAMILIES
-    from symmoe.questions.splits import mixed_suite
-    from symmoe.questions.suites import read_suite
+    from symmoe.questions.suites import mixed_suite, read_suite
     from symmoe.routing.records import write_profiles
 
     from .render import show, show_json, watching

@@ -42,8 +42,7 @@ def train(
     from symmoe.build import Assembly, check_weights
     from symmoe.config import STATIC, read_pool
     from symmoe.questions.families import FAMILIES
-    from symmoe.questions.splits import mixed_suite
-    from symmoe.questions.suites import read_suite
+    from symmoe.questions.suites import mixed_suite, read_suite
     from symmoe.training.answers import Drawing
     from symmoe.training.reward import FitRecipe, Training, gathered_field, make
 

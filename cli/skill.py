@@ -34,8 +34,7 @@ def learn(
     from symmoe.config import read_pool
     from symmoe.profiles.building import annotate
     from symmoe.questions.families import FAMILIES
-    from symmoe.questions.splits import mixed_suite
-    from symmoe.questions.suites import read_suite
+    from symmoe.questions.suites import mixed_suite, read_suite
     from symmoe.routing.facets import facets_of
     from symmoe.routing.learning import learn_taxonomy
     from symmoe.routing.taxonomy import write_taxonomy

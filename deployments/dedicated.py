@@ -114,7 +114,7 @@ def _server(pool: Pool, expert: ExpertConfig, model: str, window: int, accelerat
 
 def _tokenizer(pool: Pool, model: str) -> Any:
     from symmoe.engines.chat import ChatTokenizer
-    from symmoe.sizing.window import window_of
+    from symmoe.sizing.architecture import window_of
 
     own = window_of(json.loads((Path(model) / "config.json").read_text(encoding="utf-8")))
     return ChatTokenizer(model, min(pool.engine.max_model_len, own or pool.engine.max_model_len))

@@ -12,7 +12,7 @@ from symmoe.aggregation.cases import Case, no_answer
 from symmoe.aggregation.synthesis import SLOT, Decision, decide, settle
 from symmoe.aggregation.vote import aggregate
 from symmoe.build_aggregation import build_synthesis, build_vote
-from symmoe.executor.candidates import candidates
+from symmoe.executor.in_process import candidates
 from symmoe.types import Answer, Call, Candidate, Generation, Query, Recruitment, Verdict
 
 from .events import TurnedAway

@@ -9,8 +9,8 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from symmoe.build import Assembly
-from symmoe.executor.candidates import LOST as NO_ANSWER
-from symmoe.executor.candidates import candidates
+from symmoe.executor.in_process import LOST as NO_ANSWER
+from symmoe.executor.in_process import candidates
 from symmoe.planning.grouping import plan
 from symmoe.types import Call, Candidate, Generation, Query
 

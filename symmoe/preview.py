@@ -9,12 +9,10 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from symmoe.planning.grouping import plan
+from symmoe.planning.grouping import Fleet, plan, problem_of, spread
 from symmoe.planning.problem import Problem
 from symmoe.planning.scheduling import Schedule, schedule
-from symmoe.planning.simulation import Timeline, simulate
-from symmoe.planning.spreading import Fleet, problem_of, spread
-from symmoe.planning.truth import AsPredicted
+from symmoe.planning.simulation import AsPredicted, Timeline, simulate
 from symmoe.protocols import Recruiter, Tagger
 from symmoe.routing.recruiting import recruit
 from symmoe.routing.tagging import tag

@@ -18,7 +18,7 @@ from symmoe.bench.tied import tied
 from symmoe.config import Pool
 from symmoe.errors import EngineError
 from symmoe.questions.families import FAMILIES
-from symmoe.questions.splits import mixed_suite
+from symmoe.questions.suites import mixed_suite
 
 if TYPE_CHECKING:
     import httpx

@@ -17,10 +17,9 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from symmoe.errors import CollectiveError
-from symmoe.loading.collectives.cost import Topology
 from symmoe.loading.collectives.gather import sparse_all_gather
 from symmoe.loading.collectives.group import GatherGroup, open_group
-from symmoe.loading.collectives.plan import GatherPlan, Mode, plan_gather
+from symmoe.loading.collectives.plan import GatherPlan, Mode, Topology, plan_gather
 from symmoe.loading.collectives.source import ChunkSource, PackedSource, SharedRate, ThrottledSource
 
 if TYPE_CHECKING:

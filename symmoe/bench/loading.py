@@ -28,7 +28,7 @@ from symmoe.planning.grouping import plan
 from symmoe.profiles.grading import as_query
 from symmoe.protocols import Executor
 from symmoe.questions.families import FAMILIES
-from symmoe.questions.splits import mixed_suite
+from symmoe.questions.suites import mixed_suite
 from symmoe.types import Assignment, Candidate, Load, Plan, Question, Recruitment
 
 _STRENGTHS = (0.9, 0.8, 0.7, 0.6, 0.5)

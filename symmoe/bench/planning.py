@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import heapq
 import time
-from collections.abc import Callable, Iterator, Sequence
+import zlib
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from symmoe.planning.baselines import longest_first, round_robin
-from symmoe.planning.bound import lower_bound
+from symmoe.executor.dispatch import Dispatch
 from symmoe.planning.costs import ExpertCost
-from symmoe.planning.problem import Instance, Placement, Problem, Worker
+from symmoe.planning.problem import Instance, Placement, Problem, Worker, lower_bound
 from symmoe.planning.program import solve
 from symmoe.planning.scheduling import Schedule, schedule
-from symmoe.planning.simulation import Stealing, simulate
-from symmoe.planning.truth import AsPredicted, Noisy
+from symmoe.planning.search import longest_first, round_robin
+from symmoe.planning.simulation import AsPredicted, Truth, simulate
+from symmoe.types import Assignment, Call, Plan, Query, Sampling, Step
 
 QUESTIONS, K = 2100, 3
 SKEW, SPREAD = 92.0, 6.3
@@ -35,13 +39,8 @@ SOURCES = {
     "request": "mean 1 s of a device: MOSAIC's 2428 s on four devices for 8400 calls is at most 1.16 s, loads included",
     "round robin": "experts dealt to devices in order, each whole: MOSAIC's main baseline",
 }
-WAYS: dict[str, tuple[bool, Stealing]] = {
-    "as planned": (False, "none"),
-    "prefetch": (True, "none"),
-    "stealing steps": (False, "steps"),
-    "stealing requests": (False, "requests"),
-    "prefetch and stealing requests": (True, "requests"),
-}
+WAYS = ("as planned", "prefetch", "stealing")
+_DRAWS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,10 +152,105 @@ def _gone_wrong(seeds: Sequence[int]) -> dict[str, Any]:
         ends: dict[str, list[float]] = {way: [] for way in WAYS}
         for problem, planned, seed in _published(seeds):
             truth = Noisy(problem, seed, slow=slow)
-            for way, (prefetch, stealing) in WAYS.items():
-                ends[way].append(simulate(planned, problem, truth, prefetch, stealing).makespan / planned.makespan)
+            played = {
+                "as planned": simulate(planned, problem, truth).makespan,
+                "prefetch": simulate(planned, problem, truth, prefetch=True).makespan,
+                "stealing": dispatched(planned, problem, truth),
+            }
+            for way, seconds in played.items():
+                ends[way].append(seconds / planned.makespan)
         found[name] = {way: _spread(ratios) for way, ratios in ends.items()}
     return found
+
+
+def dispatched(planned: Schedule, problem: Problem, truth: Truth) -> float:
+    """When the last worker is done where `Dispatch` hands out the work, so that idle workers steal; seconds."""
+    dispatch = Dispatch(Plan(tuple(_steps(planned))), len(problem.workers), problem.costs)
+    resident: list[str | None] = [worker.resident or None for worker in problem.workers]
+    left: dict[int, tuple[str, deque[Call]]] = {}
+    idle, events, now = set(range(len(resident))), list[tuple[float, int]](), 0.0
+    while True:
+        for worker in sorted(idle):
+            step = dispatch.next(worker)
+            if step is None:
+                continue
+            idle.remove(worker)
+            left[worker] = step.expert, deque(step.calls)
+            loading = 0.0 if step.expert == resident[worker] else truth.load(worker, step.expert, resident[worker])
+            resident[worker] = None  # until it is loaded
+            heapq.heappush(events, (now + loading, worker))
+        if not events:
+            return now
+        now, worker = heapq.heappop(events)
+        expert, calls = left[worker]
+        if resident[worker] is None:
+            resident[worker] = expert
+            dispatch.loaded(worker)
+        else:
+            dispatch.delivered(worker, calls.popleft())
+        if calls:
+            heapq.heappush(events, (now + truth.request(worker, expert, int(calls[0].query.id)), worker))
+        else:
+            dispatch.finished(worker)
+            idle.add(worker)
+
+
+def _steps(planned: Schedule) -> Iterator[Step]:
+    """The schedule as steps of calls; a call's query is named by the number of the request."""
+    numbered: Counter[str] = Counter()
+    for worker, shares in enumerate(planned.shares):
+        for share in shares:
+            numbers = range(numbered[share.expert], numbered[share.expert] + share.requests)
+            numbered[share.expert] += share.requests
+            queries = [Query(str(number), (), Sampling(1)) for number in numbers]
+            calls = (Call(share.expert, query, (Assignment(query.id, share.expert, 0),)) for query in queries)
+            yield Step(share.expert, tuple(calls), worker)
+
+
+class Noisy:
+    """Loads, experts and single requests each vary log-normally about what is predicted, and workers may be slow.
+
+    `experts` is how far off an expert's mean is (a standard deviation of the logarithm), as a cost model is that has
+    seen other questions; `requests` and `loads` vary anew each time. `slow` gives the factor of slow workers. A request
+    takes the same on every worker, but for that factor.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        seed: int,
+        experts: float = 0.2,
+        requests: float = 0.5,
+        loads: float = 0.2,
+        slow: Mapping[int, float] | None = None,
+    ) -> None:
+        self._problem, self._seed, self._slow = problem, seed, dict(slow or {})
+        self._spreads = (experts, requests, loads)
+        self._draws: dict[str, NDArray[np.float64]] = {}
+
+    def load(self, worker: int, expert: str, after: str | None) -> float:
+        """Seconds to make an expert ready."""
+        factor = self._factors(expert)[-1 - worker % _DRAWS]
+        return self._problem.load(expert, after) * float(factor) * self._slow.get(worker, 1.0)
+
+    def request(self, worker: int, expert: str, number: int) -> float:
+        """Seconds of one request."""
+        factor = self._factors(expert)[number % _DRAWS]
+        return self._problem.costs[expert].request * float(factor) * self._slow.get(worker, 1.0)
+
+    def _factors(self, expert: str) -> NDArray[np.float64]:
+        """An expert's factors: of its requests by number, then of its loads, the first worker's last."""
+        if expert not in self._draws:
+            rng = np.random.default_rng([self._seed, zlib.crc32(expert.encode())])
+            experts, requests, loads = self._spreads
+            answers = _lognormal(rng, requests, _DRAWS) * _lognormal(rng, experts, 1)
+            self._draws[expert] = np.concatenate([answers, _lognormal(rng, loads, _DRAWS)])
+        return self._draws[expert]
+
+
+def _lognormal(rng: np.random.Generator, spread: float, count: int) -> NDArray[np.float64]:
+    """Factors with mean one."""
+    return np.asarray(rng.lognormal(-(spread**2) / 2, spread, count))
 
 
 def _published(seeds: Sequence[int]) -> Iterator[tuple[Problem, Schedule, int]]:

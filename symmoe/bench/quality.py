@@ -16,8 +16,7 @@ from symmoe.errors import SuiteError
 from symmoe.pipeline import Watch
 from symmoe.profiles.grading import RESAMPLES, estimate, is_right, paired
 from symmoe.questions.families import FAMILIES
-from symmoe.questions.splits import draw, mixed_suite
-from symmoe.questions.suites import read_suite
+from symmoe.questions.suites import draw, mixed_suite, read_suite
 from symmoe.types import Question
 
 Suites = dict[str, list[Question]]

@@ -20,7 +20,7 @@ from symmoe.pipeline import Watch, answer
 from symmoe.profiles.grading import as_query, earned, interval95
 from symmoe.protocols import Embedder, Recruiter
 from symmoe.questions.families import FAMILIES
-from symmoe.questions.splits import mixed_suite
+from symmoe.questions.suites import mixed_suite
 from symmoe.routing.evidence import Tallies
 from symmoe.routing.facets import facets_of
 from symmoe.routing.recruiters.posterior import PosteriorRecruiter

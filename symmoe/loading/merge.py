@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from symmoe.errors import CheckpointError
-from symmoe.loading.headers import weight_files
+from symmoe.loading.headers import read_json, weight_files
 
 if TYPE_CHECKING:
     import torch
@@ -101,11 +100,4 @@ def read_updates(adapter: Path) -> dict[str, Update]:
 
 def read_config(adapter: Path) -> dict[str, Any]:
     """An adapter's config. Raises `CheckpointError` if it cannot be read."""
-    path = adapter / ADAPTER_CONFIG
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read as JSON ({error})") from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{path}: not a JSON object")
-    return config
+    return read_json(adapter / ADAPTER_CONFIG)

@@ -14,7 +14,7 @@ from symmoe.bench.quality_page import BARS, NAMES, render
 from symmoe.bench.ways import Spent
 from symmoe.errors import SuiteError
 from symmoe.questions.families import FAMILIES
-from symmoe.questions.splits import mixed_suite, split_of
+from symmoe.questions.suites import mixed_suite, split_of
 from symmoe.types import Call
 from tests.bench.conftest import Hall, suite
 

@@ -11,7 +11,7 @@ import pytest
 
 from symmoe.profiles.grading import is_right
 from symmoe.questions.families import FAMILIES
-from symmoe.questions.splits import mixed_suite
+from symmoe.questions.suites import mixed_suite
 from symmoe.types import Question
 from tests.deployments.serving import client_of
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from symmoe.profiles.grading import is_right
 from symmoe.questions.families import FAMILIES, roman, spanish
-from symmoe.questions.splits import draw
+from symmoe.questions.suites import draw
 from tests.fakes import question
 
 every_family = pytest.mark.parametrize("family", list(FAMILIES))
