@@ -34,10 +34,9 @@ def bench(
     """Set every expert the paper's task: of one right and two wrong candidates, make the final answer."""
     from symmoe.build import Assembly, check_weights
     from symmoe.config import read_pool
-    from symmoe.evaluation.aggregators import bench_aggregators, with_aggregation
+    from symmoe.profiles.aggregators import bench_aggregators, with_aggregation
     from symmoe.questions.families import FAMILIES
-    from symmoe.questions.splits import mixed_suite
-    from symmoe.questions.suites import read_suite
+    from symmoe.questions.suites import mixed_suite, read_suite
     from symmoe.routing.records import write_profiles
     from symmoe.types import Profiles
 
@@ -62,7 +61,7 @@ def bench(
 
 
 def _report(measured: Any) -> dict[str, Any]:
-    from symmoe.evaluation.aggregators import over_chance
+    from symmoe.profiles.aggregators import over_chance
     from symmoe.types import Tally
 
     experts = {}

@@ -12,6 +12,7 @@ from . import options
 def ask(
     question: Annotated[str, typer.Argument(help="The question.")],
     pool: options.Pool = "starter",
+    model: options.Model = "symmoe/auto",
     k: options.K = None,
     budget: options.Budget = None,
     seed: options.Seed = 0,
@@ -19,22 +20,18 @@ def ask(
     json: options.Json = False,
 ) -> None:
     """Answer one question with the experts that its skills call for."""
-    from symmoe.build import Assembly, check_weights
-    from symmoe.config import read_pool
+    from symmoe.asking import open_pool, query_of
     from symmoe.errors import RequestError
-    from symmoe.pipeline import answer
-    from symmoe.policy import policy_for
+    from symmoe.policy import catalogue, known_model, policy_for
     from symmoe.types import Refusal, to_json
 
     from .render import coloured, show, show_json, watching
 
-    described = options.with_budget(read_pool(pool), budget)
-    query = options.query_of(described, question)
-    check_weights(described)
-    assembly = Assembly(described)
-    with watching("asking") as watch:
-        policy = policy_for(described, k=k, budget=budget)
-        outcome = answer(assembly.parts(), [query], policy, seed, watch=watch, explain=explain or json)
+    with open_pool(pool) as opened:
+        query = query_of(opened.pool, question)
+        policy = policy_for(opened.pool, known_model(catalogue(opened.pool), model), k, options.checked(budget))
+        with watching("asking") as watch:
+            outcome = opened.outcome([query], policy, seed=seed, explain=explain or json, watch=watch)
     trace = outcome.results[0]
     if isinstance(trace, Refusal):
         raise RequestError(trace.message, code=trace.code)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import bench_cache, bench_gate, bench_gather, bench_loading, bench_plan, bench_quality, bench_serve, options
+from . import bench_gate, bench_gather, bench_loading, bench_plan, bench_quality, bench_serve, bench_siege, options
 
 app = typer.Typer(help="Measure what is claimed.", no_args_is_help=True)
 
@@ -29,11 +29,10 @@ def replay(
     """Judge routers by the recorded scores of real models, without running any. The pool gives the embedder."""
     import json as encoder
 
+    from symmoe.bench.replay import plot_replay, read_sets
+    from symmoe.bench.replay import replay as compare
     from symmoe.build import build_embedder
     from symmoe.config import read_pool
-    from symmoe.evaluation.plot import plot_replay
-    from symmoe.evaluation.replay.compare import replay as compare
-    from symmoe.evaluation.replay.records import read_sets
 
     from .render import show, show_json, working
 
@@ -62,9 +61,9 @@ def routing(
     """Measure how fast questions are tagged and recruited, and in how much memory."""
     import json as encoder
 
+    from symmoe.bench.routing import measure
     from symmoe.build import build_embedder
     from symmoe.config import read_pool
-    from symmoe.evaluation.routing_speed import measure
 
     from .render import show, show_json, table, working
 
@@ -112,12 +111,11 @@ def recruiting(
     """Answer one suite under several ways of recruiting: accuracy, calls, tokens, and what asking fewer costs."""
     import json as encoder
 
+    from symmoe.bench.routing import contest
     from symmoe.build import Assembly, check_weights
     from symmoe.config import read_pool
-    from symmoe.evaluation.recruiting import contest
     from symmoe.questions.families import FAMILIES
-    from symmoe.questions.splits import mixed_suite
-    from symmoe.questions.suites import read_suite
+    from symmoe.questions.suites import mixed_suite, read_suite
 
     from .render import percent, show, show_json, table, watching
 
@@ -177,4 +175,4 @@ app.command("gather")(bench_gather.gather)
 app.command("gate")(bench_gate.gate)
 app.command("quality")(bench_quality.quality)
 app.command("serve")(bench_serve.serve)
-app.command("cache")(bench_cache.cache)
+app.command("siege")(bench_siege.siege)

@@ -27,13 +27,12 @@ def gate(
     Thresholds are fitted on validation questions, and all figures are of held-out ones. What the experts write is kept
     beside the report: run again, only what is missing is asked.
     """
+    from symmoe.bench.gate import measure, plot_sweep
     from symmoe.build import Assembly, check_weights
     from symmoe.config import RewardConfig, read_pool
-    from symmoe.evaluation.gating.benchmark import measure
-    from symmoe.evaluation.gating.outputs import Drawing
-    from symmoe.evaluation.gating.plot import plot_sweep
     from symmoe.questions.families import FAMILIES
-    from symmoe.questions.splits import mixed_suite
+    from symmoe.questions.suites import mixed_suite
+    from symmoe.training.answers import Drawing
 
     from .render import show, show_json, watching, write_report
 

@@ -24,7 +24,7 @@ def gather(
     json: options.Json = False,
 ) -> None:
     """Time ranks that share the reading of one file against ranks that each read all of it."""
-    from symmoe.evaluation.gathering import measure
+    from symmoe.bench.gathering import measure
 
     from .render import show, show_json, table, working, write_report
 

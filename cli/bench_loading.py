@@ -20,13 +20,13 @@ def swap(
     json: options.Json = False,
 ) -> None:
     """Time switches of expert in one engine, against a plain copy of the same bytes and against a new engine."""
+    from symmoe.bench.loading import measure_swaps
     from symmoe.config import read_pool
-    from symmoe.evaluation.loading.swap import measure
 
     from .render import narrating, show, show_json, table, write_report
 
     with narrating("measuring") as tell:
-        report = measure(read_pool(pool), swaps, rebuilds, tell)
+        report = measure_swaps(read_pool(pool), swaps, rebuilds, tell)
     write_report(report, out)
     if json:
         show_json(report)
@@ -61,13 +61,13 @@ def batch(
     json: options.Json = False,
 ) -> None:
     """Time one batch over many experts against no switching at all, and against an engine for every expert."""
+    from symmoe.bench.loading import Workload, measure_batch
     from symmoe.config import read_pool
-    from symmoe.evaluation.loading.batch import Workload, measure
 
     from .render import narrating, show, show_json, table, write_report
 
     with narrating("measuring") as tell:
-        report = measure(read_pool(pool), Workload(experts, per_family, k, seed), rounds, processes, tell)
+        report = measure_batch(read_pool(pool), Workload(experts, per_family, k, seed), rounds, processes, tell)
     write_report(report, out)
     if json:
         show_json(report)

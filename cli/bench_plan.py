@@ -17,7 +17,7 @@ def plan(
     json: options.Json = False,
 ) -> None:
     """Plan simulated pools with published costs: makespans of four ways, and how far from the lower bound."""
-    from symmoe.evaluation.planning import QUICK, SIZES, measure
+    from symmoe.bench.planning import QUICK, SIZES, measure
 
     from .render import narrating, show, show_json, write_report
 

@@ -38,11 +38,10 @@ def quality(
     json: options.Json = False,
 ) -> None:
     """Answer the same questions in every way: symmoe, single experts, votes, mixtures, Symbolic-MoE, an oracle."""
+    from symmoe.bench.quality import compare, kept_apart, read_suites
+    from symmoe.bench.quality_page import render
     from symmoe.build import Assembly, check_weights
     from symmoe.config import read_pool
-    from symmoe.evaluation.quality.compare import compare
-    from symmoe.evaluation.quality.html import render
-    from symmoe.evaluation.quality.suites import kept_apart, read_suites
 
     from .render import show, show_json, watching, write_report
 
@@ -65,7 +64,7 @@ def quality(
 
 
 def _tables(report: dict[str, Any]) -> list[Any]:
-    from symmoe.evaluation.quality.names import BARS, NAMES
+    from symmoe.bench.quality_page import BARS, NAMES
 
     from .render import table
 

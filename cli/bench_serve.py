@@ -38,7 +38,7 @@ def serve(
     json: options.Json = False,
 ) -> None:
     """Put load on the service: one expert against ray.serve.llm, what routing adds, what grouping gains, a soak."""
-    from symmoe.deployments.bench.parts import Wanted, measure
+    from symmoe.bench.service import Wanted, measure
 
     from .render import narrating, show, show_json, write_report
 
@@ -56,8 +56,7 @@ def serve(
 
 
 def _parts(chosen: list[str] | None) -> tuple[str, ...]:
-    from symmoe.deployments.bench.parts import PARTS
-
+    from symmoe.bench.service import PARTS
     from symmoe.errors import RequestError
 
     unknown = [name for name in chosen or () if name not in PARTS]

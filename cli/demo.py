@@ -21,18 +21,16 @@ def demo(
     json: options.Json = False,
 ) -> None:
     """Answer mixed questions with the pool, then ask every expert everything to see what symmoe is worth."""
+
     from symmoe.batch.output import answered, trace_line, write_jsonl
+    from symmoe.bench.demo import demo_report, plot_report
     from symmoe.build import Assembly, check_weights
     from symmoe.config import read_pool
-    from symmoe.evaluation.demo import demo_report
-    from symmoe.evaluation.matrix import run_matrix
-    from symmoe.evaluation.plot import plot_report
-    from symmoe.evaluation.scoring import as_query
     from symmoe.pipeline import answer
     from symmoe.policy import policy_for
+    from symmoe.profiles.grading import as_query, run_matrix
     from symmoe.questions.families import FAMILIES
-    from symmoe.questions.splits import mixed_suite
-    from symmoe.questions.suites import write_suite
+    from symmoe.questions.suites import mixed_suite, write_suite
     from symmoe.types import Trace
 
     from .render import show, show_json, watching, working

@@ -30,8 +30,7 @@ def train(
     """Train a LoRA expert from a recipe. Run again after an interruption, it goes on from its last checkpoint."""
     from symmoe.config import cache_dir
     from symmoe.loading.sources import local_directory
-    from symmoe.training.lora import train_adapter
-    from symmoe.training.recipe import read_recipe
+    from symmoe.training.lora import read_recipe, train_adapter
 
     from .render import show, show_json, stepping, working
 
@@ -62,10 +61,9 @@ def evaluate(
     """Measure experts, each alone, on held-out questions."""
     from symmoe.build import Assembly, check_weights
     from symmoe.config import read_pool
-    from symmoe.evaluation.matrix import run_matrix
+    from symmoe.profiles.grading import run_matrix
     from symmoe.questions.families import FAMILIES
-    from symmoe.questions.splits import mixed_suite
-    from symmoe.questions.suites import read_suite
+    from symmoe.questions.suites import mixed_suite, read_suite
 
     from .render import percent, show, show_json, table, watching
 
@@ -132,11 +130,10 @@ def add(
         return
     from symmoe.build import Assembly, check_weights
     from symmoe.config import read_pool
-    from symmoe.evaluation.onboarding import onboard
     from symmoe.pool_file import grown, write_pool
+    from symmoe.profiles.building import onboard
     from symmoe.questions.families import FAMILIES
-    from symmoe.questions.splits import mixed_suite
-    from symmoe.questions.suites import read_suite
+    from symmoe.questions.suites import mixed_suite, read_suite
     from symmoe.routing.records import write_profiles
     from symmoe.types import Profiles
 

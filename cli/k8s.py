@@ -73,7 +73,7 @@ def render(
 def sizes(pool: options.Pool = "starter", json: options.Json = False) -> None:
     """What each expert takes in memory, and the smallest accelerator that runs it alone."""
     from symmoe.config import read_pool
-    from symmoe.sizing.configs import architectures
+    from symmoe.sizing.architecture import architectures
 
     from .render import show, show_json, table
 
@@ -141,8 +141,7 @@ def fetch(
 
 def _smallest(pool: Any, name: str, model: Any) -> str | None:
     """The accelerator with the least memory on which an expert fits unsplit."""
-    from symmoe.sizing.accelerators import ACCELERATORS
-    from symmoe.sizing.fitting import need
+    from symmoe.sizing.fitting import ACCELERATORS, need
 
     fitting = [on for on in ACCELERATORS.values() if not need(name, model, pool.engine, on, 1).short]
     return min(fitting, key=lambda on: on.memory_gb).name if fitting else None

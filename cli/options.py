@@ -8,35 +8,28 @@ import typer
 
 if TYPE_CHECKING:
     from symmoe.config import Pool as PoolFile
-    from symmoe.types import Query
 
 Pool = Annotated[str, typer.Option("--pool", help="starter, a preset's name, or a pool file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 K = Annotated[int | None, typer.Option("--k", min=1, max=64, help="Most experts for each question; else the pool's.")]
+Model = Annotated[str, typer.Option("--model", help="symmoe/auto, symmoe/fast, symmoe/best, or an expert's name.")]
 Budget = Annotated[
     float | None, typer.Option("--budget", min=1, help="Most tokens that a question's answers are expected to take.")
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=999_999, help="Decides every random choice.")]
 
 
-def query_of(pool: PoolFile, question: str) -> Query:
-    """A question of the command line under the pool's sampling; `RequestError` where it is empty."""
+def checked(budget: float | None) -> float | None:
+    """A budget as it was given; `RequestError` for one without end."""
     from symmoe.errors import RequestError
-    from symmoe.types import Message, Query, Sampling
 
-    if not question.strip():
-        raise RequestError("the question is empty", code="empty_prompt")
-    defaults = pool.sampling
-    sampling = Sampling(defaults.max_tokens, defaults.temperature, defaults.top_p)
-    return Query("question", (Message("user", question),), sampling)
+    if budget is not None and not budget < float("inf"):
+        raise RequestError(f"a budget of {budget} tokens is no budget", code="bad_budget")
+    return budget
 
 
 def with_budget(pool: PoolFile, budget: float | None) -> PoolFile:
     """The pool with another budget, if one is given."""
-    from symmoe.errors import RequestError
-
-    if budget is None:
+    if checked(budget) is None:
         return pool
-    if not budget < float("inf"):
-        raise RequestError(f"a budget of {budget} tokens is no budget", code="bad_budget")
     return pool.model_copy(update={"routing": pool.routing.model_copy(update={"budget": budget})})

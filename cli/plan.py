@@ -11,7 +11,7 @@ from . import options
 
 if TYPE_CHECKING:
     from symmoe.config import Pool as PoolFile
-    from symmoe.evaluation.preview import Preview
+    from symmoe.preview import Preview
     from symmoe.types import Query
 
 app = typer.Typer(help="See what a batch would do before it runs.", no_args_is_help=True)
@@ -48,10 +48,9 @@ def show_plan(
     from symmoe.build import Assembly
     from symmoe.config import read_pool
     from symmoe.errors import RequestError
-    from symmoe.evaluation.gantt import plot_timeline
-    from symmoe.evaluation.preview import preview, preview_report
+    from symmoe.planning.grouping import Fleet
     from symmoe.planning.problem import Worker
-    from symmoe.planning.spreading import Fleet
+    from symmoe.preview import plot_timeline, preview, preview_report
     from symmoe.store import open_store
 
     from .render import show, show_json, tell, working
@@ -89,10 +88,9 @@ def _questions(pool: PoolFile, suite: Path | None, source: Path | None, seed: in
     """The queries to plan for, and how many lines are none."""
     from symmoe.batch.lines import GoodLine, read_lines
     from symmoe.errors import RequestError
-    from symmoe.evaluation.scoring import as_query
+    from symmoe.profiles.grading import as_query
     from symmoe.questions.families import FAMILIES
-    from symmoe.questions.splits import mixed_suite
-    from symmoe.questions.suites import read_suite
+    from symmoe.questions.suites import mixed_suite, read_suite
 
     if suite is not None and source is not None:
         raise RequestError("--suite and --input are both given", code="bad_option", hint="give one of them")

@@ -32,10 +32,9 @@ def build(
     """
     from symmoe.build import Assembly, check_weights
     from symmoe.config import read_pool
-    from symmoe.evaluation.profiling import profile_pool, tag_questions
+    from symmoe.profiles.building import profile_pool, tag_questions
     from symmoe.questions.families import FAMILIES
-    from symmoe.questions.splits import mixed_suite
-    from symmoe.questions.suites import read_suite
+    from symmoe.questions.suites import mixed_suite, read_suite
     from symmoe.routing.records import write_profiles
 
     from .render import show, show_json, watching

@@ -41,12 +41,10 @@ def train(
     """
     from symmoe.build import Assembly, check_weights
     from symmoe.config import STATIC, read_pool
-    from symmoe.evaluation.gating.fitting import FitRecipe
-    from symmoe.evaluation.gating.outputs import Drawing
-    from symmoe.evaluation.gating.training import Training, gathered_field, make
     from symmoe.questions.families import FAMILIES
-    from symmoe.questions.splits import mixed_suite
-    from symmoe.questions.suites import read_suite
+    from symmoe.questions.suites import mixed_suite, read_suite
+    from symmoe.training.answers import Drawing
+    from symmoe.training.reward import FitRecipe, Training, gathered_field, make
 
     from .render import narrating, show, show_json, watching
 

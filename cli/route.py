@@ -21,6 +21,7 @@ def route(
     json: options.Json = False,
 ) -> None:
     """Say who would answer a question and why. No expert is loaded."""
+    from symmoe.asking import query_of
     from symmoe.build import Assembly, stale_experts
     from symmoe.config import read_pool
     from symmoe.types import to_json
@@ -28,7 +29,7 @@ def route(
     from .render import show, show_json, tell
 
     described = options.with_budget(read_pool(pool), budget)
-    query = options.query_of(described, question)
+    query = query_of(described, question)
     assembly = Assembly(described)
     recruiter = assembly.recruiter
     skills = assembly.tagger.tag([query])[0]

@@ -39,10 +39,6 @@ def serve(
         float,
         typer.Option("--cache", metavar="SECONDS", min=0, help="Give a key's equal requests equal answers so long."),
     ] = 0.0,
-    similar: Annotated[
-        float,
-        typer.Option("--similar", metavar="COSINE", min=0, max=1, help="With --cache: equal is from this cosine."),
-    ] = 0.0,
     log: Annotated[
         Literal["none", "json"], typer.Option("--log", help="json: a line about every request, to stderr.")
     ] = "none",
@@ -79,7 +75,6 @@ def serve(
                 least=least,
                 idle=idle,
                 cache_seconds=cache,
-                cache_similarity=similar,
                 log=log,
                 log_file=lines,
                 log_prompts=log_prompts,

@@ -32,10 +32,9 @@ def learn(
     """Cluster questions into skills and name them; edit the file as you like, then set routing.taxonomy to it."""
     from symmoe.build import Assembly, build_embedder, check_weights
     from symmoe.config import read_pool
-    from symmoe.evaluation.annotation import annotate
+    from symmoe.profiles.building import annotate
     from symmoe.questions.families import FAMILIES
-    from symmoe.questions.splits import mixed_suite
-    from symmoe.questions.suites import read_suite
+    from symmoe.questions.suites import mixed_suite, read_suite
     from symmoe.routing.facets import facets_of
     from symmoe.routing.learning import learn_taxonomy
     from symmoe.routing.taxonomy import write_taxonomy

@@ -13,7 +13,7 @@ from symmoe.build import Assembly, expert_fingerprint
 from symmoe.config import DedicatedConfig, ExpertConfig, Pool, cache_dir
 from symmoe.engines.arguments import vllm_arguments
 from symmoe.errors import EngineError, JobError
-from symmoe.evaluation.loading.experts import write_merged
+from symmoe.loading.merge import write_merged
 from symmoe.planning.turns import Turns
 
 from .dedicated_expert import DedicatedExpert
@@ -54,7 +54,7 @@ def checkpoint(assembly: Assembly, expert: ExpertConfig) -> str:
     if not merged.is_dir():
         merged.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=merged.parent) as folder:
-            written = write_merged(assembly, expert.name, Path(folder))
+            written = write_merged(weights.model, weights.adapter, Path(folder) / expert.name)
             with suppress(OSError):  # another replica was faster
                 written.rename(merged)
     return str(merged)
@@ -114,7 +114,7 @@ def _server(pool: Pool, expert: ExpertConfig, model: str, window: int, accelerat
 
 def _tokenizer(pool: Pool, model: str) -> Any:
     from symmoe.engines.chat import ChatTokenizer
-    from symmoe.sizing.window import window_of
+    from symmoe.sizing.architecture import window_of
 
     own = window_of(json.loads((Path(model) / "config.json").read_text(encoding="utf-8")))
     return ChatTokenizer(model, min(pool.engine.max_model_len, own or pool.engine.max_model_len))

@@ -12,9 +12,8 @@ from typing import Any, Self
 from symmoe.build import Assembly
 from symmoe.config import Pool
 from symmoe.errors import EngineError, SymmoeError
-from symmoe.executor.candidates import LOST, candidates
-from symmoe.executor.dispatch import Dispatch
-from symmoe.executor.stealing import Cost
+from symmoe.executor.dispatch import Cost, Dispatch
+from symmoe.executor.in_process import LOST, candidates
 from symmoe.types import Candidate, Generation, Lane, Load, Plan, Query, Refusal, Step
 
 from .placement import claim

@@ -23,7 +23,7 @@ from symmoe.answering import (
     writable,
 )
 from symmoe.build import Assembly
-from symmoe.executor.candidates import candidates
+from symmoe.executor.in_process import candidates
 from symmoe.planning.grouping import plan
 from symmoe.policy import Policy
 from symmoe.types import Assignment, Call, Generation, Lane, Query, Refusal, Trace

@@ -8,9 +8,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
-import numpy as np
-from numpy.typing import NDArray
-
 from symmoe.answering import Routed
 from symmoe.build import Assembly, recruiter_under
 from symmoe.policy import Policy
@@ -42,9 +39,6 @@ class Router:
         self._batch: MicroBatch[tuple[Query, Policy], tuple[Skills, Recruitment]] = MicroBatch(
             self._choose, thread=thread
         )
-        self._embedding: MicroBatch[str, NDArray[np.float32]] = MicroBatch(
-            lambda texts: list(self._assembly.tagger.embedder.embed(texts)), thread=thread
-        )
         self._recruiter = lru_cache(_RECRUITERS)(self._new_recruiter)
 
     async def warm(self) -> None:
@@ -67,10 +61,6 @@ class Router:
             explanation = await asyncio.to_thread(recruiter.explain, query, skills, policy.k, SEED)
         way, seconds = policy.way(recruitment), time.perf_counter() - began
         return Routed(way, recruitment, skills, explanation, seconds)
-
-    async def embed(self, text: str) -> NDArray[np.float32]:
-        """A text as the tagger's embedder sees it: a unit row `[d]`."""
-        return await self._embedding(text)
 
     @property
     def _routes(self) -> bool:

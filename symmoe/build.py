@@ -22,10 +22,9 @@ from symmoe.loading.merge import ADAPTER_WEIGHTS, adapter_rank
 from symmoe.loading.sources import is_hub_name, is_local_path, local_directory, packaged_path, sampled_sha256, sha256_of
 from symmoe.loading.verify import trained_on, verify_adapter, verify_model
 from symmoe.pipeline import Parts
-from symmoe.planning.costs import CostModel, ExpertCost
-from symmoe.planning.kept import recall_observations
+from symmoe.planning.costs import CostModel, ExpertCost, recall_observations
+from symmoe.planning.grouping import Fleet
 from symmoe.planning.problem import Worker
-from symmoe.planning.spreading import Fleet
 from symmoe.policy import Policy
 from symmoe.protocols import Embedder, Engine, Executor, Gate, Recruiter, Store
 from symmoe.routing.embedding import SentenceEmbedder

@@ -29,9 +29,8 @@ from symmoe.answering import (
 )
 from symmoe.errors import CapacityError, CheckpointError, EngineError
 from symmoe.gating.evidence import weigh
-from symmoe.planning.grouping import plan
-from symmoe.planning.observing import StepTimes
-from symmoe.planning.spreading import Fleet
+from symmoe.planning.costs import StepTimes
+from symmoe.planning.grouping import Fleet, plan
 from symmoe.policy import Policy
 from symmoe.protocols import Aggregator, Executor, Gate, Recruiter, Tagger
 from symmoe.routing.recruiting import recruit

@@ -12,8 +12,8 @@ from symmoe.engines.echo import EchoEngine
 from symmoe.loading.lanes import ExpertWeights
 from symmoe.pipeline import STAGES, Parts, Watch, answer
 from symmoe.planning.costs import ExpertCost
+from symmoe.planning.grouping import Fleet
 from symmoe.planning.problem import Worker
-from symmoe.planning.spreading import Fleet
 from symmoe.protocols import Executor, Recruiter
 from symmoe.routing.recruiters.posterior import PosteriorRecruiter
 from symmoe.routing.recruiters.published import PublishedRecruiter

@@ -120,7 +120,7 @@ class Metrics:
         self._unchecked.inc()
 
     def cached(self, result: str) -> None:
-        """The cache was asked: `hit`, `similar`, `miss` or `unavailable`."""
+        """The cache was asked: `hit`, `miss` or `unavailable`."""
         self._cache.labels(result).inc()
 
     def text(self) -> bytes:

@@ -19,7 +19,7 @@ from symmoe.policy import Model, Policy, catalogue, policy_for
 from symmoe.types import Sampling
 
 from ..access.breaker import Breaker
-from ..access.cache import AnswerCache, Bounds
+from ..access.cache import AnswerCache
 from ..access.limits import Limits
 from ..access.watch import KeyWatch
 from ..events import EngineState
@@ -193,8 +193,7 @@ class Service:
         settings = self.settings
         if settings.cache_seconds <= 0:
             return None
-        bounds = Bounds(settings.cache_seconds, settings.cache_entries, settings.cache_similarity)
-        return AnswerCache(breaker, partial(fingerprint, self._pool), bounds, self._orchestrator.router.embed)
+        return AnswerCache(breaker, partial(fingerprint, self._pool), settings.cache_seconds, settings.cache_entries)
 
     def _order(self, body: ChatRequest, ident: str, caller: Caller) -> Order:
         model, options = self.model(body.model), body.symmoe

@@ -15,7 +15,7 @@ from symmoe.batch.output import answered, as_bad_line, refused, trace_line, writ
 from symmoe.config import Pool
 from symmoe.errors import JobError
 from symmoe.pipeline import Parts, Watch, answer
-from symmoe.planning.kept import keep_observations
+from symmoe.planning.costs import keep_observations
 from symmoe.policy import policy_for
 from symmoe.protocols import Store
 from symmoe.types import Candidate, Outcome, Refusal, Trace

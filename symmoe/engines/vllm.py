@@ -18,7 +18,7 @@ from symmoe.engines.chat import ChatTokenizer
 from symmoe.engines.streams import OpenCalls
 from symmoe.errors import CheckpointError, EngineError
 from symmoe.quiet import output_to
-from symmoe.sizing.window import window_of
+from symmoe.sizing.architecture import window_of
 from symmoe.types import Call, Delta, Generation, Image, Query, Refusal
 
 _LORAS = 8

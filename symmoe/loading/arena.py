@@ -1,18 +1,19 @@
-"""The host tier's memory: one shared mapping that dies with its process, and the allocator that divides it.
+"""The host tier's memory: one shared mapping that dies with its process, its allocator, and pinning it for a GPU.
 
 Linux only: sealed memory files, `posix_fallocate` and paths under `/proc`.
 """
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import mmap
 import os
 import tempfile
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from symmoe.errors import CapacityError, CheckpointError
 
@@ -154,3 +155,42 @@ def _committed(nbytes: int, directory: Path | None) -> IO[bytes]:
         file.close()
         raise
     return file
+
+
+_CHUNK = 64 << 30
+_PORTABLE = 1  # pinned for every device of this process, not only the current one
+
+
+@contextmanager
+def pinned(memory: memoryview, chunk: int = _CHUNK, cudart: Any = None) -> Iterator[bool]:
+    """Register writable memory with CUDA for the length of the block; False, and nothing done, where there is no GPU.
+
+    Registering costs seconds per gigabyte on some machines, so do it once, at the start, in the process that copies
+    to the GPU. All or nothing: `CapacityError` if CUDA refuses a chunk. CUDA also refuses a copy that crosses from one
+    registration into another, so keep `chunk` large, or the copies inside it.
+    """
+    runtime = cudart or _runtime()
+    if runtime is None:
+        yield False
+        return
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    registered: list[int] = []
+    try:
+        for address in range(start, start + memory.nbytes, chunk):
+            size = min(chunk, start + memory.nbytes - address)
+            if code := int(runtime.cudaHostRegister(address, size, _PORTABLE)):
+                raise CapacityError(
+                    f"CUDA cannot pin {size:,} bytes of host memory (cudaHostRegister gave {code})",
+                    hint="raise the limit of locked memory (ulimit -l), or give the host tier fewer bytes",
+                )
+            registered.append(address)
+        yield True
+    finally:
+        for address in registered:
+            runtime.cudaHostUnregister(address)
+
+
+def _runtime() -> Any:
+    import torch
+
+    return torch.cuda.cudart() if torch.cuda.is_available() else None  # type: ignore[no-untyped-call]

@@ -1,10 +1,18 @@
-"""The host tier: experts as ready-made images in shared memory, under a hard budget, fetched ahead of their use."""
+"""The host tier: experts as ready-made images in shared memory, under a hard budget, fetched ahead of their use.
+
+What leaves it is chosen by Belady's rule where the order of use is known, least recently used where not. Belady, A
+study of replacement algorithms for a virtual-storage computer (IBM Systems Journal 5, 1966): evicting what is needed
+again furthest in the future gives the fewest misses. It needs the future, which a batch's plan is.
+"""
 
 from __future__ import annotations
 
+import itertools
+import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -12,9 +20,166 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from symmoe.loading.arena import Arena
-from symmoe.loading.eviction import KnownOrder
-from symmoe.loading.residency import Residency, Slot
+from symmoe.errors import CapacityError
+from symmoe.loading.arena import Allocator, Arena, whole_pages
+
+NEVER = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How much an image is worth keeping: the place of its next use in the known order, and when it was last used."""
+
+    key: str
+    next_use: float
+    last_use: int
+
+
+class KnownOrder:
+    """The uses that are known to come, soonest first. Each use takes the first mention of its key out."""
+
+    def __init__(self, keys: Iterable[str] = ()) -> None:
+        self._places: dict[str, deque[int]] = {}
+        for place, key in enumerate(keys):
+            self._places.setdefault(key, deque()).append(place)
+
+    def next_use(self, key: str) -> float:
+        """The place of the key's next use, comparable within this order only; `NEVER` if it names none."""
+        places = self._places.get(key)
+        return places[0] if places else NEVER
+
+    def used(self, key: str) -> None:
+        """The key is in use now; what the order says of it is about later uses from here on."""
+        places = self._places.get(key)
+        if places:
+            places.popleft()
+
+
+def eviction_order(standings: Iterable[Standing]) -> list[str]:
+    """The keys in the order in which to evict them: furthest next use first, of equals the least recently used."""
+    return [one.key for one in sorted(standings, key=lambda one: (-one.next_use, one.last_use))]
+
+
+def needed_later(standings: Iterable[Standing], than: float) -> list[Standing]:
+    """Those that an image next used at `than` may push out: needed after it, or, like it, not known to be needed."""
+    return [one for one in standings if one.next_use > than or one.next_use == than == NEVER]
+
+
+def victims(order: Sequence[str], fits: Callable[[Sequence[str]], bool]) -> list[str] | None:
+    """The fewest first keys of `order` whose eviction makes room, less those among them that turn out not to help.
+
+    `fits` says whether there is room once the given keys are gone. None if there is none with all of `order` gone.
+    """
+    count = next((n for n in range(len(order) + 1) if fits(order[:n])), None)
+    if count is None:
+        return None
+    chosen = list(order[:count])
+    for key in order[:count][::-1]:  # most worth keeping first: free bytes elsewhere do not help a fragmented arena
+        without = [other for other in chosen if other != key]
+        if fits(without):
+            chosen = without
+    return chosen
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """The place of one image, reserved before it is filled. One whose fill failed is gone, and has its `error`."""
+
+    offset: int
+    nbytes: int
+    last_use: int
+    ready: bool = False
+    error: BaseException | None = None
+
+
+class Residency:
+    """Slots by key within `budget` bytes. What is pinned or being filled stays where it is."""
+
+    def __init__(self, budget: int) -> None:
+        self.slots: dict[str, Slot] = {}
+        self.order = KnownOrder()
+        self.evictions = 0
+        self._allocator = Allocator(budget)
+        self._pins: Counter[str] = Counter()
+        self._clock = itertools.count()
+
+    @property
+    def used(self) -> int:
+        """Bytes taken up, in whole pages."""
+        return self._allocator.used
+
+    def pin(self, key: str) -> None:
+        """Keep this key, there or yet to come, until it is unpinned as often."""
+        self._pins[key] += 1
+
+    def unpin(self, key: str) -> None:
+        """Take one pin back. `ValueError` if there is none."""
+        if not self._pins[key]:
+            raise ValueError(f"{key} is not pinned")
+        self._pins[key] -= 1
+
+    def touch(self, key: str) -> None:
+        """Take note of a use."""
+        self.order.used(key)
+        self.slots[key].last_use = next(self._clock)
+
+    def reserve(self, key: str, nbytes: int, prefetch: bool = False) -> Slot | None:
+        """A slot for an image that has none, evicting what must go; None, and nothing evicted, if no room can be made.
+
+        A prefetch makes no room at the cost of what is needed sooner. `CapacityError` if the budget can never hold it.
+        """
+        if whole_pages(nbytes) > self._allocator.capacity:
+            raise CapacityError(
+                f"{key} needs {whole_pages(nbytes):,} bytes, the host tier has {self._allocator.capacity:,}",
+                hint=f"give the host tier {whole_pages(nbytes):,} bytes or more",
+            )
+        standings = self._evictable()
+        if prefetch:
+            standings = needed_later(standings, self.order.next_use(key))
+        leaving = victims(eviction_order(standings), lambda keys: self._fits(nbytes, keys))
+        if leaving is None:
+            return None
+        for one in leaving:
+            self.evict(one)
+        offset = self._allocator.allocate(nbytes)
+        assert offset is not None, "victims said that it fits"  # noqa: S101
+        self.slots[key] = slot = Slot(offset, nbytes, next(self._clock))
+        return slot
+
+    def evict(self, key: str) -> bool:
+        """Drop what may be dropped; False, and nothing done, for what is not there, pinned or being filled."""
+        if all(one.key != key for one in self._evictable()):
+            return False
+        self.drop(key)
+        self.evictions += 1
+        return True
+
+    def drop(self, key: str) -> None:
+        """Free a slot, whatever its state."""
+        self._allocator.free(self.slots.pop(key).offset)
+
+    def room_to_come(self) -> bool:
+        """Whether something is being filled that may be evicted right after."""
+        return any(not slot.ready and not self._pins[key] for key, slot in self.slots.items())
+
+    def no_room(self, key: str, nbytes: int) -> CapacityError:
+        """The error for an image that does not fit beside what is kept."""
+        kept = ", ".join(sorted(other for other in self.slots if self._pins[other]))
+        return CapacityError(
+            f"no room for {key} ({nbytes:,} bytes) in a host tier of {self._allocator.capacity:,} bytes beside what is "
+            f"in use or pinned: {kept}",
+            hint="give the host tier more bytes, or use fewer experts at once",
+        )
+
+    def _evictable(self) -> list[Standing]:
+        return [
+            Standing(key, self.order.next_use(key), slot.last_use)
+            for key, slot in self.slots.items()
+            if slot.ready and not self._pins[key]
+        ]
+
+    def _fits(self, nbytes: int, without: Sequence[str]) -> bool:
+        return self._allocator.place(nbytes, {self.slots[key].offset for key in without}) is not None
 
 
 class ImageBuilder(Protocol):

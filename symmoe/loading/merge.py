@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from symmoe.errors import CheckpointError
-from symmoe.loading.headers import weight_files
+from symmoe.loading.headers import read_json, weight_files
 
 if TYPE_CHECKING:
     import torch
@@ -53,6 +53,15 @@ def merged_weights(model: str, adapter: str | None) -> Iterator[tuple[str, torch
         raise CheckpointError(f"{adapter}: the base has no tensor {next(iter(updates))!r}")
 
 
+def write_merged(model: str, adapter: str | None, out: Path) -> Path:
+    """Write a model, with `adapter` merged in where given, as a whole checkpoint directory `out`, and give that."""
+    from safetensors.torch import save_file
+
+    shutil.copytree(model, out, ignore=shutil.ignore_patterns("*.safetensors"))
+    save_file(dict(merged_weights(model, adapter)), out / "model.safetensors")
+    return out
+
+
 def lora_scale(config: dict[str, Any], where: Path) -> float:
     """The factor of an adapter's product; `CheckpointError` for variants of LoRA that a merge would get wrong."""
     for option in _UNSUPPORTED:
@@ -91,11 +100,4 @@ def read_updates(adapter: Path) -> dict[str, Update]:
 
 def read_config(adapter: Path) -> dict[str, Any]:
     """An adapter's config. Raises `CheckpointError` if it cannot be read."""
-    path = adapter / ADAPTER_CONFIG
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read as JSON ({error})") from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{path}: not a JSON object")
-    return config
+    return read_json(adapter / ADAPTER_CONFIG)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from symmoe.errors import CheckpointError
+from symmoe.loading.headers import read_json, stored_tensors, weight_files
 from symmoe.loading.merge import ADAPTER_CONFIG, ADAPTER_WEIGHTS, base_name, lora_scale
 from symmoe.loading.sources import MANIFEST, recorded_sha256, sha256_of
 
@@ -16,17 +16,11 @@ _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 def verify_model(directory: Path) -> None:
     """Check that a model directory holds readable safetensors and a config. Raises `CheckpointError` by file name."""
-    weights = sorted(directory.glob("*.safetensors"))
-    if not weights:
+    if not any(directory.glob("*.safetensors")):
         raise _without_safetensors(directory)
-    index = directory / "model.safetensors.index.json"
-    named = set(_read_json(index).get("weight_map", {}).values()) if index.exists() else set()
-    missing = sorted(named - {file.name for file in weights})
-    if missing:
-        raise CheckpointError(f"{directory / missing[0]}: named by {index.name}, but not there")
-    for file in weights:
-        shapes_of(file)
-    _read_json(directory / "config.json")
+    weights = weight_files(directory)
+    stored_tensors(weights)
+    read_json(directory / "config.json")
     if (directory / MANIFEST).exists() and recorded_sha256(directory) != sha256_of(weights[0]):
         raise CheckpointError(
             f"{weights[0]}: its sha256 is not the one recorded when it was prepared: the file was altered",
@@ -36,7 +30,7 @@ def verify_model(directory: Path) -> None:
 
 def trained_on(adapter: Path) -> str:
     """The base that an adapter's config names; empty if it names none."""
-    return str(_read_json(adapter / ADAPTER_CONFIG).get("base_model_name_or_path") or "")
+    return str(read_json(adapter / ADAPTER_CONFIG).get("base_model_name_or_path") or "")
 
 
 def verify_adapter(adapter: Path, base: Path | None) -> None:
@@ -51,34 +45,22 @@ def verify_adapter(adapter: Path, base: Path | None) -> None:
     weights = adapter / ADAPTER_WEIGHTS
     if not weights.is_file():
         raise _without_safetensors(adapter)
-    config = _read_json(adapter / ADAPTER_CONFIG)
+    config = read_json(adapter / ADAPTER_CONFIG)
     if config.get("peft_type") != "LORA":
         raise CheckpointError(f"{adapter / ADAPTER_CONFIG}: peft_type is {config.get('peft_type')!r}, not 'LORA'")
     lora_scale(config, adapter)
-    shapes = shapes_of(weights)
+    shapes = _shapes([weights])
     _verify_checksum(adapter, weights)
     _verify_halves(weights, shapes, config["r"])
     if base:
         _verify_fit(weights, shapes, base)
 
 
-def shapes_of(file: Path) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor of a safetensors file. A corrupt or truncated file raises `CheckpointError`."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, framework="numpy") as tensors:
-            names = tensors.keys()
-            return {name: tuple(tensors.get_slice(name).get_shape()) for name in names}
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{file}: corrupt or truncated safetensors ({error})") from error
-
-
 def _verify_checksum(adapter: Path, weights: Path) -> None:
     card = adapter / CARD
     if not card.exists():
         return
-    recorded = _read_json(card).get("sha256")
+    recorded = read_json(card).get("sha256")
     if recorded and recorded != sha256_of(weights):
         raise CheckpointError(
             f"{weights}: its sha256 is not the one that {CARD} records: the file was altered",
@@ -102,15 +84,17 @@ def _verify_halves(weights: Path, shapes: dict[str, tuple[int, ...]], rank: int)
 
 
 def _verify_fit(weights: Path, adapter: dict[str, tuple[int, ...]], base: Path) -> None:
-    model: dict[str, tuple[int, ...]] = {}
-    for file in sorted(base.glob("*.safetensors")):
-        model |= shapes_of(file)
+    model = _shapes(weight_files(base))
     for key, shape in adapter.items():
         target = model.get(base_name(key))
         side = 1 if ".lora_A." in key else 0
         if target is None or len(target) != 2 or shape[side] != target[side]:
             found = "has no such tensor" if target is None else f"has it as {target}"
             raise CheckpointError(f"{weights}: made for another base: {key} is {shape}, the base {found}")
+
+
+def _shapes(files: Sequence[Path]) -> dict[str, tuple[int, ...]]:
+    return {name: tensor.shape for name, tensor in stored_tensors(files).items()}
 
 
 def _without_safetensors(directory: Path) -> CheckpointError:
@@ -121,15 +105,3 @@ def _without_safetensors(directory: Path) -> CheckpointError:
             hint="convert it to safetensors on a machine that you can lose",
         )
     return CheckpointError(f"{directory}: no safetensors file in it")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise CheckpointError(f"{path}: not JSON ({error})") from error
-    if not isinstance(document, dict):
-        raise CheckpointError(f"{path}: not a JSON object")
-    return document

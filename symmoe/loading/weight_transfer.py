@@ -16,10 +16,9 @@ from vllm.distributed.weight_transfer.base import (
 )
 
 from symmoe.errors import CheckpointError
-from symmoe.loading.arena import attach
+from symmoe.loading.arena import attach, pinned
 from symmoe.loading.grouped_swap import Binding
 from symmoe.loading.packed.checkpoint import PackedCheckpoint
-from symmoe.loading.pinned import pinned
 
 
 @dataclass

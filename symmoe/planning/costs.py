@@ -1,13 +1,16 @@
-"""What experts cost in seconds: learned from what loads and steps took, guessed for experts that never ran."""
+"""What experts cost in seconds: measured while a plan runs, kept in the store, guessed for experts that never ran."""
 
 from __future__ import annotations
 
+import time
+import uuid
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from symmoe.types import Lane, Observation
+from symmoe.protocols import Store
+from symmoe.types import Candidate, Lane, Load, Observation, to_json
 
 WINDOW = 15
 """How many of an expert's last observations of a kind count: old ones were made by another machine or version."""
@@ -128,3 +131,92 @@ def _weighted_median(weighed: Sequence[tuple[float, int]] | deque[tuple[float, i
         if reached >= half:
             return value
     return ranked[-1][0]
+
+
+class StepTimes:
+    """Takes the time of a run's loads and steps, told of each load and of each call's candidates as they come.
+
+    A step lasts from its load to its last candidate. Where an expert runs on several workers at once, its steps are
+    taken together: their seconds add up.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        self._loads: list[Observation] = []
+        self._ready: dict[str, list[float]] = {}
+        self._last: dict[str, float] = {}
+        self._requests: dict[str, int] = {}
+
+    def load(self, load: Load) -> None:
+        """An expert is ready."""
+        self._loads.append(Observation(load.expert, load.seconds, load.lane, load.bytes))
+        self._ready.setdefault(load.expert, []).append(self._clock())
+
+    def candidates(self, candidates: Sequence[Candidate]) -> None:
+        """A call is answered."""
+        for expert in {candidate.expert for candidate in candidates}:
+            self._requests[expert] = self._requests.get(expert, 0) + 1
+            self._last[expert] = self._clock()
+
+    def observations(self) -> tuple[Observation, ...]:
+        """Every load, then every expert's step."""
+        steps = (
+            Observation(expert, sum(self._last[expert] - ready for ready in self._ready[expert]), requests=count)
+            for expert, count in self._requests.items()
+            if expert in self._ready
+        )
+        return (*self._loads, *steps)
+
+
+MOST_ROWS = 2000
+"""From how many rows on only those that still count are kept."""
+
+
+def keep_observations(store: Store, pool: str, observations: Sequence[Observation]) -> None:
+    """Add observations to those of a pool, in their order.
+
+    A row keeps its first value, so each has a key of its own, by time. Where there are more than `MOST_ROWS`, those
+    that still count move to the next table. A writer that is late adds to the old one, and its observation is lost: it
+    is one of many.
+    """
+    if not observations:
+        return
+    generation = _generation(store, pool)
+    table = _table(pool, generation)
+    store.put(table, _rows(observations))
+    kept = recall_observations(store, pool)
+    if len(kept) > MOST_ROWS:
+        store.put(_table(pool, generation + 1), _rows(_counting(kept)))
+        store.put(_generations(pool), {f"{generation + 1:08d}": {}})
+        store.drop([table])
+
+
+def recall_observations(store: Store, pool: str) -> list[Observation]:
+    """The observations of a pool, oldest first."""
+    rows = store.rows(_table(pool, _generation(store, pool)))
+    return [Observation(**row) for _, row in sorted(rows.items())]
+
+
+def _counting(observations: Sequence[Observation]) -> list[Observation]:
+    """The last of each expert and lane, as many as a cost model looks at."""
+    places: dict[tuple[str, str | None], list[int]] = defaultdict(list)
+    for place, seen in enumerate(observations):
+        places[seen.expert, seen.lane].append(place)
+    return [observations[place] for place in sorted(p for found in places.values() for p in found[-WINDOW:])]
+
+
+def _rows(observations: Sequence[Observation]) -> dict[str, dict[str, object]]:
+    now, run = time.time_ns(), uuid.uuid4().hex[:8]
+    return {f"{now:020d}-{run}-{number:06d}": to_json(seen) for number, seen in enumerate(observations)}
+
+
+def _generation(store: Store, pool: str) -> int:
+    return max(map(int, store.rows(_generations(pool))), default=0)
+
+
+def _generations(pool: str) -> str:
+    return f"costs:{pool}"
+
+
+def _table(pool: str, generation: int) -> str:
+    return f"costs:{pool}:{generation}"

@@ -1,14 +1,85 @@
-"""Grouping a batch by expert (Symbolic-MoE §3.3)."""
+"""Grouping a batch by expert (Symbolic-MoE §3.3), and dividing its steps among workers."""
 
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from symmoe.planning.scheduling import schedule
-from symmoe.planning.spreading import Fleet, problem_of, spread
+from symmoe.planning.costs import ExpertCost
+from symmoe.planning.problem import Problem, Worker
+from symmoe.planning.scheduling import PROGRAM_SECONDS, Schedule, asked_together, schedule
 from symmoe.types import Assignment, Call, Message, Plan, Query, Recruitment, Sampling, Step
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """The workers that share a plan, what each expert of the pool costs, and the expert that aggregates, if one does.
+
+    `program_seconds` bounds the integer program, as `schedule` says.
+    """
+
+    workers: tuple[Worker, ...]
+    costs: Mapping[str, ExpertCost]
+    aggregator: str | None = None
+    program_seconds: float = PROGRAM_SECONDS
+
+
+def problem_of(whole: Plan, recruitments: Sequence[Recruitment], models: Mapping[str, str], fleet: Fleet) -> Problem:
+    """What a plan of whole steps, one for each expert, asks of a fleet."""
+    requests = {step.expert: len(step.calls) for step in whole.steps}
+    together = asked_together(recruitments, fleet.aggregator)
+    return Problem(requests, fleet.costs, models, fleet.workers, together)
+
+
+def spread(whole: Plan, schedule: Schedule) -> Plan:
+    """The plan with its steps divided as a schedule says, worker by worker, each worker's in the order to run them.
+
+    Of a split expert's calls each worker is given those whose questions its other experts are asked, too.
+    """
+    homes: dict[str, dict[int, int]] = defaultdict(dict)
+    for worker, shares in enumerate(schedule.shares):
+        for share in shares:
+            homes[share.expert][worker] = share.requests
+    asked: dict[str, set[str]] = defaultdict(set)
+    for step in whole.steps:
+        for call in step.calls:
+            for assignment in call.serves:
+                asked[assignment.query_id].add(step.expert)
+    divided = {step.expert: _divided(step.calls, homes, asked) for step in whole.steps}
+    return Plan(
+        tuple(
+            Step(share.expert, divided[share.expert][worker], worker)
+            for worker, shares in enumerate(schedule.shares)
+            for share in shares
+        )
+    )
+
+
+def _divided(
+    calls: Sequence[Call], homes: Mapping[str, Mapping[int, int]], asked: Mapping[str, set[str]]
+) -> dict[int, tuple[Call, ...]]:
+    """One expert's calls by worker, as many as its shares say, in their order."""
+    room = dict(homes[calls[0].expert])
+    if len(room) == 1:
+        return {worker: tuple(calls) for worker in room}
+    liked = sorted(
+        (-_company(call, worker, homes, asked), place, worker) for place, call in enumerate(calls) for worker in room
+    )
+    given: dict[int, int] = {}
+    for _, place, worker in liked:
+        if place not in given and room[worker]:
+            given[place] = worker
+            room[worker] -= 1
+    return {worker: tuple(call for place, call in enumerate(calls) if given[place] == worker) for worker in room}
+
+
+def _company(call: Call, worker: int, homes: Mapping[str, Mapping[int, int]], asked: Mapping[str, set[str]]) -> float:
+    """How many of the other experts of a call's questions run on a worker; of a split one the part that does."""
+    others = {expert for assignment in call.serves for expert in asked[assignment.query_id]} - {call.expert}
+    return sum(homes[other].get(worker, 0) / sum(homes[other].values()) for other in sorted(others))
+
 
 _CallKey = tuple[tuple[Message, ...], Sampling]
 

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from symmoe.planning.bound import loads_needed
-from symmoe.planning.problem import Instance, Placement
+from symmoe.planning.problem import Instance, Placement, loads_needed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -2,12 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
+from importlib.resources import files
 from typing import Any
 
+import yaml
+
+from symmoe.config import ExpertConfig, Pool
 from symmoe.errors import CheckpointError
-from symmoe.sizing.window import window_of
+
+_LENGTHS = (
+    *("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_sequence_length"),
+    *("max_seq_length", "seq_len"),
+)
+_NOT_LONGER = frozenset({"default", "mrope", "su", "longrope", "llama3"})
+"""Ways of rotating positions whose models state the length that they reach, not the one that is stretched."""
+
+
+def window_of(config: Mapping[str, Any]) -> int | None:
+    """Tokens of a prompt and its answer together; None where the config states no length.
+
+    That is `model_max_length`, or else the least of the lengths that are stated, times the factor by which rotary
+    positions are stretched: as vLLM 0.29 has it, which refuses to start a model for more.
+    """
+    text: Mapping[str, Any] = config.get("text_config") or config
+    stated = [int(text[key]) for key in _LENGTHS if text.get(key)]
+    length, factor = int(text.get("model_max_length") or min(stated, default=0)), 1.0
+    if not length:
+        return None
+    if "gemma3" in str(text.get("model_type")):  # states what it reaches
+        return length
+    for rotation in _rotations(text):
+        kind = str(rotation.get("rope_type") or rotation.get("type") or "default")
+        if kind not in _NOT_LONGER:
+            factor = float(rotation.get("factor") or 1.0)
+        if kind == "yarn":
+            length = int(rotation.get("original_max_position_embeddings") or length)
+    return int(length * factor)
+
+
+def _rotations(text: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
+    """How positions are rotated: under either name, once for the whole model or for each kind of layer."""
+    found = text.get("rope_scaling") or text.get("rope_parameters")
+    if not isinstance(found, Mapping):
+        return ()
+    nested = [each for each in found.values() if isinstance(each, Mapping)]
+    return nested or (found,)
+
 
 BF16 = 2
 """Bytes of a number in bfloat16, the precision in which the engine computes and keeps keys and values."""
@@ -129,3 +173,55 @@ def _quantisation(config: Mapping[str, Any], where: str) -> tuple[float, int]:
     if bits is None:
         raise CheckpointError(f"{where}: quantisation {method!r} is not known here, so its size is not either")
     return float(bits), int(config.get("group_size") or config.get("q_group_size") or _GROUP)
+
+
+_ESSENTIAL = ("rope_theta", "rope_scaling", "rms_norm_eps", "max_position_embeddings")
+
+
+@cache
+def known_configs() -> dict[str, dict[str, Any]]:
+    """The configs that are shipped, by the model's source."""
+    text = (files("symmoe.sizing") / "known.yaml").read_text(encoding="utf-8")
+    loaded: dict[str, dict[str, Any]] = yaml.safe_load(text)
+    return loaded
+
+
+def config_of(pool: Pool, expert: ExpertConfig) -> dict[str, Any]:
+    """An expert's config. Nothing is downloaded: `CheckpointError` for a hub model that the table does not hold."""
+    if expert.model in known_configs():
+        return known_configs()[expert.model]
+    if not expert.model.startswith(("./", "../", "/", "~")):
+        raise CheckpointError(
+            f"{expert.name}: the size of {expert.model} is not known without downloading it",
+            hint="download it and name its directory in the pool file, or say its size with a config.json of its own",
+        )
+    file = pool.path(expert.model) / "config.json"
+    try:
+        loaded = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{expert.name}: {file} cannot be read ({error})") from error
+    if not isinstance(loaded, dict):
+        raise CheckpointError(f"{expert.name}: {file} is no JSON object")
+    return loaded
+
+
+def architectures(pool: Pool) -> dict[str, Architecture]:
+    """The shape of each expert's model, by the expert's name; those that others serve are left out."""
+    own = [expert for expert in pool.experts if expert.remote is None]
+    return {expert.name: Architecture.of(config_of(pool, expert), expert.name) for expert in own}
+
+
+def shape_groups(pool: Pool) -> tuple[tuple[str, ...], ...]:
+    """Experts that can follow one another in one engine: their weights are swapped; between groups it is rebuilt.
+
+    What a config says beyond shapes, positions and norms is not known here and may divide a group further.
+    """
+    groups: dict[str, list[str]] = {}
+    for expert in pool.experts:
+        if expert.remote is not None:
+            continue
+        config = config_of(pool, expert)
+        numerics = {key: str(config.get(key)) for key in _ESSENTIAL}
+        key = f"{Architecture.of(config, expert.name)} {numerics}"
+        groups.setdefault(key, []).append(expert.name)
+    return tuple(tuple(group) for group in groups.values())

@@ -7,10 +7,8 @@ from math import ceil
 
 from symmoe.config import EngineConfig, Pool
 from symmoe.errors import CapacityError, PoolError
-from symmoe.sizing.accelerators import CPU, Accelerator, accelerator
-from symmoe.sizing.architecture import Architecture
-from symmoe.sizing.configs import architectures, shape_groups
-from symmoe.sizing.fitting import GB, Need, needs, remedies, splits
+from symmoe.sizing.architecture import Architecture, architectures, shape_groups
+from symmoe.sizing.fitting import CPU, GB, Accelerator, Need, accelerator, needs, remedies, splits
 
 GIB = 1 << 30
 RUNTIME_GIB = {CPU: 4, "accelerator": 8}

@@ -34,7 +34,6 @@ JSON_RUNS = {
     "aggregator bench": "aggregator bench --pool {pool} --per-family 1 -o {folder}/skilled.json",
     "bench replay": "bench replay --train {folder}/sets --test {folder}/sets --pool {pool} -o {folder}/replay.json",
     "bench plan": "bench plan --quick --seeds 1 -o {folder}/plan.json",
-    "bench cache": "bench cache --pool {pool} --wordings {folder}/wordings.yaml --per-family 2 -o {folder}/cache.json",
     "bench routing": "bench routing --quick -o {folder}/routing.json",
     "bench recruiting": "bench recruiting --pool {pool} --per-family 1 -o {folder}/recruiting.json",
     "bench quality": "bench quality --pool {pool} --per-family 1 -o {folder}/quality.json",
@@ -144,9 +143,6 @@ def test_json_is_one_document_on_stdout_and_nothing_else(
 ) -> None:
     (tmp_path / "sets").mkdir()
     (tmp_path / "sets" / "sums.json").write_text(RECORDED)
-    (tmp_path / "wordings.yaml").write_text(
-        '[["What is 1 + 1?", "Add 1 and 1."], ["Sort 2, 1.", "Put in order: 2, 1"]]'
-    )
     records = pool.with_name("profiles.json")
     nowhere = "http://127.0.0.1:9"
     words = JSON_RUNS[name].format(pool=pool, records=records, source=source, folder=tmp_path, nowhere=nowhere).split()

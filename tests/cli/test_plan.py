@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from symmoe.engines.echo import EchoEngine
-from symmoe.planning.kept import keep_observations
+from symmoe.planning.costs import keep_observations
 from symmoe.store import open_store
 from symmoe.types import Observation
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import openai
 import psutil
 import pytest
-from symmoe.deployments.bench.services import free_port
 
+from symmoe.bench.services import free_port
 from symmoe.store import stop_embedded
 from tests.deployments.conftest import gone
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import openai
 import pytest
 
-from symmoe.evaluation.scoring import is_right
+from symmoe.profiles.grading import is_right
 from symmoe.questions.families import FAMILIES
-from symmoe.questions.splits import mixed_suite
+from symmoe.questions.suites import mixed_suite
 from symmoe.types import Question
 from tests.deployments.serving import client_of
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from symmoe.questions.splits import mixed_suite
+from symmoe.questions.suites import mixed_suite
 
 pytestmark = pytest.mark.engine
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from symmoe.bench.loading import perturbed
 from symmoe.build import Assembly
 from symmoe.config import ExpertConfig
 from symmoe.errors import EngineError
-from symmoe.evaluation.loading.experts import perturbed
 from symmoe.loading.lanes import LaneLoader
 from symmoe.types import Assignment, Call, Generation, Image, Message, Query, Sampling
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from symmoe.loading.arena import Arena
-from symmoe.loading.pinned import pinned
+from symmoe.loading.arena import Arena, pinned
 
 pytestmark = [
     pytest.mark.gpu,

@@ -13,8 +13,7 @@ from safetensors.torch import save_file
 
 from symmoe.errors import CheckpointError
 from symmoe.loading import grouped_swap
-from symmoe.loading.cpu_kernels import Kernel, KernelCache
-from symmoe.loading.grouped_swap import Binding
+from symmoe.loading.grouped_swap import Binding, Kernel, KernelCache
 from symmoe.loading.packed.checkpoint import PackedCheckpoint
 from symmoe.loading.packed.layout import Layout
 

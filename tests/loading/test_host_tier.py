@@ -1,20 +1,118 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from symmoe.errors import CapacityError, CheckpointError
-from symmoe.loading.arena import PAGE, attach
-from symmoe.loading.host_tier import HostTier
+from symmoe.loading.arena import PAGE, attach, whole_pages
+from symmoe.loading.host_tier import NEVER, Held, HostTier, KnownOrder, Standing, eviction_order, needed_later, victims
+from tests.loading.fake_images import FakeSource, content
 
-from .fake_images import FakeSource, content
-from .test_eviction import fewest_misses
+
+def fewest_misses(trace: str, frames: int) -> int:
+    """Every choice of victim tried: what no policy that fills on each miss can beat."""
+
+    @cache
+    def rest(place: int, held: frozenset[str]) -> int:
+        if place == len(trace):
+            return 0
+        wanted = trace[place]
+        if wanted in held:
+            return rest(place + 1, held)
+        if len(held) < frames:
+            return 1 + rest(place + 1, held | {wanted})
+        return 1 + min(rest(place + 1, held - {victim} | {wanted}) for victim in held)
+
+    return rest(0, frozenset())
+
+
+def misses(trace: str, frames: int, known: str) -> int:
+    """What the rules of this module give for `trace` when `known` was told at the start."""
+    order, held, count = KnownOrder(known), dict[str, int](), 0
+    for now, key in enumerate(trace):
+        if key not in held:
+            count += 1
+            if len(held) == frames:
+                del held[eviction_order(Standing(one, order.next_use(one), held[one]) for one in held)[0]]
+        held[key] = now
+        order.used(key)
+    return count
+
+
+def least_recently_used(trace: str, frames: int) -> int:
+    held, count = list[str](), 0
+    for key in trace:
+        count += key not in held
+        held = ([one for one in held if one != key] + [key])[-frames:]
+    return count
+
+
+TRACES = st.text(alphabet="abcde", max_size=12)
+
+
+@given(trace=TRACES, frames=st.integers(1, 4))
+def test_with_the_order_known_no_policy_has_fewer_misses(trace: str, frames: int) -> None:
+    assert misses(trace, frames, known=trace) == fewest_misses(trace, frames)
+
+
+@given(trace=TRACES, frames=st.integers(1, 4))
+def test_with_no_order_known_the_least_recently_used_goes(trace: str, frames: int) -> None:
+    assert misses(trace, frames, known="") == least_recently_used(trace, frames)
+
+
+def test_knowing_the_order_pays() -> None:
+    trace = "abcabcabcabc"
+    assert (misses(trace, 2, known=trace), misses(trace, 2, known="")) == (7, 12)
+
+
+def test_a_use_takes_the_first_mention_out_of_the_order() -> None:
+    order = KnownOrder("aba")
+    assert (order.next_use("a"), order.next_use("b"), order.next_use("c")) == (0, 1, NEVER)
+    order.used("a")
+    assert (order.next_use("a"), order.next_use("b")) == (2, 1)
+    order.used("a")
+    order.used("a")
+    order.used("c")
+    assert (order.next_use("a"), order.next_use("b")) == (NEVER, 1)
+
+
+def test_what_the_order_does_not_name_goes_first_the_least_recently_used_before_the_others() -> None:
+    standings = [Standing("soon", 1, 0), Standing("late", 9, 5), Standing("new", NEVER, 7), Standing("old", NEVER, 2)]
+    assert eviction_order(standings) == ["old", "new", "late", "soon"]
+
+
+@pytest.mark.parametrize(("at", "expendable"), [(1, ["late", "unnamed"]), (9, ["unnamed"]), (NEVER, ["unnamed"])])
+def test_a_prefetch_may_push_out_only_what_is_needed_after_it(at: float, expendable: list[str]) -> None:
+    standings = [Standing("soon", 1, 0), Standing("late", 9, 0), Standing("unnamed", NEVER, 0)]
+    assert [one.key for one in needed_later(standings, at)] == expendable
+
+
+def test_nobody_goes_if_it_fits_already_or_would_not_fit_even_so() -> None:
+    assert victims("abc", lambda keys: True) == []
+    assert victims("abc", lambda keys: False) is None
+
+
+def test_those_whose_going_does_not_help_stay() -> None:
+    def fits(gone: Sequence[str]) -> bool:
+        return {"b", "d"} <= set(gone)  # their bytes are neighbours, those of the others lie elsewhere
+
+    assert victims("abcde", fits) == ["b", "d"]
+
+
+@given(st.permutations("abcdef"), st.sets(st.sampled_from("abcdef")))
+def test_room_is_made_whenever_it_can_be_and_with_no_victim_too_many(order: list[str], needed: set[str]) -> None:
+    assert set(victims(order, lambda gone: needed <= set(gone)) or []) == needed
 
 
 @pytest.fixture
@@ -229,3 +327,137 @@ def test_a_tier_that_is_dropped_without_being_closed_gives_its_memory_back(sourc
 def test_a_budget_that_the_machine_does_not_have_is_an_error_at_once(source: FakeSource) -> None:
     with pytest.raises(CapacityError, match="are free, the host tier is to have"):
         HostTier(1 << 50, source)
+
+
+BUDGET = 10 * PAGE
+KEYS = st.sampled_from("abcdefgh")
+SIZES = st.integers(1, 6 * PAGE) | st.just(11 * PAGE)
+UNKNOWN = 1000
+
+
+class Tier(RuleBasedStateMachine):
+    """Prefetches are waited for, so that each step has one outcome."""
+
+    @initialize(sizes=st.lists(SIZES, min_size=8, max_size=8))
+    def begin(self, sizes: list[int]) -> None:
+        self.source = FakeSource(dict(zip("abcdefgh", sizes, strict=True)))
+        self.tier = HostTier(BUDGET, self.source)
+        self.order: list[str] = []
+        self.held: list[tuple[str, Held, ExitStack]] = []
+        self.pins: Counter[str] = Counter()
+
+    def kept(self) -> set[str]:
+        return {key for key, _, _ in self.held} | {key for key, count in self.pins.items() if count}
+
+    def need(self, key: str) -> int:
+        return self.order.index(key) if key in self.order else UNKNOWN
+
+    @rule(keys=st.lists(KEYS, max_size=8))
+    def expect(self, keys: list[str]) -> None:
+        self.order = list(keys)
+        self.tier.expect(keys)
+
+    @rule(key=KEYS, fails=st.booleans())
+    def prefetch(self, key: str, fails: bool) -> None:
+        before, kept = dict(self.tier.resident), self.kept()
+        self.source.errors[key] = [CheckpointError("broken")] if fails else []
+        try:
+            arrived = self.tier.prefetch(key).result(30)
+        except CapacityError:
+            assert self.source.sizes[key] > BUDGET
+            assert dict(self.tier.resident) == before
+            return
+        except CheckpointError:
+            assert fails
+            assert key not in self.tier.resident
+        else:
+            assert arrived == (key in self.tier.resident)
+            assert arrived or dict(self.tier.resident) == before
+        finally:
+            self.source.errors.clear()
+        gone = before.keys() - self.tier.resident.keys()
+        assert gone.isdisjoint(kept)
+        assert all(self.need(one) > self.need(key) or self.need(one) == UNKNOWN for one in gone)
+
+    @rule(key=KEYS, keep=st.booleans())
+    def use(self, key: str, keep: bool) -> None:
+        before = dict(self.tier.resident)
+        stack = ExitStack()
+        try:
+            held = stack.enter_context(self.tier.use(key))
+        except CapacityError:
+            assert self.source.sizes[key] > BUDGET or self.kept()
+            assert dict(self.tier.resident) == before
+            return
+        assert held.hit == (key in before)
+        assert held.nbytes == self.source.sizes[key]
+        if key in self.order:
+            self.order.remove(key)
+        self.held.append((key, held, stack))
+        if not keep:
+            self.let_go(key)
+
+    @rule(key=KEYS)
+    def use_what_breaks(self, key: str) -> None:
+        before = dict(self.tier.resident)
+        if key in before or self.source.sizes[key] > BUDGET:
+            return
+        self.source.errors[key] = [CheckpointError("broken")]
+        with pytest.raises((CheckpointError, CapacityError)), self.tier.use(key):
+            raise AssertionError("it should not be there")
+        self.source.errors.clear()
+        assert key not in self.tier.resident
+
+    @precondition(lambda self: self.held)
+    @rule(which=st.integers(0, 7))
+    def end_a_use(self, which: int) -> None:
+        self.let_go(self.held[which % len(self.held)][0])
+
+    def let_go(self, key: str) -> None:
+        found = next(one for one in reversed(self.held) if one[0] == key)
+        self.held.remove(found)
+        found[2].close()
+
+    @rule(key=KEYS)
+    def pin(self, key: str) -> None:
+        self.pins[key] += 1
+        self.tier.pin(key)
+
+    @rule(key=KEYS)
+    def unpin(self, key: str) -> None:
+        if self.pins[key]:
+            self.pins[key] -= 1
+            self.tier.unpin(key)
+
+    @rule(key=KEYS)
+    def evict(self, key: str) -> None:
+        possible = key in self.tier.resident and key not in self.kept()
+        assert self.tier.evict(key) == possible
+        assert key not in self.tier.resident or not possible
+
+    @invariant()
+    def what_is_held_is_there_and_right_and_nothing_overlaps(self) -> None:
+        if not hasattr(self, "tier"):
+            return
+        resident = self.tier.resident
+        assert self.tier.used == sum(whole_pages(nbytes) for nbytes in resident.values()) <= BUDGET
+        places: dict[str, tuple[int, int]] = {}
+        for key, held, _ in self.held:
+            assert key in resident
+            assert bytes(held.view) == content(key, held.nbytes)
+            assert places.setdefault(key, (held.offset, held.offset + held.nbytes))[0] == held.offset
+        ends = [0, *(end for _, end in sorted(places.values()))]
+        assert all(begin >= end for (begin, _), end in zip(sorted(places.values()), ends, strict=False))
+
+    def teardown(self) -> None:
+        if not hasattr(self, "tier"):
+            return
+        for key in self.tier.resident:  # all are hits, so nothing moves; overlapping images would spoil each other
+            with self.tier.use(key) as held:
+                assert held.hit
+                assert bytes(held.view) == content(key, held.nbytes)
+        self.tier.close()
+
+
+TestTier: Any = Tier.TestCase
+TestTier.settings = settings(max_examples=80, stateful_step_count=40)

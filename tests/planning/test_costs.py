@@ -6,11 +6,17 @@ from dataclasses import replace
 import pytest
 
 from symmoe.pipeline import Watch, answer
-from symmoe.planning.costs import WINDOW, CostModel, ExpertCost
-from symmoe.planning.kept import MOST_ROWS, keep_observations, recall_observations
-from symmoe.planning.observing import StepTimes
+from symmoe.planning.costs import (
+    MOST_ROWS,
+    WINDOW,
+    CostModel,
+    ExpertCost,
+    StepTimes,
+    keep_observations,
+    recall_observations,
+)
+from symmoe.planning.grouping import Fleet
 from symmoe.planning.problem import Worker
-from symmoe.planning.spreading import Fleet
 from symmoe.types import Load, Observation, Plan
 from tests.fakes import candidate, echo_parts, everyone, query
 

@@ -6,17 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from symmoe.bench.planning import simulated_pool
 from symmoe.errors import PoolError
-from symmoe.evaluation.planning import simulated_pool
-from symmoe.planning.affinity import togetherness
-from symmoe.planning.baselines import longest_first, round_robin
-from symmoe.planning.bound import lower_bound
 from symmoe.planning.costs import ExpertCost
-from symmoe.planning.packing import fill
-from symmoe.planning.problem import Instance, Placement, Problem, Worker
+from symmoe.planning.problem import Instance, Placement, Problem, Worker, lower_bound
 from symmoe.planning.program import solve
-from symmoe.planning.scheduling import Schedule, schedule
-from symmoe.planning.search import improved
+from symmoe.planning.scheduling import Schedule, schedule, togetherness
+from symmoe.planning.search import fill, improved, longest_first, round_robin
 from tests.planning.problems import problem, problems, shortest
 
 CLOSE = 1 + 1e-6

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from symmoe.planning.turns import Turns, Waiting
+from symmoe.planning.turns import Durations, Turns, Waiting
 
 PATIENCE, LONGEST = 5.0, 20.0
 
@@ -315,3 +315,71 @@ def test_keys_that_came_once_are_forgotten_while_others_are_always_there() -> No
         made.leave(begun.id, float(number))
     assert len(made._served) < 600
     assert made._served["key 2999"] == 0
+
+
+def busy(made: Turns, waiting_for_b: int, now: float = 0.0) -> Turns:
+    """Turns whose requests took a second each; one for a has begun and is over, others wait for b."""
+    for number in range(20):
+        made.arrive(waiting(f"earlier {number}", "a", now))
+        made.begin(now)
+        made.leave(f"earlier {number}", now + 1.0)
+    for number in range(waiting_for_b):
+        made.arrive(waiting(f"b{number}", "b", now))
+    return made
+
+
+def test_where_few_would_join_and_many_wait_the_turn_ends_early() -> None:
+    for waiting_for_b, over in ((2, False), (8, True)):
+        made = busy(serving("a", cost=1.0, slots=8), waiting_for_b)
+        made.arrive(waiting("late", "a", 1.0))
+        assert (made.begin(1.0) == []) is over
+        assert made.switch(1.0) == ("b" if over else None)
+
+
+def test_who_joins_just_after_another_holds_up_nobody() -> None:
+    made = busy(serving("a", cost=1.0, slots=16), 8)
+    made.loaded("a", 1.0, 0.0)
+    made.arrive(waiting("first", "a", 0.1))
+    assert ids(made.begin(0.1)) == ["first"]
+    made.arrive(waiting("second", "a", 0.2))
+    assert ids(made.begin(0.2)) == ["second"]
+    made.arrive(waiting("third", "a", 1.1))
+    assert made.begin(1.1) == []
+
+
+def test_a_turn_that_has_just_begun_serves_who_it_is_for_however_many_wait_elsewhere() -> None:
+    made = busy(serving("a", cost=1.0, slots=16), 16)
+    made.arrive(waiting("one", "c", 1.0))
+    made.loaded("c", 1.0, 2.0)
+    assert ids(made.begin(2.0)) == ["one"]
+
+
+def test_before_anything_was_seen_nothing_is_known() -> None:
+    assert Durations().of(3) is None
+
+
+def test_one_observation_says_the_same_of_every_count() -> None:
+    seen = Durations()
+    seen.saw(4, 2.0)
+    assert seen.of(1) == seen.of(30) == 2.0
+
+
+def test_a_line_is_found_and_followed_when_it_changes() -> None:
+    seen = Durations()
+    for base, slope in ((0.3, 0.02), (1.0, 0.1)):
+        for number in range(600):
+            count = 1 + number % 30
+            seen.saw(count, base + slope * count)
+        assert seen.of(1) == pytest.approx(base + slope, rel=0.02)
+        assert seen.of(30) == pytest.approx(base + 30 * slope, rel=0.02)
+
+
+@given(st.lists(st.tuples(st.floats(1, 64), st.floats(0, 100)), min_size=1, max_size=50), st.integers(1, 64))
+def test_it_never_falls_nor_goes_below_zero(seen: list[tuple[float, float]], count: int) -> None:
+    line = Durations()
+    for each in seen:
+        line.saw(*each)
+    here, there = line.of(count), line.of(count + 1)
+    assert here is not None
+    assert there is not None
+    assert -1e-9 <= here <= there + 1e-9

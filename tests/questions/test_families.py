@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from symmoe.evaluation.scoring import is_right
+from symmoe.profiles.grading import is_right
 from symmoe.questions.families import FAMILIES, roman, spanish
-from symmoe.questions.splits import draw
+from symmoe.questions.suites import draw
 from tests.fakes import question
 
 every_family = pytest.mark.parametrize("family", list(FAMILIES))

@@ -9,10 +9,9 @@ import yaml
 
 from symmoe.config import Pool, read_pool
 from symmoe.errors import CapacityError, PoolError, RequestError
-from symmoe.sizing.accelerators import accelerator
+from symmoe.sizing.architecture import architectures
 from symmoe.sizing.cluster import size_cluster
-from symmoe.sizing.configs import architectures
-from symmoe.sizing.fitting import need
+from symmoe.sizing.fitting import accelerator, need
 
 GIB = 1 << 30
 SIXTEEN = read_pool("symbolic-moe-16")

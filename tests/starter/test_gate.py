@@ -2,10 +2,10 @@ from __future__ import annotations
 
 from symmoe.build_gate import build_gate
 from symmoe.config import RewardConfig, read_pool
-from symmoe.evaluation.scoring import as_query
 from symmoe.gating.rewards import RewardGate
+from symmoe.profiles.grading import as_query
 from symmoe.questions.families import FAMILIES
-from symmoe.questions.splits import mixed_suite
+from symmoe.questions.suites import mixed_suite
 from symmoe.types import Assignment, Candidate, Query, Recruitment
 
 EVASIVE = "I think that this is an interesting question, and the answer depends on many things."

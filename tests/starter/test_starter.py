@@ -10,8 +10,7 @@ import pytest
 from symmoe.build import Assembly, build_recruiter, check_weights, stale_experts
 from symmoe.config import Pool, read_pool
 from symmoe.questions.families import FAMILIES
-from symmoe.training.lora import data_hash, training_questions
-from symmoe.training.recipe import read_recipe
+from symmoe.training.lora import data_hash, read_recipe, training_questions
 from symmoe.types import Tally
 from tests.fakes import query, skills
 

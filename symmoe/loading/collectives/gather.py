@@ -1,24 +1,245 @@
-"""Carrying out a plan: read a share, pass it on, receive the rest, check every chunk."""
+"""Carrying out a plan: read a share, pass it on, receive the rest, check every chunk.
+
+sha256 costs a core for a second a gigabyte, and each rank would hash every byte. So only the reader of a chunk does:
+it says which sha256 it held the chunk against, and what XXH3 (64 bits, twenty times faster) its bytes gave. The
+receivers compare the one with their own manifest, the other with the bytes that arrived.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import queue
+import struct
+import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import xxhash
+
 from symmoe.errors import CollectiveError
-from symmoe.loading.collectives.alarm import Alarm, Awaited
-from symmoe.loading.collectives.checks import Checks
-from symmoe.loading.collectives.group import GatherGroup
-from symmoe.loading.collectives.landing import Landing, as_bytes
+from symmoe.loading.collectives.group import Alarm, Awaited, GatherGroup
 from symmoe.loading.collectives.plan import GatherPlan, Transfer
-from symmoe.loading.collectives.readahead import AHEAD, ReadAhead
 from symmoe.loading.collectives.source import ChunkSource
 
 if TYPE_CHECKING:
     import torch
+
+Fail = Callable[[int, int | None, str], CollectiveError]
+_ROW = struct.Struct("!I32s8s")  # the chunk's number, its sha256, its XXH3
+
+
+class Checks:
+    """The checks of one gather at one rank, made in a thread of their own. `fail` reports what is wrong."""
+
+    def __init__(self, source: ChunkSource, rank: int, fail: Fail) -> None:
+        self._source, self._rank, self._fail = source, rank, fail
+        self._said: dict[int, bytes] = {}
+        self._arrived: dict[int, tuple[int, bytes]] = {}
+        self._begun: list[Future[None]] = []
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="gather_check")
+
+    def read(self, chunk: int, tensor: torch.Tensor) -> Future[None]:
+        """Begin to hold a chunk that was read here against its manifest."""
+        return self._begin(self._hold, self._rank, chunk, tensor)
+
+    def arrived(self, owner: int, chunk: int, tensor: torch.Tensor) -> None:
+        """Begin to take down what arrived of a chunk that `owner` read."""
+        self._begin(self._take_down, owner, chunk, tensor)
+
+    def said(self) -> bytes:
+        """Wait for what was begun; what this rank says to the others of the chunks it read."""
+        for check in self._begun:
+            check.result()
+        return b"".join(_ROW.pack(chunk, row[:32], row[32:]) for chunk, row in self._said.items())
+
+    def compare(self, words: list[bytes]) -> None:
+        """Hold what arrived against what each rank said. Raises `CollectiveError`."""
+        said = {
+            (owner, chunk): sha256 + fast
+            for owner, word in enumerate(words)
+            for chunk, sha256, fast in _ROW.iter_unpack(word)
+        }
+        for chunk, (owner, row) in self._arrived.items():
+            if said.get((owner, chunk)) != row:
+                raise self._fail(owner, chunk, "is corrupt: it arrived otherwise than this rank's manifest has it")
+
+    def stop(self) -> None:
+        """End the thread; what has not begun is dropped."""
+        self._thread.shutdown(cancel_futures=True)
+
+    def _begin(
+        self, check: Callable[[int, int, torch.Tensor, bytes], None], owner: int, chunk: int, tensor: torch.Tensor
+    ) -> Future[None]:
+        def run() -> None:
+            wanted = self._wanted(owner, chunk)
+            if wanted is not None:
+                check(owner, chunk, tensor, wanted)
+
+        self._begun.append(self._thread.submit(run))
+        return self._begun[-1]
+
+    def _hold(self, owner: int, chunk: int, tensor: torch.Tensor, wanted: bytes) -> None:
+        data = tensor.cpu().numpy().data
+        if hashlib.sha256(data).digest() != wanted:
+            self._fail(owner, chunk, "is corrupt: its sha256 is not the one of its manifest")
+        self._said[chunk] = wanted + xxhash.xxh3_64_digest(data)
+
+    def _take_down(self, owner: int, chunk: int, tensor: torch.Tensor, wanted: bytes) -> None:
+        self._arrived[chunk] = owner, wanted + xxhash.xxh3_64_digest(tensor.cpu().numpy().data)
+
+    def _wanted(self, owner: int, chunk: int) -> bytes | None:
+        """The manifest's sha256; reports a failure if there is none."""
+        try:
+            wanted = self._source.digest(chunk)
+        except Exception as error:
+            self._fail(owner, chunk, f"could not be checked: {error!r}")
+            return None
+        if wanted is None:
+            self._fail(owner, chunk, "has no sha256 in its manifest: gather without `checksum`, or add it")
+        return wanted
+
+
+_POLL_SECONDS = 0.0002
+
+
+def as_bytes(place: torch.Tensor | memoryview) -> torch.Tensor:
+    """The bytes of a contiguous tensor or writable memoryview, as a flat uint8 tensor on the same memory."""
+    import torch
+
+    if isinstance(place, memoryview):
+        if place.readonly:
+            raise ValueError("it is read-only")
+        flat = place.cast("B")
+        return torch.frombuffer(flat, dtype=torch.uint8) if len(flat) else torch.empty(0, dtype=torch.uint8)
+    if not place.is_contiguous():
+        raise ValueError("its tensor is not contiguous")
+    return place.detach().view(-1).view(torch.uint8)
+
+
+class Landing:
+    """The places of a rank's chunks, and buffers for those that it reads for others or that go on to a GPU.
+
+    So many pinned buffers serve in turn: before one is filled again its copy to the GPU must be done (the round that it
+    belonged to was settled), and its check is waited for.
+    """
+
+    def __init__(
+        self, places: Mapping[int, torch.Tensor], device: torch.device, sizes: Sequence[int], buffers: int
+    ) -> None:
+        import torch
+
+        self.places = places
+        self._device = device
+        self._sizes = sizes
+        self._given: dict[int, int] = {}
+        self._checks: list[Future[None] | None] = [None] * buffers
+        self._pinned: list[torch.Tensor] = []
+        self._stream: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            largest = max(sizes, default=0)
+            self._pinned = [torch.empty(largest, dtype=torch.uint8, pin_memory=True) for _ in range(buffers)]
+            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+    @contextmanager
+    def stream(self) -> Iterator[None]:
+        """Within it GPU work goes to a stream of its own, after what was asked of the device before."""
+        import torch
+
+        if self._stream is None:
+            yield
+            return
+        self._stream.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(self._stream):
+            yield
+
+    def buffer(self, chunk: int) -> torch.Tensor:
+        """Host memory to read the chunk into; called by one thread."""
+        import torch
+
+        if not self._pinned:
+            place = self.places.get(chunk)
+            return torch.empty(self._sizes[chunk], dtype=torch.uint8) if place is None else place
+        turn = self._given[chunk] = len(self._given) % len(self._pinned)
+        check = self._checks[turn]
+        if check is not None:
+            check.result()
+        return self._pinned[turn][: self._sizes[chunk]]
+
+    def in_use(self, chunk: int, check: Future[None]) -> None:
+        """Keep the buffer that was given for a chunk until its check is done."""
+        if self._pinned:
+            self._checks[self._given[chunk]] = check
+
+    def put(self, chunk: int, host: torch.Tensor) -> tuple[torch.Tensor, Any]:
+        """Copy a chunk from its buffer to its place, if it is not there; the tensor, and what `settle` waits for."""
+        import torch
+
+        if not self._pinned:
+            return host, None
+        place = self.places.get(chunk)
+        if place is None:
+            place = torch.empty(len(host), dtype=torch.uint8, device=self._device)
+        place.copy_(host, non_blocking=True)
+        copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        copied.record()
+        return place, copied
+
+    def settle(self, copied: Any) -> None:
+        """Wait for a copy that `put` began."""
+        while copied is not None and not copied.query():
+            time.sleep(_POLL_SECONDS)
+
+
+AHEAD = 2
+"""Chunks that are read before they are asked for: while one waits to be passed on, the next is on its way."""
+
+
+class ReadAhead:
+    """Reads the chunks of a rank in their order, in a thread of its own, at most `AHEAD` before they are taken."""
+
+    def __init__(self, chunks: Sequence[int], source: ChunkSource, landing: Landing) -> None:
+        self._chunks, self._source, self._landing = chunks, source, landing
+        self._room = threading.Semaphore(AHEAD)
+        self._done: queue.SimpleQueue[torch.Tensor | BaseException] = queue.SimpleQueue()
+        self._stopped = False
+
+    @contextmanager
+    def running(self) -> Iterator[ReadAhead]:
+        """Read as long as the block lasts. A read under way is waited for: it writes into memory that others own."""
+        thread = threading.Thread(target=self._run, name="gather_read", daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._stopped = True
+            self._room.release()
+            thread.join()
+
+    def take(self) -> torch.Tensor:
+        """The next chunk in host memory; raises what reading it raised."""
+        done = self._done.get()
+        if isinstance(done, BaseException):
+            raise done
+        self._room.release()
+        return done
+
+    def _run(self) -> None:
+        for chunk in self._chunks:
+            self._room.acquire()
+            if self._stopped:
+                return
+            try:
+                host = self._landing.buffer(chunk)
+                self._source.read(chunk, host.numpy().data)
+            except BaseException as error:
+                self._done.put(error)
+                return
+            self._done.put(host)
 
 
 @dataclass(frozen=True, slots=True)

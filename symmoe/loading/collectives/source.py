@@ -9,9 +9,12 @@ import struct
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from symmoe.errors import CheckpointError
+
+if TYPE_CHECKING:
+    pass
 
 _FREE_AT = struct.Struct("d")
 

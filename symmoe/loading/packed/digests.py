@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from symmoe.errors import CheckpointError
-from symmoe.loading.headers import StoredTensor
+from symmoe.loading.headers import StoredTensor, read_json
 from symmoe.loading.sources import sampled_sha256
 
 _SPOTS, _SPOT_BYTES = 4, 4096
@@ -38,10 +38,10 @@ def architecture_fingerprint(model: Path) -> str:
 
     Unknown keys count: two models are told apart rather than confused. Raises `CheckpointError` if there is no config.
     """
-    parts = {"config": _essential(_read(model / "config.json"))}
+    parts = {"config": _essential(read_json(model / "config.json"))}
     for name in _QUANTISATION_FILES:
         if (model / name).exists():
-            parts[name] = _read(model / name)
+            parts[name] = read_json(model / name)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -98,15 +98,3 @@ def _essential(config: Any) -> Any:
     if "torch_dtype" in kept:  # the older name of the same key
         kept.setdefault("dtype", kept.pop("torch_dtype"))
     return kept
-
-
-def _read(path: Path) -> Any:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise CheckpointError(f"{path}: not JSON ({error})") from error
-    if not isinstance(document, dict):
-        raise CheckpointError(f"{path}: not a JSON object")
-    return document

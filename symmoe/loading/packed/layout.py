@@ -1,21 +1,181 @@
-"""How an expert's tensors are laid out in one image, and building that image in memory."""
+"""How an expert's tensors are laid out in one image, and building that image in memory: read, merged, hashed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from symmoe.errors import CheckpointError
 from symmoe.loading.headers import FileState, StoredTensor, shared_names, stored_tensors, weight_files
-from symmoe.loading.merge import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from symmoe.loading.packed.adapter import AdapterFacts, adapter_facts
-from symmoe.loading.packed.copying import copied
-from symmoe.loading.packed.digests import architecture_fingerprint, chunk_digests, tensor_tag, weights_digest
-from symmoe.loading.packed.header import head_bytes, write_head
-from symmoe.loading.packed.manifest import ALIGNMENT, BLOCK, CHUNK_BYTES, DTYPES, MOST_NAME, Manifest, PackedTensor
-from symmoe.loading.packed.merging import merge_into
-from symmoe.loading.packed.order import in_order
+from symmoe.loading.merge import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    Update,
+    base_name,
+    lora_scale,
+    read_config,
+    read_updates,
+)
+from symmoe.loading.packed.checkpoint import bytes_of, view_of
+from symmoe.loading.packed.digests import architecture_fingerprint, chunk_digests, cores, tensor_tag, weights_digest
+from symmoe.loading.packed.manifest import (
+    ALIGNMENT,
+    BLOCK,
+    CHUNK_BYTES,
+    DTYPES,
+    MOST_NAME,
+    Manifest,
+    PackedTensor,
+    head_bytes,
+    write_head,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+FUSIONS = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
+"""The modules that vLLM joins into one, in the order in which it joins their rows."""
+
+_MEMBERS = {member: (fused, place) for fused, members in FUSIONS.items() for place, member in enumerate(members, 1)}
+_NUMBER = re.compile(r"(\d+)")
+Key = tuple[tuple[str | int, ...], int, str]
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """The names sorted so that the members of each fusion are neighbours, weights and biases each among themselves."""
+    return sorted(names, key=_key)
+
+
+def _key(name: str) -> Key:
+    parts = name.split(".")
+    place = 0
+    for index, part in enumerate(parts):
+        if part in _MEMBERS:
+            parts[index], place = _MEMBERS[part]
+    pieces = _NUMBER.split(".".join(parts))
+    return tuple(int(piece) if index % 2 else piece for index, piece in enumerate(pieces)), place, name
+
+
+_SIDES = ("lora_A", "lora_B")
+_FLOATS = ("F64", "F32", "F16", "BF16")
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterFacts:
+    """A digest of an adapter's weights and scale, and the names of the base tensors that it changes."""
+
+    digest: str
+    changed: frozenset[str]
+
+
+def adapter_facts(adapter: Path, base: Mapping[str, StoredTensor]) -> AdapterFacts:
+    """What the adapter changes of `base`. Raises `CheckpointError` if it does not fit, by the tensor's name."""
+    scale = lora_scale(read_config(adapter), adapter)
+    weights = adapter / ADAPTER_WEIGHTS
+    tensors = stored_tensors([weights])
+    halves: dict[str, dict[str, StoredTensor]] = {}
+    for key, tensor in tensors.items():
+        side = next((side for side in _SIDES if f".{side}." in key), None)
+        if side is None:
+            raise CheckpointError(f"{weights}: {key} is no LoRA matrix")
+        halves.setdefault(base_name(key), {})[side] = tensor
+    for name, sides in halves.items():
+        problem = _misfit(base.get(name), sides.get("lora_A"), sides.get("lora_B"))
+        if problem:
+            raise CheckpointError(f"{weights}: {name}: {problem}")
+    digest = hashlib.sha256(f"{weights_digest(tensors.values())} {scale.hex()}".encode()).hexdigest()
+    return AdapterFacts(digest, frozenset(halves))
+
+
+def _misfit(base: StoredTensor | None, down: StoredTensor | None, up: StoredTensor | None) -> str | None:
+    if base is None:
+        return "the base has no tensor of that name"
+    if down is None or up is None:
+        return "one half of the product is missing"
+    if base.dtype not in _FLOATS:
+        return f"the base has it as {base.dtype}: an adapter cannot be merged into quantised weights"
+    fits = len(down.shape) == len(up.shape) == 2 and base.shape == (up.shape[0], down.shape[1])
+    if not fits or up.shape[1] != down.shape[0]:
+        return f"{up.shape} times {down.shape} does not fit the base, which has {base.shape}"
+    return None
+
+
+_PIECE = 8 << 20
+
+
+def copied(targets: Iterable[tuple[StoredTensor, memoryview]]) -> Iterator[int]:
+    """Read each tensor into the memory beside it, which is as long; gives bytes as they are done.
+
+    Raises `CheckpointError` if a file ends early or cannot be read.
+    """
+    with ExitStack() as opened, ThreadPoolExecutor(max(2, cores())) as threads:
+        files: dict[Path, int] = {}
+        jobs = []
+        for stored, memory in targets:
+            if stored.file not in files:
+                files[stored.file] = opened.enter_context(stored.file.open("rb", buffering=0)).fileno()
+            for at in range(0, stored.nbytes, _PIECE):
+                piece = memory[at : at + _PIECE]
+                jobs.append(threads.submit(_read, files[stored.file], stored.offset + at, piece, stored))
+        try:
+            for job in as_completed(jobs):
+                yield job.result()
+        finally:
+            threads.shutdown(cancel_futures=True)
+
+
+def _read(descriptor: int, at: int, memory: memoryview, stored: StoredTensor) -> int:
+    done = 0
+    while done < memory.nbytes:
+        try:
+            count = os.preadv(descriptor, [memory[done:]], at + done)
+        except OSError as error:
+            raise CheckpointError(f"{stored.file}: cannot be read ({error.strerror})") from error
+        if not count:
+            raise CheckpointError(f"{stored.file}: ends inside of {stored.name!r}: it was cut while it was read")
+        done += count
+    return done
+
+
+def merge_into(data: memoryview, changed: Sequence[PackedTensor], adapter: Path) -> None:
+    """Add the adapter to those tensors of the data that it changes, which hold the base's bytes.
+
+    The results are those of `symmoe.loading.merge.merged_weights`, bit for bit. Raises `CheckpointError` if the adapter
+    changes other tensors than these.
+    """
+    updates = read_updates(adapter)
+    if updates.keys() != {tensor.name for tensor in changed}:
+        raise CheckpointError(f"{adapter}: changed since its layout was read")
+    whole = bytes_of(data)
+
+    def merge(tensor: PackedTensor) -> None:
+        _merge(updates[tensor.name], view_of(whole, tensor))
+
+    with ThreadPoolExecutor(cores(), initializer=_alone) as threads:
+        list(threads.map(merge, changed))
+
+
+def _merge(update: Update, weight: torch.Tensor) -> None:
+    weight.copy_(update.merged(weight))
+
+
+def _alone() -> None:
+    """Let this thread work without a team: a thread for each core, each on tensors of its own.
+
+    Several threads on one tensor wait for each other after every operation, which stalls for seconds where another
+    process wants the cores. An engine may have forbidden `torch.set_num_threads`, so OpenMP is told itself.
+    """
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(1, user_api="openmp")
+
 
 Progress = Callable[[int, int], None]
 """Called with bytes of work done and in all: a byte counts when it is copied, and again when it is hashed."""

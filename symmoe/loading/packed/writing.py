@@ -14,9 +14,8 @@ from typing import BinaryIO, Literal
 
 from symmoe.errors import CheckpointError
 from symmoe.loading.packed.checkpoint import PackedCheckpoint, Verify
-from symmoe.loading.packed.header import VERSION
 from symmoe.loading.packed.layout import Layout, Progress
-from symmoe.loading.packed.manifest import Manifest
+from symmoe.loading.packed.manifest import VERSION, Manifest
 
 Packing = Literal["packed", "kept", "replaced"]
 

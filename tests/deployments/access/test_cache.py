@@ -7,10 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pytest
-from numpy.typing import NDArray
-from symmoe.deployments.access.cache import AnswerCache, Bounds, Found, identity
+from symmoe.deployments.access.cache import AnswerCache, Found, identity
 from symmoe.deployments.order import Order
 from symmoe.deployments.storage import Storage
 
@@ -21,7 +18,6 @@ from symmoe.types import Message, Query, Sampling
 from .conftest import contents
 
 ANSWER = {"choices": [{"index": 0}], "headers": {}}
-WORDS = ("capital", "city", "france", "spain", "what", "tell", "name", "sum")
 
 
 def order(text: str = "What is the capital of France?", key: str = "mine", **changes: Any) -> Order:
@@ -29,38 +25,25 @@ def order(text: str = "What is the capital of France?", key: str = "mine", **cha
     return replace(Order("one", query, key, Policy(3)), **changes)
 
 
-async def by_words(text: str) -> NDArray[np.float32]:
-    words = text.lower().replace("?", "").split()
-    counts = np.array([words.count(word) for word in WORDS], np.float32)
-    return counts / max(float(np.linalg.norm(counts)), 1e-9)
-
-
-async def never(text: str) -> NDArray[np.float32]:
-    raise AssertionError("nothing is embedded")
-
-
-def cached(
-    work: Callable[[AnswerCache], Awaitable[Any]], similarity: float = 0.0, pool: str = "pool", entries: int = 100
-) -> Any:
+def cached(work: Callable[[AnswerCache], Awaitable[Any]], pool: str = "pool", entries: int = 100) -> Any:
     async def working() -> Any:
         storage = Storage()
-        embed = by_words if similarity else never
         try:
-            return await work(AnswerCache(storage, lambda: pool, Bounds(60.0, entries, similarity), embed))
+            return await work(AnswerCache(storage, lambda: pool, 60.0, entries))
         finally:
             await storage.close()
 
     return asyncio.run(working())
 
 
-def kept(asked: Order, *others: Order, similarity: float = 0.0) -> list[str]:
+def kept(asked: Order, *others: Order) -> list[str]:
     """How orders are found after the first was answered."""
 
     async def work(cache: AnswerCache) -> list[str]:
         await cache.keep(asked, ANSWER)
         return [(await cache.find(other)).how for other in others]
 
-    return list(cached(work, similarity))
+    return list(cached(work))
 
 
 QUERY = order().query
@@ -86,12 +69,11 @@ DIFFERENT = {
 }
 
 
-@pytest.mark.parametrize("similarity", [0.0, 0.99])
-def test_an_equal_order_is_found_and_one_that_differs_in_anything_is_not(state: Path, similarity: float) -> None:
+def test_an_equal_order_is_found_and_one_that_differs_in_anything_is_not(state: Path) -> None:
     same = order(id="two", stream=True, deadline=1.0)
-    assert kept(order(), same, *DIFFERENT.values(), similarity=similarity)[0] == "hit"
-    found = dict(zip(DIFFERENT, kept(order(), *DIFFERENT.values(), similarity=similarity), strict=True))
-    assert {what: how for what, how in found.items() if how != "miss"} == ({"space": "similar"} if similarity else {})
+    assert kept(order(), same) == ["hit"]
+    found = dict(zip(DIFFERENT, kept(order(), *DIFFERENT.values()), strict=True))
+    assert {what: how for what, how in found.items() if how != "miss"} == {}
 
 
 def test_another_pool_and_an_answer_too_large_are_not_found(state: Path) -> None:
@@ -112,11 +94,11 @@ def test_the_question_is_not_in_the_store_and_everything_there_ends(state: Path)
 
     from symmoe.store import embedded_socket
 
-    kept(order("What is the capital of Liechtenstein?"), similarity=0.9)
+    kept(order("What is the capital of Liechtenstein?"))
     everything = contents()
     assert "Liechtenstein" not in repr(everything)
     server = redis.Redis(unix_socket_path=str(embedded_socket()))
-    assert len(everything) == 3
+    assert len(everything) == 2
     assert all(0 < server.pttl(name) <= 60_000 for name in everything)
 
 
@@ -139,42 +121,13 @@ def test_a_lost_store_finds_and_keeps_nothing_and_is_no_error() -> None:
             raise StoreError("lost")
 
     async def working() -> Found:
-        cache = AnswerCache(Lost(), lambda: "pool", Bounds(60.0, 10), never)
+        cache = AnswerCache(Lost(), lambda: "pool", 60.0, 10)
         await cache.keep(order(), ANSWER)
         return await cache.find(order())
 
     assert asyncio.run(working()) == Found("unavailable")
 
 
-def test_other_words_for_the_same_are_found_above_the_cosine_only(state: Path) -> None:
-    asked = order("what is the capital city of france")
-    near, far = order("tell me the capital city of france"), order("name a city")
-    assert kept(asked, near, far, similarity=0.7) == ["similar", "miss"]
-    assert kept(replace(asked, key="b"), replace(near, key="b"), similarity=0.99) == ["miss"]
-
-
-def test_similar_is_never_across_callers_nor_across_whatever_else_shapes_the_answer(state: Path) -> None:
-    near = "tell me the capital city of france"
-    asked = order("what is the capital city of france")
-    others = [
-        order(near, key="yours"),
-        order(near, n=2),
-        order(near, policy=Policy(expert="adder")),
-        order(near, query=Query("0", (Message("user", near),), Sampling(16))),
-    ]
-    assert kept(asked, *others, similarity=0.5) == ["miss"] * 4
-
-
-def test_questions_that_are_compared_are_bounded(state: Path) -> None:
-    async def many(cache: AnswerCache) -> None:
-        for number in range(70):
-            await cache.keep(order("please " * number + "what city"), ANSWER)
-
-    cached(many, similarity=0.5, entries=1000)
-    forms = [rows for name, rows in contents().items() if b":form:" in name]
-    assert [len(rows) for rows in forms] == [64]
-
-
 def test_the_identity_of_an_order_leaves_out_its_name_its_time_and_whose_it_is() -> None:
     told = json.loads(identity(order()))
-    assert set(told) == {"messages", "sampling", "kind", "policy", "n", "explain", "form", "came"}
+    assert set(told) == {"messages", "sampling", "kind", "policy", "n", "explain", "came"}

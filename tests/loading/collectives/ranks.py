@@ -16,10 +16,9 @@ import torch
 from torch.distributed import HashStore
 
 from symmoe.errors import CollectiveError
-from symmoe.loading.collectives.cost import Topology
 from symmoe.loading.collectives.gather import GatherStats, sparse_all_gather
 from symmoe.loading.collectives.group import GatherGroup, open_group
-from symmoe.loading.collectives.plan import GatherPlan, Mode, plan_gather
+from symmoe.loading.collectives.plan import GatherPlan, Mode, Topology, plan_gather
 from symmoe.loading.collectives.source import ChunkSource
 
 POISON = 0xA5

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,11 @@ from hypothesis import strategies as st
 from torch.distributed import TCPStore
 
 from symmoe.errors import CollectiveError
-from symmoe.loading.collectives.gather import sparse_all_gather
+from symmoe.loading.collectives.gather import Checks, sparse_all_gather
 from symmoe.loading.collectives.group import GatherGroup, open_group
 from symmoe.loading.collectives.plan import Mode
 from symmoe.types import to_json
-
-from .ranks import (
+from tests.loading.collectives.ranks import (
     MemorySource,
     chunks_of,
     gathered,
@@ -165,3 +165,77 @@ def test_processes_gather_sparse_demands(tmp_path: Path, size: int) -> None:
     assert all(end["right"] and end["read"] == end["planned"] for end in ends)
     assert sum(end["read"] for end in ends) == 12 << 18
     assert sum(end["sent"] for end in ends) == sum(end["received"] for end in ends) > 0
+
+
+CHECKED = chunks_of(300, 200, 0)
+
+
+def tensor(chunk: bytes) -> torch.Tensor:
+    return torch.frombuffer(bytearray(chunk), dtype=torch.uint8) if chunk else torch.empty(0, dtype=torch.uint8)
+
+
+class Reports:
+    def __init__(self) -> None:
+        self.made: list[tuple[int, int | None, str]] = []
+
+    def __call__(self, rank: int, chunk: int | None, what: str) -> CollectiveError:
+        self.made.append((rank, chunk, what))
+        return CollectiveError(what, rank=rank, chunk=chunk)
+
+
+@pytest.fixture
+def reports() -> Reports:
+    return Reports()
+
+
+@pytest.fixture
+def reader(reports: Reports) -> Iterator[Checks]:
+    checks = Checks(MemorySource(CHECKED), 0, reports)
+    yield checks
+    checks.stop()
+
+
+@pytest.fixture
+def receiver(reports: Reports) -> Iterator[Checks]:
+    checks = Checks(MemorySource(CHECKED), 1, reports)
+    yield checks
+    checks.stop()
+
+
+def test_what_arrives_as_it_was_read_is_sound(reader: Checks, receiver: Checks, reports: Reports) -> None:
+    for number, chunk in enumerate(CHECKED):
+        reader.read(number, tensor(chunk))
+        receiver.arrived(0, number, tensor(chunk))
+    receiver.compare([reader.said(), receiver.said()])
+    assert reports.made == []
+
+
+def test_a_bit_that_changes_on_the_way_is_found(reader: Checks, receiver: Checks) -> None:
+    altered = bytearray(CHECKED[1])
+    altered[77] ^= 8
+    reader.read(1, tensor(CHECKED[1]))
+    receiver.arrived(0, 1, tensor(bytes(altered)))
+    said = [reader.said(), receiver.said()]
+    with pytest.raises(CollectiveError, match="is corrupt") as caught:
+        receiver.compare(said)
+    assert (caught.value.rank, caught.value.chunk) == (0, 1)
+
+
+def test_a_chunk_of_which_its_reader_says_nothing_is_not_taken_for_sound(reader: Checks, receiver: Checks) -> None:
+    receiver.arrived(0, 1, tensor(CHECKED[1]))
+    receiver.said()
+    with pytest.raises(CollectiveError, match="is corrupt"):
+        receiver.compare([reader.said(), b""])
+
+
+def test_another_rank_cannot_vouch_for_the_reader(reader: Checks, receiver: Checks) -> None:
+    reader.read(1, tensor(CHECKED[1]))
+    receiver.arrived(2, 1, tensor(CHECKED[1]))
+    said = [reader.said(), receiver.said(), b""]
+    with pytest.raises(CollectiveError, match="is corrupt"):
+        receiver.compare(said)
+
+
+def test_what_is_read_is_held_against_the_manifest(reader: Checks, reports: Reports) -> None:
+    reader.read(1, tensor(CHECKED[0][:200])).result()
+    assert reports.made == [(0, 1, "is corrupt: its sha256 is not the one of its manifest")]

@@ -1,16 +1,67 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections import Counter
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from symmoe.errors import CollectiveError
-from symmoe.loading.collectives.cost import Topology
-from symmoe.loading.collectives.plan import LEAST_GAIN, GatherPlan, plan_gather
+from symmoe.loading.collectives.carriers import NcclCarrier
+from symmoe.loading.collectives.gather import sparse_all_gather
+from symmoe.loading.collectives.group import GatherGroup
+from symmoe.loading.collectives.plan import LEAST_GAIN, Cost, GatherPlan, Topology, Traffic, plan_gather, predict
 from symmoe.types import to_json
+from tests.loading.collectives.ranks import MemorySource, chunks_of, in_threads, places, planned
+
+TRAFFIC = Traffic(read=(40, 20), sent=(40, 20), received=(20, 40), chunk=10)
+
+
+@pytest.mark.parametrize(
+    ("topology", "seconds", "limit"),
+    [
+        (Topology((10.0, 10.0), 100.0), 1 + 4, "host-to-device copies"),
+        (Topology((10.0, 1.0), 100.0), 10 + 20, "host-to-device copies"),
+        (Topology((10.0, 10.0), 5.0), 1 + 8, "peer links"),
+        (Topology((10.0, 10.0), 100.0, host=6.0), 1 + 10, "host memory"),
+        (Topology((10.0, 10.0), 100.0, storage=2.0), 1 + 30, "storage"),
+        (Topology((10.0, 10.0), 100.0, storage_per_rank=2.0), 1 + 20, "storage"),
+        (Topology((10.0, 10.0), 100.0, links=((0, 1),), link=10.0), 1 + 6, "host-to-device copies"),
+        (Topology((10.0, 10.0), 100.0, peer_over_host_link=True), 1 + 6, "host-to-device copies"),
+    ],
+)
+def test_the_busiest_part_decides(topology: Topology, seconds: float, limit: str) -> None:
+    assert predict(TRAFFIC, topology) == Cost(pytest.approx(seconds), limit)  # type: ignore[arg-type]
+
+
+def test_bytes_that_must_move_without_a_way_have_no_cost() -> None:
+    assert predict(TRAFFIC, Topology((10.0, 10.0))) is None
+
+
+def test_nothing_costs_nothing() -> None:
+    assert predict(Traffic((), (), (), 0), Topology(())) == Cost(0.0, "host-to-device copies")
+
+
+def test_a_rank_is_given_no_more_than_its_links_carry() -> None:
+    topology = Topology((10.0, 10.0, 10.0), links=((0, 1),), link=8.0, storage_per_rank=6.0)
+    assert topology.shares() == (4.0, 4.0, 6.0)
+
+
+@pytest.mark.parametrize("field", ["peer", "storage", "storage_per_rank", "host", "link"])
+@pytest.mark.parametrize("speed", [0.0, -1.0, float("nan")])
+def test_a_bandwidth_is_above_zero(field: str, speed: float) -> None:
+    with pytest.raises(CollectiveError, match="above 0"):
+        Topology((1.0,), **{field: speed})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("links", [((0, 2),), ((0,), (0, 1)), ((-1,),)])
+def test_links_are_of_ranks_that_exist_each_once(links: tuple[tuple[int, ...], ...]) -> None:
+    with pytest.raises(CollectiveError, match="twice, or one that does not exist"):
+        Topology((1.0, 1.0), links=links)
+
 
 GB = 10**9
 NVLINK = 350.0 * GB
@@ -191,3 +242,107 @@ def test_what_cannot_be_planned_is_told(demand: list[set[int]], ranks: int, said
 def test_a_group_cannot_be_asked_for_without_peer_links() -> None:
     with pytest.raises(CollectiveError, match="peers have no link"):
         plan_gather([{0}, {0}], [1], Topology((1.0, 1.0)), "grouped")
+
+
+CHUNKS = chunks_of(*[5000] * 12)
+
+
+class AsOne:
+    """What several operations came to."""
+
+    def __init__(self, works: list[Any]) -> None:
+        self._works = works
+        self._done = threading.Event()
+        self.thread = threading.Thread(target=self._wait)
+        self.thread.start()
+
+    def is_completed(self) -> bool:
+        return self._done.is_set()
+
+    def wait(self) -> None:
+        assert self.is_completed()
+
+    def _wait(self) -> None:
+        try:
+            while self._works:
+                self._works.pop(0).wait()
+        except RuntimeError:
+            self._works.clear()  # a lost peer leaves it unfinished for ever
+        else:
+            self._done.set()
+
+
+class Coalescing:
+    """Another group, whose operations are begun all at once at the end of a batch."""
+
+    def __init__(self, group: Any) -> None:
+        self._group = group
+        self._batch: list[tuple[Any, ...]] | None = None
+        self.rounds: list[AsOne] = []
+        self.aborted = False
+
+    def _start_coalescing(self) -> None:
+        assert self._batch is None
+        self._batch = []
+
+    def _end_coalescing(self) -> AsOne:
+        assert self._batch
+        self.rounds.append(AsOne([operation(*args) for operation, *args in self._batch]))
+        self._batch = None
+        return self.rounds[-1]
+
+    def send(self, *args: Any) -> None:
+        assert self._batch is not None
+        self._batch.append((self._group.send, *args))
+
+    def recv(self, *args: Any) -> None:
+        assert self._batch is not None
+        self._batch.append((self._group.recv, *args))
+
+    def abort(self) -> None:
+        self.aborted = True
+        self._group = None
+
+
+def gather(rank: int, group: GatherGroup, demand: list[Any], faulty: int | None = None) -> tuple[Any, Coalescing]:
+    """Gather through a coalescing group; what arrived, or the error."""
+
+    def fails(buffer: memoryview) -> None:
+        raise OSError(5, "Input/output error")
+
+    carrier = Coalescing(group._control)
+    group.carrier = NcclCarrier(carrier)
+    plan = planned(demand, CHUNKS)
+    out = places(plan, rank)
+    source = MemorySource(CHUNKS, {} if faulty is None else {faulty: fails})
+    try:
+        sparse_all_gather(out, plan, source, group)
+    except CollectiveError as error:
+        return error, carrier
+    finally:
+        for each in carrier.rounds:
+            each.thread.join()
+    return {chunk: bytes(place.tolist()) for chunk, place in out.items()}, carrier
+
+
+@pytest.mark.parametrize(
+    "demand",
+    [[range(12)] * 3, [range(12), {0, 5}, set()], [set(), {1}, {1}]],
+    ids=["all", "some", "one chunk"],
+)
+def test_chunks_arrive(demand: list[Any]) -> None:
+    ended = in_threads(3, lambda rank, group: gather(rank, group, demand))
+    for (arrived, _), chunks in zip(ended, demand, strict=True):
+        assert arrived == {chunk: CHUNKS[chunk] for chunk in chunks}
+
+
+def test_no_batch_is_empty() -> None:
+    ended = in_threads(3, lambda rank, group: gather(rank, group, [{0}, {0}, {1}]))
+    assert len(ended[2][1].rounds) == 0
+
+
+def test_a_failure_ends_those_that_only_poll() -> None:
+    ended = in_threads(3, lambda rank, group: gather(rank, group, [range(12)] * 3, 4))
+    assert len({str(error) for error, _ in ended}) == 1
+    assert (ended[0][0].rank, ended[0][0].chunk) == (1, 4)
+    assert all(carrier.aborted for _, carrier in ended)

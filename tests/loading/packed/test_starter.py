@@ -13,8 +13,7 @@ from symmoe.config import read_pool
 from symmoe.loading.lanes import ExpertWeights
 from symmoe.loading.merge import merged_weights
 from symmoe.loading.packed.checkpoint import PackedCheckpoint
-from symmoe.loading.packed.layout import Layout
-from symmoe.loading.packed.order import FUSIONS
+from symmoe.loading.packed.layout import FUSIONS, Layout
 from symmoe.loading.packed.writing import write_pack
 
 from .conftest import same_bits

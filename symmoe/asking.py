@@ -1,0 +1,90 @@
+"""A pool as Python code uses it: opened, asked, closed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from symmoe.build import Assembly, check_weights
+from symmoe.config import Pool, read_pool
+from symmoe.errors import RequestError
+from symmoe.pipeline import Watch, answer
+from symmoe.policy import AUTO, Aggregate, Policy, catalogue, known_model, policy_for
+from symmoe.types import Message, Outcome, Query, Refusal, Sampling, Trace
+
+NO_WATCH = Watch()
+
+
+class OpenPool:
+    """A pool whose engine, once started, stays until `close` or the end of a `with` block."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self._assembly = Assembly(pool)
+
+    def answer(
+        self,
+        questions: Sequence[str | Query],
+        model: str = AUTO,
+        *,
+        k: int | None = None,
+        budget: float | None = None,
+        aggregate: Aggregate | None = None,
+        seed: int = 0,
+        explain: bool = False,
+    ) -> list[Trace | Refusal]:
+        """A trace, with the answer in it, or a refusal for each question, in order; each expert is loaded once.
+
+        `model` is `symmoe/auto`, `symmoe/fast`, `symmoe/best` or an expert's name; the options are those of a request.
+        Raises `RequestError` for a model that there is not and for an empty question.
+        """
+        policy = policy_for(self.pool, known_model(catalogue(self.pool), model), k, budget, aggregate)
+        return list(self.outcome(questions, policy, seed=seed, explain=explain).results)
+
+    def outcome(
+        self,
+        questions: Sequence[str | Query],
+        policy: Policy,
+        *,
+        seed: int = 0,
+        explain: bool = False,
+        watch: Watch = NO_WATCH,
+    ) -> Outcome:
+        """The same under a policy, with what the run took; `watch` is told while it goes on."""
+        queries = [
+            query_of(self.pool, each, f"question-{number}") if isinstance(each, str) else each
+            for number, each in enumerate(questions)
+        ]
+        return answer(self._assembly.parts(), queries, policy, seed, watch=watch, explain=explain)
+
+    def close(self) -> None:
+        """Stop the engine if there is one, and give its memory back."""
+        self._assembly.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_pool(name: str = "starter") -> OpenPool:
+    """The pool called `name`: starter, a preset, or the path of a pool file.
+
+    Its files are verified; nothing is loaded yet. Raises `PoolError` and `CheckpointError`.
+    """
+    pool = read_pool(name)
+    check_weights(pool)
+    return OpenPool(pool)
+
+
+def query_of(pool: Pool, question: str, ident: str = "question") -> Query:
+    """A question under the pool's sampling. Raises `RequestError` where it is empty."""
+    if not question.strip():
+        raise RequestError("the question is empty", code="empty_prompt")
+    defaults = pool.sampling
+    sampling = Sampling(defaults.max_tokens, defaults.temperature, defaults.top_p)
+    return Query(ident, (Message("user", question),), sampling)

@@ -1,0 +1,1 @@
+"""Measuring what symmoe claims, of the library and of the service; nothing else imports this."""

@@ -1,0 +1,182 @@
+"""Grouping requests by expert, against serving them first come, first served, on one engine in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Any, Literal
+
+from symmoe.bench.clients import Ask, best, closed, crowd, longest_wait, summary, texts
+from symmoe.bench.machine import taking
+from symmoe.bench.services import Side, free_port
+from symmoe.config import Pool
+from symmoe.deployments.api.application import application
+from symmoe.deployments.api.keys import Open
+from symmoe.deployments.api.service import Service
+from symmoe.deployments.expert import ExpertReplica, MakeTurns
+from symmoe.deployments.experts import LocalExperts
+from symmoe.deployments.orchestrator import Orchestrator
+from symmoe.deployments.settings import Settings
+from symmoe.deployments.storage import Storage
+from symmoe.deployments.worker import Build
+from symmoe.errors import EngineError, RequestError
+from symmoe.planning.turns import Turns, Waiting
+
+Policy = Literal["turns", "first_come", "first_come_joined"]
+
+
+class FirstCome(Turns):
+    """Turns whose `policy` can be changed while nobody waits or runs; for comparison only.
+
+    turns               as they are
+    first_come          requests begin in the order in which they came: consecutive ones of one expert run together,
+                        one of another waits until they are finished, and everybody else waits behind it
+    first_come_joined   the oldest request's expert is next, and all that wait for it then run with it
+    """
+
+    policy: Policy = "turns"
+
+    def begin(self, now: float) -> list[Waiting]:
+        """The requests that begin now."""
+        if self.policy == "turns":
+            return super().begin(now)
+        begun = list(self._in_order(self._slots - len(self._running)))
+        for each in begun:
+            del self._waiting[each.id]
+            self._running[each.id] = each
+            self._note_begun(now)
+        return begun
+
+    def switch(self, now: float) -> str | None:
+        """The oldest request's expert, once what is running is finished."""
+        if self.policy == "turns":
+            return super().switch(now)
+        oldest = self._oldest()
+        if self._running or oldest is None or oldest.expert == self._resident:
+            return None
+        return oldest.expert
+
+    def _oldest(self) -> Waiting | None:
+        return min(self._waiting.values(), key=lambda each: (each.arrived, each.id), default=None)
+
+    def _in_order(self, room: int) -> Iterator[Waiting]:
+        queue = sorted(self._waiting.values(), key=lambda each: (each.arrived, each.id))
+        joined = self.policy == "first_come_joined"
+        if not queue or queue[0].expert != self._resident:
+            return
+        for each in queue:
+            if room == 0 or (each.expert != self._resident and not joined):
+                return
+            if each.expert == self._resident:
+                room -= 1
+                yield each
+
+
+_STOP_SECONDS = 10.0
+
+
+@contextmanager
+def serving_here(pool: Pool, settings: Settings, build: Build, turns: MakeTurns = Turns) -> Iterator[Side]:
+    """Serve a pool to this machine while the block lasts. Raises `EngineError` if the server does not start."""
+    import uvicorn
+
+    replica = ExpertReplica(pool.model_dump_json(), str(pool.root), settings, build, turns)
+    storage, experts, port = Storage(), LocalExperts(replica), free_port()
+    service = Service(pool, Orchestrator(build(pool), experts, settings), Open(), settings, storage)
+    server = uvicorn.Server(uvicorn.Config(application(service), port=port, log_config=None, lifespan="on"))
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=lambda: loop.run_until_complete(server.serve()), daemon=True)
+    thread.start()
+    try:
+        while not server.started:
+            thread.join(0.01)
+            if not thread.is_alive():
+                raise EngineError("the service to measure did not start")
+        yield Side("symmoe", f"http://127.0.0.1:{port}", os.getpid())
+    finally:
+        server.should_exit = True
+        thread.join(_STOP_SECONDS)
+        server.force_exit = True  # who still waits for an answer waits no more
+        thread.join(_STOP_SECONDS)
+        replica.stop()
+        if not thread.is_alive():
+            loop.run_until_complete(storage.close())
+            loop.close()
+
+
+TARGET = 3.0
+POLICIES: tuple[Policy, ...] = ("turns", "first_come", "first_come_joined")
+_PATIENT = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class GroupingLoad:
+    """How many experts are asked at random, by how many clients at once, and how often in each round."""
+
+    experts: int = 8
+    clients: int = 64
+    requests: int = 128
+    max_tokens: int = 48
+    rounds: int = 1
+    seed: int = 0
+
+
+def measure_grouping(
+    pool: Pool, load: GroupingLoad, build: Build, tell: Callable[[str], None] = lambda line: None
+) -> dict[str, Any]:
+    """Answers per second under each policy, on one engine, of one load, in one run; `times` is ours over the others.
+
+    The service bears longer waits than it would, so that no policy turns anybody away. Policies are asked in turn, the
+    order reversed in every second round, with questions of their own in each round, equal for all; the least disturbed
+    round of each counts. Raises `RequestError` where the pool is too small, `EngineError` if a request has no answer.
+    """
+    experts = [expert.name for expert in pool.experts if expert.remote is None][: load.experts]
+    if len(experts) < 2:
+        raise RequestError(f"pool {pool.name!r} has {len(experts)} expert to group by", code="too_few_experts")
+    made: list[FirstCome] = []
+
+    def make(slots: int, most: int, patience: float, amortise: float) -> FirstCome:
+        made.append(FirstCome(slots, most, patience, amortise))
+        return made[0]
+
+    settings = replace(Settings(), longest_wait=_PATIENT, deadline=_PATIENT)
+    rows: dict[str, list[dict[str, Any]]] = {policy: [] for policy in POLICIES}
+    with serving_here(pool, settings, build, make) as side:
+        tell("making every expert ready once")
+        _answered(side, experts, texts(pool, len(experts), load.seed + 999), replace(load, clients=2))
+        for number in range(load.rounds):
+            for policy in POLICIES if number % 2 == 0 else POLICIES[::-1]:
+                tell(f"round {number + 1} of {load.rounds}, {policy.replace('_', ' ')}")
+                made[0].policy = policy
+                asked = texts(pool, load.requests, load.seed + number)
+                dealt = [Random(load.seed + place).choice(experts) for place in range(load.requests)]
+                rows[policy].append(_answered(side, dealt, asked, load))
+    each = {policy: best(found) for policy, found in rows.items()}
+    rates = {policy: float(row["requests_per_second"]) for policy, row in each.items()}
+    times = {policy: round(rates["turns"] / rates[policy], 3) for policy in POLICIES[1:]}
+    return {
+        "experts": len(experts),
+        "clients": load.clients,
+        "requests": load.requests,
+        "max_tokens": load.max_tokens,
+        "policies": each,
+        "times": times,
+        "target": TARGET,
+        "met": times["first_come"] >= TARGET,
+        "rounds": rows,
+    }
+
+
+def _answered(side: Side, dealt: list[str], asked: list[str], load: GroupingLoad) -> dict[str, Any]:
+    asks = [Ask(expert, text, load.max_tokens) for expert, text in zip(dealt, asked, strict=True)]
+    with taking({"service": side.pids}) as taken:
+        outcomes = crowd(side.url, closed(asks, load.clients))
+    failed = next((outcome for outcome in outcomes if outcome.kind != "answer"), None)
+    if failed is not None:
+        raise EngineError(f"a request was not answered: {failed.why or failed.kind}")
+    return summary(outcomes) | {"longest_wait": longest_wait(outcomes)} | taken.figures

@@ -1,0 +1,396 @@
+"""`symmoe bench swap` and `batch`: switching experts in one engine, against plain copies and against new engines."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from symmoe.build import Assembly
+from symmoe.config import ExpertConfig, Pool
+from symmoe.errors import EngineError, PoolError
+from symmoe.loading.lanes import ExpertWeights
+from symmoe.loading.merge import ADAPTER_CONFIG, ADAPTER_WEIGHTS, write_merged
+from symmoe.loading.packed.layout import Layout
+from symmoe.loading.packed.writing import packed_path, write_pack
+from symmoe.planning.grouping import plan
+from symmoe.profiles.grading import as_query
+from symmoe.protocols import Executor
+from symmoe.questions.families import FAMILIES
+from symmoe.questions.suites import mixed_suite
+from symmoe.types import Assignment, Candidate, Load, Plan, Question, Recruitment
+
+_STRENGTHS = (0.9, 0.8, 0.7, 0.6, 0.5)
+
+
+def require_weights(pool: Pool) -> None:
+    """Raise `PoolError` for a pool whose experts are no real models: there would be nothing to measure."""
+    if pool.engine.kind != "vllm" or not any(expert.adapter for expert in pool.experts):
+        raise PoolError(
+            f"pool {pool.name!r} has no adapters on vLLM to switch between", hint="measure with --pool starter"
+        )
+
+
+def with_copies(pool: Pool, count: int, directory: Path) -> Pool:
+    """The pool with `count` experts: its own, then copies of its adapters at lower strength."""
+    adapted = [expert for expert in pool.experts if expert.adapter]
+    experts = list(pool.experts[:count])
+    for expert, strength in zip(cycle(adapted), (s for s in _STRENGTHS for _ in adapted), strict=False):
+        if len(experts) >= count:
+            break
+        experts.append(_weaker(pool, expert, strength, directory))
+    return pool.model_copy(update={"experts": tuple(experts)})
+
+
+def dealt(questions: Sequence[Question], experts: Sequence[str], k: int, seed: int) -> list[Recruitment]:
+    """Each question's `k` experts: that of its family where there is one, then others by chance."""
+    rng = Random(seed)
+    recruitments = []
+    for question in questions:
+        first = [question.family] if question.family in experts else []
+        others = rng.sample([name for name in experts if name not in first], k - len(first))
+        chosen = tuple(Assignment(question.id, name, slot) for slot, name in enumerate([*first, *others]))
+        recruitments.append(Recruitment(question.id, chosen, {one.expert: 1 / k for one in chosen}))
+    return recruitments
+
+
+def _merged(weights: ExpertWeights, out: Path) -> str:
+    """Where an expert stands as a whole checkpoint, as an engine of its own would load it."""
+    return str(write_merged(weights.model, weights.adapter, out))
+
+
+def write_packs(assembly: Assembly, folder: Path) -> None:
+    """Pack every expert of the pool."""
+    for expert in assembly.pool.names:
+        weights = assembly.weights(expert)
+        layout = Layout.of(weights.model, weights.adapter)
+        write_pack(layout, packed_path(folder, expert, layout.manifest))
+
+
+def perturbed(model: Path, out: Path) -> Path:
+    """A copy of a checkpoint in which every tensor differs by a percent of noise."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(model, out, ignore=shutil.ignore_patterns("*.safetensors", "symmoe.json"))
+    noise = torch.Generator().manual_seed(0)
+    for file in model.glob("*.safetensors"):
+        changed = {
+            name: (tensor.float() * (1 + 0.01 * torch.randn(tensor.shape, generator=noise))).to(tensor.dtype)
+            for name, tensor in load_file(file).items()
+        }
+        save_file(changed, out / file.name)
+    return out
+
+
+def _weaker(pool: Pool, expert: ExpertConfig, strength: float, directory: Path) -> ExpertConfig:
+    source = pool.path(expert.adapter or "")
+    name = f"{expert.name}-{round(100 * strength)}"
+    target = directory / "adapters" / name
+    target.mkdir(parents=True)
+    config = json.loads((source / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    config["lora_alpha"] *= strength
+    (target / ADAPTER_CONFIG).write_text(json.dumps(config), encoding="utf-8")
+    shutil.copyfile(source / ADAPTER_WEIGHTS, target / ADAPTER_WEIGHTS)
+    return expert.model_copy(update={"name": name, "adapter": str(target)})
+
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_COPIES = 15
+
+
+def measure_swaps(
+    pool: Pool, swaps: int, rebuilds: int, tell: Callable[[str], None] = lambda line: None
+) -> dict[str, Any]:
+    """Seconds of each way to switch, their ratios, and memory before and after `swaps` switches in a row.
+
+    Two models of one shape whose every byte differs, the pool's first and a perturbed copy, and one adapter of it:
+    `first` builds kernels (on a CPU) from an image in memory, `again` returns to a model whose kernels are still held,
+    `adapter_first` and `adapter_again` the same between a base and an adapter on it, where less differs.
+    """
+    require_weights(pool)
+    with tempfile.TemporaryDirectory() as folder:
+        tell("writing a second model")
+        trio = _trio(pool, Path(folder))
+        one, two, adapted = trio.names
+        frugal = _engine(trio, kernels=0.0)
+        roomy = _engine(trio, kernels=4.0)
+        try:
+            tell("rebuilding engines")
+            seconds = {"rebuild": _median([_start(frugal, name) for name in (one, two) * rebuilds][:rebuilds])}
+            nbytes = sum(file.stat().st_size for file in Path(frugal.weights(one).model).glob("*.safetensors"))
+            seconds["copy"] = _copy(nbytes)
+            tell("switching, kernels made anew each time")
+            seconds["first"] = _switching(frugal, (one, two), swaps)
+            seconds["adapter_first"] = _switching(frugal, (one, adapted), swaps)
+            tell(f"{swaps} switches in a row")
+            memory = _memory(frugal, (one, two, adapted), swaps)
+            frugal.close()
+            tell("switching, kernels held")
+            _start(roomy, one)
+            seconds["again"] = _switching(roomy, (one, two), swaps)
+            seconds["adapter_again"] = _switching(roomy, (one, adapted), swaps)
+            held = _memory(roomy, (one, two, adapted), swaps)
+        finally:
+            frugal.close()
+            roomy.close()
+    ways = ("first", "again", "adapter_first", "adapter_again")
+    return {
+        "bytes": nbytes,
+        "seconds": {name: round(value, 5) for name, value in seconds.items()},
+        "to_copy": {way: round(seconds[way] / seconds["copy"], 2) for way in ways},
+        "rebuild_to": {way: round(seconds["rebuild"] / seconds[way], 1) for way in ways},
+        "memory": {"first": memory, "again": held},
+        "swaps": swaps,
+    }
+
+
+def _trio(pool: Pool, folder: Path) -> Pool:
+    """The pool's first model, a perturbed copy of it, and the first adapter of the pool."""
+    base = pool.experts[0]
+    adapted = next(expert for expert in pool.experts if expert.adapter and expert.model == base.model)
+    other = perturbed(Path(Assembly(pool).weights(base.name).model), folder / "other")
+    second = ExpertConfig(name="other", model=str(other))
+    return pool.model_copy(update={"experts": (base, second, adapted)})
+
+
+def _engine(pool: Pool, kernels: float) -> Assembly:
+    engine = pool.engine.model_copy(update={"kernel_cache_gib": kernels})
+    return Assembly(pool.model_copy(update={"engine": engine}))
+
+
+def _start(assembly: Assembly, expert: str) -> float:
+    weights = assembly.weights(expert).model
+    began = time.perf_counter()
+    assembly.engine.start(weights, assembly.images.tags(weights))
+    return time.perf_counter() - began
+
+
+def _switching(assembly: Assembly, experts: Sequence[str], swaps: int) -> float:
+    """Median seconds of a switch, the images built and each expert served once before."""
+    loads = [assembly.loader.ready(experts[turn % len(experts)]).seconds for turn in range(swaps + 2 * len(experts))]
+    return _median(loads[2 * len(experts) :])
+
+
+def _memory(assembly: Assembly, experts: Sequence[str], swaps: int) -> dict[str, Any]:
+    """Resident bytes after a few switches, and after many more."""
+    _switching(assembly, experts, 10)
+    before = _resident()
+    _switching(assembly, experts, swaps)
+    after = _resident()
+    return {"before": before, "after": after, "growth": round(after / before - 1, 4)}
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * _PAGE
+
+
+def _copy(nbytes: int) -> float:
+    """Median seconds of a plain copy into memory that is already there, with all of torch's threads."""
+    import torch
+
+    source, target = (torch.ones(nbytes, dtype=torch.uint8) for _ in range(2))
+    seconds = []
+    for _ in range(_COPIES):
+        began = time.perf_counter()
+        target.copy_(source)
+        seconds.append(time.perf_counter() - began)
+    return _median(seconds)
+
+
+def _median(values: Sequence[float]) -> float:
+    return statistics.median(values)
+
+
+REBUILDS: Mapping[str, Mapping[str, str]] = {
+    "rebuild": {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"},
+    "rebuild_processes": {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"},
+}
+"""The authors' way in one process, which is kind to it, and with vLLM's defaults, where each engine is a process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """The batch: how many experts, questions of each family, experts asked for each question, and the seed."""
+
+    experts: int = 16
+    per_family: int = 24
+    k: int = 3
+    seed: int = 0
+
+
+def measure_batch(
+    pool: Pool,
+    work: Workload,
+    rounds: int,
+    processes: bool = False,
+    tell: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Seconds of each way for the same calls, and whether every expert answers as it does in an engine of its own.
+
+    `ours` and `ideal` share one running engine and alternate for `rounds`; the fastest of each counts. `ideal` is
+    generation alone, each expert made ready outside the clock. `ours` is the whole plan on the running engine with the
+    experts packed beforehand, `ours_unpacked` the same with every adapter merged while the batch runs; `ours_cold`
+    adds the engine's start. Rebuilds run once; with `processes` also the one with a process for each engine.
+    """
+    require_weights(pool)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        many = with_copies(pool, work.experts, root)
+        tell("packing")
+        write_packs(Assembly(many), root / "packs")
+        tell("packed experts, and no switching")
+        packed, texts = _grouped(many, work, rounds, root / "packs")
+        tell("experts merged on the way, and no switching")
+        unpacked, _ = _grouped(many, work, rounds, root / "none")
+        shutil.rmtree(root / "packs")
+        tell("writing a checkpoint for every expert")
+        assembly = Assembly(many)
+        merged = {name: _merged(assembly.weights(name), root / "merged" / name) for name in many.names}
+        rebuilt = {}
+        for name in list(REBUILDS)[: 1 + processes]:
+            tell(f"an engine for every expert: {name}")
+            rebuilt[name] = _in_a_process(many, work, merged, REBUILDS[name])
+    seconds = packed["seconds"] | {"ours_unpacked": unpacked["seconds"]["ours"]}
+    seconds |= {name: side["seconds"] for name, side in rebuilt.items()}
+    return {
+        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+        "ratios": {
+            "ours_to_ideal": round(seconds["ours"] / seconds["ideal"], 3),
+            "ours_unpacked_to_ideal": round(seconds["ours_unpacked"] / unpacked["seconds"]["ideal"], 3),
+        }
+        | {f"{name}_to_ours": round(seconds[name] / seconds["ours"], 2) for name in rebuilt}
+        | {f"{name}_to_ours_cold": round(seconds[name] / seconds["ours_cold"], 2) for name in rebuilt},
+        "identical": {name: _same(texts, side["texts"]) for name, side in rebuilt.items()},
+        "experts": work.experts,
+        "questions": work.per_family * len(FAMILIES),
+        "calls": len(texts),
+        "rounds": {"packed": packed["rounds"], "unpacked": unpacked["rounds"]},
+        "loads": packed["loads"],
+    }
+
+
+def steps_of(pool: Pool, work: Workload) -> Plan:
+    """The batch's plan: one step for each expert."""
+    questions = mixed_suite(list(FAMILIES), work.per_family, "test", work.seed)
+    queries = [as_query(question, pool.sampling) for question in questions]
+    return plan(queries, dealt(questions, pool.names, work.k, work.seed), dict.fromkeys(pool.names, "one"))
+
+
+def _grouped(pool: Pool, work: Workload, rounds: int, packs: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    engine = pool.engine.model_copy(update={"kernel_cache_gib": 0.0})  # nothing is held from the pass before
+    assembly = Assembly(pool.model_copy(update={"engine": engine}), packs)
+    steps = steps_of(pool, work)
+    try:
+        start = assembly.loader.start(pool.names[0])
+        _ideal(assembly, steps)  # first use of each shape is slower: neither side pays for it
+        measured = []
+        for _ in range(rounds):
+            ideal = _ideal(assembly, steps)
+            ours, loads, candidates = _run(assembly.executor, steps)
+            measured.append({"ideal": ideal, "ours": ours, "loading": sum(load.seconds for load in loads)})
+    finally:
+        assembly.close()
+    best = {name: min(row[name] for row in measured) for name in ("ours", "ideal")}  # least disturbed from outside
+    report = {
+        "seconds": best | {"ours_cold": best["ours"] + start},
+        "rounds": measured,
+        "loads": [{"expert": x.expert, "lane": x.lane, "seconds": x.seconds, "bytes": x.bytes} for x in loads],
+    }
+    return report, _texts(candidates)
+
+
+def _ideal(assembly: Assembly, steps: Plan) -> float:
+    """Seconds of generation alone."""
+    seconds = 0.0
+    for step in steps.steps:
+        assembly.loader.ready(step.expert)
+        began = time.perf_counter()
+        for _ in assembly.engine.generate(step.calls):
+            pass
+        seconds += time.perf_counter() - began
+    return seconds
+
+
+def _run(executor: Executor, steps: Plan) -> tuple[float, list[Load], list[Candidate]]:
+    loads: list[Load] = []
+    candidates: list[Candidate] = []
+    began = time.perf_counter()
+    for event in executor.run(steps):
+        if isinstance(event, Load):
+            loads.append(event)
+        else:
+            candidates += event
+    return time.perf_counter() - began, loads, candidates
+
+
+def _texts(candidates: list[Candidate]) -> dict[str, str]:
+    return {f"{one.query_id}/{one.expert}": one.text for one in candidates}
+
+
+def _same(ours: Mapping[str, str], theirs: Mapping[str, str]) -> dict[str, Any]:
+    """How many answers are equal, and which are not."""
+    if ours.keys() != theirs.keys():
+        raise EngineError("the two ways did not answer the same calls")
+    different = sorted(call for call, text in ours.items() if theirs[call] != text)
+    return {"equal": len(ours) - len(different), "of": len(ours), "different": different[:20]}
+
+
+def _in_a_process(
+    pool: Pool, work: Workload, merged: Mapping[str, str], environment: Mapping[str, str]
+) -> dict[str, Any]:
+    """Run the rebuild side in a cold process of its own."""
+    request = {
+        "pool": pool.model_dump(mode="json"),
+        "root": str(pool.root),
+        "merged": dict(merged),
+        "work": [work.experts, work.per_family, work.k, work.seed],
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", __name__],
+        input=json.dumps(request),
+        env=os.environ | dict(environment),
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise EngineError(f"the side that rebuilds engines failed: {done.stderr.strip().splitlines()[-1:]}")
+    answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return answer
+
+
+def run(pool: Pool, steps: Plan, merged: Mapping[str, str]) -> dict[str, Any]:
+    """Run a plan with an engine for every step. `seconds` go from before vLLM is imported to the last text."""
+    engine = Assembly(pool).engine
+    texts: dict[str, str] = {}
+    began = time.perf_counter()
+    for step in steps.steps:
+        engine.start(merged[step.expert], {})
+        for call, generation in engine.generate(step.calls):
+            texts |= {f"{one.query_id}/{one.expert}": generation.text for one in call.serves}
+    seconds = time.perf_counter() - began
+    engine.close()
+    return {"seconds": seconds, "texts": texts}
+
+
+def main() -> None:
+    """Answer the request on standard input."""
+    request = json.load(sys.stdin)
+    pool = Pool.model_validate(request["pool"] | {"root": Path(request["root"])})
+    answer = run(pool, steps_of(pool, Workload(*request["work"])), request["merged"])
+    sys.stdout.write(json.dumps(answer) + "\n")
+
+
+if __name__ == "__main__":
+    main()

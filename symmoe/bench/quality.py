@@ -1,0 +1,174 @@
+"""`symmoe bench quality`: every way on the same questions in one run, and the claims that this decides."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain, islice
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from symmoe.bench.ways import RIVALS, Answered, Contest, Spent, Symmoe, best_in_hindsight, by_record, rivals
+from symmoe.build import Assembly
+from symmoe.config import SamplingConfig
+from symmoe.errors import SuiteError
+from symmoe.pipeline import Watch
+from symmoe.profiles.grading import RESAMPLES, estimate, is_right, paired
+from symmoe.questions.families import FAMILIES
+from symmoe.questions.suites import draw, mixed_suite, read_suite
+from symmoe.types import Question
+
+Suites = dict[str, list[Question]]
+
+
+def read_suites(paths: Sequence[Path]) -> Suites:
+    """Suites by file name; `SuiteError` names what is wrong, also an id that stands in two of them."""
+    suites: Suites = {}
+    seen: dict[str, Path] = {}
+    for path in paths:
+        if path.stem in suites:
+            raise SuiteError(f"{path}: another suite is named {path.stem!r}", hint="rename one of the files")
+        suites[path.stem] = read_suite(path)
+        for question in suites[path.stem]:
+            if question.id in seen:
+                raise SuiteError(f"{path}: id {question.id!r} stands in {seen[question.id]} too")
+            seen[question.id] = path
+    return suites
+
+
+def kept_apart(per_family: int, seed: int) -> Suites:
+    """Two suites of the test split: `even`, and `uneven` of about as many, families mixed by chance, of the next seed.
+
+    No question stands in both.
+    """
+    even = mixed_suite(list(FAMILIES), per_family, "test", seed)
+    known = {question.question for question in even}
+    rng = Random(seed)
+    weights = [rng.expovariate(1.0) for _ in FAMILIES]
+    counts = Counter(rng.choices(list(FAMILIES), weights, k=len(even)))
+    uneven = [
+        question
+        for family, count in sorted(counts.items())
+        for question in islice((q for q in draw(family, "test", seed + 1) if q.question not in known), count)
+    ]
+    rng.shuffle(uneven)
+    return {"even": even, "uneven": uneven}
+
+
+NEEDED = 8.15
+"""Points above the best multi-agent rival: what Symbolic-MoE reports over Self-MoA."""
+
+
+def claims(right: Mapping[str, Sequence[float]], spent: Mapping[str, Spent], seed: int) -> dict[str, Any]:
+    """Each claim with its figures and whether it holds.
+
+    The best rival is chosen on these very questions, which favours it. A claim holds only if the interval lies above
+    zero; "no more tokens" means completion tokens and all tokens both.
+    """
+    best = max(RIVALS, key=lambda name: sum(right[name]))
+
+    def against(name: str, points: float, no_more_tokens: bool) -> dict[str, Any]:
+        row = paired(right["symmoe"], right[name], seed)
+        ours, theirs = spent["symmoe"], spent[name]
+        cheap = ours.completion_tokens <= theirs.completion_tokens and ours.tokens <= theirs.tokens
+        holds = row["ci95"][0] > 0 and row["points"] >= points and (cheap or not no_more_tokens)
+        tokens = {"completion": [ours.completion_tokens, theirs.completion_tokens], "all": [ours.tokens, theirs.tokens]}
+        return {"against": name, "needed": points, **row, "tokens": tokens, "no_more_tokens": cheap, "holds": holds}
+
+    return {
+        "best_multi_agent_rival": against(best, NEEDED, True),
+        "self_consistency_at_equal_tokens": against("self_consistency", 0.0, False),
+        "symbolic_moe_as_published": against("symbolic_moe", 0.0, True),
+    }
+
+
+Right = Mapping[str, Sequence[float]]
+
+
+def compare(
+    assembly: Assembly,
+    suites: Mapping[str, Sequence[Question]],
+    k: int,
+    seed: int,
+    temperature: float,
+    proposers: int | None,
+    samples: int,
+    watch: Watch = Watch(),  # noqa: B008  (frozen)
+    tell: Callable[[str], None] = lambda way: None,
+    aggregator: str | None = None,
+) -> dict[str, Any]:
+    """Accuracy in percent, tokens, calls and seconds of every way, and symmoe's lead over each in points.
+
+    `aggregator` names the expert that aggregates for the rivals, instead of the best on record at it.
+    symmoe goes first: what it spends is the budget of self-consistency. `tell` is called with each way's name.
+    """
+    sampling = assembly.pool.sampling.model_copy(update={"temperature": temperature})
+    contest = Contest(assembly, list(chain(*suites.values())), sampling, k, seed, watch, aggregator)
+    warmed = contest.warm_up()
+    tell("symmoe")
+    answered = {"symmoe": Symmoe().answer(contest)}
+    for name, way in rivals(answered["symmoe"].spent.completion_tokens, proposers, samples).items():
+        tell(name)
+        answered[name] = way.answer(contest)
+    right = {name: graded(contest.questions, given) for name, given in answered.items()}
+    return {
+        "pool": assembly.pool.name,
+        "questions": len(contest.questions),
+        "suites": {name: len(questions) for name, questions in suites.items()},
+        "families": {f: sum(q.family == f for q in contest.questions) for f in _families(contest.questions)},
+        "settings": _settings(contest, sampling, proposers, samples),
+        "warm_up_seconds": round(warmed, 2),
+        "ways": {name: _row(name, given, right, suites, seed) for name, given in answered.items()},
+        "bars": claims(right, {name: given.spent for name, given in answered.items()}, seed),
+    }
+
+
+def graded(questions: Sequence[Question], given: Answered) -> list[float]:
+    """1 for a right answer, 0 for a wrong one, question by question."""
+    return [float(is_right(text, question)) for text, question in zip(given.texts, questions, strict=True)]
+
+
+def _settings(contest: Contest, sampling: SamplingConfig, proposers: int | None, samples: int) -> dict[str, Any]:
+    profiles = contest.assembly.profiles()
+    return {
+        "sampling": sampling.model_dump(),
+        "k": contest.k,
+        "seed": contest.seed,
+        "resamples": RESAMPLES,
+        "best_single": by_record(profiles)[0],
+        "best_single_hindsight": best_in_hindsight(contest),
+        "aggregator": contest.aggregator,
+        "moa_proposers": min(proposers or len(profiles.experts), len(profiles.experts)),
+        "self_moa_samples": samples,
+    }
+
+
+def _row(
+    name: str, given: Answered, right: Right, suites: Mapping[str, Sequence[Question]], seed: int
+) -> dict[str, Any]:
+    questions = list(chain(*suites.values()))
+    places = [suite for suite, own in suites.items() for _ in own]
+    found, spent = estimate(right[name], seed), given.spent
+    return {
+        "accuracy": found["points"],
+        "ci95": found["ci95"],
+        "symmoe_leads_by": None if name == "symmoe" else paired(right["symmoe"], right[name], seed),
+        "calls": spent.calls,
+        "prompt_tokens": spent.prompt_tokens,
+        "completion_tokens": spent.completion_tokens,
+        "seconds": round(spent.seconds, 2),
+        "families": _by([question.family for question in questions], right[name]),
+        "suites": _by(places, right[name]),
+        "right": "".join(str(int(earned)) for earned in right[name]),
+    }
+
+
+def _by(groups: Sequence[str], right: Sequence[float]) -> dict[str, float]:
+    """Percent right in each group."""
+    rows = {group: [r for g, r in zip(groups, right, strict=True) if g == group] for group in sorted(set(groups))}
+    return {group: round(100 * sum(own) / len(own), 2) for group, own in rows.items()}
+
+
+def _families(questions: Sequence[Question]) -> list[str]:
+    return sorted({question.family for question in questions})

@@ -1,1 +1,0 @@
-"""Measuring: scores, every expert on every question, baselines, the demo's report."""

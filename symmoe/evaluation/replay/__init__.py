@@ -1,1 +1,0 @@
-"""Judging routers by replay: recorded scores of real models say what each choice would have earned."""

@@ -1,0 +1,135 @@
+"""What a batch would do on a fleet, without loading a model, as figures and as a picture."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from symmoe.planning.grouping import Fleet, plan, problem_of, spread
+from symmoe.planning.problem import Problem
+from symmoe.planning.scheduling import Schedule, schedule
+from symmoe.planning.simulation import AsPredicted, Timeline, simulate
+from symmoe.protocols import Recruiter, Tagger
+from symmoe.routing.tagging import tag
+from symmoe.types import Plan, Query
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """A plan divided among workers, the schedule behind it, its play with the predicted costs, and seconds to plan.
+
+    `met` is the part of the pairs of experts that a question asks which run on one worker; None without any pair.
+    """
+
+    plan: Plan
+    problem: Problem
+    schedule: Schedule
+    timeline: Timeline
+    planning: float
+    met: float | None
+
+
+def preview(
+    queries: Sequence[Query],
+    parts: tuple[Tagger, Recruiter],
+    models: Mapping[str, str],
+    fleet: Fleet,
+    k: int,
+    seed: int,
+    prefetch: bool = False,
+) -> Preview:
+    """Tag, recruit and plan as the pipeline does, then play the plan."""
+    tagger, recruiter = parts
+    recruitments = recruiter.recruit(queries, tag(tagger, queries), k, seed)
+    began = time.perf_counter()
+    whole = plan(queries, recruitments, models, seed=seed)
+    problem = problem_of(whole, recruitments, models, fleet)
+    found = schedule(problem, fleet.program_seconds)
+    divided = spread(whole, found)
+    planning = time.perf_counter() - began
+    timeline = simulate(found, problem, AsPredicted(problem), prefetch)
+    return Preview(divided, problem, found, timeline, planning, _met(divided))
+
+
+def preview_report(shown: Preview) -> dict[str, Any]:
+    """A preview as plain JSON types, seconds to the millisecond."""
+    found = shown.schedule
+    return {
+        "makespan": round(shown.timeline.makespan, 3),
+        "bound": round(found.bound, 3),
+        "over_bound": round(found.makespan / found.bound, 4) if found.bound else None,
+        "method": found.method,
+        "optimal": found.optimal,
+        "planning_seconds": round(shown.planning, 3),
+        "together": None if shown.met is None else round(shown.met, 4),
+        "workers": [
+            {"worker": worker, "seconds": round(seconds, 3), "experts": [share.expert for share in shares]}
+            for worker, (seconds, shares) in enumerate(zip(found.seconds, found.shares, strict=True))
+        ],
+        "spans": [
+            {
+                "worker": span.worker,
+                "expert": span.expert,
+                "kind": span.kind,
+                "begin": round(span.begin, 3),
+                "end": round(span.end, 3),
+                "requests": span.requests,
+            }
+            for span in shown.timeline.spans
+        ],
+    }
+
+
+def _met(divided: Plan) -> float | None:
+    """Of the pairs of experts that a question asks, the part whose calls run on one worker."""
+    asked: dict[str, dict[str, int]] = {}
+    for step in divided.steps:
+        for assignment in (assignment for call in step.calls for assignment in call.serves):
+            asked.setdefault(assignment.query_id, {})[step.expert] = step.worker
+    pairs = [pair for workers in asked.values() for pair in combinations(workers.values(), 2)]
+    return sum(one == other for one, other in pairs) / len(pairs) if pairs else None
+
+
+_LOAD = "#d1d5db"
+_NAMED = 20
+"""As many experts at most are named beside the picture."""
+
+
+def plot_timeline(timeline: Timeline, workers: int, path: Path, bound: float | None = None) -> None:
+    """Draw a Gantt chart: a row for each worker, loads grey, each expert in a colour of its own, the bound dashed.
+
+    The file's suffix decides the format: `.png`, `.svg`, `.pdf`.
+    """
+    from matplotlib import colormaps
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    experts = list(dict.fromkeys(span.expert for span in timeline.spans))
+    palette = colormaps["tab20" if len(experts) <= _NAMED else "turbo"].resampled(max(len(experts), 2))
+    colours = {expert: palette(place) for place, expert in enumerate(experts)}
+    figure = Figure(figsize=(11, 1.6 + 0.28 * max(workers, 6)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for span in timeline.spans:
+        loading = span.kind == "load"
+        style = (
+            {"color": _LOAD, "hatch": "////", "edgecolor": "#9ca3af"} if loading else {"color": colours[span.expert]}
+        )
+        axes.barh(span.worker, span.end - span.begin, left=span.begin, height=0.8, linewidth=0, **style)
+    if bound:
+        axes.axvline(bound, color="#111827", linestyle="--", linewidth=1)
+    axes.set_yticks(range(workers), [f"worker {worker}" for worker in range(workers)])
+    axes.invert_yaxis()
+    axes.set_xlabel("seconds" + (f" (dashed: no schedule ends before {bound:.0f})" if bound else ""))
+    axes.set_title(f"{len(experts)} experts on {workers} workers, done after {timeline.makespan:.0f} s")
+    if len(experts) <= _NAMED:
+        patches = [Patch(color=colours[expert], label=expert) for expert in experts]
+        loads = Patch(facecolor=_LOAD, hatch="////", edgecolor="#9ca3af", label="load")
+        axes.legend(handles=[loads, *patches], loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=110)

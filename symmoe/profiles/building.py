@@ -1,0 +1,139 @@
+"""What a pool learns by asking its experts: their records, a newcomer's record, and the keywords of questions."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import date
+
+from symmoe.aggregation.extraction import extract
+from symmoe.build import Assembly, expert_fingerprint
+from symmoe.pipeline import Watch
+from symmoe.planning.grouping import plan
+from symmoe.profiles.grading import Matrix, as_query, gathered, run_matrix
+from symmoe.routing.keywords import PASSES, annotation_queries, keywords_of
+from symmoe.routing.onboarding import borrow, diverse_questions, earned_by_agreement, likeness
+from symmoe.routing.profiles import build_profile, complete, merge, parents_of
+from symmoe.routing.recruiters.posterior import PosteriorRecruiter
+from symmoe.types import Assignment, ExpertProfile, Profiles, Question, Recruitment, Skills
+
+LEAST_QUESTIONS = 3
+"""A skill that fewer questions need is no evidence."""
+
+
+def evidence_digest(questions: Sequence[Question], skills: Sequence[Skills]) -> str:
+    """Which evidence this is: the questions, their answers, and the skills that they were tagged with."""
+    digest = hashlib.sha256()
+    for question, needed in zip(questions, skills, strict=True):
+        digest.update(repr((question.question, question.answer, question.scorer)).encode())
+        digest.update(repr(([match.skill for match in needed.matches], needed.facets)).encode())
+    return digest.hexdigest()[:16]
+
+
+def tag_questions(assembly: Assembly, questions: Sequence[Question]) -> list[Skills]:
+    """The skills of validation questions, as the pool's tagger names them."""
+    return assembly.tagger.tag([as_query(question, assembly.pool.sampling) for question in questions])
+
+
+def profile_pool(
+    assembly: Assembly,
+    questions: Sequence[Question],
+    skills: Sequence[Skills],
+    known: Profiles,
+    saved: Callable[[Profiles], None],
+    watch: Watch = Watch(),  # noqa: B008  (frozen)
+    add: bool = False,
+) -> Profiles:
+    """Ask every expert whose present weights `known` has no record of on these questions; `saved` is given each state.
+
+    With `add` the answers are added to what else is on record of the same weights, otherwise they replace it. An
+    interruption loses the answers of one expert at most: pass what was saved as `known` to go on.
+    """
+    pool, digest = assembly.pool, evidence_digest(questions, skills)
+    every_topic = pool.routing.recruiter != "symmoe"
+    profiles = replace(known, parents={**known.parents, **parents_of(skills)})
+    for name in pool.names:
+        weights = expert_fingerprint(pool, name)
+        record = profiles.experts.get(name)
+        if record is not None and record.fingerprint == weights and digest in record.digests:
+            continue
+        matrix = run_matrix(assembly.executor, [name], assembly.models, questions, pool.sampling, watch)
+        earned = [float(right) for right in matrix.right[name]]
+        tokens = matrix.spent[name] / len(questions)
+        today = date.today().isoformat()
+        fresh = build_profile(name, skills, earned, LEAST_QUESTIONS, every_topic, tokens, weights, today, digest)
+        alone = Profiles({name: fresh}, profiles.parents)
+        kept = profiles if add else Profiles({e: p for e, p in profiles.experts.items() if e != name}, profiles.parents)
+        profiles = merge(kept, alone)
+        saved(profiles)
+    return complete(profiles, pool.names)
+
+
+def onboard(
+    joined: Assembly,
+    newcomer: str,
+    profiles: Profiles,
+    questions: Sequence[Question],
+    count: int,
+    labelled: bool,
+    watch: Watch = Watch(),  # noqa: B008  (frozen)
+) -> tuple[ExpertProfile, dict[str, float]]:
+    """A newcomer's record from `count` of the questions, and how alike it is to each expert of `profiles`.
+
+    `joined` is the pool with the newcomer in it. Without labels an answer earns the share of the pool's weight that
+    agrees with it.
+    """
+    skills = tag_questions(joined, questions)
+    chosen = diverse_questions(skills, count)
+    asked, needed = [questions[i] for i in chosen], [skills[i] for i in chosen]
+    everyone = [newcomer] if labelled else [newcomer, *profiles.experts]
+    matrix = run_matrix(joined.executor, everyone, joined.models, asked, joined.pool.sampling, watch)
+    if labelled:
+        earned = [float(right) for right in matrix.right[newcomer]]
+    else:
+        earned = _agreement(joined, newcomer, profiles, matrix, needed)
+    own = build_profile(
+        newcomer,
+        needed,
+        earned,
+        tokens=matrix.spent[newcomer] / len(asked),
+        fingerprint=expert_fingerprint(joined.pool, newcomer),
+        date=date.today().isoformat(),
+    )
+    alike = likeness(profiles, needed, earned)
+    return borrow(own, profiles, alike), alike
+
+
+def _agreement(
+    joined: Assembly, newcomer: str, profiles: Profiles, matrix: Matrix, needed: Sequence[Skills]
+) -> list[float]:
+    """What the newcomer's answers earn by agreeing with the pool, each expert weighing its share of a recruitment."""
+    queries = [as_query(question, joined.pool.sampling) for question in matrix.questions]
+    shares = [r.shares for r in PosteriorRecruiter(profiles).recruit(queries, needed, 1, 0)]
+    read = {
+        expert: [extract(text, query.kind, query.text) for text, query in zip(texts, queries, strict=True)]
+        for expert, texts in matrix.texts.items()
+    }
+    others = [[(read[expert][i], share) for expert, share in own.items()] for i, own in enumerate(shares)]
+    return earned_by_agreement(read[newcomer], others)
+
+
+def annotate(
+    assembly: Assembly,
+    annotator: str,
+    questions: Sequence[str],
+    seed: int,
+    watch: Watch = Watch(),  # noqa: B008  (frozen)
+) -> list[tuple[str, ...]]:
+    """The keywords of each question, empty where the passes agreed on none."""
+    queries = annotation_queries(questions, seed)
+    alone = [Recruitment(query.id, (Assignment(query.id, annotator, 0),), {annotator: 1.0}) for query in queries]
+    refusals = assembly.executor.refuse(queries)
+    steps = plan(
+        [query for query, refusal in zip(queries, refusals, strict=True) if refusal is None],
+        [recruitment for recruitment, refusal in zip(alone, refusals, strict=True) if refusal is None],
+        assembly.models,
+    )
+    texts = {candidate.query_id: candidate.text for candidate in gathered(assembly.executor, steps, watch)}
+    return [keywords_of([texts.get(f"{n}/{turn}", "") for turn in range(PASSES)]) for n in range(len(questions))]

@@ -1,0 +1,203 @@
+"""What every expert of a pool writes to validation questions, kept on disk as it comes, and settings cut from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from symmoe.build import Assembly, expert_fingerprint
+from symmoe.pipeline import Watch
+from symmoe.planning.grouping import plan
+from symmoe.profiles.grading import as_query, gathered, is_right
+from symmoe.routing.tagging import tag
+from symmoe.types import Assignment, Candidate, Query, Question, Recruitment, to_json
+
+
+def assignment_of(candidate: Candidate) -> Assignment:
+    """The assignment that a candidate answers."""
+    return Assignment(candidate.query_id, candidate.expert, candidate.slot)
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """Questions, the queries that they were asked as, their candidates and their recruitments, a place for each.
+
+    The recruitments say how every expert stands for a question, whoever was asked.
+    """
+
+    questions: tuple[Question, ...]
+    queries: tuple[Query, ...]
+    candidates: tuple[tuple[Candidate, ...], ...]
+    recruitments: tuple[Recruitment, ...]
+
+    def keep(self, wanted: Callable[[Candidate, Recruitment], bool]) -> Field:
+        """The same questions with fewer candidates."""
+        rows = zip(self.candidates, self.recruitments, strict=True)
+        return replace(self, candidates=tuple(tuple(c for c in row if wanted(c, r)) for row, r in rows))
+
+    def only(self, places: Sequence[int]) -> Field:
+        """The questions at some places."""
+        return Field(
+            tuple(self.questions[p] for p in places),
+            tuple(self.queries[p] for p in places),
+            tuple(self.candidates[p] for p in places),
+            tuple(self.recruitments[p] for p in places),
+        )
+
+    def right(self) -> list[list[bool]]:
+        """Whether each candidate is right."""
+        return [
+            [is_right(candidate.text, question) for candidate in row]
+            for question, row in zip(self.questions, self.candidates, strict=True)
+        ]
+
+
+DRAWS = 3
+"""How many draws of one expert stand against each other."""
+
+Wanted = Callable[[Candidate, Recruitment], bool]
+
+
+def best(count: int, candidate: Candidate, recruitment: Recruitment) -> bool:
+    """Whether a candidate's expert is among those that stand best for the question."""
+    return candidate.expert in list(recruitment.shares)[:count]
+
+
+SETTINGS: dict[str, Wanted] = {
+    "everyone": lambda c, r: c.slot == 0,
+    "three_experts": lambda c, r: c.slot == 0 and best(3, c, r),
+    "two_experts_redrawn": lambda c, r: c.slot > 0 and best(2, c, r),
+    "one_expert_redrawn": lambda c, r: 0 < c.slot <= DRAWS and best(1, c, r),
+    "recruited": lambda c, r: c.slot == 0 and c.expert in {a.expert for a in r.assignments},
+}
+"""Every expert once; the three that stand best, once; draws of the best two or of the best; symmoe's own recruiting."""
+
+
+def cut(field: Field) -> dict[str, Field]:
+    """The settings for which a field holds candidates to every question."""
+    fields = {name: field.keep(wanted) for name, wanted in SETTINGS.items()}
+    return {name: each for name, each in fields.items() if all(each.candidates)}
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """How often experts answer.
+
+    Each answers once under the pool's sampling, which is slot 0. The `experts` that stand best for a question answer
+    `draws` times more at `temperature`.
+    """
+
+    draws: int = 4
+    experts: int = 2
+    temperature: float = 1.0
+    seed: int = 0
+
+
+def gather(
+    assembly: Assembly,
+    questions: Sequence[Question],
+    drawing: Drawing,
+    path: Path | None = None,
+    watch: Watch = Watch(),  # noqa: B008  (frozen)
+) -> Field:
+    """What experts answer: for each question every expert in the pool's order, then those that are asked again.
+
+    With a `path`, answers are written there as they come, and those that stand there already are not asked for again:
+    an interruption loses nothing. Answers to other questions, or of other weights, are not taken. Raises `PoolError`
+    for a pool without profiles.
+    """
+    names, asked = assembly.pool.names, [as_query(question, assembly.pool.sampling) for question in questions]
+    warm = [replace(q, sampling=replace(q.sampling, temperature=drawing.temperature)) for q in asked]
+    standing = assembly.recruiter.recruit(asked, tag(assembly.tagger, asked), assembly.pool.routing.k, drawing.seed)
+    first = [Recruitment(q.id, tuple(Assignment(q.id, e, 0) for e in names), {}) for q in asked]
+    again = [Recruitment(r.query_id, tuple(_redrawn(r, drawing)), {}) for r in standing]
+    known: dict[Assignment, Candidate] = {}
+    with _kept(path, _key(assembly, questions, drawing), known) as keep:
+
+        def arrived(candidates: Sequence[Candidate]) -> None:
+            keep(candidates)
+            watch.candidates(candidates)
+
+        steps = plan([*asked, *warm], [*first, *again], assembly.models, known, drawing.seed)
+        for candidate in gathered(assembly.executor, steps, replace(watch, candidates=arrived)):
+            known[assignment_of(candidate)] = candidate
+    rows = (
+        tuple(known[assignment] for assignment in (*once.assignments, *more.assignments))
+        for once, more in zip(first, again, strict=True)
+    )
+    return Field(tuple(questions), tuple(asked), tuple(rows), tuple(standing))
+
+
+def _redrawn(recruitment: Recruitment, drawing: Drawing) -> Iterator[Assignment]:
+    for expert in list(recruitment.shares)[: drawing.experts]:
+        for slot in range(1, drawing.draws + 1):
+            yield Assignment(recruitment.query_id, expert, slot)
+
+
+def _key(assembly: Assembly, questions: Sequence[Question], drawing: Drawing) -> str:
+    """Which answers these are: of which weights, to which questions, under which sampling."""
+    weights = [(name, expert_fingerprint(assembly.pool, name)) for name in assembly.pool.names]
+    texts = [(question.id, question.question) for question in questions]
+    told = repr((weights, texts, assembly.pool.sampling.model_dump(), drawing))
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+class _Keeping:
+    """Appends candidates to an open file, a line each."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a", encoding="utf-8")
+
+    def __call__(self, candidates: Sequence[Candidate]) -> None:
+        self._file.writelines(json.dumps(to_json(c), ensure_ascii=False) + "\n" for c in candidates)
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+@contextmanager
+def _kept(path: Path | None, key: str, known: dict[Assignment, Candidate]) -> Iterator[_Keeping | _Forgetting]:
+    """Fill `known` with what stands in the file, and give what writes more of it."""
+    if path is None:
+        yield _Forgetting()
+        return
+    for candidate in _read(path, key):
+        known[assignment_of(candidate)] = candidate
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [{"key": key}, *map(to_json, known.values())]  # written anew: a kill may have left half a line
+    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+    keeping = _Keeping(path)
+    try:
+        yield keeping
+    finally:
+        keeping.close()
+
+
+class _Forgetting:
+    """Keeps nothing."""
+
+    def __call__(self, candidates: Sequence[Candidate]) -> None:
+        return
+
+
+def _read(path: Path, key: str) -> Iterator[Candidate]:
+    if not path.is_file():
+        return
+    documents = list(_documents(path))
+    if documents and documents[0] == {"key": key}:
+        yield from (Candidate(**document) for document in documents[1:])
+
+
+def _documents(path: Path) -> Iterator[dict[str, Any]]:
+    """The whole lines of a file; what a kill cut off is left out."""
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+        try:
+            yield json.loads(line)
+        except ValueError:
+            return
