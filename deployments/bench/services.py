@@ -15,6 +15,7 @@ from pathlib import Path
 from symmoe.config import Pool, state_dir
 from symmoe.engines.arguments import vllm_arguments
 from symmoe.errors import EngineError
+from symmoe.private import private_folder, private_opener
 
 from .tied import tied
 
@@ -114,9 +115,9 @@ def _process(words: Sequence[str], environment: Mapping[str, str]) -> Iterator[s
     from .machine import tree
 
     log = log_file()
-    log.parent.mkdir(parents=True, exist_ok=True)
+    private_folder(log.parent)
     with (
-        log.open("ab") as sink,
+        open(log, "ab", opener=private_opener) as sink,
         subprocess.Popen(
             tied(words),
             stdout=subprocess.PIPE,
