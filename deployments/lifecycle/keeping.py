@@ -13,6 +13,7 @@ from symmoe.config import state_dir
 from symmoe.errors import StoreError
 
 from ..access.breaker import Stored
+from ..storage import settled
 from .roster import Roster
 from .standing import Standing
 
@@ -101,6 +102,7 @@ class Keeper:
                     await client.hdel(self._table, name)
                 else:
                     await client.hset(self._table, name, standing.row())
+            await settled(client)
 
         await self._stored.do(work)
 
