@@ -137,7 +137,11 @@ class AnswerCache:
             return row
 
         row = await self._stored.do(work)
-        return None if row is None else dict(json.loads(row))
+        try:
+            found = None if row is None else json.loads(row)
+        except ValueError:  # spoilt: as good as none
+            return None
+        return found if isinstance(found, dict) else None
 
     def _mark(self, order: Order) -> Likeness | None:
         return likeness(order.query.text) if self._bounds.similarity > 0 else None

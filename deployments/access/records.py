@@ -10,9 +10,9 @@ import json
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from ..storage import durably
 from .breaker import Stored
@@ -32,6 +32,8 @@ class KeyRecord:
 
     The key of an `admin` may change which experts there are.
     """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     id: str
     name: str
@@ -137,7 +139,9 @@ async def _replace(stored: Stored, name: str, record: KeyRecord) -> KeyRecord:
 
 async def _rows(client: Redis) -> Sequence[tuple[str, KeyRecord]]:
     rows: dict[bytes, bytes] = await client.hgetall(_TABLE)  # type: ignore[assignment]
-    return [(name.decode(), record) for name, row in rows.items() if (record := _parse(row)) is not None]
+    return [
+        (name.decode(errors="replace"), record) for name, row in rows.items() if (record := _parse(row)) is not None
+    ]
 
 
 def _parse(row: bytes) -> KeyRecord | None:

@@ -90,13 +90,18 @@ def pack(name: str, mark: Likeness, vector: NDArray[np.float32]) -> bytes:
 def nearest(rows: Sequence[bytes], mark: Likeness, vector: NDArray[np.float32], least: float) -> str | None:
     """Where the answer of the nearest entry stands whose cosine is `least` or more and whose words stand alike."""
     best, found = least, None
-    for row in map(json.loads, rows):
-        kept = np.frombuffer(base64.b64decode(row["vector"]), dtype=np.float16).astype(np.float32)
-        if kept.shape != vector.shape or not _in_order(mark.words, row["words"]):
+    for row in rows:
+        try:
+            entry = json.loads(row)
+            kept = np.frombuffer(base64.b64decode(entry["vector"]), dtype=np.float16).astype(np.float32)
+            alike, name = _in_order(mark.words, entry["words"]), str(entry["answer"])
+        except (KeyError, TypeError, ValueError):  # spoilt: as good as none
+            continue
+        if kept.shape != vector.shape or not alike:
             continue
         cosine = float(kept @ vector) / max(float(np.linalg.norm(kept) * np.linalg.norm(vector)), 1e-9)
         if cosine >= best:
-            best, found = cosine, str(row["answer"])
+            best, found = cosine, name
     return found
 
 

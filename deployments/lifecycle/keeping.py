@@ -115,7 +115,7 @@ class Keeper:
             return rows
 
         rows = await self._stored.do(work)
-        return {name.decode(): Standing.parse(row) for name, row in rows.items()}
+        return {name.decode(errors="replace"): Standing.parse(row) for name, row in rows.items()}
 
 
 def _there_may_be_one() -> bool:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from symmoe.config import state_dir
 from symmoe.errors import StoreError
-from symmoe.limits import STORE_ANSWER_SECONDS, STORE_DISK_MS
+from symmoe.limits import STORE_ANSWER_SECONDS, STORE_DISK_MS, STORE_START_SECONDS
 
 from .embedded import embedded_socket, running_server, stop_embedded
 from .repair import Damage, damages
@@ -175,9 +175,12 @@ def open_store() -> RedisStore:
     return RedisStore(client, running_server)
 
 
-def store_url() -> str:
-    """The URL of the store: `REDIS_URL`, or the embedded server's, which is started if it is not running."""
-    return os.environ.get("REDIS_URL") or f"unix://{running_server()}"
+def store_url(patience: float = STORE_START_SECONDS) -> str:
+    """The URL of the store: `REDIS_URL`, or the embedded server's, which is started if none lives.
+
+    Blocks for `patience` seconds at most. Raises `StoreError`.
+    """
+    return os.environ.get("REDIS_URL") or f"unix://{running_server(patience)}"
 
 
 def store_error(error: Exception) -> StoreError:
