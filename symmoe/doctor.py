@@ -117,7 +117,9 @@ def _store() -> Finding:
     embedded = not os.environ.get("REDIS_URL")
     where = f"embedded, in {state_dir()}" if embedded else "REDIS_URL"
     try:
-        facts = open_store().ping()
+        store = open_store()
+        facts = store.ping()
+        store.check()
     except SymmoeError as error:
         return Finding("store", "missing", str(error), error.hint or "")
     said = f"{facts['server']} {facts['version']}, {where}"

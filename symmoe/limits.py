@@ -20,6 +20,8 @@ STORE_DISK_MS = 3000
 """Milliseconds for what was written to be on the server's disk; it flushes once a second."""
 STORE_BYTES = 2 << 30
 """Memory of the embedded store's rows: beyond it writes are refused, before the machine has to end a process."""
+STORE_LOG_BYTES = 1 << 20
+"""From which size on the server's log gives way to a new one as it starts; the one before is kept."""
 STORE_STARTS = 3
 """Times that one command starts a server which ends at once: one that was stopped meanwhile is no fault."""
 STORE_KEPT = 8

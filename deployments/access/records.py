@@ -119,7 +119,8 @@ async def everyone(stored: Stored) -> list[KeyRecord]:
 async def revoke(stored: Stored, ident: str, now: float) -> KeyRecord | None:
     """Revoke a key for good by its id; None if there is none. Revoked again, it stays as it is.
 
-    It is on the store's disk when this returns: no crash brings the key back. Raises `StoreError`.
+    It is on the store's disk when this returns: no crash brings the key back. Where the store's memory is full, the
+    record is dropped instead. Raises `StoreError`.
     """
     for name, record in await stored.do(_rows):
         if record.id == ident:
@@ -131,7 +132,12 @@ async def _replace(stored: Stored, name: str, record: KeyRecord) -> KeyRecord:
     row = json.dumps(asdict(record))
 
     async def work(client: Redis) -> None:
-        await durably(client, lambda pipe: pipe.hset(_TABLE, name, row))
+        from redis.exceptions import OutOfMemoryError
+
+        try:
+            await durably(client, lambda pipe: pipe.hset(_TABLE, name, row))
+        except OutOfMemoryError:  # a full store takes nothing, but lets go: a key that it does not know is refused too
+            await durably(client, lambda pipe: pipe.hdel(_TABLE, name))
 
     await stored.do(work)
     return record

@@ -98,6 +98,10 @@ class RedisStore:
             "version": info.get("valkey_version") or info.get("redis_version", ""),
         }
 
+    def check(self) -> None:
+        """Raise `StoreError` if the server does not answer, or answers and cannot write to its disk."""
+        in_file(self._do(lambda: self._client.info("persistence")))
+
     def _do(self, work: Callable[[], Result]) -> Result:
         from redis import exceptions
 

@@ -21,7 +21,7 @@ from typing import Literal
 
 from symmoe.config import state_dir
 from symmoe.errors import StoreError
-from symmoe.limits import STORE_BYTES, STORE_START_SECONDS, STORE_STARTS
+from symmoe.limits import STORE_BYTES, STORE_LOG_BYTES, STORE_START_SECONDS, STORE_STARTS
 from symmoe.private import private_folder, tighten
 
 from .repair import mend
@@ -146,11 +146,14 @@ def _start(state: Path, path: Path, lock: int, before: int) -> None:
         )
     if before:
         mend(state)
+    log = state / "valkey.log"
+    if log.exists() and log.stat().st_size > STORE_LOG_BYTES:
+        log.replace(state / "valkey.log.1")
     for kept in (*state.glob("*"), *state.glob("appendonlydir/*")):  # of a version that left them open to others
         tighten(kept)
     settings = {
         "port": "0", "unixsocket": str(path), "unixsocketperm": "600", "dir": str(state),
-        "logfile": str(state / "valkey.log"), "pidfile": str(state / "valkey.pid"), "save": "",
+        "logfile": str(log), "pidfile": str(state / "valkey.pid"), "save": "",
         "appendonly": "yes", "appendfsync": "everysec", "aof-load-truncated": "no",
         "maxmemory": str(STORE_BYTES), "maxmemory-policy": "noeviction", "daemonize": "yes",
     }  # fmt: skip

@@ -22,6 +22,7 @@ from symmoe.deployments.access.keys import StoredKeys
 from symmoe.deployments.access.records import KeyRecord, add, new_id, new_key, revoke
 from symmoe.deployments.storage import Storage
 
+from symmoe.doctor import examine
 from symmoe.errors import StoreError
 from symmoe.limits import STORE_START_SECONDS
 from symmoe.store import RedisStore, open_store, running_server
@@ -99,6 +100,8 @@ class Siege:
                 self._put_until_it_is_full(store)
             assert str(self._state) in (caught.value.hint or "")
             assert self._lost(store) == []
+            found = next(each for each in examine() if each.what == "store")
+            assert (found.level, found.advice) == ("missing", caught.value.hint)
             if self._random.random() < 0.5:
                 servers(self._state)[0].kill()
             assert self._lost(open_store()) == []
