@@ -149,6 +149,8 @@ def _start(state: Path, path: Path, lock: int, before: int) -> None:
     log = state / "valkey.log"
     if log.exists() and log.stat().st_size > STORE_LOG_BYTES:
         log.replace(state / "valkey.log.1")
+    for left in (*state.glob("temp-*"), *state.glob("appendonlydir/temp-*"), *state.glob("appendonlydir/*.mended")):
+        left.unlink()  # half written by one that was killed; who has the lock is the only one here
     for kept in (*state.glob("*"), *state.glob("appendonlydir/*")):  # of a version that left them open to others
         tighten(kept)
     settings = {

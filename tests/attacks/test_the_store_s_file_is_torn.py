@@ -15,6 +15,8 @@ from symmoe.errors import StoreError
 from symmoe.store import damages, open_store, stop_embedded
 from symmoe.store.repair import good_parts
 
+from .conftest import eventually, servers
+
 ROWS = {f"row {number}": {"text": f"größer *2\r\n$3\r\nDEL\r\n {number}" * 9} for number in range(300)}
 
 
@@ -80,6 +82,20 @@ def test_a_row_that_is_spoilt_within_is_left_out_and_told(state: Path, caplog: p
     open_store()._client.hset("symmoe:t", mapping={"row 7": b'{"text": "\0\0', "row 8": b"[]", "row 9": b"\xff"})
     assert open_store().rows("t") == {key: row for key, row in ROWS.items() if key not in ("row 7", "row 8", "row 9")}
     assert "3 rows" in caplog.text
+
+
+def test_what_a_killed_server_left_half_written_does_not_fill_the_disk(state: Path) -> None:
+    store = open_store()
+    store.put("t", ROWS)
+    for number in range(3):
+        store._client.hset(f"large {number}", mapping={str(field): "x" * 2000 for field in range(2000)})
+    store._client.config_set("rdb-key-save-delay", 1_000_000)
+    store._client.bgrewriteaof()
+    (server,) = servers(state)
+    eventually(lambda: list(state.glob("temp-*")))
+    server.kill()
+    assert open_store().rows("t") == ROWS
+    assert list(state.rglob("temp-*")) == []
 
 
 def test_a_file_of_nothing_but_damage_leaves_an_empty_store_that_works(state: Path) -> None:
