@@ -46,7 +46,8 @@ class Ingress:
         storage = Storage()
         everyone, gate = behind_handles(described, behind, settings)
         orchestrator = Orchestrator(build(described), everyone, settings, Breaker(storage), gate)
-        known = StoredKeys(Breaker(storage)) if keys else Open(admin)
+        # over connections of their own: however much else waits for the store, a revoked key is heard of
+        known = StoredKeys(Breaker(Storage())) if keys else Open(admin)
         self._service = Service(described, orchestrator, known, settings, storage)
 
     def __serve_build_asgi_app__(self) -> Any:

@@ -112,14 +112,22 @@ def _disk() -> Finding:
 
 
 def _store() -> Finding:
-    from symmoe.store import open_store
+    from symmoe.store import damages, open_store
 
-    where = "REDIS_URL" if os.environ.get("REDIS_URL") else f"embedded, in {state_dir()}"
+    embedded = not os.environ.get("REDIS_URL")
+    where = f"embedded, in {state_dir()}" if embedded else "REDIS_URL"
     try:
-        facts = open_store().ping()
+        store = open_store()
+        facts = store.ping()
+        store.check()
     except SymmoeError as error:
         return Finding("store", "missing", str(error), error.hint or "")
-    return Finding("store", "good", f"{facts['server']} {facts['version']}, {where}")
+    said = f"{facts['server']} {facts['version']}, {where}"
+    if embedded and (found := damages(state_dir())):
+        kept = Path(found[-1].kept)
+        advice = f"what was cut out is in {kept.parent}: remove that folder once it is dealt with"
+        return Finding("store", "slow", f"{said}; {len(found)} times mended, last: {found[-1]}", advice)
+    return Finding("store", "good", said)
 
 
 def _read(path: str) -> str:

@@ -8,15 +8,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from symmoe.private import private_folder, private_opener, tighten
+
 
 @contextmanager
-def output_to(log: Path) -> Iterator[None]:
-    """Send what is printed meanwhile, at file-descriptor level and from native code too, to the end of a log file."""
-    log.parent.mkdir(parents=True, exist_ok=True)
+def output_to(log: Path, shared: bool = False) -> Iterator[None]:
+    """Send what is printed meanwhile, at file-descriptor level and from native code too, to the end of a log file.
+
+    Only this user may read the log, nor enter its folder, unless that is `shared`.
+    """
+    if shared:
+        log.parent.mkdir(parents=True, exist_ok=True)
+    else:
+        private_folder(log.parent)
     sys.stdout.flush()
     sys.stderr.flush()
     saved = os.dup(1), os.dup(2)
-    with log.open("ab") as sink:
+    with open(log, "ab", opener=private_opener) as sink:
+        tighten(log)
         os.dup2(sink.fileno(), 1)
         os.dup2(sink.fileno(), 2)
         try:

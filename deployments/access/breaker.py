@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from symmoe.errors import StoreError
 
@@ -26,23 +26,33 @@ class Stored(Protocol):
 class Breaker:
     """A circuit breaker: waits `patience` seconds at most, and after a failure asks nothing for `pause` seconds.
 
-    An embedded server that was lost is started again within the patience.
+    What is not waited for any more goes on, as long as the store lets it: a slow store's late answer may still be noted
+    by the work itself. An embedded server that was lost is started again within the patience.
     """
 
     def __init__(self, stored: Stored, patience: float = 1.0, pause: float = 0.5) -> None:
         self._stored, self._patience, self._pause = stored, patience, pause
         self._open_until = 0.0
+        self._going_on: set[asyncio.Future[Any]] = set()
 
     async def do(self, work: Callable[[Redis], Awaitable[Result]]) -> Result:
         """What `work` gives; it may be run twice. Raises `StoreError`."""
         if time.monotonic() < self._open_until:
             raise StoreError("the store did not answer just now", hint="ask again in a second")
-        try:
-            async with asyncio.timeout(self._patience):
-                return await self._stored.do(work)
-        except TimeoutError as error:
+        going = asyncio.ensure_future(self._stored.do(work))
+        self._going_on.add(going)
+        going.add_done_callback(self._over)
+        await asyncio.wait((going,), timeout=self._patience)
+        if not going.done():
             self._open_until = time.monotonic() + self._pause
-            raise StoreError(f"the store did not answer within {self._patience:g} s", hint="ask again") from error
+            raise StoreError(f"the store did not answer within {self._patience:g} s", hint="ask again")
+        try:
+            return going.result()
         except StoreError:
             self._open_until = time.monotonic() + self._pause
             raise
+
+    def _over(self, gone: asyncio.Future[Any]) -> None:
+        self._going_on.discard(gone)
+        if not gone.cancelled():
+            gone.exception()  # it was told, or nobody waits for it

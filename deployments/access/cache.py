@@ -70,7 +70,8 @@ class AnswerCache:
             row = await self._stored.do(work)
         except StoreError:
             return Found("unavailable")
-        return Found("miss") if row is None else Found("hit", dict(json.loads(row)))
+        answer = _read(row)
+        return Found("miss") if answer is None else Found("hit", answer)
 
     async def keep(self, order: Order, answer: dict[str, Any]) -> None:
         """Keep an answer for the next equal order. The caller's oldest entries give way."""
@@ -95,6 +96,15 @@ class AnswerCache:
         if self._identity is None:
             self._identity = await asyncio.to_thread(self._pool)
         return self._identity
+
+
+def _read(row: bytes | None) -> dict[str, Any] | None:
+    """An answer as it was kept; a spoilt row is as good as none."""
+    try:
+        found = None if row is None else json.loads(row)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def identity(order: Order) -> str:

@@ -10,9 +10,9 @@ from symmoe.errors import StoreError
 
 from ..api.keys import Caller
 from .breaker import Stored
-from .records import KeyRecord, digest, find, find_named
+from .records import KeyRecord, Note, digest, find, find_named
 
-Find = Callable[[Stored, str], Awaitable[KeyRecord | None]]
+Find = Callable[[Stored, str, Note], Awaitable[KeyRecord | None]]
 _FRESH = 1.0
 _KNOWN = 300.0
 _MOST = 10_000
@@ -23,13 +23,14 @@ class StoredKeys:
 
     A revoked key is so refused within that time. While the store does not answer, a key that it confirmed within the
     last `known` seconds goes on being accepted: nobody can revoke a key meanwhile, and a short outage costs no request.
+    A store that is merely slow is not waited for, but heard when it answers: it may have taken a revocation in.
     """
 
     required = True
 
     def __init__(self, stored: Stored, fresh: float = _FRESH, known: float = _KNOWN) -> None:
         self._stored, self._fresh, self._known = stored, fresh, known
-        self._seen: OrderedDict[str, tuple[float, KeyRecord]] = OrderedDict()
+        self._seen: OrderedDict[str, tuple[float, KeyRecord | None]] = OrderedDict()
 
     async def caller(self, key: str | None) -> Caller | None:
         """Whose key this is; None for one that is not known, expired or revoked.
@@ -49,19 +50,20 @@ class StoredKeys:
         if seen is not None and now - at < self._fresh:
             return seen
         try:
-            record = await find(self._stored, name)
+            return await find(self._stored, name, lambda record: self._remember(name, now, record))
         except StoreError:
+            at, seen = self._seen.get(name, (0.0, None))  # a late answer may have come meanwhile
             if seen is None or now - at > self._known:
                 raise
             return seen
-        self._remember(name, now, record)
-        return record
 
     def _remember(self, name: str, now: float, record: KeyRecord | None) -> None:
-        """Only what is a key is remembered: guesses cannot push out anybody's."""
-        self._seen.pop(name, None)
-        if record is not None and record.revoked is None:
-            self._seen[name] = now, record
+        """Only what is a key is remembered: guesses cannot push out anybody's. A late answer replaces no later one."""
+        if now < self._seen.get(name, (0.0, None))[0]:
+            return
+        good = record is not None and record.revoked is None
+        if self._seen.pop(name, None) is not None or good:
+            self._seen[name] = now, record if good else None
             if len(self._seen) > _MOST:
                 self._seen.popitem(last=False)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from symmoe.errors import StoreError
 
 from ..api.keys import Caller
+from ..storage import once
 from . import window
 from .breaker import Stored
 
@@ -60,7 +61,7 @@ class Limits:
             return Standing()
         try:
             asked, used = await self._stored.do(
-                lambda client: window.admit(client, caller.id, requests or 0, tokens or 0)
+                once(lambda client: window.admit(client, caller.id, requests or 0, tokens or 0))
             )
         except StoreError:
             self._unchecked()
@@ -75,10 +76,10 @@ class Limits:
         )
 
     async def charge(self, caller: Caller, tokens: int) -> None:
-        """Count what an answer took; may be counted twice where the store's connection is lost meanwhile."""
+        """Count what an answer took; where the store is lost over it, that may be left out, and never counted twice."""
         if caller.tokens_per_minute is None or tokens <= 0:
             return
         try:
-            await self._stored.do(lambda client: window.charge(client, caller.id, tokens))
+            await self._stored.do(once(lambda client: window.charge(client, caller.id, tokens)))
         except StoreError:
             self._unchecked()

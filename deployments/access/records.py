@@ -8,10 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from ..storage import durably
 from .breaker import Stored
 
 if TYPE_CHECKING:
@@ -30,6 +33,8 @@ class KeyRecord:
     The key of an `admin` may change which experts there are.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
     id: str
     name: str
     created: float
@@ -44,6 +49,10 @@ class KeyRecord:
         if self.revoked is not None:
             return "revoked"
         return "expired" if self.expires is not None and now >= self.expires else "active"
+
+
+Note = Callable[[KeyRecord | None], None]
+_Row = TypeAdapter(KeyRecord)
 
 
 def new_key() -> str:
@@ -64,42 +73,56 @@ def digest(key: str) -> str | None:
 
 
 async def add(stored: Stored, key: str, record: KeyRecord) -> None:
-    """Put a key of `new_key` into the store. Raises `StoreError`."""
+    """Put a key of `new_key` into the store, on its disk. Raises `StoreError`."""
     name = digest(key)
     if name is None:
         raise ValueError("not a key of new_key")
     row = json.dumps(asdict(record))
 
     async def work(client: Redis) -> None:
-        await client.hsetnx(_TABLE, name, row)
+        await durably(client, lambda pipe: pipe.hsetnx(_TABLE, name, row))
 
     await stored.do(work)
 
 
-async def find(stored: Stored, name: str) -> KeyRecord | None:
-    """The record of a key by its digest. Raises `StoreError`."""
+async def find(stored: Stored, name: str, note: Note = lambda record: None) -> KeyRecord | None:
+    """The record of a key by its digest; `note` is told it too, and that also once nobody waits for it any more.
 
-    async def work(client: Redis) -> bytes | None:
+    Raises `StoreError`.
+    """
+
+    async def work(client: Redis) -> KeyRecord | None:
         row: bytes | None = await client.hget(_TABLE, name)  # type: ignore[assignment]
-        return row
+        record = None if row is None else _parse(row)
+        note(record)
+        return record
 
-    row = await stored.do(work)
-    return None if row is None else KeyRecord(**json.loads(row))
+    return await stored.do(work)
 
 
-async def find_named(stored: Stored, ident: str) -> KeyRecord | None:
-    """The record of a key by its id. Raises `StoreError`."""
-    return next((record for _, record in await _rows(stored) if record.id == ident), None)
+async def find_named(stored: Stored, ident: str, note: Note = lambda record: None) -> KeyRecord | None:
+    """The same by its id."""
+
+    async def work(client: Redis) -> KeyRecord | None:
+        record = next((record for _, record in await _rows(client) if record.id == ident), None)
+        note(record)
+        return record
+
+    return await stored.do(work)
 
 
 async def everyone(stored: Stored) -> list[KeyRecord]:
     """Every key's record, oldest first. Raises `StoreError`."""
-    return sorted((record for _, record in await _rows(stored)), key=lambda record: record.created)
+    return sorted((record for _, record in await stored.do(_rows)), key=lambda record: record.created)
 
 
 async def revoke(stored: Stored, ident: str, now: float) -> KeyRecord | None:
-    """Revoke a key for good by its id; None if there is none. Revoked again, it stays as it is. Raises `StoreError`."""
-    for name, record in await _rows(stored):
+    """Revoke a key for good by its id; None if there is none. Revoked again, it stays as it is.
+
+    It is on the store's disk when this returns: no crash brings the key back. Where the store's memory is full, the
+    record is dropped instead. Raises `StoreError`.
+    """
+    for name, record in await stored.do(_rows):
         if record.id == ident:
             return record if record.revoked is not None else await _replace(stored, name, replace(record, revoked=now))
     return None
@@ -109,15 +132,27 @@ async def _replace(stored: Stored, name: str, record: KeyRecord) -> KeyRecord:
     row = json.dumps(asdict(record))
 
     async def work(client: Redis) -> None:
-        await client.hset(_TABLE, name, row)
+        from redis.exceptions import OutOfMemoryError
+
+        try:
+            await durably(client, lambda pipe: pipe.hset(_TABLE, name, row))
+        except OutOfMemoryError:  # a full store takes nothing, but lets go: a key that it does not know is refused too
+            await durably(client, lambda pipe: pipe.hdel(_TABLE, name))
 
     await stored.do(work)
     return record
 
 
-async def _rows(stored: Stored) -> Sequence[tuple[str, KeyRecord]]:
-    async def work(client: Redis) -> dict[bytes, bytes]:
-        rows: dict[bytes, bytes] = await client.hgetall(_TABLE)  # type: ignore[assignment]
-        return rows
+async def _rows(client: Redis) -> Sequence[tuple[str, KeyRecord]]:
+    rows: dict[bytes, bytes] = await client.hgetall(_TABLE)  # type: ignore[assignment]
+    return [
+        (name.decode(errors="replace"), record) for name, row in rows.items() if (record := _parse(row)) is not None
+    ]
 
-    return [(name.decode(), KeyRecord(**json.loads(row))) for name, row in (await stored.do(work)).items()]
+
+def _parse(row: bytes) -> KeyRecord | None:
+    """A record; None for a row that is none: it opens nothing, and breaks nothing for other keys."""
+    try:
+        return _Row.validate_json(row)
+    except ValidationError:
+        return None

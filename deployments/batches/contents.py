@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from symmoe.private import private_folder, private_opener
+
 from .ids import FILE, is_id
 
 _PARTIAL = ".partial"
@@ -51,10 +53,10 @@ class Contents:
 
     @contextmanager
     def _beside(self, path: Path) -> Iterator[BinaryIO]:
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private_folder(self._folder)
         partial = self._folder / f"{path.name}.{os.urandom(4).hex()}{_PARTIAL}"
         try:
-            with partial.open("xb") as file:
+            with open(partial, "xb", opener=private_opener) as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())

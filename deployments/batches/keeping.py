@@ -1,4 +1,4 @@
-"""What everything kept in the store shares: keys, durable writes, pages, and patience while the store is away."""
+"""What everything kept in the store shares: keys, pages, and patience while the store is away."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from symmoe.errors import StoreError
 
 from ..storage import Storage
+from ..storage import durably as durably
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
-    from redis.asyncio.client import Pipeline
 
 Result = TypeVar("Result")
-_SYNC_MS = 3000
 _SOONEST, _LATEST = 0.1, 2.0
 
 
@@ -27,20 +26,6 @@ class Page:
     limit: int
     after: str | None = None
     order: Literal["asc", "desc"] = "desc"
-
-
-async def durably(client: Redis, write: Callable[[Pipeline], object]) -> None:
-    """Write, and wait until it is on the server's disk: the embedded store flushes once a second.
-
-    What was written before by anybody is then there too. A server without an append-only file is not waited for.
-    """
-    pipe = client.pipeline(transaction=False)
-    write(pipe)
-    pipe.execute_command("WAITAOF", 1, 0, _SYNC_MS)
-    *written, _ = await pipe.execute(raise_on_error=False)
-    for result in written:
-        if isinstance(result, Exception):
-            raise result
 
 
 async def names(client: Redis, key: str, page: Page) -> tuple[list[str], bool]:

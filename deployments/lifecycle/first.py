@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 
 from symmoe.config import Pool
 from symmoe.errors import StoreError
+from symmoe.store import store_url
 
 from ..access.breaker import Breaker
 from ..storage import Storage
@@ -26,7 +28,7 @@ def first_to_load(pool: Pool, patience: float = _PATIENCE) -> str | None:
     ends = time.monotonic() + patience
     while True:
         try:
-            roster = asyncio.run(_read(pool))
+            roster = asyncio.run(_read(pool, patience))
             return next((name for name in pool.names if roster.refusal(name) is None), None)
         except StoreError:
             if time.monotonic() + _PAUSE > ends:
@@ -34,8 +36,8 @@ def first_to_load(pool: Pool, patience: float = _PATIENCE) -> str | None:
         time.sleep(_PAUSE)
 
 
-async def _read(pool: Pool) -> Roster:
-    roster, storage = Roster(pool, known=False), Storage()
+async def _read(pool: Pool, patience: float) -> Roster:
+    roster, storage = Roster(pool, known=False), Storage(partial(store_url, patience))
     try:
         await Keeper(roster, pool.name, Breaker(storage)).look()
     finally:

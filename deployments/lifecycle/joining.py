@@ -13,24 +13,16 @@ from symmoe.loading.sources import is_local_path
 from .standing import Standing, profile_of
 
 _LONGEST = 1024
+MOST_EXPERTS = 256
+"""As many as a pool file may have."""
 
 
 def joining(pool: Pool, config: ExpertConfig, record: dict[str, Any] | None, folder: str | None) -> Standing:
     """The standing of a newcomer, its files verified. Blocks, as they may be large.
 
-    Files must lie in the folder of the pool file, or in `folder`; nobody may name a URL, nor have code of a checkpoint
-    run: that is for who writes the pool file. Raises `ConfigError` and `CheckpointError`.
+    Raises `ConfigError` and `CheckpointError`.
     """
-    if config.remote is not None or config.dedicated is not None or config.trust_remote_code:
-        what = next((name for name in ("remote", "dedicated") if getattr(config, name)), "trust_remote_code")
-        raise ConfigError(f"{what}: this can be set in the pool file only", hint=f"leave {what} out")
-    if all(expert.remote is not None or expert.dedicated is not None for expert in pool.experts):
-        raise ConfigError("all experts of this service are remote or dedicated: it has no engine for another")
-    if len(pool.experts) >= 256:
-        raise ConfigError("there are 256 experts, which is as many as a pool may have", hint="remove one first")
-    for name, source in (("model", config.model), ("adapter", config.adapter)):
-        if source is not None and (name == "adapter" or is_local_path(source)):
-            _confine(name, source, pool, folder)
+    check_admissible(pool, config, folder)
     try:
         check_expert(pool, config, set())
     except OSError as error:
@@ -38,6 +30,26 @@ def joining(pool: Pool, config: ExpertConfig, record: dict[str, Any] | None, fol
     if record is not None:
         profile_of(config.name, record)
     return Standing(expert=config.model_dump(mode="json", exclude_defaults=True), record=record)
+
+
+def check_admissible(pool: Pool, config: ExpertConfig, folder: str | None) -> None:
+    """Look at what a newcomer may be, before its files are: when it is sent, and whenever the store names it again.
+
+    Files must lie in the folder of the pool file, or in `folder`; nobody may name a URL, nor have code of a checkpoint
+    run: that is for who writes the pool file. Raises `ConfigError`.
+    """
+    if config.remote is not None or config.dedicated is not None or config.trust_remote_code:
+        what = next((name for name in ("remote", "dedicated") if getattr(config, name)), "trust_remote_code")
+        raise ConfigError(f"{what}: this can be set in the pool file only", hint=f"leave {what} out")
+    if all(expert.remote is not None or expert.dedicated is not None for expert in pool.experts):
+        raise ConfigError("all experts of this service are remote or dedicated: it has no engine for another")
+    if len(pool.experts) >= MOST_EXPERTS:
+        raise ConfigError(
+            f"there are {MOST_EXPERTS} experts, which is as many as a pool may have", hint="remove one first"
+        )
+    for name, source in (("model", config.model), ("adapter", config.adapter)):
+        if source is not None and (name == "adapter" or is_local_path(source)):
+            _confine(name, source, pool, folder)
 
 
 def _confine(name: str, source: str, pool: Pool, folder: str | None) -> None:

@@ -13,6 +13,7 @@ from symmoe.config import state_dir
 from symmoe.errors import StoreError
 
 from ..access.breaker import Stored
+from ..storage import settled
 from .roster import Roster
 from .standing import Standing
 
@@ -101,6 +102,7 @@ class Keeper:
                     await client.hdel(self._table, name)
                 else:
                     await client.hset(self._table, name, standing.row())
+            await settled(client)
 
         await self._stored.do(work)
 
@@ -113,7 +115,7 @@ class Keeper:
             return rows
 
         rows = await self._stored.do(work)
-        return {name.decode(): Standing.parse(row) for name, row in rows.items()}
+        return {name.decode(errors="replace"): Standing.parse(row) for name, row in rows.items()}
 
 
 def _there_may_be_one() -> bool:

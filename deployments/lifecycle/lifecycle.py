@@ -30,7 +30,7 @@ class Lifecycle:
         stored: Stored | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.roster = Roster(pool, known=stored is None, clock=clock)
+        self.roster = Roster(pool, known=stored is None, clock=clock, folder=settings.weights_folder)
         self.experts = AdmittedExperts(experts, self.roster, self._failed, self._answered)
         self.failures = Failures(settings.quarantine_after)
         self.quarantined: Callable[[str], None] = lambda expert: None

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections.abc import Callable, Mapping
 from typing import Literal
 
 from symmoe.config import ExpertConfig, Pool
-from symmoe.errors import PoolError
+from symmoe.errors import ConfigError
 from symmoe.types import ExpertProfile
 
 from ..events import TurnedAway
+from .joining import MOST_EXPERTS, check_admissible
 from .standing import Newcomer, Standing, State
 
+_LOG = logging.getLogger(__name__)
 _UNKNOWN = TurnedAway(503, "store_unavailable", "which experts may be asked cannot be told just now", 1.0)
 _AFTER = 30.0
 _SAYING: Mapping[State, str] = {
@@ -28,11 +31,14 @@ class Roster:
     """A pool and what was decided about its experts since. Everything is done in one thread: the event loop's.
 
     `known` is False until it was read what was decided before: nobody may be asked until then. `version` changes with
-    every change of who is there. `clock` gives seconds since 1970.
+    every change of who is there. `clock` gives seconds since 1970. Newcomers' files lie in the folder of the pool file,
+    or in `folder`.
     """
 
-    def __init__(self, pool: Pool, known: bool = True, clock: Callable[[], float] = time.time) -> None:
-        self._base, self.known, self._clock = pool, known, clock
+    def __init__(
+        self, pool: Pool, known: bool = True, clock: Callable[[], float] = time.time, folder: str | None = None
+    ) -> None:
+        self._base, self.known, self._clock, self._folder = pool, known, clock, folder
         self._standings: dict[str, Standing] = {}
         self._rows: dict[str, str] = {}
         self._newcomers: dict[str, Newcomer] = {}
@@ -122,14 +128,22 @@ class Roster:
             listener()
 
     def _admitted(self, standings: Mapping[str, Standing]) -> dict[str, Newcomer]:
+        """Who came; the store is not believed more than who sends an expert. Better one expert less than no service."""
         found: dict[str, Newcomer] = {}
-        for name, standing in standings.items():
-            try:
-                newcomer = None if name in self._base.names else standing.newcomer(name)
-            except PoolError:  # written by another version: better one expert less than no service
+        for name, standing in sorted(standings.items()):
+            if (
+                name in self._base.names
+                or standing.expert is None
+                or len(self._base.experts) + len(found) >= MOST_EXPERTS
+            ):
                 continue
-            if newcomer is not None:
-                found[name] = newcomer
+            try:
+                newcomer = standing.newcomer(name)
+                check_admissible(self._base, newcomer.config, self._folder)
+            except ConfigError as error:
+                _LOG.warning("an expert that the store names is passed over: %.300s", error)
+                continue
+            found[name] = newcomer
         return found
 
     def _changed_pool(self) -> Pool:

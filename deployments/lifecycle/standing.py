@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from symmoe.config import ExpertConfig
 from symmoe.errors import PoolError
@@ -32,6 +32,8 @@ class Standing:
     `expert` and `record` are those of a newcomer, as a pool file and a file of profiles have them.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
     state: State = "active"
     why: str = ""
     since: float = 0.0
@@ -51,12 +53,10 @@ class Standing:
         """Another decision about the same expert."""
         return replace(self, state=state, why=why, since=now, until=until)
 
-    def newcomer(self, name: str) -> Newcomer | None:
-        """The expert that came later, if this is one. Raises `PoolError` for what is none."""
-        if self.expert is None:
-            return None
+    def newcomer(self, name: str) -> Newcomer:
+        """The expert that came later. Raises `PoolError` for what is none."""
         try:
-            config = ExpertConfig.model_validate({**self.expert, "name": name})
+            config = ExpertConfig.model_validate({**(self.expert or {}), "name": name})
         except ValidationError as error:
             raise PoolError(f"expert {name!r}: {error.errors()[0]['msg']}") from error
         return Newcomer(config, None if self.record is None else profile_of(name, self.record))
@@ -67,12 +67,14 @@ class Standing:
 
     @classmethod
     def parse(cls, row: bytes) -> Standing | None:
-        """What `row` wrote; None for what a later version may have written."""
+        """What `row` wrote; None for anything else, such as what a later version may have written."""
         try:
-            found = cls(**json.loads(row))
-        except (TypeError, ValueError):
+            return _ROW.validate_json(row)
+        except ValidationError:
             return None
-        return found if found.state in STATES else None
+
+
+_ROW = TypeAdapter(Standing)
 
 
 def profile_of(name: str, record: dict[str, Any]) -> ExpertProfile:

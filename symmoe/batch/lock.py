@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from symmoe.config import state_dir
 from symmoe.errors import JobError
+from symmoe.private import private_folder, private_opener
 
 
 @contextmanager
@@ -16,9 +17,9 @@ def job_lock(name: str) -> Iterator[None]:
 
     The kernel frees it the moment its holder dies, `kill -9` included, so a resume never waits for a lease to end.
     """
-    folder = state_dir() / "jobs"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (folder / f"{name}.lock").open("w") as lock:
+    private_folder(state_dir())
+    folder = private_folder(state_dir() / "jobs")
+    with open(folder / f"{name}.lock", "w", opener=private_opener) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

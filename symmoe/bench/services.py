@@ -21,6 +21,7 @@ from symmoe.config import Pool, state_dir
 from symmoe.deployments.session import ray_session
 from symmoe.engines.arguments import vllm_arguments
 from symmoe.errors import EngineError, JobError
+from symmoe.private import private_folder, private_opener
 
 _START_SECONDS = 600.0
 _STOP_SECONDS = 90.0
@@ -120,9 +121,9 @@ def _process(words: Sequence[str], environment: Mapping[str, str]) -> Iterator[s
     from .machine import tree
 
     log = log_file()
-    log.parent.mkdir(parents=True, exist_ok=True)
+    private_folder(log.parent)
     with (
-        log.open("ab") as sink,
+        open(log, "ab", opener=private_opener) as sink,
         subprocess.Popen(
             tied(words),
             stdout=subprocess.PIPE,

