@@ -28,7 +28,6 @@ def demo(
     from symmoe.config import read_pool
     from symmoe.pipeline import answer
     from symmoe.profiles.grading import as_query, run_matrix
-    from symmoe.questions.families import FAMILIES
     from symmoe.questions.suites import mixed_suite, write_suite
     from symmoe.types import Trace
 
@@ -37,7 +36,7 @@ def demo(
     described = read_pool(pool)
     with working("checking weights"):
         check_weights(described)
-    questions = mixed_suite(list(FAMILIES), per_family, "test", seed)
+    questions = mixed_suite(per_family, "test", seed)
     queries = [as_query(question, described.sampling) for question in questions]
     draws = k or described.routing.k
     assembly = Assembly(described)

@@ -283,7 +283,7 @@ def measure_batch(
 
 def steps_of(pool: Pool, work: Workload) -> Plan:
     """The batch's plan: one step for each expert."""
-    questions = mixed_suite(list(FAMILIES), work.per_family, "test", work.seed)
+    questions = mixed_suite(work.per_family, "test", work.seed)
     queries = [as_query(question, pool.sampling) for question in questions]
     return plan(queries, dealt(questions, pool.names, work.k, work.seed), dict.fromkeys(pool.names, "one"))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -79,15 +78,6 @@ def _read_set(file: Path, models: Sequence[str] | None) -> RecordedSet:
             raise SuiteError(f"{file}: {number}.scores: not the models of the other rows and sets ({odd})")
     scores = np.array([[row.scores[name] for name in names] for row in rows])
     return RecordedSet(_SPLIT_SUFFIX.sub("", file.stem), tuple(row.question for row in rows), names, scores)
-
-
-def write_set(path: Path, recorded: RecordedSet) -> None:
-    """Write a set that `read_sets` reads back equal."""
-    rows = [
-        {"question": question, "scores": dict(zip(recorded.models, map(float, earned), strict=True))}
-        for question, earned in zip(recorded.questions, recorded.scores, strict=True)
-    ]
-    path.write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
 
 
 Shares = NDArray[np.float64]

@@ -44,12 +44,6 @@ def gathered(problem: Problem, instance: Instance, placement: Placement, latest:
     return placement
 
 
-def togetherness(problem: Problem, instance: Instance, placement: Placement) -> float:
-    """How many wishes for two experts on one worker are met."""
-    wanted = _wanted(problem, instance)
-    return sum(float(wanted[np.ix_(list(pieces), list(pieces))].sum()) / 2 for pieces in placement if pieces)
-
-
 def _wanted(problem: Problem, instance: Instance) -> _Matrix:
     places = {name: place for place, name in enumerate(instance.names)}
     wanted = np.zeros((len(places), len(places)))

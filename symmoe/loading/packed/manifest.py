@@ -111,11 +111,6 @@ class Manifest:
         """The same manifest with the checksums of its data."""
         return replace(self, chunks=tuple(chunks))
 
-    def differs(self, other: Manifest) -> tuple[str, ...]:
-        """The tensors whose bytes need not be those that `other` has under the same name."""
-        theirs = other.tags()
-        return tuple(tensor.name for tensor in self.tensors if theirs.get(tensor.name) != tensor.tag)
-
     def adjacent(self, names: Sequence[str]) -> tuple[PackedTensor, ...] | None:
         """The named tensors, if they lie one behind the other, without a gap and as rows of one matrix; else None.
 
