@@ -10,6 +10,14 @@ import typer
 from . import bench_serve, options
 
 app = typer.Typer(help="Measure what is claimed.", no_args_is_help=True)
+Report = Annotated[Path, typer.Option("--out", "-o", help="Where the report goes.")]
+_SWITCHES = {
+    "first": "another model, kernels made",
+    "again": "another model, kernels held",
+    "adapter_first": "an adapter, kernels made",
+    "adapter_again": "an adapter, kernels held",
+}
+_STORAGE = {"throttled": "throttled", "page_cache": "page cache"}
 
 
 @app.callback()
@@ -156,9 +164,6 @@ def _over(row: dict[str, Any]) -> list[str]:
     return [_points(pair) for pair in pairs]
 
 
-Report = Annotated[Path, typer.Option("--out", "-o", help="Where the report goes.")]
-
-
 @app.command("swap")
 def swap(
     out: Report = Path("out/bench/swap.json"),
@@ -226,14 +231,6 @@ def batch(
     title = f"{report['calls']} calls to {report['experts']} experts"
     equal = ", ".join(f"{name}: {same['equal']} of {same['of']}" for name, same in report["identical"].items())
     show(table(title, ("way", "s", "times ours"), rows, right=(1, 2)), f"equal answers: {equal}", f"report in {out}")
-
-
-_SWITCHES = {
-    "first": "another model, kernels made",
-    "again": "another model, kernels held",
-    "adapter_first": "an adapter, kernels made",
-    "adapter_again": "an adapter, kernels held",
-}
 
 
 @app.command("plan")
@@ -338,9 +335,6 @@ def gather(
     if kill:
         parts += [f"rank {report['kill']['killed']} killed:", *map(_ending, report["kill"]["others"])]
     show(*parts, f"report in {out}")
-
-
-_STORAGE = {"throttled": "throttled", "page_cache": "page cache"}
 
 
 def _counts(words: str) -> list[int]:

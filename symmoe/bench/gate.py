@@ -30,6 +30,8 @@ from symmoe.types import Candidate, Message, Query, Question, Reward
 
 AGGREGATED = "three_experts"
 """The setting whose candidates an aggregator is asked about."""
+STEPS = 21
+_LABELS = {"share": "plurality share of the experts", "margin": "lead of the winner by the gate's weights"}
 
 
 def measure(
@@ -88,9 +90,6 @@ def _gates(gate: Gate, asked: Field) -> dict[str, Verdicts]:
 
 def _remembering(gate: Gate) -> Gate:
     return RewardGate(Remembering(gate.model), gate.mixture) if isinstance(gate, RewardGate) else gate
-
-
-STEPS = 21
 
 
 def always_aggregated(
@@ -172,9 +171,6 @@ def _synthesised(assembly: Assembly, decisions: Sequence[Decision], watch: Watch
     worded = [(each.prompt.query, each.recruitment) for each in decisions if each.prompt is not None]
     steps = plan([query for query, _ in worded], [recruitment for _, recruitment in worded], assembly.models)
     return {candidate.query_id: candidate for candidate in gathered(assembly.executor, steps, watch)}
-
-
-_LABELS = {"share": "plurality share of the experts", "margin": "lead of the winner by the gate's weights"}
 
 
 def plot_sweep(skipping: dict[str, Any], path: Path) -> None:

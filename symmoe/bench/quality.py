@@ -20,6 +20,9 @@ from symmoe.questions.suites import draw, mixed_suite, read_suite
 from symmoe.types import Question
 
 Suites = dict[str, list[Question]]
+NEEDED = 8.15
+"""Points above the best multi-agent rival: what Symbolic-MoE reports over Self-MoA."""
+Right = Mapping[str, Sequence[float]]
 
 
 def read_suites(paths: Sequence[Path]) -> Suites:
@@ -56,10 +59,6 @@ def kept_apart(per_family: int, seed: int) -> Suites:
     return {"even": even, "uneven": uneven}
 
 
-NEEDED = 8.15
-"""Points above the best multi-agent rival: what Symbolic-MoE reports over Self-MoA."""
-
-
 def claims(right: Mapping[str, Sequence[float]], spent: Mapping[str, Spent], seed: int) -> dict[str, Any]:
     """Each claim with its figures and whether it holds.
 
@@ -81,9 +80,6 @@ def claims(right: Mapping[str, Sequence[float]], spent: Mapping[str, Spent], see
         "self_consistency_at_equal_tokens": against("self_consistency", 0.0, False),
         "symbolic_moe_as_published": against("symbolic_moe", 0.0, True),
     }
-
-
-Right = Mapping[str, Sequence[float]]
 
 
 def compare(

@@ -18,6 +18,12 @@ from symmoe.types import Recruitment
 
 _MOVES = 200
 _Matrix = NDArray[np.float64]
+PROGRAM_SECONDS = 0.5
+"""How long the integer program may take where it is asked."""
+_PROGRAM_CELLS = 192
+_TRIES = 600
+_NEAR = 1e-3
+_SOFT = 0.01
 
 
 def asked_together(recruitments: Sequence[Recruitment], aggregator: str | None = None) -> dict[tuple[str, str], float]:
@@ -120,14 +126,6 @@ def ordered(instance: Instance, worker: int, pieces: Pieces) -> list[int]:
             begins = [min(longest, key=lambda e: instance.first[e])]
         order += [*begins, *(e for e in longest if e not in begins)]
     return order
-
-
-PROGRAM_SECONDS = 0.5
-"""How long the integer program may take where it is asked."""
-_PROGRAM_CELLS = 192
-_TRIES = 600
-_NEAR = 1e-3
-_SOFT = 0.01
 
 
 @dataclass(frozen=True, slots=True)
