@@ -43,8 +43,8 @@ def test_everything_public_has_a_docstring(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=relative)
-def test_no_file_is_longer_than_350_lines(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 350
+def test_no_file_is_longer_than_700_lines(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 700
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def ray_serve_llm(pool: Pool, name: str, model: str) -> Iterator[Side]:
     engine = {**vllm_arguments(pool.engine, pool.engine.max_model_len, gpu), "disable_log_stats": True}
     accelerators = pool.engine.tensor_parallel_size if gpu else 0
     order = {"name": name, "model": model, "port": port, "engine": engine, "accelerators": accelerators}
-    with _process(["-m", f"{__package__}.rival", json.dumps(order)], _environment()) as process:
+    with _process(["-m", __name__, json.dumps(order)], _environment()) as process:
         _wait(process, "ready")
         yield Side("ray.serve.llm", f"http://127.0.0.1:{port}", process.pid)
 
