@@ -24,10 +24,8 @@ def bench(
         typer.Option("--out", "-o", metavar="FILE.json", help="Where the profiles go, the measured skills in them."),
     ] = None,
     pool: options.Pool = "starter",
-    suite: Annotated[
-        Path | None, typer.Option("--suite", help="Validation questions; default: the profile split of each family.")
-    ] = None,
-    per_family: Annotated[int, typer.Option("--per-family", min=1, help="Questions of each family.")] = 8,
+    suite: options.Validation = None,
+    per_family: options.PerFamily = 8,
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
@@ -35,15 +33,14 @@ def bench(
     from symmoe.build import Assembly, check_weights
     from symmoe.config import read_pool
     from symmoe.profiles.aggregators import bench_aggregators, with_aggregation
-    from symmoe.questions.families import FAMILIES
-    from symmoe.questions.suites import mixed_suite, read_suite
+    from symmoe.questions.suites import suite_at
     from symmoe.routing.records import write_profiles
     from symmoe.types import Profiles
 
     from .render import show, show_json, watching
 
     described = read_pool(pool)
-    questions = read_suite(suite) if suite else mixed_suite(list(FAMILIES), per_family, "profile", seed)
+    questions = suite_at(suite, per_family, "profile", seed)
     check_weights(described)
     assembly = Assembly(described)
     known = assembly.profiles() if described.routing.profiles else Profiles({})

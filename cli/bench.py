@@ -7,9 +7,17 @@ from typing import Annotated, Any
 
 import typer
 
-from . import bench_gate, bench_gather, bench_loading, bench_plan, bench_quality, bench_serve, bench_siege, options
+from . import bench_serve, bench_siege, options
 
 app = typer.Typer(help="Measure what is claimed.", no_args_is_help=True)
+Report = Annotated[Path, typer.Option("--out", "-o", help="Where the report goes.")]
+_SWITCHES = {
+    "first": "another model, kernels made",
+    "again": "another model, kernels held",
+    "adapter_first": "an adapter, kernels made",
+    "adapter_again": "an adapter, kernels held",
+}
+_STORAGE = {"throttled": "throttled", "page_cache": "page cache"}
 
 
 @app.callback()
@@ -27,28 +35,25 @@ def replay(
     json: options.Json = False,
 ) -> None:
     """Judge routers by the recorded scores of real models, without running any. The pool gives the embedder."""
-    import json as encoder
-
     from symmoe.bench.replay import plot_replay, read_sets
     from symmoe.bench.replay import replay as compare
     from symmoe.build import build_embedder
     from symmoe.config import read_pool
 
-    from .render import show, show_json, working
+    from .render import show, show_json, working, write_report
 
     embedder = build_embedder(read_pool(pool))
     fitted_on = read_sets(train)
     judged_on = read_sets(test, fitted_on[0].models)
     with working("embedding, fitting, replaying"):
         report = compare(fitted_on, judged_on, embedder, seed)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(encoder.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_report(report, out)
     plot = out.with_suffix(".plot.png" if out.suffix == ".png" else ".png")
     plot_replay(report, plot)
     if json:
         show_json(report)
         return
-    show(*_tables(report), f"report in {out}, plot in {plot}")
+    show(*_replay_tables(report), f"report in {out}, plot in {plot}")
 
 
 @app.command("routing")
@@ -59,13 +64,11 @@ def routing(
     json: options.Json = False,
 ) -> None:
     """Measure how fast questions are tagged and recruited, and in how much memory."""
-    import json as encoder
-
     from symmoe.bench.routing import measure
     from symmoe.build import build_embedder
     from symmoe.config import read_pool
 
-    from .render import show, show_json, table, working
+    from .render import show, show_json, table, working, write_report
 
     pool = read_pool("starter")
     static = pool.routing.model_copy(update={"embedder": f"static:{pool.routing.embedder}"})
@@ -75,8 +78,7 @@ def routing(
     }
     with working("measuring"):
         report = measure(embedders, seed, quick)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(encoder.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_report(report, out)
     if json:
         show_json(report)
         return
@@ -100,32 +102,26 @@ def recruiting(
         "out/bench/recruiting.json"
     ),
     pool: options.Pool = "starter",
-    suite: Annotated[
-        Path | None, typer.Option("--suite", help="Questions; default: held-out ones of each family.")
-    ] = None,
-    per_family: Annotated[int, typer.Option("--per-family", min=1, help="Questions of each family.")] = 24,
+    suite: options.HeldOut = None,
+    per_family: options.PerFamily = 24,
     k: options.K = None,
     seed: options.Seed = 1,
     json: options.Json = False,
 ) -> None:
     """Answer one suite under several ways of recruiting: accuracy, calls, tokens, and what asking fewer costs."""
-    import json as encoder
-
     from symmoe.bench.routing import contest
     from symmoe.build import Assembly, check_weights
     from symmoe.config import read_pool
-    from symmoe.questions.families import FAMILIES
-    from symmoe.questions.suites import mixed_suite, read_suite
+    from symmoe.questions.suites import suite_at
 
-    from .render import percent, show, show_json, table, watching
+    from .render import percent, show, show_json, table, watching, write_report
 
     described = read_pool(pool)
     check_weights(described)
-    questions = read_suite(suite) if suite else mixed_suite(list(FAMILIES), per_family, "test", seed)
+    questions = suite_at(suite, per_family, "test", seed)
     with watching("asking") as watch:
         report = contest(Assembly(described), questions, k or described.routing.k, seed, watch)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(encoder.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_report(report, out)
     if json:
         show_json(report)
         return
@@ -133,7 +129,7 @@ def recruiting(
         (
             name,
             percent(row["accuracy"]),
-            "{:+.2f} ({:+.2f} to {:+.2f})".format(row["over_fixed_k"]["points"], *row["over_fixed_k"]["ci95"]),
+            _points(row["over_fixed_k"]),
             row["calls"],
             percent(row["calls_saved"]),
             row["completion_tokens"],
@@ -144,7 +140,7 @@ def recruiting(
     show(table(f"{len(questions)} questions, k = {report['k']}", columns, rows, right=range(1, 6)), f"report in {out}")
 
 
-def _tables(report: dict[str, Any]) -> list[Any]:
+def _replay_tables(report: dict[str, Any]) -> list[Any]:
     from .render import table
 
     sets = {name: facts["seen"] for name, facts in report["sets"].items()}
@@ -165,14 +161,363 @@ def _tables(report: dict[str, Any]) -> list[Any]:
 
 def _over(row: dict[str, Any]) -> list[str]:
     pairs = (row["over_best_single"], row["over_clusters"])
-    return ["{:+.2f} ({:+.2f} to {:+.2f})".format(pair["points"], *pair["ci95"]) for pair in pairs]
+    return [_points(pair) for pair in pairs]
 
 
-app.command("plan")(bench_plan.plan)
-app.command("swap")(bench_loading.swap)
-app.command("batch")(bench_loading.batch)
-app.command("gather")(bench_gather.gather)
-app.command("gate")(bench_gate.gate)
-app.command("quality")(bench_quality.quality)
+@app.command("swap")
+def swap(
+    out: Report = Path("out/bench/swap.json"),
+    pool: options.Pool = "starter",
+    swaps: Annotated[int, typer.Option("--swaps", min=20, help="Switches in a row.")] = 200,
+    rebuilds: Annotated[int, typer.Option("--rebuilds", min=1, help="New engines to start.")] = 3,
+    json: options.Json = False,
+) -> None:
+    """Time switches of expert in one engine, against a plain copy of the same bytes and against a new engine."""
+    from symmoe.bench.loading import measure_swaps
+    from symmoe.config import read_pool
+
+    from .render import narrating, show, show_json, table, write_report
+
+    with narrating("measuring") as tell:
+        report = measure_swaps(read_pool(pool), swaps, rebuilds, tell)
+    write_report(report, out)
+    if json:
+        show_json(report)
+        return
+    rows: list[tuple[Any, ...]] = [
+        (_SWITCHES[way], f"{1000 * report['seconds'][way]:.1f}", report["to_copy"][way], report["rebuild_to"][way])
+        for way in _SWITCHES
+    ]
+    rows.append(("a plain copy of the bytes", f"{1000 * report['seconds']['copy']:.1f}", 1, ""))
+    rows.append(("a new engine", f"{1000 * report['seconds']['rebuild']:.0f}", "", 1))
+    grown = ", ".join(f"{100 * memory['growth']:+.1f} %" for memory in report["memory"].values())
+    columns = ("switch", "ms", "times a copy", "times faster than a new engine")
+    title = f"{report['bytes'] / 1e6:.0f} MB a model"
+    show(
+        table(title, columns, rows, right=(1, 2, 3)),
+        f"memory after {swaps} switches (kernels made anew, kernels held): {grown}",
+        f"report in {out}",
+    )
+
+
+@app.command("batch")
+def batch(
+    out: Report = Path("out/bench/batch.json"),
+    pool: options.Pool = "starter",
+    experts: Annotated[int, typer.Option("--experts", min=2, help="Experts; copies fill up.")] = 16,
+    per_family: options.PerFamily = 24,
+    k: Annotated[int, typer.Option("--k", min=1, help="Experts asked for each question.")] = 3,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Times that both sides are measured.")] = 3,
+    processes: Annotated[
+        bool, typer.Option("--processes", help="Also build engines as vLLM does by default, each in a process.")
+    ] = False,
+    seed: options.Seed = 0,
+    json: options.Json = False,
+) -> None:
+    """Time one batch over many experts against no switching at all, and against an engine for every expert."""
+    from symmoe.bench.loading import Workload, measure_batch
+    from symmoe.config import read_pool
+
+    from .render import narrating, show, show_json, table, write_report
+
+    with narrating("measuring") as tell:
+        report = measure_batch(read_pool(pool), Workload(experts, per_family, k, seed), rounds, processes, tell)
+    write_report(report, out)
+    if json:
+        show_json(report)
+        return
+    ours = report["seconds"]["ours"]
+    rows = [(name, f"{seconds:.1f}", f"{seconds / ours:.2f}") for name, seconds in report["seconds"].items()]
+    title = f"{report['calls']} calls to {report['experts']} experts"
+    equal = ", ".join(f"{name}: {same['equal']} of {same['of']}" for name, same in report["identical"].items())
+    show(table(title, ("way", "s", "times ours"), rows, right=(1, 2)), f"equal answers: {equal}", f"report in {out}")
+
+
+@app.command("plan")
+def plan(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where the report goes.")] = Path("out/bench/plan.json"),
+    seeds: Annotated[int, typer.Option("--seeds", min=1, max=100, help="Pools of each size.")] = 10,
+    quick: Annotated[bool, typer.Option("--quick", help="Small sizes, to see that it works.")] = False,
+    json: options.Json = False,
+) -> None:
+    """Plan simulated pools with published costs: makespans of four ways, and how far from the lower bound."""
+    from symmoe.bench.planning import QUICK, SIZES, measure
+
+    from .render import narrating, show, show_json, write_report
+
+    with narrating("planning") as tell:
+        report = measure(range(seeds), QUICK if quick else SIZES, tell)
+    write_report(report, out)
+    if json:
+        show_json(report)
+        return
+    show(*_plan_tables(report), f"report in {out}")
+
+
+def _plan_tables(report: dict[str, Any]) -> list[Any]:
+    from .render import table
+
+    ways = list(report["cases"][0]["over_bound"])
+    rows = [
+        (
+            case["experts"],
+            case["devices"],
+            f"{case['bound_seconds']:.0f}",
+            *("{median:.3f} ({worst:.3f})".format(**case["over_bound"][way]) for way in ways),
+            "{median:.2f} ({worst:.2f})".format(**case["planning_seconds"]),
+        )
+        for case in report["cases"]
+    ]
+    bars = [
+        (_named(name, bar), "-" if bar["measured"] is None else f"{bar['measured']:.3f}", bar["bar"], _met(bar))
+        for name, bar in report["bars"].items()
+    ]
+    wrong = [
+        (name, *("{median:.2f} ({worst:.2f})".format(**spread) for spread in ways_of.values()))
+        for name, ways_of in report["gone_wrong"].items()
+    ]
+    seeds = len(report["settings"]["seeds"])
+    columns = ("experts", "devices", "bound s", *ways, "planning s")
+    return [
+        table(f"Makespan by lower bound, median (worst) of {seeds} pools", columns, rows, right=range(9)),
+        table(
+            "The published pool when costs are not those planned for: makespan by the planned one",
+            ("costs", *next(iter(report["gone_wrong"].values()))),
+            wrong,
+            right=range(1, 6),
+        ),
+        table("Bars", ("what", "measured", "bar", "met"), bars, right=(1, 2)),
+    ]
+
+
+def _named(name: str, bar: dict[str, Any]) -> str:
+    """The bar's name, with the number of pools that it could be judged on where that is not all."""
+    return name.replace("_", " ") + (f" ({bar['pools']} pools)" if "pools" in bar else "")
+
+
+def _met(bar: dict[str, Any]) -> str:
+    return "no case" if bar["met"] is None else "yes" if bar["met"] else "NO"
+
+
+@app.command("gather")
+def gather(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where the report goes.")] = Path("out/bench/gather.json"),
+    megabytes: Annotated[int, typer.Option("--megabytes", min=1, help="Size of the file, in MiB.")] = 256,
+    ranks: Annotated[str, typer.Option("--ranks", help="Processes that load together; several with commas.")] = "2,4",
+    throttle: Annotated[
+        float, typer.Option("--throttle", min=1, help="What the shared storage gives to all together, in MiB/s.")
+    ] = 400.0,
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Times that each is measured.")] = 3,
+    kill: Annotated[
+        bool, typer.Option("--kill", help="Also kill one rank half-way and see how the others end.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Time ranks that share the reading of one file against ranks that each read all of it."""
+    from symmoe.bench.gathering import measure
+
+    from .render import show, show_json, table, working, write_report
+
+    counts = _counts(ranks)
+    with working("measuring"):
+        report = measure(megabytes, counts, throttle, repeats, kill)
+    write_report(report, out)
+    if json:
+        show_json(report)
+        return
+    rows = [_gather_row(count, name, report["ranks"][count][name]) for count in report["ranks"] for name in _STORAGE]
+    read = [
+        f"{count} ranks read of {megabytes} MiB: {', '.join(map(str, row['throttled']['mib_read_per_rank']))}"
+        for count, row in report["ranks"].items()
+    ]
+    columns = ("ranks", "storage", "alone s", "grouped s", "times", "exact", "plan")
+    parts: list[Any] = [table(f"{megabytes} MiB, {report['backend']}", columns, rows, right=(0, 2, 3, 4)), *read]
+    if kill:
+        parts += [f"rank {report['kill']['killed']} killed:", *map(_ending, report["kill"]["others"])]
+    show(*parts, f"report in {out}")
+
+
+def _counts(words: str) -> list[int]:
+    from symmoe.errors import RequestError
+
+    counts = [int(word) if word.strip().isdecimal() else 0 for word in words.split(",")]
+    if min(counts) < 2:
+        raise RequestError(f"--ranks {words}: numbers of processes from 2 on, with commas", code="bad_ranks")
+    return counts
+
+
+def _gather_row(count: str, name: str, row: dict[str, Any]) -> tuple[Any, ...]:
+    exact = "yes" if row["bit_exact"] else "NO"
+    seconds = (f"{row['independent_seconds']:.3f}", f"{row['grouped_seconds']:.3f}")
+    return count, _STORAGE[name], *seconds, f"{row['times']:.2f}", exact, row["plan"]["mode"]
+
+
+def _ending(other: dict[str, Any]) -> str:
+    return f"  after {other['seconds']:.2f} s: {other['error']}"
+
+
+@app.command("gate")
+def gate(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where the report goes.")] = Path("out/bench/gate.json"),
+    pool: options.Pool = "starter",
+    reward: Annotated[
+        str | None, typer.Option("--reward", help="A reward model to use in place of the pool's.")
+    ] = None,
+    per_family: Annotated[int, typer.Option("--per-family", min=1, help="Questions of each family and split.")] = 40,
+    draws: Annotated[int, typer.Option("--draws", min=0, help="Times that the best experts are asked again.")] = 4,
+    temperature: Annotated[float, typer.Option("--temperature", min=0.01, help="Of those draws.")] = 1.0,
+    seed: options.Seed = 1,
+    json: options.Json = False,
+) -> None:
+    """Choose among the same candidates with and without the gate, and sweep when to ask an aggregator.
+
+    Thresholds are fitted on validation questions, and all figures are of held-out ones. What the experts write is kept
+    beside the report: run again, only what is missing is asked.
+    """
+    from symmoe.bench.gate import measure, plot_sweep
+    from symmoe.build import Assembly, check_weights
+    from symmoe.config import RewardConfig, read_pool
+    from symmoe.questions.suites import mixed_suite
+    from symmoe.training.answers import Drawing
+
+    from .render import show, show_json, watching, write_report
+
+    described = read_pool(pool)
+    if reward is not None:
+        described = described.model_copy(update={"reward": RewardConfig(model=reward)})
+    check_weights(described)
+    validation, held_out = (mixed_suite(per_family, split, seed) for split in ("profile", "test"))
+    drawing = Drawing(draws, temperature=temperature)
+    with watching("asking, judging, aggregating") as watch:
+        report = measure(Assembly(described), validation, held_out, drawing, out.parent / f"{out.stem}-outputs", watch)
+    write_report(report, out)
+    plot = out.with_suffix(".plot.png" if out.suffix == ".png" else ".png")
+    plot_sweep(report["skipping"], plot)
+    if json:
+        show_json(report)
+        return
+    show(*_gate_tables(report), f"report in {out}, plot in {plot}")
+
+
+def _gate_tables(report: dict[str, Any]) -> list[Any]:
+    from .render import percent, table
+
+    rows = [
+        (
+            setting.replace("_", " "),
+            name.replace("_", " "),
+            percent(row["accuracy"]),
+            _points(row["over_plain_vote"]),
+            _points(row["over_profile_vote"]),
+        )
+        for setting, told in report["choosing"].items()
+        for name, row in told["ways"].items()
+    ]
+    columns = ("candidates", "way", "right %", "over plain vote", "over profile vote")
+    skipped = report["skipping"]
+    lines = [
+        (name, percent(row["skipped"]), _points({"points": row["loss"], "ci95": _interval(row)}))
+        for name, row in (("validation", skipped["validation"]), ("held out", skipped["held_out"]))
+    ]
+    return [
+        table("Choosing among the same candidates (points, 95 %)", columns, rows, right=(2, 3, 4)),
+        table(
+            f"Skipping {report['aggregator']} as aggregator", ("questions", "skipped %", "loss"), lines, right=(1, 2)
+        ),
+    ]
+
+
+def _interval(row: dict[str, Any]) -> list[float]:
+    return list(row["ci95"]) if "ci95" in row else [row["low"], row["high"]]
+
+
+@app.command("quality")
+def quality(
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Where the report goes; an HTML page goes beside it.")
+    ] = Path("out/bench/quality.json"),
+    pool: options.Pool = "starter",
+    suite: Annotated[
+        list[Path] | None, typer.Option("--suite", help="Questions (JSONL); repeat it. Default: kept-apart ones.")
+    ] = None,
+    per_family: Annotated[
+        int,
+        typer.Option("--per-family", min=1, help="Without --suite: questions of each family, in each of two suites."),
+    ] = 6,
+    k: options.K = None,
+    temperature: Annotated[
+        float, typer.Option("--temperature", min=0, max=2, help="Of every way; 0.7 is the published one.")
+    ] = 0.7,
+    proposers: Annotated[
+        int | None,
+        typer.Option("--proposers", min=1, help="Experts of Mixture-of-Agents, best record first; else all."),
+    ] = None,
+    samples: Annotated[int, typer.Option("--samples", min=1, help="Draws of Self-MoA.")] = 6,
+    aggregator: Annotated[
+        str | None, typer.Option("--aggregator", help="Expert that aggregates for the rivals; else the best on record.")
+    ] = None,
+    seed: options.Seed = 2026,
+    json: options.Json = False,
+) -> None:
+    """Answer the same questions in every way: symmoe, single experts, votes, mixtures, Symbolic-MoE, an oracle."""
+    from symmoe.bench.quality import compare, kept_apart, read_suites
+    from symmoe.bench.quality_page import render
+    from symmoe.build import Assembly, check_weights
+    from symmoe.config import read_pool
+
+    from .render import show, show_json, watching, write_report
+
+    suites = read_suites(suite) if suite else kept_apart(per_family, seed)
+    described = read_pool(pool)
+    named = described.expert(aggregator).name if aggregator else None
+    check_weights(described)
+    assembly = Assembly(described)
+    with watching("answering") as watch:
+        report = compare(
+            assembly, suites, k or described.routing.k, seed, temperature, proposers, samples, watch, aggregator=named
+        )
+    write_report(report, out)
+    page = out.with_suffix(".html")
+    page.write_text(render(report), encoding="utf-8")
+    if json:
+        show_json(report)
+        return
+    show(*_quality_tables(report), f"report in {out}, page in {page}")
+
+
+def _quality_tables(report: dict[str, Any]) -> list[Any]:
+    from symmoe.bench.quality_page import BARS, NAMES
+
+    from .render import table
+
+    rows = [
+        (
+            NAMES[name],
+            f"{row['accuracy']:.1f}",
+            "{:.1f}–{:.1f}".format(*row["ci95"]),
+            _points(row["symmoe_leads_by"]),
+            row["calls"],
+            row["prompt_tokens"],
+            row["completion_tokens"],
+            f"{row['seconds']:.1f}",
+        )
+        for name, row in report["ways"].items()
+    ]
+    columns = ("way", "right %", "95 %", "symmoe leads by (95 %)", "calls", "prompt", "completion", "s")
+    families = [(NAMES[name], *(f"{v:.0f}" for v in row["families"].values())) for name, row in report["ways"].items()]
+    claims = [(BARS[name], _points(bar), "yes" if bar["holds"] else "no") for name, bar in report["bars"].items()]
+    title = f"{report['questions']} questions, k = {report['settings']['k']}"
+    return [
+        table(title, columns, rows, right=range(1, 8)),
+        table("Right on each family, %", ("way", *report["families"]), families, right=range(1, 99)),
+        table("symmoe is", ("claim", "points (95 %)", "holds"), claims, right=(1,)),
+    ]
+
+
+def _points(told: dict[str, Any] | None) -> str:
+    """A difference in points with its 95 % interval."""
+    return "{:+.2f} ({:+.2f} to {:+.2f})".format(told["points"], *told["ci95"]) if told else ""
+
+
 app.command("serve")(bench_serve.serve)
 app.command("siege")(bench_siege.siege)

@@ -29,7 +29,6 @@ def demo(
     from symmoe.pipeline import answer
     from symmoe.policy import policy_for
     from symmoe.profiles.grading import as_query, run_matrix
-    from symmoe.questions.families import FAMILIES
     from symmoe.questions.suites import mixed_suite, write_suite
     from symmoe.types import Trace
 
@@ -38,7 +37,7 @@ def demo(
     described = read_pool(pool)
     with working("checking weights"):
         check_weights(described)
-    questions = mixed_suite(list(FAMILIES), per_family, "test", seed)
+    questions = mixed_suite(per_family, "test", seed)
     queries = [as_query(question, described.sampling) for question in questions]
     draws = k or described.routing.k
     assembly = Assembly(described)

@@ -50,10 +50,8 @@ def train(
 def evaluate(
     experts: Annotated[list[str], typer.Argument(help="Names of experts in the pool.")],
     pool: options.Pool = "starter",
-    suite: Annotated[
-        Path | None, typer.Option("--suite", help="Questions; default: held-out ones of each family.")
-    ] = None,
-    per_family: Annotated[int, typer.Option("--per-family", min=1, help="Questions of each family.")] = 24,
+    suite: options.HeldOut = None,
+    per_family: options.PerFamily = 24,
     seed: options.Seed = 1,
     write_card: Annotated[bool, typer.Option("--write-card", help="Record results in the adapters' cards.")] = False,
     json: options.Json = False,
@@ -62,8 +60,7 @@ def evaluate(
     from symmoe.build import Assembly, check_weights
     from symmoe.config import read_pool
     from symmoe.profiles.grading import run_matrix
-    from symmoe.questions.families import FAMILIES
-    from symmoe.questions.suites import mixed_suite, read_suite
+    from symmoe.questions.suites import suite_at
 
     from .render import percent, show, show_json, table, watching
 
@@ -71,7 +68,7 @@ def evaluate(
     cards = {name: _card(described, name) for name in experts} if write_card else {}
     names = [described.expert(name).name for name in dict.fromkeys(experts)]
     check_weights(described)
-    questions = read_suite(suite) if suite else mixed_suite(list(FAMILIES), per_family, "test", seed)
+    questions = suite_at(suite, per_family, "test", seed)
     assembly = Assembly(described)
     with watching("asking") as watch:
         matrix = run_matrix(assembly.executor, names, assembly.models, questions, described.sampling, watch)
@@ -132,8 +129,7 @@ def add(
     from symmoe.config import read_pool
     from symmoe.pool_file import grown, write_pool
     from symmoe.profiles.building import onboard
-    from symmoe.questions.families import FAMILIES
-    from symmoe.questions.suites import mixed_suite, read_suite
+    from symmoe.questions.suites import suite_at
     from symmoe.routing.records import write_profiles
     from symmoe.types import Profiles
 
@@ -143,7 +139,7 @@ def add(
     joined = grown(described, name, model, adapter, description)
     known = Assembly(described).profiles()
     check_weights(joined.without_profiles())
-    questions = read_suite(suite) if suite else mixed_suite(list(FAMILIES), 10, "profile", seed)
+    questions = suite_at(suite, 10, "profile", seed)
     with watching("asking") as watch:
         profile, alike = onboard(Assembly(joined), name, known, questions, count, not label_free, watch)
     profiles_path = out.with_suffix(".profiles.json")

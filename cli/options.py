@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,6 +18,12 @@ Budget = Annotated[
     float | None, typer.Option("--budget", min=1, help="Most tokens that a question's answers are expected to take.")
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=999_999, help="Decides every random choice.")]
+
+HeldOut = Annotated[Path | None, typer.Option("--suite", help="Questions; default: held-out ones of each family.")]
+Validation = Annotated[
+    Path | None, typer.Option("--suite", help="Validation questions; default: the profile split of each family.")
+]
+PerFamily = Annotated[int, typer.Option("--per-family", min=1, help="Questions of each family.")]
 
 
 def checked(budget: float | None) -> float | None:

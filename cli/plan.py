@@ -89,13 +89,12 @@ def _questions(pool: PoolFile, suite: Path | None, source: Path | None, seed: in
     from symmoe.batch.lines import GoodLine, read_lines
     from symmoe.errors import RequestError
     from symmoe.profiles.grading import as_query
-    from symmoe.questions.families import FAMILIES
-    from symmoe.questions.suites import mixed_suite, read_suite
+    from symmoe.questions.suites import suite_at
 
     if suite is not None and source is not None:
         raise RequestError("--suite and --input are both given", code="bad_option", hint="give one of them")
     if source is None:
-        questions = read_suite(suite) if suite else mixed_suite(list(FAMILIES), PER_FAMILY, "test", seed)
+        questions = suite_at(suite, PER_FAMILY, "test", seed)
         return [as_query(question, pool.sampling) for question in questions], 0
     lines = read_lines(source, pool.sampling)
     good = [line.query for line in lines if isinstance(line, GoodLine)]

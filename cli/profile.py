@@ -17,10 +17,8 @@ File = Annotated[Path, typer.Argument(metavar="FILE.json", help="A profile file.
 def build(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE.json", help="Where the profiles go.")],
     pool: options.Pool = "starter",
-    suite: Annotated[
-        Path | None, typer.Option("--suite", help="Validation questions; default: the profile split of each family.")
-    ] = None,
-    per_family: Annotated[int, typer.Option("--per-family", min=1, help="Questions of each family.")] = 24,
+    suite: options.Validation = None,
+    per_family: options.PerFamily = 24,
     add: Annotated[bool, typer.Option("--add", help="Add to the evidence in FILE instead of replacing it.")] = False,
     seed: options.Seed = 0,
     json: options.Json = False,
@@ -33,14 +31,13 @@ def build(
     from symmoe.build import Assembly, check_weights
     from symmoe.config import read_pool
     from symmoe.profiles.building import profile_pool, tag_questions
-    from symmoe.questions.families import FAMILIES
-    from symmoe.questions.suites import mixed_suite, read_suite
+    from symmoe.questions.suites import suite_at
     from symmoe.routing.records import write_profiles
 
     from .render import show, show_json, watching
 
     described = read_pool(pool).without_profiles()
-    questions = read_suite(suite) if suite else mixed_suite(list(FAMILIES), per_family, "profile", seed)
+    questions = suite_at(suite, per_family, "profile", seed)
     partial = out.with_name(f"{out.name}.partial")
     known, about = _begun(partial) or _known(out)
     check_weights(described)

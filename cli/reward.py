@@ -24,10 +24,8 @@ def _group() -> None:
 def train(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where the gate goes.")],
     pool: options.Pool = "starter",
-    suite: Annotated[
-        Path | None, typer.Option("--suite", help="Validation questions; default: the profile split of each family.")
-    ] = None,
-    per_family: Annotated[int, typer.Option("--per-family", min=1, help="Questions of each family.")] = 24,
+    suite: options.Validation = None,
+    per_family: options.PerFamily = 24,
     draws: Annotated[int, typer.Option("--draws", min=0, help="Times that the best experts are asked again.")] = 4,
     backbone: Annotated[
         list[str] | None, typer.Option("--backbone", help="What reads the answers; of several, the best is kept.")
@@ -41,8 +39,7 @@ def train(
     """
     from symmoe.build import Assembly, check_weights
     from symmoe.config import STATIC, read_pool
-    from symmoe.questions.families import FAMILIES
-    from symmoe.questions.suites import mixed_suite, read_suite
+    from symmoe.questions.suites import suite_at
     from symmoe.training.answers import Drawing
     from symmoe.training.reward import FitRecipe, Training, gathered_field, make
 
@@ -50,7 +47,7 @@ def train(
 
     described = read_pool(pool).model_copy(update={"reward": None})
     check_weights(described)
-    questions = read_suite(suite) if suite else mixed_suite(list(FAMILIES), per_family, "profile", seed)
+    questions = suite_at(suite, per_family, "profile", seed)
     source = suite.name if suite else f"profile split, {per_family} of each family, seed {seed}"
     backbones = tuple(dict.fromkeys(backbone or (described.routing.embedder.removeprefix(STATIC), READER)))
     training = Training(backbones, Drawing(draws), FitRecipe(seed=seed))

@@ -25,7 +25,7 @@ def learn(
         typer.Option("--annotator", help="An expert of the pool that names skills, five passes a question; else none."),
     ] = None,
     per_skill: Annotated[int, typer.Option("--per-skill", min=8, help="Questions that make a skill, about.")] = 45,
-    per_family: Annotated[int, typer.Option("--per-family", min=1, help="Questions of each family.")] = 24,
+    per_family: options.PerFamily = 24,
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
@@ -33,7 +33,6 @@ def learn(
     from symmoe.build import Assembly, build_embedder, check_weights
     from symmoe.config import read_pool
     from symmoe.profiles.building import annotate
-    from symmoe.questions.families import FAMILIES
     from symmoe.questions.suites import mixed_suite, read_suite
     from symmoe.routing.facets import facets_of
     from symmoe.routing.learning import learn_taxonomy
@@ -45,7 +44,7 @@ def learn(
     if suite:
         texts = [question.question for path in suite for question in read_suite(path)]
     else:
-        texts = [question.question for question in mixed_suite(list(FAMILIES), per_family, "profile", seed)]
+        texts = [question.question for question in mixed_suite(per_family, "profile", seed)]
     keywords = None
     if annotator is not None:
         named = described.expert(annotator).name

@@ -17,6 +17,10 @@ from symmoe.protocols import Recruiter, Tagger
 from symmoe.routing.tagging import tag
 from symmoe.types import Plan, Query
 
+_LOAD = "#d1d5db"
+_NAMED = 20
+"""As many experts at most are named beside the picture."""
+
 
 @dataclass(frozen=True, slots=True)
 class Preview:
@@ -92,11 +96,6 @@ def _met(divided: Plan) -> float | None:
             asked.setdefault(assignment.query_id, {})[step.expert] = step.worker
     pairs = [pair for workers in asked.values() for pair in combinations(workers.values(), 2)]
     return sum(one == other for one, other in pairs) / len(pairs) if pairs else None
-
-
-_LOAD = "#d1d5db"
-_NAMED = 20
-"""As many experts at most are named beside the picture."""
 
 
 def plot_timeline(timeline: Timeline, workers: int, path: Path, bound: float | None = None) -> None:

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     import httpx
 
 Kind = Literal["answer", "refused", "left", "broken"]
+_PATH = "/v1/chat/completions"
+_PREFIX = "x-symmoe-"
+_ENVELOPE = {"message", "type", "param", "code"}
+_PATIENCE = 900.0
+QUANTILES = {"p50": 0.5, "p99": 0.99}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,15 +115,10 @@ def opened(asks: Sequence[Ask], rate: float, seed: int) -> Load:
 def texts(pool: Pool, count: int, seed: int) -> list[str]:
     """So many questions; distinct ones as far as the families go."""
     per_family = -(-count // len(FAMILIES))
-    asked = [question.question for question in mixed_suite(list(FAMILIES), per_family, "test", seed)]
+    asked = [question.question for question in mixed_suite(per_family, "test", seed)]
     if pool.engine.kind == "echo":
         asked = [f"sums {number} of {seed}" for number in range(count)]
     return list(islice(cycle(asked), count))
-
-
-_PATH = "/v1/chat/completions"
-_PREFIX = "x-symmoe-"
-_ENVELOPE = {"message", "type", "param", "code"}
 
 
 class Answering:
@@ -216,9 +216,6 @@ def _told(headers: httpx.Headers) -> dict[str, str]:
     return {name.removeprefix(_PREFIX): value for name, value in headers.items() if name.startswith(_PREFIX)}
 
 
-_PATIENCE = 900.0
-
-
 def crowd(url: str, load: Load) -> list[Outcome]:
     """What becomes of every request of a load on the service at `url`, sent from another process.
 
@@ -285,9 +282,6 @@ async def _open(arrivals: tuple[float, ...], follow: Callable[..., Any], clock: 
         await follow(number, at)  # a client that comes late makes nobody else look faster
 
     await asyncio.gather(*(arrive(number, at) for number, at in enumerate(arrivals)))
-
-
-QUANTILES = {"p50": 0.5, "p99": 0.99}
 
 
 def quantile(values: Sequence[float], q: float) -> float:

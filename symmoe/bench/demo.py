@@ -10,6 +10,8 @@ from symmoe.profiles.grading import Matrix, earned
 from symmoe.types import Load, Outcome, Question, Trace
 
 CONTENDERS = ("symmoe", "best_single", "random_expert", "oracle")
+_NAMES = {"symmoe": "symmoe", "best_single": "best single expert", "random_expert": "random expert", "oracle": "oracle"}
+_COLOURS = {"symmoe": "#2563eb", "best_single": "#9ca3af", "random_expert": "#d1d5db", "oracle": "#fbbf24"}
 
 
 def demo_report(
@@ -70,10 +72,6 @@ def _experts(loads: Sequence[Load], traces: Sequence[Trace], matrix: Matrix) -> 
 
 def _mean(values: Sequence[float]) -> float:
     return round(sum(values) / len(values), 4)
-
-
-_NAMES = {"symmoe": "symmoe", "best_single": "best single expert", "random_expert": "random expert", "oracle": "oracle"}
-_COLOURS = {"symmoe": "#2563eb", "best_single": "#9ca3af", "random_expert": "#d1d5db", "oracle": "#fbbf24"}
 
 
 def plot_report(report: dict[str, Any], path: Path) -> None:

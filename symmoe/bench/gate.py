@@ -29,6 +29,8 @@ from symmoe.types import Message, Query, Question, Reward
 
 AGGREGATED = "three_experts"
 """The setting whose candidates an aggregator is asked about."""
+STEPS = 21
+_LABELS = {"share": "plurality share of the experts", "margin": "lead of the winner by the gate's weights"}
 
 
 def measure(
@@ -87,9 +89,6 @@ def _gates(gate: Gate, asked: Field) -> dict[str, Verdicts]:
 
 def _remembering(gate: Gate) -> Gate:
     return RewardGate(Remembering(gate.model), gate.mixture) if isinstance(gate, RewardGate) else gate
-
-
-STEPS = 21
 
 
 def always_aggregated(
@@ -162,9 +161,6 @@ def _sweep(records: Sequence[Record], figure: str, seed: int) -> list[dict[str, 
     return [
         {"threshold": round(value, 4)} | outcome(records, replace(free, **{figure: value}), seed) for value in values
     ]
-
-
-_LABELS = {"share": "plurality share of the experts", "margin": "lead of the winner by the gate's weights"}
 
 
 def plot_sweep(skipping: dict[str, Any], path: Path) -> None:

@@ -29,6 +29,8 @@ FILE = "checkpoint"
 WAYS: tuple[Mode, ...] = ("independent", "grouped")
 _POISON = 0xA5
 _TIMEOUT_SECONDS = 60.0
+MIB = 2**20
+_LONGEST_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +131,6 @@ class _Fatal:
 
     def digest(self, chunk: int) -> bytes | None:
         return self._source.digest(chunk)
-
-
-MIB = 2**20
-_LONGEST_SECONDS = 300.0
 
 
 def measure(

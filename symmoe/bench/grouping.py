@@ -28,6 +28,10 @@ from symmoe.errors import EngineError, RequestError
 from symmoe.planning.turns import Turns, Waiting
 
 Policy = Literal["turns", "first_come", "first_come_joined"]
+_STOP_SECONDS = 10.0
+TARGET = 3.0
+POLICIES: tuple[Policy, ...] = ("turns", "first_come", "first_come_joined")
+_PATIENT = 600.0
 
 
 class FirstCome(Turns):
@@ -77,9 +81,6 @@ class FirstCome(Turns):
                 yield each
 
 
-_STOP_SECONDS = 10.0
-
-
 @contextmanager
 def serving_here(pool: Pool, settings: Settings, build: Build, turns: MakeTurns = Turns) -> Iterator[Side]:
     """Serve a pool to this machine while the block lasts. Raises `EngineError` if the server does not start."""
@@ -107,11 +108,6 @@ def serving_here(pool: Pool, settings: Settings, build: Build, turns: MakeTurns 
         if not thread.is_alive():
             loop.run_until_complete(storage.close())
             loop.close()
-
-
-TARGET = 3.0
-POLICIES: tuple[Policy, ...] = ("turns", "first_come", "first_come_joined")
-_PATIENT = 600.0
 
 
 @dataclass(frozen=True, slots=True)

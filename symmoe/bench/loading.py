@@ -32,6 +32,13 @@ from symmoe.questions.suites import mixed_suite
 from symmoe.types import Assignment, Candidate, Load, Plan, Question, Recruitment
 
 _STRENGTHS = (0.9, 0.8, 0.7, 0.6, 0.5)
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_COPIES = 15
+REBUILDS: Mapping[str, Mapping[str, str]] = {
+    "rebuild": {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"},
+    "rebuild_processes": {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"},
+}
+"""The authors' way in one process, which is kind to it, and with vLLM's defaults, where each engine is a process."""
 
 
 def require_weights(pool: Pool) -> None:
@@ -104,10 +111,6 @@ def _weaker(pool: Pool, expert: ExpertConfig, strength: float, directory: Path) 
     (target / ADAPTER_CONFIG).write_text(json.dumps(config), encoding="utf-8")
     shutil.copyfile(source / ADAPTER_WEIGHTS, target / ADAPTER_WEIGHTS)
     return expert.model_copy(update={"name": name, "adapter": str(target)})
-
-
-_PAGE = os.sysconf("SC_PAGE_SIZE")
-_COPIES = 15
 
 
 def measure_swaps(
@@ -213,13 +216,6 @@ def _median(values: Sequence[float]) -> float:
     return statistics.median(values)
 
 
-REBUILDS: Mapping[str, Mapping[str, str]] = {
-    "rebuild": {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"},
-    "rebuild_processes": {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"},
-}
-"""The authors' way in one process, which is kind to it, and with vLLM's defaults, where each engine is a process."""
-
-
 @dataclass(frozen=True, slots=True)
 class Workload:
     """The batch: how many experts, questions of each family, experts asked for each question, and the seed."""
@@ -283,7 +279,7 @@ def measure_batch(
 
 def steps_of(pool: Pool, work: Workload) -> Plan:
     """The batch's plan: one step for each expert."""
-    questions = mixed_suite(list(FAMILIES), work.per_family, "test", work.seed)
+    questions = mixed_suite(work.per_family, "test", work.seed)
     queries = [as_query(question, pool.sampling) for question in questions]
     return plan(queries, dealt(questions, pool.names, work.k, work.seed), dict.fromkeys(pool.names, "one"))
 

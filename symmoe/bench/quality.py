@@ -9,7 +9,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from symmoe.bench.ways import RIVALS, Answered, Contest, Spent, Symmoe, best_in_hindsight, by_record, rivals
+from symmoe.bench.ways import RIVALS, Answered, Contest, Spent, best_in_hindsight, by_record, rivals, symmoe
 from symmoe.build import Assembly
 from symmoe.config import SamplingConfig
 from symmoe.errors import SuiteError
@@ -20,6 +20,9 @@ from symmoe.questions.suites import draw, mixed_suite, read_suite
 from symmoe.types import Question
 
 Suites = dict[str, list[Question]]
+NEEDED = 8.15
+"""Points above the best multi-agent rival: what Symbolic-MoE reports over Self-MoA."""
+Right = Mapping[str, Sequence[float]]
 
 
 def read_suites(paths: Sequence[Path]) -> Suites:
@@ -42,7 +45,7 @@ def kept_apart(per_family: int, seed: int) -> Suites:
 
     No question stands in both.
     """
-    even = mixed_suite(list(FAMILIES), per_family, "test", seed)
+    even = mixed_suite(per_family, "test", seed)
     known = {question.question for question in even}
     rng = Random(seed)
     weights = [rng.expovariate(1.0) for _ in FAMILIES]
@@ -54,10 +57,6 @@ def kept_apart(per_family: int, seed: int) -> Suites:
     ]
     rng.shuffle(uneven)
     return {"even": even, "uneven": uneven}
-
-
-NEEDED = 8.15
-"""Points above the best multi-agent rival: what Symbolic-MoE reports over Self-MoA."""
 
 
 def claims(right: Mapping[str, Sequence[float]], spent: Mapping[str, Spent], seed: int) -> dict[str, Any]:
@@ -83,9 +82,6 @@ def claims(right: Mapping[str, Sequence[float]], spent: Mapping[str, Spent], see
     }
 
 
-Right = Mapping[str, Sequence[float]]
-
-
 def compare(
     assembly: Assembly,
     suites: Mapping[str, Sequence[Question]],
@@ -107,16 +103,16 @@ def compare(
     contest = Contest(assembly, list(chain(*suites.values())), sampling, k, seed, watch, aggregator)
     warmed = contest.warm_up()
     tell("symmoe")
-    answered = {"symmoe": Symmoe().answer(contest)}
+    answered = {"symmoe": symmoe(contest)}
     for name, way in rivals(answered["symmoe"].spent.completion_tokens, proposers, samples).items():
         tell(name)
-        answered[name] = way.answer(contest)
+        answered[name] = way(contest)
     right = {name: graded(contest.questions, given) for name, given in answered.items()}
     return {
         "pool": assembly.pool.name,
         "questions": len(contest.questions),
         "suites": {name: len(questions) for name, questions in suites.items()},
-        "families": {f: sum(q.family == f for q in contest.questions) for f in _families(contest.questions)},
+        "families": dict(sorted(Counter(question.family for question in contest.questions).items())),
         "settings": _settings(contest, sampling, proposers, samples),
         "warm_up_seconds": round(warmed, 2),
         "ways": {name: _row(name, given, right, suites, seed) for name, given in answered.items()},
@@ -168,7 +164,3 @@ def _by(groups: Sequence[str], right: Sequence[float]) -> dict[str, float]:
     """Percent right in each group."""
     rows = {group: [r for g, r in zip(groups, right, strict=True) if g == group] for group in sorted(set(groups))}
     return {group: round(100 * sum(own) / len(own), 2) for group, own in rows.items()}
-
-
-def _families(questions: Sequence[Question]) -> list[str]:
-    return sorted({question.family for question in questions})

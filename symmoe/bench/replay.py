@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,15 @@ from symmoe.routing.tagging import EmbeddingTagger
 from symmoe.types import Profiles, Skills
 
 _SPLIT_SUFFIX = re.compile(r"[-_](train|test)$")
+Shares = NDArray[np.float64]
+Embeddings = NDArray[np.float32]
+NEIGHBOURS = 80
+CLUSTERS = 32
+RIDGE_ALPHA = 10.0
+SKILLS_PER_QUERY, LEAST_SIMILARITY = 5, 0.3
+RESAMPLES = 2000
+COMPARED_WITH = ("best_single", "clusters")
+_Earned = Mapping[str, list[NDArray[np.float64]]]
 
 
 class _Row(BaseModel):
@@ -79,23 +87,6 @@ def _read_set(file: Path, models: Sequence[str] | None) -> RecordedSet:
             raise SuiteError(f"{file}: {number}.scores: not the models of the other rows and sets ({odd})")
     scores = np.array([[row.scores[name] for name in names] for row in rows])
     return RecordedSet(_SPLIT_SUFFIX.sub("", file.stem), tuple(row.question for row in rows), names, scores)
-
-
-def write_set(path: Path, recorded: RecordedSet) -> None:
-    """Write a set that `read_sets` reads back equal."""
-    rows = [
-        {"question": question, "scores": dict(zip(recorded.models, map(float, earned), strict=True))}
-        for question, earned in zip(recorded.questions, recorded.scores, strict=True)
-    ]
-    path.write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
-
-
-Shares = NDArray[np.float64]
-Embeddings = NDArray[np.float32]
-
-NEIGHBOURS = 80
-CLUSTERS = 32
-RIDGE_ALPHA = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,9 +177,6 @@ def one_hot(picked: NDArray[np.intp], models: int) -> Shares:
     return np.eye(models)[picked]
 
 
-SKILLS_PER_QUERY, LEAST_SIMILARITY = 5, 0.3
-
-
 @dataclass(frozen=True, slots=True)
 class Trained:
     """What was learned from training sets: a tagger over the learned taxonomy, and every model's record."""
@@ -262,11 +250,6 @@ ROUTERS: dict[str, Fit] = {
     "symmoe": fit_symmoe,
     "oracle": fit_oracle,
 }
-
-
-RESAMPLES = 2000
-COMPARED_WITH = ("best_single", "clusters")
-_Earned = Mapping[str, list[NDArray[np.float64]]]
 
 
 def replay(train: Sequence[RecordedSet], test: Sequence[RecordedSet], embedder: Embedder, seed: int) -> dict[str, Any]:

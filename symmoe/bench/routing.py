@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from symmoe.build import Assembly, build_recruiter
 from symmoe.pipeline import Watch, answer
 from symmoe.policy import Policy
-from symmoe.profiles.grading import as_query, earned, interval95
+from symmoe.profiles.grading import as_query, earned, paired
 from symmoe.protocols import Embedder, Recruiter
 from symmoe.questions.families import FAMILIES
 from symmoe.questions.suites import mixed_suite
@@ -182,8 +182,7 @@ def _named(names: Sequence[str]) -> list[Skill]:
 
 def _asked(count: int, seed: int) -> list[Query]:
     """Distinct questions as users ask them."""
-    families = list(FAMILIES)
-    suite = mixed_suite(families, -(-count // len(families)), "profile", seed)[:count]
+    suite = mixed_suite(-(-count // len(FAMILIES)), "profile", seed)[:count]
     return [Query(question.id, (Message("user", question.question),), Sampling(16)) for question in suite]
 
 
@@ -198,9 +197,6 @@ def _seconds(run: Callable[[], object]) -> float:
     began = time.perf_counter()
     run()
     return time.perf_counter() - began
-
-
-RESAMPLES = 10_000
 
 
 def contest(
@@ -224,7 +220,7 @@ def contest(
         right[name] = earned(questions, outcome.results)
         rows[name] = {"accuracy": round(float(np.mean(right[name])), 4)} | _spent(outcome)
     for name, row in rows.items():
-        row["over_fixed_k"] = _paired(right[name], right["fixed_k"], seed)
+        row["over_fixed_k"] = paired(right[name], right["fixed_k"], seed)
         row["calls_saved"] = round(1 - row["calls"] / rows["fixed_k"]["calls"], 4)
     return {"pool": assembly.pool.name, "questions": len(questions), "k": k, "seed": seed, "ways": rows}
 
@@ -259,11 +255,3 @@ def _spent(outcome: Outcome) -> dict[str, Any]:
         "completion_tokens": sum(candidate.completion_tokens for candidate in own),
         "loads": len(outcome.loads),
     }
-
-
-def _paired(first: Sequence[float], second: Sequence[float], seed: int) -> dict[str, Any]:
-    """The difference of accuracies in points, with a 95 % interval by paired bootstrap over questions."""
-    differences = 100 * (np.array(first) - np.array(second))
-    rng = np.random.default_rng(seed)
-    means = differences[rng.integers(0, len(differences), (RESAMPLES, len(differences)))].mean(axis=1)
-    return {"points": round(float(differences.mean()), 2), "ci95": interval95(means)}

@@ -41,6 +41,16 @@ from symmoe.quiet import output_to
 TARGET = 0.9
 _OPEN_SHARE = 0.7
 """What an open load asks for by default: so much of what the slower side gives under a closed one."""
+TARGETS = {"p50": 20.0, "p99": 60.0}
+GROWTH_TARGET = 3.0
+_SHARES = {"named": 0.6, AUTO: 0.25, FAST: 0.1, BEST: 0.05}
+_STREAMED, _LEAVING = 0.4, 0.05
+_LEAVE_WITHIN = 10.0
+_QUESTIONS = 500
+PARTS = ("named", "routing", "grouping", "soak")
+RIVALS = {"ray": ray_serve_llm, "vllm": vllm_serve}
+NAMES = {"ray": "ray.serve.llm", "vllm": "vllm serve"}
+Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +148,6 @@ def _compared(rows: Sequence[dict[str, Any]], ours: Side, other: Side) -> dict[s
     return {**each, **ratio, "equal_answers": equal}
 
 
-TARGETS = {"p50": 20.0, "p99": 60.0}
-
-
 @dataclass(frozen=True, slots=True)
 class RoutingLoad:
     """How many questions are asked both ways, by how many clients at once (each number is a measurement)."""
@@ -214,13 +221,6 @@ def _added(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     }
 
 
-GROWTH_TARGET = 3.0
-_SHARES = {"named": 0.6, AUTO: 0.25, FAST: 0.1, BEST: 0.05}
-_STREAMED, _LEAVING = 0.4, 0.05
-_LEAVE_WITHIN = 10.0
-_QUESTIONS = 500
-
-
 @dataclass(frozen=True, slots=True)
 class SoakLoad:
     """So many clients for so many minutes. Memory counts from `warm_up` on, a share of the time."""
@@ -276,10 +276,6 @@ def asks(pool: Pool, load: SoakLoad) -> list[Ask]:
     return made
 
 
-PARTS = ("named", "routing", "grouping", "soak")
-RIVALS = {"ray": ray_serve_llm, "vllm": vllm_serve}
-NAMES = {"ray": "ray.serve.llm", "vllm": "vllm serve"}
-Tell = Callable[[str], None]
 AnyLoad = TypeVar("AnyLoad", NamedLoad, RoutingLoad, GroupingLoad, SoakLoad)
 
 

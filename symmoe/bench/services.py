@@ -25,6 +25,8 @@ from symmoe.private import private_folder, private_opener
 
 _START_SECONDS = 600.0
 _STOP_SECONDS = 90.0
+_ROOM = 16
+"""CPUs that Ray is told of: every part of `ray.serve.llm` claims one, which costs nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,10 +182,6 @@ def _drain(process: subprocess.Popen[str]) -> None:
     """Read on, or the pipe fills up and the process waits."""
     if process.stdout is not None:
         threading.Thread(target=process.stdout.read, daemon=True).start()
-
-
-_ROOM = 16
-"""CPUs that Ray is told of: every part of `ray.serve.llm` claims one, which costs nothing."""
 
 
 def serve_alone(name: str, model: str, port: int, engine: dict[str, Any], accelerators: int) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from random import Random
-from typing import Protocol
 
 from symmoe.aggregation.choosing import best_aggregator
 from symmoe.aggregation.vote import WeightedVote
@@ -18,6 +18,13 @@ from symmoe.policy import policy_for
 from symmoe.profiles.aggregators import references
 from symmoe.profiles.grading import as_query, gathered, is_right
 from symmoe.types import Assignment, Candidate, Message, Profiles, Query, Question, Recruitment, Trace, Verdict
+
+MOST_DRAWS = 64
+"""Of one question, for self-consistency. More change no vote that these left open for good."""
+RIVALS = ("moa", "self_moa", "all_vote")
+"""The multi-agent rivals of which the best is the bar."""
+Draw = tuple[str, int]
+"""An expert and which of its draws for the question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +66,6 @@ def spent_on(candidates: Iterable[Candidate], seconds: float) -> Spent:
     own = [candidate for candidate in candidates if not candidate.shared and candidate.finish_reason != "error"]
     prompt = sum(candidate.prompt_tokens for candidate in own)
     return Spent(len(own), prompt, sum(candidate.completion_tokens for candidate in own), seconds)
-
-
-Draw = tuple[str, int]
-"""An expert and which of its draws for the question."""
 
 
 class Contest:
@@ -130,12 +133,8 @@ class Contest:
         return in_order, spent_on(found.values(), time.perf_counter() - began)
 
 
-class Way(Protocol):
-    """One way of answering all questions of a contest."""
-
-    def answer(self, contest: Contest) -> Answered:
-        """The answers, in the order of the questions, and what they cost as if no other way had run."""
-        ...
+Way = Callable[[Contest], Answered]
+"""Answers all questions of a contest, in their order; it costs what it would if no other way had run."""
 
 
 def by_record(profiles: Profiles) -> list[str]:
@@ -170,40 +169,34 @@ def synthesise(
     return tuple(only.text for (only,) in found), spent
 
 
-class Symmoe:
-    """The pipeline that serves questions; a refused question has the answer `""`."""
+def symmoe(contest: Contest) -> Answered:
+    """The pipeline that serves questions; a refused question has the answer `""`.
 
-    def answer(self, contest: Contest) -> Answered:
-        """Charged for everything generated, an aggregator's words too, and for the seconds of the whole pipeline."""
-        generated: list[Candidate] = []
+    Charged for everything generated, an aggregator's words too, and for the seconds of the whole pipeline.
+    """
+    generated: list[Candidate] = []
 
-        def seen(candidates: Sequence[Candidate]) -> None:
-            generated.extend(candidates)
-            contest.watch.candidates(candidates)
+    def seen(candidates: Sequence[Candidate]) -> None:
+        generated.extend(candidates)
+        contest.watch.candidates(candidates)
 
-        began = time.perf_counter()
-        watch = replace(contest.watch, candidates=seen)
-        policy = policy_for(contest.assembly.pool, k=contest.k)
-        outcome = answer(contest.assembly.parts(), contest.queries, policy, contest.seed, watch=watch)
-        seconds = time.perf_counter() - began
-        texts = tuple(result.answer.text if isinstance(result, Trace) else "" for result in outcome.results)
-        return Answered(texts, spent_on(generated, seconds))
+    began = time.perf_counter()
+    watch = replace(contest.watch, candidates=seen)
+    policy = policy_for(contest.assembly.pool, k=contest.k)
+    outcome = answer(contest.assembly.parts(), contest.queries, policy, contest.seed, watch=watch)
+    seconds = time.perf_counter() - began
+    texts = tuple(result.answer.text if isinstance(result, Trace) else "" for result in outcome.results)
+    return Answered(texts, spent_on(generated, seconds))
 
 
-class BestSingle:
+def best_single(contest: Contest) -> Answered:
     """The expert with the best record: what a user would choose who may choose one."""
-
-    def answer(self, contest: Contest) -> Answered:
-        """One call for each question."""
-        return _alone(contest, by_record(contest.assembly.profiles())[0])
+    return _alone(contest, by_record(contest.assembly.profiles())[0])
 
 
-class HindsightSingle:
+def best_single_hindsight(contest: Contest) -> Answered:
     """The expert that is best on these very questions, which nobody could know; charged for its own calls only."""
-
-    def answer(self, contest: Contest) -> Answered:
-        """One call for each question."""
-        return _alone(contest, best_in_hindsight(contest))
+    return _alone(contest, best_in_hindsight(contest))
 
 
 def best_in_hindsight(contest: Contest) -> str:
@@ -216,125 +209,118 @@ def best_in_hindsight(contest: Contest) -> str:
     return max(names, key=lambda name: counts[name])
 
 
+def self_consistency(contest: Contest, budget: int) -> Answered:
+    """A vote over draws of the best single expert (arXiv 2203.11171), as many as `budget` completion tokens pay for.
+
+    Draws are spread evenly over the questions, in rounds, each as large as the mean length so far says that the rest of
+    the budget allows. Every question has one draw, whatever it costs; at temperature 0 further ones would be equal.
+    """
+    expert = by_record(contest.assembly.profiles())[0]
+    drawn: list[list[Candidate]] = [[] for _ in contest.queries]
+
+    def draw(turn: Sequence[int]) -> Spent:
+        """One more draw for each of these questions."""
+        found, spent = contest.ask([contest.queries[i] for i in turn], [[(expert, len(drawn[i]))] for i in turn])
+        for i, mine in zip(turn, found, strict=True):
+            drawn[i] += mine
+        return spent
+
+    order = list(range(len(drawn)))
+    Random(contest.seed).shuffle(order)
+    spent = draw(order)
+    while contest.sampling.temperature > 0 and spent.completion_tokens:
+        fits = max(0, (budget - spent.completion_tokens) * spent.calls // spent.completion_tokens)
+        turn = [i for i in sorted(order, key=lambda i: len(drawn[i]))[:fits] if len(drawn[i]) < MOST_DRAWS]
+        if not turn:
+            break
+        spent += draw(turn)
+    return Answered(plurality(contest.queries, drawn), spent)
+
+
+def random_vote(contest: Contest) -> Answered:
+    """k distinct experts drawn for each question, one vote each: what recruiting must beat."""
+    rng, names = Random(contest.seed), contest.assembly.pool.names
+    k = min(contest.k, len(names))
+    found, spent = contest.ask(contest.queries, [[(e, 0) for e in rng.sample(names, k)] for _ in contest.queries])
+    return Answered(plurality(contest.queries, found), spent)
+
+
+def all_vote(contest: Contest) -> Answered:
+    """Every expert of the pool, one vote each."""
+    found, spent = contest.ask_all(contest.assembly.pool.names)
+    return Answered(plurality(contest.queries, found), spent)
+
+
+def mixture_of_agents(contest: Contest, proposers: int | None = None) -> Answered:
+    """Mixture-of-Agents (arXiv 2406.04692) with two layers: proposers, then an aggregator that reads all of them.
+
+    The `proposers` experts of the best record propose, or all of the pool for None.
+    """
+    top = set(by_record(contest.assembly.profiles())[:proposers])
+    found, proposed = contest.ask_all([name for name in contest.assembly.pool.names if name in top])
+    texts, combined = synthesise(contest, "moa", contest.aggregator, found)
+    return Answered(texts, proposed + combined)
+
+
+def self_mixture(contest: Contest, samples: int) -> Answered:
+    """Self-MoA (arXiv 2502.00674): the best single expert answers `samples` times and aggregates its own answers."""
+    expert = by_record(contest.assembly.profiles())[0]
+    draws = [(expert, slot) for slot in range(samples)]
+    found, proposed = contest.ask(contest.queries, [draws] * len(contest.queries))
+    texts, combined = synthesise(contest, "self_moa", expert, found)
+    return Answered(texts, proposed + combined)
+
+
+def symbolic_moe(contest: Contest) -> Answered:
+    """Symbolic-MoE (arXiv 2503.05641): k draws with replacement by its rule on the pool's records, then an aggregator.
+
+    Skills are named by the pool's tagger, as for symmoe: the paper's annotator would cost calls of its own. The seconds
+    include routing.
+    """
+    found, proposed = _published(contest)
+    texts, combined = synthesise(contest, "symbolic_moe", contest.aggregator, found)
+    return Answered(texts, proposed + combined)
+
+
+def symbolic_vote(contest: Contest) -> Answered:
+    """The same draws with one vote each: what the published recruiting is worth where no aggregator spoils it."""
+    found, spent = _published(contest)
+    return Answered(plurality(contest.queries, found), spent)
+
+
+def oracle(contest: Contest) -> Answered:
+    """The bound: every expert once, and a right answer wherever one of them gives it."""
+    found, spent = contest.ask_all(contest.assembly.pool.names)
+    rows = zip(found, contest.questions, strict=True)
+    return Answered(tuple(next((c.text for c in row if is_right(c.text, q)), row[0].text) for row, q in rows), spent)
+
+
+def rivals(budget: int, proposers: int | None, samples: int) -> Mapping[str, Way]:
+    """Every way but symmoe's own.
+
+    `budget` are the completion tokens of self-consistency, `proposers` the experts of Mixture-of-Agents (None: all),
+    `samples` the draws of Self-MoA.
+    """
+    return {
+        "best_single": best_single,
+        "best_single_hindsight": best_single_hindsight,
+        "self_consistency": partial(self_consistency, budget=budget),
+        "random_vote": random_vote,
+        "all_vote": all_vote,
+        "moa": partial(mixture_of_agents, proposers=proposers),
+        "self_moa": partial(self_mixture, samples=samples),
+        "symbolic_moe": symbolic_moe,
+        "symbolic_vote": symbolic_vote,
+        "oracle": oracle,
+    }
+
+
 def _alone(contest: Contest, expert: str) -> Answered:
     found, spent = contest.ask_all([expert])
     return Answered(tuple(only.text for (only,) in found), spent)
 
 
-MOST_DRAWS = 64
-"""Of one question. More change no vote that these left open for good."""
-
-
-@dataclass(frozen=True, slots=True)
-class SelfConsistency:
-    """As many draws of the best single expert as `budget` completion tokens pay for, spread evenly over the questions.
-
-    Every question has one draw, whatever it costs. At temperature 0 that is all: further draws would be equal.
-    """
-
-    budget: int
-
-    def answer(self, contest: Contest) -> Answered:
-        """Draw in rounds, each as large as the mean length so far says that the rest of the budget allows."""
-        expert = by_record(contest.assembly.profiles())[0]
-        drawn: list[list[Candidate]] = [[] for _ in contest.queries]
-        order = list(range(len(drawn)))
-        Random(contest.seed).shuffle(order)
-        spent = _round(contest, expert, order, drawn)
-        while contest.sampling.temperature > 0:
-            fits = min(self._affordable(spent), len(order))
-            turn = [i for i in sorted(order, key=lambda i: len(drawn[i]))[:fits] if len(drawn[i]) < MOST_DRAWS]
-            if not turn:
-                break
-            spent += _round(contest, expert, turn, drawn)
-        return Answered(plurality(contest.queries, drawn), spent)
-
-    def _affordable(self, spent: Spent) -> int:
-        if not spent.completion_tokens:
-            return 0
-        return max(0, (self.budget - spent.completion_tokens) * spent.calls // spent.completion_tokens)
-
-
-def _round(contest: Contest, expert: str, turn: list[int], drawn: list[list[Candidate]]) -> Spent:
-    """One more draw for each question of this turn, added to `drawn`."""
-    found, spent = contest.ask([contest.queries[i] for i in turn], [[(expert, len(drawn[i]))] for i in turn])
-    for i, mine in zip(turn, found, strict=True):
-        drawn[i] += mine
-    return spent
-
-
-class RandomVote:
-    """k distinct experts drawn for each question, one vote each."""
-
-    def answer(self, contest: Contest) -> Answered:
-        """k calls for each question, fewer in a pool of fewer."""
-        rng, names = Random(contest.seed), contest.assembly.pool.names
-        k = min(contest.k, len(names))
-        found, spent = contest.ask(contest.queries, [[(e, 0) for e in rng.sample(names, k)] for _ in contest.queries])
-        return Answered(plurality(contest.queries, found), spent)
-
-
-class AllVote:
-    """Every expert of the pool, one vote each."""
-
-    def answer(self, contest: Contest) -> Answered:
-        """A call to every expert for each question."""
-        found, spent = contest.ask_all(contest.assembly.pool.names)
-        return Answered(plurality(contest.queries, found), spent)
-
-
-@dataclass(frozen=True, slots=True)
-class MixtureOfAgents:
-    """`proposers` experts of the best record, or all of the pool for None."""
-
-    proposers: int | None = None
-
-    def answer(self, contest: Contest) -> Answered:
-        """A call to every proposer, then one to the aggregator, for each question."""
-        top = set(by_record(contest.assembly.profiles())[: self.proposers])
-        found, proposed = contest.ask_all([name for name in contest.assembly.pool.names if name in top])
-        texts, combined = synthesise(contest, "moa", contest.aggregator, found)
-        return Answered(texts, proposed + combined)
-
-
-@dataclass(frozen=True, slots=True)
-class SelfMixture:
-    """`samples` draws of the best single expert."""
-
-    samples: int
-
-    def answer(self, contest: Contest) -> Answered:
-        """All draws and one more call for each question, all to one expert."""
-        expert = by_record(contest.assembly.profiles())[0]
-        draws = [(expert, slot) for slot in range(self.samples)]
-        found, proposed = contest.ask(contest.queries, [draws] * len(contest.queries))
-        texts, combined = synthesise(contest, "self_moa", expert, found)
-        return Answered(texts, proposed + combined)
-
-
-class SymbolicMoe:
-    """k draws with replacement by the paper's rule on the pool's records, then always the aggregator.
-
-    Skills are named by the pool's tagger, as for symmoe: the paper's annotator would cost calls of its own.
-    """
-
-    def answer(self, contest: Contest) -> Answered:
-        """k + 1 calls for each question; the seconds include routing."""
-        found, proposed = _proposed(contest)
-        texts, combined = synthesise(contest, "symbolic_moe", contest.aggregator, found)
-        return Answered(texts, proposed + combined)
-
-
-class SymbolicVote:
-    """The same draws with one vote each: what the published recruiting is worth where no aggregator spoils it."""
-
-    def answer(self, contest: Contest) -> Answered:
-        """k calls for each question; the seconds include routing."""
-        found, spent = _proposed(contest)
-        return Answered(plurality(contest.queries, found), spent)
-
-
-def _proposed(contest: Contest) -> tuple[list[list[Candidate]], Spent]:
+def _published(contest: Contest) -> tuple[list[list[Candidate]], Spent]:
     """The candidates of the published recruiting, and what they cost."""
     began = time.perf_counter()
     pool = contest.assembly.pool
@@ -346,39 +332,3 @@ def _proposed(contest: Contest) -> tuple[list[list[Candidate]], Spent]:
     chosen = [[(a.expert, a.slot) for a in recruitment.assignments] for recruitment in recruitments]
     found, spent = contest.ask(contest.queries, chosen)
     return found, replace(spent, seconds=spent.seconds + routed)
-
-
-class Oracle:
-    """Every expert once, and a judge who knows the answer. No choice among these candidates can be better."""
-
-    def answer(self, contest: Contest) -> Answered:
-        """A call to every expert for each question."""
-        found, spent = contest.ask_all(contest.assembly.pool.names)
-        rows = zip(found, contest.questions, strict=True)
-        return Answered(
-            tuple(next((c.text for c in row if is_right(c.text, q)), row[0].text) for row, q in rows), spent
-        )
-
-
-RIVALS = ("moa", "self_moa", "all_vote")
-"""The multi-agent rivals of which the best is the bar."""
-
-
-def rivals(budget: int, proposers: int | None, samples: int) -> Mapping[str, Way]:
-    """Every way but symmoe's own.
-
-    `budget` are the completion tokens of self-consistency, `proposers` the experts of Mixture-of-Agents (None: all),
-    `samples` the draws of Self-MoA.
-    """
-    return {
-        "best_single": BestSingle(),
-        "best_single_hindsight": HindsightSingle(),
-        "self_consistency": SelfConsistency(budget),
-        "random_vote": RandomVote(),
-        "all_vote": AllVote(),
-        "moa": MixtureOfAgents(proposers),
-        "self_moa": SelfMixture(samples),
-        "symbolic_moe": SymbolicMoe(),
-        "symbolic_vote": SymbolicVote(),
-        "oracle": Oracle(),
-    }

@@ -19,6 +19,9 @@ from symmoe.errors import CapacityError, CheckpointError
 
 PAGE = mmap.PAGESIZE
 _CGROUP = Path("/sys/fs/cgroup")
+_SMALLER = "give the host tier fewer bytes, or a directory with more room"
+_CHUNK = 64 << 30
+_PORTABLE = 1  # pinned for every device of this process, not only the current one
 
 
 class Allocator:
@@ -113,9 +116,6 @@ def available_memory(cgroup: Path = _CGROUP) -> int:
     return free
 
 
-_SMALLER = "give the host tier fewer bytes, or a directory with more room"
-
-
 def _numbers(path: Path) -> dict[str, int]:
     lines = (line.split() for line in path.read_text(encoding="utf-8").splitlines())
     return {words[0]: int(words[1]) for words in lines if len(words) > 1}
@@ -155,10 +155,6 @@ def _committed(nbytes: int, directory: Path | None) -> IO[bytes]:
         file.close()
         raise
     return file
-
-
-_CHUNK = 64 << 30
-_PORTABLE = 1  # pinned for every device of this process, not only the current one
 
 
 @contextmanager

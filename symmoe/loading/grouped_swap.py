@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     import torch
 
 _PLAIN = ("UnquantizedLinearMethod", "UnquantizedEmbeddingMethod")
+Tags = tuple[str, ...]
+_PROBES, _ROWS = 3, 256
+_TOLERANCE = 0.02  # of the largest product: bf16 products summed in another order
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +111,6 @@ def _sources(model: Any, name: str, parameter: Any, names: frozenset[str]) -> tu
     raise CheckpointError(f"the checkpoint has no tensor for {name!r}")
 
 
-Tags = tuple[str, ...]
-
-
 @dataclass(frozen=True, slots=True)
 class Kernel:
     """One weight as the CPU's kernel holds it: the call that multiplies by it, and its bytes."""
@@ -172,10 +172,6 @@ def make_kernel(weight: torch.Tensor, bias: torch.Tensor | None) -> Kernel:
     layer = SimpleNamespace(weight=weight, bias=bias)
     dispatch_cpu_unquantized_gemm(layer, remove_weight=False)
     return Kernel(layer.cpu_linear, weight.numel() * weight.element_size())
-
-
-_PROBES, _ROWS = 3, 256
-_TOLERANCE = 0.02  # of the largest product: bf16 products summed in another order
 
 
 class Binding:

@@ -27,7 +27,7 @@ NEVER = math.inf
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Resident:
     """How much an image is worth keeping: the place of its next use in the known order, and when it was last used."""
 
     key: str
@@ -55,14 +55,14 @@ class KnownOrder:
             places.popleft()
 
 
-def eviction_order(standings: Iterable[Standing]) -> list[str]:
+def eviction_order(residents: Iterable[Resident]) -> list[str]:
     """The keys in the order in which to evict them: furthest next use first, of equals the least recently used."""
-    return [one.key for one in sorted(standings, key=lambda one: (-one.next_use, one.last_use))]
+    return [one.key for one in sorted(residents, key=lambda one: (-one.next_use, one.last_use))]
 
 
-def needed_later(standings: Iterable[Standing], than: float) -> list[Standing]:
+def needed_later(residents: Iterable[Resident], than: float) -> list[Resident]:
     """Those that an image next used at `than` may push out: needed after it, or, like it, not known to be needed."""
-    return [one for one in standings if one.next_use > than or one.next_use == than == NEVER]
+    return [one for one in residents if one.next_use > than or one.next_use == than == NEVER]
 
 
 def victims(order: Sequence[str], fits: Callable[[Sequence[str]], bool]) -> list[str] | None:
@@ -133,10 +133,10 @@ class Residency:
                 f"{key} needs {whole_pages(nbytes):,} bytes, the host tier has {self._allocator.capacity:,}",
                 hint=f"give the host tier {whole_pages(nbytes):,} bytes or more",
             )
-        standings = self._evictable()
+        residents = self._evictable()
         if prefetch:
-            standings = needed_later(standings, self.order.next_use(key))
-        leaving = victims(eviction_order(standings), lambda keys: self._fits(nbytes, keys))
+            residents = needed_later(residents, self.order.next_use(key))
+        leaving = victims(eviction_order(residents), lambda keys: self._fits(nbytes, keys))
         if leaving is None:
             return None
         for one in leaving:
@@ -171,9 +171,9 @@ class Residency:
             hint="give the host tier more bytes, or use fewer experts at once",
         )
 
-    def _evictable(self) -> list[Standing]:
+    def _evictable(self) -> list[Resident]:
         return [
-            Standing(key, self.order.next_use(key), slot.last_use)
+            Resident(key, self.order.next_use(key), slot.last_use)
             for key, slot in self.slots.items()
             if slot.ready and not self._pins[key]
         ]

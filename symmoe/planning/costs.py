@@ -20,6 +20,8 @@ _TOKENS_PER_SECOND = 700.0
 _TOKENS = 48.0
 _REBUILD: Lane = "rebuild"
 _READY: Lane = "resident"
+MOST_ROWS = 2000
+"""From how many rows on only those that still count are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,10 +168,6 @@ class StepTimes:
             if expert in self._ready
         )
         return (*self._loads, *steps)
-
-
-MOST_ROWS = 2000
-"""From how many rows on only those that still count are kept."""
 
 
 def keep_observations(store: Store, pool: str, observations: Sequence[Observation]) -> None:

@@ -12,6 +12,8 @@ from symmoe.planning.problem import Problem, Worker
 from symmoe.planning.scheduling import PROGRAM_SECONDS, Schedule, asked_together, schedule
 from symmoe.types import Assignment, Call, Message, Plan, Query, Recruitment, Sampling, Step
 
+_CallKey = tuple[tuple[Message, ...], Sampling]
+
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
@@ -79,9 +81,6 @@ def _company(call: Call, worker: int, homes: Mapping[str, Mapping[int, int]], as
     """How many of the other experts of a call's questions run on a worker; of a split one the part that does."""
     others = {expert for assignment in call.serves for expert in asked[assignment.query_id]} - {call.expert}
     return sum(homes[other].get(worker, 0) / sum(homes[other].values()) for other in sorted(others))
-
-
-_CallKey = tuple[tuple[Message, ...], Sampling]
 
 
 def plan(

@@ -14,6 +14,8 @@ Pieces = dict[int, int]
 """What one worker does: the number of requests of each expert, by the expert's place in the instance."""
 Placement = list[Pieces]
 """The pieces of every worker. An expert with pieces on several workers is split; each of them loads it once."""
+_STEPS = 60
+_GRAIN = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +139,6 @@ class Instance:
 
     def _place(self, name: str) -> int:
         return self.names.index(name) if name in self.names else -1
-
-
-_STEPS = 60
-_GRAIN = 1e-9
 
 
 def lower_bound(instance: Instance) -> float:

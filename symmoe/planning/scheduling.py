@@ -18,6 +18,12 @@ from symmoe.types import Recruitment
 
 _MOVES = 200
 _Matrix = NDArray[np.float64]
+PROGRAM_SECONDS = 0.5
+"""How long the integer program may take where it is asked."""
+_PROGRAM_CELLS = 192
+_TRIES = 600
+_NEAR = 1e-3
+_SOFT = 0.01
 
 
 def asked_together(recruitments: Sequence[Recruitment], aggregator: str | None = None) -> dict[tuple[str, str], float]:
@@ -42,12 +48,6 @@ def gathered(problem: Problem, instance: Instance, placement: Placement, latest:
         if not _one_gain(instance, placement, wanted, latest):
             break
     return placement
-
-
-def togetherness(problem: Problem, instance: Instance, placement: Placement) -> float:
-    """How many wishes for two experts on one worker are met."""
-    wanted = _wanted(problem, instance)
-    return sum(float(wanted[np.ix_(list(pieces), list(pieces))].sum()) / 2 for pieces in placement if pieces)
 
 
 def _wanted(problem: Problem, instance: Instance) -> _Matrix:
@@ -126,14 +126,6 @@ def ordered(instance: Instance, worker: int, pieces: Pieces) -> list[int]:
             begins = [min(longest, key=lambda e: instance.first[e])]
         order += [*begins, *(e for e in longest if e not in begins)]
     return order
-
-
-PROGRAM_SECONDS = 0.5
-"""How long the integer program may take where it is asked."""
-_PROGRAM_CELLS = 192
-_TRIES = 600
-_NEAR = 1e-3
-_SOFT = 0.01
 
 
 @dataclass(frozen=True, slots=True)

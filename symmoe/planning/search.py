@@ -13,6 +13,16 @@ from numpy.typing import NDArray
 
 from symmoe.planning.problem import Instance, Pieces, Placement
 
+_ROUNDS = 12
+_FREE = 9
+_NEVER = 1e12
+"""Seconds of a load that cannot be: the expert does not fit."""
+_Bits = NDArray[np.bool_]
+_Seconds = NDArray[np.float64]
+_Option = tuple[tuple[float, float], int, int, int]
+_NEAR = 1e-3
+_SHAKEN = 3
+
 
 def round_robin(instance: Instance) -> Placement:
     """Experts dealt to the workers in their order, as MOSAIC's baseline does (arXiv 2606.03014)."""
@@ -41,9 +51,6 @@ def longest_first(instance: Instance) -> Placement:
         placement[soonest][expert] = instance.counts[expert]
         ends[soonest] = finish[soonest]
     return placement
-
-
-_ROUNDS = 12
 
 
 def packed(instance: Instance, low: float, high: float) -> Placement | None:
@@ -96,13 +103,6 @@ def fill(instance: Instance, seconds: float) -> Placement | None:
             rest = count - taken
             heapq.heappush(waiting, (-(instance.size(expert) - taken * request), expert, rest))
     return placement
-
-
-_FREE = 9
-_NEVER = 1e12
-"""Seconds of a load that cannot be: the expert does not fit."""
-_Bits = NDArray[np.bool_]
-_Seconds = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,9 +176,6 @@ def divided(
     return sides
 
 
-_Option = tuple[tuple[float, float], int, int, int]
-
-
 @cache
 def _bits(size: int) -> _Bits:
     return (np.arange(1 << size)[None, :] >> np.arange(size)[:, None] & 1).astype(bool)
@@ -217,10 +214,6 @@ def _least(one: _Seconds, other: _Seconds) -> tuple[tuple[float, float], int]:
     ends, sums = np.maximum(one, other), one + other
     place = int(np.argmin(ends + 1e-9 * sums))
     return (float(ends[place]), float(sums[place])), place
-
-
-_NEAR = 1e-3
-_SHAKEN = 3
 
 
 def improved(instance: Instance, placement: Placement, bound: float, tries: int, seed: int = 0) -> Placement:

@@ -9,6 +9,11 @@ from dataclasses import dataclass, replace
 _OLDER = 0.02
 _SPREAD = 0.05
 """Counts that vary less than this, relative to their mean and squared, tell nothing of a slope."""
+UNKNOWN_COST = 1.0
+STARVING = 60.0
+_FORGETTING = 0.3
+_LAGGING = 2.0
+_KEYS = 256
 
 
 class Durations:
@@ -39,13 +44,6 @@ class Durations:
         slope = (products - counts * seconds) / spread if spread > _SPREAD * counts * counts else 0.0
         slope = min(max(slope, 0.0), seconds / counts)
         return seconds + slope * (count - counts)
-
-
-UNKNOWN_COST = 1.0
-STARVING = 60.0
-_FORGETTING = 0.3
-_LAGGING = 2.0
-_KEYS = 256
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,9 @@ from symmoe.types import (
 )
 
 WRONG = 2
+Wording = Callable[[Query, Sequence[str], int], Query]
+"""Words the task of answering a query in the light of texts, for a window of so many tokens."""
+_LEAST_CHARACTERS = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +92,6 @@ def _wrong(question: Question, texts: Iterable[str], besides: Sequence[str] = ()
 
 def _said(question: Question, text: str) -> str:
     return extract(text, kind_of(question)) or normalise(text)
-
-
-Wording = Callable[[Query, Sequence[str], int], Query]
-"""Words the task of answering a query in the light of texts, for a window of so many tokens."""
-
-_LEAST_CHARACTERS = 80
 
 
 def fenced(query: Query, texts: Sequence[str], window: int) -> Query:

@@ -33,6 +33,9 @@ from symmoe.types import (
 )
 
 _KINDS: dict[Scorer, AnswerKind] = {"exact": "text", "number": "number", "choice": "choice", "math": "math"}
+Values = Sequence[float] | NDArray[np.float64]
+RESAMPLES = 10_000
+_ROWS = 500
 
 
 def is_right(text: str, question: Question) -> bool:
@@ -132,11 +135,6 @@ def gathered(executor: Executor, steps: Plan, watch: Watch) -> list[Candidate]:
 def interval95(resampled: NDArray[np.float64]) -> list[float]:
     """The central 95 % of bootstrap resamples, rounded to hundredths."""
     return [round(float(bound), 2) for bound in np.quantile(resampled, (0.025, 0.975))]
-
-
-Values = Sequence[float] | NDArray[np.float64]
-RESAMPLES = 10_000
-_ROWS = 500
 
 
 def estimate(values: Values, seed: int) -> dict[str, Any]:

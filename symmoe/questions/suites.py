@@ -50,11 +50,16 @@ def draw(family: str, split: Split, seed: int) -> Iterator[Question]:
         yield Question(f"{family}-{split}-{seed}-{len(seen):04d}", text, answer, family, kind.scorer)
 
 
-def mixed_suite(families: list[str], per_family: int, split: Split, seed: int) -> list[Question]:
+def mixed_suite(per_family: int, split: Split, seed: int, families: Iterable[str] = FAMILIES) -> list[Question]:
     """A shuffled suite of `per_family` questions of every family."""
     suite = [question for name in families for question in islice(draw(name, split, seed), per_family)]
     Random(seed).shuffle(suite)
     return suite
+
+
+def suite_at(path: Path | None, per_family: int, split: Split, seed: int) -> list[Question]:
+    """The suite of a file, or without one a mixed suite."""
+    return read_suite(path) if path else mixed_suite(per_family, split, seed)
 
 
 class _Item(BaseModel):

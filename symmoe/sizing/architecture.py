@@ -20,6 +20,15 @@ _LENGTHS = (
 )
 _NOT_LONGER = frozenset({"default", "mrope", "su", "longrope", "llama3"})
 """Ways of rotating positions whose models state the length that they reach, not the one that is stretched."""
+BF16 = 2
+"""Bytes of a number in bfloat16, the precision in which the engine computes and keeps keys and values."""
+_QKV_BIAS = frozenset({"qwen2"})
+_QK_NORM = frozenset({"qwen3", "gemma3", "gemma3_text"})
+_FOUR_NORMS = frozenset({"gemma2", "gemma3", "gemma3_text"})
+_TIED = frozenset({"gemma", "gemma2", "gemma3", "gemma3_text"})
+_BITS = {"fp8": 8.0, "fbgemm_fp8": 8.0}
+_GROUP = 128
+_ESSENTIAL = ("rope_theta", "rope_scaling", "rms_norm_eps", "max_position_embeddings")
 
 
 def window_of(config: Mapping[str, Any]) -> int | None:
@@ -51,16 +60,6 @@ def _rotations(text: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
         return ()
     nested = [each for each in found.values() if isinstance(each, Mapping)]
     return nested or (found,)
-
-
-BF16 = 2
-"""Bytes of a number in bfloat16, the precision in which the engine computes and keeps keys and values."""
-_QKV_BIAS = frozenset({"qwen2"})
-_QK_NORM = frozenset({"qwen3", "gemma3", "gemma3_text"})
-_FOUR_NORMS = frozenset({"gemma2", "gemma3", "gemma3_text"})
-_TIED = frozenset({"gemma", "gemma2", "gemma3", "gemma3_text"})
-_BITS = {"fp8": 8.0, "fbgemm_fp8": 8.0}
-_GROUP = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,9 +172,6 @@ def _quantisation(config: Mapping[str, Any], where: str) -> tuple[float, int]:
     if bits is None:
         raise CheckpointError(f"{where}: quantisation {method!r} is not known here, so its size is not either")
     return float(bits), int(config.get("group_size") or config.get("q_group_size") or _GROUP)
-
-
-_ESSENTIAL = ("rope_theta", "rope_scaling", "rms_norm_eps", "max_position_embeddings")
 
 
 @cache

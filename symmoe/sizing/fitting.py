@@ -9,6 +9,17 @@ from symmoe.config import EngineConfig
 from symmoe.errors import RequestError
 from symmoe.sizing.architecture import BF16, Architecture
 
+_H = 16384
+CPU = "cpu"
+"""In place of an accelerator: experts run on the CPU."""
+GB = 10**9
+RESERVE = 1 << 30
+"""Set aside on every accelerator for the driver's context, captured graphs and staging. Assumed, not measured."""
+RESERVE_SPLIT = 512 << 20
+"""More of it where accelerators work on one model together, for the buffers of their collectives. Assumed."""
+_LOGITS = 8
+"""Bytes of a logit while sampling: one in fp32, and a copy."""
+
 
 @dataclass(frozen=True, slots=True)
 class Accelerator:
@@ -27,7 +38,6 @@ class Accelerator:
         return self.memory_gb * 10**9
 
 
-_H = 16384
 ACCELERATORS = {
     each.name: each
     for each in (
@@ -42,8 +52,6 @@ ACCELERATORS = {
     )
 }
 """By name. NVIDIA's data sheets; `batched_tokens` from vLLM's defaults by memory and name."""
-CPU = "cpu"
-"""In place of an accelerator: experts run on the CPU."""
 
 
 def accelerator(name: str) -> Accelerator:
@@ -53,15 +61,6 @@ def accelerator(name: str) -> Accelerator:
             return known
     names = ", ".join((*ACCELERATORS, CPU))
     raise RequestError(f"no accelerator {name!r} is known", code="bad_option", hint=f"there are: {names}")
-
-
-GB = 10**9
-RESERVE = 1 << 30
-"""Set aside on every accelerator for the driver's context, captured graphs and staging. Assumed, not measured."""
-RESERVE_SPLIT = 512 << 20
-"""More of it where accelerators work on one model together, for the buffers of their collectives. Assumed."""
-_LOGITS = 8
-"""Bytes of a logit while sampling: one in fp32, and a copy."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,10 @@ from symmoe.profiles.grading import as_query, gathered, is_right
 from symmoe.routing.tagging import tag
 from symmoe.types import Assignment, Candidate, Query, Question, Recruitment, to_json
 
+DRAWS = 3
+"""How many draws of one expert stand against each other."""
+Wanted = Callable[[Candidate, Recruitment], bool]
+
 
 def assignment_of(candidate: Candidate) -> Assignment:
     """The assignment that a candidate answers."""
@@ -55,12 +59,6 @@ class Field:
             [is_right(candidate.text, question) for candidate in row]
             for question, row in zip(self.questions, self.candidates, strict=True)
         ]
-
-
-DRAWS = 3
-"""How many draws of one expert stand against each other."""
-
-Wanted = Callable[[Candidate, Recruitment], bool]
 
 
 def best(count: int, candidate: Candidate, recruitment: Recruitment) -> bool:
@@ -147,43 +145,25 @@ def _key(assembly: Assembly, questions: Sequence[Question], drawing: Drawing) ->
     return hashlib.sha256(told.encode()).hexdigest()
 
 
-class _Keeping:
-    """Appends candidates to an open file, a line each."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("a", encoding="utf-8")
-
-    def __call__(self, candidates: Sequence[Candidate]) -> None:
-        self._file.writelines(json.dumps(to_json(c), ensure_ascii=False) + "\n" for c in candidates)
-        self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()
-
-
 @contextmanager
-def _kept(path: Path | None, key: str, known: dict[Assignment, Candidate]) -> Iterator[_Keeping | _Forgetting]:
-    """Fill `known` with what stands in the file, and give what writes more of it."""
+def _kept(
+    path: Path | None, key: str, known: dict[Assignment, Candidate]
+) -> Iterator[Callable[[Sequence[Candidate]], None]]:
+    """Fill `known` with what stands in the file, and give what appends candidates to it, a line each."""
     if path is None:
-        yield _Forgetting()
+        yield lambda candidates: None
         return
-    for candidate in _read(path, key):
-        known[assignment_of(candidate)] = candidate
+    known.update((assignment_of(candidate), candidate) for candidate in _read(path, key))
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [{"key": key}, *map(to_json, known.values())]  # written anew: a kill may have left half a line
     path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
-    keeping = _Keeping(path)
-    try:
-        yield keeping
-    finally:
-        keeping.close()
+    with path.open("a", encoding="utf-8") as file:
 
+        def keep(candidates: Sequence[Candidate]) -> None:
+            file.writelines(json.dumps(to_json(c), ensure_ascii=False) + "\n" for c in candidates)
+            file.flush()
 
-class _Forgetting:
-    """Keeps nothing."""
-
-    def __call__(self, candidates: Sequence[Candidate]) -> None:
-        return
+        yield keep
 
 
 def _read(path: Path, key: str) -> Iterator[Candidate]:

@@ -29,6 +29,10 @@ from symmoe.types import Question
 if TYPE_CHECKING:
     import torch
 
+Progress = Callable[[int, float], None]
+CHECKPOINT_EVERY = 50
+_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
 
 class Recipe(BaseModel):
     """One expert's training recipe, read from YAML.
@@ -71,11 +75,6 @@ def read_recipe(path: Path) -> Recipe:
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
         raise RecipeError(f"{path}: {problems}") from error
-
-
-Progress = Callable[[int, float], None]
-CHECKPOINT_EVERY = 50
-_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 def training_questions(recipe: Recipe) -> list[Question]:

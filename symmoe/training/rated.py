@@ -29,6 +29,9 @@ from symmoe.types import Assignment, Candidate, Query, Question
 OBJECTIVES = ("correctness", "format", "brevity", "agreement", "stability", "language")
 """What is rated, in the order of the columns; see `rate`."""
 _TOKEN = re.compile(r"\d+|[^\W\d_]+|\S")
+CHUNK = 256
+LEAST_RATED = 30
+"""An objective on which fewer answers are rated, or all are rated alike, is left out."""
 
 
 def rate(question: Question, candidates: Sequence[Candidate]) -> Floats:
@@ -102,9 +105,6 @@ def _same_language(text: str, wanted: str) -> float:
     return float(language_of(text) == language_of(wanted))
 
 
-CHUNK = 256
-
-
 class KeptStates:
     """Reads answers in chunks, each a file in a folder once it is read; a chunk that stands there is not read again.
 
@@ -141,10 +141,6 @@ class KeptStates:
         save_file({"prompts": np.ascontiguousarray(prompts), "answers": np.ascontiguousarray(answers)}, partial)
         partial.rename(file)
         return prompts, answers
-
-
-LEAST_RATED = 30
-"""An objective on which fewer answers are rated, or all are rated alike, is left out."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

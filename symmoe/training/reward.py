@@ -30,6 +30,8 @@ from symmoe.types import Question, Verdict
 
 Floats = NDArray[np.float64]
 Verdicts = Sequence[Sequence[Verdict]]
+Bools = NDArray[np.bool_]
+OUTPUTS, STATES = "outputs.jsonl", "states"
 
 
 def contest(field: Field, gates: Mapping[str, Verdicts], seed: int) -> dict[str, Any]:
@@ -74,9 +76,6 @@ def chosen_right(field: Field, verdicts: Verdicts) -> Floats:
 
 def _sides(field: Field) -> tuple[Any, Any, Any]:
     return field.queries, field.candidates, field.recruitments
-
-
-Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,9 +172,6 @@ def _ranked(known: Material, scores: NDArray[np.float64]) -> float:
         if len(better) and len(worse):
             shares.append(float((better[:, None] > worse[None, :]).mean()))
     return float(np.mean(shares)) if shares else 0.0
-
-
-OUTPUTS, STATES = "outputs.jsonl", "states"
 
 
 @dataclass(frozen=True, slots=True)

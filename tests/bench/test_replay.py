@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from symmoe.bench.replay import ROUTERS, Embedded, RecordedSet, plot_replay, read_sets, replay, train_on, write_set
+from symmoe.bench.replay import ROUTERS, Embedded, RecordedSet, plot_replay, read_sets, replay, train_on
 from symmoe.errors import SuiteError
 from tests.fakes import ScatteringEmbedder, WordEmbedder
 
@@ -55,6 +55,14 @@ def with_useless(one: RecordedSet, place: int) -> RecordedSet:
     """The set with one more model, which is never right."""
     models = (*one.models[:place], "useless", *one.models[place:])
     return RecordedSet(one.name, one.questions, models, np.insert(one.scores, place, 0.0, axis=1))
+
+
+def write_set(path: Path, recorded: RecordedSet) -> None:
+    rows = [
+        {"question": question, "scores": dict(zip(recorded.models, map(float, earned), strict=True))}
+        for question, earned in zip(recorded.questions, recorded.scores, strict=True)
+    ]
+    path.write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
 
 
 def _questions(topics: NDArray[np.int64]) -> tuple[str, ...]:

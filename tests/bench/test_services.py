@@ -34,6 +34,14 @@ def test_a_service_that_does_not_start_is_an_error_that_says_why(tmp_path: Path)
         pass
 
 
+@pytest.mark.parametrize("module", ["services", "clients", "loading"])
+def test_what_is_run_as_a_process_of_its_own_can_be(module: str) -> None:
+    command = [sys.executable, "-m", f"symmoe.bench.{module}", *(["{}"] if module == "services" else [])]
+    done = subprocess.run(command, input="{}", capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "KeyError" in done.stderr or "missing 5 required positional arguments" in done.stderr
+
+
 STARTS = """
 import subprocess, sys
 from symmoe.bench.tied import tied

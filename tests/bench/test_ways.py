@@ -9,22 +9,22 @@ import pytest
 
 from symmoe.bench.ways import (
     MOST_DRAWS,
-    AllVote,
-    BestSingle,
-    HindsightSingle,
-    MixtureOfAgents,
-    Oracle,
-    RandomVote,
-    SelfConsistency,
-    SelfMixture,
     Spent,
-    SymbolicMoe,
-    SymbolicVote,
-    Symmoe,
+    all_vote,
+    best_single,
+    best_single_hindsight,
     by_record,
     fixed_aggregator,
+    mixture_of_agents,
+    oracle,
+    random_vote,
     rivals,
+    self_consistency,
+    self_mixture,
     spent_on,
+    symbolic_moe,
+    symbolic_vote,
+    symmoe,
 )
 from symmoe.types import Call, Candidate, ExpertProfile, Profiles, Tally
 from tests.bench.conftest import EXPERTS, Hall
@@ -56,7 +56,7 @@ def test_the_fixed_aggregator_is_the_best_at_it_and_without_such_records_the_bes
 
 
 def test_the_best_single_expert_is_chosen_on_the_record(hall: Hall) -> None:
-    given = BestSingle().answer(hall.contest(questions=3))
+    given = best_single(hall.contest(questions=3))
     assert hall.asked() == ["adder"] * 3
     assert given.texts == tuple(f"adder: sums {n}" for n in range(3))
     assert given.spent.calls == 3
@@ -64,13 +64,13 @@ def test_the_best_single_expert_is_chosen_on_the_record(hall: Hall) -> None:
 
 def test_in_hindsight_the_best_expert_is_the_one_right_most_often_and_only_its_calls_are_charged(hall: Hall) -> None:
     contest = hall.contest(lambda expert, call: number_of(call) if expert == "sorter" else "99", questions=3)
-    given = HindsightSingle().answer(contest)
+    given = best_single_hindsight(contest)
     assert given.texts == ("0", "1", "2")
     assert given.spent.calls == 3
 
 
 def test_self_consistency_spends_the_budget_and_no_more_than_a_mean_answer_over_it(hall: Hall) -> None:
-    given = SelfConsistency(30).answer(hall.contest(lambda expert, call: "a b", questions=4))
+    given = self_consistency(hall.contest(lambda expert, call: "a b", questions=4), 30)
     # two tokens a draw: 15 draws, spread over four questions
     assert given.spent.completion_tokens == 30
     assert given.spent.calls == 15
@@ -81,7 +81,7 @@ def test_self_consistency_spends_the_budget_and_no_more_than_a_mean_answer_over_
 
 
 def test_self_consistency_draws_once_whatever_it_costs(hall: Hall) -> None:
-    given = SelfConsistency(1).answer(hall.contest(lambda expert, call: "a b", questions=4))
+    given = self_consistency(hall.contest(lambda expert, call: "a b", questions=4), 1)
     assert given.spent.calls == 4
 
 
@@ -92,21 +92,21 @@ def test_self_consistency_is_a_vote_over_its_draws(hall: Hall) -> None:
         turns[call.query.text] += 1
         return ("7", "8", "8")[turns[call.query.text] - 1]
 
-    given = SelfConsistency(6).answer(hall.contest(said, questions=2))
+    given = self_consistency(hall.contest(said, questions=2), 6)
     assert given.texts == ("8", "8")
 
 
 def test_self_consistency_stops_where_more_draws_change_nothing(hall: Hall) -> None:
-    greedy = SelfConsistency(1000).answer(hall.contest(lambda expert, call: "a", questions=2, temperature=0.0))
+    greedy = self_consistency(hall.contest(lambda expert, call: "a", questions=2, temperature=0.0), 1000)
     assert greedy.spent.calls == 2
-    silent = SelfConsistency(1000).answer(hall.contest(lambda expert, call: "", questions=2))
+    silent = self_consistency(hall.contest(lambda expert, call: "", questions=2), 1000)
     assert silent.spent.calls == 2
-    endless = SelfConsistency(10_000).answer(hall.contest(lambda expert, call: "a", questions=2))
+    endless = self_consistency(hall.contest(lambda expert, call: "a", questions=2), 10_000)
     assert endless.spent.calls == 2 * MOST_DRAWS
 
 
 def test_a_random_vote_asks_k_distinct_experts_for_each_question(hall: Hall) -> None:
-    given = RandomVote().answer(hall.contest(questions=6, k=2))
+    given = random_vote(hall.contest(questions=6, k=2))
     asked: dict[str, set[str]] = {}
     for expert, call in hall.engine.calls:
         asked.setdefault(call.query.text, set()).add(expert)
@@ -116,12 +116,12 @@ def test_a_random_vote_asks_k_distinct_experts_for_each_question(hall: Hall) -> 
 
 
 def test_no_more_random_experts_are_drawn_than_there_are(hall: Hall) -> None:
-    assert RandomVote().answer(hall.contest(questions=2, k=9)).spent.calls == 6
+    assert random_vote(hall.contest(questions=2, k=9)).spent.calls == 6
 
 
 def test_all_experts_vote_one_vote_each(hall: Hall) -> None:
     contest = hall.contest(lambda expert, call: "1" if expert == "adder" else "2", questions=2)
-    given = AllVote().answer(contest)
+    given = all_vote(contest)
     assert given.texts == ("2", "2")
     assert hall.asked() == sorted(EXPERTS * 2)
     assert given.spent.calls == 6
@@ -129,7 +129,7 @@ def test_all_experts_vote_one_vote_each(hall: Hall) -> None:
 
 def test_moa_asks_all_and_then_the_aggregator_which_reads_them(hall: Hall) -> None:
     contest = hall.contest(lambda expert, call: f"{expert} on {call.query.messages[0].role}", questions=2)
-    given = MixtureOfAgents().answer(contest)
+    given = mixture_of_agents(contest)
     assert given.spent.calls == 2 * (3 + 1)
     assert given.texts == ("adder on system",) * 2
     (expert, call), *_ = (pair for pair in hall.engine.calls if pair[1].query.messages[0].role == "system")
@@ -139,15 +139,15 @@ def test_moa_asks_all_and_then_the_aggregator_which_reads_them(hall: Hall) -> No
 
 
 def test_moa_may_ask_only_those_of_the_best_record(hall: Hall) -> None:
-    given = MixtureOfAgents(proposers=1).answer(hall.contest(questions=2))
+    given = mixture_of_agents(hall.contest(questions=2), proposers=1)
     assert given.spent.calls == 2 * (1 + 1)
     assert set(hall.asked()) == {"adder"}
 
 
 def test_moa_is_charged_for_proposals_that_the_vote_of_all_asked_before(hall: Hall) -> None:
     contest = hall.contest(questions=2)
-    voted = AllVote().answer(contest)
-    mixed = MixtureOfAgents().answer(contest)
+    voted = all_vote(contest)
+    mixed = mixture_of_agents(contest)
     assert mixed.spent.calls == voted.spent.calls + 2
     assert mixed.spent.completion_tokens > voted.spent.completion_tokens
     assert mixed.spent.seconds > voted.spent.seconds
@@ -155,13 +155,13 @@ def test_moa_is_charged_for_proposals_that_the_vote_of_all_asked_before(hall: Ha
 
 
 def test_self_moa_asks_one_expert_for_everything(hall: Hall) -> None:
-    given = SelfMixture(3).answer(hall.contest(questions=2))
+    given = self_mixture(hall.contest(questions=2), 3)
     assert hall.asked() == ["adder"] * (2 * (3 + 1))
     assert given.spent.calls == 2 * (3 + 1)
 
 
 def test_symbolic_moe_recruits_k_and_always_aggregates(hall: Hall) -> None:
-    given = SymbolicMoe().answer(hall.contest(questions=3, k=2))
+    given = symbolic_moe(hall.contest(questions=3, k=2))
     # the record says that only the adder can do sums: drawn with replacement, it fills both slots, then aggregates
     assert given.spent.calls == 3 * (2 + 1)
     assert set(hall.asked()) == {"adder"}
@@ -169,18 +169,18 @@ def test_symbolic_moe_recruits_k_and_always_aggregates(hall: Hall) -> None:
 
 def test_symbolic_moe_keeps_to_the_published_rule_whatever_the_pool_says(hall: Hall) -> None:
     ours = hall.contest(questions=3, routing={"recruiter": "symmoe", "top_p": 0.01})
-    assert SymbolicMoe().answer(ours).spent.calls == 3 * (2 + 1)
+    assert symbolic_moe(ours).spent.calls == 3 * (2 + 1)
 
 
 def test_symbolic_vote_asks_no_aggregator(hall: Hall) -> None:
-    given = SymbolicVote().answer(hall.contest(questions=3, k=2))
+    given = symbolic_vote(hall.contest(questions=3, k=2))
     assert given.spent.calls == 3 * 2
     assert set(hall.asked()) == {"adder"}
     assert all(text.startswith("adder: ") for text in given.texts)
 
 
 def test_symmoe_is_the_pipeline_of_the_pool(hall: Hall) -> None:
-    given = Symmoe().answer(hall.contest(questions=3))
+    given = symmoe(hall.contest(questions=3))
     assert all(text.startswith("adder: ") for text in given.texts)
     assert given.spent.calls == len(hall.engine.calls)
     said = sum(len(text.split()) for text in given.texts)
@@ -191,12 +191,12 @@ def test_symmoe_is_the_pipeline_of_the_pool(hall: Hall) -> None:
 def test_the_oracle_is_right_wherever_anyone_is(hall: Hall) -> None:
     clever = {"0": "adder", "1": "sorter", "2": "nobody"}
     contest = hall.contest(lambda e, call: number_of(call) if clever[number_of(call)] == e else "99", questions=3)
-    assert Oracle().answer(contest).texts == ("0", "1", "99")
+    assert oracle(contest).texts == ("0", "1", "99")
 
 
 @pytest.mark.parametrize("name", list(rivals(10, None, 2)))
 def test_every_way_answers_every_question_and_pays_for_it(hall: Hall, name: str) -> None:
-    given = rivals(10, None, 2)[name].answer(hall.contest(questions=3))
+    given = rivals(10, None, 2)[name](hall.contest(questions=3))
     assert len(given.texts) == 3
     assert all(given.texts)
     assert given.spent.calls >= 3

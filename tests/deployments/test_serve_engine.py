@@ -10,7 +10,6 @@ import openai
 import pytest
 
 from symmoe.profiles.grading import is_right
-from symmoe.questions.families import FAMILIES
 from symmoe.questions.suites import mixed_suite
 from symmoe.types import Question
 from tests.deployments.serving import client_of
@@ -86,7 +85,7 @@ def test_a_schema_that_cannot_be_followed_is_a_clear_error(client: openai.OpenAI
 
 
 def test_a_batch_of_200_lines_is_uploaded_answered_and_downloaded(client: openai.OpenAI) -> None:
-    questions = mixed_suite(list(FAMILIES), 20, "test", 77)
+    questions = mixed_suite(20, "test", 77)
     lines = [
         {"custom_id": question.id, "method": "POST", "url": "/v1/chat/completions", "body": body_of(question)}
         for question in questions

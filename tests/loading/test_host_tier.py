@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from symmoe.errors import CapacityError, CheckpointError
 from symmoe.loading.arena import PAGE, attach, whole_pages
-from symmoe.loading.host_tier import NEVER, Held, HostTier, KnownOrder, Standing, eviction_order, needed_later, victims
+from symmoe.loading.host_tier import NEVER, Held, HostTier, KnownOrder, Resident, eviction_order, needed_later, victims
 from tests.loading.fake_images import FakeSource, content
 
 
@@ -44,7 +44,7 @@ def misses(trace: str, frames: int, known: str) -> int:
         if key not in held:
             count += 1
             if len(held) == frames:
-                del held[eviction_order(Standing(one, order.next_use(one), held[one]) for one in held)[0]]
+                del held[eviction_order(Resident(one, order.next_use(one), held[one]) for one in held)[0]]
         held[key] = now
         order.used(key)
     return count
@@ -88,14 +88,14 @@ def test_a_use_takes_the_first_mention_out_of_the_order() -> None:
 
 
 def test_what_the_order_does_not_name_goes_first_the_least_recently_used_before_the_others() -> None:
-    standings = [Standing("soon", 1, 0), Standing("late", 9, 5), Standing("new", NEVER, 7), Standing("old", NEVER, 2)]
-    assert eviction_order(standings) == ["old", "new", "late", "soon"]
+    residents = [Resident("soon", 1, 0), Resident("late", 9, 5), Resident("new", NEVER, 7), Resident("old", NEVER, 2)]
+    assert eviction_order(residents) == ["old", "new", "late", "soon"]
 
 
 @pytest.mark.parametrize(("at", "expendable"), [(1, ["late", "unnamed"]), (9, ["unnamed"]), (NEVER, ["unnamed"])])
 def test_a_prefetch_may_push_out_only_what_is_needed_after_it(at: float, expendable: list[str]) -> None:
-    standings = [Standing("soon", 1, 0), Standing("late", 9, 0), Standing("unnamed", NEVER, 0)]
-    assert [one.key for one in needed_later(standings, at)] == expendable
+    residents = [Resident("soon", 1, 0), Resident("late", 9, 0), Resident("unnamed", NEVER, 0)]
+    assert [one.key for one in needed_later(residents, at)] == expendable
 
 
 def test_nobody_goes_if_it_fits_already_or_would_not_fit_even_so() -> None:

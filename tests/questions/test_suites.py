@@ -88,9 +88,9 @@ def test_about_four_texts_in_five_are_for_training() -> None:
 
 
 def test_a_mixed_suite_has_as_many_of_every_family_in_an_order_that_its_seed_decides() -> None:
-    suite = mixed_suite(["roman", "spanish"], 5, "profile", 0)
+    suite = mixed_suite(5, "profile", 0, ["roman", "spanish"])
     assert Counter(q.family for q in suite) == {"roman": 5, "spanish": 5}
-    assert suite == mixed_suite(["roman", "spanish"], 5, "profile", 0)
+    assert suite == mixed_suite(5, "profile", 0, ["roman", "spanish"])
     assert [q.family for q in suite] != ["roman"] * 5 + ["spanish"] * 5
 
 
@@ -115,7 +115,7 @@ def test_a_question_with_an_unusual_line_end_in_it_reads_back_equal(tmp_path: Pa
 
 
 def test_a_drawn_suite_reads_back_equal(tmp_path: Path) -> None:
-    suite = mixed_suite(["spanish", "json", "radio"], 4, "test", 0)
+    suite = mixed_suite(4, "test", 0, ["spanish", "json", "radio"])
     write_suite(tmp_path / "new" / "suite.jsonl", suite)
     assert read_suite(tmp_path / "new" / "suite.jsonl") == suite
 

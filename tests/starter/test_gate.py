@@ -4,7 +4,6 @@ from symmoe.build_gate import build_gate
 from symmoe.config import RewardConfig, read_pool
 from symmoe.gating.rewards import RewardGate
 from symmoe.profiles.grading import as_query
-from symmoe.questions.families import FAMILIES
 from symmoe.questions.suites import mixed_suite
 from symmoe.types import Assignment, Candidate, Query, Recruitment
 
@@ -24,7 +23,7 @@ def test_the_shipped_gate_reads_answers_and_prefers_those_that_are_right() -> No
     pool = read_pool("starter").model_copy(update={"reward": RewardConfig(model="starter")})
     gate = build_gate(pool)
     assert isinstance(gate, RewardGate)
-    questions = mixed_suite(list(FAMILIES), 1, "test", 31)
+    questions = mixed_suite(1, "test", 31)
     queries = [as_query(question, pool.sampling) for question in questions]
     candidates = [
         [_says(query, "generalist", EVASIVE), _says(query, "json", question.answer)]

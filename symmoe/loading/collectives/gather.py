@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 Fail = Callable[[int, int | None, str], CollectiveError]
 _ROW = struct.Struct("!I32s8s")  # the chunk's number, its sha256, its XXH3
+_POLL_SECONDS = 0.0002
+AHEAD = 2
+"""Chunks that are read before they are asked for: while one waits to be passed on, the next is on its way."""
 
 
 class Checks:
@@ -102,9 +105,6 @@ class Checks:
         if wanted is None:
             self._fail(owner, chunk, "has no sha256 in its manifest: gather without `checksum`, or add it")
         return wanted
-
-
-_POLL_SECONDS = 0.0002
 
 
 def as_bytes(place: torch.Tensor | memoryview) -> torch.Tensor:
@@ -193,10 +193,6 @@ class Landing:
         """Wait for a copy that `put` began."""
         while copied is not None and not copied.query():
             time.sleep(_POLL_SECONDS)
-
-
-AHEAD = 2
-"""Chunks that are read before they are asked for: while one waits to be passed on, the next is on its way."""
 
 
 class ReadAhead:

@@ -25,6 +25,10 @@ Awaited = tuple[int, int | None]
 """A rank, and the chunk that is awaited from it, if it is about a chunk."""
 _GRACE_SECONDS = 1.0
 _ALARM_POLL_SECONDS = 0.002
+Backend = Literal["gloo", "nccl"]
+_DONE, _NOBODY = range(TAGS_BEFORE_CHUNKS)
+_MARGIN_SECONDS = 5.0
+_POLL_SECONDS = 0.0002
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,12 +201,6 @@ class Alarm:
             rank, chunk = json.loads(store.get(f"awaiting/{awaited[0]}"))
             awaited = (rank, chunk)
         return awaited
-
-
-Backend = Literal["gloo", "nccl"]
-_DONE, _NOBODY = range(TAGS_BEFORE_CHUNKS)
-_MARGIN_SECONDS = 5.0
-_POLL_SECONDS = 0.0002
 
 
 def open_group(

@@ -11,6 +11,10 @@ from typing import Literal
 
 from symmoe.errors import CollectiveError
 
+Mode = Literal["grouped", "independent"]
+LEAST_GAIN = 1.1
+"""A group must be predicted this many times as fast as independent copies: it ties ranks to each other's failures."""
+
 
 @dataclass(frozen=True, slots=True)
 class Topology:
@@ -101,11 +105,6 @@ def _storage(read: Sequence[int], topology: Topology) -> float:
     together = sum(read) / topology.storage if topology.storage else 0.0
     alone = max(read, default=0) / topology.storage_per_rank if topology.storage_per_rank else 0.0
     return max(together, alone)
-
-
-Mode = Literal["grouped", "independent"]
-LEAST_GAIN = 1.1
-"""A group must be predicted this many times as fast as independent copies: it ties ranks to each other's failures."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     import torch
 
+Verify = Literal["full", "header"]
+
 
 def bytes_of(image: memoryview) -> torch.Tensor:
     """The image as a tensor of bytes, which keeps the memory alive. Over read-only memory it must not be written to."""
@@ -45,9 +47,6 @@ def joined_view(data: torch.Tensor, tensors: Sequence[PackedTensor]) -> torch.Te
     piece = data[first.offset : last.offset + last.nbytes]
     rows = sum(tensor.shape[0] for tensor in tensors)
     return piece.view(torch_dtype(first.dtype)).view(rows, *first.shape[1:])
-
-
-Verify = Literal["full", "header"]
 
 
 class PackedCheckpoint:

@@ -46,6 +46,11 @@ FUSIONS = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_pr
 _MEMBERS = {member: (fused, place) for fused, members in FUSIONS.items() for place, member in enumerate(members, 1)}
 _NUMBER = re.compile(r"(\d+)")
 Key = tuple[tuple[str | int, ...], int, str]
+_SIDES = ("lora_A", "lora_B")
+_FLOATS = ("F64", "F32", "F16", "BF16")
+_PIECE = 8 << 20
+Progress = Callable[[int, int], None]
+"""Called with bytes of work done and in all: a byte counts when it is copied, and again when it is hashed."""
 
 
 def in_order(names: Iterable[str]) -> list[str]:
@@ -61,10 +66,6 @@ def _key(name: str) -> Key:
             parts[index], place = _MEMBERS[part]
     pieces = _NUMBER.split(".".join(parts))
     return tuple(int(piece) if index % 2 else piece for index, piece in enumerate(pieces)), place, name
-
-
-_SIDES = ("lora_A", "lora_B")
-_FLOATS = ("F64", "F32", "F16", "BF16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +106,6 @@ def _misfit(base: StoredTensor | None, down: StoredTensor | None, up: StoredTens
     if not fits or up.shape[1] != down.shape[0]:
         return f"{up.shape} times {down.shape} does not fit the base, which has {base.shape}"
     return None
-
-
-_PIECE = 8 << 20
 
 
 def copied(targets: Iterable[tuple[StoredTensor, memoryview]]) -> Iterator[int]:
@@ -175,10 +173,6 @@ def _alone() -> None:
     from threadpoolctl import threadpool_limits
 
     threadpool_limits(1, user_api="openmp")
-
-
-Progress = Callable[[int, int], None]
-"""Called with bytes of work done and in all: a byte counts when it is copied, and again when it is hashed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,12 @@ DTYPES = {
 Size = Annotated[int, Field(ge=0, lt=1 << 50)]
 Name = Annotated[str, Field(min_length=1, max_length=MOST_NAME)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+MAGIC = b"SYMMOEPK"
+VERSION = 1
+_FACTS = struct.Struct("<8sIIQQ")
+_PREAMBLE = _FACTS.size + hashlib.sha256().digest_size
+_MOST_BYTES = 256 << 20
+_AGAIN = "pack it again with `symmoe pool pack`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +116,6 @@ class Manifest:
     def with_chunks(self, chunks: Sequence[str]) -> Manifest:
         """The same manifest with the checksums of its data."""
         return replace(self, chunks=tuple(chunks))
-
-    def differs(self, other: Manifest) -> tuple[str, ...]:
-        """The tensors whose bytes need not be those that `other` has under the same name."""
-        theirs = other.tags()
-        return tuple(tensor.name for tensor in self.tensors if theirs.get(tensor.name) != tensor.tag)
 
     def adjacent(self, names: Sequence[str]) -> tuple[PackedTensor, ...] | None:
         """The named tensors, if they lie one behind the other, without a gap and as rows of one matrix; else None.
@@ -193,14 +194,6 @@ def _misplaced(tensor: PackedTensor, end: int, data_bytes: int) -> str | None:
     if tensor.offset + tensor.nbytes > data_bytes:
         return f"bytes {tensor.offset} to {tensor.offset + tensor.nbytes} are not all in the {data_bytes} of the data"
     return None
-
-
-MAGIC = b"SYMMOEPK"
-VERSION = 1
-_FACTS = struct.Struct("<8sIIQQ")
-_PREAMBLE = _FACTS.size + hashlib.sha256().digest_size
-_MOST_BYTES = 256 << 20
-_AGAIN = "pack it again with `symmoe pool pack`"
 
 
 def head_bytes(manifest: Manifest) -> int:

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from symmoe.loading.packed.layout import Layout
+from symmoe.loading.packed.manifest import Manifest
 from symmoe.loading.packed.writing import write_pack
 
 from ..conftest import lora, write_adapter
@@ -85,3 +86,9 @@ def headed(document: bytes, data: bytes, version: int = 1, alignment: int = 256,
     padded = document.ljust(size - 64)
     facts = struct.pack("<8sIIQQ", b"SYMMOEPK", version, alignment, len(padded), size + len(data) + grown)
     return facts + hashlib.sha256(facts + padded).digest() + padded + data
+
+
+def differing(one: Manifest, other: Manifest) -> tuple[str, ...]:
+    """The tensors of `one` whose bytes need not be those that `other` has under the same name."""
+    theirs = other.tags()
+    return tuple(tensor.name for tensor in one.tensors if theirs.get(tensor.name) != tensor.tag)

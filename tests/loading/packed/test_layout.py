@@ -16,7 +16,7 @@ from symmoe.loading.merge import ADAPTER_CONFIG, ADAPTER_WEIGHTS, merged_weights
 from symmoe.loading.packed.checkpoint import PackedCheckpoint
 from symmoe.loading.packed.layout import FUSIONS, Layout, in_order
 from tests.loading.conftest import lora, write_adapter
-from tests.loading.packed.conftest import CHUNK, HIDDEN, Q_PROJ, image_of, llama, same_bits, write_model
+from tests.loading.packed.conftest import CHUNK, HIDDEN, Q_PROJ, differing, image_of, llama, same_bits, write_model
 
 NAMES = [
     "lm_head.weight",
@@ -181,9 +181,9 @@ def test_experts_of_one_base_differ_by_tag_exactly_where_an_adapter_changes_them
     base = Layout.of(str(model)).manifest
     merged = Layout.of(str(model), str(adapter)).manifest
     other = write_adapter(tmp_path / "other", lora(Q_PROJ, 16, HIDDEN), lora_alpha=4)
-    assert merged.differs(base) == base.differs(merged) == (f"{Q_PROJ}.weight",)
-    assert Layout.of(str(model), str(other)).manifest.differs(merged) == (f"{Q_PROJ}.weight",)
-    assert Layout.of(str(model), str(adapter)).manifest.differs(merged) == ()
+    assert differing(merged, base) == differing(base, merged) == (f"{Q_PROJ}.weight",)
+    assert differing(Layout.of(str(model), str(other)).manifest, merged) == (f"{Q_PROJ}.weight",)
+    assert differing(Layout.of(str(model), str(adapter)).manifest, merged) == ()
     assert len({base.key, merged.key, Layout.of(str(model), str(other)).manifest.key}) == 3
     assert base.fingerprint == merged.fingerprint
 
@@ -198,7 +198,7 @@ def test_one_retrained_tensor_is_reason_to_trust_none(model: Path, tmp_path: Pat
     tensors = llama()
     tensors[name] = tensors[name] + 1
     other = Layout.of(str(write_model(tmp_path / "other", tensors))).manifest
-    assert name in other.differs(Layout.of(str(model)).manifest)
+    assert name in differing(other, Layout.of(str(model)).manifest)
 
 
 def test_a_matrix_that_samples_of_a_large_file_would_miss_is_met(tmp_path: Path) -> None:
