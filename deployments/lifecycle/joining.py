@@ -8,6 +8,7 @@ from typing import Any
 from symmoe.build import check_expert
 from symmoe.config import ExpertConfig, Pool
 from symmoe.errors import ConfigError
+from symmoe.limits import EXPERTS
 from symmoe.loading.sources import is_local_path
 
 from .standing import Standing, profile_of
@@ -21,13 +22,19 @@ def joining(pool: Pool, config: ExpertConfig, record: dict[str, Any] | None, fol
     Files must lie in the folder of the pool file, or in `folder`; nobody may name a URL, nor have code of a checkpoint
     run: that is for who writes the pool file. Raises `ConfigError` and `CheckpointError`.
     """
+    check_newcomer(pool, config, record, folder)
+    return Standing(expert=config.model_dump(mode="json", exclude_defaults=True), record=record)
+
+
+def check_newcomer(pool: Pool, config: ExpertConfig, record: dict[str, Any] | None, folder: str | None) -> None:
+    """The same of one that the store says has joined: who can write there is not who writes the pool file."""
     if config.remote is not None or config.dedicated is not None or config.trust_remote_code:
         what = next((name for name in ("remote", "dedicated") if getattr(config, name)), "trust_remote_code")
         raise ConfigError(f"{what}: this can be set in the pool file only", hint=f"leave {what} out")
     if all(expert.remote is not None or expert.dedicated is not None for expert in pool.experts):
         raise ConfigError("all experts of this service are remote or dedicated: it has no engine for another")
-    if len(pool.experts) >= 256:
-        raise ConfigError("there are 256 experts, which is as many as a pool may have", hint="remove one first")
+    if len(pool.experts) >= EXPERTS:
+        raise ConfigError(f"there are {EXPERTS} experts, which is as many as a pool may have", hint="remove one first")
     for name, source in (("model", config.model), ("adapter", config.adapter)):
         if source is not None and (name == "adapter" or is_local_path(source)):
             _confine(name, source, pool, folder)
@@ -37,7 +44,13 @@ def joining(pool: Pool, config: ExpertConfig, record: dict[str, Any] | None, fol
         raise ConfigError(f"its files cannot be read: {error.strerror}") from error
     if record is not None:
         profile_of(config.name, record)
-    return Standing(expert=config.model_dump(mode="json", exclude_defaults=True), record=record)
+
+
+def check_standing(pool: Pool, folder: str | None, name: str, standing: Standing) -> None:
+    """The same of a row of the store. Raises `ConfigError` and `CheckpointError`; blocks."""
+    newcomer = standing.newcomer(name)
+    if newcomer is not None:
+        check_newcomer(pool, newcomer.config, standing.record, folder)
 
 
 def _confine(name: str, source: str, pool: Pool, folder: str | None) -> None:

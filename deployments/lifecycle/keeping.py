@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 from symmoe.config import state_dir
-from symmoe.errors import StoreError
+from symmoe.errors import StoreError, SymmoeError
+from symmoe.limits import EXPERTS
 
 from ..access.breaker import Stored
 from .roster import Roster
@@ -21,15 +22,22 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _LOOK_SECONDS = 0.5
+Check = Callable[[str, Standing], None]
 
 
 class Keeper:
     """Writes decisions to the store and reads those of other processes, every half second. Without a store, `stored`
     being None, decisions last as long as this process.
+
+    What it reads is believed no more than a request: rows that nobody here would have written are left out, and so are
+    newcomers that `check`, which may block, raises for; without it all of them are.
     """
 
-    def __init__(self, roster: Roster, pool: str, stored: Stored | None) -> None:
+    def __init__(self, roster: Roster, pool: str, stored: Stored | None, check: Check | None = None) -> None:
         self._roster, self._stored, self._table = roster, stored, f"symmoe:experts:{pool}"
+        self._check = check
+        self._checked: dict[str, str] = {}
+        """Why each newcomer that was read is left out, by its content; empty where it is not."""
         self._unwritten: dict[str, Standing] = {}
         self._deciding = asyncio.Lock()
 
@@ -49,6 +57,8 @@ class Keeper:
     async def decide(self, name: str, standing: Standing | None) -> None:
         """Decide about an expert, None for nothing any more. It holds when this returns. Raises `StoreError`."""
         async with self._deciding:
+            if standing is not None:
+                self._checked[_content(name, standing)] = ""  # whoever decides has checked it
             await self._write({name: standing})
             self._unwritten.pop(name, None)
             await self._read_or_apply({name: standing})
@@ -112,8 +122,48 @@ class Keeper:
             rows: dict[bytes, bytes] = await client.hgetall(self._table)  # type: ignore[assignment]
             return rows
 
-        rows = await self._stored.do(work)
-        return {name.decode(): Standing.parse(row) for name, row in rows.items()}
+        return await self._believed(await self._stored.do(work))
+
+    async def _believed(self, rows: Mapping[bytes, bytes]) -> dict[str, Standing | None]:
+        """What the rows say, without those that say nothing or too much."""
+        found: dict[str, Standing | None] = {}
+        reasons: dict[str, str] = {}
+        room = EXPERTS - len(self._roster.base.experts)
+        for key, row in sorted(rows.items()):
+            name, standing = key.decode(errors="replace"), Standing.parse(row)
+            content = _content(name, standing or row)
+            if standing is None:
+                reasons[content] = "it is no decision"
+            elif standing.expert is not None and name not in self._roster.base.names:
+                reasons[content] = await self._reason(content, name, standing) if room else "there are too many experts"
+                room -= not reasons[content]
+            why = reasons.get(content, "")
+            if why and self._checked.get(content) != why:
+                _LOG.warning("what the store says of expert %r is passed over: %s", name[:64], why)
+            if not why:
+                found[name] = standing
+        self._checked = reasons
+        return found
+
+    async def _reason(self, content: str, name: str, standing: Standing) -> str:
+        """Why a newcomer may not join; empty where it may. Looked at once, as its files may be large."""
+        known = self._checked.get(content)
+        if known is not None:
+            return known
+        if self._check is None:
+            return "nobody is added here"
+        try:
+            await asyncio.to_thread(self._check, name, standing)
+        except SymmoeError as error:
+            return str(error)[:200] or type(error).__name__
+        except Exception as error:  # whatever it is, it is the row's fault, and the others are to be heard
+            return type(error).__name__
+        return ""
+
+
+def _content(name: str, row: Standing | bytes) -> str:
+    """What is looked at before an expert may join; a change of its state is none of it."""
+    return repr((name, row) if isinstance(row, bytes) else (name, row.expert, row.record))
 
 
 def _there_may_be_one() -> bool:

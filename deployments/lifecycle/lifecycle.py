@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 
 from symmoe.config import Pool
 
@@ -14,6 +15,7 @@ from ..experts import Experts
 from ..settings import Settings
 from .admission import AdmittedExperts
 from .failures import Failures
+from .joining import check_standing
 from .keeping import Keeper
 from .roster import Roster
 from .standing import Standing, State
@@ -35,7 +37,8 @@ class Lifecycle:
         self.failures = Failures(settings.quarantine_after)
         self.quarantined: Callable[[str], None] = lambda expert: None
         self._seconds, self._clock = settings.quarantine_seconds, clock
-        self._keeper = Keeper(self.roster, pool.name, stored)
+        check = partial(check_standing, pool, settings.weights_folder)
+        self._keeper = Keeper(self.roster, pool.name, stored, check)
         self._deciding: dict[str, asyncio.Task[None]] = {}
 
     def keeping(self) -> AbstractAsyncContextManager[None]:

@@ -47,6 +47,11 @@ class Roster:
         return self._pool
 
     @property
+    def base(self) -> Pool:
+        """The pool as its file has it."""
+        return self._base
+
+    @property
     def profiles(self) -> Mapping[str, ExpertProfile]:
         """The records of those who came, where they have one."""
         return {name: each.profile for name, each in self._newcomers.items() if each.profile is not None}

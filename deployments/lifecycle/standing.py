@@ -6,10 +6,11 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from symmoe.config import ExpertConfig
 from symmoe.errors import PoolError
+from symmoe.limits import STANDING_ROW_BYTES
 from symmoe.routing.records import FORMAT, parse_profiles
 from symmoe.types import ExpertProfile
 
@@ -25,6 +26,7 @@ class Newcomer:
     profile: ExpertProfile | None = None
 
 
+@with_config(ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))
 @dataclass(frozen=True, slots=True)
 class Standing:
     """One decision. Times are seconds since 1970; one with an `until` was the service's own and ends by itself.
@@ -67,12 +69,16 @@ class Standing:
 
     @classmethod
     def parse(cls, row: bytes) -> Standing | None:
-        """What `row` wrote; None for what a later version may have written."""
-        try:
-            found = cls(**json.loads(row))
-        except (TypeError, ValueError):
+        """What `row` wrote; None for anything else, such as what a later version may have written."""
+        if len(row) > STANDING_ROW_BYTES:
             return None
-        return found if found.state in STATES else None
+        try:
+            return _ROWS.validate_json(row)
+        except ValidationError:
+            return None
+
+
+_ROWS = TypeAdapter(Standing)
 
 
 def profile_of(name: str, record: dict[str, Any]) -> ExpertProfile:
