@@ -43,6 +43,7 @@ def run(
         int,
         typer.Option("--workers", min=1, max=1024, help="Engines at work at once, on this machine or at RAY_ADDRESS."),
     ] = 1,
+    without_ray_token: options.WithoutRayToken = False,
     json: options.Json = False,
 ) -> None:
     """Answer every line of a file, in order; traces go beside the output.
@@ -65,10 +66,14 @@ def run(
     job = BatchJob(source, output, described, fingerprint(described), k or described.routing.k, seed, explain)
     store = open_store()
     try:
-        with job_lock(job.name), watching("answering") as watch, _assembly(described, workers, store) as assembly:
+        with (
+            job_lock(job.name),
+            watching("answering") as watch,
+            _assembly(described, workers, store, without_ray_token) as assembly,
+        ):
             result = run_batch(job, assembly, store, resume, watch)
     except KeyboardInterrupt:
-        tell(f"stopped; nothing is lost. Go on with: {_again(job, pool, workers)}")
+        tell(f"stopped; nothing is lost. Go on with: {_again(job, pool, workers, without_ray_token)}")
         raise typer.Exit(130) from None
     summary = {
         "output": str(output),
@@ -92,7 +97,7 @@ def run(
 
 
 @contextmanager
-def _assembly(pool: Pool, workers: int, store: Store) -> Iterator[Assembly]:
+def _assembly(pool: Pool, workers: int, store: Store, without_ray_token: bool) -> Iterator[Assembly]:
     """The pool's parts; with more than one worker, plans are divided by cost and run on Ray."""
     from symmoe.build import Assembly
 
@@ -105,16 +110,17 @@ def _assembly(pool: Pool, workers: int, store: Store) -> Iterator[Assembly]:
     from symmoe.deployments.executor import RayExecutor
 
     costs = assembly.costs(store).costs()
-    with RayExecutor(pool, workers, os.environ.get("RAY_ADDRESS"), costs) as executor:
+    with RayExecutor(pool, workers, os.environ.get("RAY_ADDRESS"), costs, without_token=without_ray_token) as executor:
         assembly.spread(executor, workers, costs)
         yield assembly
 
 
-def _again(job: BatchJob, pool: str, workers: int) -> str:
+def _again(job: BatchJob, pool: str, workers: int, without_ray_token: bool) -> str:
     """The command that goes on with a job: it must name all that the job was started with."""
     import shlex
 
     words = ["symmoe", "batch", "run", str(job.source), "-o", str(job.output), "--pool", pool]
     words += ["--k", str(job.k), "--seed", str(job.seed), *(["--explain"] if job.explain else [])]
     words += ["--workers", str(workers)] if workers > 1 else []
+    words += ["--without-ray-token"] if without_ray_token else []
     return shlex.join([*words, "--resume"])

@@ -190,6 +190,9 @@ def _lines(cluster: Cluster, copies: dict[str, str]) -> list[str]:
     if alone > 1:
         lines.append(f"{alone} experts are of a shape of their own: the engine is rebuilt for each")
     lines += [f"note: {note}" for note in cluster.notes]
+    lines.append(
+        "Ray asks for a token: KubeRay (1.5.1 or newer, in the namespace kuberay) makes its Secret with each RayCluster"
+    )
     return lines + [f"copy {here} to {there} on the volume symmoe-models" for here, there in copies.items()]
 
 

@@ -40,3 +40,11 @@ def with_budget(pool: PoolFile, budget: float | None) -> PoolFile:
     if checked(budget) is None:
         return pool
     return pool.model_copy(update={"routing": pool.routing.model_copy(update={"budget": budget})})
+
+
+WithoutRayToken = Annotated[
+    bool,
+    typer.Option(
+        "--without-ray-token", help="Use a Ray cluster that runs code for whoever reaches it: no token asked."
+    ),
+]

@@ -32,6 +32,7 @@ def serve(
         str | None,
         typer.Option("--address", help="A running Ray cluster, HOST:PORT, and keys for it; else Ray starts here."),
     ] = None,
+    without_ray_token: options.WithoutRayToken = False,
     keys: Annotated[
         bool, typer.Option("--keys", help="Ask for keys on loopback too; elsewhere they are always asked for.")
     ] = False,
@@ -79,7 +80,9 @@ def serve(
                 log_file=lines,
                 log_prompts=log_prompts,
             )
-            served = running.enter_context(serving(described, settings, host, port, address, checked))
+            served = running.enter_context(
+                serving(described, settings, host, port, address, checked, without_token=without_ray_token)
+            )
             stop = running.enter_context(_stopping())  # only now: Ray sets signal handlers of its own
             seconds = served.wait_until_ready(stop.is_set)
         if json:

@@ -37,7 +37,8 @@ class RayExecutor:
 
     Ray starts with the first plan that has work, and ends with `close`. A worker that dies or fails is replaced, and
     what it had not delivered is run again. `costs` predict every expert of the pool in one unit; without them calls are
-    counted. On a cluster every machine needs symmoe, and the pool's files at the same paths.
+    counted. On a cluster every machine needs symmoe, and the pool's files at the same paths. One that asks for no token
+    is refused unless `without_token`.
     """
 
     def __init__(
@@ -47,10 +48,11 @@ class RayExecutor:
         address: str | None = None,
         costs: Mapping[str, Cost] | None = None,
         build: Build = Assembly,
+        without_token: bool = False,
     ) -> None:
         self._pool = pool
         self._workers = workers
-        self._address = address
+        self._address, self._without_token = address, without_token
         self._costs = costs
         self._build = build
         self._session = ExitStack()
@@ -141,7 +143,7 @@ class RayExecutor:
     def _actor(self, worker: int) -> Any:
         """The worker's process, begun if there is none."""
         if self._claim is None:
-            self._session.enter_context(ray_session(self._workers, self._address))
+            self._session.enter_context(ray_session(self._workers, self._address, without_token=self._without_token))
         import ray  # only now: the session sets what Ray reads when it is imported
 
         if self._claim is None:

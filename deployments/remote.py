@@ -12,12 +12,18 @@ from typing import Any
 import httpx
 
 from symmoe.config import ExpertConfig, Pool
+from symmoe.limits import (
+    REMOTE_BODY_BYTES,
+    REMOTE_BYTES_A_TOKEN,
+    REMOTE_LINE_BYTES,
+    REMOTE_RETRY_SECONDS,
+    REMOTE_TEMPLATE_TOKENS,
+)
 from symmoe.types import Generation, Query
 
 from .events import Asked, Begun, EngineState, Event, Finished, Piece, TurnedAway
 from .experts import Experts
 
-_LONGEST_LINE = 1 << 20
 _REASONS = ("stop", "length", "content_filter")
 
 
@@ -73,7 +79,7 @@ class RemoteExpert:
         body = _body(self._model, asked.query)
         url = f"{self._remote.url.rstrip('/')}/chat/completions"
         timeout = httpx.Timeout(self._remote.timeout, connect=10.0)
-        said = _Said()
+        said = _Said(asked.query)
         try:
             async with self._client.stream(
                 "POST", url, json=body, headers=self._headers(), timeout=timeout
@@ -81,12 +87,13 @@ class RemoteExpert:
                 if response.status_code != 200:
                     yield self._refused(response)
                     return
+                lines = _lines(response, _most_bytes(asked.query))
                 yield Begun(time.monotonic() - began, 0.0, "resident", False)
-                async for chunk in _chunks(response):
+                async for chunk in _chunks(lines):
                     text = said.take(chunk)
                     if text and asked.stream:
                         yield Piece(text)
-        except (httpx.HTTPError, ValueError, LookupError, TypeError, AttributeError) as error:
+        except (httpx.HTTPError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             message = f"expert {self._name!r} did not answer: {type(error).__name__}"
             yield TurnedAway(503, "expert_unavailable", message, 1.0, again=isinstance(error, httpx.TransportError))
             return
@@ -98,50 +105,86 @@ class RemoteExpert:
 
     def _headers(self) -> dict[str, str]:
         key = os.environ.get(self._remote.key_env, "") if self._remote.key_env else ""
-        return {"authorization": f"Bearer {key}"} if key else {}
+        plain = {"accept-encoding": "identity"}  # a few compressed bytes would become gigabytes here
+        return {**plain, "authorization": f"Bearer {key}"} if key else plain
 
     def _refused(self, response: httpx.Response) -> TurnedAway:
         """A client learns the status and no more: what a remote says may hold what is not the client's to know."""
         busy = response.status_code == 429
         after = response.headers.get("retry-after", "")
         message = f"expert {self._name!r} answered with status {response.status_code}"
-        seconds = float(after) if after.isascii() and after.isdigit() else 1.0
+        told = after.isascii() and after.isdigit() and len(after) < 10
+        seconds = min(float(after), REMOTE_RETRY_SECONDS) if told else 1.0
         return TurnedAway(429 if busy else 503, "overloaded" if busy else "expert_unavailable", message, seconds)
 
 
 class _Said:
-    """What a stream has said so far."""
+    """What a stream has said so far in answer to a query."""
 
-    def __init__(self) -> None:
+    def __init__(self, query: Query) -> None:
         self._texts: list[str] = []
         self.reason = ""
         self._prompt = self._completion = 0
+        asked = sum(len(message.content.encode()) for message in query.messages)
+        self._most_prompt, self._most_completion = asked + REMOTE_TEMPLATE_TOKENS, query.sampling.max_tokens
 
     def take(self, chunk: Mapping[str, Any]) -> str:
-        """Note one chunk; the text that it adds."""
+        """Note one chunk; the text that it adds. Raises `ValueError`, `TypeError` and the like for an odd one."""
         usage = chunk.get("usage") or {}
-        self._prompt = int(usage.get("prompt_tokens", self._prompt))
-        self._completion = int(usage.get("completion_tokens", self._completion))
+        self._prompt = min(_count(usage.get("prompt_tokens", self._prompt)), self._most_prompt)
+        self._completion = min(_count(usage.get("completion_tokens", self._completion)), self._most_completion)
         text = ""
         for choice in chunk.get("choices") or []:
             text += (choice.get("delta") or {}).get("content") or ""
-            self.reason = choice.get("finish_reason") or self.reason
+            reason = choice.get("finish_reason") or self.reason
+            if reason and reason not in _REASONS:
+                raise ValueError("an unknown finish_reason")
+            self.reason = reason
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # halves of a sign cannot be sent on
         self._texts.append(text)
         return text
 
     def generation(self) -> Generation:
         """All of it."""
-        reason = self.reason if self.reason in _REASONS else "stop"
-        return Generation("".join(self._texts), reason, self._prompt, self._completion)
+        return Generation("".join(self._texts), self.reason, self._prompt, self._completion)
 
 
-async def _chunks(response: httpx.Response) -> AsyncIterator[Mapping[str, Any]]:
+def _count(told: object) -> int:
+    """A number of tokens as the remote tells it: what keys are charged by."""
+    if not isinstance(told, int) or isinstance(told, bool) or told < 0:
+        raise ValueError("a usage that is no number of tokens")
+    return told
+
+
+def _most_bytes(query: Query) -> int:
+    """The size that an answer to a query may have as a stream of events, one for each token at worst."""
+    return min(REMOTE_LINE_BYTES + query.sampling.max_tokens * REMOTE_BYTES_A_TOKEN, REMOTE_BODY_BYTES)
+
+
+async def _lines(response: httpx.Response, most: int) -> AsyncIterator[bytes]:
+    """The lines of a response. Raises `ValueError` where they or all of it are too long."""
+    if response.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+        raise ValueError("an encoding that was not asked for")
+    line, taken = bytearray(), 0
+    async for piece in response.aiter_bytes():
+        taken += len(piece)
+        if taken > most:
+            raise ValueError("more than an answer can have")
+        for number, part in enumerate(piece.split(b"\n")):
+            if number:
+                yield bytes(line)
+                line.clear()
+            line += part
+            if len(line) > REMOTE_LINE_BYTES:
+                raise ValueError("a line is too long")
+    yield bytes(line)
+
+
+async def _chunks(lines: AsyncIterator[bytes]) -> AsyncIterator[Mapping[str, Any]]:
     """The JSON documents of a stream of events. Raises `ValueError` for what is none."""
-    async for line in response.aiter_lines():
-        if len(line) > _LONGEST_LINE:
-            raise ValueError("a line is too long")
-        data = line.removeprefix("data:").strip()
-        if line.startswith("data:") and data != "[DONE]":
+    async for line in lines:
+        data = line.removeprefix(b"data:").strip()
+        if line.startswith(b"data:") and data != b"[DONE]":
             document = json.loads(data)
             if not isinstance(document, dict) or "error" in document:
                 raise ValueError("an error in the stream")

@@ -55,11 +55,13 @@ def serving(
     address: str | None = None,
     keys: bool = False,
     build: Build = Assembly,
+    without_token: bool = False,
 ) -> Iterator[Served]:
     """Serve a pool as long as the block lasts. At its end open requests are finished, new ones turned away.
 
     On a Ray of its own, or on the cluster at `address`, where the service stays only as long as the block does too.
-    With `keys` everybody needs one that the store knows.
+    With `keys` everybody needs one that the store knows. A cluster that asks for no token is refused unless
+    `without_token`.
     Raises `JobError` where it would be open to other machines without keys, the port is taken, or the cluster has such
     a service already, and `EngineError` where it does not start.
     """
@@ -70,7 +72,7 @@ def serving(
         _check_port(host, port)
         if any(expert.dedicated is not None for expert in pool.experts):
             check_importable()
-    with ray_session(settings.replicas, address, room_beside(pool, settings)):
+    with ray_session(settings.replicas, address, room_beside(pool, settings), without_token):
         from .app import service_app
 
         with _serve(host, port, address is not None) as where:

@@ -1,4 +1,4 @@
-"""Ray for as long as it is needed: silent, and where it is our own, closed to everybody else."""
+"""Ray for as long as it is needed: silent, and closed to everybody who does not know its token."""
 
 from __future__ import annotations
 
@@ -7,80 +7,153 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from tempfile import TemporaryDirectory
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from symmoe.errors import JobError
+from symmoe.limits import RAY_FOLDER_BYTES
+
+from .cluster_token import check_token
+from .private_folder import MARK, check_private, private_folder
+from .raylet_watch import RayletWatch
 
 NAMESPACE = "symmoe"
 _OBJECT_STORE_BYTES = 96 << 20
 """Only questions and answers travel, most of them too small for the store at all; Ray wants 75 MiB at least."""
+_SETUP_HOOK = "symmoe.deployments.loopback.listen_on_loopback"
 
 _SILENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # what Ray prints to stdout of its own accord, such as a worker's death
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the setting that a warning at each start recommends
 }
-_PRIVATE = {
-    "RAY_worker_niceness": "0",  # engines make room for the ingress by themselves
+_OURS = {"RAY_worker_niceness": "0"}  # engines make room for the ingress by themselves
+_CLOSED = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # what its name hides: without it every port is open to the network
-    "RAY_AUTH_TOKEN": secrets.token_hex(32),  # loopback is open to every user of this machine; Ray asks for it then
+    "RAY_AUTH_MODE": "token",  # loopback is open to every user of this machine, and Ray runs what it is sent
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
 }
+"""Not for the user to choose: a token out of the environment is a cluster's, which others know."""
 
 
 @contextmanager
-def ray_session(workers: int, address: str | None = None, beside: int = 0) -> Iterator[None]:
+def ray_session(
+    workers: int, address: str | None = None, beside: int = 0, without_token: bool = False
+) -> Iterator[None]:
     """Connect to the cluster at `address`, else start Ray on this machine with room for so many workers.
 
     `beside` are CPUs that Ray is told of beyond those that there are: for processes that share these with the workers.
+    A cluster that asks for no token is refused unless `without_token` says that this is meant.
 
     A Ray that this process has started before is used as it is and left running. Our own listens on loopback only, asks
-    for a token that this process alone knows, and leaves neither processes nor files. Raises `JobError`.
+    for a token that this process alone knows, keeps its files where no other user can look, and leaves neither
+    processes nor files. Raises `JobError`.
     """
     if address is not None and address.startswith("ray://"):
         raise JobError(f"{address} is a Ray Client server, which cannot stream", hint="name the head as HOST:PORT")
+    if address == "local":
+        address = None
     ray = _import_ray(private=address is None)
     if ray.is_initialized():
         yield
         return
-    with ExitStack() as stack:
-        where = {"address": address} if address else _here(workers, beside, stack.enter_context(_folder()))
-        stack.callback(ray.shutdown)
-        with _as_job_error(address):
-            ray.init(**where, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.CRITICAL)
+    with _own(ray, workers, beside) if address is None else _joined(ray, address, without_token):
         yield
 
 
-def _folder() -> TemporaryDirectory[str]:
-    return TemporaryDirectory(prefix="symmoe-", ignore_cleanup_errors=True)  # a worker may write its last words
+@contextmanager
+def _own(ray: Any, workers: int, beside: int) -> Iterator[None]:
+    """Ray on this machine."""
+    watch = RayletWatch()
+    with private_folder(RAY_FOLDER_BYTES) as folder, ExitStack() as stack:
+        _demand_token()
+        stack.callback(watch.end)
+        stack.callback(ray.shutdown)
+        with _environment(MARK, str(folder)):  # only what Ray starts: not commands that this process starts later
+            _init(ray, None, _here(workers, beside, folder))
+        check_private(folder)
+        stack.callback(watch.expect_end)
+        watch.begin()
+        yield
+
+
+@contextmanager
+def _joined(ray: Any, address: str, without_token: bool) -> Iterator[None]:
+    """The cluster at an address."""
+    try:
+        _init(ray, address, {"address": address})
+        check_token(ray.get_runtime_context().gcs_address, without_token)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _init(ray: Any, address: str | None, where: dict[str, Any]) -> None:
+    with _as_job_error(address):
+        ray.init(**where, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.CRITICAL)
 
 
 @contextmanager
 def _as_job_error(address: str | None) -> Iterator[None]:
+    from ray.exceptions import RayError
+
     try:
         yield
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, RayError) as error:
         what = f"no Ray cluster answers at {address}" if address else "Ray did not start"
-        raise JobError(f"{what}: {str(error).strip().splitlines()[0]}", hint="or use one worker") from error
+        hint = "it may ask for a token: set RAY_AUTH_MODE=token, RAY_AUTH_TOKEN" if address else "or use one worker"
+        raise JobError(f"{what}: {str(error).strip().splitlines()[0]}", hint=hint) from error
 
 
-def _here(workers: int, beside: int, folder: str) -> dict[str, Any]:
+def _here(workers: int, beside: int, folder: Path) -> dict[str, Any]:
     return {
         "address": "local",
         "include_dashboard": False,
         "num_cpus": max(os.cpu_count() or 1, workers) + beside,
         "object_store_memory": _OBJECT_STORE_BYTES,
+        "runtime_env": {"worker_process_setup_hook": _SETUP_HOOK},
         "_node_ip_address": "127.0.0.1",
-        "_temp_dir": folder,
+        "_temp_dir": str(folder / "r"),  # Ray lets everybody write to the folder that it is given
     }
 
 
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)
+
+
 def _import_ray(private: bool) -> Any:
-    """Ray reads its environment when it is imported; the user's own settings win."""
-    for name, value in {**_SILENT, **(_PRIVATE if private else {})}.items():
+    """Ray reads its environment when it is imported; the user's own settings win, but for what keeps others out."""
+    for name, value in {**_SILENT, **(_OURS if private else {})}.items():
         os.environ.setdefault(name, value)
+    if private:
+        _check_mode(os.environ.get("RAY_AUTH_MODE"))
+        os.environ.update(_CLOSED)
+        os.environ.pop("RAY_AUTH_TOKEN_PATH", None)
     try:
         import ray
     except ModuleNotFoundError as error:
         raise JobError("more than one worker needs Ray", hint="install it: pip install 'symmoe[serve]'") from error
     return ray
+
+
+def _check_mode(inherited: str | None) -> None:
+    if inherited is not None and inherited.lower() != "token":
+        raise JobError(
+            f"RAY_AUTH_MODE is {inherited!r}: Ray would run code for everybody who reaches one of its ports",
+            hint="unset RAY_AUTH_MODE; Ray on this machine gets a token of its own",
+        )
+
+
+def _demand_token() -> None:
+    """Have Ray read the mode and the token, which it may have done already, and before they were set."""
+    core: Any = import_module("ray._raylet")
+    core.Config.initialize("")
+    core.AuthenticationTokenLoader.instance().reset_cache()
+    if core.get_authentication_mode() != core.AuthenticationMode.TOKEN:
+        raise JobError("Ray does not ask for a token", hint="start symmoe in a process of its own")

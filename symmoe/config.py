@@ -16,6 +16,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from symmoe.errors import PoolError
+from symmoe.limits import EXPERTS
 
 STARTER = "starter"
 PRESETS = ("symbolic-moe-16", "small-2026")
@@ -202,7 +203,7 @@ class Pool(_Section):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$", max_length=64)
     description: str = ""
-    experts: tuple[ExpertConfig, ...] = Field(min_length=1, max_length=256)
+    experts: tuple[ExpertConfig, ...] = Field(min_length=1, max_length=EXPERTS)
     engine: EngineConfig = EngineConfig()
     sampling: SamplingConfig = SamplingConfig()
     routing: RoutingConfig = RoutingConfig()

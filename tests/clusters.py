@@ -74,6 +74,12 @@ class Cluster:
     def serve_port(self) -> int:
         return self.ports[3]
 
+    def asked(self, path: str) -> httpx.Response:
+        """What the dashboard answers, asked with the cluster's token if it has one."""
+        token = self.environment.get("RAY_AUTH_TOKEN")
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        return httpx.get(f"{self.dashboard}{path}", headers=headers, timeout=20)
+
     def start_head(self, cpus: int = 0) -> None:
         """Ray's head, which answers when this returns."""
         (self.folder / "ray_current_cluster").unlink(missing_ok=True)  # a note that goes with the machine it is about
@@ -81,7 +87,7 @@ class Cluster:
         words = ["--head", f"--port={port}", "--include-dashboard=true", f"--dashboard-host={LOCAL}"]
         words += [f"--dashboard-port={dashboard}", f"--temp-dir={self.folder}", f"--num-cpus={cpus}"]
         self._start("head", [*words, *([f"--redis-password={self.redis_password}"] if self.redis_password else [])])
-        wait_for(lambda: httpx.get(f"{self.dashboard}/api/gcs_healthz", timeout=5).is_success, "a head")
+        wait_for(lambda: self.asked("/api/gcs_healthz").is_success, "a head")
 
     def start_worker(self, name: str, cpus: int) -> None:
         self._start(name, [f"--address={self.head}", f"--num-cpus={cpus}"])
@@ -106,7 +112,7 @@ class Cluster:
 
     def status(self) -> dict[str, Any]:
         """What Ray Serve says of its applications."""
-        found: dict[str, Any] = httpx.get(f"{self.dashboard}/api/serve/applications/", timeout=20).json()
+        found: dict[str, Any] = self.asked("/api/serve/applications/").json()
         return found
 
     def wait_until_running(self, seconds: float = PATIENCE) -> None:

@@ -8,13 +8,12 @@ from typing import Any
 from symmoe.build import check_expert
 from symmoe.config import ExpertConfig, Pool
 from symmoe.errors import ConfigError
+from symmoe.limits import EXPERTS
 from symmoe.loading.sources import is_local_path
 
 from .standing import Standing, profile_of
 
 _LONGEST = 1024
-MOST_EXPERTS = 256
-"""As many as a pool file may have."""
 
 
 def joining(pool: Pool, config: ExpertConfig, record: dict[str, Any] | None, folder: str | None) -> Standing:
@@ -43,10 +42,8 @@ def check_admissible(pool: Pool, config: ExpertConfig, folder: str | None) -> No
         raise ConfigError(f"{what}: this can be set in the pool file only", hint=f"leave {what} out")
     if all(expert.remote is not None or expert.dedicated is not None for expert in pool.experts):
         raise ConfigError("all experts of this service are remote or dedicated: it has no engine for another")
-    if len(pool.experts) >= MOST_EXPERTS:
-        raise ConfigError(
-            f"there are {MOST_EXPERTS} experts, which is as many as a pool may have", hint="remove one first"
-        )
+    if len(pool.experts) >= EXPERTS:
+        raise ConfigError(f"there are {EXPERTS} experts, which is as many as a pool may have", hint="remove one first")
     for name, source in (("model", config.model), ("adapter", config.adapter)):
         if source is not None and (name == "adapter" or is_local_path(source)):
             _confine(name, source, pool, folder)

@@ -10,10 +10,11 @@ from typing import Literal
 
 from symmoe.config import ExpertConfig, Pool
 from symmoe.errors import ConfigError
+from symmoe.limits import EXPERTS
 from symmoe.types import ExpertProfile
 
 from ..events import TurnedAway
-from .joining import MOST_EXPERTS, check_admissible
+from .joining import check_admissible
 from .standing import Newcomer, Standing, State
 
 _LOG = logging.getLogger(__name__)
@@ -131,11 +132,7 @@ class Roster:
         """Who came; the store is not believed more than who sends an expert. Better one expert less than no service."""
         found: dict[str, Newcomer] = {}
         for name, standing in sorted(standings.items()):
-            if (
-                name in self._base.names
-                or standing.expert is None
-                or len(self._base.experts) + len(found) >= MOST_EXPERTS
-            ):
+            if name in self._base.names or standing.expert is None or len(self._base.experts) + len(found) >= EXPERTS:
                 continue
             try:
                 newcomer = standing.newcomer(name)

@@ -10,6 +10,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from symmoe.config import ExpertConfig
 from symmoe.errors import PoolError
+from symmoe.limits import STANDING_ROW_BYTES
 from symmoe.routing.records import FORMAT, parse_profiles
 from symmoe.types import ExpertProfile
 
@@ -68,6 +69,8 @@ class Standing:
     @classmethod
     def parse(cls, row: bytes) -> Standing | None:
         """What `row` wrote; None for anything else, such as what a later version may have written."""
+        if len(row) > STANDING_ROW_BYTES:
+            return None
         try:
             return _ROW.validate_json(row)
         except ValidationError:

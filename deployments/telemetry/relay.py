@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import TextIO
+
+from ..private_folder import private_folder
 
 _END = b"\0\n"
 
@@ -19,8 +19,8 @@ def relayed(target: TextIO) -> Iterator[str]:
 
     Ray keeps what its workers print in files of its own, which go with it.
     """
-    with TemporaryDirectory(prefix="symmoe-") as folder:
-        path = Path(folder) / "lines"
+    with private_folder() as folder:
+        path = folder / "lines"
         os.mkfifo(path, 0o600)
         end = os.open(path, os.O_RDWR)  # writing too: so it neither waits for a writer nor ends with one
         thread = Thread(target=_relay, args=(end, target), name="lines", daemon=True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import openai
 import psutil
 import pytest
@@ -37,18 +38,26 @@ def environment(own: Mapping[str, str]) -> dict[str, str]:
     return {**kept, **own}
 
 
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[tuple[Cluster, dict[str, str]]]:
+@contextmanager
+def cluster_of(folder: Path, **ray: str) -> Iterator[tuple[Cluster, dict[str, str]]]:
     """A head with CPUs, as `ray start --head` starts it, and what it and commands find in their environment."""
     with redis_server() as (port, password):
         told = {
             "REDIS_URL": f"redis://:{password}@{LOCAL}:{port}/0",
-            "SYMMOE_STATE": str(tmp_path / "state"),
+            "SYMMOE_STATE": str(folder / "state"),
             "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
+            **ray,
         }
         with ray_cluster(**told) as cluster:
             cluster.start_head(cpus=2)
             yield cluster, told
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[tuple[Cluster, dict[str, str]]]:
+    """One that asks for a token."""
+    with cluster_of(tmp_path, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32)) as found:
+        yield found
 
 
 def command(told: Mapping[str, str], *words: str) -> psutil.Popen:
@@ -70,9 +79,11 @@ def test_it_is_served_there_with_keys_and_the_cluster_survives_it(
 ) -> None:
     there, told = cluster
     (port,) = free_ports(1)
+    tokenless = {name: value for name, value in told.items() if name != "RAY_AUTH_TOKEN"}
     words = ["serve", "--address", there.head, "--pool", str(echo_pool(tmp_path)), "--port", str(port)]
     assert "there is none" in said(told, *words, code=2)
     key = json.loads(said(told, "key", "create", "team", "--json"))["key"]
+    assert "no Ray cluster answers" in said({**tokenless, "HOME": str(tmp_path)}, *words, code=2)
     for _ in range(2):  # the second time on what the first one left behind
         with command(told, *words) as process:
             assert "is ready at" in process.stdout.readline()
@@ -87,7 +98,7 @@ def test_it_is_served_there_with_keys_and_the_cluster_survives_it(
             _, error = process.communicate(timeout=60)
         assert (process.returncode, error) == (0, "finishing open requests\n")
         assert there.nodes["head"].is_running()
-        assert httpx.get(f"{there.dashboard}/api/gcs_healthz", timeout=10).is_success
+        assert there.asked("/api/gcs_healthz").is_success
         assert there.status()["applications"] == {}
 
 

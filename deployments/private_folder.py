@@ -1,0 +1,134 @@
+"""A folder that no other user can enter, for as long as this process lives; what killed runs left is cleared away."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import gettempdir, mkdtemp
+
+from symmoe.config import state_dir
+from symmoe.errors import JobError
+
+MARK = "SYMMOE_RUN_FOLDER"
+"""Processes with this in their environment belong to the folder that it names, and end with it."""
+_PREFIX = "symmoe-run-"
+_RANDOM_BYTES = 8
+_ALIVE = "alive"
+"""A file that the owner holds locked: the lock ends with the process, however that ends."""
+_TITLES = ("ray::", "VLLM::")
+
+
+@contextmanager
+def private_folder(longest: int = 4096) -> Iterator[Path]:
+    """An empty folder of mode 0700 whose path has at most `longest` bytes. It is gone when the block ends.
+
+    Folders of runs that were killed go first, and with them their processes that are still there. Raises `JobError`
+    where every place for temporary files is one in which other users could put another folder into its stead.
+    """
+    place = _place(longest)
+    sweep(place)
+    folder, lock = _made(place)
+    try:
+        yield folder
+    finally:
+        _remove(folder)
+        os.close(lock)
+
+
+def check_private(folder: Path) -> None:
+    """Raise `JobError` unless a folder is this user's, and nobody else can look into it or pass through it."""
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
+        raise JobError(f"{folder}: other users can enter it", hint="set TMPDIR to a folder that only you can write to")
+
+
+def sweep(place: Path) -> None:
+    """Remove what killed runs of this user left in a folder of temporary files, and end what they left running."""
+    for entry in os.scandir(place):
+        with suppress(OSError):  # a link, another user's, one that somebody else is just removing
+            if entry.name.startswith(_PREFIX) and entry.stat(follow_symlinks=False).st_uid == os.geteuid():
+                _sweep_one(place / entry.name)
+
+
+def _sweep_one(folder: Path) -> None:
+    inside = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        lock = os.open(_ALIVE, os.O_RDWR | os.O_NOFOLLOW, dir_fd=inside)
+    finally:
+        os.close(inside)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises where the owner lives
+        _end_processes_of(folder)
+        _remove(folder)
+    finally:
+        os.close(lock)
+
+
+def _end_processes_of(folder: Path) -> None:
+    """End this user's processes that were started for a folder. Ray's own look for their dead parents for a minute.
+
+    A store that one of them started is marked too, but serves others: only what is titled as Ray's or an engine's, or
+    has a path of the folder among its words, is ended.
+    """
+    try:
+        import psutil
+    except ModuleNotFoundError:  # then Ray is not installed either
+        return
+    ended = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):  # it has ended, or is not this user's
+            if process.uids().real != os.getuid() or process.environ().get(MARK) != str(folder):
+                continue
+            words = process.cmdline()
+            if words and (words[0].startswith(_TITLES) or any(f"{folder}/" in word for word in words)):
+                process.kill()
+                ended.append(process)
+    psutil.wait_procs(ended, timeout=5)
+
+
+def _place(longest: int) -> Path:
+    """Where temporary files go and nobody can replace those of others; `TMPDIR` if it is such a place."""
+    refused = ""
+    for place in dict.fromkeys((Path(gettempdir()), Path("/tmp"), state_dir())):  # noqa: S108
+        if len(os.fsencode(place)) + len(f"/{_PREFIX}") + _RANDOM_BYTES > longest or not place.is_dir():
+            continue
+        loose = next((each for each in (place.resolve(), *place.resolve().parents) if _is_loose(each)), None)
+        if loose is None:
+            return place
+        refused = f"{loose}: others can move what lies in it (writable for them, and not sticky)"
+    raise JobError(
+        refused or "no folder for temporary files has a path short enough for Ray's sockets",
+        hint="set TMPDIR to a folder with a short path that only you can write to",
+    )
+
+
+def _is_loose(folder: Path) -> bool:
+    mode = folder.stat().st_mode
+    return bool(mode & (stat.S_IWGRP | stat.S_IWOTH)) and not mode & stat.S_ISVTX
+
+
+def _made(place: Path) -> tuple[Path, int]:
+    """A new folder, and the lock that says that its owner lives."""
+    folder = Path(mkdtemp(prefix=_PREFIX, dir=place))
+    check_private(folder)
+    lock = os.open(folder / "new", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    os.rename(folder / "new", folder / _ALIVE)  # under this name it has never been unlocked
+    return folder, lock
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, its lock last: what cannot go now, for a process writes its last words, goes the next time."""
+    with suppress(OSError):
+        for entry in os.scandir(folder):
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            elif entry.name != _ALIVE:
+                os.unlink(entry.path)
+        if os.listdir(folder) == [_ALIVE]:
+            shutil.rmtree(folder, ignore_errors=True)
