@@ -14,4 +14,19 @@ from __future__ import annotations
 
 # --- batches ----------------------------------------------------------------------------------------------------------
 
+BATCHES_RUNNING = 8
+"""Batches that one ingress runs side by side: one that waits for its expert holds up no others."""
+
+KEYS_RUNNING = 64
+"""Keys of which an ingress runs a batch each, however many others run: a first batch waits for nobody's eighth."""
+
+KEY_SHARE = 8
+"""A key may always have one in so many of the places and bytes that open lines may take, whatever others have."""
+
+LONGEST_KEY_PAUSE = 60.0
+"""A key over its limit is not asked for again for so long at most: limits are counted by the minute."""
+
+FAILURES_A_PAUSE = 256
+"""Lines of one batch that may be turned away within a pause: failures must not come in a storm."""
+
 # --- remote experts and Ray -------------------------------------------------------------------------------------------

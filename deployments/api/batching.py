@@ -40,7 +40,8 @@ class Batching:
         self.batches = Batches(storage)
         self.quota = Quota(self.files, self.batches, settings.most_files, settings.most_files_bytes)
         ask, tell = LineAnswers(service), service.telemetry.over
-        means = Means(ask, Progress(storage), Window(self._room), self.metrics, tell=tell)
+        window = Window(self._room)
+        means = Means(ask, Progress(storage), window, self.metrics, tell=tell, admit=service.line_admitted)
         leases = Leases(storage, settings.batch_lease)
         self.runner = Runner(self.files, leases, means, settings.most_bytes, settings.batch_lease)
 

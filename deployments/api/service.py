@@ -165,8 +165,23 @@ class Service:
         document = {"object": "symmoe.route", "model": model.name, **{name: told[name] for name in kept}}
         return JSONResponse(document, headers={**headers(report), **told_limits})
 
+    async def line_admitted(self, owner: str) -> float:
+        """Count a batch's line against the limits of a key: 0, or in how many seconds there is room for it.
+
+        A key that is not good any more has no limits: its line will be told so.
+        """
+        try:
+            caller = await self._keys.named(owner)
+            if caller is not None:
+                await self.admitted(caller)
+        except ApiError as error:
+            return error.retry_after or 1.0
+        except StoreError:
+            return 1.0
+        return 0.0
+
     async def complete(self, body: ChatRequest, note: Note, share: str, seconds: float) -> dict[str, Any]:
-        """A batch's line answered, within so many seconds, and counted against the limits of the key in its note.
+        """A batch's line answered, within so many seconds; its tokens count against the limits of the key in its note.
 
         It is asked in the background, waits for its expert as long as it may take, and takes turns with lines of other
         shares. How it goes is added to the `note`. Raises `ApiError`, `StoreError` and `TurnedAwayError`.
@@ -176,7 +191,6 @@ class Service:
         caller = await self._keys.named(note.key)
         if caller is None:
             raise ApiError(401, "invalid_api_key", "the key that made this batch is expired or revoked")
-        await self.admitted(caller)
         attempt = f"{note.id}-{self._own}-{next(self._attempts)}"  # an earlier one may not be over yet
         order = replace(self._order(body, attempt, Caller(share)), deadline=seconds, patience=seconds, background=True)
         note.query = order.query
