@@ -68,6 +68,7 @@ class Service:
         self._answers = Answers(orchestrator, self._cache(breaker), self.metrics)
         self._own, self._attempts = secrets.token_hex(4), count()
         self._created = int(time.time())
+        self._over: dict[str, float] = {}
         self._routable = False
         self._engines: list[EngineState] = []
         self._engines_at = -_FRESH
@@ -168,17 +169,24 @@ class Service:
     async def line_admitted(self, owner: str) -> float:
         """Count a batch's line against the limits of a key: 0, or in how many seconds there is room for it.
 
-        A key that is not good any more has no limits: its line will be told so.
+        The limit of a key that is over one is not looked at again before its time. A key that is not good any more has
+        none: its line will be told so.
         """
         try:
             caller = await self._keys.named(owner)
-            if caller is not None:
-                await self.admitted(caller)
-        except ApiError as error:
-            return error.retry_after or 1.0
         except StoreError:
             return 1.0
-        return 0.0
+        left = self._over.pop(owner, 0.0) - time.monotonic()
+        if caller is None:
+            return 0.0
+        if left <= 0:
+            try:
+                await self.admitted(caller)
+            except ApiError as error:
+                left = error.retry_after or 1.0
+        if left > 0:
+            self._over[owner] = time.monotonic() + left
+        return max(0.0, left)
 
     async def complete(self, body: ChatRequest, note: Note, share: str, seconds: float) -> dict[str, Any]:
         """A batch's line answered, within so many seconds; its tokens count against the limits of the key in its note.

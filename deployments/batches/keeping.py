@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from symmoe.errors import StoreError
+from symmoe.limits import NAMES_AT_ONCE
 
 from ..storage import Storage
 
@@ -29,8 +30,8 @@ class Page:
     order: Literal["asc", "desc"] = "desc"
 
 
-async def durably(client: Redis, write: Callable[[Pipeline], object]) -> None:
-    """Write, and wait until it is on the server's disk: the embedded store flushes once a second.
+async def durably(client: Redis, write: Callable[[Pipeline], object]) -> list[Any]:
+    """Write, and wait until it is on the server's disk: the embedded store flushes once a second. What it answered.
 
     What was written before by anybody is then there too. A server without an append-only file is not waited for.
     """
@@ -41,6 +42,7 @@ async def durably(client: Redis, write: Callable[[Pipeline], object]) -> None:
     for result in written:
         if isinstance(result, Exception):
             raise result
+    return written
 
 
 async def names(client: Redis, key: str, page: Page) -> tuple[list[str], bool]:
@@ -52,6 +54,16 @@ async def names(client: Redis, key: str, page: Page) -> tuple[list[str], bool]:
         waiting = client.zrevrangebylex(key, f"({page.after}" if page.after else "+", "-", 0, page.limit + 1)
     found = await waiting
     return [name.decode() for name in found[: page.limit]], len(found) > page.limit
+
+
+async def pages(client: Redis, key: str) -> AsyncIterator[list[str]]:
+    """All names out of such a set, page by page: of names that come or go meanwhile, some are left out."""
+    after, more = None, True
+    while more:
+        found, more = await names(client, key, Page(NAMES_AT_ONCE, after, "asc"))
+        if found:
+            yield found
+            after = found[-1]
 
 
 async def patiently(storage: Storage, work: Callable[[Redis], Awaitable[Result]]) -> Result:
