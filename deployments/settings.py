@@ -34,6 +34,9 @@ class Settings:
     most_files     files that one key may have, those that its open batches will give included
     most_files_bytes  bytes of all files of one key
     file_seconds   how long files are kept, where their maker does not say a shorter time; 0 for always
+    most_open_batches  batches of one key that are not over
+    most_batch_records  batches of one key that are over and still listed; beyond that the oldest are forgotten
+    batch_records_seconds  how long batches are listed after they are over; 0 for always
     batch_lines_open  lines of batches that one ingress has open at once: enough to group them by expert
     batch_window   a batch that is not over after so long expires
     batch_lease    a batch whose ingress gave no sign of life for so long is taken up by another
@@ -72,6 +75,9 @@ class Settings:
     most_files: int = 1000
     most_files_bytes: int = 4 << 30
     file_seconds: float = 30 * 86400.0
+    most_open_batches: int = 50
+    most_batch_records: int = 1000
+    batch_records_seconds: float = 30 * 86400.0
     batch_lines_open: int = 256
     batch_window: float = 86400.0
     batch_lease: float = 15.0

@@ -129,8 +129,8 @@ class Storage:
         self._pool, self._at = pool, url
 
 
-async def durably(client: Redis, write: Callable[[Pipeline], object]) -> None:
-    """Write, and wait until it is on the server's disk: the embedded store flushes once a second.
+async def durably(client: Redis, write: Callable[[Pipeline], object]) -> list[Any]:
+    """Write, and wait until it is on the server's disk: the embedded store flushes once a second. What it answered.
 
     What was written before by anybody is then there too. A server without an append-only file is not waited for.
     Raises `StoreError` where the disk does not take it in time; it may be there later.
@@ -143,6 +143,7 @@ async def durably(client: Redis, write: Callable[[Pipeline], object]) -> None:
         if isinstance(result, Exception):
             raise result
     on_disk(synced)
+    return written
 
 
 async def settled(client: Redis) -> None:

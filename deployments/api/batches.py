@@ -46,6 +46,7 @@ def batch_paths(app: FastAPI, service: Service, batching: Batching) -> None:
         """A new batch."""
         caller = await service.caller(request)
         body = await read_body(request, BatchRequest, batching.settings.most_bytes)
+        told = await service.admitted(caller)
         await _check_input(batching, body.input_file_id, caller.id)
         with told_of_quota("input_file_id"):
             await batching.quota.check_batch(caller.id)
@@ -54,10 +55,12 @@ def batch_paths(app: FastAPI, service: Service, batching: Batching) -> None:
         ids = new_id(BATCH), caller.id, body.input_file_id, new_id(FILE), new_id(FILE)
         keep = kept_for(body.output_expires_after, batching.settings.file_seconds)
         record = BatchRecord(*ids, now, ends, body.metadata, keep)
-        await batching.batches.create(record)
+        if not await batching.batches.create(record):
+            message = f"this key has {batching.settings.most_open_batches} batches that are not over, as many as it may"
+            raise ApiError(429, "too_many_batches", f"{message}; wait for one, or cancel it", retry_after=60, told=told)
         batching.metrics.came("validating")
         batching.runner.wake()
-        return JSONResponse(record.document)
+        return JSONResponse(record.document, headers=told)
 
     @app.get("/v1/batches", openapi_extra=parameters("after", "limit"), response_model=None)
     async def page(request: Request) -> Response:
@@ -79,7 +82,7 @@ def batch_paths(app: FastAPI, service: Service, batching: Batching) -> None:
             raise ApiError(409, "batch_ended", "the batch is over, or about to be")
         if record.state != "cancelling":
             batching.metrics.came("cancelling")
-        batching.runner.cancelled(ident)
+        batching.runner.cancelled(record)
         return JSONResponse((await _own(request, service, batching, ident)).document)
 
 

@@ -37,10 +37,11 @@ class Batching:
         self.settings = settings
         self.metrics = BatchMetrics(service.metrics.registry)
         self.files = Files(storage, Contents(files_dir()))
-        self.batches = Batches(storage)
+        self.batches = Batches(storage, settings)
         self.quota = Quota(self.files, self.batches, settings.most_files, settings.most_files_bytes)
         ask, tell = LineAnswers(service), service.telemetry.over
-        means = Means(ask, Progress(storage), Window(self._room), self.metrics, tell=tell)
+        window = Window(self._room)
+        means = Means(ask, Progress(storage, settings), window, self.metrics, tell=tell, admit=service.line_admitted)
         leases = Leases(storage, settings.batch_lease)
         self.runner = Runner(self.files, leases, means, settings.most_bytes, settings.batch_lease)
 

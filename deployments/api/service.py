@@ -68,6 +68,7 @@ class Service:
         self._answers = Answers(orchestrator, self._cache(breaker), self.metrics)
         self._own, self._attempts = secrets.token_hex(4), count()
         self._created = int(time.time())
+        self._over: dict[str, float] = {}
         self._routable = False
         self._engines: list[EngineState] = []
         self._engines_at = -_FRESH
@@ -165,8 +166,30 @@ class Service:
         document = {"object": "symmoe.route", "model": model.name, **{name: told[name] for name in kept}}
         return JSONResponse(document, headers={**headers(report), **told_limits})
 
+    async def line_admitted(self, owner: str) -> float:
+        """Count a batch's line against the limits of a key: 0, or in how many seconds there is room for it.
+
+        The limit of a key that is over one is not looked at again before its time. A key that is not good any more has
+        none: its line will be told so.
+        """
+        try:
+            caller = await self._keys.named(owner)
+        except StoreError:
+            return 1.0
+        left = self._over.pop(owner, 0.0) - time.monotonic()
+        if caller is None:
+            return 0.0
+        if left <= 0:
+            try:
+                await self.admitted(caller)
+            except ApiError as error:
+                left = error.retry_after or 1.0
+        if left > 0:
+            self._over[owner] = time.monotonic() + left
+        return max(0.0, left)
+
     async def complete(self, body: ChatRequest, note: Note, share: str, seconds: float) -> dict[str, Any]:
-        """A batch's line answered, within so many seconds, and counted against the limits of the key in its note.
+        """A batch's line answered, within so many seconds; its tokens count against the limits of the key in its note.
 
         It is asked in the background, waits for its expert as long as it may take, and takes turns with lines of other
         shares. How it goes is added to the `note`. Raises `ApiError`, `StoreError` and `TurnedAwayError`.
@@ -176,7 +199,6 @@ class Service:
         caller = await self._keys.named(note.key)
         if caller is None:
             raise ApiError(401, "invalid_api_key", "the key that made this batch is expired or revoked")
-        await self.admitted(caller)
         attempt = f"{note.id}-{self._own}-{next(self._attempts)}"  # an earlier one may not be over yet
         order = replace(self._order(body, attempt, Caller(share)), deadline=seconds, patience=seconds, background=True)
         note.query = order.query

@@ -6,9 +6,11 @@ import asyncio
 import heapq
 import random
 import time
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+
+from symmoe.limits import FAILURES_A_PAUSE
 
 from ..telemetry.note import Note
 from .counting import BatchMetrics
@@ -16,7 +18,7 @@ from .input import BadLineError, Lines
 from .progress import Progress
 from .records import ENDPOINT, BatchRecord
 from .rows import Answered, Asking, bad_row, line_id, response_row
-from .window import Window
+from .window import Place, Window
 
 _LONGEST_PAUSE = 60.0
 _MOST_LOST = 8
@@ -31,9 +33,16 @@ class _Later:
     lost: int
 
 
+async def _at_once(owner: str) -> float:
+    return 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What the batches of one process share. `tell` is called with a note about each line that has its row."""
+    """What the batches of one process share. `tell` is called with a note about each line that has its row.
+
+    `admit` counts a line against the limits of a key: 0, or in how many seconds there is room for it.
+    """
 
     ask: Asking
     progress: Progress
@@ -41,6 +50,7 @@ class Means:
     metrics: BatchMetrics
     pause: float = 1.0
     tell: Callable[[Note], None] = lambda note: None
+    admit: Callable[[str], Awaitable[float]] = _at_once
 
 
 class Answering:
@@ -48,35 +58,34 @@ class Answering:
 
     def __init__(self, batch: BatchRecord, lines: Lines, means: Means, clock: Callable[[], float] = time.time) -> None:
         self._batch, self._lines, self._means, self._clock = batch, lines, means, clock
+        self._fresh: Iterator[int] = iter(())
         self._later: list[_Later] = []
-        self._open: set[asyncio.Task[None]] = set()
-        self._failure: BaseException | None = None
+        self._calm = 0.0
+        self._open = 0
+        self._changed = asyncio.Event()
 
     async def run(self, numbers: Iterable[int]) -> None:
         """Answer these lines. Cancelling it closes what is open. Raises what is nobody's fault, such as a lost disk."""
-        fresh = deque(_Later(0.0, number, 0, 0) for number in numbers)
+        self._fresh = iter(numbers)
         try:
-            while fresh or self._later or self._open:
-                if self._failure is not None:
-                    raise self._failure
-                if (line := self._next(fresh)) is None:
-                    await self._something()
-                    continue
-                await self._means.window.enter(self._batch.id)
-                task = asyncio.create_task(self._answer(line))
-                self._open.add(task)
-                task.add_done_callback(self._over)
-        finally:
-            for task in self._open:
-                task.cancel()
-            await asyncio.gather(*self._open, return_exceptions=True)
-        if self._failure is not None:
-            raise self._failure
+            async with asyncio.TaskGroup() as group:
+                while True:
+                    self._changed.clear()
+                    line = self._next()
+                    if line is not None:
+                        await self._begin(line, group)
+                    elif self._open or self._later:
+                        await self._something()
+                    else:
+                        return
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from None
 
-    def _next(self, fresh: deque[_Later]) -> _Later | None:
+    def _next(self) -> _Later | None:
         """A line that was not asked yet, else one whose pause is over: lines that fail hold no others up."""
-        if fresh:
-            return fresh.popleft()
+        number = next(self._fresh, None)
+        if number is not None:
+            return _Later(0.0, number, 0, 0)
         if self._later and self._later[0].due <= time.monotonic():
             return heapq.heappop(self._later)
         return None
@@ -84,48 +93,73 @@ class Answering:
     async def _something(self) -> None:
         """Wait until a line is over, or one's pause is."""
         pause = max(0.0, self._later[0].due - time.monotonic()) if self._later else None
-        if self._open:
-            await asyncio.wait(self._open, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
-        else:
-            await asyncio.sleep(pause or 0.0)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await self._changed.wait()
 
-    def _over(self, task: asyncio.Task[None]) -> None:
-        """Also for one that was cancelled before it began."""
-        self._open.discard(task)
-        self._means.window.leave()
-        if not task.cancelled() and task.exception() is not None:
-            self._failure = task.exception()
+    async def _begin(self, line: _Later, group: asyncio.TaskGroup) -> None:
+        """Have a line asked once there is a place for it and its key is under its limits.
 
-    async def _answer(self, line: _Later) -> None:
-        batch, number = self._batch.id, line.number
+        A key that is over one is let be until there is room, and its line holds no place meanwhile.
+        """
+        await asyncio.sleep(self._calm - time.monotonic())
+        work: Coroutine[None, None, None] | None = None
+        while work is None:
+            place = await self._means.window.enter(self._batch.owner)
+            try:
+                work = await self._admitted(line)
+            finally:
+                if work is None:
+                    self._means.window.leave(place)
+        self._open += 1
+        group.create_task(work).add_done_callback(lambda _: self._over(place))
+
+    async def _admitted(self, line: _Later) -> Coroutine[None, None, None] | None:
+        """What is to be done about a line; None where its key must wait first."""
         try:
-            document = await asyncio.to_thread(self._lines.read, number)
+            document = await asyncio.to_thread(self._lines.read, line.number)
         except BadLineError as error:
-            row = bad_row(batch, number, error.custom_id, error.code, str(error))
-            note = Note(line_id(batch, number), "POST", ENDPOINT, status=400, code=error.code, key=self._batch.owner)
-            await self._put(line, row, "failed", note)
-            return
-        answered = await self._ask(document, number)
+            return self._put_bad(line, error)
+        wait = await self._means.admit(self._batch.owner)
+        if wait > 0:
+            self._means.window.pause(self._batch.owner, wait)
+            return None
+        return self._answer(line, document)
+
+    async def _put_bad(self, line: _Later, error: BadLineError) -> None:
+        batch, number = self._batch, line.number
+        row = bad_row(batch.id, number, error.custom_id, error.code, str(error))
+        note = Note(line_id(batch.id, number), "POST", ENDPOINT, status=400, code=error.code, key=batch.owner)
+        await self._put(line, row, "failed", note)
+
+    def _over(self, place: Place) -> None:
+        """Also for one that was cancelled before it began."""
+        self._open -= 1
+        self._changed.set()
+        self._means.window.leave(place)
+
+    async def _answer(self, line: _Later, document: dict[str, object]) -> None:
+        answered = await self._ask(document, line.number)
         lost = line.lost + answered.lost
         if answered.again and lost < _MOST_LOST:
-            await self._pause(line, answered, lost)
+            self._put_off(line, answered, lost)
             return
-        await self._put(line, *response_row(batch, number, document["custom_id"], answered), answered.note)
+        row, count = response_row(self._batch.id, line.number, str(document["custom_id"]), answered)
+        await self._put(line, row, count, answered.note)
 
     async def _ask(self, document: dict[str, object], number: int) -> Answered:
         batch = self._batch
         seconds = min(_LONGEST_ANSWER, max(1.0, batch.expires - self._clock()))
-        body = document["body"]
-        name, share = line_id(batch.id, number), f"batch:{batch.id}"
-        return await self._means.ask(body, name, share, batch.owner, seconds)  # type: ignore[arg-type]
+        body, name = document["body"], line_id(batch.id, number)
+        return await self._means.ask(body, name, f"batches:{batch.owner}", batch.owner, seconds)  # type: ignore[arg-type]
 
-    async def _pause(self, line: _Later, answered: Answered, lost: int) -> None:
-        """Put it off, for longer each time. It keeps its place for a moment: failures must not come in a storm."""
+    def _put_off(self, line: _Later, answered: Answered, lost: int) -> None:
+        """Ask it again after a pause, longer each time; it gives its place up for that."""
         self._means.metrics.line("retried")
-        longest = min(_LONGEST_PAUSE, self._means.pause * 2**line.tries)
+        longest, now = min(_LONGEST_PAUSE, self._means.pause * 2**line.tries), time.monotonic()
         pause = max(longest * random.uniform(0.5, 1.0), min(answered.retry_after, longest))
-        heapq.heappush(self._later, _Later(time.monotonic() + pause, line.number, min(line.tries + 1, 16), lost))
-        await asyncio.sleep(min(pause, self._means.pause))
+        heapq.heappush(self._later, _Later(now + pause, line.number, min(line.tries + 1, 16), lost))
+        self._calm = max(now, self._calm) + self._means.pause / FAILURES_A_PAUSE
 
     async def _put(self, line: _Later, row: str, count: str, note: Note | None) -> None:
         await self._means.progress.put(self._batch.id, line.number, row, count)

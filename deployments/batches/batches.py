@@ -4,36 +4,34 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..settings import Settings
 from ..storage import Storage
 from .keeping import Page, durably, names
 from .records import BatchRecord
-from .table import ADD_FACT, OPEN, batch_key, now, read_batch, read_batches, read_open
+from .table import ADD_FACT, CREATE, batch_key, batches_of, keys_of, made_of, now, open_of, read_batch, read_batches
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
-    from redis.asyncio.client import Pipeline
+
+_USUAL = Settings()
 
 
 class Batches:
     """The batches of a service, for its paths. All of it may raise `StoreError`."""
 
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
+    def __init__(self, storage: Storage, settings: Settings = _USUAL) -> None:
+        self._storage, self._most = storage, settings.most_open_batches
 
-    async def create(self, record: BatchRecord) -> None:
-        """A new batch, safe on the server's disk before anybody is told of it."""
+    async def create(self, record: BatchRecord) -> bool:
+        """A new batch, safe on the server's disk before anybody is told of it; False where its owner has too many."""
 
-        async def work(client: Redis) -> None:
-            key, own = batch_key(record.id), _of(record.owner)
+        async def work(client: Redis) -> bool:
+            keys = keys_of(record.id, record.owner, record.input)
+            words = (record.id, record.owner, record.fixed, self._most)
+            made, *_ = await durably(client, lambda pipe: pipe.eval(CREATE, len(keys), *keys, *words))
+            return bool(made)
 
-            def write(pipe: Pipeline) -> None:
-                pipe.hset(key, "fixed", record.fixed)
-                for listed in (own, OPEN):
-                    pipe.zadd(listed, {record.id: 0})
-
-            await durably(client, write)
-
-        await self._storage.do(work)
+        return await self._storage.do(work)
 
     async def get(self, ident: str, owner: str) -> BatchRecord | None:
         """A batch of this owner's."""
@@ -44,7 +42,7 @@ class Batches:
         """A page of an owner's batches, and whether there are more."""
 
         async def work(client: Redis) -> tuple[list[BatchRecord], bool]:
-            found, more = await names(client, _of(owner), page)
+            found, more = await names(client, batches_of(owner), page)
             return await read_batches(client, found), more
 
         return await self._storage.do(work)
@@ -62,14 +60,8 @@ class Batches:
 
     async def open_of(self, owner: str) -> int:
         """How many batches of an owner are not over."""
-        opened = await self._storage.do(read_open)
-        return sum(record.owner == owner and "ending" not in record.facts for record in opened)
+        return int(await self._storage.do(lambda client: client.zcard(open_of(owner))))
 
     async def using(self, file: str) -> bool:
         """Whether a batch that is not over is made of this file."""
-        opened = await self._storage.do(read_open)
-        return any(record.input == file and "ending" not in record.facts for record in opened)
-
-
-def _of(owner: str) -> str:
-    return f"symmoe:batches:of:{owner}"
+        return bool(await self._storage.do(lambda client: client.exists(made_of(file))))

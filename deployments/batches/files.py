@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from symmoe.limits import NAMES_AT_ONCE
+
 from ..storage import Storage
 from .contents import Contents
-from .keeping import Page, durably, names
-from .table import read_open
+from .keeping import Page, durably, names, pages
+from .table import made_of
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -83,8 +85,7 @@ class Files:
         """Every file of an owner, the oldest first."""
 
         async def work(client: Redis) -> list[FileRecord]:
-            waiting: Any = client.zrangebylex(_of(owner), "-", "+")
-            return await _read(client, [name.decode() for name in await waiting])
+            return [record async for found in pages(client, _of(owner)) for record in await _read(client, found)]
 
         return await self._storage.do(work)
 
@@ -111,7 +112,7 @@ class Files:
         async def work(client: Redis) -> list[FileRecord]:
             waiting: Any = client.zrangebyscore(_EXPIRING, "-inf", now, 0, _AT_ONCE)
             due = [name.decode() for name in await waiting]
-            needed = {batch.input for batch in await read_open(client)} & set(due) if due else set[str]()
+            needed = await _in_use(client, due)
             if needed:
                 await client.zadd(_EXPIRING, dict.fromkeys(needed, now + _LATER))
             found = [record for record in await _read(client, due) if record.id not in needed]
@@ -128,10 +129,19 @@ class Files:
 
 async def _read(client: Redis, idents: Sequence[str]) -> list[FileRecord]:
     """The records of those files that there are."""
-    if not idents:
-        return []
-    waiting: Any = client.hmget(_ALL, list(idents))
-    return [FileRecord(**json.loads(row)) for row in await waiting if row is not None]
+    found: list[FileRecord] = []
+    for start in range(0, len(idents), NAMES_AT_ONCE):
+        waiting: Any = client.hmget(_ALL, list(idents[start : start + NAMES_AT_ONCE]))
+        found += [FileRecord(**json.loads(row)) for row in await waiting if row is not None]
+    return found
+
+
+async def _in_use(client: Redis, idents: Sequence[str]) -> set[str]:
+    """Those files of which batches are made that are not over."""
+    pipe = client.pipeline(transaction=False)
+    for ident in idents:
+        pipe.exists(made_of(ident))
+    return {ident for ident, used in zip(idents, await pipe.execute(), strict=True) if used}
 
 
 async def find_file(client: Redis, ident: str) -> FileRecord | None:

@@ -35,7 +35,7 @@ class Job:
     async def run(self) -> None:
         """Everything up to its end; cancelled from outside, another run goes on. May raise `NotHereError`."""
         if "ending" in self._batch.facts:
-            await self._progress.finish(self._batch.id, self._batch.facts["ending"])
+            await self._progress.finish(self._batch, self._batch.facts["ending"])
             return
         if "cancelling_at" in self._batch.facts:
             self.stop()
@@ -113,5 +113,5 @@ class Job:
     async def _end(self, outcome: Outcome, facts: dict[str, Any], files: list[Any]) -> None:
         there = {file.id for file in files}
         has = {"has_output": int(self._batch.output in there), "has_error": int(self._batch.error in there)}
-        await self._progress.end(self._batch.id, outcome, {**has, **facts}, files)
+        await self._progress.end(self._batch, outcome, {**has, **facts}, files)
         self._means.metrics.came(outcome)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from symmoe.errors import StoreError
+from symmoe.limits import NAMES_AT_ONCE
 
 from ..storage import Storage
 from ..storage import durably as durably
@@ -37,6 +38,16 @@ async def names(client: Redis, key: str, page: Page) -> tuple[list[str], bool]:
         waiting = client.zrevrangebylex(key, f"({page.after}" if page.after else "+", "-", 0, page.limit + 1)
     found = await waiting
     return [name.decode() for name in found[: page.limit]], len(found) > page.limit
+
+
+async def pages(client: Redis, key: str) -> AsyncIterator[list[str]]:
+    """All names out of such a set, page by page: of names that come or go meanwhile, some are left out."""
+    after, more = None, True
+    while more:
+        found, more = await names(client, key, Page(NAMES_AT_ONCE, after, "asc"))
+        if found:
+            yield found
+            after = found[-1]
 
 
 async def patiently(storage: Storage, work: Callable[[Redis], Awaitable[Result]]) -> Result:

@@ -6,17 +6,31 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ..settings import Settings
 from ..storage import Storage
 from .files import FileRecord, find_file, write_file
 from .keeping import durably, patiently
 from .records import BatchRecord, Outcome
-from .table import add_fact, batch_key, forget, lines_key, now, open_names, read_batch
+from .table import (
+    add_fact,
+    adopt_ended,
+    adopt_open,
+    batch_key,
+    close,
+    expire,
+    forget_unknown,
+    lines_key,
+    now,
+    open_names,
+    read_batch,
+)
 from .together import Rows
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 Result = TypeVar("Result")
+_USUAL = Settings()
 _CONNECTIONS = 8
 """Hundreds of lines may be open at once, and online requests go to the same store."""
 
@@ -24,13 +38,28 @@ _CONNECTIONS = 8
 class Progress:
     """The batches of a service, for its runner: everything waits while the store is away, and may be done twice."""
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, settings: Settings = _USUAL) -> None:
         self._storage, self._few = storage, asyncio.Semaphore(_CONNECTIONS)
         self._rows = Rows(storage)
+        self._settings = settings
 
-    async def open(self) -> list[str]:
-        """Every batch that is not over, oldest first."""
-        return await self._do(open_names)
+    async def open(self) -> dict[str, list[str]]:
+        """The batches that are not over by owner, oldest first: as many as an owner may have."""
+
+        async def work(client: Redis) -> dict[str, list[str]]:
+            await adopt_open(client)
+            return await open_names(client, self._settings.most_open_batches)
+
+        return await self._do(work)
+
+    async def adopt(self) -> None:
+        """Have batches expire that were over before batches expired."""
+        settings = self._settings
+        await self._do(lambda client: adopt_ended(client, settings.batch_records_seconds, settings.most_batch_records))
+
+    async def expire(self) -> int:
+        """Forget batches that were over long enough ago, a page of them at most; how many."""
+        return await self._do(lambda client: expire(client, int(now())))
 
     async def read(self, ident: str) -> BatchRecord | None:
         """A batch."""
@@ -90,7 +119,7 @@ class Progress:
         return decided  # type: ignore[no-any-return]
 
     async def end(
-        self, ident: str, outcome: Outcome, facts: Mapping[str, str | int], files: Sequence[FileRecord]
+        self, record: BatchRecord, outcome: Outcome, facts: Mapping[str, str | int], files: Sequence[FileRecord]
     ) -> None:
         """Make its files known and end it. Its rows are dropped only once that is on disk."""
 
@@ -98,25 +127,20 @@ class Progress:
             for file in files:
                 await write_file(client, file)
             ending: dict[Any, Any] = {**{name: str(value) for name, value in facts.items()}, "ending": outcome}
-            await durably(client, lambda pipe: pipe.hset(batch_key(ident), mapping=ending))
+            await durably(client, lambda pipe: pipe.hset(batch_key(record.id), mapping=ending))
 
         await self._do(work)
-        await self.finish(ident, outcome)
+        await self.finish(record, outcome)
 
-    async def finish(self, ident: str, outcome: str) -> None:
+    async def finish(self, record: BatchRecord, outcome: str) -> None:
         """Drop the rows of a batch whose end is on disk, and show it."""
+        settings = self._settings
+        kept = settings.batch_records_seconds, settings.most_batch_records
+        await self._do(lambda client: close(client, record, outcome, int(now()), *kept))
 
-        async def work(client: Redis) -> None:
-            ended: dict[Any, Any] = {f"{outcome}_at": now(), "ended": outcome}
-            waiting: Any = client.hset(batch_key(ident), mapping=ended)
-            await waiting
-            await forget(client, ident)
-
-        await self._do(work)
-
-    async def forget(self, ident: str) -> None:
-        """Drop what is left of the rows of a batch that is over."""
-        await self._do(lambda client: forget(client, ident))
+    async def forget(self, ident: str, owner: str) -> None:
+        """List a batch no more whose record was never written, or was lost."""
+        await self._do(lambda client: forget_unknown(client, ident, owner))
 
     async def _do(self, work: Callable[[Redis], Awaitable[Result]]) -> Result:
         async with self._few:

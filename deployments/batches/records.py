@@ -81,7 +81,7 @@ class BatchRecord:
         """What never changes of it, as JSON."""
         names = ("id", "owner", "input", "output", "error", "created", "expires", "keep")
         metadata = None if self.metadata is None else dict(self.metadata)
-        return json.dumps({**{name: getattr(self, name) for name in names}, "metadata": metadata})
+        return json.dumps({**{name: getattr(self, name) for name in names}, "metadata": metadata}, ensure_ascii=False)
 
     @classmethod
     def read(cls, fields: Mapping[bytes, bytes]) -> BatchRecord | None:

@@ -39,7 +39,8 @@ class Asking(Protocol):
     async def __call__(self, body: dict[str, Any], ident: str, share: str, owner: str, seconds: float) -> Answered:
         """What becomes of a request body within so many seconds.
 
-        It counts against the limits of `owner`, the id of a key; lines of one `share` take turns with other shares.
+        Its tokens count against the limits of `owner`, the id of a key; lines of one `share` take turns with other
+        shares.
         """
         ...
 

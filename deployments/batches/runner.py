@@ -5,25 +5,36 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from itertools import zip_longest
 
 from symmoe.errors import StoreError
+from symmoe.limits import BATCHES_RUNNING, KEYS_RUNNING
 
 from .answering import Means
 from .files import Files
 from .job import Job, NotHereError
 from .lease import Leases
+from .records import BatchRecord
 
 _LOG = logging.getLogger(__name__)
-_MOST_JOBS = 8
 _LOOK_SECONDS = 2.0
 _PAUSE = 5.0
 _ELSEWHERE = 30.0
 _EXPIRY_SECONDS = 60.0
 
 
+@dataclass(slots=True)
+class _Run:
+    owner: str
+    task: asyncio.Task[None]
+    job: Job | None = None
+
+
 class Runner:
-    """Takes batches in the order of their creation, a few at a time: one that waits for an expert holds up no others.
+    """Takes the batches of every key in the order of their creation, a few at a time: first one of each key, then more.
 
     Each is leased, so that no two processes work on it. `start` it within a running event loop.
     """
@@ -31,11 +42,12 @@ class Runner:
     def __init__(self, files: Files, leases: Leases, means: Means, most_bytes: int, lease: float) -> None:
         self._files, self._leases, self._means = files, leases, means
         self._most_bytes, self._lease = most_bytes, lease
-        self._jobs: dict[str, tuple[asyncio.Task[None], Job | None]] = {}
+        self._runs: dict[str, _Run] = {}
         self._woken = asyncio.Event()
-        self._urgent: set[str] = set()
+        self._urgent: dict[str, str] = {}
         self._elsewhere: dict[str, float] = {}
         self._task: asyncio.Task[None] | None = None
+        self._adopting: asyncio.Task[None] | None = None
         self._expired = 0.0
 
     def start(self) -> None:
@@ -44,21 +56,22 @@ class Runner:
 
     async def close(self) -> None:
         """Leave everything as it is, for whoever comes next."""
-        tasks = [task for task, _ in self._jobs.values()]
-        for task in (*tasks, *([self._task] if self._task else [])):
+        tasks = [run.task for run in self._runs.values()]
+        tasks += [task for task in (self._task, self._adopting) if task is not None]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, *([self._task] if self._task else []), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def wake(self) -> None:
         """There is a new batch."""
         self._woken.set()
 
-    def cancelled(self, ident: str) -> None:
+    def cancelled(self, batch: BatchRecord) -> None:
         """A batch was cancelled: stop it if it runs here, else have a look at it even if there is much to do."""
-        _, job = self._jobs.get(ident, (None, None))
-        if job is not None:
-            job.stop()
-        self._urgent.add(ident)
+        run = self._runs.get(batch.id)
+        if run is not None and run.job is not None:
+            run.job.stop()
+        self._urgent[batch.id] = batch.owner
         self._woken.set()
 
     async def _watch(self) -> None:
@@ -77,32 +90,39 @@ class Runner:
         """Take what can be taken. Where no file was ever uploaded, the store is not even opened."""
         if not await asyncio.to_thread(lambda: self._files.contents.any):
             return
+        if self._adopting is None:
+            self._adopting = asyncio.create_task(self._means.progress.adopt())
         await self._expire()
         opened = await self._means.progress.open()
-        urgent, self._urgent = self._urgent & set(opened), set()
-        for ident in opened:
-            free = (len(self._jobs) < _MOST_JOBS and not self._is_elsewhere(ident)) or ident in urgent
-            if free and ident not in self._jobs and await self._leases.hold(ident):
-                self._jobs[ident] = (asyncio.create_task(self._run(ident)), None)
-        self._means.metrics.there_are(len(opened), len(self._jobs))
+        urgent, self._urgent = self._urgent, {}
+        for ident, owner in (*urgent.items(), *_in_turn(opened)):
+            may = ident in urgent or (self._may_run(owner) and not self._is_elsewhere(ident))
+            if may and ident not in self._runs and await self._leases.hold(ident):
+                self._runs[ident] = _Run(owner, asyncio.create_task(self._run(ident, owner)))
+        self._means.metrics.there_are(sum(map(len, opened.values())), len(self._runs))
+
+    def _may_run(self, owner: str) -> bool:
+        """Whether there is room for a batch of a key: its first waits for no more than those of other keys."""
+        first = all(run.owner != owner for run in self._runs.values())
+        return len(self._runs) < (KEYS_RUNNING if first else BATCHES_RUNNING)
 
     async def _expire(self) -> None:
         """Delete what has expired, once in a while; where there was much of it, the rest when it is looked again."""
         if time.monotonic() < self._expired + _EXPIRY_SECONDS:
             return
         with suppress(StoreError, OSError):  # the next look will do
-            if not await self._files.expire():
+            if not await self._files.expire() + await self._means.progress.expire():
                 self._expired = time.monotonic()
 
-    async def _run(self, ident: str) -> None:
+    async def _run(self, ident: str, owner: str) -> None:
         """One batch, as long as the lease is ours."""
         try:
             batch = await self._means.progress.read(ident)
             if batch is None:
-                await self._means.progress.forget(ident)  # its record was never written, or was lost
+                await self._means.progress.forget(ident, owner)  # its record was never written, or was lost
                 return
             job = Job(batch, self._files, self._means, self._most_bytes)
-            self._jobs[ident] = (self._jobs[ident][0], job)
+            self._runs[ident].job = job
             await self._while_held(ident, job)
         except NotHereError:
             self._elsewhere[ident] = time.monotonic() + _ELSEWHERE
@@ -113,7 +133,7 @@ class Runner:
             with suppress(StoreError, OSError):
                 async with asyncio.timeout(_LOOK_SECONDS):
                     await self._leases.release(ident)
-            del self._jobs[ident]
+            del self._runs[ident]
             self._woken.set()
 
     def _is_elsewhere(self, ident: str) -> bool:
@@ -143,3 +163,9 @@ class Runner:
         if batch is not None and "cancelling_at" in batch.facts:
             job.stop()
         return batch is not None
+
+
+def _in_turn(opened: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str]]:
+    """Batches with their owners: the first of every owner, then the second of every owner, and so on."""
+    for batches in zip_longest(*opened.values()):
+        yield from ((ident, owner) for ident, owner in zip(batches, opened, strict=True) if ident is not None)

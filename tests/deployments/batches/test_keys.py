@@ -39,11 +39,11 @@ def test_lines_over_a_limit_wait_until_there_is_room(folder: Path) -> None:
             assert time.monotonic() < until
         found = client(served, key).batches.retrieve(batch.id)
         assert (found.status, found.request_counts.failed) == ("in_progress", 0)
-        assert found.request_counts.completed <= 3
+        assert found.request_counts.completed <= 2  # making the batch was a request too
 
 
 def test_what_is_left_of_a_batch_fails_once_its_key_is_revoked(folder: Path) -> None:
-    key, record = make_key(requests_per_minute=3)
+    key, record = make_key(requests_per_minute=4)
     with keyed(folder, Settings()) as served:
         start(client(served, key), [line(number) for number in range(5)])
         until = time.monotonic() + 20

@@ -32,7 +32,7 @@ from symmoe.deployments.batches.lease import Leases
 from symmoe.deployments.batches.progress import Progress
 from symmoe.deployments.batches.records import BatchRecord
 from symmoe.deployments.batches.rows import Answered, response_row
-from symmoe.deployments.batches.window import Window
+from symmoe.deployments.batches.window import Place, Window
 from symmoe.deployments.storage import Storage
 
 from symmoe.store import open_store
@@ -115,28 +115,70 @@ def _object(raw: bytes) -> bool:
         return False
 
 
-def test_the_oldest_batch_goes_first_and_no_more_are_open_than_there_is_room() -> None:
+def test_keys_take_turns_and_no_more_are_open_than_there_is_room() -> None:
     async def play() -> list[str]:
-        room = 2
-        window, order = Window(lambda: room), list[str]()
+        room = 4
+        window, order, places = Window(lambda: room), list[str](), list[Place]()
 
-        async def one(name: str) -> None:
-            await window.enter(name)
-            order.append(name)
+        async def one(owner: str) -> None:
+            places.append(await window.enter(owner))
+            order.append(owner)
 
-        await asyncio.gather(one("b"), one("b"))
-        waiting = [asyncio.create_task(one(name)) for name in ("c", "b", "a")]
-        await asyncio.sleep(0)
-        given_up = waiting.pop(1)
-        given_up.cancel()
-        for _ in waiting:
-            assert len(order) < 4
-            window.leave()
+        waiting = [asyncio.create_task(one(owner)) for owner in ("a", "a", "a", "a", "a", "a", "b", "b", "c")]
+        await asyncio.sleep(0.01)
+        assert order == ["a", "a", "a", "a", "b", "c"]  # one that has none open always enters
+        waiting.pop(4).cancel()
+        while len(order) < len(waiting):
+            window.leave(places.pop())
             await asyncio.sleep(0.01)
+            assert len(places) <= 6
         await asyncio.gather(*waiting)
         return order
 
-    assert asyncio.run(play()) == ["b", "b", "a", "c"]
+    assert asyncio.run(play())[6:] == ["b", "a"]
+
+
+def test_a_place_is_not_lost_with_who_was_given_it() -> None:
+    async def play() -> None:
+        window = Window(lambda: 1)
+        first = await window.enter("a")
+        given, gone = (asyncio.create_task(window.enter("a")) for _ in "12")
+        await asyncio.sleep(0)
+        window.leave(first)
+        given.cancel()  # it has its place, but did not come to know
+        place = await asyncio.wait_for(gone, 5)
+        window.leave(place)
+        await asyncio.wait_for(window.enter("a"), 5)
+
+    asyncio.run(play())
+
+
+def test_a_key_that_is_paused_takes_no_place_from_others_and_goes_on_when_its_time_is_over() -> None:
+    async def play() -> float:
+        window, began = Window(lambda: 1), time.monotonic()
+        window.pause("a", 0.3)
+        late = asyncio.create_task(window.enter("a"))
+        for _ in range(5):
+            window.leave(await asyncio.wait_for(window.enter("b"), 5))
+        await late
+        return time.monotonic() - began
+
+    assert asyncio.run(play()) >= 0.3
+
+
+def test_open_lines_weigh_no_more_than_they_may_but_for_one_of_each_key() -> None:
+    async def play() -> None:
+        window = Window(lambda: 100, 1000)
+        heavy = await window.enter("a", 5000)
+        more = asyncio.create_task(window.enter("a", 1))
+        await asyncio.sleep(0)
+        assert not more.done()
+        for weight in (100, 25):  # b has its share whatever a has
+            await asyncio.wait_for(window.enter("b", weight), 5)
+        window.leave(heavy)
+        await asyncio.wait_for(more, 5)
+
+    asyncio.run(play())
 
 
 def test_room_is_made_while_online_requests_are_there_and_a_moment_longer() -> None:
