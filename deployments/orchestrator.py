@@ -162,6 +162,7 @@ class Request:
             return await self._followed(asked, choices)
         except TurnedAwayError as error:
             self.report.failures.append(Failed(expert, error.why.code))
+            self.report.refused += error.why.spent
             raise
 
     async def _followed(self, asked: Asked, choices: Sequence[int]) -> Generation:

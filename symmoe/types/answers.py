@@ -105,11 +105,12 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A query that cannot be served, and why."""
+    """A query that cannot be served, and why. `tokens` are those of its prompt that were made to find that out."""
 
     query_id: str
     code: str
     message: str
+    tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
