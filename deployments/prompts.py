@@ -64,7 +64,8 @@ class Prompts:
             thread = self._long if characters > tokenizer.window * PROMPT_CHARACTERS_PER_TOKEN else self._brief
             prompt = await loop.run_in_executor(thread, tokenizer.prompt, asked.query)
         except SymmoeError as error:
-            message = f"expert {asked.expert!r} cannot be made ready: {error}"
+            hint = f" ({error.hint})" if error.hint else ""
+            message = f"expert {asked.expert!r} cannot be made ready: {error}{hint}"
             raise TurnedAwayError(TurnedAway(503, "expert_unavailable", message)) from error
         if isinstance(prompt, Refusal):
             raise TurnedAwayError(TurnedAway(400, prompt.code, prompt.message, spent=prompt.tokens))

@@ -30,7 +30,7 @@ SCHEMAS_WAITING = 64
 """Schemas of all keys together that wait to be compiled at one replica, with 16 KiB each."""
 SCHEMAS_WAITING_OF_KEY = 8
 """Schemas of one key that wait: with two at once its last one waits for half a minute at the worst."""
-SCHEMA_PATIENCE = 45.0
+SCHEMA_PATIENCE = 60.0
 """Until a request with a schema that was not compiled is turned away, the start of the compiler included."""
 SCHEMA_VERDICTS = 4096
 """Remembered by digest: less than a MiB."""
