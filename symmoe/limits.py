@@ -22,8 +22,8 @@ SCHEMA_BYTES = 512 << 20
 """Of memory to compile one schema, beyond what the compiler has at rest: ordinary ones take less than 200 MiB."""
 SCHEMA_READ_SECONDS = 0.25
 """Of a core, to make a grammar of a schema, which an engine does again between two steps of everybody's answers."""
-SCHEMA_STEP_SECONDS = 0.005
-"""Of a core for each token, on average over a stretch of text: an engine waits for it in every step."""
+SCHEMA_STEP_SECONDS = 0.002
+"""Of a core for each token, on average over a stretch of text: an engine waits for it in every step. Usual: 0.0003."""
 SCHEMAS_AT_ONCE = 2
 """Compiled at the same time for one replica: one that takes long leaves room for another."""
 SCHEMAS_WAITING = 64

@@ -113,18 +113,21 @@ def _walk(vocabulary: Vocabulary, compiled: Any, seed: int) -> str | None:
     random = np.random.default_rng(seed)
     matcher = xgrammar.GrammarMatcher(compiled)
     mask = xgrammar.allocate_token_bitmask(1, vocabulary.size)
-    began, steps = time.process_time(), 0
+    taken, steps = 0.0, 0
     while steps < _STEPS and not matcher.is_terminated():
+        began = time.process_time()
         matcher.fill_next_token_bitmask(mask, 0)
+        taken += time.process_time() - began
         allowed = np.unpackbits(mask.numpy().view(np.uint8)[0], bitorder="little")[: vocabulary.size].astype(bool)
         if not allowed.any():
             return _EMPTY if steps == 0 else _TORN
         wanted = [vocabulary.closing, vocabulary.visible] if seed % 2 else [vocabulary.visible]
         likely = next((some for kind in wanted if (some := allowed & kind).any()), allowed)
-        if not matcher.accept_token(int(random.choice(np.flatnonzero(likely)))):
+        token, began = int(random.choice(np.flatnonzero(likely))), time.process_time()
+        if not matcher.accept_token(token):
             return _TORN
+        taken += time.process_time() - began
         steps += 1
-    taken = time.process_time() - began
     return _SLOW if taken > _STEPS * SCHEMA_STEP_SECONDS else None
 
 

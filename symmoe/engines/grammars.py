@@ -78,6 +78,7 @@ class Grammars:
         self._sizes: dict[str, int] = {}
         self._lines: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
         self._writer: threading.Thread | None = None
+        self._listener: threading.Thread | None = None
         self._count = 0
         self._closed = False
 
@@ -112,7 +113,8 @@ class Grammars:
                 self._end(trial, Verdict("the service stops", False))
         if child is not None:
             child.kill()
-            child.wait()
+        if self._listener is not None:
+            self._listener.join()
 
     @property
     def pid(self) -> int | None:
@@ -199,7 +201,8 @@ class Grammars:
         environment = {**os.environ, **quiet, "OMP_NUM_THREADS": "1"}
         pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
         child = subprocess.Popen(self._command, stdin=pipe, stdout=pipe, stderr=nothing, env=environment)
-        threading.Thread(target=self._listen, args=(child,), name="schemas-in", daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, args=(child,), name="schemas-in", daemon=True)
+        self._listener.start()
         return child
 
     def _listen(self, child: subprocess.Popen[bytes]) -> None:

@@ -16,6 +16,7 @@ from symmoe.deployments.prompts import Prompts
 from symmoe.engines import chat
 from symmoe.engines.chat import ChatTokenizer
 from symmoe.engines.grammars import Verdict
+from symmoe.errors import CapacityError, CheckpointError
 from symmoe.limits import PROMPT_CHARACTERS_PER_TOKEN, PROMPT_SLACK, ROUTED_CHARACTERS
 from symmoe.routing.tagging import routed_part
 from symmoe.types import Message, Prompt, Query, Refusal, Sampling
@@ -137,6 +138,38 @@ def test_short_prompts_do_not_wait_for_long_ones_and_these_say_what_they_cost() 
         assert (raised.value.why.status, raised.value.why.spent) == (400, 800)
 
     asyncio.run(both())
+
+
+class Finds(AnySchema):
+    """Finds what it is told to."""
+
+    def __init__(self, found: Verdict | Exception) -> None:
+        self._found = found
+
+    def verdict(self, schema: str, model: str, key: str) -> Future[Verdict]:
+        if isinstance(self._found, Exception):
+            raise self._found
+        future: Future[Verdict] = Future()
+        future.set_result(self._found)
+        return future
+
+
+@pytest.mark.parametrize(
+    ("found", "status", "code"),
+    [
+        (Verdict("it takes too long"), 400, "invalid_schema"),
+        (Verdict("there was no time", sure=False), 503, "overloaded"),
+        (CapacityError("too many schemas wait"), 429, "overloaded"),
+        (CheckpointError("no vocab_size"), 503, "expert_unavailable"),
+    ],
+)
+def test_a_schema_with_a_fault_reaches_no_engine_and_says_why(
+    found: Verdict | Exception, status: int, code: str
+) -> None:
+    one = Asked("1", "adder", Query("q", (Message("user", "x"),), Sampling(4, schema="{}")), "me", 5.0)
+    with pytest.raises(TurnedAwayError) as raised:
+        asyncio.run(Prompts(lambda _: Slow(), Finds(found)).ready(one))
+    assert (raised.value.why.status, raised.value.why.code) == (status, code)
 
 
 class Undecided(AnySchema):
