@@ -12,12 +12,17 @@ from typing import Any
 from symmoe.build import Assembly, expert_fingerprint
 from symmoe.config import DedicatedConfig, ExpertConfig, Pool, cache_dir
 from symmoe.engines.arguments import vllm_arguments
+from symmoe.engines.chat import ChatTokenizer
+from symmoe.engines.grammars import Grammars
+from symmoe.engines.vllm import longest
 from symmoe.errors import EngineError, JobError
+from symmoe.limits import ENGINE_GRAMMARS_MIB
 from symmoe.loading.merge import write_merged
 from symmoe.planning.turns import Turns
 
 from .dedicated_expert import DedicatedExpert
 from .places import Places
+from .prompts import Prompts
 from .settings import Settings
 
 YIELDING = 10
@@ -42,7 +47,9 @@ class DedicatedReplica(DedicatedExpert):
         from ray.serve.llm.openai_api_models import CompletionRequest
 
         turns = Turns(described.engine.max_num_seqs, settings.most_waiting, settings.patience, settings.amortise)
-        super().__init__(expert.name, server, CompletionRequest, tokenizer, Places(expert.name, turns))
+        prompts = Prompts(lambda _: tokenizer, Grammars())
+        places = Places(expert.name, turns)
+        super().__init__(expert.name, server, CompletionRequest, prompts, tokenizer.window, places)
 
 
 def checkpoint(assembly: Assembly, expert: ExpertConfig) -> str:
@@ -112,12 +119,8 @@ def _server(pool: Pool, expert: ExpertConfig, model: str, window: int, accelerat
     return _Server.sync_init(config)
 
 
-def _tokenizer(pool: Pool, model: str) -> Any:
-    from symmoe.engines.chat import ChatTokenizer
-    from symmoe.sizing.architecture import window_of
-
-    own = window_of(json.loads((Path(model) / "config.json").read_text(encoding="utf-8")))
-    return ChatTokenizer(model, min(pool.engine.max_model_len, own or pool.engine.max_model_len))
+def _tokenizer(pool: Pool, model: str) -> ChatTokenizer:
+    return ChatTokenizer(model, longest(model, pool.engine.max_model_len))
 
 
 def _environment(config: DedicatedConfig, settings: Settings, accelerators: int) -> None:
@@ -127,6 +130,7 @@ def _environment(config: DedicatedConfig, settings: Settings, accelerators: int)
         "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS": str(max(1, int(settings.stall))),
         "VLLM_LOGGING_LEVEL": "WARNING",
         "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_XGRAMMAR_CACHE_MB": str(ENGINE_GRAMMARS_MIB),
         "HF_HUB_OFFLINE": "1",  # weights were resolved before: the engine itself fetches nothing
     }
     for name, value in wanted.items():

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import Any, Protocol
 
 from symmoe.engines.streams import Stripped
-from symmoe.types import Generation, Query, Refusal
+from symmoe.types import Generation
 
-from .events import Asked, Begun, EngineState, Event, Finished, Piece, TurnedAway
+from .events import Asked, Begun, EngineState, Event, Finished, Piece, TurnedAway, ended
 from .experts import TurnedAwayError
 from .gathering import gathered
 from .places import Places
+from .prompts import Prompts
 
 
 class Server(Protocol):
@@ -30,20 +29,6 @@ class Server(Protocol):
         ...
 
 
-class Tokenizer(Protocol):
-    """What is used of a `ChatTokenizer`."""
-
-    window: int
-
-    def encode(self, query: Query) -> list[int]:
-        """The token ids of a query."""
-        ...
-
-    def refusal(self, query: Query, tokens: int, window: int) -> Refusal | None:
-        """Why a query of so many tokens cannot be answered, if so."""
-        ...
-
-
 class DedicatedExpert:
     """Answers for the expert `name`. Prompts are made of the same tokens here as at an engine that switches.
 
@@ -51,11 +36,10 @@ class DedicatedExpert:
     """
 
     def __init__(
-        self, name: str, server: Server, request: Callable[..., Any], tokenizer: Tokenizer, places: Places
+        self, name: str, server: Server, request: Callable[..., Any], prompts: Prompts, window: int, places: Places
     ) -> None:
         self._name, self._server, self._request = name, server, request
-        self._tokenizer, self._places = tokenizer, places
-        self._thread = ThreadPoolExecutor(1, "tokenizer")  # which bears one thread at a time
+        self._prompts, self._window, self._places = prompts, window, places
 
     async def complete(self, asked: Asked) -> list[Event]:
         """Everything that became of a request, when it is over."""
@@ -81,34 +65,20 @@ class DedicatedExpert:
 
     async def _events(self, asked: Asked) -> AsyncGenerator[Event, None]:
         try:
-            fields = await self._fields(asked)
+            asked = await self._prompts.ready(asked)
+            fields = completion_fields(asked, self._window)
             with self._places.leaving(asked.id):
                 yield Begun(await self._places.taken(asked), 0.0, "resident", False)
                 said = _Said()
                 async for text in self._texts(self._request(**fields), said):
                     if text and asked.stream:
                         yield Piece(text)
-                yield said.end()
+                yield said.end(asked.query.sampling.schema is not None)
         except TurnedAwayError as error:
             yield error.why
         except Exception as error:  # a server's parts raise what they like
             message = f"the engine of {self._name!r} failed: {type(error).__name__}"
             yield TurnedAway(503, "expert_lost", message, 1.0, again=True)
-
-    async def _fields(self, asked: Asked) -> dict[str, Any]:
-        """The request in OpenAI's words. Raises `TurnedAwayError` for what the expert cannot answer."""
-        query = asked.query
-        loop = asyncio.get_running_loop()
-        try:
-            prompt = await loop.run_in_executor(self._thread, self._tokenizer.encode, query)
-        except Exception as error:  # a chat template raises what it likes, such as for roles that it does not know
-            message = f"the expert's chat template: {_first_line(error)}"
-            raise TurnedAwayError(TurnedAway(400, "invalid_messages", message)) from error
-        window = self._tokenizer.window
-        refused = self._tokenizer.refusal(query, len(prompt), window)
-        if refused is not None:
-            raise TurnedAwayError(TurnedAway(400, refused.code, refused.message))
-        return completion_fields(asked, prompt, window - len(prompt))
 
     async def _texts(self, request: Any, said: _Said) -> AsyncGenerator[str, None]:
         try:
@@ -143,21 +113,21 @@ class _Said:
             self._reason = choice.get("finish_reason") or self._reason
         return self._text.feed(text)
 
-    def end(self) -> Finished | TurnedAway:
-        """How it ended."""
+    def end(self, held: bool) -> Finished | TurnedAway:
+        """How it ended; `held` says that a schema held it."""
         if not self._reason:
             return TurnedAway(503, "expert_lost", "the engine broke off", 1.0, again=True)
-        return Finished(Generation(self._text.whole, self._reason, self._prompt, self._completion))
+        return ended(Generation(self._text.whole, self._reason, self._prompt, self._completion), held)
 
 
-def completion_fields(asked: Asked, prompt: list[int], room: int) -> dict[str, Any]:
-    """A generation in the words of OpenAI's completions; `room` are the tokens that its answer may have at most."""
-    sampling = asked.query.sampling
+def completion_fields(asked: Asked, window: int) -> dict[str, Any]:
+    """A generation, whose prompt was made, in the words of OpenAI's completions, for an engine of that window."""
+    sampling, prompt = asked.query.sampling, asked.prompt.ids if asked.prompt else ()
     fields: dict[str, Any] = {
         "model": asked.expert,
         "request_id": asked.id,  # left open, the choices of one HTTP request would share theirs
-        "prompt": prompt,
-        "max_tokens": min(sampling.max_tokens, room),
+        "prompt": list(prompt),
+        "max_tokens": min(sampling.max_tokens, window - len(prompt)),
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "seed": sampling.seed,

@@ -16,7 +16,7 @@ from symmoe.planning.turns import Turns, Waiting
 from symmoe.protocols import StreamingEngine
 from symmoe.types import Load
 
-from .events import Asked, Begun, EngineState, Event, Finished, Piece, TurnedAway
+from .events import Asked, Begun, EngineState, Event, Piece, TurnedAway, ended
 
 Tell = Callable[[Sequence[tuple[str, Event]]], None]
 _FAILURES = 3
@@ -28,7 +28,9 @@ class EngineLoop:
 
     `tell` is called in this thread and must not block. An expert that cannot be made ready costs only the requests that
     wait for it. When a step fails, nobody knows what state the engine is in: it is built anew, and what was running may
-    be tried again. After three failures in a row without a step between them the loop gives up and is not `healthy`.
+    be tried again, but for what was held to a schema: that is what engines have been ended by. What had gone through a
+    step before is told to be a bystander. After three failures in a row without a step between them the loop gives up
+    and is not `healthy`.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class EngineLoop:
         self._newcomers: dict[str, ExpertConfig] = {}
         self._load: Load | None = None
         self._fresh = False
+        self._untried: set[str] = set()
         self._failures = 0
         self._expected: float | None = None
         self._stopping = False
@@ -148,10 +151,11 @@ class EngineLoop:
 
     def _begin(self, each: Waiting) -> None:
         asked, load = self._asked[each.id], self._load
-        refusal = self._engine().add(each.id, asked.query, asked.stream)
+        self._untried.add(each.id)
+        refusal = self._engine().add(each.id, asked.query, asked.stream, asked.prompt)
         if refusal is not None:
             self._turns.leave(each.id)
-            self._give(each.id, TurnedAway(400, refusal.code, refusal.message))
+            self._give(each.id, TurnedAway(400, refusal.code, refusal.message, spent=refusal.tokens))
             return
         first, self._fresh = self._fresh, False
         seconds, lane = (load.seconds, load.lane) if load is not None and first else (0.0, "resident")
@@ -160,6 +164,7 @@ class EngineLoop:
     def _step(self) -> None:
         deltas = self._engine().step()
         self._failures = 0
+        self._untried.clear()
         told: list[tuple[str, Event]] = []
         for delta in deltas:
             if delta.id not in self._asked:
@@ -167,7 +172,8 @@ class EngineLoop:
             if delta.text and self._asked[delta.id].stream:
                 told.append((delta.id, Piece(delta.text)))
             if delta.generation is not None:
-                told.append((delta.id, Finished(delta.generation)))
+                schema = self._asked[delta.id].query.sampling.schema
+                told.append((delta.id, ended(delta.generation, schema is not None)))
                 del self._asked[delta.id]
                 self._turns.leave(delta.id, self._clock())
         if told:
@@ -177,7 +183,13 @@ class EngineLoop:
         """The engine failed: build another, and let what it was running be tried again."""
         self._failures += 1
         message = f"the engine failed: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
-        self._turn_away(self._turns.lost(), lambda _: TurnedAway(503, "expert_lost", message, 1.0, again=True))
+        untried, self._untried = self._untried, set()
+
+        def lost(each: Waiting) -> TurnedAway:
+            held = each.id in self._asked and self._asked[each.id].query.sampling.schema is not None
+            return TurnedAway(503, "expert_lost", message, 1.0, again=not held, bystander=each.id not in untried)
+
+        self._turn_away(self._turns.lost(), lost)
         assembly, self._assembly = self._assembly, None
         if assembly is not None:
             try:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from symmoe.config import ExpertConfig
-from symmoe.types import Generation, Lane, Query
+from symmoe.types import Generation, Lane, Prompt, Query
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +15,7 @@ class Asked:
 
     `key` says whose request it is, for fair shares. With `stream` its text comes piece by piece. `newcomer` is the
     expert itself where the pool file does not name it: a replica need not have heard of it before. One asked in the
-    `background` waits for all others.
+    `background` waits for all others. `prompt` is there once the replica has made it.
     """
 
     id: str
@@ -26,6 +26,7 @@ class Asked:
     stream: bool = False
     newcomer: ExpertConfig | None = None
     background: bool = False
+    prompt: Prompt | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +58,19 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class TurnedAway:
-    """The generation will not come. `retry_after` says in how many seconds to ask again, `again` that now may help."""
+    """The generation will not come. `retry_after` says in how many seconds to ask again, `again` that now may help.
+
+    A `bystander` was lost with an engine that something else is likely to have ended: it had gone through a step.
+    `spent` are the tokens that were made to find out that it cannot be answered.
+    """
 
     status: int
     code: str
     message: str
     retry_after: float | None = None
     again: bool = False
+    bystander: bool = False
+    spent: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +81,21 @@ class EngineState:
     loading: str | None
     running: int
     waiting: Mapping[str, int]
+
+
+REASONS = ("stop", "length", "content_filter")
+"""Why a generation may end that is an answer, as OpenAI names it."""
+
+
+def ended(generation: Generation, held: bool) -> Finished | TurnedAway:
+    """How a generation ended: for any reason but those of an answer, it failed. `held` says that a schema held it."""
+    if generation.finish_reason in REASONS:
+        return Finished(generation)
+    spent = generation.prompt_tokens + generation.completion_tokens
+    if held:
+        message = "response_format: the engine could not follow the schema to an end"
+        return TurnedAway(400, "invalid_schema", message, spent=spent)
+    return TurnedAway(500, "generation_failed", f"the generation ended with {generation.finish_reason!r}", spent=spent)
 
 
 Event = Begun | Piece | Finished | TurnedAway

@@ -13,6 +13,8 @@ from symmoe.planning.turns import Turns
 
 from .engine_loop import EngineLoop
 from .events import ENDS, Asked, Begun, EngineState, Event
+from .experts import TurnedAwayError
+from .prompts import prompts_of
 from .settings import Settings
 from .worker import Build
 
@@ -40,6 +42,7 @@ class ExpertReplica:
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
         described = Pool.model_validate({**json.loads(pool), "root": root})
         turns = make_turns(described.engine.max_num_seqs, settings.most_waiting, settings.patience, settings.amortise)
+        self._prompts = prompts_of(described)
         self._events: dict[str, asyncio.Queue[Event]] = {}
         self._asyncio: asyncio.AbstractEventLoop | None = None
         self._loop = EngineLoop(lambda: build(described), turns, self._told, settings.stall, settings.slowest_load)
@@ -74,6 +77,8 @@ class ExpertReplica:
 
     def stop(self) -> None:
         """End the engine."""
+        if self._prompts is not None:
+            self._prompts.close()
         self._loop.stop()
 
     def __del__(self) -> None:
@@ -92,6 +97,8 @@ class ExpertReplica:
         self._events[asked.id] = queue
         over = False
         try:
+            if self._prompts is not None:
+                asked = await self._prompts.ready(asked)
             self._loop.submit(asked)
             while not over:
                 events = [await queue.get()]
@@ -99,6 +106,9 @@ class ExpertReplica:
                     events.append(queue.get_nowait())
                 over = isinstance(events[-1], ENDS)
                 yield events
+        except TurnedAwayError as error:
+            over = True
+            yield [error.why]
         finally:
             del self._events[asked.id]
             if not over:

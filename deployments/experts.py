@@ -7,13 +7,16 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .events import ENDS, Asked, EngineState, Event, Piece, TurnedAway
-from .expert import ExpertReplica
+
+if TYPE_CHECKING:
+    from .expert import ExpertReplica
 
 _SOON = 2.0
 _QUIET = 5.0
+_TRIES = 3
 LOST = TurnedAway(503, "expert_lost", "the expert's replica was lost while it answered", 1.0, again=True)
 
 
@@ -44,20 +47,28 @@ class TurnedAwayError(Exception):
 async def asking(experts: Experts, asked: Asked) -> AsyncGenerator[Event, None]:
     """What becomes of a request; lost before any of its text was given, it is asked once more.
 
-    Raises `TurnedAwayError`.
+    It may be what ended the engine, and end the next. So one that was held to a schema is not asked again, and only one
+    that is told to have been a bystander is asked a third time. Raises `TurnedAwayError`.
     """
-    given = False
-    for attempt, ident in enumerate((asked.id, f"{asked.id}-again")):
+    given, suspected = False, 0
+    for attempt in range(_TRIES):
+        ident = f"{asked.id}{'-again' * attempt}"
         async with aclosing(experts.ask(replace(asked, id=ident))) as events:
             async for event in events:
                 if isinstance(event, TurnedAway):
-                    if event.again and not given and attempt == 0:
+                    suspected += not event.bystander
+                    if event.again and not given and suspected < 2 and attempt < _TRIES - 1 and not _held(asked, event):
                         break
                     raise TurnedAwayError(event)
                 given = given or isinstance(event, Piece)
                 yield event
                 if isinstance(event, ENDS):
                     return
+
+
+def _held(asked: Asked, lost: TurnedAway) -> bool:
+    """Whether an engine was lost that held the request to a schema."""
+    return lost.code == LOST.code and asked.query.sampling.schema is not None
 
 
 class LocalExperts:

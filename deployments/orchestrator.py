@@ -206,6 +206,7 @@ class Request:
             return await self._followed(asked, choices)
         except TurnedAwayError as error:
             self.report.failures.append(Failed(expert, error.why.code))
+            self.report.refused += error.why.spent
             raise
 
     async def _followed(self, asked: Asked, choices: Sequence[int]) -> tuple[Generation, Lane]:
@@ -242,7 +243,7 @@ class Request:
 
 def _refusal(query: str, error: TurnedAwayError) -> Refusal:
     why = error.why
-    return Refusal(query, why.code, why.message, why.status, why.retry_after)
+    return Refusal(query, why.code, why.message, why.spent, why.status, why.retry_after)
 
 
 class Orchestrator:

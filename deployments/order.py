@@ -76,7 +76,8 @@ class Report:
     """How a request went, filled in while it goes on. Times are seconds since it came in, or lengths.
 
     `pieces` counts the pieces of text that experts gave, each a token or more: all that is known of what is cut short.
-    `began` is when the request came in, by `time.perf_counter`; `rerouted` how often others had to be found.
+    `began` is when the request came in, by `time.perf_counter`; `rerouted` how often others had to be found; `refused`
+    are the tokens of prompts that were refused, and of generations that came to nothing.
     """
 
     routed: Routed
@@ -90,6 +91,7 @@ class Report:
     stages: list[Stage] = field(default_factory=list)
     began: float = 0.0
     rerouted: int = 0
+    refused: int = 0
 
     @property
     def now(self) -> float:

@@ -163,7 +163,7 @@ def answering(query: Query, policy: Policy, judging: Judging, seed: int = 0) -> 
         if missing.code != UNAVAILABLE or routed.way == "named":
             break
         policy = policy.excluding(tuple(assignment.expert for assignment in asked.assignments))
-    return missing or Refusal(query.id, UNAVAILABLE, "no expert can be asked just now", 503, 1.0)
+    return missing or Refusal(query.id, UNAVAILABLE, "no expert can be asked just now", status=503, retry_after=1.0)
 
 
 def synthesising(case: Case, synthesis: Synthesis, seed: int = 0) -> Steps[Settled]:

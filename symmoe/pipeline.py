@@ -207,7 +207,7 @@ class _Run:
 
     def _found(self, assignment: Assignment, trouble: str) -> Said:
         """What came of an assignment before the trouble."""
-        return self._kept.get(assignment) or Refusal(assignment.query_id, "expert_lost", trouble, 503)
+        return self._kept.get(assignment) or Refusal(assignment.query_id, "expert_lost", trouble, status=503)
 
     def _generate(self, needs: Sequence[Ask], stage: str) -> None:
         """Plan what is not there yet and run it; its seconds count for `stage`, but for those of loading.

@@ -18,6 +18,7 @@ from symmoe.types import (
     Image,
     Load,
     Plan,
+    Prompt,
     Query,
     Recruitment,
     Refusal,
@@ -102,10 +103,10 @@ class Engine(Protocol):
 class StreamingEngine(Engine, Protocol):
     """An engine to which calls can be added while it generates. Nothing may be swapped before all are finished."""
 
-    def add(self, ident: str, query: Query, stream: bool) -> Refusal | None:
+    def add(self, ident: str, query: Query, stream: bool, prompt: Prompt | None = None) -> Refusal | None:
         """Begin to generate for a query under a name of its own; a refusal where that cannot be done.
 
-        Without `stream` all text may come in the last delta.
+        `prompt` is the query's, where it was made before. Without `stream` all text may come in the last delta.
         """
         ...
 

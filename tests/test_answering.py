@@ -32,7 +32,7 @@ from tests.fakes import query
 
 ASKED = query("How much is 5 + 7?")
 JUDGING = Judging(WeightedVote())
-DOWN = Refusal("q", UNAVAILABLE, "gone", 503, 1.0)
+DOWN = Refusal("q", UNAVAILABLE, "gone", status=503)
 Words = Mapping[str, str | Refusal]
 
 
@@ -127,12 +127,12 @@ def test_after_two_others_it_is_given_up_and_the_last_failure_is_told() -> None:
 
 
 def test_where_nobody_is_left_the_first_failure_is_told() -> None:
-    nobody = Refusal("q", UNAVAILABLE, "nobody is left", 503)
+    nobody = Refusal("q", UNAVAILABLE, "nobody is left", status=503)
     assert Driven(Policy(1), [{"adder": 1.0}, nobody], {"adder": DOWN}).result == DOWN
     assert Driven(Policy(1), [nobody], {}).result == nobody
 
 
-@pytest.mark.parametrize("fault", [Refusal("q", TOO_LONG, "too long"), Refusal("q", "expert_lost", "died", 503)])
+@pytest.mark.parametrize("fault", [Refusal("q", TOO_LONG, "too long"), Refusal("q", "expert_lost", "died", status=503)])
 def test_what_another_expert_could_not_mend_is_told_at_once(fault: Refusal) -> None:
     assert Driven(Policy(1), [{"adder": 1.0}], {"adder": fault}).result == fault
 
@@ -168,7 +168,7 @@ def test_whatever_experts_do_it_ends_with_an_answer_of_somebody_asked_or_a_reaso
     words: dict[str, str | Refusal], trust: float, aggregate: str
 ) -> None:
     shares = {expert: 1 / len(words) for expert in words}
-    nobody = Refusal("q", UNAVAILABLE, "nobody", 503)
+    nobody = Refusal("q", UNAVAILABLE, "nobody", status=503)
     policy = Policy(len(words), trust=trust, aggregate=aggregate)  # type: ignore[arg-type]
     driven = Driven(policy, [shares, nobody, nobody], words)
     if isinstance(driven.result, Trace):

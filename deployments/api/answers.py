@@ -145,12 +145,15 @@ class _Answering:
         await self.charged()
 
     async def charged(self) -> None:
-        """Charge the tokens that it took, once. What did not finish is charged by the pieces that experts gave."""
+        """Charge the tokens that it took, once. What did not finish is charged by the pieces that experts gave.
+
+        A prompt that was refused is charged by what it took to find that out.
+        """
         if self._was_charged:
             return
         self._was_charged = True
         report = self.request.report
-        await self._charge(max(report.prompt_tokens + report.completion_tokens, report.pieces))
+        await self._charge(max(report.prompt_tokens + report.completion_tokens, report.pieces) + report.refused)
 
 
 def _again(order: Order, envelope: Envelope, answer: dict[str, Any], told: Mapping[str, str]) -> Response:

@@ -48,7 +48,9 @@ class LineAnswers:
         except ApiError as error:
             return _refused(error)
         except TurnedAwayError as error:
-            return _refused(api_error(error.why), own is not None)
+            refused = _refused(api_error(error.why), own is not None)
+            held = refused.lost and request.response_format not in (None, {"type": "text"})
+            return replace(refused, again=False) if held else refused  # its schema may be what ended the engine
         except StoreError:
             return _refused(ApiError(503, "store_unavailable", "the store does not answer", retry_after=1.0))
         except Exception as error:

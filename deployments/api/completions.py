@@ -10,14 +10,13 @@ from typing import Any
 
 from symmoe.types import Generation
 
-from ..events import Finished, Piece, TurnedAway
+from ..events import REASONS, Finished, Piece, TurnedAway
 from ..experts import TurnedAwayError
 from ..orchestrator import Given, Request
 from ..order import Report
 from .errors import ApiError, internal_error
 from .telling import explanation, usage
 
-_REASONS = {"stop", "length", "content_filter"}
 _DONE = b"data: [DONE]\n\n"
 
 
@@ -57,7 +56,7 @@ async def whole(request: Request, envelope: Envelope) -> dict[str, Any]:
 
 
 def completion(finished: Mapping[int, Generation], report: Report, envelope: Envelope) -> dict[str, Any]:
-    """The completion of finished choices by their number."""
+    """The completion of finished choices by their number. Raises `TurnedAwayError` for one that has no proper end."""
     choices = [
         {
             "index": number,
@@ -128,4 +127,7 @@ def _event(document: Mapping[str, Any]) -> bytes:
 
 
 def _reason(generation: Generation) -> str:
-    return generation.finish_reason if generation.finish_reason in _REASONS else "stop"
+    """Why it ended. Raises `TurnedAwayError` where that is no way for an answer to end."""
+    if generation.finish_reason not in REASONS:
+        raise TurnedAwayError(TurnedAway(500, "generation_failed", "the answer was not finished"))
+    return generation.finish_reason

@@ -209,7 +209,8 @@ class Service:
         finally:
             await request.close()
             self.metrics.reported(request.report)
-            await self.limits.charge(caller, request.report.prompt_tokens + request.report.completion_tokens)
+            report = request.report
+            await self.limits.charge(caller, report.prompt_tokens + report.completion_tokens + report.refused)
 
     def _cache(self, breaker: Breaker) -> AnswerCache | None:
         settings = self.settings

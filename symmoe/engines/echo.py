@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from symmoe.types import Call, Delta, Generation, Image, Query, Refusal
+from symmoe.types import Call, Delta, Generation, Image, Prompt, Query, Refusal
 
 
 class EchoEngine:
@@ -29,7 +29,7 @@ class EchoEngine:
     def refuse(self, queries: Sequence[Query]) -> list[Refusal | None]:
         """Refuse prompts of more words than the window."""
         return [
-            Refusal(query.id, "context_length_exceeded", f"longer than {self._window} words")
+            Refusal(query.id, "context_length_exceeded", f"longer than {self._window} words", self._window)
             if len(query.text.split()) >= self._window
             else None
             for query in queries
@@ -62,7 +62,7 @@ class EchoEngine:
         for call in reversed(calls):
             yield call, self._echo(call.query)
 
-    def add(self, ident: str, query: Query, stream: bool) -> Refusal | None:
+    def add(self, ident: str, query: Query, stream: bool, prompt: Prompt | None = None) -> Refusal | None:
         """Echo to this query too, a word with each step."""
         (refusal,) = self.refuse([query])
         if refusal is None:

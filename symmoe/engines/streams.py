@@ -8,6 +8,9 @@ from typing import Any
 
 from symmoe.types import Delta, Generation
 
+UNKNOWN = "error"
+"""The finish reason of what ended for no reason that was given."""
+
 
 class Stripped:
     """Passes text on without the whitespace at its ends: what may yet be the end is held back until more comes."""
@@ -72,4 +75,4 @@ class OpenCalls:
             return Delta(ident, text)
         del self._open[ident]
         prompt = len(output.prompt_token_ids or ())
-        return Delta(ident, text, Generation(call.text.whole, best.finish_reason or "stop", prompt, call.tokens))
+        return Delta(ident, text, Generation(call.text.whole, best.finish_reason or UNKNOWN, prompt, call.tokens))

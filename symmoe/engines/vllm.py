@@ -15,11 +15,12 @@ from typing import Any
 
 from symmoe.engines.arguments import vllm_arguments
 from symmoe.engines.chat import ChatTokenizer
-from symmoe.engines.streams import OpenCalls
+from symmoe.engines.streams import UNKNOWN, OpenCalls
 from symmoe.errors import CheckpointError, EngineError
+from symmoe.limits import ENGINE_GRAMMARS_MIB
 from symmoe.quiet import output_to
 from symmoe.sizing.architecture import window_of
-from symmoe.types import Call, Delta, Generation, Image, Query, Refusal
+from symmoe.types import Call, Delta, Generation, Image, Prompt, Query, Refusal
 
 _LORAS = 8
 
@@ -55,6 +56,7 @@ class VllmEngine:
         self._llm: Any = None
         self._model: str | None = None
         self._tokenizers: dict[str, ChatTokenizer] = {}
+        self._windows: dict[str, int] = {}
         self._adapter: Any = None
         self._adapters: dict[str, int] = {}
         self._open = OpenCalls()
@@ -140,21 +142,21 @@ class VllmEngine:
     def generate(self, calls: Sequence[Call]) -> Iterator[tuple[Call, Generation]]:
         """Feed every call to vLLM's scheduler and give each as soon as it is finished."""
         engine, tokenizer = self._running().llm_engine, self._tokenizer(self._model or self._first_model)
-        prompts = [tokenizer.encode(call.query) for call in calls]
         window = min(self._started, tokenizer.window)
+        prompts = [tokenizer.prompt(call.query, window) for call in calls]
         waiting: dict[str, Call] = {}
         try:
             with output_to(self._settings.log):
                 for number, (call, prompt) in enumerate(zip(calls, prompts, strict=True)):
-                    if len(prompt) < window:
+                    if isinstance(prompt, Prompt):
                         waiting[str(number)] = call
-                        params = _sampling_params(call.query, window - len(prompt))
+                        params = _sampling_params(call.query, window - len(prompt.ids))
                         engine.add_request(
-                            str(number), {"prompt_token_ids": prompt}, params, lora_request=self._adapter
+                            str(number), {"prompt_token_ids": list(prompt.ids)}, params, lora_request=self._adapter
                         )
             for call, prompt in zip(calls, prompts, strict=True):
-                if len(prompt) >= window:
-                    yield call, Generation("", "error", len(prompt), 0)
+                if isinstance(prompt, Refusal):
+                    yield call, Generation("", "error", prompt.tokens, 0)
             while engine.has_unfinished_requests():
                 for output in engine.step():
                     if output.finished:
@@ -163,23 +165,24 @@ class VllmEngine:
             if waiting:
                 engine.abort_request(list(waiting))
 
-    def add(self, ident: str, query: Query, stream: bool) -> Refusal | None:
-        """Give vLLM's scheduler one more call; it joins those that are running."""
-        engine, tokenizer = self._running().llm_engine, self._tokenizer(self._model or self._first_model)
-        try:
-            prompt = tokenizer.encode(query)
-        except Exception as error:  # a chat template raises what it likes, such as for roles that it does not know
-            return Refusal(query.id, "invalid_messages", f"the expert's chat template: {_first_line(error)}")
-        window = min(self._started, tokenizer.window)
-        refused = tokenizer.refusal(query, len(prompt), window)
-        if refused is not None:
-            return refused
+    def add(self, ident: str, query: Query, stream: bool, prompt: Prompt | None = None) -> Refusal | None:
+        """Give vLLM's scheduler one more call; it joins those that are running.
+
+        A `prompt` that another checkpoint's tokenizer made, or which this engine has no room for, is made anew.
+        """
+        engine, model = self._running().llm_engine, self._model or self._first_model
+        window = min(self._started, self._longest(model))
+        if prompt is None or prompt.model != model or len(prompt.ids) >= window:
+            made = self._tokenizer(model).prompt(query, window)
+            if isinstance(made, Refusal):
+                return made
+            prompt = made
         from vllm.exceptions import VLLMClientError
 
-        params = _sampling_params(query, window - len(prompt))
+        params = _sampling_params(query, window - len(prompt.ids))
         try:
-            self._open.add(engine, ident, prompt, params, self._adapter, stream)
-        except (ValueError, VLLMClientError) as error:
+            self._open.add(engine, ident, prompt.ids, params, self._adapter, stream)
+        except (ValueError, RecursionError, VLLMClientError) as error:
             return Refusal(query.id, "invalid_request", _first_line(error))
         return None
 
@@ -214,12 +217,9 @@ class VllmEngine:
         return self._tokenizers[model]
 
     def _longest(self, model: str) -> int:
-        """Tokens of a prompt and its answer: the pool's bound, or what the model was made for if that is less."""
-        try:
-            own = window_of(json.loads((Path(model) / "config.json").read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"{model}: its config.json cannot be read ({error})") from error
-        return min(self._settings.max_model_len, own or self._settings.max_model_len)
+        if model not in self._windows:
+            self._windows[model] = longest(model, self._settings.max_model_len)
+        return self._windows[model]
 
     def _arguments(self, model: str) -> dict[str, Any]:
         settings = self._settings
@@ -239,6 +239,18 @@ class VllmEngine:
         return arguments
 
 
+def longest(model: str, most: int) -> int:
+    """Tokens of a prompt and its answer: `most`, or what the checkpoint in `model` was made for if that is less.
+
+    Raises `CheckpointError`.
+    """
+    try:
+        own = window_of(json.loads((Path(model) / "config.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{model}: its config.json cannot be read ({error})") from error
+    return min(most, own or most)
+
+
 def _on_cpu() -> bool:
     import torch
 
@@ -251,6 +263,7 @@ def _environment() -> None:
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_LOGGING_LEVEL": "WARNING",
         "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_XGRAMMAR_CACHE_MB": str(ENGINE_GRAMMARS_MIB),
         "HF_HUB_OFFLINE": "1",  # weights were resolved before: the engine itself fetches nothing
         # oneDNN keeps a kernel for each shape it has met, 1024 of them: 280 MB after 2,000 requests, and growing. vLLM
         # keeps 32 for each layer itself, and a model has about five shapes of layer. The bound cost 3 and 11 % of the
@@ -279,7 +292,7 @@ def _sampling_params(query: Query, room: int) -> Any:
 def _generation(output: Any) -> Generation:
     best = output.outputs[0]
     return Generation(
-        best.text.strip(), best.finish_reason or "stop", len(output.prompt_token_ids), len(best.token_ids)
+        best.text.strip(), best.finish_reason or UNKNOWN, len(output.prompt_token_ids), len(best.token_ids)
     )
 
 

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 _PREFIX = "base_model.model."
-_UNSUPPORTED = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "lora_bias")
+_UNSUPPORTED = (
+    *("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "lora_bias"),
+    *("fan_in_fan_out", "layer_replication", "trainable_token_indices", "use_qalora"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,7 @@ def lora_scale(config: dict[str, Any], where: Path) -> float:
         if config.get(option):
             raise CheckpointError(f"{where}: adapters with {option} are not supported")
     rank, alpha = config.get("r"), config.get("lora_alpha")
-    if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float):
+    if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float) or not math.isfinite(alpha):
         raise CheckpointError(
             f"{where}: its config gives no usable rank and alpha (r: {rank!r}, lora_alpha: {alpha!r})"
         )

@@ -11,6 +11,7 @@ from symmoe.loading.merge import ADAPTER_CONFIG, ADAPTER_WEIGHTS, base_name, lor
 from symmoe.loading.sources import MANIFEST, recorded_sha256, sha256_of
 
 CARD = "card.json"
+_FLOATS = ("F16", "BF16", "F32", "F64")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -52,6 +53,7 @@ def verify_adapter(adapter: Path, base: Path | None) -> None:
     shapes = _shapes([weights])
     _verify_checksum(adapter, weights)
     _verify_halves(weights, shapes, config["r"])
+    _verify_numbers(weights)
     if base:
         _verify_fit(weights, shapes, base)
 
@@ -81,6 +83,19 @@ def _verify_halves(weights: Path, shapes: dict[str, tuple[int, ...]], rank: int)
     for name, sides in halves.items():
         if len(sides) != 2:
             raise CheckpointError(f"{weights}: {name} has {sides.pop()} but not the other half of the product")
+
+
+def _verify_numbers(weights: Path) -> None:
+    """Every number of an adapter is a finite floating-point one: anything else would spoil the base in the merge."""
+    from safetensors import safe_open
+
+    with safe_open(weights, framework="pt") as tensors:
+        for key in tensors.keys():  # noqa: SIM118  (a safetensors handle is not a mapping)
+            dtype = tensors.get_slice(key).get_dtype()
+            if dtype not in _FLOATS:
+                raise CheckpointError(f"{weights}: {key} is of {dtype}, not one of {', '.join(_FLOATS)}")
+            if not tensors.get_tensor(key).isfinite().all():
+                raise CheckpointError(f"{weights}: {key} holds numbers that are infinite or none (NaN)")
 
 
 def _verify_fit(weights: Path, adapter: dict[str, tuple[int, ...]], base: Path) -> None:

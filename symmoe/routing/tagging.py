@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from symmoe.limits import ROUTED_CHARACTERS
 from symmoe.protocols import Embedder, Tagger
 from symmoe.routing.facets import facets_of
 from symmoe.types import Query, Skill, SkillMatch, Skills
@@ -21,6 +22,12 @@ _CELLS = 4_000_000
 def tag(tagger: Tagger, queries: Sequence[Query]) -> list[Skills]:
     """The stage: the skills of each query."""
     return tagger.tag(queries) if queries else []
+
+
+def routed_part(text: str) -> str:
+    """What routing reads of a question: both ends of one that is enormous, all of any other."""
+    half = ROUTED_CHARACTERS // 2
+    return text if len(text) <= ROUTED_CHARACTERS else f"{text[:half]}\n{text[-half:]}"
 
 
 class EmbeddingTagger:
@@ -44,11 +51,12 @@ class EmbeddingTagger:
 
     def tag(self, queries: Sequence[Query]) -> list[Skills]:
         """The skills of each query, best first; no topic when nothing in the taxonomy comes near."""
-        distinct = list(dict.fromkeys(query.text for query in queries))
+        read = {query.text: routed_part(query.text) for query in queries}
+        distinct = list(dict.fromkeys(read.values()))
         facets = [facets_of(text) for text in distinct]
         topics = self.topics(self.embedder.embed(distinct), facets)
         matches = dict(zip(distinct, zip(topics, facets, strict=True), strict=True))
-        return [Skills(query.id, *matches[query.text]) for query in queries]
+        return [Skills(query.id, *matches[read[query.text]]) for query in queries]
 
     def topics(self, vectors: Floats, facets: Sequence[Sequence[str]]) -> list[tuple[SkillMatch, ...]]:
         """The topics of questions whose embeddings, `[n, d]` unit rows, and facets are given."""

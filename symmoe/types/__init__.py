@@ -16,7 +16,7 @@ from symmoe.types.skills import (
     Standing,
     Tally,
 )
-from symmoe.types.work import Call, Candidate, Delta, Generation, Image, Lane, Load, Observation, Plan, Step
+from symmoe.types.work import Call, Candidate, Delta, Generation, Image, Lane, Load, Observation, Plan, Prompt, Step
 
 __all__ = [
     "Answer",
@@ -38,6 +38,7 @@ __all__ = [
     "Outcome",
     "Plan",
     "Profiles",
+    "Prompt",
     "Query",
     "Question",
     "Recruitment",

@@ -111,7 +111,7 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A query that cannot be served, and why.
+    """A query that cannot be served, and why. `tokens` are those of its prompt that were made to find that out.
 
     `status` is what HTTP calls it: from 500 on, and 429, it is no fault of the query, and asking again after
     `retry_after` seconds may help.
@@ -120,6 +120,7 @@ class Refusal:
     query_id: str
     code: str
     message: str
+    tokens: int = 0
     status: int = 400
     retry_after: float | None = None
 

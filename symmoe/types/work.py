@@ -41,6 +41,14 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
+class Prompt:
+    """A query's token ids, ready for an expert's turn, as the tokenizer of the checkpoint in `model` has them."""
+
+    model: str
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Generation:
     """What the engine gave for one call."""
 

@@ -16,7 +16,7 @@ import symmoe.build
 from symmoe.build import Assembly
 from symmoe.config import Pool
 from symmoe.engines.echo import EchoEngine
-from symmoe.types import Delta, Query, Refusal
+from symmoe.types import Delta, Prompt, Query, Refusal
 from tests.conftest import SKILLS
 from tests.deployments.trouble import first
 from tests.fakes import NamingTagger, ScatteringEmbedder
@@ -31,7 +31,7 @@ class TroubledStreams(EchoEngine):
         self._prompts: dict[str, str] = {}
         self._begun: set[str] = set()
 
-    def add(self, ident: str, query: Query, stream: bool) -> Refusal | None:
+    def add(self, ident: str, query: Query, stream: bool, prompt: Prompt | None = None) -> Refusal | None:
         self._prompts[ident] = query.text
         with (self._folder / "asked").open("a", encoding="utf-8") as file:
             file.write(f"{os.getpid()} {query.text}\n")

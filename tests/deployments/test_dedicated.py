@@ -17,6 +17,7 @@ from symmoe.deployments.dedicated import bundles, check_importable, engine_argum
 from symmoe.deployments.dedicated_expert import DedicatedExpert
 from symmoe.deployments.events import Asked, Begun, EngineState, Event, Finished, Piece, TurnedAway
 from symmoe.deployments.places import Places
+from symmoe.deployments.prompts import Prompts
 from symmoe.deployments.remote import PoolExperts
 
 from symmoe.build import Assembly
@@ -24,7 +25,8 @@ from symmoe.config import DedicatedConfig, Pool, read_pool
 from symmoe.errors import JobError, PoolError
 from symmoe.loading.lanes import ExpertWeights
 from symmoe.planning.turns import Turns
-from symmoe.types import Generation, Message, Query, Refusal, Sampling
+from symmoe.types import Generation, Message, Query, Sampling
+from tests.deployments.prompting import AnySchema, Words
 
 SCHEMA = '{"type": "object"}'
 Parts = Callable[[Any], AsyncGenerator[Any, None]]
@@ -36,20 +38,6 @@ class Response:
 
     def model_dump(self) -> dict[str, Any]:
         return self.document
-
-
-class Words:
-    """A tokenizer: one token for each word. A prompt with a system message has no template."""
-
-    window = 8
-
-    def encode(self, query: Query) -> list[int]:
-        if query.messages[0].role == "system":
-            raise ValueError("System role not supported\nat line 3")
-        return list(range(len(query.text.split())))
-
-    def refusal(self, query: Query, tokens: int, window: int) -> Refusal | None:
-        return Refusal(query.id, "context_length_exceeded", "too long") if tokens >= window else None
 
 
 class FakeServer:
@@ -93,7 +81,14 @@ WHOLE = saying(Response({"choices": [{"text": " one two ", "finish_reason": "len
 
 
 def expert_on(server: FakeServer, slots: int = 2, most: int = 2) -> DedicatedExpert:
-    return DedicatedExpert("own", server, SimpleNamespace, Words(), Places("own", Turns(slots, most, 5.0)))
+    return DedicatedExpert(
+        "own",
+        server,
+        SimpleNamespace,
+        Prompts(lambda _: Words(), AnySchema()),
+        8,
+        Places("own", Turns(slots, most, 5.0)),
+    )
 
 
 def asked(text: str = "to be sure", ident: str = "1", stream: bool = True, patience: float = 5.0) -> Asked:

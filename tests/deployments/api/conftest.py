@@ -28,7 +28,7 @@ from symmoe.build import Assembly
 from symmoe.config import Pool, read_pool
 from symmoe.engines.echo import EchoEngine
 from symmoe.errors import EngineError
-from symmoe.types import Delta, Image, Query, Refusal
+from symmoe.types import Delta, Image, Prompt, Query, Refusal
 from tests.conftest import SKILLS, echo_pool
 from tests.fakes import NamingTagger, ScatteringEmbedder
 
@@ -55,7 +55,7 @@ class ScriptedEngine(EchoEngine):
             raise EngineError("its weights are broken", hint="mend them")
         return super().swap(image)
 
-    def add(self, ident: str, query: Query, stream: bool) -> Refusal | None:
+    def add(self, ident: str, query: Query, stream: bool, prompt: Prompt | None = None) -> Refusal | None:
         self._prompts[ident] = query.text
         self.asked.append(query)
         return super().add(ident, query, stream)

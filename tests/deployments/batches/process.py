@@ -23,7 +23,7 @@ from symmoe.deployments.storage import Storage
 import symmoe.build
 from symmoe.config import read_pool
 from symmoe.engines.echo import EchoEngine
-from symmoe.types import Delta, Query, Refusal
+from symmoe.types import Delta, Prompt, Query, Refusal
 from tests.conftest import echo_pool
 from tests.deployments.api.conftest import assembled
 from tests.fakes import ScatteringEmbedder
@@ -36,7 +36,7 @@ class SlowEngine(EchoEngine):
         super().__init__(window=64)
         self._folder, self._seconds = folder, seconds
 
-    def add(self, ident: str, query: Query, stream: bool) -> Refusal | None:
+    def add(self, ident: str, query: Query, stream: bool, prompt: Prompt | None = None) -> Refusal | None:
         with (self._folder / "asked").open("a", encoding="utf-8") as file:
             file.write(f"{query.text}\n")
         return super().add(ident, query, stream)

@@ -1,0 +1,118 @@
+"""What a request needs before it may wait for an engine: tokens that fit, and a schema that an engine can bear."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from typing import Protocol
+
+from symmoe.build import Assembly
+from symmoe.config import Pool
+from symmoe.engines.chat import ChatTokenizer
+from symmoe.engines.grammars import Grammars, Verdict
+from symmoe.engines.vllm import longest
+from symmoe.errors import CapacityError, SymmoeError
+from symmoe.limits import PROMPT_CHARACTERS_PER_TOKEN, SCHEMA_PATIENCE
+from symmoe.types import Prompt, Query, Refusal
+
+from .events import Asked, TurnedAway
+from .experts import TurnedAwayError
+
+
+class Tokenizer(Protocol):
+    """What is used of a `ChatTokenizer`."""
+
+    model: str
+    window: int
+
+    def prompt(self, query: Query) -> Prompt | Refusal:
+        """A query's tokens, or why there are none."""
+        ...
+
+
+class Schemas(Protocol):
+    """What is used of `Grammars`."""
+
+    def verdict(self, schema: str, model: str, key: str) -> Future[Verdict]:
+        """The verdict on a schema."""
+        ...
+
+    def close(self) -> None:
+        """End what was begun."""
+        ...
+
+
+class Prompts:
+    """Makes requests ready to be generated for, outside the engine's thread and the event loop's.
+
+    `tokenizer_of` finds the tokenizer of the expert that is asked; it is called in a thread and may take its time.
+    """
+
+    def __init__(self, tokenizer_of: Callable[[Asked], Tokenizer], schemas: Schemas) -> None:
+        self._tokenizer_of, self._schemas = tokenizer_of, schemas
+        self._brief = ThreadPoolExecutor(1, "prompts")
+        self._long = ThreadPoolExecutor(1, "long-prompts")  # which hold up no brief ones
+
+    async def ready(self, asked: Asked) -> Asked:
+        """The request with its tokens. Raises `TurnedAwayError` for one that no engine of ours should see."""
+        loop = asyncio.get_running_loop()
+        characters = sum(len(message.content) for message in asked.query.messages)
+        try:
+            tokenizer = await loop.run_in_executor(self._brief, self._tokenizer_of, asked)
+            thread = self._long if characters > tokenizer.window * PROMPT_CHARACTERS_PER_TOKEN else self._brief
+            prompt = await loop.run_in_executor(thread, tokenizer.prompt, asked.query)
+        except SymmoeError as error:
+            hint = f" ({error.hint})" if error.hint else ""
+            message = f"expert {asked.expert!r} cannot be made ready: {error}{hint}"
+            raise TurnedAwayError(TurnedAway(503, "expert_unavailable", message)) from error
+        if isinstance(prompt, Refusal):
+            raise TurnedAwayError(TurnedAway(400, prompt.code, prompt.message, spent=prompt.tokens))
+        if asked.query.sampling.schema is not None:
+            await self._check(asked.query.sampling.schema, tokenizer.model, asked.key)
+        return replace(asked, prompt=prompt)
+
+    def close(self) -> None:
+        """End the compiler of schemas, if one was started."""
+        self._schemas.close()
+
+    async def _check(self, schema: str, model: str, key: str) -> None:
+        try:
+            future = self._schemas.verdict(schema, model, key)
+            verdict = await asyncio.wait_for(asyncio.wrap_future(future), SCHEMA_PATIENCE)
+        except CapacityError as error:
+            raise TurnedAwayError(TurnedAway(429, "overloaded", str(error), 5.0)) from error
+        except SymmoeError as error:
+            raise TurnedAwayError(TurnedAway(503, "expert_unavailable", str(error))) from error
+        except TimeoutError as error:
+            message = f"response_format: the schema was not compiled within {SCHEMA_PATIENCE:.0f} s"
+            raise TurnedAwayError(TurnedAway(503, "overloaded", message, 5.0)) from error
+        if verdict.fault is not None and verdict.sure:
+            raise TurnedAwayError(TurnedAway(400, "invalid_schema", f"response_format: the schema: {verdict.fault}"))
+        if verdict.fault is not None:
+            message = f"response_format: the schema could not be tried: {verdict.fault}"
+            raise TurnedAwayError(TurnedAway(503, "overloaded", message, 5.0))
+
+
+class PoolTokenizers:
+    """The tokenizers of a pool's experts, and of those that come while it is served, by their checkpoints."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._assembly = Assembly(pool)
+        self._tokenizers: dict[str, ChatTokenizer] = {}
+
+    def __call__(self, asked: Asked) -> ChatTokenizer:
+        """That of the expert that is asked. Raises `SymmoeError`."""
+        if asked.newcomer is not None and asked.newcomer not in self._assembly.pool.experts:
+            self._assembly.learn(asked.newcomer)
+        model = self._assembly.weights(asked.expert).model
+        if model not in self._tokenizers:
+            most = self._assembly.pool.engine.max_model_len
+            self._tokenizers[model] = ChatTokenizer(model, longest(model, most))
+        return self._tokenizers[model]
+
+
+def prompts_of(pool: Pool) -> Prompts | None:
+    """For the experts that one engine of a pool runs in turns; None where no tokens are made, as for an echo."""
+    return None if pool.engine.kind == "echo" else Prompts(PoolTokenizers(pool), Grammars())

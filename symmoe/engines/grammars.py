@@ -1,0 +1,278 @@
+"""Whether an engine can bear a schema, told by a process of its own before the engine sees it.
+
+An engine compiles a schema among everybody's answers, with no bound of time or memory, and cannot be stopped but by
+ending it. What it compiles is compiled first where that ends nothing (`grammar_child`), by the same library, with the
+same vocabulary. The engine compiles it again: passing on what was compiled would take longer (13 MB and 0.5 s for a
+form of a hundred fields that compiles in 0.04 s).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from symmoe.errors import CapacityError, CheckpointError
+from symmoe.limits import (
+    SCHEMA_DEAR_SECONDS,
+    SCHEMA_DEAR_VERDICTS,
+    SCHEMA_DEPTH,
+    SCHEMA_PATIENCE,
+    SCHEMA_VERDICTS,
+    SCHEMAS_AT_ONCE,
+    SCHEMAS_WAITING,
+    SCHEMAS_WAITING_OF_KEY,
+)
+
+_CHILD = (sys.executable, "-m", "symmoe.engines.grammar_child")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is wrong with a schema, None for nothing. Where it is not `sure`, the fault is not the schema's."""
+
+    fault: str | None
+    sure: bool = True
+
+
+@dataclass(slots=True, eq=False)
+class _Trial:
+    """One schema, and all who wait for its verdict."""
+
+    id: int
+    digest: bytes
+    key: str
+    asked: dict[str, Any]
+    futures: list[Future[Verdict]] = field(default_factory=list)
+    began: float = 0.0
+    child: subprocess.Popen[bytes] | None = None
+
+
+class Grammars:
+    """Gives verdicts on schemas, from any thread. The process starts with the first schema, and ends with this one.
+
+    Keys take turns: many schemas of one do not hold up another's. `command` starts the process.
+    """
+
+    def __init__(self, command: Sequence[str] = _CHILD) -> None:
+        self._command = command
+        self._lock = threading.RLock()
+        self._child: subprocess.Popen[bytes] | None = None
+        self._queues: OrderedDict[str, deque[_Trial]] = OrderedDict()
+        self._trials: dict[bytes, _Trial] = {}
+        self._running: dict[int, _Trial] = {}
+        self._known: OrderedDict[bytes, Verdict] = OrderedDict()
+        self._dear: OrderedDict[bytes, Verdict] = OrderedDict()
+        self._sizes: dict[str, int] = {}
+        self._lines: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
+        self._writer: threading.Thread | None = None
+        self._listener: threading.Thread | None = None
+        self._count = 0
+        self._closed = False
+
+    def verdict(self, schema: str, model: str, key: str) -> Future[Verdict]:
+        """The verdict on a schema for the checkpoint in `model`. Cancelled by all who wait for it, the work stops.
+
+        `key` says whose it is. Raises `CapacityError` where too many wait, `CheckpointError` for a model with no
+        vocabulary.
+        """
+        future: Future[Verdict] = Future()
+        digest = hashlib.sha256(f"{model}\0{schema}".encode()).digest()
+        with self._lock:
+            known = self._recall(digest)
+            if known is not None:
+                future.set_result(known)
+                return future
+            trial = self._trials.get(digest)
+            if trial is None:
+                trial = self._enter(digest, key, {"model": model, "vocabulary": self._size(model), "schema": schema})
+            trial.futures.append(future)
+            self._start_some()
+        future.add_done_callback(lambda done: self._left(trial) if done.cancelled() else None)
+        return future
+
+    def close(self) -> None:
+        """End the process; who waits learns nothing of their schemas."""
+        with self._lock:
+            self._closed = True
+            self._lines.put(None)
+            child, self._child = self._child, None
+            for trial in list(self._trials.values()):
+                self._end(trial, Verdict("the service stops", False))
+        if child is not None:
+            child.kill()
+        if self._listener is not None:
+            self._listener.join()
+
+    @property
+    def pid(self) -> int | None:
+        """The process, while there is one."""
+        child = self._child
+        return None if child is None else child.pid
+
+    def _recall(self, digest: bytes) -> Verdict | None:
+        for remembered in (self._known, self._dear):
+            if digest in remembered:
+                remembered.move_to_end(digest)
+                return remembered[digest]
+        return None
+
+    def _remember(self, digest: bytes, verdict: Verdict, seconds: float) -> None:
+        """What passed but took long is known only as long as an engine knows it: that would compile it again."""
+        dear = verdict.fault is None and seconds > SCHEMA_DEAR_SECONDS
+        remembered, most = (self._dear, SCHEMA_DEAR_VERDICTS) if dear else (self._known, SCHEMA_VERDICTS)
+        remembered[digest] = verdict
+        while len(remembered) > most:
+            remembered.popitem(last=False)
+
+    def _enter(self, digest: bytes, key: str, asked: dict[str, Any]) -> _Trial:
+        queue = self._queues.get(key, ())
+        if self._closed or len(queue) >= SCHEMAS_WAITING_OF_KEY or len(self._trials) >= SCHEMAS_WAITING:
+            raise CapacityError("too many schemas wait to be compiled", hint="ask again in a few seconds")
+        self._count += 1
+        trial = _Trial(self._count, digest, key, {"id": self._count, **asked})
+        self._trials[digest] = trial
+        self._queues.setdefault(key, deque()).append(trial)
+        return trial
+
+    def _start_some(self) -> None:
+        """Have the next schemas compiled, a key's one after another's."""
+        late = time.monotonic() - 2 * SCHEMA_PATIENCE
+        for trial in list(self._running.values()):
+            if trial.began < late and trial.child is not None:
+                trial.child.kill()
+        while self._queues and len(self._running) < SCHEMAS_AT_ONCE:
+            key, queue = next(iter(self._queues.items()))
+            trial = queue.popleft()
+            self._queues.move_to_end(key)
+            if not queue:
+                del self._queues[key]
+            trial.began = time.monotonic()
+            self._running[trial.id] = trial
+            self._say(trial.asked)
+
+    def _say(self, line: dict[str, Any]) -> None:
+        """Have a line written to the process, in a thread: it may have to be started, or be busy."""
+        if self._writer is None:
+            self._writer = threading.Thread(target=self._write, name="schemas-out", daemon=True)
+            self._writer.start()
+        self._lines.put(line)
+
+    def _write(self) -> None:
+        while (line := self._lines.get()) is not None:
+            for _ in range(2):  # the process may have ended just now
+                try:
+                    child = self._child_for(line.get("id"))
+                    if child is not None and child.stdin is not None:
+                        child.stdin.write(json.dumps(line).encode() + b"\n")
+                        child.stdin.flush()
+                    break
+                except (OSError, ValueError):
+                    with self._lock:
+                        self._child = None
+
+    def _child_for(self, ident: int | None) -> subprocess.Popen[bytes] | None:
+        """The process that a line is for: one is started for a schema, and none to cancel something."""
+        with self._lock:
+            trial = None if ident is None else self._running.get(ident)
+            if self._closed or (ident is not None and trial is None):
+                return None
+            if self._child is None and trial is not None:
+                self._child = self._start()
+            if trial is not None:
+                trial.child = self._child
+            return self._child
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        # no accelerator, no network, no threads of libraries: they do not survive a fork
+        quiet = {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+        environment = {**os.environ, **quiet, "OMP_NUM_THREADS": "1"}
+        pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
+        child = subprocess.Popen(self._command, stdin=pipe, stdout=pipe, stderr=nothing, env=environment)
+        self._listener = threading.Thread(target=self._listen, args=(child,), name="schemas-in", daemon=True)
+        self._listener.start()
+        return child
+
+    def _listen(self, child: subprocess.Popen[bytes]) -> None:
+        """Take in what one process says, to its end."""
+        for line in child.stdout or ():
+            said = json.loads(line)
+            with self._lock:
+                trial = self._running.get(said["id"])
+                if trial is not None:
+                    verdict = Verdict(said["fault"], said["sure"])
+                    if verdict.sure:
+                        self._remember(trial.digest, verdict, said["seconds"])
+                    self._end(trial, verdict)
+                    self._start_some()
+        child.wait()
+        for pipe in (child.stdin, child.stdout):
+            with suppress(OSError):
+                if pipe is not None:
+                    pipe.close()
+        with self._lock:
+            self._child = None if self._child is child else self._child
+            for trial in list(self._running.values()):
+                if trial.child is child:
+                    self._end(trial, Verdict("the compiler of schemas has ended", False))
+            self._start_some()
+
+    def _end(self, trial: _Trial, verdict: Verdict) -> None:
+        self._running.pop(trial.id, None)
+        self._trials.pop(trial.digest, None)
+        for future in trial.futures:
+            if future.set_running_or_notify_cancel():
+                future.set_result(verdict)
+
+    def _left(self, trial: _Trial) -> None:
+        """Somebody waits no more: with nobody left, the work is taken away."""
+        with self._lock:
+            if self._trials.get(trial.digest) is not trial or not all(each.cancelled() for each in trial.futures):
+                return
+            del self._trials[trial.digest]
+            if self._running.pop(trial.id, None) is not None:
+                self._say({"cancel": trial.id})
+            elif trial.key in self._queues:
+                self._queues[trial.key].remove(trial)
+                if not self._queues[trial.key]:
+                    del self._queues[trial.key]
+            self._start_some()
+
+    def _size(self, model: str) -> int:
+        if model not in self._sizes:
+            self._sizes[model] = vocabulary_size(model)
+        return self._sizes[model]
+
+
+def vocabulary_size(model: str) -> int:
+    """The rows of a checkpoint's output, which may be more than its tokenizer knows. Raises `CheckpointError`."""
+    path = Path(model) / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        return int((config.get("text_config") or config)["vocab_size"])
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{path}: no vocab_size in it ({type(error).__name__})") from error
+
+
+def depth_of(schema: Any) -> int:
+    """How deep lists and objects of a schema lie within each other: a little over the bound for all beyond it."""
+    deepest, waiting = 0, [(schema, 1)]
+    while waiting:
+        value, depth = waiting.pop()
+        if not isinstance(value, dict | list) or depth > SCHEMA_DEPTH + 1:
+            continue
+        deepest = max(deepest, depth)
+        waiting += [(each, depth + 1) for each in (value.values() if isinstance(value, dict) else value)]
+    return deepest

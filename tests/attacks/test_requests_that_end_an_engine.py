@@ -1,0 +1,125 @@
+"""What ended an engine is not given to the next one; what only ran beside it is answered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from symmoe.deployments.engine_loop import EngineLoop
+from symmoe.deployments.events import Asked, Event, Finished, Piece, TurnedAway, ended
+from symmoe.deployments.experts import LOST, Experts, TurnedAwayError, asking
+
+from symmoe.build import Assembly
+from symmoe.config import read_pool
+from symmoe.engines.echo import EchoEngine
+from symmoe.planning.turns import Turns
+from symmoe.types import Delta, Generation, Prompt, Query, Refusal
+from tests.conftest import echo_pool
+from tests.deployments.test_engine_loop import Heard
+from tests.fakes import query
+
+ANSWER = Finished(Generation("yes", "stop", 1, 1))
+
+
+class Losing(Experts):
+    """Loses what it is asked as it is told, then answers."""
+
+    def __init__(self, *losses: TurnedAway) -> None:
+        self.losses, self.asked = list(losses), list[str]()
+
+    async def ask(self, asked: Asked) -> AsyncGenerator[Event, None]:
+        self.asked.append(asked.id)
+        yield self.losses.pop(0) if self.losses else ANSWER
+
+
+def asked(schema: str | None = None) -> Asked:
+    plain = query("one two")
+    return Asked("1", "adder", replace(plain, sampling=replace(plain.sampling, schema=schema)), "me", 60.0)
+
+
+def events_of(experts: Experts, one: Asked) -> list[Event]:
+    async def gathered() -> list[Event]:
+        return [event async for event in asking(experts, one)]
+
+    return asyncio.run(gathered())
+
+
+BESIDE = replace(LOST, bystander=True)
+
+
+@pytest.mark.parametrize("losses", [(LOST,), (BESIDE,), (BESIDE, BESIDE), (BESIDE, LOST), (LOST, BESIDE)])
+def test_what_may_be_innocent_is_answered(losses: tuple[TurnedAway, ...]) -> None:
+    experts = Losing(*losses)
+    assert events_of(experts, asked()) == [ANSWER]
+    assert len(set(experts.asked)) == len(losses) + 1
+
+
+@pytest.mark.parametrize("losses", [(LOST, LOST), (BESIDE, LOST, LOST), (BESIDE, BESIDE, BESIDE)])
+def test_what_ended_two_engines_is_not_given_to_another(losses: tuple[TurnedAway, ...]) -> None:
+    experts = Losing(*losses)
+    with pytest.raises(TurnedAwayError):
+        events_of(experts, asked())
+    assert len(experts.asked) <= 3
+
+
+@pytest.mark.parametrize("loss", [LOST, BESIDE])
+def test_a_request_with_a_schema_is_never_given_to_a_second_engine(loss: TurnedAway) -> None:
+    experts = Losing(loss)
+    with pytest.raises(TurnedAwayError):
+        events_of(experts, asked('{"type": "object"}'))
+    assert experts.asked == ["1"]
+
+
+class Mined(EchoEngine):
+    """Never comes to an end, but breaks in the step after it was given a question with the word `mine`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._mined = False
+
+    def add(self, ident: str, query: Query, stream: bool, prompt: Prompt | None = None) -> Refusal | None:
+        self._mined = self._mined or "mine" in query.text.split()
+        return super().add(ident, query, stream)
+
+    def step(self) -> list[Delta]:
+        if self._mined:
+            self._mined = False
+            raise RuntimeError("the engine broke")
+        return [Delta(ident, "word ") for ident in self._open]
+
+
+@pytest.fixture
+def mined(tmp_path: Path) -> Iterator[tuple[EngineLoop, Heard]]:
+    pool, engine, heard = read_pool(str(echo_pool(tmp_path))), Mined(), Heard()
+
+    def build() -> Assembly:
+        assembly = Assembly(pool)
+        assembly.engine = engine
+        return assembly
+
+    loop = EngineLoop(build, Turns(4, 100, 5.0), heard.tell, stall=30.0, slowest_load=300.0)
+    loop.start(lambda: "adder")
+    yield loop, heard
+    loop.stop()
+
+
+def test_an_engine_that_breaks_tells_who_ran_before_from_who_had_just_come(mined: tuple[EngineLoop, Heard]) -> None:
+    loop, heard = mined
+    loop.submit(Asked("before", "adder", query("a word"), "me", 60.0, stream=True))
+    with heard._changed:
+        assert heard._changed.wait_for(lambda: any(isinstance(e, Piece) for e in heard.events.get("before", ())), 10)
+    loop.submit(Asked("guilty", "adder", query("a mine"), "you", 60.0))
+    ends = {ident: heard.end(ident) for ident in ("before", "guilty")}
+    assert all(isinstance(end, TurnedAway) and end.again for end in ends.values())
+    assert [end.bystander for end in ends.values() if isinstance(end, TurnedAway)] == [True, False]
+
+
+@pytest.mark.parametrize("reason", ["error", "abort", "repetition", "", "no such reason"])
+@pytest.mark.parametrize("held", [True, False])
+def test_an_end_that_is_no_answer_s_is_an_error(reason: str, held: bool) -> None:
+    end = ended(Generation("", reason, 3, 0), held)
+    assert isinstance(end, TurnedAway)
+    assert (end.status, end.spent) == (400 if held else 500, 3)
