@@ -12,6 +12,8 @@ from typing import Any
 
 from symmoe.errors import JobError
 
+from .door import CALLBACK
+
 NAMESPACE = "symmoe"
 _OBJECT_STORE_BYTES = 96 << 20
 """Only questions and answers travel, most of them too small for the store at all; Ray wants 75 MiB at least."""
@@ -23,6 +25,7 @@ _SILENT = {
 }
 _PRIVATE = {
     "RAY_worker_niceness": "0",  # engines make room for the ingress by themselves
+    **CALLBACK,
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # what its name hides: without it every port is open to the network
     "RAY_AUTH_TOKEN": secrets.token_hex(32),  # loopback is open to every user of this machine; Ray asks for it then
 }
