@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
 import sys
 import threading
@@ -11,6 +12,7 @@ from typing import Any
 
 from symmoe.errors import JobError
 
+from ..door import CALLBACK
 from ..session import ray_session
 
 _ROOM = 16
@@ -22,6 +24,7 @@ def serve_alone(name: str, model: str, port: int, engine: dict[str, Any], accele
 
     `engine` are vLLM's own arguments, `accelerators` how many it runs on, 0 for CPUs alone.
     """
+    os.environ.update(dict.fromkeys(CALLBACK, ""))  # alone is also without what stands before our own proxy
     with ray_session(_ROOM):
         for number in (signal.SIGINT, signal.SIGTERM):  # after Ray has set its own; it ends while it starts, too
             signal.signal(number, lambda *_: sys.exit())
