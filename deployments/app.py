@@ -94,9 +94,13 @@ def build_app(args: Mapping[str, Any]) -> Any:
     unknown = sorted(args.keys() - known - {"pool", "without_keys"})
     if unknown:
         raise JobError(f"unknown arguments: {', '.join(unknown)}", hint=f"there are: {', '.join(sorted(known))}, pool")
-    settings = Settings(**{name: value for name, value in args.items() if name in known})
+    settings = Settings(**{name: _frozen(value) for name, value in args.items() if name in known})
     keys = args.get("without_keys") is not True
     return service_app(read_pool(str(args.get("pool", "starter"))), settings, keys)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def service_app(

@@ -24,6 +24,8 @@ class Settings:
     deadline       a request that is not finished after so long is given up
     most_waiting   requests that may wait at one replica
     most_open      requests that may be open at the ingress
+    key_share      the share of those that one key's requests may take
+    hosts          names besides this machine's own by which a service without keys may be asked; `*` for any
     most_bytes     size of a request's body
     most_choices   the highest `n` of a request
     amortise       an expert's turn may take so many times what the switch to the next one costs
@@ -65,6 +67,8 @@ class Settings:
     deadline: float = 300.0
     most_waiting: int = 1024
     most_open: int = 1024
+    key_share: float = 0.25
+    hosts: tuple[str, ...] = ()
     most_bytes: int = 1 << 20
     most_choices: int = 16
     amortise: float = 4.0

@@ -21,7 +21,7 @@ from .batching import Batching
 from .chat_request import ChatRequest, Question
 from .completions import api_error
 from .documented import json_body
-from .errors import ApiError, error_response
+from .errors import ApiError, error_response, internal_error
 from .files import file_paths
 from .gate import Gate
 from .service import Service, noted
@@ -40,7 +40,7 @@ def application(service: Service) -> ASGIApp:
     admin_paths(app, service)
     _looking(app, service)
     _failing(app)
-    return Gate(batching.online.around(app), service.open, service.metrics, service.telemetry)
+    return Gate(batching.online.around(app), service)
 
 
 def _living(service: Service, batching: Batching) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
@@ -125,3 +125,10 @@ def _failing(app: FastAPI) -> None:
         response = error_response(ApiError(error.status_code, code, message))
         response.headers.update(error.headers or {})
         return response
+
+    @app.exception_handler(Exception)
+    async def unforeseen(request: Request, error: Exception) -> Response:
+        """Starlette's own answer would be plain text. It raises the error again, and the gate takes it there."""
+        told = internal_error(error)
+        noted(request).code = told.code
+        return error_response(told)

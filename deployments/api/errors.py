@@ -52,7 +52,9 @@ class ApiError(Exception):
         return {**self._told, **after, **({"www-authenticate": "Bearer"} if self.status == 401 else {})}
 
 
-def internal_error(error: Exception, message: str) -> ApiError:
+def internal_error(
+    error: Exception, message: str = "something went wrong here; it was not your request's fault"
+) -> ApiError:
     """What to tell of an error that nobody foresaw. The log is told its kind and where it came from, and not its
     message, which may hold a prompt.
     """

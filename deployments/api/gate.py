@@ -1,118 +1,119 @@
-"""What every request passes through: a name, a bound on how many are open, and an envelope around every failure."""
+"""What every request passes through: a name, the host it was sent to, its key, a bound on how many are open, and an
+envelope around every failure. All this is before its body is read.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import re
 import secrets
-from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..telemetry.note import Note
-from ..telemetry.telemetry import Telemetry
-from .errors import ApiError, error_response, internal_error
-from .metrics import Metrics
+from symmoe import limits
 
-_NAME = re.compile(r"[\w.-]{1,128}", re.ASCII)
-_ALWAYS = ("/health", "/ready", "/metrics")
-_READ = (b"x-request-id", b"traceparent", b"tracestate")
+from ..door.body import GRANTING, Granting, Paced, check_bodiless
+from ..door.proxy import NAME
+from ..telemetry.note import Note
+from .errors import ApiError, error_response, internal_error
+from .hosts import check_host
+from .keys import NOBODY
+from .metrics import Metrics
+from .opened import Open
+from .service import Service
+
+_UNASKED = ("/health", "/ready")
+_ALWAYS = (*_UNASKED, "/metrics")
+_MODELS = "/v1/models"
+_READ = (b"x-request-id", b"traceparent", b"tracestate", b"authorization")
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
-class Open:
-    """Counts the requests that are open, and knows whether more may come."""
-
-    def __init__(self, most: int, changed: Callable[[int], None]) -> None:
-        self._most, self._changed = most, changed
-        self._count = 0
-        self._none = asyncio.Event()
-        self._none.set()
-        self.draining = False
-
-    def enter(self) -> None:
-        """One more. Raises `ApiError` if there are enough, or the service is stopping."""
-        if self.draining:
-            raise ApiError(503, "stopping", "the service is stopping", retry_after=5)
-        if self._count >= self._most:
-            raise ApiError(429, "overloaded", "too many requests are open", retry_after=1)
-        self._add(1)
-
-    def leave(self) -> None:
-        """One less."""
-        self._add(-1)
-
-    async def drained(self, seconds: float) -> bool:
-        """Let nobody else in; whether all are finished within so many seconds."""
-        self.draining = True
-        try:
-            await asyncio.wait_for(self._none.wait(), seconds)
-        except TimeoutError:
-            return False
-        return True
-
-    def _add(self, one: int) -> None:
-        self._count += one
-        self._changed(self._count)
-        self._none.clear() if self._count else self._none.set()
+class CutShortError(Exception):
+    """Something went wrong when the answer had begun. What, is told nobody: it may hold a prompt."""
 
 
 class Gate:
-    """The outermost layer of the application."""
+    """The outermost layer of the application. `models` are the places of requests for what models there are."""
 
-    def __init__(self, app: ASGIApp, opened: Open, metrics: Metrics, telemetry: Telemetry) -> None:
-        self._app, self._open, self._metrics, self._telemetry = app, opened, metrics, telemetry
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app, self._service = app, service
+        self._models = Open(limits.MODELS_OPEN, max(1, round(limits.MODELS_OPEN * service.settings.key_share)))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
-        if scope["type"] != "http":
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+        elif scope["type"] != "http":
             await self._app(scope, receive, send)
-            return
-        passing = _Passing(scope, send, self._metrics)
-        if scope["path"] in _ALWAYS:
-            await self._guarded(passing, receive)
-            return
-        try:
-            await self._counted(passing, receive)
-        finally:
-            self._telemetry.over(passing.note)
+        else:
+            passing = _Passing(scope, receive, send, self._service.metrics)
+            try:
+                await self._guarded(passing)
+            finally:
+                if scope["path"] not in _ALWAYS:
+                    self._service.telemetry.over(passing.note)
 
-    async def _counted(self, passing: _Passing, receive: Receive) -> None:
-        try:
-            self._open.enter()
-        except ApiError as error:
-            passing.note.code = error.code
-            await error_response(error)(passing.scope, receive, passing.send)
-            return
-        try:
-            await self._guarded(passing, receive)
-        finally:
-            self._open.leave()
-
-    async def _guarded(self, passing: _Passing, receive: Receive) -> None:
+    async def _guarded(self, passing: _Passing) -> None:
         """Whatever is raised within becomes an envelope, as long as nothing was sent."""
         try:
-            await self._app(passing.scope, receive, passing.send)
+            await self._admitted(passing)
+        except ApiError as error:
+            await passing.refuse(error)
         except Exception as unforeseen:
+            if passing.over:
+                return
+            told = internal_error(unforeseen)
             if passing.began:
-                raise
-            error = internal_error(unforeseen, "something went wrong here; it was not your request's fault")
-            passing.note.code = error.code
-            await error_response(error)(passing.scope, receive, passing.send)
+                passing.note.code = told.code
+                raise CutShortError from None
+            await passing.refuse(told)
+
+    async def _admitted(self, passing: _Passing) -> None:
+        """Have the request answered, if it may be."""
+        path = passing.scope["path"]
+        check_bodiless(passing.scope)
+        if path in _UNASKED:
+            await self._app(passing.scope, passing.receive, passing.send)
+            return
+        if not self._service.asks_for_keys:
+            check_host(passing.scope["headers"], self._service.settings.hosts)
+        if path in _ALWAYS:
+            await self._app(passing.scope, passing.receive, passing.send)
+            return
+        caller = await self._service.known(passing.authorization, passing.note)
+        passing.scope["state"]["caller"] = caller
+        key = "" if caller.id == NOBODY else caller.id
+        places = self._models if path == _MODELS or path.startswith(f"{_MODELS}/") else self._service.open
+        try:
+            places.enter(key)
+        except ApiError:
+            self._service.metrics.refused("open")
+            raise
+        try:
+            await self._app(passing.scope, passing.receive, passing.send)
+        finally:
+            places.leave(key)
 
 
 class _Passing:
-    """One request on its way through."""
+    """One request on its way through. `began` and `over` say how far its answer is."""
 
-    def __init__(self, scope: Scope, send: Send, metrics: Metrics) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, metrics: Metrics) -> None:
         given = {name: value.decode("latin-1") for name, value in scope["headers"] if name in _READ}
         wished = given.pop(b"x-request-id", "")
-        self.name = wished if _NAME.fullmatch(wished) else secrets.token_hex(12)
+        self.name = wished if NAME.fullmatch(wished) else secrets.token_hex(12)
+        self.authorization = given.pop(b"authorization", None)
         parents = {name.decode(): value for name, value in given.items()}
         self.note = Note(self.name, scope["method"] if scope["method"] in _METHODS else "other", "other", parents)
         self.scope = {**scope, "state": {**scope.get("state", {}), "request_id": self.name, "note": self.note}}
-        self.began = False
+        paced = Paced(receive)
+        self.receive: Receive = Granting(paced, send) if GRANTING in scope.get("extensions", {}) else paced
+        self.began = self.over = False
         self._send, self._metrics = send, metrics
+
+    async def refuse(self, error: ApiError) -> None:
+        """Answer with an error."""
+        self.note.code = error.code
+        await error_response(error)(self.scope, self.receive, self.send)
 
     async def send(self, message: Message) -> None:
         """Send on, under the request's name."""
@@ -122,4 +123,6 @@ class _Passing:
             route = self.scope.get("route")
             self.note.endpoint, self.note.status = getattr(route, "path", "other"), message["status"]
             self._metrics.answered(self.note.endpoint, message["status"])
+        elif message["type"] == "http.response.body":
+            self.over = not message.get("more_body", False)
         await self._send(message)

@@ -112,7 +112,9 @@ class Metrics:
             self._running.labels(expert).set(sum(e.running for e in engines if e.expert == expert))
 
     def refused(self, why: str) -> None:
-        """A request was refused: for its `key`, its key's `requests` or `tokens`, or for want of the `store`."""
+        """A request was refused: for its `key`, its key's `requests` or `tokens`, too many that are `open`, or for want
+        of the `store`.
+        """
         self._refused.labels(why).inc()
 
     def unchecked(self) -> None:

@@ -35,9 +35,9 @@ from .body import read_body
 from .chat_request import ChatRequest, Question, SymmoeOptions
 from .completions import Envelope, whole
 from .errors import ApiError
-from .gate import Open
 from .keys import Caller, Keys, bearer
 from .metrics import Metrics
+from .opened import Open
 from .telling import explanation, headers
 
 _FRESH = 1.0
@@ -55,7 +55,8 @@ class Service:
         storage: Storage,
     ) -> None:
         self.metrics = Metrics()
-        self.open = Open(settings.most_open, self.metrics.opened)
+        most_of_one = max(1, round(settings.most_open * settings.key_share))
+        self.open = Open(settings.most_open, most_of_one, self.metrics.opened)
         self.lifecycle, self.telemetry = orchestrator.lifecycle, Telemetry.of(settings)
         self.lifecycle.quarantined = self.metrics.quarantined
         self.lifecycle.roster.tell(self._renew)
@@ -73,10 +74,15 @@ class Service:
         self._engines: list[EngineState] = []
         self._engines_at = -_FRESH
 
-    async def caller(self, request: HttpRequest) -> Caller:
-        """Who asks; `ApiError` for somebody who may not."""
+    @property
+    def asks_for_keys(self) -> bool:
+        """Whether a request without a key is turned away."""
+        return self._keys.required
+
+    async def known(self, authorization: str | None, note: Note) -> Caller:
+        """Who asks, by a request's `Authorization`; `ApiError` for somebody who may not."""
         try:
-            caller = await self._keys.caller(bearer(request.headers.get("authorization")))
+            caller = await self._keys.caller(bearer(authorization))
         except StoreError as error:
             self.metrics.refused("store")
             raise ApiError(503, "store_unavailable", "keys cannot be checked just now", retry_after=1) from error
@@ -84,7 +90,12 @@ class Service:
             self.metrics.refused("key")
             message = "no API key, or one that is unknown, expired or revoked; send it as `Authorization: Bearer KEY`"
             raise ApiError(401, "invalid_api_key", message)
-        noted(request).key = caller.id
+        note.key = caller.id
+        return caller
+
+    async def caller(self, request: HttpRequest) -> Caller:
+        """Who asks, as the gate found before it let the request in."""
+        caller: Caller = request.state.caller
         return caller
 
     async def admitted(self, caller: Caller) -> dict[str, str]:
@@ -136,12 +147,12 @@ class Service:
     async def chat(self, http: HttpRequest) -> Response:
         """An answer, whole or streamed."""
         caller = await self.caller(http)
+        told = await self.admitted(caller)  # before the body, which may keep the service waiting
         body = await read_body(http, ChatRequest, self.settings.most_bytes)
         body.check(self.settings.most_choices)
         ident = secrets.token_hex(12)  # the request's own name is the client's, and two may share it
         order, note = self._order(body, ident, caller), noted(http)
         note.model, note.query = body.model, order.query
-        told = await self.admitted(caller)
         counted = body.stream_options is not None and body.stream_options.include_usage
         envelope = Envelope.new(ident, body.model, counted, order.explain)
         repeatable = (order.query.sampling.temperature == 0 or body.seed is not None) and not _uncached(http)
@@ -152,11 +163,11 @@ class Service:
     async def route(self, http: HttpRequest) -> Response:
         """Who would answer, and why."""
         caller = await self.caller(http)
+        told_limits = await self.admitted(caller)
         body = await read_body(http, Question, self.settings.most_bytes)
         model = self.model(body.model)
         if model.expert is not None:
             raise ApiError(400, "invalid_value", "a named expert answers itself: there is nothing to route", "model")
-        told_limits = await self.admitted(caller)
         query, note = body.query(Sampling(1)), noted(http)
         routed = await self._orchestrator.router.route(query, self._policy(model, body.symmoe), True)
         report = Report(routed, began=time.perf_counter() - routed.seconds)

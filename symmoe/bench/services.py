@@ -18,6 +18,7 @@ from typing import Any
 
 from symmoe.bench.tied import tied
 from symmoe.config import Pool, state_dir
+from symmoe.deployments.door import CALLBACK
 from symmoe.deployments.session import ray_session
 from symmoe.engines.arguments import vllm_arguments
 from symmoe.errors import EngineError, JobError
@@ -189,6 +190,7 @@ def serve_alone(name: str, model: str, port: int, engine: dict[str, Any], accele
 
     `engine` are vLLM's own arguments, `accelerators` how many it runs on, 0 for CPUs alone.
     """
+    os.environ.update(dict.fromkeys(CALLBACK, ""))  # alone is also without what stands before our own proxy
     with ray_session(_ROOM):
         for number in (signal.SIGINT, signal.SIGTERM):  # after Ray has set its own; it ends while it starts, too
             signal.signal(number, lambda *_: sys.exit())

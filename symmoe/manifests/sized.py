@@ -20,6 +20,8 @@ IN_IMAGE = "/opt/symmoe/starter"
 ON_VOLUME = "/var/lib/symmoe/pool"
 """Where the volume has what a pool file names beside itself."""
 IMPORT_PATH = "symmoe.deployments.app:build_app"
+_HOSTS = tuple(f"symmoe-serve-svc{rest}" for rest in ("", ".symmoe", ".symmoe.svc", ".symmoe.svc.cluster.local"))
+"""The names of KubeRay's Service: where no keys are asked for, requests to other names are refused."""
 _CONFIG_MAP_BYTES = 900_000
 _REWARD_CPUS = 0.25
 _BESIDE_CPUS = 1
@@ -83,7 +85,7 @@ def serve_config(cluster: Cluster, least: int = 1, keys: bool = True) -> dict[st
         "replicas": cluster.replicas,
         **({"least": least} if least < cluster.replicas else {}),
         **_claims(cluster),
-        **({} if keys else {"without_keys": True}),
+        **({} if keys else {"without_keys": True, "hosts": list(_HOSTS)}),
     }
     application: dict[str, Any] = {
         "name": "symmoe",

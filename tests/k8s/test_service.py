@@ -97,6 +97,13 @@ def test_what_a_replica_claims_is_stated_and_is_what_its_pod_has(name: str) -> N
     assert application["args"]["cpus"] <= int(limits["cpu"])
 
 
+def test_the_door_stands_before_every_proxy() -> None:
+    from symmoe.deployments.door import CALLBACK
+
+    told = dict(line.split("=", 1) for line in (SHIPPED / "base" / "environment.env").read_text().splitlines())
+    assert told.items() >= CALLBACK.items()
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_everybody_needs_a_key_but_in_the_try_out(name: str) -> None:
     (application,) = serve(name)["applications"]

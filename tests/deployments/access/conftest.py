@@ -34,10 +34,10 @@ def make_key(**facts: Any) -> tuple[str, KeyRecord]:
 
 
 @contextmanager
-def keyed(folder: Path, settings: Settings) -> Iterator[Running]:
+def keyed(folder: Path, settings: Settings, **options: Any) -> Iterator[Running]:
     """A service that asks for keys, as an ingress does."""
     storage = Storage()
-    with running(folder, settings, StoredKeys(Breaker(storage)), storage) as served:
+    with running(folder, settings, StoredKeys(Breaker(storage)), storage, **options) as served:
         yield served
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
@@ -17,6 +18,8 @@ import uvicorn
 from symmoe.deployments.api.application import application
 from symmoe.deployments.api.keys import Keys, Open
 from symmoe.deployments.api.service import Service
+from symmoe.deployments.door.connection import Connection
+from symmoe.deployments.door.proxy import Door
 from symmoe.deployments.expert import ExpertReplica
 from symmoe.deployments.experts import LocalExperts
 from symmoe.deployments.orchestrator import Orchestrator
@@ -131,11 +134,13 @@ def running(
     storage: Storage | None = None,
     remembers: bool = False,
     first: str | None = EXPERTS[0],
+    door: bool = False,
     **sections: object,
 ) -> Iterator[Running]:
     """Serve a pool of echoes under a free port of this machine; what is decided about experts it `remembers`.
 
-    The expert that is `first` is made ready before anybody asks.
+    The expert that is `first` is made ready before anybody asks. With a `door` the same stands before it as before
+    Ray Serve's proxy.
     """
     pool, storage = read_pool(str(echo_pool(folder, EXPERTS, **sections))), storage or Storage()
     engine = ScriptedEngine()
@@ -147,7 +152,9 @@ def running(
         patch.setattr(symmoe.build, "build_embedder", lambda pool: ScatteringEmbedder())
         orchestrator = Orchestrator(assembled(pool), experts, settings, storage if remembers else None)
     service = Service(pool, orchestrator, keys or Open(), settings, storage)
-    server = uvicorn.Server(uvicorn.Config(application(service), port=0, log_config=None, lifespan="on"))
+    app = Door(application(service)) if door else application(service)
+    http: Any = Connection if door else "auto"
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, lifespan="on", http=http))
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=lambda: loop.run_until_complete(server.serve()), daemon=True)
     thread.start()

@@ -125,7 +125,8 @@ def test_forged_headers_change_nothing(fuzzed: Running, path: str) -> None:
 
 def test_connections_that_are_closed_at_any_point_leave_nothing_open(fuzzed: Running) -> None:
     host, port = fuzzed.url.removeprefix("http://").split(":")
-    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 400\r\n"
+    told = b"host: localhost\r\ncontent-type: application/json\r\ncontent-length: 400\r\n"
+    head = b"POST /v1/chat/completions HTTP/1.1\r\n" + told
     whole = head + b"\r\n" + b'{"model": "adder", "messages"'
     for length in range(0, len(whole), 7):
         with closing(socket.create_connection((host, int(port)))) as connection:
@@ -138,7 +139,7 @@ def test_a_reader_that_does_not_read_holds_up_nobody(fuzzed: Running) -> None:
     host, port = fuzzed.url.removeprefix("http://").split(":")
     request = httpx.Request("POST", fuzzed.url, json={**BODY, "stream": True, "n": 16, "temperature": 1})
     head = (
-        b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
         b"content-length: %d\r\n\r\n" % len(request.content)
     )
     slow = [socket.socket() for _ in range(20)]
@@ -160,7 +161,7 @@ def test_a_writer_that_takes_its_time_holds_up_nobody(fuzzed: Running) -> None:
     host, port = fuzzed.url.removeprefix("http://").split(":")
     with closing(socket.create_connection((host, int(port)))) as connection:
         connection.sendall(
-            b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+            b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
             b"content-length: 30\r\n\r\n{"
         )
         fuzzed.until("symmoe_open_requests", 1)

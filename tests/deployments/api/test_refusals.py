@@ -168,7 +168,7 @@ def test_no_json_gives_a_5xx(served: Running, changed: dict[str, object], valid:
 def test_a_connection_closed_in_the_middle_of_a_request_leaves_nothing_open(own: Running) -> None:
     host, port = own.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as half:
-        half.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n")
+        half.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n")
         half.sendall(b"content-length: 1000\r\n\r\n{")
         own.until("symmoe_open_requests", 1.0)
     own.until("symmoe_open_requests", 0.0)

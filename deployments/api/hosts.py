@@ -1,0 +1,33 @@
+"""Under which names a service may be asked that knows nobody's key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from urllib.parse import urlsplit
+
+from .errors import ApiError
+from .keys import is_loopback
+
+ANY = "*"
+
+
+def check_host(headers: Iterable[tuple[bytes, bytes]], hosts: Sequence[str]) -> None:
+    """`ApiError` for a request to other names than this machine's own and `hosts`, or by a page from elsewhere.
+
+    A site can make its own name mean this machine, and its pages may then ask and read as if they came from here.
+    """
+    if ANY in hosts:
+        return
+    sent_to = [f"//{value.decode('latin-1')}" for name, value in headers if name == b"host"]
+    come_from = [value.decode("latin-1") for name, value in headers if name == b"origin"]
+    if len(sent_to) != 1 or not all(_is_known(each, hosts) for each in (*sent_to, *come_from)):
+        message = "without keys, only this machine's own names are taken, and no pages of other sites"
+        raise ApiError(403, "cross_site", message)
+
+
+def _is_known(place: str, hosts: Sequence[str]) -> bool:
+    try:
+        host = urlsplit(place).hostname or ""
+    except ValueError:
+        return False
+    return is_loopback(host) or host in hosts

@@ -1,0 +1,56 @@
+"""How many requests are open, in all and of each key."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+
+from .errors import ApiError
+
+
+class Open:
+    """Counts the requests that are open, and knows whether more may come: `most` in all, `most_of_one` of one key."""
+
+    def __init__(self, most: int, most_of_one: int, changed: Callable[[int], None] = lambda count: None) -> None:
+        self._most, self._most_of_one, self._changed = most, most_of_one, changed
+        self._count = 0
+        self._of: Counter[str] = Counter()
+        self._none = asyncio.Event()
+        self._none.set()
+        self.draining = False
+
+    def enter(self, key: str) -> None:
+        """One more of a key, which is empty where nobody is asked for one.
+
+        Raises `ApiError` if there are enough, or the service is stopping.
+        """
+        if self.draining:
+            raise ApiError(503, "stopping", "the service is stopping", retry_after=5)
+        if key and self._of[key] >= self._most_of_one:
+            message = f"this key has {self._most_of_one} requests open, and may have no more at once"
+            raise ApiError(429, "too_many_open", message, retry_after=1)
+        if self._count >= self._most:
+            raise ApiError(429, "overloaded", "too many requests are open", retry_after=1)
+        self._add(key, 1)
+
+    def leave(self, key: str) -> None:
+        """One less of a key."""
+        self._add(key, -1)
+
+    async def drained(self, seconds: float) -> bool:
+        """Let nobody else in; whether all are finished within so many seconds."""
+        self.draining = True
+        try:
+            await asyncio.wait_for(self._none.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
+
+    def _add(self, key: str, one: int) -> None:
+        self._of[key] += one
+        if not self._of[key]:
+            del self._of[key]
+        self._count += one
+        self._changed(self._count)
+        self._none.clear() if self._count else self._none.set()

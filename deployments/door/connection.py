@@ -1,0 +1,145 @@
+"""One connection at uvicorn, which by itself waits for ever and takes heads of any length."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import time
+from asyncio.events import TimerHandle
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from symmoe import limits
+
+from ..api.errors import ApiError
+
+
+class Connection(HttpToolsProtocol):
+    """An HTTP connection whose client must say in time what it wants, in a head of bounded length.
+
+    What is left of a body after its answer is thrown away, so that the client sees the answer, and then the connection
+    is closed. Nothing here speaks WebSocket.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.ws_protocol_class = None
+        self.silent_since = time.monotonic()
+        self._head = self._unheeded = self._thrown = 0
+        self._over: ApiError | None = None
+        self._timer: TimerHandle | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Whether no request is open, and the connection is."""
+        return (self.cycle is None or self.cycle.response_complete) and not self.transport.is_closing()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take it in, where need be in the place of the one that has been silent for the longest."""
+        super().connection_made(transport)
+        self._close_in(limits.HEAD_SECONDS)
+        if len(self.connections) > limits.CONNECTIONS:
+            silent = [each for each in self.connections if isinstance(each, Connection) and each.waits]
+            min(silent, key=lambda each: each.silent_since).transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing is waited for any more."""
+        self._stay()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take a piece in."""
+        self._unheeded += len(data)
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        if self._unheeded > limits.HEAD_BYTES:
+            self._over = _too_long()
+            self.send_400_response("")
+        elif self.waits and self._timer is None:
+            self._close_in(limits.HEAD_SECONDS)
+
+    def on_message_begin(self) -> None:
+        """A head comes."""
+        self._head = 0
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        """A piece of the path."""
+        self._measure(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header, before the body or after it."""
+        self._measure(len(name) + len(value))
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The request is there but for its body."""
+        self._stay()
+        self._unheeded = 0
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body."""
+        self._unheeded = 0
+        if self.cycle.response_complete:
+            self._thrown += len(body)
+            if self._thrown > limits.LINGER_BYTES:
+                self.transport.close()
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request is there."""
+        self._unheeded = 0
+        super().on_message_complete()
+        if self.cycle.response_complete and self.cycle.more_body:
+            self.cycle.more_body = False
+            self._stay()
+
+    def on_response_complete(self) -> None:
+        """The answer is sent."""
+        super().on_response_complete()
+        self.silent_since = time.monotonic()
+        if self.waits and self.cycle.more_body and not self.transport.is_closing():
+            self._thrown = 0
+            self._close_in(limits.LINGER_SECONDS)
+
+    def send_400_response(self, msg: str) -> None:
+        """Say what is wrong with the connection itself, and end it."""
+        if self.cycle is None or not self.cycle.response_started or self.cycle.response_complete:
+            self.transport.write(_answer(self._over or ApiError(400, "invalid_http", "this is no valid HTTP request")))
+        self.transport.close()
+
+    def _measure(self, count: int) -> None:
+        self._head += count
+        if self._head > limits.HEAD_BYTES:
+            self._over = _too_long()
+            raise self._over  # the parser stops, and what is wrong is said by `send_400_response`
+
+    def _close_in(self, seconds: float) -> None:
+        self._stay()
+        self._timer = self.loop.call_later(seconds, self.transport.close)
+
+    def _stay(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _too_long() -> ApiError:
+    return ApiError(431, "headers_too_large", f"the request's head is longer than {limits.HEAD_BYTES} bytes")
+
+
+def _answer(error: ApiError) -> bytes:
+    body = json.dumps(error.body).encode()
+    heads = {
+        "content-type": "application/json",
+        "content-length": str(len(body)),
+        "x-request-id": secrets.token_hex(12),
+        "connection": "close",
+    }
+    lines = "".join(f"{name}: {value}\r\n" for name, value in heads.items())
+    return STATUS_LINE[error.status] + lines.encode() + b"\r\n" + body

@@ -1,0 +1,144 @@
+"""Requests whose bodies never end: they take no places from others, and are given up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from symmoe.deployments.serving import Served
+from symmoe.deployments.settings import Settings
+
+from symmoe import limits
+from tests.attacks.door import QUESTION, answered, closed, connected, half_sent, head, on_ray_serve
+from tests.deployments.access.conftest import keyed, make_key
+from tests.deployments.api.conftest import running
+
+pytestmark = pytest.mark.usefixtures("state")
+PLACES = Settings(most_open=16, key_share=0.25)
+CHAT = "/v1/chat/completions"
+
+
+@contextmanager
+def flooded(url: str, key: str, count: int) -> Iterator[list[int]]:
+    """So many half-sent requests with a key, open together: how each is refused, or 0 where it is waited for."""
+    with ExitStack() as opened:
+        connections = [opened.enter_context(connected(url)) for _ in range(count)]
+        for connection in connections:
+            connection.sendall(half_sent(key))
+        statuses = []
+        for connection in connections:
+            connection.settimeout(1)
+            try:
+                statuses.append(answered(connection)[0])
+            except TimeoutError:
+                statuses.append(0)
+        yield statuses
+
+
+def welcome(url: str, key: str) -> list[int]:
+    """How somebody else's requests are answered."""
+    told = {"authorization": f"Bearer {key}"}
+    asked = [httpx.get(f"{url}{path}", headers=told, timeout=30) for path in ("/health", "/metrics", "/v1/models")]
+    return [each.status_code for each in (*asked, httpx.post(f"{url}{CHAT}", json=QUESTION, headers=told, timeout=30))]
+
+
+@pytest.mark.parametrize("door", [False, True])
+def test_a_key_of_one_request_a_minute_holds_one_place(tmp_path: Path, door: bool) -> None:
+    (hostile, _), (friend, _) = make_key(requests_per_minute=1), make_key()
+    with keyed(tmp_path, PLACES, door=door) as served, flooded(served.url, hostile, 24) as statuses:
+        assert sorted(statuses) == [0, *[429] * 23]
+        assert served.metric("symmoe_open_requests") == 1
+        assert welcome(served.url, friend) == [200] * 4
+
+
+def test_a_key_without_limits_holds_its_share_and_no_more(tmp_path: Path) -> None:
+    (hostile, _), (friend, _) = make_key(), make_key()
+    with keyed(tmp_path, PLACES) as served, flooded(served.url, hostile, 8) as statuses:
+        assert sorted(statuses) == [*[0] * 4, *[429] * 4]
+        assert welcome(served.url, friend) == [200] * 4
+        assert welcome(served.url, hostile) == [200, 200, 200, 429]
+        assert served.metric('symmoe_refused_total{why="open"}') == 5
+
+
+def test_who_has_no_key_is_refused_before_the_body_is_there(tmp_path: Path) -> None:
+    with keyed(tmp_path, Settings(most_open=1)) as served, flooded(served.url, "none", 8) as statuses:
+        assert statuses == [401] * 8
+        assert served.metric("symmoe_open_requests") == 0
+
+
+@pytest.mark.parametrize("door", [False, True])
+@pytest.mark.parametrize("kind", ["application/json", "multipart/form-data; boundary=x"])
+def test_a_body_that_does_not_come_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, door: bool, kind: str
+) -> None:
+    monkeypatch.setattr(limits, "BODY_SECONDS", 0.3)
+    path = CHAT if "json" in kind else "/v1/files"
+    with running(tmp_path, Settings(most_open=1), door=door) as served:
+        with connected(served.url) as connection:
+            connection.sendall(head("POST", path, f"content-type: {kind}", "content-length: 400") + b"--x")
+            status, headers, body = answered(connection)
+            assert (status, body["error"]["code"]) == (408, "body_too_slow")
+            assert headers["x-request-id"]
+        served.until("symmoe_open_requests", 0)
+        assert served.post(json=QUESTION).status_code == 200
+
+
+@pytest.mark.parametrize("door", [False, True])
+def test_a_body_that_comes_byte_by_byte_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, door: bool
+) -> None:
+    monkeypatch.setattr(limits, "BODY_SECONDS", 0.5)
+    with running(tmp_path, Settings(), door=door) as served, connected(served.url) as connection:
+        connection.sendall(head("POST", CHAT, "content-type: application/json", "content-length: 100000"))
+        connection.settimeout(0.02)
+        ends = time.monotonic() + 30
+        while time.monotonic() < ends:
+            connection.sendall(b" ")
+            try:
+                assert answered(connection)[0] == 408
+                break
+            except TimeoutError:
+                continue
+        else:
+            pytest.fail("it was waited for")
+
+
+def test_a_body_that_comes_slowly_but_steadily_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "BODY_SECONDS", 2.0)
+    monkeypatch.setattr(limits, "BODY_RATE", 4)
+    body = b'{"model": "adder", "messages": [{"role": "user", "content": "sums"}]}'
+    with running(tmp_path, Settings(), door=True) as served, connected(served.url) as connection:
+        connection.sendall(head("POST", CHAT, "content-type: application/json", f"content-length: {len(body)}"))
+        for at in range(0, len(body), 4):
+            connection.sendall(body[at : at + 4])
+            time.sleep(0.05)
+        assert answered(connection)[0] == 200
+
+
+@pytest.fixture(scope="module")
+def on_serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with on_ray_serve(tmp_path_factory.mktemp("served"), Settings(most_open=64)) as service:
+        yield service
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field`")
+def test_on_ray_serve_a_thousand_of_them_shut_nobody_out(on_serve: Served) -> None:
+    (hostile, _), (friend, _) = make_key(requests_per_minute=1), make_key()
+    with ExitStack() as opened:
+        connections = [opened.enter_context(connected(on_serve.url)) for _ in range(1000)]
+        for connection in connections:
+            connection.sendall(half_sent(hostile))
+        assert welcome(on_serve.url, friend) == [200] * 4
+        statuses = []
+        for connection in connections:
+            status, _, body = answered(connection)  # the one that was let in too, when its time is over
+            statuses.append((status, body["error"]["code"]))
+        assert sorted(set(statuses)) == [(408, "body_too_slow"), (429, "rate_limit_exceeded")]
+        assert statuses.count((408, "body_too_slow")) == 1
+        assert all(closed(connection) for connection in connections[:3])
+    assert welcome(on_serve.url, friend) == [200] * 4
