@@ -1,5 +1,6 @@
 # Two commands for a newcomer: `make demo` and `make test`. Both set everything up first.
 SYMMOE := .venv/bin/symmoe
+LINES := 700
 .PHONY: setup demo test test-all check format bench clean
 
 setup:
@@ -17,8 +18,11 @@ test-all: setup
 check: setup
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
+	@find symmoe cli deployments skills tests tools -name '*.py' -exec wc -l {} + | awk -v most=$(LINES) \
+	  '$$1 > most && $$2 != "total" {print $$2 ": " $$1 " lines; a file holds " most " at most"; bad = 1} END {exit bad}'
+	.venv/bin/python tools/as_installed.py
 	.venv/bin/mypy
-	.venv/bin/lint-imports --no-cache
+	cd build/as_installed && ../../.venv/bin/lint-imports --config ../../pyproject.toml --no-cache --no-logo
 
 format: setup
 	.venv/bin/ruff format .

@@ -10,8 +10,7 @@ from typing import Any, Protocol
 from symmoe.engines.streams import Stripped
 from symmoe.types import Generation
 
-from .events import Asked, Begun, EngineState, Event, Finished, Piece, TurnedAway, ended
-from .experts import TurnedAwayError
+from .events import Asked, Begun, EngineState, Event, Finished, Piece, TurnedAway, TurnedAwayError, ended
 from .gathering import gathered
 from .places import Places
 from .prompts import Prompts

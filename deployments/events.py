@@ -73,6 +73,14 @@ class TurnedAway:
     spent: int = 0
 
 
+class TurnedAwayError(Exception):
+    """A request that was turned away for good."""
+
+    def __init__(self, why: TurnedAway) -> None:
+        super().__init__(why.message)
+        self.why = why
+
+
 @dataclass(frozen=True, slots=True)
 class EngineState:
     """What an engine is at: the expert in it, the one being made ready, how many run, and how many wait for each."""

@@ -12,8 +12,7 @@ from symmoe.config import Pool
 from symmoe.planning.turns import Turns
 
 from .engine_loop import EngineLoop
-from .events import ENDS, Asked, Begun, EngineState, Event
-from .experts import TurnedAwayError
+from .events import ENDS, Asked, Begun, EngineState, Event, TurnedAwayError
 from .prompts import prompts_of
 from .settings import Settings
 from .worker import Build

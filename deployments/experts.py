@@ -7,12 +7,10 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-from .events import ENDS, Asked, EngineState, Event, Piece, TurnedAway
-
-if TYPE_CHECKING:
-    from .expert import ExpertReplica
+from .events import ENDS, Asked, EngineState, Event, Piece, TurnedAway, TurnedAwayError
+from .expert import ExpertReplica
 
 _SOON = 2.0
 _QUIET = 5.0
@@ -34,14 +32,6 @@ class Experts(Protocol):
     async def engines(self) -> list[EngineState]:
         """What every engine is at; of those that do not say so soon, nothing."""
         ...
-
-
-class TurnedAwayError(Exception):
-    """A request that was turned away for good."""
-
-    def __init__(self, why: TurnedAway) -> None:
-        super().__init__(why.message)
-        self.why = why
 
 
 async def asking(experts: Experts, asked: Asked) -> AsyncGenerator[Event, None]:

@@ -29,8 +29,8 @@ from symmoe.policy import Policy
 from symmoe.types import Assignment, Call, Generation, Lane, Query, Refusal, Trace
 
 from .access.breaker import Stored
-from .events import Asked, Begun, Finished, Piece, TurnedAway
-from .experts import Experts, TurnedAwayError, asking
+from .events import Asked, Begun, Finished, Piece, TurnedAway, TurnedAwayError
+from .experts import Experts, asking
 from .gating import Gating, LocalGate
 from .lifecycle.lifecycle import Lifecycle
 from .order import Failed, Order, Report, Share, Stage

@@ -9,8 +9,7 @@ from contextlib import contextmanager
 
 from symmoe.planning.turns import Turns, Waiting
 
-from .events import Asked, TurnedAway
-from .experts import TurnedAwayError
+from .events import Asked, TurnedAway, TurnedAwayError
 
 _LONGEST = 60.0
 

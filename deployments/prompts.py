@@ -17,8 +17,7 @@ from symmoe.errors import CapacityError, SymmoeError
 from symmoe.limits import PROMPT_CHARACTERS_PER_TOKEN, SCHEMA_PATIENCE
 from symmoe.types import Prompt, Query, Refusal
 
-from .events import Asked, TurnedAway
-from .experts import TurnedAwayError
+from .events import Asked, TurnedAway, TurnedAwayError
 
 
 class Tokenizer(Protocol):

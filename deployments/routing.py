@@ -17,8 +17,7 @@ from symmoe.routing.recruiting import recruit
 from symmoe.routing.tagging import tag
 from symmoe.types import Message, Profiles, Query, Recruitment, Sampling, Skills
 
-from .events import TurnedAway
-from .experts import TurnedAwayError
+from .events import TurnedAway, TurnedAwayError
 from .lifecycle.roster import Roster
 from .microbatch import MicroBatch
 

@@ -1,76 +1,86 @@
+"""What `make check` refuses, planted; and what importing a light module leaves out."""
+
 from __future__ import annotations
 
-import ast
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SOURCES = sorted(
-    path for folder in ("symmoe", "cli", "deployments", "skills") for path in (ROOT / folder).rglob("*.py")
-)
-FILES = [*SOURCES, *sorted((ROOT / "tests").rglob("*.py"))]
+TOOLS = Path(sys.executable).parent
 HEAVY = {"torch", "vllm", "ray", "transformers", "sentence_transformers", "matplotlib", "typer"}
+LIGHT = ("config", "batch.job", "build", "deployments.executor", "doctor", "store")
+
+WRONG_CALLS = {
+    "cli": """
+from symmoe.deployments.session import ray_session
+
+ray_session("two")
+""",
+    "deployments": """
+from symmoe.config import read_pool
+
+read_pool(3)
+""",
+}
+WRONG_IMPORTS = {
+    "symmoe/routing": ("symmoe.deployments.session", "Floors: imports run down only"),
+    "deployments/api": ("rich", "Only the command line knows a terminal"),
+    "symmoe/batch": ("ray", "Only the deployments know a cluster or web framework"),
+    "deployments/telemetry": ("symmoe.deployments.api.service", "Packages import each other one way round"),
+    "deployments/batches": ("symmoe.bench.clients", "Only commands and measurements import what measures"),
+}
 
 
-def relative(path: Path) -> str:
-    return str(path.relative_to(ROOT))
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """The sources, and what the linters are told of them, where something can be planted."""
+    for name in ("symmoe", "cli", "deployments", "skills", "k8s", "tools"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    return tmp_path
 
 
-def public_things(tree: ast.Module) -> Iterator[tuple[str, ast.AST]]:
-    """The module, and its public classes, functions and methods; what stands in a function is private."""
-    yield "the module", tree
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not node.name.startswith("_"):
-            yield node.name, node
-            if isinstance(node, ast.ClassDef):
-                for inner in node.body:
-                    if isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef) and not inner.name.startswith("_"):
-                        yield f"{node.name}.{inner.name}", inner
+def plant(copy: Path, folder: str, text: str) -> None:
+    """Write a module into the folder, and link the packages as `make check` does."""
+    (copy / folder / "planted.py").write_text(f'"""Planted."""\n\n{text.strip()}\n', encoding="utf-8")
+    subprocess.run([sys.executable, "tools/as_installed.py"], cwd=copy, check=True, timeout=60)
 
 
-def test_there_are_sources_to_look_at() -> None:
-    assert len(SOURCES) > 40
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=relative)
-def test_everything_public_has_a_docstring(path: Path) -> None:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    assert [name for name, node in public_things(tree) if not ast.get_docstring(node)] == []  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("path", FILES, ids=relative)
-def test_no_file_is_longer_than_700_lines(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 700
-
-
-@pytest.mark.parametrize(
-    "module",
-    [
-        "symmoe.config",
-        "symmoe.batch.job",
-        "symmoe.build",
-        "symmoe.deployments.executor",
-        "symmoe.doctor",
-        "symmoe.store",
-    ],
-)
-def test_importing_a_light_module_leaves_the_heavy_libraries_out(module: str) -> None:
-    code = f"import sys, {module}; print(*sorted({HEAVY!r} & sys.modules.keys()))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+def test_importing_a_light_module_leaves_the_heavy_libraries_out() -> None:
+    modules = ", ".join(f"symmoe.{name}" for name in LIGHT)
+    code = f"import sys, {modules}; print(*sorted({HEAVY!r} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.split() == []
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=relative)
-def test_nothing_reads_pickles_or_runs_text_as_code(path: Path) -> None:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    imported |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    loads = [ast.unparse(call) for call in calls if ast.unparse(call.func) == "torch.load"]
-    assert imported.isdisjoint({"pickle", "shelve", "dill", "cloudpickle", "joblib"})
-    assert {ast.unparse(call.func) for call in calls}.isdisjoint({"eval", "exec", "yaml.load", "yaml.unsafe_load"})
-    assert all("weights_only=True" in load for load in loads)
+def test_imports_against_the_house_are_refused_under_the_names_by_which_packages_install(copy: Path) -> None:
+    for folder, (wrong, _) in WRONG_IMPORTS.items():
+        plant(copy, folder, f"import {wrong}")
+    words = [TOOLS / "lint-imports", "--config", copy / "pyproject.toml", "--no-cache", "--no-logo"]
+    folder = copy / "build" / "as_installed"
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=120)
+    broken = {line.partition(" BROKEN")[0] for line in done.stdout.splitlines() if " BROKEN" in line}
+    assert done.returncode == 1
+    assert broken == {contract for _, contract in WRONG_IMPORTS.values()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", WRONG_CALLS)
+def test_a_wrong_argument_in_a_call_across_the_packages_is_refused(copy: Path, folder: str) -> None:
+    plant(copy, folder, WRONG_CALLS[folder])
+    done = subprocess.run([TOOLS / "mypy"], cwd=copy, capture_output=True, text=True, timeout=600)
+    (error,) = [line for line in done.stdout.splitlines() if ": error: " in line]
+    assert done.returncode == 1
+    assert "planted.py" in error
+    assert "[arg-type]" in error
+
+
+def test_a_pickle_is_refused(copy: Path) -> None:
+    plant(copy, "symmoe", "import pickle\n\npickle.loads(b'')")
+    done = subprocess.run([TOOLS / "ruff", "check", "symmoe"], cwd=copy, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "a pickle can run code" in done.stdout

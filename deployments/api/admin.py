@@ -13,12 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from symmoe.config import ExpertConfig
 from symmoe.errors import StoreError, SymmoeError
 
+from ..errors import ApiError
 from ..lifecycle.joining import joining
 from ..lifecycle.standing import State
 from .body import read_body
 from .chat_request import Text
 from .documented import json_body
-from .errors import ApiError
 from .service import Service
 
 _STATES: dict[str, State] = {"drain": "draining", "quarantine": "quarantined", "restore": "active"}

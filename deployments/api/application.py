@@ -14,14 +14,14 @@ from starlette.types import ASGIApp
 
 from symmoe.errors import StoreError
 
-from ..experts import TurnedAwayError
+from ..errors import ApiError, error_response, internal_error
+from ..events import TurnedAwayError
 from .admin import admin_paths
 from .batches import batch_paths
 from .batching import Batching
 from .chat_request import ChatRequest, Question
 from .completions import api_error
 from .documented import json_body
-from .errors import ApiError, error_response, internal_error
 from .files import file_paths
 from .gate import Gate
 from .service import Service, noted

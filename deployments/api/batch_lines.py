@@ -11,12 +11,12 @@ from symmoe.errors import StoreError
 
 from ..batches.records import ENDPOINT
 from ..batches.rows import Answered
-from ..experts import TurnedAwayError
+from ..errors import ApiError, internal_error
+from ..events import TurnedAwayError
 from ..telemetry.note import Note
 from .body import as_api_error
 from .chat_request import ChatRequest
 from .completions import api_error
-from .errors import ApiError, internal_error
 from .service import Service
 
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
-from .errors import ApiError
+from ..errors import ApiError
 
 Body = TypeVar("Body", bound=BaseModel)
 

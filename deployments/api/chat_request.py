@@ -11,7 +11,7 @@ from symmoe.config import SamplingConfig
 from symmoe.policy import Aggregate
 from symmoe.types import Message, Query, Sampling
 
-from .errors import ApiError
+from ..errors import ApiError
 from .response_format import schema_of
 
 _SEEDS = 1 << 31

@@ -10,11 +10,10 @@ from typing import Any
 
 from symmoe.types import Generation
 
-from ..events import REASONS, Finished, Piece, TurnedAway
-from ..experts import TurnedAwayError
+from ..errors import ApiError, internal_error
+from ..events import REASONS, Finished, Piece, TurnedAway, TurnedAwayError
 from ..orchestrator import Given, Request
 from ..order import Report
-from .errors import ApiError, internal_error
 from .telling import explanation, usage
 
 _DONE = b"data: [DONE]\n\n"

@@ -9,8 +9,8 @@ from fastapi.responses import FileResponse, JSONResponse
 
 from ..batches.files import FileRecord
 from ..batches.ids import FILE, is_id
+from ..errors import ApiError
 from .batching import Batching
-from .errors import ApiError
 from .expiring import ANCHOR, SECONDS
 from .paging import asked_page, listed, parameters
 from .service import Service

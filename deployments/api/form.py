@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from .errors import ApiError
+from ..errors import ApiError
 
 _MOST_PARTS = 16
 _MOST_FIELD = 1024

@@ -12,8 +12,8 @@ from symmoe import limits
 
 from ..door.body import GRANTING, Granting, Paced, check_bodiless
 from ..door.proxy import NAME
+from ..errors import ApiError, error_response, internal_error
 from ..telemetry.note import Note
-from .errors import ApiError, error_response, internal_error
 from .hosts import check_host
 from .keys import NOBODY
 from .metrics import Metrics

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from urllib.parse import urlsplit
 
-from .errors import ApiError
+from ..errors import ApiError
 from .keys import is_loopback
 
 ANY = "*"

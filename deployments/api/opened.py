@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 
-from .errors import ApiError
+from ..errors import ApiError
 
 
 class Open:

@@ -10,8 +10,8 @@ from starlette.requests import Request
 
 from ..batches.ids import is_id
 from ..batches.keeping import Page
+from ..errors import ApiError
 from .body import as_api_error
-from .errors import ApiError
 
 
 class _Asked(BaseModel):

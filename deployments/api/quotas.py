@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..batches.quota import OverQuotaError
-from .errors import ApiError
+from ..errors import ApiError
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 from symmoe.engines.grammars import depth_of
 from symmoe.limits import SCHEMA_CHARACTERS, SCHEMA_DEPTH
 
-from .errors import ApiError
+from ..errors import ApiError
 
 _ANY_OBJECT = {"type": "object"}
 _SHAPES = 'text, json_object, or json_schema with {"json_schema": {"name": ..., "schema": {...}}}'

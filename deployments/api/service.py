@@ -22,8 +22,8 @@ from ..access.breaker import Breaker
 from ..access.cache import AnswerCache
 from ..access.limits import Limits
 from ..access.watch import KeyWatch
-from ..events import EngineState
-from ..experts import TurnedAwayError
+from ..errors import ApiError
+from ..events import EngineState, TurnedAwayError
 from ..orchestrator import Orchestrator
 from ..order import Order, Report
 from ..settings import Settings
@@ -34,7 +34,6 @@ from .answers import Answers
 from .body import read_body
 from .chat_request import ChatRequest, Question, SymmoeOptions
 from .completions import Envelope, whole
-from .errors import ApiError
 from .keys import Caller, Keys, bearer
 from .metrics import Metrics
 from .opened import Open

@@ -12,8 +12,8 @@ from starlette.requests import ClientDisconnect, Request
 
 from ..batches.files import INPUT, FileRecord
 from ..batches.ids import FILE, new_id
+from ..errors import ApiError
 from .batching import Batching
-from .errors import ApiError
 from .expiring import ANCHOR, SECONDS, kept_for, said_in
 from .form import Form, FormReader
 from .quotas import told_of_quota

@@ -9,7 +9,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from symmoe import limits
 
-from ..api.errors import ApiError
+from ..errors import ApiError
 
 GRANT = "symmoe.grant"
 """The ASGI message by which an application lets so many `bytes` more of the body follow. No client ever sees it."""

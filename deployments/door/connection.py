@@ -13,7 +13,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from symmoe import limits
 
-from ..api.errors import ApiError
+from ..errors import ApiError
 
 
 class Connection(HttpToolsProtocol):

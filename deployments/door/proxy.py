@@ -13,7 +13,7 @@ import uvicorn.config
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..api.errors import ApiError, error_response, internal_error
+from ..errors import ApiError, error_response, internal_error
 from .body import GRANT, GRANTING, Paced, Window, check_bodiless
 from .connection import Connection
 

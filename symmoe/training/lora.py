@@ -237,7 +237,7 @@ def _restore(path: Path, card: dict[str, Any], masters: dict[str, Any], optimise
 
     if not path.exists():
         return 0
-    state = torch.load(path, weights_only=True)
+    state = torch.load(path, weights_only=True)  # noqa: TID251 - written here a moment ago, and read as plain tensors
     if state["card"] != card:
         return 0
     with torch.no_grad():

@@ -9,8 +9,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 import pytest
-from symmoe.deployments.events import Asked
-from symmoe.deployments.experts import TurnedAwayError
+from symmoe.deployments.events import Asked, TurnedAwayError
 from symmoe.deployments.prompts import Prompts
 
 from symmoe.engines import chat

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from symmoe.deployments.engine_loop import EngineLoop
-from symmoe.deployments.events import Asked, Event, Finished, Piece, TurnedAway, ended
-from symmoe.deployments.experts import LOST, Experts, TurnedAwayError, asking
+from symmoe.deployments.events import Asked, Event, Finished, Piece, TurnedAway, TurnedAwayError, ended
+from symmoe.deployments.experts import LOST, Experts, asking
 
 from symmoe.build import Assembly
 from symmoe.config import read_pool

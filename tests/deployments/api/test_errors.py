@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 import pytest
-from symmoe.deployments.api.errors import internal_error
+from symmoe.deployments.errors import internal_error
 
 
 def _fail(prompt: str) -> None:

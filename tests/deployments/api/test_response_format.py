@@ -3,8 +3,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from symmoe.deployments.api.errors import ApiError
 from symmoe.deployments.api.response_format import schema_of
+from symmoe.deployments.errors import ApiError
 
 
 @pytest.mark.parametrize("asked", [None, {"type": "text"}])

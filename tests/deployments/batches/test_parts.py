@@ -17,7 +17,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
-from symmoe.deployments.api.errors import ApiError
 from symmoe.deployments.api.form import FormReader
 from symmoe.deployments.api.online import Online
 from symmoe.deployments.batches.answering import Means
@@ -33,6 +32,7 @@ from symmoe.deployments.batches.progress import Progress
 from symmoe.deployments.batches.records import BatchRecord
 from symmoe.deployments.batches.rows import Answered, response_row
 from symmoe.deployments.batches.window import Place, Window
+from symmoe.deployments.errors import ApiError
 from symmoe.deployments.storage import Storage
 
 from symmoe.store import open_store
