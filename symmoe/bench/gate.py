@@ -22,7 +22,7 @@ from symmoe.build import Assembly
 from symmoe.gating.rewards import RewardGate
 from symmoe.pipeline import Watch
 from symmoe.planning.grouping import plan
-from symmoe.profiles.grading import gathered, is_right, paired
+from symmoe.profiles.grading import UNWATCHED, gathered, is_right, paired
 from symmoe.protocols import Gate, RewardModel
 from symmoe.training.answers import Drawing, Field, cut, gather
 from symmoe.training.reward import Verdicts, contest, judged
@@ -40,7 +40,7 @@ def measure(
     held_out: Sequence[Question],
     drawing: Drawing,
     kept: Path,
-    watch: Watch = Watch(),  # noqa: B008  (frozen)
+    watch: Watch = UNWATCHED,
     told: Callable[[str], None] = lambda now: None,
 ) -> dict[str, Any]:
     """The report as JSON. Thresholds are fitted on `validation` alone; all figures are of `held_out`.
@@ -93,12 +93,7 @@ def _remembering(gate: Gate) -> Gate:
 
 
 def always_aggregated(
-    assembly: Assembly,
-    asked: Field,
-    verdicts: Verdicts,
-    aggregator: str,
-    seed: int,
-    watch: Watch = Watch(),  # noqa: B008  (frozen)
+    assembly: Assembly, asked: Field, verdicts: Verdicts, aggregator: str, seed: int, watch: Watch = UNWATCHED
 ) -> tuple[list[Record], int]:
     """What the vote earns on every question of a field, and what `aggregator` earns on every one.
 

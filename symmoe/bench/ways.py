@@ -15,7 +15,7 @@ from symmoe.config import SamplingConfig
 from symmoe.pipeline import Watch, answer
 from symmoe.planning.grouping import plan
 from symmoe.profiles.aggregators import references
-from symmoe.profiles.grading import as_query, gathered, is_right
+from symmoe.profiles.grading import UNWATCHED, as_query, gathered, is_right
 from symmoe.types import Assignment, Candidate, Message, Profiles, Query, Question, Recruitment, Trace, Verdict
 
 MOST_DRAWS = 64
@@ -80,7 +80,7 @@ class Contest:
         sampling: SamplingConfig,
         k: int,
         seed: int,
-        watch: Watch = Watch(),  # noqa: B008  (frozen)
+        watch: Watch = UNWATCHED,
         aggregator: str | None = None,
     ) -> None:
         self.assembly, self.questions, self.sampling = assembly, tuple(questions), sampling

@@ -35,6 +35,8 @@ from symmoe.types import (
 _KINDS: dict[Scorer, AnswerKind] = {"exact": "text", "number": "number", "choice": "choice", "math": "math"}
 Values = Sequence[float] | NDArray[np.float64]
 RESAMPLES = 10_000
+UNWATCHED = Watch()
+"""For a run that nobody follows."""
 _ROWS = 500
 
 
@@ -103,7 +105,7 @@ def run_matrix(
     models: Mapping[str, str],
     questions: Sequence[Question],
     sampling: SamplingConfig,
-    watch: Watch = Watch(),  # noqa: B008  (frozen)
+    watch: Watch = UNWATCHED,
 ) -> Matrix:
     """Ask `experts` every question, each made ready once."""
     began = time.perf_counter()

@@ -22,7 +22,7 @@ from symmoe.gating.mixing import Judged, Mixture, fit_mixture
 from symmoe.gating.preference import GateRecipe
 from symmoe.gating.small import GateFit, fit_heads
 from symmoe.pipeline import Watch
-from symmoe.profiles.grading import is_right, paired
+from symmoe.profiles.grading import UNWATCHED, is_right, paired
 from symmoe.protocols import Gate
 from symmoe.training.answers import Drawing, Field, assignment_of, cut, gather
 from symmoe.training.rated import KeptStates, Material, material
@@ -184,23 +184,14 @@ class Training:
 
 
 def gathered_field(
-    assembly: Assembly,
-    questions: Sequence[Question],
-    training: Training,
-    out: Path,
-    watch: Watch = Watch(),  # noqa: B008  (frozen)
+    assembly: Assembly, questions: Sequence[Question], training: Training, out: Path, watch: Watch = UNWATCHED
 ) -> Field:
     """What the experts write, kept in `out` as it comes: run again after an interruption, only the rest is asked."""
     return gather(assembly, questions, training.drawing, out / OUTPUTS, watch)
 
 
 def make(
-    pool: Pool,
-    asked: Field,
-    source: str,
-    training: Training,
-    out: Path,
-    told: Callable[[str], None] = lambda now: None,
+    pool: Pool, asked: Field, source: str, training: Training, out: Path, told: Callable[[str], None] = lambda now: None
 ) -> dict[str, Any]:
     """Fit a small gate, write it into `out`, and give its card. `source` says in the card which questions these are.
 
