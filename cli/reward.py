@@ -40,8 +40,8 @@ def train(
     from symmoe.build import Assembly, check_weights
     from symmoe.config import STATIC, read_pool
     from symmoe.questions.suites import suite_at
-    from symmoe.training.answers import Drawing
-    from symmoe.training.reward import FitRecipe, Training, gathered_field, make
+    from symmoe.training.answers import Drawing, gather
+    from symmoe.training.reward import OUTPUTS, FitRecipe, Training, make
 
     from .render import narrating, show, show_json, watching
 
@@ -53,7 +53,7 @@ def train(
     training = Training(backbones, Drawing(draws), FitRecipe(seed=seed))
     assembly = Assembly(described)
     with watching("asking everyone") as watch:
-        field = gathered_field(assembly, questions, training, out, watch)
+        field = gather(assembly, questions, training.drawing, out / OUTPUTS, watch)
     assembly.close()
     with narrating("fitting") as tell:
         card = make(described, field, source, training, out, tell)

@@ -9,11 +9,9 @@ from typing import Self
 from symmoe.build import Assembly, check_weights
 from symmoe.config import Pool, read_pool
 from symmoe.errors import RequestError
-from symmoe.pipeline import Watch, answer
+from symmoe.pipeline import UNWATCHED, Watch, answer
 from symmoe.policy import AUTO, Aggregate, Policy, catalogue, known_model, policy_for
 from symmoe.types import Message, Outcome, Query, Refusal, Sampling, Trace
-
-NO_WATCH = Watch()
 
 
 class OpenPool:
@@ -49,7 +47,7 @@ class OpenPool:
         *,
         seed: int = 0,
         explain: bool = False,
-        watch: Watch = NO_WATCH,
+        watch: Watch = UNWATCHED,
     ) -> Outcome:
         """The same under a policy, with what the run took; `watch` is told while it goes on."""
         queries = [

@@ -70,13 +70,17 @@ class Watch:
     candidates: Callable[[Sequence[Candidate]], None] = lambda candidates: None
 
 
+UNWATCHED = Watch()
+"""For a run that nobody follows."""
+
+
 def answer(
     parts: Parts,
     queries: Sequence[Query],
     policies: Policy | Sequence[Policy],
     seed: int,
     known: Sequence[Candidate] = (),
-    watch: Watch = Watch(),
+    watch: Watch = UNWATCHED,
     explain: bool = False,
 ) -> Outcome:
     """Answer queries with distinct ids, all under one policy or each under its own; results come in their order.
@@ -92,7 +96,7 @@ def answer(
 
 
 def synthesise(
-    parts: Parts, synthesis: Synthesis, cases: Sequence[Case], seed: int, watch: Watch = Watch()
+    parts: Parts, synthesis: Synthesis, cases: Sequence[Case], seed: int, watch: Watch = UNWATCHED
 ) -> list[Settled]:
     """Voted cases as `synthesis` has them answered, without recruiting anybody but aggregators."""
     return _Waves(_Run(parts, seed, watch), [synthesising(case, synthesis, seed) for case in cases]).results()

@@ -89,13 +89,8 @@ def poisson(rate: float, count: int, seed: int) -> tuple[float, ...]:
     return tuple(times)
 
 
-def load_to_json(load: Load) -> dict[str, Any]:
-    """A load as it travels to the process that sends it."""
-    return asdict(load)
-
-
 def load_from_json(document: Mapping[str, Any]) -> Load:
-    """The load that `load_to_json` gave."""
+    """A load as JSON has it after `asdict`."""
     chains = tuple(tuple(Ask(**ask) for ask in chain) for chain in document["chains"])
     arrivals = document["arrivals"]
     arrivals = None if arrivals is None else tuple(arrivals)
@@ -221,7 +216,7 @@ def crowd(url: str, load: Load) -> list[Outcome]:
 
     Raises `EngineError` if that process fails.
     """
-    order = json.dumps({"url": url, "load": load_to_json(load)})
+    order = json.dumps({"url": url, "load": asdict(load)})
     done = subprocess.run(tied(["-m", __name__]), input=order, capture_output=True, text=True)
     if done.returncode != 0:
         said = (done.stderr.strip() or "it said nothing").splitlines()[-1]

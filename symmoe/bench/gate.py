@@ -20,7 +20,7 @@ from symmoe.aggregation.synthesis import Synthesis
 from symmoe.aggregation.vote import WeightedVote
 from symmoe.build import Assembly
 from symmoe.gating.rewards import RewardGate
-from symmoe.pipeline import Watch, synthesise
+from symmoe.pipeline import UNWATCHED, Watch, synthesise
 from symmoe.profiles.grading import is_right, paired
 from symmoe.protocols import Gate, RewardModel
 from symmoe.training.answers import Drawing, Field, cut, gather
@@ -39,7 +39,7 @@ def measure(
     held_out: Sequence[Question],
     drawing: Drawing,
     kept: Path,
-    watch: Watch = Watch(),  # noqa: B008  (frozen)
+    watch: Watch = UNWATCHED,
     told: Callable[[str], None] = lambda now: None,
 ) -> dict[str, Any]:
     """The report as JSON. Thresholds are fitted on `validation` alone; all figures are of `held_out`.
@@ -92,12 +92,7 @@ def _remembering(gate: Gate) -> Gate:
 
 
 def always_aggregated(
-    assembly: Assembly,
-    asked: Field,
-    verdicts: Verdicts,
-    aggregator: str,
-    seed: int,
-    watch: Watch = Watch(),  # noqa: B008  (frozen)
+    assembly: Assembly, asked: Field, verdicts: Verdicts, aggregator: str, seed: int, watch: Watch = UNWATCHED
 ) -> tuple[list[Record], int]:
     """What the vote earns on every question of a field, and what `aggregator` earns on every one.
 

@@ -13,7 +13,7 @@ from symmoe.bench.ways import RIVALS, Answered, Contest, Spent, best_in_hindsigh
 from symmoe.build import Assembly
 from symmoe.config import SamplingConfig
 from symmoe.errors import SuiteError
-from symmoe.pipeline import Watch
+from symmoe.pipeline import UNWATCHED, Watch
 from symmoe.profiles.grading import RESAMPLES, estimate, is_right, paired
 from symmoe.questions.families import FAMILIES
 from symmoe.questions.suites import draw, mixed_suite, read_suite
@@ -90,7 +90,7 @@ def compare(
     temperature: float,
     proposers: int | None,
     samples: int,
-    watch: Watch = Watch(),  # noqa: B008  (frozen)
+    watch: Watch = UNWATCHED,
     tell: Callable[[str], None] = lambda way: None,
     aggregator: str | None = None,
 ) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from symmoe.build import Assembly, build_recruiter
-from symmoe.pipeline import Watch, answer
+from symmoe.pipeline import UNWATCHED, Watch, answer
 from symmoe.policy import Policy
 from symmoe.profiles.grading import as_query, earned, paired
 from symmoe.protocols import Embedder, Recruiter
@@ -200,11 +200,7 @@ def _seconds(run: Callable[[], object]) -> float:
 
 
 def contest(
-    assembly: Assembly,
-    questions: Sequence[Question],
-    k: int,
-    seed: int,
-    watch: Watch = Watch(),  # noqa: B008  (frozen)
+    assembly: Assembly, questions: Sequence[Question], k: int, seed: int, watch: Watch = UNWATCHED
 ) -> dict[str, Any]:
     """Accuracy, calls and tokens of each way of recruiting, and what `symmoe` saves against always asking k experts.
 

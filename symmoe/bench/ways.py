@@ -12,7 +12,7 @@ from symmoe.aggregation.choosing import best_aggregator
 from symmoe.aggregation.vote import WeightedVote
 from symmoe.build import Assembly, build_recruiter
 from symmoe.config import SamplingConfig
-from symmoe.pipeline import Watch, answer
+from symmoe.pipeline import UNWATCHED, Watch, answer
 from symmoe.planning.grouping import plan
 from symmoe.policy import policy_for
 from symmoe.profiles.aggregators import references
@@ -81,7 +81,7 @@ class Contest:
         sampling: SamplingConfig,
         k: int,
         seed: int,
-        watch: Watch = Watch(),  # noqa: B008  (frozen)
+        watch: Watch = UNWATCHED,
         aggregator: str | None = None,
     ) -> None:
         self.assembly, self.questions, self.sampling = assembly, tuple(questions), sampling

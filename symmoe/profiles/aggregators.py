@@ -13,7 +13,7 @@ from symmoe.aggregation.extraction import extract, normalise
 from symmoe.aggregation.prompting import Window, prompt_for
 from symmoe.aggregation.vote import WeightedVote
 from symmoe.build import Assembly
-from symmoe.pipeline import Watch
+from symmoe.pipeline import UNWATCHED, Watch
 from symmoe.planning.grouping import plan
 from symmoe.profiles.grading import Matrix, as_query, gathered, is_right, kind_of, run_matrix
 from symmoe.types import (
@@ -127,11 +127,7 @@ class AggregatorBench:
 
 
 def bench_aggregators(
-    assembly: Assembly,
-    questions: Sequence[Question],
-    seed: int,
-    watch: Watch = Watch(),  # noqa: B008  (frozen)
-    wording: Wording = fenced,
+    assembly: Assembly, questions: Sequence[Question], seed: int, watch: Watch = UNWATCHED, wording: Wording = fenced
 ) -> AggregatorBench:
     """Have every expert answer every question, make tasks of what they wrote, and set every expert every task.
 

@@ -9,7 +9,7 @@ from datetime import date
 
 from symmoe.aggregation.extraction import extract
 from symmoe.build import Assembly, expert_fingerprint
-from symmoe.pipeline import Watch
+from symmoe.pipeline import UNWATCHED, Watch
 from symmoe.planning.grouping import plan
 from symmoe.profiles.grading import Matrix, as_query, gathered, run_matrix
 from symmoe.routing.keywords import PASSES, annotation_queries, keywords_of
@@ -42,7 +42,7 @@ def profile_pool(
     skills: Sequence[Skills],
     known: Profiles,
     saved: Callable[[Profiles], None],
-    watch: Watch = Watch(),  # noqa: B008  (frozen)
+    watch: Watch = UNWATCHED,
     add: bool = False,
 ) -> Profiles:
     """Ask every expert whose present weights `known` has no record of on these questions; `saved` is given each state.
@@ -77,7 +77,7 @@ def onboard(
     questions: Sequence[Question],
     count: int,
     labelled: bool,
-    watch: Watch = Watch(),  # noqa: B008  (frozen)
+    watch: Watch = UNWATCHED,
 ) -> tuple[ExpertProfile, dict[str, float]]:
     """A newcomer's record from `count` of the questions, and how alike it is to each expert of `profiles`.
 
@@ -120,11 +120,7 @@ def _agreement(
 
 
 def annotate(
-    assembly: Assembly,
-    annotator: str,
-    questions: Sequence[str],
-    seed: int,
-    watch: Watch = Watch(),  # noqa: B008  (frozen)
+    assembly: Assembly, annotator: str, questions: Sequence[str], seed: int, watch: Watch = UNWATCHED
 ) -> list[tuple[str, ...]]:
     """The keywords of each question, empty where the passes agreed on none."""
     queries = annotation_queries(questions, seed)

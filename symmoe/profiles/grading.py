@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from symmoe.aggregation.equivalence import equal
 from symmoe.aggregation.extraction import extract
 from symmoe.config import SamplingConfig
-from symmoe.pipeline import Watch
+from symmoe.pipeline import UNWATCHED, Watch
 from symmoe.planning.grouping import plan
 from symmoe.protocols import Executor
 from symmoe.types import (
@@ -103,7 +103,7 @@ def run_matrix(
     models: Mapping[str, str],
     questions: Sequence[Question],
     sampling: SamplingConfig,
-    watch: Watch = Watch(),  # noqa: B008  (frozen)
+    watch: Watch = UNWATCHED,
 ) -> Matrix:
     """Ask `experts` every question, each made ready once."""
     began = time.perf_counter()

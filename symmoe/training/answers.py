@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from symmoe.build import Assembly, expert_fingerprint
-from symmoe.pipeline import Watch
+from symmoe.pipeline import UNWATCHED, Watch
 from symmoe.planning.grouping import plan
 from symmoe.profiles.grading import as_query, gathered, is_right
 from symmoe.routing.tagging import tag
@@ -101,7 +101,7 @@ def gather(
     questions: Sequence[Question],
     drawing: Drawing,
     path: Path | None = None,
-    watch: Watch = Watch(),  # noqa: B008  (frozen)
+    watch: Watch = UNWATCHED,
 ) -> Field:
     """What experts answer: for each question every expert in the pool's order, then those that are asked again.
 

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from symmoe.aggregation.vote import WeightedVote
-from symmoe.build import Assembly
 from symmoe.build_gate import backbone_states
 from symmoe.config import Pool
 from symmoe.errors import ConfigError
@@ -21,12 +20,11 @@ from symmoe.gating.heads import Heads
 from symmoe.gating.mixing import Judged, Mixture, fit_mixture
 from symmoe.gating.preference import GateRecipe
 from symmoe.gating.small import GateFit, fit_heads
-from symmoe.pipeline import Watch
 from symmoe.profiles.grading import is_right, paired
 from symmoe.protocols import Gate
-from symmoe.training.answers import Drawing, Field, assignment_of, cut, gather
+from symmoe.training.answers import Drawing, Field, assignment_of, cut
 from symmoe.training.rated import KeptStates, Material, material
-from symmoe.types import Question, Verdict
+from symmoe.types import Verdict
 
 Floats = NDArray[np.float64]
 Verdicts = Sequence[Sequence[Verdict]]
@@ -183,24 +181,8 @@ class Training:
     recipe: FitRecipe = field(default_factory=FitRecipe)
 
 
-def gathered_field(
-    assembly: Assembly,
-    questions: Sequence[Question],
-    training: Training,
-    out: Path,
-    watch: Watch = Watch(),  # noqa: B008  (frozen)
-) -> Field:
-    """What the experts write, kept in `out` as it comes: run again after an interruption, only the rest is asked."""
-    return gather(assembly, questions, training.drawing, out / OUTPUTS, watch)
-
-
 def make(
-    pool: Pool,
-    asked: Field,
-    source: str,
-    training: Training,
-    out: Path,
-    told: Callable[[str], None] = lambda now: None,
+    pool: Pool, asked: Field, source: str, training: Training, out: Path, told: Callable[[str], None] = lambda now: None
 ) -> dict[str, Any]:
     """Fit a small gate, write it into `out`, and give its card. `source` says in the card which questions these are.
 

@@ -15,14 +15,13 @@ from symmoe.build import Assembly, fingerprint
 from symmoe.config import read_pool
 from symmoe.engines.echo import EchoEngine
 from symmoe.errors import EngineError, StoreError
-from symmoe.pipeline import Watch
+from symmoe.pipeline import UNWATCHED, Watch
 from symmoe.types import Call, Generation
 
 from ..conftest import SKILLS, echo_pool
 from ..fakes import NamingTagger
 
 Rows = list[dict[str, Any]]
-UNWATCHED = Watch()
 
 
 class CountingEngine(EchoEngine):

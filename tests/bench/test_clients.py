@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import httpx
 import numpy as np
@@ -17,7 +18,6 @@ from symmoe.bench.clients import (
     Outcome,
     best,
     load_from_json,
-    load_to_json,
     longest_wait,
     milliseconds,
     opened,
@@ -58,7 +58,7 @@ def test_arrivals_have_the_rate_that_is_asked_for_and_the_spread_of_a_poisson_pr
 def test_a_load_travels_as_json() -> None:
     loads = (opened([Ask("a", "b", 3, True, 0.5)], 2.0, 1), Load(((Ask("a", "b", 1), Ask("c", "d", 2)),), 4, None, 3.0))
     for load in loads:
-        assert load_from_json(json.loads(json.dumps(load_to_json(load)))) == load
+        assert load_from_json(json.loads(json.dumps(asdict(load)))) == load
 
 
 def outcomes() -> list[Outcome]:
