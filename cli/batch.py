@@ -63,7 +63,7 @@ def run(
     if not source.is_file():
         raise JobError(f"{source}: no such file")
     check_weights(described)
-    job = BatchJob(source, output, described, fingerprint(described), k or described.routing.k, seed, explain)
+    job = BatchJob(source, output, described, fingerprint(described), k, seed, explain)
     store = open_store()
     try:
         with (

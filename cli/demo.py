@@ -22,12 +22,13 @@ def demo(
 ) -> None:
     """Answer mixed questions with the pool, then ask every expert everything to see what symmoe is worth."""
 
-    from symmoe.batch.output import answered, trace_line, write_jsonl
+    from symmoe.batch.lines import GoodLine
+    from symmoe.batch.output import result_row, trace_line, write_jsonl
     from symmoe.bench.demo import demo_report, plot_report
     from symmoe.build import Assembly, check_weights
     from symmoe.config import read_pool
     from symmoe.pipeline import answer
-    from symmoe.policy import policy_for
+    from symmoe.policy import AUTO, policy_for
     from symmoe.profiles.grading import as_query, run_matrix
     from symmoe.questions.suites import mixed_suite, write_suite
     from symmoe.types import Trace
@@ -44,7 +45,8 @@ def demo(
     with working("starting the engine"):
         engine_start = assembly.loader.start(described.names[0])
     with watching("symmoe") as watch:
-        outcome = answer(assembly.parts(), queries, policy_for(described, k=k), seed, watch=watch, explain=True)
+        policy = policy_for(described, k=k)
+        outcome = answer(assembly.parts(), queries, policy, seed, watch=watch, explain=True)
     with watching("baselines") as watch:
         matrix = run_matrix(assembly.executor, described.names, assembly.models, questions, described.sampling, watch)
     settings = {"pool": described.name, "k": draws, "seed": seed, "per_family": per_family}
@@ -53,7 +55,9 @@ def demo(
     out.mkdir(parents=True, exist_ok=True)
     traces = [result for result in outcome.results if isinstance(result, Trace)]
     write_suite(out / "questions.jsonl", questions)
-    write_jsonl(out / "answers.jsonl", (answered(trace, "demo", 0) for trace in traces))
+    lines = [GoodLine(number, query.id, AUTO, (query,), policy) for number, query in enumerate(queries, start=1)]
+    answers = zip(lines, outcome.results, strict=True)
+    write_jsonl(out / "answers.jsonl", (result_row(line, [result], "demo", 0) for line, result in answers))
     write_jsonl(out / "traces.jsonl", map(trace_line, traces))
     _write_json(out / "report.json", report)
     plot_report(report, out / "accuracy.png")

@@ -86,7 +86,7 @@ def show_plan(
 
 def _questions(pool: PoolFile, suite: Path | None, source: Path | None, seed: int) -> tuple[list[Query], int]:
     """The queries to plan for, and how many lines are none."""
-    from symmoe.batch.lines import GoodLine, read_lines
+    from symmoe.batch.lines import GoodLine, LineReader
     from symmoe.errors import RequestError
     from symmoe.profiles.grading import as_query
     from symmoe.questions.suites import suite_at
@@ -96,8 +96,8 @@ def _questions(pool: PoolFile, suite: Path | None, source: Path | None, seed: in
     if source is None:
         questions = suite_at(suite, PER_FAMILY, "test", seed)
         return [as_query(question, pool.sampling) for question in questions], 0
-    lines = read_lines(source, pool.sampling)
-    good = [line.query for line in lines if isinstance(line, GoodLine)]
+    lines = LineReader(pool).read(source)
+    good = [query for line in lines if isinstance(line, GoodLine) for query in line.queries]
     if not good:
         raise RequestError(f"{source}: no line in it can be asked", code="no_questions")
     return good, len(lines) - len(good)

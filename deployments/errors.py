@@ -1,4 +1,4 @@
-"""OpenAI's error envelope, for everything that goes wrong."""
+"""What goes wrong in the service, and how a client is told."""
 
 from __future__ import annotations
 
@@ -6,25 +6,17 @@ import logging
 import math
 import traceback
 from collections.abc import Mapping
-from typing import Any
 
 from starlette.responses import JSONResponse
 
+from symmoe.errors import RequestError
+from symmoe.wire.answers import envelope
+
 _LOG = logging.getLogger(__name__)
-_TYPES = {
-    401: "authentication_error",
-    403: "permission_error",
-    429: "rate_limit_error",
-    500: "server_error",
-    503: "service_unavailable_error",
-}
 
 
-class ApiError(Exception):
-    """A request that is answered with an error. `param` is the field at fault, `retry_after` in seconds.
-
-    `told` are headers beside those that the error itself calls for.
-    """
+class ApiError(RequestError):
+    """A request that is answered with an error; `told` are headers beside those that the error itself calls for."""
 
     def __init__(
         self,
@@ -35,21 +27,8 @@ class ApiError(Exception):
         retry_after: float | None = None,
         told: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(message)
-        self.status, self.code, self.param, self.retry_after = status, code, param, retry_after
-        self._told = dict(told or {})
-
-    @property
-    def body(self) -> dict[str, Any]:
-        """The envelope."""
-        kind = _TYPES.get(self.status, "invalid_request_error")
-        return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """`Retry-After` in whole seconds, where it is known; how to say who asks, where that is missing."""
-        after = {} if self.retry_after is None else {"retry-after": str(math.ceil(self.retry_after))}
-        return {**self._told, **after, **({"www-authenticate": "Bearer"} if self.status == 401 else {})}
+        super().__init__(message, code=code, param=param, status=status, retry_after=retry_after)
+        self.told = dict(told or {})
 
 
 def internal_error(
@@ -63,6 +42,13 @@ def internal_error(
     return ApiError(500, "internal_error", message)
 
 
-def error_response(error: ApiError) -> JSONResponse:
+def error_headers(error: RequestError) -> dict[str, str]:
+    """`Retry-After` in whole seconds, where it is known; how to say who asks, where that is missing."""
+    told = error.told if isinstance(error, ApiError) else {}
+    after = {} if error.retry_after is None else {"retry-after": str(math.ceil(error.retry_after))}
+    return {**told, **after, **({"www-authenticate": "Bearer"} if error.status == 401 else {})}
+
+
+def error_response(error: RequestError) -> JSONResponse:
     """The error as a response."""
-    return JSONResponse(error.body, error.status, headers=error.headers)
+    return JSONResponse(envelope(error), error.status, headers=error_headers(error))

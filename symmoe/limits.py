@@ -29,6 +29,9 @@ STORE_KEPT = 8
 
 # --- grammars and prompts, before they reach an engine ---------------------------------------------------------------
 
+STOPS = 16
+"""Sequences that end an answer: OpenAI takes four, editors send nine; an engine looks for each after every token."""
+
 SCHEMA_CHARACTERS = 16_384
 """Of a JSON schema as JSON: published schemas of forms and tools are far smaller."""
 SCHEMA_DEPTH = 32

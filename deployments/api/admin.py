@@ -12,12 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from symmoe.config import ExpertConfig
 from symmoe.errors import StoreError, SymmoeError
+from symmoe.wire.chat import Text
 
 from ..errors import ApiError
 from ..lifecycle.joining import joining
 from ..lifecycle.standing import State
 from .body import read_body
-from .chat_request import Text
 from .documented import json_body
 from .service import Service
 

@@ -12,14 +12,14 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from symmoe.errors import StoreError
+from symmoe.errors import RequestError, StoreError
+from symmoe.wire.chat import ChatRequest, Question
 
 from ..errors import ApiError, error_response, internal_error
 from ..events import TurnedAwayError
 from .admin import admin_paths
 from .batches import batch_paths
 from .batching import Batching
-from .chat_request import ChatRequest, Question
 from .completions import api_error
 from .documented import json_body
 from .files import file_paths
@@ -102,8 +102,8 @@ def _looking(app: FastAPI, service: Service) -> None:
 
 
 def _failing(app: FastAPI) -> None:
-    @app.exception_handler(ApiError)
-    async def refused(request: Request, error: ApiError) -> Response:
+    @app.exception_handler(RequestError)
+    async def refused(request: Request, error: RequestError) -> Response:
         noted(request).code = error.code
         return error_response(error)
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from pydantic import ValidationError
-
-from symmoe.errors import StoreError
+from symmoe.errors import RequestError, StoreError
+from symmoe.wire.answers import envelope
+from symmoe.wire.chat import line_request
 
 from ..batches.records import ENDPOINT
 from ..batches.rows import Answered
 from ..errors import ApiError, internal_error
 from ..events import TurnedAwayError
 from ..telemetry.note import Note
-from .body import as_api_error
-from .chat_request import ChatRequest
 from .completions import api_error
 from .service import Service
 
@@ -37,15 +35,13 @@ class LineAnswers:
 
     async def _answered(self, body: dict[str, Any], note: Note, share: str, seconds: float) -> Answered:
         try:
-            request = ChatRequest.model_validate(body)
-        except ValidationError as error:
-            return _refused(as_api_error(error))
+            request = line_request(body)
+        except RequestError as error:
+            return _refused(error)
         own = request.symmoe.deadline
         try:
-            if request.stream:
-                raise ApiError(400, "invalid_value", "stream: a batch cannot stream", "stream")
             return Answered(200, await self._service.complete(request, note, share, min(own or seconds, seconds)))
-        except ApiError as error:
+        except RequestError as error:
             return _refused(error)
         except TurnedAwayError as error:
             refused = _refused(api_error(error.why), own is not None)
@@ -57,8 +53,8 @@ class LineAnswers:
             return _refused(internal_error(error, "something went wrong here"))
 
 
-def _refused(error: ApiError, own_deadline: bool = False) -> Answered:
+def _refused(error: RequestError, own_deadline: bool = False) -> Answered:
     over = own_deadline and error.code == "deadline_exceeded"
     again = error.status in (429, 503) and not over
     after = 1.0 if error.retry_after is None else error.retry_after
-    return Answered(error.status, error.body, again, error.code == "expert_lost", after)
+    return Answered(error.status, envelope(error), again, error.code == "expert_lost", after)

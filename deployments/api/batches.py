@@ -9,13 +9,14 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from symmoe.wire.chat import Text
+
 from ..batches.files import INPUT
 from ..batches.ids import BATCH, FILE, is_id, new_id
 from ..batches.records import BatchRecord
 from ..errors import ApiError
 from .batching import Batching
 from .body import read_body
-from .chat_request import Text
 from .expiring import ExpiresAfter, kept_for
 from .paging import asked_page, listed, parameters
 from .quotas import told_of_quota

@@ -7,13 +7,15 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
+from symmoe.wire.chat import request_error
+
 from ..errors import ApiError
 
 Body = TypeVar("Body", bound=BaseModel)
 
 
 async def read_body(request: Request, model: type[Body], most: int) -> Body:
-    """The body as a model. `ApiError` says what is wrong with it; no more than `most` bytes of it are held."""
+    """The body as a model. `RequestError` says what is wrong with it; no more than `most` bytes of it are held."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json" and not kind.endswith("+json"):
         # a web page can send anything else to this address without being asked whether it may
@@ -22,7 +24,7 @@ async def read_body(request: Request, model: type[Body], most: int) -> Body:
     try:
         return model.model_validate_json(raw)
     except ValidationError as error:
-        raise as_api_error(error) from error
+        raise request_error(error) from error
 
 
 async def _bounded(request: Request, most: int) -> bytes:
@@ -39,24 +41,3 @@ async def _bounded(request: Request, most: int) -> bytes:
     except ClientDisconnect as error:
         raise ApiError(400, "incomplete_body", "the connection was closed before the body ended") from error
     return bytes(raw)
-
-
-def as_api_error(error: ValidationError) -> ApiError:
-    """The first problem, by its place, as a client is told it."""
-    first = error.errors(include_url=False, include_input=False)[0]
-    if first["type"] == "json_invalid":
-        return ApiError(400, "invalid_json", f"the body is not valid JSON: {first['msg']}")
-    place = ".".join(str(part) for part in first["loc"] if not _is_branch(part))[:200]
-    if first["type"] == "extra_forbidden":
-        return ApiError(400, "unknown_parameter", f"unknown parameter: {place}", place)
-    message = first["msg"].removeprefix("Value error, ")
-    code = "missing_parameter" if first["type"] == "missing" else "invalid_value"
-    return ApiError(400, code, f"{place}: {message}" if place else message, place or None)
-
-
-def _is_branch(part: int | str) -> bool:
-    """Whether a part of a place names a branch of a union, which means nothing to a client."""
-    return isinstance(part, str) and (part.startswith(("list[", "function-", "constrained-")) or part in _KINDS)
-
-
-_KINDS = {"str", "int", "float", "bool"}

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from symmoe.types import Generation
+from symmoe.wire.answers import choices
+from symmoe.wire.answers import envelope as error_envelope
 
 from ..errors import ApiError, internal_error
 from ..events import REASONS, Finished, Piece, TurnedAway, TurnedAwayError
@@ -56,17 +58,10 @@ async def whole(request: Request, envelope: Envelope) -> dict[str, Any]:
 
 def completion(finished: Mapping[int, Generation], report: Report, envelope: Envelope) -> dict[str, Any]:
     """The completion of finished choices by their number. Raises `TurnedAwayError` for one that has no proper end."""
-    choices = [
-        {
-            "index": number,
-            "message": {"role": "assistant", "content": generation.text, "refusal": None},
-            "logprobs": None,
-            "finish_reason": _reason(generation),
-        }
-        for number, generation in sorted(finished.items())
-    ]
+    for generation in finished.values():
+        _reason(generation)
     more = {"symmoe": explanation(report)} if envelope.explain else {}
-    return envelope.around("chat.completion", choices, usage=usage(report), **more)
+    return envelope.around("chat.completion", choices(finished), usage=usage(report), **more)
 
 
 async def streamed(
@@ -81,9 +76,9 @@ async def streamed(
             yield _part(envelope, *given)
         yield _last(request, envelope)
     except TurnedAwayError as error:
-        yield _event(api_error(error.why).body)
+        yield _event(error_envelope(api_error(error.why)))
     except Exception as error:
-        yield _event(internal_error(error, "the answer could not be finished").body)
+        yield _event(error_envelope(internal_error(error, "the answer could not be finished")))
     yield _DONE
 
 

@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from .body import as_api_error
+from symmoe.wire.chat import request_error
+
 from .form import Form
 
 ANCHOR, SECONDS = "expires_after[anchor]", "expires_after[seconds]"
@@ -34,7 +35,7 @@ def said_in(form: Form) -> ExpiresAfter | None:
     try:
         return _Said.model_validate({"expires_after": said}).expires_after
     except ValidationError as error:
-        raise as_api_error(error) from error
+        raise request_error(error) from error
 
 
 def kept_for(said: ExpiresAfter | None, longest: float) -> int | None:

@@ -8,10 +8,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, ValidationError
 from starlette.requests import Request
 
+from symmoe.wire.chat import request_error
+
 from ..batches.ids import is_id
 from ..batches.keeping import Page
 from ..errors import ApiError
-from .body import as_api_error
 
 
 class _Asked(BaseModel):
@@ -25,7 +26,7 @@ def asked_page(request: Request, prefix: str, usual: int, most: int) -> Page:
     try:
         asked = _Asked.model_validate(dict(request.query_params))
     except ValidationError as error:
-        raise as_api_error(error) from error
+        raise request_error(error) from error
     if asked.limit is not None and asked.limit > most:
         raise ApiError(400, "invalid_value", f"limit must be at most {most}", "limit")
     if asked.after is not None and not is_id(asked.after, prefix):

@@ -15,8 +15,9 @@ from starlette.responses import JSONResponse, Response
 from symmoe.build import fingerprint
 from symmoe.config import Pool
 from symmoe.errors import StoreError
-from symmoe.policy import Model, Policy, catalogue, policy_for
+from symmoe.policy import Model, Policy, catalogue, known_model, policy_for
 from symmoe.types import Sampling
+from symmoe.wire.chat import SEEDS, ChatRequest, Question, SymmoeOptions
 
 from ..access.breaker import Breaker
 from ..access.cache import AnswerCache
@@ -32,7 +33,6 @@ from ..telemetry.note import Note
 from ..telemetry.telemetry import Telemetry
 from .answers import Answers
 from .body import read_body
-from .chat_request import ChatRequest, Question, SymmoeOptions
 from .completions import Envelope, whole
 from .keys import Caller, Keys, bearer
 from .metrics import Metrics
@@ -108,10 +108,8 @@ class Service:
         return standing.headers
 
     def model(self, name: str) -> Model:
-        """The model of that name; `ApiError` if there is none."""
-        if name not in self.models:
-            raise ApiError(404, "model_not_found", "no such model; GET /v1/models lists what there is", "model")
-        return self.models[name]
+        """The model of that name. Raises `RequestError` if there is none."""
+        return known_model(self.models, name)
 
     def described(self, name: str) -> dict[str, Any]:
         """A model in OpenAI's shape."""
@@ -235,7 +233,7 @@ class Service:
             raise TurnedAwayError(refusal)
         return Order(
             id=ident,
-            query=body.query(body.sampling(self._pool.sampling)),
+            query=body.query(_drawn(body.sampling(self._pool.sampling))),
             key=caller.id,
             policy=self._policy(model, options),
             n=body.n or 1,
@@ -252,6 +250,13 @@ class Service:
 
     def _renew(self) -> None:
         self.models = catalogue(self.lifecycle.roster.pool)
+
+
+def _drawn(sampling: Sampling) -> Sampling:
+    """A draw that came without a seed is given one: no two of its choices are equal."""
+    if sampling.seed is not None or sampling.temperature == 0:
+        return sampling
+    return replace(sampling, seed=secrets.randbelow(SEEDS))
 
 
 def noted(http: HttpRequest) -> Note:

@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import quote
 
 from symmoe.types import Answer, to_json
+from symmoe.wire.answers import usage as spent
 
 from ..order import Report
 
@@ -64,8 +65,7 @@ def explanation(report: Report) -> dict[str, Any]:
 
 def usage(report: Report) -> dict[str, int]:
     """The tokens of all generations together."""
-    prompt, completion = report.prompt_tokens, report.completion_tokens
-    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+    return spent(report.prompt_tokens, report.completion_tokens)
 
 
 def _answer(answer: Answer) -> dict[str, Any]:

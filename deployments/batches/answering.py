@@ -11,13 +11,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from symmoe.limits import FAILURES_A_PAUSE
+from symmoe.wire.answers import bad_row, line_id, row_text
+from symmoe.wire.lines import BadLineError
 
 from ..telemetry.note import Note
 from .counting import BatchMetrics
-from .input import BadLineError, Lines
+from .input import Lines
 from .progress import Progress
 from .records import ENDPOINT, BatchRecord
-from .rows import Answered, Asking, bad_row, line_id, response_row
+from .rows import Answered, Asking, response_line
 from .window import Place, Window
 
 _LONGEST_PAUSE = 60.0
@@ -128,7 +130,7 @@ class Answering:
 
     async def _put_bad(self, line: _Later, error: BadLineError) -> None:
         batch, number = self._batch, line.number
-        row = bad_row(batch.id, number, error.custom_id, error.code, str(error))
+        row = row_text(bad_row(batch.id, number, error.custom_id, error.code, str(error)))
         note = Note(line_id(batch.id, number), "POST", ENDPOINT, status=400, code=error.code, key=batch.owner)
         await self._put(line, row, "failed", note)
 
@@ -144,7 +146,7 @@ class Answering:
         if answered.again and lost < _MOST_LOST:
             self._put_off(line, answered, lost)
             return
-        row, count = response_row(self._batch.id, line.number, str(document["custom_id"]), answered)
+        row, count = response_line(self._batch.id, line.number, str(document["custom_id"]), answered)
         await self._put(line, row, count, answered.note)
 
     async def _ask(self, document: dict[str, object], number: int) -> Answered:

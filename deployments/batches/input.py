@@ -13,8 +13,9 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from symmoe.wire.lines import BadLineError, read_line, read_object
+
 MOST_LINES = 50_000
-MOST_ID = 512
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -24,14 +25,6 @@ class BadInputError(Exception):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
-
-
-class BadLineError(Exception):
-    """A line that cannot be asked. `custom_id` is its own, where it could be read."""
-
-    def __init__(self, code: str, message: str, custom_id: str | None = None) -> None:
-        super().__init__(message)
-        self.code, self.custom_id = code, custom_id
 
 
 @dataclass(slots=True)
@@ -94,41 +87,13 @@ class Lines:
         offset, length = self._places.offsets[index], self._places.lengths[index]
         if length > self._most:
             raise BadLineError("line_too_long", f"line {number} is longer than {self._most} bytes")
-        return checked(os.pread(self._file, length, offset), number, self._places.earlier.get(number))
+        return read_line(
+            read_object(os.pread(self._file, length, offset), number), number, self._places.earlier.get(number)
+        )
 
     def close(self) -> None:
         """Close the file."""
         os.close(self._file)
-
-
-def checked(raw: bytes, number: int, earlier: int | None = None) -> dict[str, Any]:
-    """A line as an object; its body is not looked into. `earlier` is the line that has used its id before."""
-    try:
-        document = from_json(raw.removeprefix(_BOM), allow_inf_nan=False)
-    except ValueError as error:
-        raise BadLineError("invalid_json_line", f"line {number} is not valid JSON: {error}"[:300]) from error
-    if not isinstance(document, dict):
-        raise BadLineError("invalid_json_line", f"line {number} is not a JSON object")
-    custom_id = document.get("custom_id")
-    if not isinstance(custom_id, str) or not 0 < len(custom_id) <= MOST_ID:
-        raise BadLineError("invalid_custom_id", f"line {number}: custom_id must be a text of 1 to {MOST_ID} characters")
-    if earlier is not None:
-        message = f"line {number}: this custom_id was already used on line {earlier}"
-        raise BadLineError("duplicate_custom_id", message, custom_id)
-    _check_target(document, number, custom_id)
-    return document
-
-
-def _check_target(document: dict[str, Any], number: int, custom_id: str) -> None:
-    unknown = sorted(document.keys() - {"custom_id", "method", "url", "body"})
-    if unknown:
-        raise BadLineError("unknown_field", f"line {number}: unknown field: {unknown[0][:100]}", custom_id)
-    if document.get("method") != "POST":
-        raise BadLineError("invalid_method", f"line {number}: method must be POST", custom_id)
-    if document.get("url") != "/v1/chat/completions":
-        raise BadLineError("invalid_url", f"line {number}: url must be the batch's endpoint", custom_id)
-    if not isinstance(document.get("body"), dict):
-        raise BadLineError("invalid_body", f"line {number}: body must be an object", custom_id)
 
 
 def _object(raw: bytes | None) -> dict[str, Any] | None:

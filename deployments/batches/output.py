@@ -8,9 +8,11 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import BinaryIO
 
+from symmoe.wire.lines import BadLineError
+
 from .contents import Contents
 from .files import OUTPUT, FileRecord
-from .input import BadLineError, Lines
+from .input import Lines
 from .progress import Progress
 from .records import BatchRecord, Outcome
 from .rows import unasked_row

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
+
+from symmoe.wire.answers import Count, bad_row, response_row, row_text
 
 from ..telemetry.note import Note
 from .records import Outcome
 
-Count = Literal["answered", "failed"]
 _UNASKED = {
     "cancelled": ("batch_cancelled", "the batch was cancelled before this request was answered"),
     "expired": ("batch_expired", "the batch's window ended before this request was answered"),
@@ -45,29 +44,13 @@ class Asking(Protocol):
         ...
 
 
-def line_id(batch: str, number: int) -> str:
-    """The name of a line's request: the same whenever the batch is resumed."""
-    return hashlib.blake2b(f"{batch}/{number}".encode(), digest_size=12).hexdigest()
-
-
-def response_row(batch: str, number: int, custom_id: str, answered: Answered) -> tuple[str, Count]:
-    """The row of a line that has its response, and what it counts as."""
-    own = line_id(batch, number)
-    response = {"status_code": answered.status, "request_id": f"req_{own}", "body": answered.body}
-    return _row(own, custom_id, response, None), "answered" if answered.status == 200 else "failed"
-
-
-def bad_row(batch: str, number: int, custom_id: str | None, code: str, message: str) -> str:
-    """The row of a line that could not be asked."""
-    return _row(line_id(batch, number), custom_id, None, {"code": code, "message": message, "line": number})
+def response_line(batch: str, number: int, custom_id: str, answered: Answered) -> tuple[str, Count]:
+    """The row of a line that has its response, as text, and what it counts as."""
+    row, count = response_row(batch, number, custom_id, answered.status, answered.body)
+    return row_text(row), count
 
 
 def unasked_row(batch: str, number: int, custom_id: str | None, outcome: Outcome) -> str:
     """The row of a line for which the end of its batch came first."""
     code, message = _UNASKED[outcome]
-    return bad_row(batch, number, custom_id, code, message)
-
-
-def _row(own: str, custom_id: str | None, response: dict[str, Any] | None, error: dict[str, Any] | None) -> str:
-    row = {"id": f"batch_req_{own}", "custom_id": custom_id, "response": response, "error": error}
-    return json.dumps(row, separators=(",", ":"))  # ASCII: some readers take U+2028 for the end of a line
+    return row_text(bad_row(batch, number, custom_id, code, message))

@@ -12,6 +12,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from symmoe import limits
+from symmoe.wire.answers import envelope
 
 from ..errors import ApiError
 
@@ -134,7 +135,7 @@ def _too_long() -> ApiError:
 
 
 def _answer(error: ApiError) -> bytes:
-    body = json.dumps(error.body).encode()
+    body = json.dumps(envelope(error)).encode()
     heads = {
         "content-type": "application/json",
         "content-length": str(len(body)),

@@ -5,18 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from symmoe.batch.lines import BadLine, GoodLine, read_lines
-from symmoe.batch.output import answered, as_bad_line, refused, trace_line, write_jsonl
+from symmoe.batch.lines import BadLine, GoodLine, LineReader
+from symmoe.batch.output import refused_row, result_row, trace_line, write_jsonl
 from symmoe.config import Pool
 from symmoe.errors import JobError
 from symmoe.pipeline import Parts, Watch, answer
 from symmoe.planning.costs import keep_observations
-from symmoe.policy import policy_for
 from symmoe.protocols import Store
 from symmoe.types import Candidate, Outcome, Refusal, Trace
 
@@ -25,14 +25,15 @@ from symmoe.types import Candidate, Outcome, Refusal, Trace
 class BatchJob:
     """What decides a job's results, and where they go. `pool_fingerprint` stands for every weight and record used.
 
-    With `explain` the traces say why experts were chosen; the results are the same.
+    `k` is for lines that do not say it, None for the pool's. With `explain` the traces say why experts were chosen; the
+    results are the same.
     """
 
     source: Path
     output: Path
     pool: Pool
     pool_fingerprint: str
-    k: int
+    k: int | None
     seed: int
     explain: bool = False
 
@@ -115,7 +116,7 @@ def run_batch(job: BatchJob, parts: PartsSource, store: Store, resume: bool, wat
     Killed at any moment and resumed, it generates only what is missing; the output appears when it is whole.
     """
     _make_room(job)
-    lines = read_lines(job.source, job.pool.sampling)
+    lines = LineReader(job.pool, job.k).read(job.source)
     progress = Progress(store, job)
     facts = progress.begin(job.fingerprint(), resume)
     if "finished" in facts and job.output.exists() and job.trace.exists():
@@ -125,13 +126,15 @@ def run_batch(job: BatchJob, parts: PartsSource, store: Store, resume: bool, wat
     known = progress.candidates()
     outcome = Outcome(())
     if good:
-        queries = [line.query for line in good]
-        policy = policy_for(job.pool, k=job.k)
-        outcome = answer(parts.parts(), queries, policy, job.seed, known, _keeping(progress, watch), job.explain)
+        queries = [query for line in good for query in line.queries]
+        policies = [line.policy for line in good for _ in line.queries]
+        outcome = answer(parts.parts(), queries, policies, job.seed, known, _keeping(progress, watch), job.explain)
         keep_observations(store, job.pool.name, outcome.observations)
 
-    results = {line.number: result for line, result in zip(good, outcome.results, strict=True)}
+    each = iter(outcome.results)
+    results = {line.number: list(islice(each, len(line.queries))) for line in good}
     traces = [result for result in outcome.results if isinstance(result, Trace)]
+    answered = sum(all(isinstance(result, Trace) for result in found) for found in results.values())
     created = facts["job"]["created"]
     try:
         write_jsonl(job.trace, map(trace_line, traces))
@@ -139,8 +142,8 @@ def run_batch(job: BatchJob, parts: PartsSource, store: Store, resume: bool, wat
     except OSError as error:
         hint = "nothing is lost: make it writable and run again with --resume"
         raise JobError(f"{error.filename or job.output}: cannot be written ({error.strerror})", hint=hint) from error
-    progress.finish(len(traces), len(lines) - len(traces))
-    return BatchResult(len(traces), len(lines) - len(traces), len(known), outcome)
+    progress.finish(answered, len(lines) - answered)
+    return BatchResult(answered, len(lines) - answered, len(known), outcome)
 
 
 def _make_room(job: BatchJob) -> None:
@@ -156,14 +159,11 @@ def _make_room(job: BatchJob) -> None:
 
 
 def _output_line(
-    line: GoodLine | BadLine, results: dict[int, Trace | Refusal], job: str, created: int
+    line: GoodLine | BadLine, results: Mapping[int, Sequence[Trace | Refusal]], job: str, created: int
 ) -> dict[str, Any]:
     if isinstance(line, BadLine):
-        return refused(line, job)
-    result = results[line.number]
-    if isinstance(result, Refusal):
-        return refused(as_bad_line(result, line.number), job)
-    return answered(result, job, created)
+        return refused_row(line, job)
+    return result_row(line, results[line.number], job, created)
 
 
 def _row(candidate: Candidate) -> dict[str, Any]:

@@ -1,136 +1,139 @@
-"""Reading a batch file: each line is a query or says what is wrong with it."""
+"""Reading a batch file: each line is a request or says what is wrong with it."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError
-
-from symmoe.config import SamplingConfig
+from symmoe.config import Pool
 from symmoe.errors import JobError, RequestError
-from symmoe.types import Message, Query, Sampling
+from symmoe.policy import AUTO, Policy, catalogue, known_model, policy_for
+from symmoe.types import Query
+from symmoe.wire.chat import ChatRequest, line_request
+from symmoe.wire.lines import MOST_ID, BadLineError, read_line, read_object
 
 MAX_LINE_BYTES = 1 << 20
-_BOM = b"\xef\xbb\xbf"
+MOST_CHOICES = 16
+_CHOICE = "\x1f"
 
 
 @dataclass(frozen=True, slots=True)
 class GoodLine:
-    """A line that can be asked. `number` counts from 1."""
+    """A line that can be asked: a query for each of its choices, and how they are answered. `number` counts from 1."""
 
     number: int
-    query: Query
+    id: str
+    model: str
+    queries: tuple[Query, ...]
+    policy: Policy
 
 
 @dataclass(frozen=True, slots=True)
 class BadLine:
-    """A line that cannot, and why. `id` is its own where it could be read and is not another line's."""
+    """A line that cannot, and why. `id` is its own where it could be read and is not another line's.
+
+    `param` is the field at fault and `status` what HTTP calls it, for a request whose line is whole; else `status` is
+    None.
+    """
 
     number: int
     id: str | None
     code: str
     message: str
+    param: str | None = None
+    status: int | None = None
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+class LineReader:
+    """Reads lines in OpenAI's batch form, or `{"id", "prompt"}` with the fields of a request beside them.
 
-
-_Id = Annotated[str, Field(min_length=1, max_length=512)]
-_Number = Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)]
-_Stop = Annotated[str, Field(min_length=1)]
-
-
-class _Options(_Strict):
-    max_tokens: int | None = Field(default=None, ge=1)
-    max_completion_tokens: int | None = Field(default=None, ge=1)
-    temperature: float | None = Field(default=None, ge=0, le=2)
-    top_p: float | None = Field(default=None, gt=0, le=1)
-    seed: int | None = Field(default=None, ge=0, lt=2**63)
-    stop: _Stop | list[_Stop] | None = None
-
-    def sampling(self, defaults: SamplingConfig) -> Sampling:
-        """These options, the pool's where one is left open."""
-        stop = [self.stop] if isinstance(self.stop, str) else (self.stop or [])
-        return Sampling(
-            max_tokens=self.max_tokens or self.max_completion_tokens or defaults.max_tokens,
-            temperature=defaults.temperature if self.temperature is None else self.temperature,
-            top_p=defaults.top_p if self.top_p is None else self.top_p,
-            seed=self.seed,
-            stop=tuple(stop),
-        )
-
-
-class _Plain(_Options):
-    id: _Id | _Number
-    prompt: StrictStr
-
-    def query(self, defaults: SamplingConfig) -> Query:
-        return Query(str(self.id), (Message("user", self.prompt),), self.sampling(defaults))
-
-
-class _Part(_Strict):
-    type: Literal["text"]
-    text: str
-
-
-class _Turn(_Strict):
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[_Part]
-    name: str | None = None
-
-    def message(self) -> Message:
-        text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
-        return Message("system" if self.role == "developer" else self.role, text)
-
-
-class _Body(_Options):
-    messages: list[_Turn] = Field(min_length=1)
-    model: str | None = None
-    user: str | None = None
-    metadata: dict[str, str] | None = None
-    n: Literal[1] | None = None
-    stream: Literal[False] | None = None
-
-
-class _OpenAI(_Strict):
-    custom_id: _Id
-    method: Literal["POST"]
-    url: Literal["/v1/chat/completions"]
-    body: _Body
-
-    def query(self, defaults: SamplingConfig) -> Query:
-        turns = tuple(turn.message() for turn in self.body.messages)
-        return Query(self.custom_id, turns, self.body.sampling(defaults))
-
-
-def read_lines(path: Path, defaults: SamplingConfig) -> list[GoodLine | BadLine]:
-    """Read every line of a batch file; blank lines are passed over. Only a file that cannot be opened raises.
-
-    Lines are in OpenAI's batch form or `{"id", "prompt"}` with the same sampling options beside them. A line over
-    `MAX_LINE_BYTES` is not kept in memory. Every id stands for one line: of good lines the first one has it, and a
-    second use is an error without an id; a bad line keeps its id only if no other line has it.
+    `model`, `k` and the other fields of a request mean what they mean online; where a line leaves `k` open it is the
+    one given here, else the pool's.
     """
-    lines = [_parse(number, raw, defaults) for number, raw in _raw_lines(path)]
-    first_use: dict[str, int] = {}
-    for good in (line for line in lines if isinstance(line, GoodLine)):
-        first_use.setdefault(good.query.id, good.number)
-    return [_once(line, first_use) for line in lines]
+
+    def __init__(self, pool: Pool, k: int | None = None) -> None:
+        self._pool, self._k = pool, k
+        self._models = catalogue(pool)
+
+    def read(self, path: Path) -> list[GoodLine | BadLine]:
+        """Every line of a file; blank ones are passed over. Only a file that cannot be opened raises.
+
+        A line over `MAX_LINE_BYTES` is not kept in memory. Every id stands for one line: of good lines the first one
+        has it, and a second use is an error without an id; a bad line keeps its id only if no other line has it.
+        """
+        lines = [self._line(number, raw) for number, raw in _raw_lines(path)]
+        first_use: dict[str, int] = {}
+        for good in (line for line in lines if isinstance(line, GoodLine)):
+            first_use.setdefault(good.id, good.number)
+        return [_once(line, first_use) for line in lines]
+
+    def _line(self, number: int, raw: bytes | None) -> GoodLine | BadLine:
+        if raw is None:
+            message = f"line {number} is longer than {MAX_LINE_BYTES} bytes"
+            return BadLine(number, None, "line_too_long", message)
+        ident = None
+        try:
+            ident, body = _parts(raw, number)
+            return self._good(number, ident, line_request(body))
+        except BadLineError as error:
+            return BadLine(number, error.custom_id, error.code, str(error))
+        except RequestError as error:
+            return BadLine(number, ident, error.code, str(error), error.param, error.status)
+
+    def _good(self, number: int, ident: str, request: ChatRequest) -> GoodLine:
+        request.check(MOST_CHOICES)
+        options = request.symmoe
+        policy = policy_for(
+            self._pool,
+            known_model(self._models, request.model),
+            options.k or self._k,
+            options.budget,
+            options.aggregate,
+        )
+        query = request.query(request.sampling(self._pool.sampling))
+        return GoodLine(number, ident, request.model, tuple(_choices(query, ident, request.n or 1)), policy)
+
+
+def _parts(raw: bytes, number: int) -> tuple[str, dict[str, Any]]:
+    """The id and the request of a line in either form."""
+    document = read_object(raw, number)
+    if "body" not in document and "custom_id" not in document and "prompt" not in document:
+        message = f"line {number} has neither a prompt and its id, nor a custom_id and a body"
+        raise BadLineError("invalid_line", message)
+    if "body" in document or "custom_id" in document:
+        line = read_line(document, number)
+        return str(line["custom_id"]), line["body"]
+    named = document.pop("id", None)
+    ident = str(named) if type(named) is int and -(2**63) <= named < 2**63 else named
+    if not isinstance(ident, str) or not 0 < len(ident) <= MOST_ID:
+        raise BadLineError(
+            "invalid_id", f"line {number}: id must be a whole number or a text of 1 to {MOST_ID} characters"
+        )
+    prompt = document.pop("prompt")
+    if not isinstance(prompt, str):
+        raise BadLineError("invalid_prompt", f"line {number}: prompt must be a text", ident)
+    return ident, {"model": AUTO, "messages": [{"role": "user", "content": prompt}], **document}
+
+
+def _choices(query: Query, ident: str, n: int) -> Iterator[Query]:
+    """A query for each choice, under an id and, where one was given, a seed of its own."""
+    seed = query.sampling.seed
+    for number in range(n):
+        own = ident if number == 0 else f"{ident}{_CHOICE}{number}"
+        sampling = query.sampling if seed is None else replace(query.sampling, seed=seed + number)
+        yield replace(query, id=own, sampling=sampling)
 
 
 def _once(line: GoodLine | BadLine, first_use: dict[str, int]) -> GoodLine | BadLine:
-    used = line.query.id if isinstance(line, GoodLine) else line.id
-    earlier = line.number if used is None else first_use.setdefault(used, line.number)
+    earlier = line.number if line.id is None else first_use.setdefault(line.id, line.number)
     if earlier == line.number:
         return line
     if isinstance(line, BadLine):
         return replace(line, id=None)
-    message = f"line {line.number}: id {used!r} was already used on line {earlier}"
-    return BadLine(line.number, None, "duplicate_id", message)
+    message = f"line {line.number}: the id {line.id!r} was already used on line {earlier}"
+    return BadLine(line.number, None, "duplicate_custom_id", message)
 
 
 def _raw_lines(path: Path) -> Iterator[tuple[int, bytes | None]]:
@@ -150,85 +153,8 @@ def _raw_lines(path: Path) -> Iterator[tuple[int, bytes | None]]:
                 raw = b""
             if not raw:
                 yield number, None
-            elif (text := raw.removeprefix(_BOM) if number == 1 else raw).strip():
-                yield number, text
+            elif raw.removeprefix(_BOM).strip():
+                yield number, raw
 
 
-def _parse(number: int, raw: bytes | None, defaults: SamplingConfig) -> GoodLine | BadLine:
-    if raw is None:
-        limit = f"{MAX_LINE_BYTES >> 20} MiB"
-        return BadLine(number, None, "line_too_long", f"line {number}: longer than {limit}")
-    document: Any = None
-    try:
-        document = _document(raw)
-        query = _query(document, defaults)
-    except RequestError as error:
-        return BadLine(number, _readable_id(document), error.code, f"line {number}: {error}")
-    return GoodLine(number, query)
-
-
-def _document(raw: bytes) -> dict[str, Any]:
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise RequestError(f"not UTF-8 (byte {error.start})", code="invalid_encoding") from error
-    try:
-        document = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise RequestError(f"not JSON ({error.msg})", code="invalid_json") from error
-    except RecursionError as error:
-        raise RequestError("not JSON (nested too deeply)", code="invalid_json") from error
-    except ValueError as error:  # Python reads no integer of thousands of digits
-        raise RequestError("not JSON (a number of too many digits)", code="invalid_json") from error
-    if not isinstance(document, dict):
-        raise RequestError(f"not a JSON object but {type(document).__name__}", code="invalid_json")
-    return document
-
-
-def _query(document: dict[str, Any], defaults: SamplingConfig) -> Query:
-    form: type[_OpenAI | _Plain] = _OpenAI if "body" in document or "custom_id" in document else _Plain
-    try:
-        query = form.model_validate(document).query(defaults)
-    except ValidationError as error:
-        raise _as_request_error(error) from error
-    if not query.text.strip():
-        raise RequestError("the prompt is empty", code="empty_prompt")
-    if not any(message.role == "user" for message in query.messages):
-        raise RequestError("no message has the role user", code="missing_prompt")
-    if _lone_surrogate(query):
-        raise RequestError("text holds half of a surrogate pair, which is no character", code="invalid_encoding")
-    return query
-
-
-def _lone_surrogate(query: Query) -> bool:
-    try:
-        (query.id + "".join(message.content for message in query.messages)).encode()
-    except UnicodeEncodeError:
-        return True
-    return False
-
-
-def _as_request_error(error: ValidationError) -> RequestError:
-    problems = error.errors()
-    missing = {str(p["loc"][-1]) for p in problems if p["type"] == "missing"}
-    if missing & {"prompt", "messages", "body"}:
-        return RequestError(f"no prompt: {', '.join(sorted(missing))} is missing", code="missing_prompt")
-    said = "; ".join(f"{_place(p['loc'])}: {_reason(p)}" for p in problems[:3])
-    return RequestError(said, code="invalid_field")
-
-
-def _place(location: tuple[int | str, ...]) -> str:
-    return ".".join(str(step) for step in location) or "line"
-
-
-def _reason(problem: Any) -> str:
-    return "unknown field" if problem["type"] == "extra_forbidden" else str(problem["msg"])
-
-
-def _readable_id(document: Any) -> str | None:
-    if not isinstance(document, dict):
-        return None
-    found = document.get("custom_id", document.get("id"))
-    if type(found) is int and -(2**63) <= found < 2**63:
-        return str(found)
-    return found if isinstance(found, str) and 0 < len(found) <= 512 and found.isprintable() else None
+_BOM = b"\xef\xbb\xbf"

@@ -2,55 +2,40 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from symmoe.batch.lines import BadLine
-from symmoe.types import Refusal, Trace, to_json
+from symmoe.batch.lines import BadLine, GoodLine
+from symmoe.errors import RequestError
+from symmoe.types import Generation, Refusal, Trace, to_json
+from symmoe.wire.answers import bad_row, choices, completion, envelope, line_id, response_row, row_text, usage
 
-MODEL = "symmoe/auto"
 
-
-def answered(trace: Trace, job: str, created: int) -> dict[str, Any]:
-    """The output line of an answered query."""
-    given = trace.answer
-    own = hashlib.sha256(f"{job}/{trace.query_id}".encode()).hexdigest()[:24]
-    usage = {
-        "prompt_tokens": given.prompt_tokens,
-        "completion_tokens": given.completion_tokens,
-        "total_tokens": given.prompt_tokens + given.completion_tokens,
+def result_row(line: GoodLine, results: Sequence[Trace | Refusal], job: str, created: int) -> dict[str, Any]:
+    """The row of a line that was asked: its choices, or why there is one that could not be answered."""
+    refusal = next((result for result in results if isinstance(result, Refusal)), None)
+    if refusal is not None:
+        error = RequestError(refusal.message, code=refusal.code, status=refusal.status)
+        return response_row(job, line.number, line.id, error.status, envelope(error))[0]
+    traces = [result for result in results if isinstance(result, Trace)]
+    answers = [trace.answer for trace in traces]
+    finished = {
+        number: Generation(answer.text, answer.finish_reason, answer.prompt_tokens, answer.completion_tokens)
+        for number, answer in enumerate(answers)
     }
-    choice = {
-        "index": 0,
-        "message": {"role": "assistant", "content": given.text},
-        "finish_reason": given.finish_reason,
-    }
-    body = {
-        "id": f"chatcmpl-{own}",
-        "object": "chat.completion",
-        "created": created,
-        "model": MODEL,
-        "choices": [choice],
-        "usage": usage,
-    }
-    response = {"status_code": 200, "request_id": f"req_{own}", "body": body}
-    return {"id": f"batch_req_{own}", "custom_id": trace.query_id, "response": response, "error": None}
+    spent = usage(sum(a.prompt_tokens for a in answers), sum(a.completion_tokens for a in answers))
+    body = completion(line_id(job, line.number), line.model, created, choices(finished), usage=spent)
+    return response_row(job, line.number, line.id, 200, body)[0]
 
 
-def refused(line: BadLine, job: str) -> dict[str, Any]:
-    """The output line of a line that could not be asked."""
-    own = hashlib.sha256(f"{job}/line {line.number}".encode()).hexdigest()[:24]
-    error = {"code": line.code, "message": line.message, "line": line.number}
-    return {"id": f"batch_req_{own}", "custom_id": line.id, "response": None, "error": error}
-
-
-def as_bad_line(refusal: Refusal, number: int) -> BadLine:
-    """A query that the engine would refuse, as a bad line of the file."""
-    return BadLine(number, refusal.query_id, refusal.code, f"line {number}: {refusal.message}")
+def refused_row(line: BadLine, job: str) -> dict[str, Any]:
+    """The row of a line that could not be asked: a response where its request is at fault, else an error."""
+    if line.status is None or line.id is None:
+        return bad_row(job, line.number, line.id, line.code, line.message)
+    error = RequestError(line.message, code=line.code, param=line.param, status=line.status)
+    return response_row(job, line.number, line.id, line.status, envelope(error))[0]
 
 
 def trace_line(trace: Trace) -> dict[str, Any]:
@@ -58,12 +43,12 @@ def trace_line(trace: Trace) -> dict[str, Any]:
     return to_json(trace)
 
 
-def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write rows beside `path` and rename, so that a reader sees the old file or the whole new one."""
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("w", encoding="utf-8") as file:
         for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.write(row_text(row) + "\n")
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)

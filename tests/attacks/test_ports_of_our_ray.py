@@ -15,9 +15,9 @@ import httpx
 import psutil
 import pytest
 from ray.serve.generated.serve_pb2 import ASGIRequest
-from symmoe.deployments.bench.services import free_port
 from symmoe.deployments.session import ray_session
 
+from symmoe.bench.services import free_port
 from symmoe.errors import JobError
 from tests.conftest import echo_pool
 from tests.deployments.conftest import gone

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from symmoe.deployments.bench.services import free_port
 from symmoe.deployments.private_folder import sweep
 
+from symmoe.bench.services import free_port
 from tests.conftest import echo_pool
 from tests.deployments.conftest import gone
 

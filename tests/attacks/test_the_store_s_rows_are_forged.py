@@ -8,11 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pytest
 from symmoe.deployments.access.keys import StoredKeys
 from symmoe.deployments.access.records import KeyRecord, add, digest, everyone, new_id, new_key
-from symmoe.deployments.access.similar import likeness, nearest, pack
 from symmoe.deployments.lifecycle.keeping import Keeper
 from symmoe.deployments.lifecycle.roster import Roster
 from symmoe.deployments.settings import Settings
@@ -114,11 +111,3 @@ def test_rows_that_are_no_keys_open_nothing_and_stop_nobody(state: Path) -> None
         return found
 
     assert asyncio.run(asking()) == [True, False, False, False, False]
-
-
-@pytest.mark.parametrize("row", [b"", b"[]", b"{}", b'{"answer": 1, "words": 2, "vector": 3}', b"\xff"])
-def test_a_spoilt_entry_of_the_cache_is_passed_over(row: bytes) -> None:
-    vector = np.ones(4, dtype=np.float32)
-    mark = likeness("What is 2 plus 3?")
-    assert mark is not None
-    assert nearest([row, pack("there", mark, vector)], mark, vector, 0.9) == "there"

@@ -129,13 +129,15 @@ def ids(rows: Rows) -> list[str | None]:
 
 
 def content(row: dict[str, Any]) -> str:
-    return str(row["response"]["body"]["choices"][0]["message"]["content"])
+    """A row's answer, or the code of the error that stands for it."""
+    body = row["response"]["body"]
+    return str(body["error"]["code"] if "error" in body else body["choices"][0]["message"]["content"])
 
 
 def essence(rows: Rows) -> list[tuple[Any, ...]]:
     """What must not differ between two runs of one job: ids, words, tokens and errors."""
     return [
-        (row["custom_id"], row["error"], row["response"] and (content(row), row["response"]["body"]["usage"]))
+        (row["custom_id"], row["error"], row["response"] and (content(row), row["response"]["body"].get("usage")))
         for row in rows
     ]
 

@@ -34,9 +34,9 @@ def test_an_answered_line_has_openais_batch_output_form(bench: Bench) -> None:
     assert row["error"] is None
     assert row["response"]["status_code"] == 200
     assert body["object"] == "chat.completion"
-    assert body["choices"] == [
-        {"index": 0, "message": {"role": "assistant", "content": "adder: sums 2"}, "finish_reason": "stop"}
-    ]
+    message = {"role": "assistant", "content": "adder: sums 2", "refusal": None}
+    assert body["choices"] == [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}]
+    assert body["model"] == "symmoe/auto"
     usage = body["usage"]
     assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"] > 0
 
@@ -54,29 +54,33 @@ def test_lines_that_cannot_be_asked_stand_in_their_place_with_their_numbers(benc
     bench.write(*rows)
     result = bench.run()
     written = [
-        (row["custom_id"], row["error"] and (row["error"]["line"], row["error"]["code"])) for row in bench.rows()
+        (
+            row["custom_id"],
+            (row["error"]["line"], row["error"]["code"]) if row["error"] else row["response"]["status_code"],
+        )
+        for row in bench.rows()
     ]
     assert written == [
-        ("one", None),
-        (None, (2, "invalid_json")),
-        ("two", None),
-        (None, (5, "duplicate_id")),
-        ("void", (6, "empty_prompt")),
-        ("three", None),
+        ("one", 200),
+        (None, ("invalid_json_line", 2)),
+        ("two", 200),
+        (None, ("duplicate_custom_id", 5)),
+        ("void", 400),
+        ("three", 200),
     ]
     assert (result.answered, result.failed) == (3, 3)
     assert all((row["response"] is None) == (row["error"] is not None) for row in bench.rows())
     assert len({row["id"] for row in bench.rows()}) == 6
 
 
-def test_a_prompt_longer_than_the_window_is_an_error_that_names_its_line(bench: Bench) -> None:
+def test_a_prompt_longer_than_the_window_is_answered_with_an_error_as_online(bench: Bench) -> None:
     bench.write(
         {"id": "short", "prompt": "sums 1"}, {"id": "long", "prompt": "sums " * 64}, {"id": "end", "prompt": "sums 2"}
     )
     bench.run()
     first, long, last = bench.rows()
-    assert (long["custom_id"], long["error"]["code"], long["error"]["line"]) == ("long", "context_length_exceeded", 2)
-    assert long["error"]["message"].startswith("line 2: ")
+    assert (long["custom_id"], long["error"], long["response"]["status_code"]) == ("long", None, 400)
+    assert long["response"]["body"]["error"]["code"] == "context_length_exceeded"
     assert [content(first), content(last)] == ["adder: sums 1", "adder: sums 2"]
 
 

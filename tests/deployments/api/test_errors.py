@@ -7,6 +7,8 @@ import logging
 import pytest
 from symmoe.deployments.errors import internal_error
 
+from symmoe.wire.answers import envelope
+
 
 def _fail(prompt: str) -> None:
     raise RuntimeError(f"cannot answer {prompt}")
@@ -23,4 +25,4 @@ def test_the_log_says_where_it_happened_and_nothing_of_the_prompt(caplog: pytest
     assert "RuntimeError" in caplog.text
     assert "_fail" in caplog.text
     assert prompt not in caplog.text
-    assert prompt not in str(told.body)
+    assert prompt not in str(envelope(told))

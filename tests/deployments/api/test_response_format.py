@@ -3,8 +3,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from symmoe.deployments.api.response_format import schema_of
-from symmoe.deployments.errors import ApiError
+
+from symmoe.errors import RequestError
+from symmoe.wire.chat import schema_of
 
 
 @pytest.mark.parametrize("asked", [None, {"type": "text"}])
@@ -27,5 +28,5 @@ def test_equal_schemas_are_one_however_they_are_ordered() -> None:
 
 def test_an_enormous_schema_is_refused() -> None:
     form = {"type": "json_schema", "json_schema": {"name": "s", "schema": {"enum": ["x" * 20_000]}}}
-    with pytest.raises(ApiError, match="16384 is the most"):
+    with pytest.raises(RequestError, match="16384 is the most"):
         schema_of(form)

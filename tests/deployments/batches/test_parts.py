@@ -30,7 +30,7 @@ from symmoe.deployments.batches.job import Job
 from symmoe.deployments.batches.lease import Leases
 from symmoe.deployments.batches.progress import Progress
 from symmoe.deployments.batches.records import BatchRecord
-from symmoe.deployments.batches.rows import Answered, response_row
+from symmoe.deployments.batches.rows import Answered, response_line
 from symmoe.deployments.batches.window import Place, Window
 from symmoe.deployments.errors import ApiError
 from symmoe.deployments.storage import Storage
@@ -281,7 +281,7 @@ async def resumed(folder: Path, done: frozenset[int]) -> list[dict[str, Any]]:
 
     for number in done:
         text = line(number - 1)["body"]["messages"][0]["content"]
-        row, count = response_row(batch.id, number, f"line-{number - 1}", Answered(200, {"text": text}))
+        row, count = response_line(batch.id, number, f"line-{number - 1}", Answered(200, {"text": text}))
         await progress.put(batch.id, number, row, count)
     means = Means(ask, progress, Window(lambda: 3), BatchMetrics(CollectorRegistry()), 0.01)
     await Job(batch, files, means, 1 << 20).run()

@@ -1,20 +1,21 @@
-"""What a client may send to be answered."""
+"""A chat request, as OpenAI has it: what a client may send to be answered, online and in the lines of a batch."""
 
 from __future__ import annotations
 
-import secrets
+import json
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from symmoe.config import SamplingConfig
-from symmoe.policy import Aggregate
+from symmoe.engines.grammars import depth_of
+from symmoe.errors import RequestError
+from symmoe.limits import SCHEMA_CHARACTERS, SCHEMA_DEPTH, STOPS
+from symmoe.policy import AUTO, Aggregate
 from symmoe.types import Message, Query, Sampling
 
-from ..errors import ApiError
-from .response_format import schema_of
-
-_SEEDS = 1 << 31
+SEEDS = 1 << 31
+"""Seeds count modulo this."""
 
 
 def _writable(text: str) -> str:
@@ -75,7 +76,7 @@ class SymmoeOptions(_Strict):
 class Question(_Strict):
     """A conversation and the model that is asked; what `/v1/route` needs to know."""
 
-    model: Text = Field(max_length=200)
+    model: Text = Field(default=AUTO, max_length=200)
     messages: list[ChatMessage] = Field(min_length=1, max_length=1024)
     symmoe: SymmoeOptions = SymmoeOptions()
 
@@ -121,11 +122,9 @@ class ChatRequest(Question):
     service_tier: Text | None = None
 
     def sampling(self, defaults: SamplingConfig) -> Sampling:
-        """How experts generate. A draw that came without a seed is given one: no two of its choices are equal."""
+        """How experts generate, as the pool has it where the request leaves it open."""
         temperature = defaults.temperature if self.temperature is None else self.temperature
-        seed = None if self.seed is None else self.seed % _SEEDS
-        if seed is None and temperature > 0:
-            seed = secrets.randbelow(_SEEDS)
+        seed = None if self.seed is None else self.seed % SEEDS
         return Sampling(
             max_tokens=self.max_completion_tokens or self.max_tokens or defaults.max_tokens,
             temperature=temperature,
@@ -150,14 +149,74 @@ class ChatRequest(Question):
         }
         for name, asked in unable.items():
             if asked:
-                raise ApiError(400, "unsupported_parameter", f"{name} is not supported by this service", name)
+                raise RequestError(f"{name} is not supported by this service", code="unsupported_parameter", param=name)
         if (self.n or 1) > most_choices:
-            raise ApiError(400, "invalid_value", f"n must be at most {most_choices} here", "n")
-        if len(self._stops()) > 4:
-            raise ApiError(400, "invalid_value", "stop: at most 4 sequences", "stop")
+            raise RequestError(f"n must be at most {most_choices} here", code="invalid_value", param="n")
+        if len(self._stops()) > STOPS:
+            raise RequestError(f"stop: at most {STOPS} sequences", code="invalid_value", param="stop")
         if self.stream_options is not None and not self.stream:
-            raise ApiError(400, "invalid_value", "stream_options needs stream", "stream_options")
+            raise RequestError("stream_options needs stream", code="invalid_value", param="stream_options")
 
     def _stops(self) -> tuple[str, ...]:
         stops = [self.stop] if isinstance(self.stop, str) else self.stop or []
         return tuple(stop for stop in stops if stop)
+
+
+_ANY_OBJECT = {"type": "object"}
+_SHAPES = 'text, json_object, or json_schema with {"json_schema": {"name": ..., "schema": {...}}}'
+
+
+def schema_of(asked: dict[str, Any] | None) -> str | None:
+    """The schema, as JSON, that an answer must follow; None for plain text. Raises `RequestError`."""
+    if asked is None or asked == {"type": "text"}:
+        return None
+    schema = _ANY_OBJECT if asked == {"type": "json_object"} else _given(asked)
+    if not isinstance(schema, dict):
+        raise RequestError(f"response_format is not one of {_SHAPES}", code="invalid_value", param="response_format")
+    if depth_of(schema) > SCHEMA_DEPTH:
+        message = f"response_format: lists and objects of the schema lie more than {SCHEMA_DEPTH} deep"
+        raise RequestError(message, code="invalid_value", param="response_format")
+    text = json.dumps(schema, sort_keys=True)
+    if len(text) > SCHEMA_CHARACTERS:
+        message = f"response_format: the schema is of {len(text)} characters, and {SCHEMA_CHARACTERS} is the most"
+        raise RequestError(message, code="invalid_value", param="response_format")
+    return text
+
+
+def _given(asked: dict[str, Any]) -> Any:
+    if set(asked) != {"type", "json_schema"} or asked["type"] != "json_schema":
+        return None
+    told = asked["json_schema"]
+    return told.get("schema") if isinstance(told, dict) and isinstance(told.get("name"), str) else None
+
+
+def line_request(body: dict[str, Any]) -> ChatRequest:
+    """The request in a line of a batch, which cannot stream. Raises `RequestError`."""
+    try:
+        request = ChatRequest.model_validate(body)
+    except ValidationError as error:
+        raise request_error(error) from error
+    if request.stream:
+        raise RequestError("stream: a batch cannot stream", code="invalid_value", param="stream")
+    return request
+
+
+def request_error(error: ValidationError) -> RequestError:
+    """The first problem, by its place, as a client is told it."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    if first["type"] == "json_invalid":
+        return RequestError(f"the body is not valid JSON: {first['msg']}", code="invalid_json")
+    place = ".".join(str(part) for part in first["loc"] if not _is_branch(part))[:200]
+    if first["type"] == "extra_forbidden":
+        return RequestError(f"unknown parameter: {place}", code="unknown_parameter", param=place)
+    message = first["msg"].removeprefix("Value error, ")
+    code = "missing_parameter" if first["type"] == "missing" else "invalid_value"
+    return RequestError(f"{place}: {message}" if place else message, code=code, param=place or None)
+
+
+def _is_branch(part: int | str) -> bool:
+    """Whether a part of a place names a branch of a union, which means nothing to a client."""
+    return isinstance(part, str) and (part.startswith(("list[", "function-", "constrained-")) or part in _KINDS)
+
+
+_KINDS = {"str", "int", "float", "bool"}

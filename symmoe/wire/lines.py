@@ -1,0 +1,59 @@
+"""One line of a batch file in OpenAI's shape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic_core import from_json
+
+from symmoe.errors import RequestError
+
+MOST_ID = 512
+ENDPOINT = "/v1/chat/completions"
+_BOM = b"\xef\xbb\xbf"
+
+
+class BadLineError(RequestError):
+    """A line that cannot be asked. `custom_id` is its own, where it could be read."""
+
+    def __init__(self, code: str, message: str, custom_id: str | None = None) -> None:
+        super().__init__(message, code=code)
+        self.custom_id = custom_id
+
+
+def read_object(raw: bytes, number: int) -> dict[str, Any]:
+    """A line as a JSON object. Raises `BadLineError`."""
+    try:
+        document = from_json(raw.removeprefix(_BOM) if number == 1 else raw, allow_inf_nan=False)
+    except ValueError as error:
+        raise BadLineError("invalid_json_line", f"line {number} is not valid JSON: {error}"[:300]) from error
+    if not isinstance(document, dict):
+        raise BadLineError("invalid_json_line", f"line {number} is not a JSON object")
+    return document
+
+
+def read_line(document: dict[str, Any], number: int, earlier: int | None = None) -> dict[str, Any]:
+    """An object as a line with a `custom_id` of its own and a `body`, which is not looked into.
+
+    `earlier` is the line that has used its id before. Raises `BadLineError`.
+    """
+    custom_id = document.get("custom_id")
+    if not isinstance(custom_id, str) or not 0 < len(custom_id) <= MOST_ID:
+        raise BadLineError("invalid_custom_id", f"line {number}: custom_id must be a text of 1 to {MOST_ID} characters")
+    if earlier is not None:
+        message = f"line {number}: this custom_id was already used on line {earlier}"
+        raise BadLineError("duplicate_custom_id", message, custom_id)
+    _check_target(document, number, custom_id)
+    return document
+
+
+def _check_target(document: dict[str, Any], number: int, custom_id: str) -> None:
+    unknown = sorted(document.keys() - {"custom_id", "method", "url", "body"})
+    if unknown:
+        raise BadLineError("unknown_field", f"line {number}: unknown field: {unknown[0][:100]}", custom_id)
+    if document.get("method") != "POST":
+        raise BadLineError("invalid_method", f"line {number}: method must be POST", custom_id)
+    if document.get("url") != ENDPOINT:
+        raise BadLineError("invalid_url", f"line {number}: url must be the batch's endpoint", custom_id)
+    if not isinstance(document.get("body"), dict):
+        raise BadLineError("invalid_body", f"line {number}: body must be an object", custom_id)
