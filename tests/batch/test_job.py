@@ -62,9 +62,9 @@ def test_lines_that_cannot_be_asked_stand_in_their_place_with_their_numbers(benc
     ]
     assert written == [
         ("one", 200),
-        (None, ("invalid_json_line", 2)),
+        (None, (2, "invalid_json_line")),
         ("two", 200),
-        (None, ("duplicate_custom_id", 5)),
+        (None, (5, "duplicate_custom_id")),
         ("void", 400),
         ("three", 200),
     ]
