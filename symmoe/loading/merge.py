@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from symmoe.errors import CheckpointError
-from symmoe.loading.headers import read_json, weight_files
+from symmoe.loading.headers import INDEX, read_json, weight_files
 
 if TYPE_CHECKING:
     import torch
@@ -60,7 +60,7 @@ def write_merged(model: str, adapter: str | None, out: Path) -> Path:
     """Write a model, with `adapter` merged in where given, as a whole checkpoint directory `out`, and give that."""
     from safetensors.torch import save_file
 
-    shutil.copytree(model, out, ignore=shutil.ignore_patterns("*.safetensors"))
+    shutil.copytree(model, out, ignore=shutil.ignore_patterns("*.safetensors", INDEX))
     save_file(dict(merged_weights(model, adapter)), out / "model.safetensors")
     return out
 

@@ -275,13 +275,13 @@ def test_an_engine_has_what_the_pool_says_of_engines(tmp_path: Path) -> None:
 def test_an_adapter_is_merged_once_for_each_state_of_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SYMMOE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(Assembly, "weights", lambda self, name: ExpertWeights("base", str(tmp_path / "adapter")))
-    written: list[str] = []
+    written: list[tuple[str, str | None]] = []
 
-    def write(assembly: Assembly, name: str, folder: Path) -> Path:
-        written.append(name)
-        (folder / name).mkdir()
-        (folder / name / "model.safetensors").write_text("merged")
-        return folder / name
+    def write(model: str, adapter: str | None, out: Path) -> Path:
+        written.append((model, adapter))
+        out.mkdir()
+        (out / "model.safetensors").write_text("merged")
+        return out
 
     monkeypatch.setattr(dedicated, "write_merged", write)
     (tmp_path / "adapter").mkdir()
@@ -291,7 +291,7 @@ def test_an_adapter_is_merged_once_for_each_state_of_its_files(tmp_path: Path, m
         weights.write_text(state)
         pool = pool_of(tmp_path, dedicated=True, adapter="./adapter")
         found.append(dedicated.checkpoint(Assembly(pool), pool.expert("own")))
-    assert written == ["own", "own"]
+    assert written == [("base", str(tmp_path / "adapter"))] * 2
     assert found[0] == found[1] != found[2]
     assert (Path(found[0]) / "model.safetensors").read_text() == "merged"
     assert sorted(Path(found[0]).parent.iterdir()) == sorted(map(Path, found[1:]))

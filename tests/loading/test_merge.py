@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from symmoe.errors import CheckpointError
-from symmoe.loading.merge import base_name, lora_scale, merged_weights
+from symmoe.loading.headers import INDEX
+from symmoe.loading.merge import base_name, lora_scale, merged_weights, write_merged
 
 from .conftest import IN, OUT, TARGET, lora, write_adapter
 
@@ -76,3 +79,16 @@ def test_empty_options_are_no_variants() -> None:
 @pytest.mark.parametrize("side", ["A", "B"])
 def test_a_lora_tensor_is_named_after_the_base_tensor_that_it_changes(side: str) -> None:
     assert base_name(f"base_model.model.{TARGET}.lora_{side}.weight") == f"{TARGET}.weight"
+
+
+def test_a_written_merge_is_a_whole_checkpoint_of_one_file(base: Path, adapter: Path, tmp_path: Path) -> None:
+    shards = {file.name: file.name for file in base.glob("*.safetensors")}
+    (base / INDEX).write_text(json.dumps({"weight_map": shards}), encoding="utf-8")
+    written = write_merged(str(base), str(adapter), tmp_path / "merged")
+    assert [file.name for file in written.glob("*.safetensors")] == ["model.safetensors"]
+    assert (written / "config.json").read_bytes() == (base / "config.json").read_bytes()
+    assert not (written / INDEX).exists()  # it would name files that are not there
+    wanted = dict(merged_weights(str(base), str(adapter)))
+    found = load_file(written / "model.safetensors")
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
