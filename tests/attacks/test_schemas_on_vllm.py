@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,8 +19,10 @@ from symmoe.types import Message, Query, Sampling
 from tests.attacks.schemas import BROKEN_COMPILER, KILLER, ODD, Schema, pattern
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
-BOUND = float(os.environ.get("SYMMOE_TEST_SECONDS", "5"))
-"""Within which each is to be answered or refused, on a machine that does nothing else."""
+BOUND = 5.0
+"""Seconds within which each is answered or refused, on a machine that does nothing else."""
+SLOWER = 4
+"""How many times what an answer without a schema takes one with a schema may take besides, where others are busy."""
 
 
 @pytest.fixture(scope="module")
@@ -44,55 +45,58 @@ def started(replica: ExpertReplica) -> None:
 COUNT = iter(range(1 << 20))
 
 
-def ask(replica: ExpertReplica, schema: Schema | None, tokens: int = 12, key: str = "me") -> Finished | TurnedAway:
-    text = None if schema is None else json.dumps(schema, sort_keys=True)
-    query = Query("q", (Message("user", "Give an example."),), Sampling(tokens, schema=text))
-    asked = Asked(str(next(COUNT)), "generalist", query, key, 60.0)
-    *_, end = asyncio.run(replica.complete(asked))
+def ask(replica: ExpertReplica, schema: Schema | None) -> Finished | TurnedAway:
+    *_, end = asyncio.run(replica.complete(request(schema)))
     assert isinstance(end, Finished | TurnedAway)
     return end
 
 
+def request(schema: Schema | None, key: str = "me") -> Asked:
+    text = None if schema is None else json.dumps(schema, sort_keys=True)
+    query = Query("q", (Message("user", "Give an example."),), Sampling(4, schema=text))
+    return Asked(str(next(COUNT)), "generalist", query, key, 60.0)
+
+
 @pytest.mark.parametrize("name", ODD)
-def test_it_is_answered_or_refused_in_time_and_the_engine_lives(name: str, replica: ExpertReplica) -> None:
+def test_it_is_answered_or_refused_in_time_beside_others_and_the_engine_lives(
+    name: str, replica: ExpertReplica
+) -> None:
     engine = replica._loop._assembly
-    began = time.monotonic()
-    end = ask(replica, ODD[name])
-    taken = time.monotonic() - began
+    (end, taken), (plain, usual) = asyncio.run(side_by_side(replica, ODD[name]))
     if isinstance(end, TurnedAway):
         assert end.status == 400, end
         assert end.message.startswith("response_format: ") or end.code == "invalid_request", end
     else:
-        assert end.generation.text or end.generation.completion_tokens
-    assert taken < BOUND, end
-    assert isinstance(ask(replica, None), Finished)
+        assert end.generation.completion_tokens
+    assert isinstance(plain, Finished)
+    assert taken < BOUND + SLOWER * usual, end
     assert replica._loop.healthy
     assert replica._loop._assembly is engine
 
 
+async def side_by_side(replica: ExpertReplica, schema: Schema) -> list[tuple[Finished | TurnedAway, float]]:
+    """How a request with a schema and one without ended, and the seconds that each took."""
+
+    async def timed(one: Asked) -> tuple[Finished | TurnedAway, float]:
+        began = time.monotonic()
+        *_, end = await replica.complete(one)
+        assert isinstance(end, Finished | TurnedAway)
+        return end, time.monotonic() - began
+
+    return await asyncio.gather(timed(request(schema)), timed(request(None)))
+
+
 def test_others_are_answered_while_hostile_schemas_are_tried(replica: ExpertReplica) -> None:
-    async def all_at_once() -> list[float]:
-        hostile = [
-            asyncio.create_task(replica.complete(asked(f"[\\u0001-\\ufff0]{{1,{20_000 + n}}}", "hostile")))
-            for n in range(4)
-        ]
-        took = []
-        for _ in range(8):
-            began = time.monotonic()
-            *_, end = await replica.complete(asked(None, "friendly"))
-            assert isinstance(end, Finished)
-            took.append(time.monotonic() - began)
+    async def all_at_once() -> None:
+        schemas = [pattern(f"[\\u0001-\\ufff0]{{1,{20_000 + n}}}") for n in range(4)]
+        hostile = [asyncio.create_task(replica.complete(request(schema, "hostile"))) for schema in schemas]
+        friendly = [(await replica.complete(request(None, "friendly")))[-1]]
+        assert not all(task.done() for task in hostile)
         for *_, end in await asyncio.gather(*hostile):
             assert isinstance(end, TurnedAway)
-        return took
+        assert isinstance(friendly[0], Finished)
 
-    assert max(asyncio.run(all_at_once())) < BOUND
-
-
-def asked(text: str | None, key: str) -> Asked:
-    schema = None if text is None else json.dumps(pattern(text))
-    query = Query("q", (Message("user", "Give an example."),), Sampling(4, schema=schema))
-    return Asked(str(next(COUNT)), "generalist", query, key, 60.0)
+    asyncio.run(all_at_once())
 
 
 def test_a_schema_that_the_engine_cannot_compile_after_all_is_an_error_and_no_empty_answer(
