@@ -48,7 +48,7 @@ def executor(ray_here: None, folder: Path) -> Iterator[RayExecutor]:
         yield executor
 
 
-def gone(processes: set[psutil.Process] | Sequence[psutil.Process], seconds: float = 10) -> bool:
+def gone(processes: set[psutil.Process] | Sequence[psutil.Process], seconds: float = 60) -> bool:
     """Whether the processes have ended, or do within so many seconds."""
     _, alive = psutil.wait_procs(list(processes), timeout=seconds)
     return not [process for process in alive if _runs(process)]

@@ -27,7 +27,7 @@ def placement(of: Problem, found: Schedule) -> Placement:
     return [{places[share.expert]: share.requests for share in shares} for shares in found.shares]
 
 
-@settings(max_examples=20)
+@settings(max_examples=8)
 @given(problems())
 def test_every_request_is_placed_once_and_no_expert_twice_on_one_worker(of: Problem) -> None:
     found = schedule(of, program_seconds=0)
@@ -40,7 +40,7 @@ def test_every_request_is_placed_once_and_no_expert_twice_on_one_worker(of: Prob
     assert len(found.shares) == len(found.seconds) == len(of.workers)
 
 
-@settings(max_examples=20)
+@settings(max_examples=8)
 @given(problems())
 def test_no_schedule_is_longer_than_the_simple_ways_or_shorter_than_the_bound(of: Problem) -> None:
     instance = Instance(of)
@@ -51,7 +51,7 @@ def test_no_schedule_is_longer_than_the_simple_ways_or_shorter_than_the_bound(of
     assert found.makespan <= simple * CLOSE
 
 
-@settings(max_examples=20)
+@settings(max_examples=8)
 @given(problems(experts=3, workers=2, most=5))
 def test_a_small_problem_is_solved_to_the_optimum_and_the_bound_holds(of: Problem) -> None:
     instance, best = Instance(of), shortest(of)
@@ -65,7 +65,7 @@ def test_a_small_problem_is_solved_to_the_optimum_and_the_bound_holds(of: Proble
     assert best / CLOSE <= ends <= best * (1 + 1e-3)
 
 
-@settings(max_examples=20)
+@settings(max_examples=8)
 @given(problems(), st.integers(0, 5))
 def test_search_never_ends_later_than_it_began(of: Problem, seed: int) -> None:
     instance = Instance(of)
@@ -154,7 +154,7 @@ def test_what_is_asked_together_shares_a_worker_where_that_costs_nothing() -> No
     }
 
 
-@settings(max_examples=20)
+@settings(max_examples=8)
 @given(problems())
 def test_being_together_costs_one_percent_at_most(of: Problem) -> None:
     alone = Problem(of.requests, of.costs, of.models, of.workers)

@@ -21,7 +21,7 @@ def fleet(workers: int, load: float = 3.0, aggregator: str | None = None) -> Fle
     return Fleet((Worker(),) * workers, costs, aggregator, program_seconds=0)
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(batches(), st.integers(2, 4), st.sampled_from([0.0, 3.0]))
 def test_a_spread_plan_makes_the_same_calls_as_a_whole_one(batch: Batch, workers: int, load: float) -> None:
     queries, recruitments, done = batch
@@ -31,7 +31,7 @@ def test_a_spread_plan_makes_the_same_calls_as_a_whole_one(batch: Batch, workers
     assert Counter(key) == Counter((call.expert, call.query, call.serves) for call in calls(spread))
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(batches(), st.integers(2, 4))
 def test_no_expert_stands_twice_on_one_worker(batch: Batch, workers: int) -> None:
     steps = plan(*batch[:2], MODELS, batch[2], fleet=fleet(workers, 0.0)).steps
@@ -39,13 +39,13 @@ def test_no_expert_stands_twice_on_one_worker(batch: Batch, workers: int) -> Non
     assert all(step.calls and 0 <= step.worker < workers for step in steps)
 
 
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(batches())
 def test_with_one_worker_a_plan_is_what_it_is_without_a_fleet(batch: Batch) -> None:
     assert plan(*batch[:2], MODELS, batch[2], fleet=fleet(1)) == plan(*batch[:2], MODELS, batch[2])
 
 
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(batches())
 def test_a_spread_plan_depends_on_nothing_but_what_it_is_given(batch: Batch) -> None:
     plans = [plan(*batch[:2], MODELS, batch[2], fleet=fleet(3)) for _ in range(2)]

@@ -78,6 +78,10 @@ class ScriptedEngine(EchoEngine):
         super().abort(idents)
 
 
+PATIENCE = 120.0
+"""Seconds until what should come is taken to be lost; a busy machine is slow, and waiting is not measured."""
+
+
 @dataclass
 class Running:
     """A service that runs, and what is behind it."""
@@ -90,16 +94,16 @@ class Running:
 
     @property
     def openai(self) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=20)
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=PATIENCE)
 
     def post(self, path: str = "/v1/chat/completions", **options: object) -> httpx.Response:
-        return httpx.post(f"{self.url}{path}", timeout=20, **options)  # type: ignore[arg-type]
+        return httpx.post(f"{self.url}{path}", timeout=PATIENCE, **options)  # type: ignore[arg-type]
 
     def get(self, path: str, **options: object) -> httpx.Response:
-        return httpx.get(f"{self.url}{path}", timeout=20, **options)  # type: ignore[arg-type]
+        return httpx.get(f"{self.url}{path}", timeout=PATIENCE, **options)  # type: ignore[arg-type]
 
     def delete(self, path: str, **options: object) -> httpx.Response:
-        return httpx.delete(f"{self.url}{path}", timeout=20, **options)  # type: ignore[arg-type]
+        return httpx.delete(f"{self.url}{path}", timeout=PATIENCE, **options)  # type: ignore[arg-type]
 
     def metric(self, line: str) -> float:
         """The value of a metric by its name and labels, 0 if it is not there."""
@@ -108,7 +112,7 @@ class Running:
 
     def until(self, line: str, value: float) -> None:
         """Wait until a metric has a value."""
-        ends = time.monotonic() + 10
+        ends = time.monotonic() + PATIENCE
         while self.metric(line) != value:
             assert time.monotonic() < ends, self.get("/metrics").text
             time.sleep(0.01)
