@@ -29,8 +29,7 @@ class Jury:
     """Judges one query's candidates, weighed by `gate`, else in this process. What takes thought is done in threads."""
 
     def __init__(self, assembly: build.Assembly, gate: Gating | None = None) -> None:
-        pool = assembly.pool
-        embedder = build.build_embedder(pool)
+        pool, embedder = assembly.pool, assembly.embedder
         self._gate, self._vote = gate or LocalGate(assembly.gate), build_vote(pool, embedder)
         self._synthesis = build_synthesis(
             pool, embedder, lambda expert: assembly.weights(expert).model, assembly.profiles

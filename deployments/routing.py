@@ -72,7 +72,7 @@ class Router:
             self._choose, thread=thread
         )
         self._embedding: MicroBatch[str, NDArray[np.float32]] = MicroBatch(
-            lambda texts: list(self._assembly.tagger.embedder.embed(texts)), thread=thread
+            lambda texts: list(self._assembly.embedder.embed(texts)), thread=thread
         )
         self._recruiter = lru_cache(_RECRUITERS)(self._new_recruiter)
 

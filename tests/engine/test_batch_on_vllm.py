@@ -13,7 +13,7 @@ import pytest
 
 from symmoe.questions.splits import mixed_suite
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
 FAMILIES = ["json", "radio", "roman", "spanish"]
 

@@ -23,7 +23,6 @@ from symmoe.deployments.orchestrator import Orchestrator
 from symmoe.deployments.settings import Settings
 from symmoe.deployments.storage import Storage
 
-import symmoe.build
 from symmoe.build import Assembly
 from symmoe.config import Pool, read_pool
 from symmoe.engines.echo import EchoEngine
@@ -119,9 +118,8 @@ class Running:
 
 
 def assembled(pool: Pool, engine: EchoEngine | None = None) -> Assembly:
-    """The pool's parts with a tagger that needs no model."""
-    assembly = Assembly(pool)
-    assembly.tagger = NamingTagger(*SKILLS)  # type: ignore[assignment]
+    """The pool's parts with a tagger and an embedder that need no model."""
+    assembly = Assembly(pool, tagger=NamingTagger(*SKILLS), embedder=ScatteringEmbedder())
     if engine is not None:
         assembly.engine = engine
     return assembly
@@ -147,9 +145,7 @@ def running(
         pool.model_dump_json(), str(pool.root), settings, lambda pool: assembled(pool, engine), first=lambda pool: first
     )
     experts = LocalExperts(replica)
-    with pytest.MonkeyPatch.context() as patch:  # free-form answers are compared without a model
-        patch.setattr(symmoe.build, "build_embedder", lambda pool: ScatteringEmbedder())
-        orchestrator = Orchestrator(assembled(pool), experts, settings, storage if remembers else None)
+    orchestrator = Orchestrator(assembled(pool), experts, settings, storage if remembers else None)
     service = Service(pool, orchestrator, keys or Open(), settings, storage)
     server = uvicorn.Server(uvicorn.Config(application(service), port=0, log_config=None, lifespan="on"))
     loop = asyncio.new_event_loop()
