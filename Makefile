@@ -1,6 +1,8 @@
 # Two commands for a newcomer: `make demo` and `make test`. Both set everything up first.
 SYMMOE := .venv/bin/symmoe
 LINES := 700
+JOBS ?= 2
+TOGETHER := -n $(JOBS) --no-loadscope-reorder
 .PHONY: setup demo test test-all check format bench clean
 
 setup:
@@ -10,10 +12,10 @@ demo: setup
 	$(SYMMOE) demo
 
 test: setup
-	.venv/bin/python -m pytest -m "not slow and not gpu"
+	.venv/bin/python -m pytest -m "not slow and not gpu" $(TOGETHER)
 
 test-all: setup
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest --hypothesis-profile thorough
 
 check: setup
 	.venv/bin/ruff format --check .

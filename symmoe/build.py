@@ -26,7 +26,7 @@ from symmoe.planning.costs import CostModel, ExpertCost, recall_observations
 from symmoe.planning.grouping import Fleet
 from symmoe.planning.problem import Worker
 from symmoe.policy import Policy
-from symmoe.protocols import Embedder, Engine, Executor, Gate, Recruiter, Store
+from symmoe.protocols import Embedder, Engine, Executor, Gate, Recruiter, Store, Tagger
 from symmoe.routing.embedding import SentenceEmbedder
 from symmoe.routing.kept import STORE, pull_document, pull_profiles
 from symmoe.routing.profiles import complete
@@ -50,13 +50,22 @@ _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 class Assembly:
     """The parts of one pool, made when first asked for and shared after that.
 
-    `packs` is the folder of its packed checkpoints, by default that of `symmoe pool pack`.
+    `packs` is the folder of its packed checkpoints, by default that of `symmoe pool pack`. `tagger` and `embedder`
+    stand in for those that the pool file names, which load a model when first asked.
     """
 
-    def __init__(self, pool: Pool, packs: Path | None = None) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        packs: Path | None = None,
+        *,
+        tagger: Tagger | None = None,
+        embedder: Embedder | None = None,
+    ) -> None:
         self.pool = pool
         self._packs = packs or cache_dir() / "packed" / pool.name
-        self.tagger = _tagger(pool)
+        self.embedder = build_embedder(pool) if embedder is None else embedder
+        self.tagger: Tagger = build_tagger(pool, embedder) if tagger is None else tagger
         self.models = {expert.name: _model_key(expert) for expert in pool.experts}
         self.fleet: Fleet | None = None
 
@@ -166,7 +175,7 @@ class Assembly:
 
     def judging(self) -> Judging:
         """How candidates become one answer."""
-        embedder = build_embedder(self.pool)
+        embedder = self.embedder
         directory = lambda expert: self.weights(expert).model  # noqa: E731
         return Judging(build_vote(self.pool, embedder), build_synthesis(self.pool, embedder, directory, self.profiles))
 
@@ -215,7 +224,7 @@ def check_weights(pool: Pool) -> list[str]:
     for expert in pool.experts:
         notes += check_expert(pool, expert, verified)
     notes += check_reward(pool)
-    build_synthesis(pool, build_embedder(pool), lambda expert: assembly.weights(expert).model, assembly.profiles)
+    build_synthesis(pool, assembly.embedder, lambda expert: assembly.weights(expert).model, assembly.profiles)
     if pool.routing.profiles is None:
         notes.append("no profiles: build them with `symmoe profile build` before asking")
     else:
@@ -258,6 +267,12 @@ def build_embedder(pool: Pool) -> Embedder:
     return StaticEmbedder(lambda: distilled(teacher(), cache_dir() / "embedders" / f"static-{name.hexdigest()[:12]}"))
 
 
+def build_tagger(pool: Pool, embedder: Embedder | None = None) -> EmbeddingTagger:
+    """The tagger over the pool's taxonomy, with `embedder` or one of its own."""
+    routing, embedder = pool.routing, build_embedder(pool) if embedder is None else embedder
+    return EmbeddingTagger(embedder, pool_taxonomy(pool), routing.skills_per_query, routing.min_similarity)
+
+
 def pool_taxonomy(pool: Pool) -> tuple[Skill, ...]:
     """The taxonomy that the pool file names."""
     return read_taxonomy(_data_file(pool, pool.routing.taxonomy, "", ".yaml"))
@@ -294,11 +309,6 @@ def _highest_rank(pool: Pool) -> int:
     """The highest rank of a pool's adapters, as one of the sizes that vLLM has kernels for; 0 without adapters."""
     ranks = [adapter_rank(pool.path(expert.adapter)) for expert in pool.experts if expert.adapter]
     return min(size for size in _RANKS if size >= max(ranks)) if ranks else 0
-
-
-def _tagger(pool: Pool) -> EmbeddingTagger:
-    routing = pool.routing
-    return EmbeddingTagger(build_embedder(pool), pool_taxonomy(pool), routing.skills_per_query, routing.min_similarity)
 
 
 def _embedder_directory(source: str, root: Path) -> Path:

@@ -6,12 +6,15 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
-settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
+settings.register_profile("thorough", deadline=None, derandomize=True, database=None)
+settings.register_profile("repeatable", settings.get_profile("thorough"), max_examples=25)
 settings.load_profile("repeatable")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the hub client is first imported
 
@@ -35,6 +38,46 @@ TAXONOMY = {
     ]
 }
 SKILLS = tuple(str(entry["name"]) for entry in TAXONOMY["skills"])
+
+
+ON_RAY = {
+    *("test_batch", "test_executor", "test_first", "test_processes", "test_reward_on_ray", "test_reward_shipped"),
+    *("test_scaling", "test_serve", "test_serve_config"),
+}
+"""The files of `deployments` whose tests use its Ray."""
+LONGEST_FIRST = ("ray", "deployments", "batch", "cli", "loading")
+
+
+class ByGroup(LoadScopeScheduling):  # type: ignore[misc]
+    """Hands out groups of tests to processes, so that those that share a costly fixture or import stay together."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _group(nodeid.partition("::")[0])
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByGroup:
+    return ByGroup(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where tests run in several processes, the longest groups go first: no process is left alone at the end."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: _rank(_group(item.nodeid.partition("::")[0])))  # keeps the order within a group
+
+
+def _group(path: str) -> str:
+    """One for all tests that use the Ray of `deployments`, one a file there, as most of its fixtures are one a file,
+    and one each for the other folders, where what is imported takes longer than most tests.
+    """
+    _, folder, *deeper = path.removesuffix(".py").split("/")
+    if folder == "deployments" and deeper[-1] in ON_RAY:
+        return "ray"
+    return path if folder in ("batch", "cli", "deployments") else folder
+
+
+def _rank(group: str) -> tuple[int, str]:
+    folder = group.removeprefix("tests/").partition("/")[0]
+    return (LONGEST_FIRST.index(folder) if folder in LONGEST_FIRST else len(LONGEST_FIRST), group)
 
 
 @pytest.fixture

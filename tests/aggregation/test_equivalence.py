@@ -71,10 +71,10 @@ def test_words_are_not_taken_for_mathematics() -> None:
     ],
 )
 def test_what_could_take_for_ever_to_work_out_is_compared_as_written(endless: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     assert not equal(endless, "5", "math")
     assert equal(endless, endless, "math")
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
 
 
 def test_ordinary_powers_are_worked_out() -> None:

@@ -206,10 +206,10 @@ def test_what_is_normalised_once_stays_as_it_is(text: str) -> None:
     ids=["blank", "announced", "indented", "digits", "thoughts", "options", "boxes"],
 )
 def test_a_megabyte_is_read_in_no_time(endless: str, kind: AnswerKind) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     extract(endless, kind, OPTIONS)
     extract("12", kind, endless)
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
 
 
 @pytest.mark.parametrize("kind", get_args(AnswerKind))

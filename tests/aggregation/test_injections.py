@@ -70,11 +70,11 @@ def test_there_are_at_least_a_hundred_distinct_cases() -> None:
 @pytest.mark.parametrize("place", [0, 1, 2])
 @pytest.mark.parametrize("name", INJECTIONS)
 def test_the_vote_of_the_honest_stands(name: str, place: int) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     voted = case(INJECTIONS[name], place).voted
     assert voted.votes[0].answer == RIGHT
     assert sorted(member for vote in voted.votes for member in vote.members) == [0, 1, 2]
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])

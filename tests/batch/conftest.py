@@ -91,8 +91,7 @@ class Bench:
 
     def run(self, resume: bool = False, watch: Watch = UNWATCHED, **options: Any) -> BatchResult:
         job = self.job(**options)
-        assembly = Assembly(job.pool)
-        assembly.tagger = NamingTagger(*SKILLS)  # type: ignore[assignment]
+        assembly = Assembly(job.pool, tagger=NamingTagger(*SKILLS))
         assembly.engine = self.engine
         return run_batch(job, assembly, self.store, resume, watch)
 

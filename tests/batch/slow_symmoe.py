@@ -31,5 +31,5 @@ class SlowEngine(EchoEngine):
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # tests begun in the background pass on that it is ignored
     symmoe.build.EchoEngine = SlowEngine  # type: ignore[misc]
-    symmoe.build._tagger = lambda pool: NamingTagger(*SKILLS)  # type: ignore[assignment,return-value]
+    symmoe.build.build_tagger = lambda *_: NamingTagger(*SKILLS)  # type: ignore[assignment,return-value]
     main()

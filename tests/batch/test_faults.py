@@ -23,7 +23,7 @@ ROWS: list[dict[str, object] | bytes] = [
     {"id": "last", "prompt": "nothing at all"},
 ]
 
-every_fault = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+every_fault = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture

@@ -66,5 +66,5 @@ def suite(count: int) -> list[Question]:
 
 @pytest.fixture
 def hall(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hall:
-    monkeypatch.setattr(symmoe.build, "_tagger", lambda pool: NamingTagger(*SKILLS))
+    monkeypatch.setattr(symmoe.build, "build_tagger", lambda *_: NamingTagger(*SKILLS))
     return Hall(tmp_path)

@@ -60,7 +60,7 @@ def test_the_loss_of_skipping_all_is_what_the_vote_is_behind() -> None:
 
 
 def test_every_question_is_voted_on_and_synthesised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(symmoe.build, "_tagger", lambda pool: NamingTagger(*SKILLS))
+    monkeypatch.setattr(symmoe.build, "build_tagger", lambda *_: NamingTagger(*SKILLS))
     pool = echo_pool(tmp_path / "pool", engine={"max_model_len": 2000})
     assembly = Assembly(read_pool(str(pool)))
     asked = [question(f"sums {n}", "adder: sums 0", ident=str(n)) for n in range(3)]

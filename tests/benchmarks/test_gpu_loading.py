@@ -227,6 +227,7 @@ def test_a_batch_that_cuda_refuses_and_a_runtime_without_batches_are_told_apart(
         find_batch_copy(SimpleNamespace())
 
 
+@pytest.mark.slow
 def test_a_dry_run_loads_every_bit_by_every_way_that_needs_no_cuda(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -43,7 +43,7 @@ Symmoe = Callable[..., Said]
 @pytest.fixture
 def symmoe_command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], state: Path) -> Symmoe:
     """Runs `symmoe WORDS` with a tagger and an embedder that need no model."""
-    monkeypatch.setattr(symmoe.build, "_tagger", lambda pool: NamingTagger(*SKILLS))
+    monkeypatch.setattr(symmoe.build, "build_tagger", lambda *_: NamingTagger(*SKILLS))
     monkeypatch.setattr(symmoe.build, "build_embedder", lambda pool: ScatteringEmbedder())
 
     def running(*words: object) -> Said:

@@ -12,7 +12,6 @@ import signal
 import time
 from pathlib import Path
 
-import symmoe.build
 from symmoe.build import Assembly
 from symmoe.config import Pool
 from symmoe.engines.echo import EchoEngine
@@ -54,9 +53,7 @@ class TroubledStreams(EchoEngine):
 
 
 def troubled_streams(pool: Pool) -> Assembly:
-    symmoe.build.build_embedder = lambda pool: ScatteringEmbedder()  # this process is a replica's
-    assembly = Assembly(pool)
-    assembly.tagger = NamingTagger(*SKILLS)  # type: ignore[assignment]
+    assembly = Assembly(pool, tagger=NamingTagger(*SKILLS), embedder=ScatteringEmbedder())
     assembly.engine = TroubledStreams(pool.root)
     return assembly
 

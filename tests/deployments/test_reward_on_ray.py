@@ -80,7 +80,7 @@ def test_one_that_is_killed_or_hangs_costs_no_answer_and_is_replaced(served: Ser
     before, lost = weighed_in(place), ungated(served)
     began = time.monotonic()
     answer = judged(served, f"sums {trouble}")
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60  # a replica that hangs sleeps for an hour
     assert "weighed by the experts' records alone: the reward replica did not answer" in answer["why"]
     assert len(answer["votes"]) > 1
     assert ungated(served) == lost + 1

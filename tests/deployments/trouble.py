@@ -98,7 +98,7 @@ if __name__ == "__main__":
     from tests.deployments import trouble
     from tests.fakes import NamingTagger
 
-    symmoe.build._tagger = lambda pool: NamingTagger(*SKILLS)  # type: ignore[assignment,return-value]
+    symmoe.build.build_tagger = lambda *_: NamingTagger(*SKILLS)  # type: ignore[assignment,return-value]
     executor = symmoe.deployments.executor
     executor.RayExecutor = partial(executor.RayExecutor, build=trouble.troubled)
     main()

@@ -13,7 +13,7 @@ import pytest
 
 from symmoe.questions.suites import mixed_suite
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
 FAMILIES = ["json", "radio", "roman", "spanish"]
 

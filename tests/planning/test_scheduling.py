@@ -23,7 +23,7 @@ def placement(of: Problem, found: Schedule) -> Placement:
     return [{places[share.expert]: share.requests for share in shares} for shares in found.shares]
 
 
-@settings(max_examples=20)
+@settings(max_examples=8)
 @given(problems())
 def test_every_request_is_placed_once_and_no_expert_twice_on_one_worker(of: Problem) -> None:
     found = schedule(of, program_seconds=0)
@@ -36,7 +36,7 @@ def test_every_request_is_placed_once_and_no_expert_twice_on_one_worker(of: Prob
     assert len(found.shares) == len(found.seconds) == len(of.workers)
 
 
-@settings(max_examples=20)
+@settings(max_examples=8)
 @given(problems())
 def test_no_schedule_is_longer_than_the_simple_ways_or_shorter_than_the_bound(of: Problem) -> None:
     instance = Instance(of)
@@ -47,7 +47,7 @@ def test_no_schedule_is_longer_than_the_simple_ways_or_shorter_than_the_bound(of
     assert found.makespan <= simple * CLOSE
 
 
-@settings(max_examples=20)
+@settings(max_examples=8)
 @given(problems(experts=3, workers=2, most=5))
 def test_a_small_problem_is_solved_to_the_optimum_and_the_bound_holds(of: Problem) -> None:
     instance, best = Instance(of), shortest(of)
@@ -61,7 +61,7 @@ def test_a_small_problem_is_solved_to_the_optimum_and_the_bound_holds(of: Proble
     assert best / CLOSE <= ends <= best * (1 + 1e-3)
 
 
-@settings(max_examples=20)
+@settings(max_examples=8)
 @given(problems(), st.integers(0, 5))
 def test_search_never_ends_later_than_it_began(of: Problem, seed: int) -> None:
     instance = Instance(of)
@@ -156,7 +156,7 @@ def wishes_met(of: Problem, placed: Placement) -> float:
     return sum(count for pair, count in of.together.items() for there in workers if there.issuperset(pair))
 
 
-@settings(max_examples=20)
+@settings(max_examples=8)
 @given(problems())
 def test_being_together_costs_one_percent_at_most(of: Problem) -> None:
     alone = Problem(of.requests, of.costs, of.models, of.workers)

@@ -138,7 +138,7 @@ def test_where_the_fences_do_not_fit_the_texts_are_cut_alike() -> None:
 
 
 def test_every_expert_is_set_every_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(symmoe.build, "_tagger", lambda pool: NamingTagger(*SKILLS))
+    monkeypatch.setattr(symmoe.build, "build_tagger", lambda *_: NamingTagger(*SKILLS))
     assembly = Assembly(read_pool(str(echo_pool(tmp_path, engine={"max_model_len": 4096}))))
     measured = bench_aggregators(assembly, SUMS, 0)
     assert len(measured.tasks) + measured.left_out == len(SUMS)

@@ -51,8 +51,7 @@ class Bench:
 
     def profile(self, known: Profiles | None = None, breaks_at: str = "") -> Profiles:
         self.engine, self.saved = RecordingEngine(breaks_at), []
-        assembly = Assembly(self.pool)
-        assembly.tagger = NamingTagger(*SKILLS)  # type: ignore[assignment]
+        assembly = Assembly(self.pool, tagger=NamingTagger(*SKILLS))
         assembly.engine = self.engine
         tagged = tag_questions(assembly, QUESTIONS)
         return profile_pool(assembly, QUESTIONS, tagged, known or Profiles({}), self.saved.append)
@@ -156,8 +155,7 @@ def test_our_recruiter_counts_a_question_on_its_nearest_topic_and_the_published_
     tmp_path: Path, recruiter: str
 ) -> None:
     bench = Bench(tmp_path, recruiter=recruiter)
-    assembly = Assembly(bench.pool)
-    assembly.tagger = NamingTagger("sums", "spanish")  # type: ignore[assignment]
+    assembly = Assembly(bench.pool, tagger=NamingTagger("sums", "spanish"))
     assembly.engine = RecordingEngine()
     both = [question(f"spanish sums {n}", "x", ident=str(n)) for n in range(3)]
     found = profile_pool(assembly, both, tag_questions(assembly, both), Profiles({}), lambda state: None)

@@ -21,7 +21,7 @@ DRAWING = Drawing(draws=2, experts=1, temperature=0.7)
 
 @pytest.fixture
 def assembly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Assembly:
-    monkeypatch.setattr(symmoe.build, "_tagger", lambda pool: NamingTagger(*SKILLS))
+    monkeypatch.setattr(symmoe.build, "build_tagger", lambda *_: NamingTagger(*SKILLS))
     return Assembly(read_pool(str(echo_pool(tmp_path / "pool"))))
 
 

@@ -23,7 +23,7 @@ from symmoe.deployments.settings import Settings
 from symmoe.deployments.storage import Storage
 
 from symmoe.store import embedded_socket, open_store
-from tests.deployments.api.conftest import Running, running
+from tests.deployments.api.conftest import PATIENCE, Running, running
 
 
 def make_key(**facts: Any) -> tuple[str, KeyRecord]:
@@ -42,7 +42,7 @@ def keyed(folder: Path, settings: Settings, **options: Any) -> Iterator[Running]
 
 
 def client(served: Running, key: str) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{served.url}/v1", api_key=key, max_retries=0, timeout=20)
+    return openai.OpenAI(base_url=f"{served.url}/v1", api_key=key, max_retries=0, timeout=PATIENCE)
 
 
 def ask(served: Running, key: str, text: str = "sums", **options: Any) -> Any:
@@ -68,7 +68,7 @@ def kill_the_store() -> None:
     """End the server without warning, and wait until it is gone."""
     server = redis.Redis(unix_socket_path=str(embedded_socket()), retry=Retry(NoBackoff(), 0))
     os.kill(int(server.info("server")["process_id"]), signal.SIGKILL)
-    ends = time.monotonic() + 10
+    ends = time.monotonic() + PATIENCE
     while time.monotonic() < ends:
         try:
             server.ping()

@@ -70,12 +70,12 @@ def start(client: openai.OpenAI, rows: Iterable[Row | str] | bytes, **options: A
     return client.batches.create(input_file_id=file.id, endpoint=endpoint, completion_window=window, **options)  # type: ignore[arg-type]
 
 
-def ended(client: openai.OpenAI, batch: Batch, seconds: float = 30.0) -> Batch:
+def ended(client: openai.OpenAI, batch: Batch, seconds: float = 240.0) -> Batch:
     """The batch once nothing more becomes of it."""
     return until(client, batch, lambda found: found.status in ENDS, seconds)
 
 
-def until(client: openai.OpenAI, batch: Batch, there: Any, seconds: float = 30.0) -> Batch:
+def until(client: openai.OpenAI, batch: Batch, there: Any, seconds: float = 240.0) -> Batch:
     """The batch once something holds of it; a service that is away for a moment is asked again."""
     limit = time.monotonic() + seconds
     found: Batch | None = None

@@ -20,13 +20,11 @@ from symmoe.deployments.orchestrator import Orchestrator
 from symmoe.deployments.settings import Settings
 from symmoe.deployments.storage import Storage
 
-import symmoe.build
 from symmoe.config import read_pool
 from symmoe.engines.echo import EchoEngine
 from symmoe.types import Delta, Prompt, Query, Refusal
 from tests.conftest import echo_pool
 from tests.deployments.api.conftest import assembled
-from tests.fakes import ScatteringEmbedder
 
 
 class SlowEngine(EchoEngine):
@@ -51,7 +49,6 @@ async def serve(folder: Path, seconds: float) -> None:
     pool = read_pool(str(echo_pool(folder, engine={"max_num_seqs": 16 if seconds else 256})))
     engine = SlowEngine(folder, seconds)
     replica = ExpertReplica(pool.model_dump_json(), str(pool.root), settings, lambda pool: assembled(pool, engine))
-    symmoe.build.build_embedder = lambda pool: ScatteringEmbedder()  # type: ignore[assignment,return-value]
     experts = LocalExperts(replica)
     orchestrator = Orchestrator(assembled(pool), experts, settings)
     service = Service(pool, orchestrator, Open(), settings, Storage())

@@ -39,7 +39,7 @@ MANY = chunks_of(*[50] * 404)
 ALL = range(len(CHUNKS))
 PLAN = planned([ALL] * 3, CHUNKS)
 FAULTY = next(each.chunk for each in PLAN.rounds[1] if each.owner == 1)
-SOON_SECONDS = 10
+SOON_SECONDS = 25  # a group waits 30 s, a gather 60, where nobody says that a rank is lost
 
 
 def fails(buffer: memoryview) -> None:
