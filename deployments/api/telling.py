@@ -46,6 +46,7 @@ def explanation(report: Report) -> dict[str, Any]:
         "recruited": [assignment.expert for assignment in routed.recruitment.assignments],
         "asked": [assignment.expert for assignment in routed.asked],
         "answers": [_answer(trace.answer) for trace in report.traces],
+        "traces": [to_json(trace) for trace in report.traces],
         "generations": [
             {
                 "expert": share.expert,

@@ -137,6 +137,7 @@ def running(
     remembers: bool = False,
     first: str | None = EXPERTS[0],
     door: bool = False,
+    experts: Sequence[str] = EXPERTS,
     **sections: object,
 ) -> Iterator[Running]:
     """Serve a pool of echoes under a free port of this machine; what is decided about experts it `remembers`.
@@ -144,13 +145,13 @@ def running(
     The expert that is `first` is made ready before anybody asks. With a `door` the same stands before it as before
     Ray Serve's proxy.
     """
-    pool, storage = read_pool(str(echo_pool(folder, EXPERTS, **sections))), storage or Storage()
+    pool, storage = read_pool(str(echo_pool(folder, tuple(experts), **sections))), storage or Storage()
     engine = ScriptedEngine()
     replica = ExpertReplica(
         pool.model_dump_json(), str(pool.root), settings, lambda pool: assembled(pool, engine), first=lambda pool: first
     )
-    experts = LocalExperts(replica)
-    orchestrator = Orchestrator(assembled(pool), experts, settings, storage if remembers else None)
+    local = LocalExperts(replica)
+    orchestrator = Orchestrator(assembled(pool), local, settings, storage if remembers else None)
     service = Service(pool, orchestrator, keys or Open(), settings, storage)
     app = Door(application(service)) if door else application(service)
     http: Any = Connection if door else "auto"
