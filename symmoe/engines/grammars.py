@@ -182,6 +182,12 @@ class Grammars:
                 except (OSError, ValueError):
                     with self._lock:
                         self._child = None
+            else:
+                with self._lock:
+                    trial = self._running.get(line.get("id", 0))
+                    if trial is not None:
+                        self._end(trial, Verdict("the compiler of schemas does not start", False))
+                        self._start_some()
 
     def _child_for(self, ident: int | None) -> subprocess.Popen[bytes] | None:
         """The process that a line is for: one is started for a schema, and none to cancel something."""

@@ -118,6 +118,13 @@ def test_nothing_is_started_before_the_first_schema() -> None:
     grammars.close()
 
 
+def test_a_compiler_that_cannot_be_started_is_no_fault_of_the_schema(model: str) -> None:
+    grammars = Grammars(["/no/such/program"])
+    found = grammars.verdict("{}", model, "k").result(LONG)
+    assert found == Verdict("the compiler of schemas does not start", sure=False)
+    grammars.close()
+
+
 def test_the_compiler_ends_with_whoever_started_it(model: str) -> None:
     code = (
         "import os, sys; from symmoe.engines.grammars import Grammars\n"
