@@ -40,6 +40,7 @@ class Settings:
     most_batch_records  batches of one key that are over and still listed; beyond that the oldest are forgotten
     batch_records_seconds  how long batches are listed after they are over; 0 for always
     batch_lines_open  lines of batches that one ingress has open at once: enough to group them by expert
+    batch_bytes_open  bytes that those lines weigh at most, with what they may be answered
     batch_window   a batch that is not over after so long expires
     batch_lease    a batch whose ingress gave no sign of life for so long is taken up by another
     cache_seconds  how long an answer is given again to an equal request of the same key; 0 for not at all
@@ -83,6 +84,7 @@ class Settings:
     most_batch_records: int = 1000
     batch_records_seconds: float = 30 * 86400.0
     batch_lines_open: int = 256
+    batch_bytes_open: int = 16 << 20
     batch_window: float = 86400.0
     batch_lease: float = 15.0
     cache_seconds: float = 0.0

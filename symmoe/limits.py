@@ -117,6 +117,24 @@ RECORDS_AT_ONCE = 25
 NAMES_AT_ONCE = 256
 """Names, files' records or rows' places read or written in one round trip."""
 
+ROW_CHUNK = 1 << 20
+"""Bytes of a row that are encoded, written or copied at once: rows may be large, and what handles them must not."""
+
+MOST_ROW = 32 << 20
+"""Bytes of one line's row; a line whose answer would be longer has an error instead."""
+
+HEAVY_LINE = 1 << 18
+"""Weight of a line from which its row is put together off the event loop, which would otherwise stand still for it."""
+
+MOST_LINES = 50_000
+"""Lines of a file that a batch may be made of, as OpenAI has it; as many blank ones may stand between them."""
+
+SCAN_BREATH = 0.001
+"""Seconds that looking through a file pauses after each mebibyte, or 4,096 lines: requests are answered meanwhile."""
+
+ROWS_GRANT = 16 << 20
+"""Bytes that rows of a batch may take, at most, until it is looked again how much room its key has left."""
+
 KEY_SHARE = 8
 """A key may always have one in so many of the places and bytes that open lines may take, whatever others have."""
 

@@ -18,6 +18,7 @@ from ..batches.lease import Leases
 from ..batches.progress import Progress
 from ..batches.quota import Quota
 from ..batches.runner import Runner
+from ..batches.segments import Segments
 from ..batches.window import Window
 from .batch_lines import LineAnswers
 from .online import Online
@@ -40,8 +41,10 @@ class Batching:
         self.batches = Batches(storage, settings)
         self.quota = Quota(self.files, self.batches, settings.most_files, settings.most_files_bytes)
         ask, tell = LineAnswers(service), service.telemetry.over
-        window = Window(self._room)
-        means = Means(ask, Progress(storage, settings), window, self.metrics, tell=tell, admit=service.line_admitted)
+        progress = Progress(storage, Segments(files_dir() / "rows"), settings)
+        window = Window(self._room, settings.batch_bytes_open)
+
+        means = Means(ask, progress, window, self.metrics, tell=tell, admit=service.line_admitted, left=self.quota.left)
         leases = Leases(storage, settings.batch_lease)
         self.runner = Runner(self.files, leases, means, settings.most_bytes, settings.batch_lease)
 

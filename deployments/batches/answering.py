@@ -8,9 +8,10 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from symmoe.limits import FAILURES_A_PAUSE
+from symmoe.errors import StoreError
+from symmoe.limits import FAILURES_A_PAUSE, HEAVY_LINE, ROWS_GRANT
 from symmoe.wire.answers import bad_row, line_id, row_text
 from symmoe.wire.lines import BadLineError
 
@@ -20,11 +21,12 @@ from .input import Lines
 from .progress import Progress
 from .records import ENDPOINT, BatchRecord
 from .rows import Answered, Asking, response_line
-from .window import Place, Window
+from .window import Place, Turns, Window
 
 _LONGEST_PAUSE = 60.0
 _MOST_LOST = 8
 _LONGEST_ANSWER = 3600.0
+_STORE_PAUSE = 1.0
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -39,11 +41,16 @@ async def _at_once(owner: str) -> float:
     return 0.0
 
 
+async def _endless(owner: str) -> int:
+    return 1 << 62
+
+
 @dataclass(frozen=True, slots=True)
 class Means:
     """What the batches of one process share. `tell` is called with a note about each line that has its row.
 
-    `admit` counts a line against the limits of a key: 0, or in how many seconds there is room for it.
+    `admit` counts a line against the limits of a key: 0, or in how many seconds there is room for it. `left` says how
+    many bytes the rows of a key's batches may still take.
     """
 
     ask: Asking
@@ -53,6 +60,41 @@ class Means:
     pause: float = 1.0
     tell: Callable[[Note], None] = lambda note: None
     admit: Callable[[str], Awaitable[float]] = _at_once
+    left: Callable[[str], Awaitable[int]] = _endless
+    scans: Turns = field(default_factory=Turns)
+
+
+class FullError(Exception):
+    """The files of a batch's key leave no room for more of its rows."""
+
+
+class _Grant:
+    """What rows of one batch may still take before it is looked again how much room there is.
+
+    A grant is a small part of the room, so that batches of a key that run at the same time do not go beyond it.
+    """
+
+    def __init__(self, owner: str, left: Callable[[str], Awaitable[int]]) -> None:
+        self._owner, self._left = owner, left
+        self._bytes = 0
+        self._looking = asyncio.Lock()
+
+    async def take(self, size: int) -> None:
+        """Room for so many bytes, however long the store is away. Raises `FullError`."""
+        async with self._looking:
+            if self._bytes < size:
+                left = await self._look()
+                if left < max(size, 1):
+                    raise FullError
+                self._bytes = max(size, min(left // 16, ROWS_GRANT))
+            self._bytes -= size
+
+    async def _look(self) -> int:
+        while True:
+            try:
+                return await self._left(self._owner)
+            except StoreError:
+                await asyncio.sleep(_STORE_PAUSE)
 
 
 class Answering:
@@ -65,11 +107,13 @@ class Answering:
         self._calm = 0.0
         self._open = 0
         self._changed = asyncio.Event()
+        self._grant = _Grant(batch.owner, means.left)
 
     async def run(self, numbers: Iterable[int]) -> None:
-        """Answer these lines. Cancelling it closes what is open. Raises what is nobody's fault, such as a lost disk."""
+        """Answer these lines. Cancelling it closes what is open. Raises `FullError`, and what is nobody's fault."""
         self._fresh = iter(numbers)
         try:
+            await self._grant.take(0)
             async with asyncio.TaskGroup() as group:
                 while True:
                     self._changed.clear()
@@ -107,7 +151,7 @@ class Answering:
         await asyncio.sleep(self._calm - time.monotonic())
         work: Coroutine[None, None, None] | None = None
         while work is None:
-            place = await self._means.window.enter(self._batch.owner)
+            place = await self._means.window.enter(self._batch.owner, self._lines.weight(line.number))
             try:
                 work = await self._admitted(line)
             finally:
@@ -146,8 +190,13 @@ class Answering:
         if answered.again and lost < _MOST_LOST:
             self._put_off(line, answered, lost)
             return
-        row, count = response_line(self._batch.id, line.number, str(document["custom_id"]), answered)
-        await self._put(line, row, count, answered.note)
+        note, own = answered.note, (self._batch.id, line.number, str(document["custom_id"]))
+        if self._lines.weight(line.number) < HEAVY_LINE:
+            row, count = response_line(*own, answered)
+        else:
+            row, count = await asyncio.to_thread(response_line, *own, answered, heavy=True)
+        del document, answered  # the row is as large again
+        await self._put(line, row, count, note)
 
     async def _ask(self, document: dict[str, object], number: int) -> Answered:
         batch = self._batch
@@ -164,6 +213,7 @@ class Answering:
         self._calm = max(now, self._calm) + self._means.pause / FAILURES_A_PAUSE
 
     async def _put(self, line: _Later, row: str, count: str, note: Note | None) -> None:
+        await self._grant.take(len(row))
         await self._means.progress.put(self._batch.id, line.number, row, count)
         self._means.metrics.line(count)
         if note is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..settings import Settings
 from ..storage import Storage
@@ -58,9 +58,19 @@ class Batches:
         found = await self._storage.do(lambda client: read_batch(client, ident))
         return found is not None and "cancelling_at" in found.facts
 
-    async def open_of(self, owner: str) -> int:
-        """How many batches of an owner are not over."""
-        return int(await self._storage.do(lambda client: client.zcard(open_of(owner))))
+    async def open_of(self, owner: str) -> tuple[int, int]:
+        """How many batches of an owner are not over, and how many bytes their rows take."""
+
+        async def work(client: Redis) -> tuple[int, int]:
+            waiting: Any = client.zrangebylex(open_of(owner), "-", "+", 0, self._most)
+            pipe = client.pipeline(transaction=False)
+            pipe.zcard(open_of(owner))
+            for name in await waiting:
+                pipe.hget(batch_key(name.decode()), "row_bytes")
+            opened, *rows = await pipe.execute()
+            return int(opened), sum(int(size) for size in rows if size is not None)
+
+        return await self._storage.do(work)
 
     async def using(self, file: str) -> bool:
         """Whether a batch that is not over is made of this file."""

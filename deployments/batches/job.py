@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from contextlib import suppress
 from typing import Any
 
-from .answering import Answering, Means
+from .answering import Answering, FullError, Means
 from .files import Files
-from .input import BadInputError, Lines, find_lines
+from .input import BadInputError, Lines, StoppedError, find_lines
+from .keeping import cancel
 from .output import MissingRowError, Output
 from .records import BatchRecord, Outcome
+
+_FULL = (
+    "file_quota_exceeded",
+    "the files of this key left no room for more answers: what there was until then is in the output; delete files "
+    "(DELETE /v1/files/ID) and ask the lines again that are in the error file",
+)
 
 
 class NotHereError(Exception):
@@ -27,6 +35,7 @@ class Job:
         self._progress = means.progress
         self._stopped = asyncio.Event()
         self._decided = False
+        self._full = batch.facts.get("outcome") == "failed"
 
     def stop(self) -> None:
         """It was cancelled: nothing more is asked."""
@@ -44,26 +53,36 @@ class Job:
         except BadInputError as bad:
             await self._fail(bad)
             return
+        except StoppedError:
+            await self._end(await self._progress.decide(self._batch.id, "cancelled"), {}, [])
+            return
         try:
             await self._answer_all(lines)
         finally:
             lines.close()
+            await asyncio.to_thread(self._progress.segments.close, self._batch.id)
 
     async def _input(self) -> Lines:
-        path = self._files.contents.path(self._batch.input)
+        path, gone = self._files.contents.path(self._batch.input), threading.Event()
+        new = "in_progress_at" not in self._batch.facts  # else it has rows, whose lines must be known
+
+        def stopped() -> bool:
+            return gone.is_set() or (new and self._stopped.is_set())
+
         try:
-            places = await asyncio.to_thread(find_lines, path, self._most_bytes)
+            async with self._means.scans.turn(self._batch.owner):
+                places = await asyncio.to_thread(find_lines, path, self._most_bytes, stopped=stopped)
             return Lines(path, places, self._most_bytes)
         except FileNotFoundError as error:
             if await self._progress.knows_file(self._batch.input) and time.time() < self._batch.expires:
                 raise NotHereError(self._batch.input) from error
             raise BadInputError("input_file_not_found", "the input file is not there any more") from error
+        finally:
+            gone.set()  # a thread cannot be cancelled
 
     async def _fail(self, bad: BadInputError) -> None:
-        error = {"code": bad.code, "message": str(bad), "param": None, "line": None}
-        errors = json.dumps({"object": "list", "data": [error]})
         outcome = await self._progress.decide(self._batch.id, "failed")
-        await self._end(outcome, {"errors": errors} if outcome == "failed" else {}, [])
+        await self._end(outcome, _errors(bad.code, str(bad)) if outcome == "failed" else {}, [])
 
     async def _answer_all(self, lines: Lines) -> None:
         """Answer what has no row, decide how it ends, and write its files; again if the store forgot a row."""
@@ -78,21 +97,26 @@ class Job:
             missing = [number for number in lines.numbers if number not in done]
             early = self._early()
             if missing and early is None:
-                await self._answer(lines, missing)
+                try:
+                    await self._answer(lines, missing)
+                except FullError:
+                    self._full = True
                 continue
             outcome = await self._progress.decide(ident, early if missing and early else "completed")
             with suppress(MissingRowError):
                 files = await output.write(outcome, int(time.time()))
                 facts = {"answered": output.answered, "failed": output.failed}
-                await self._end(outcome, facts, files)
+                await self._end(outcome, {**facts, **(_errors(*_FULL) if outcome == "failed" else {})}, files)
                 return
-            self._decided = True
+            self._decided = outcome == "completed"
 
     def _early(self) -> Outcome | None:
         if self._decided:  # it was complete before the store forgot some of it, and will be again
             return None
         if self._stopped.is_set():
             return "cancelled"
+        if self._full:
+            return "failed"
         return "expired" if time.time() >= self._batch.expires else None
 
     async def _answer(self, lines: Lines, missing: list[int]) -> None:
@@ -106,12 +130,15 @@ class Job:
             if answering.done():
                 answering.result()
         finally:
-            stopped.cancel()
-            answering.cancel()
-            await asyncio.gather(answering, stopped, return_exceptions=True)
+            await cancel(answering, stopped)
 
     async def _end(self, outcome: Outcome, facts: dict[str, Any], files: list[Any]) -> None:
         there = {file.id for file in files}
         has = {"has_output": int(self._batch.output in there), "has_error": int(self._batch.error in there)}
         await self._progress.end(self._batch, outcome, {**has, **facts}, files)
         self._means.metrics.came(outcome)
+
+
+def _errors(code: str, message: str) -> dict[str, str]:
+    error = {"code": code, "message": message, "param": None, "line": None}
+    return {"errors": json.dumps({"object": "list", "data": [error]})}

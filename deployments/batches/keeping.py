@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 _SOONEST, _LATEST = 0.1, 2.0
+_AGAIN = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,3 +66,13 @@ async def script(client: Redis, text: str, keys: Sequence[str], *args: str | int
     """What a script gives; it runs on the server as one step."""
     waiting: Any = client.eval(text, len(keys), *keys, *args)
     return await waiting
+
+
+async def cancel(*tasks: asyncio.Future[Any]) -> None:
+    """Cancel tasks until they are over: the store's client now and then swallows a cancellation."""
+    left = {task for task in tasks if not task.done()}
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=_AGAIN)
+    await asyncio.gather(*tasks, return_exceptions=True)

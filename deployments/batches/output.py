@@ -1,4 +1,4 @@
-"""Writing a batch's output and error files from the rows in the store, in the order of the input."""
+"""Writing a batch's output and error files from its rows, in the order of the input."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import BinaryIO
 
+from symmoe.limits import NAMES_AT_ONCE
 from symmoe.wire.lines import BadLineError
 
 from .contents import Contents
@@ -16,12 +17,14 @@ from .input import Lines
 from .progress import Progress
 from .records import BatchRecord, Outcome
 from .rows import unasked_row
+from .segments import LostRowError, Reading, Spot
 
-_CHUNK = 256
+Placed = tuple[int, Spot | str]
+"""A line's number, and its row or where that stands."""
 
 
 class MissingRowError(Exception):
-    """A line of a completed batch has no row: the store has forgotten it."""
+    """A line has no row: the store has forgotten it, or the disk."""
 
 
 class Output:
@@ -34,12 +37,19 @@ class Output:
     async def write(self, outcome: Outcome, now: int) -> list[FileRecord]:
         """Write both; their records, without that of a file that would be empty. Raises `MissingRowError`."""
         self.answered = self.failed = 0
-        batch, sizes = self._batch, {self._batch.output: 0, self._batch.error: 0}
+        batch, idents = self._batch, (self._batch.output, self._batch.error)
         async with AsyncExitStack() as stack:
-            opened = {ident: await stack.enter_async_context(self._contents.writing(ident)) for ident in sizes}
+            files = [await stack.enter_async_context(self._contents.writing(ident)) for ident in idents]
+            reading = stack.enter_context(self._progress.segments.reading(batch.id))
+            lost = False
             async for chunk in self._chunks(outcome):
-                for ident, count in (await asyncio.to_thread(self._write, opened, chunk)).items():
-                    sizes[ident] += count
+                gone = await asyncio.to_thread(self._write, reading, chunk, *files)
+                if gone:
+                    await self._progress.lose(batch.id, gone)
+                    lost = True
+            if lost:
+                raise MissingRowError
+            sizes = dict(zip(idents, (file.tell() for file in files), strict=True))
         names = {batch.output: f"{batch.id}_output.jsonl", batch.error: f"{batch.id}_error.jsonl"}
         for ident in [ident for ident, size in sizes.items() if not size]:
             await self._contents.delete(ident)
@@ -50,33 +60,45 @@ class Output:
             if size
         ]
 
-    async def _chunks(self, outcome: Outcome) -> AsyncIterator[list[tuple[str, str]]]:
-        """Rows with the files they belong to, some at a time."""
+    async def _chunks(self, outcome: Outcome) -> AsyncIterator[list[Placed]]:
+        """Lines and where their rows stand, some at a time."""
         numbers = self._lines.numbers
-        for start in range(0, len(numbers), _CHUNK):
-            part = list(numbers[start : start + _CHUNK])
+        for start in range(0, len(numbers), NAMES_AT_ONCE):
+            part = list(numbers[start : start + NAMES_AT_ONCE])
             rows = await self._progress.rows(self._batch.id, part)
-            yield [await self._placed(number, row, outcome) for number, row in zip(part, rows, strict=True)]
-
-    async def _placed(self, number: int, row: str | None, outcome: Outcome) -> tuple[str, str]:
-        if row is None:
-            if outcome == "completed":
+            if outcome == "completed" and None in rows:
                 raise MissingRowError
-            custom_id = await asyncio.to_thread(_custom_id, self._lines, number)
-            return self._batch.error, unasked_row(self._batch.id, number, custom_id, outcome)
-        response = json.loads(row)["response"]
-        good = response is not None and response["status_code"] == 200
-        return (self._batch.output if good else self._batch.error), row
+            yield await asyncio.to_thread(self._placed, part, rows, outcome)
 
-    def _write(self, opened: dict[str, BinaryIO], chunk: list[tuple[str, str]]) -> dict[str, int]:
-        sizes = dict.fromkeys(opened, 0)
-        for ident, row in chunk:
-            sizes[ident] += opened[ident].write(row.encode() + b"\n")
-            if ident == self._batch.output:
-                self.answered += 1
-            else:
-                self.failed += 1
-        return sizes
+    def _placed(self, numbers: list[int], rows: list[Spot | str | None], outcome: Outcome) -> list[Placed]:
+        return [
+            (number, unasked_row(self._batch.id, number, _custom_id(self._lines, number), outcome))
+            if row is None
+            else (number, row)
+            for number, row in zip(numbers, rows, strict=True)
+        ]
+
+    def _write(self, reading: Reading, chunk: list[Placed], output: BinaryIO, error: BinaryIO) -> list[int]:
+        """Write rows to the files that they belong to; the numbers of lines whose rows are lost."""
+        lost = list[int]()
+        for number, row in chunk:
+            answered = row.answered if isinstance(row, Spot) else _is_answer(row)
+            file = output if answered else error
+            try:
+                if isinstance(row, Spot):
+                    reading.copy(row, file)
+                else:
+                    file.write(row.encode() + b"\n")
+            except LostRowError:
+                lost.append(number)
+            self.answered += answered
+            self.failed += not answered
+        return lost
+
+
+def _is_answer(row: str) -> bool:
+    response = json.loads(row)["response"]
+    return response is not None and response["status_code"] == 200
 
 
 def _custom_id(lines: Lines, number: int) -> str | None:

@@ -6,11 +6,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from symmoe.limits import NAMES_AT_ONCE
+
 from ..settings import Settings
 from ..storage import Storage
 from .files import FileRecord, find_file, write_file
 from .keeping import durably, patiently
 from .records import BatchRecord, Outcome
+from .segments import Segments, Spot
 from .table import (
     add_fact,
     adopt_ended,
@@ -38,9 +41,9 @@ _CONNECTIONS = 8
 class Progress:
     """The batches of a service, for its runner: everything waits while the store is away, and may be done twice."""
 
-    def __init__(self, storage: Storage, settings: Settings = _USUAL) -> None:
+    def __init__(self, storage: Storage, segments: Segments, settings: Settings = _USUAL) -> None:
         self._storage, self._few = storage, asyncio.Semaphore(_CONNECTIONS)
-        self._rows = Rows(storage)
+        self._rows, self.segments = Rows(storage, segments), segments
         self._settings = settings
 
     async def open(self) -> dict[str, list[str]]:
@@ -87,23 +90,34 @@ class Progress:
     async def done(self, ident: str) -> set[int]:
         """The lines that have their rows."""
 
-        async def work(client: Redis) -> Any:
-            waiting: Any = client.hkeys(lines_key(ident))
-            return await waiting
+        async def work(client: Redis) -> set[int]:
+            found = client.hscan_iter(lines_key(ident), count=NAMES_AT_ONCE)
+            return {int(name) async for name, _ in found}
 
-        return {int(name) for name in await self._do(work)}
+        return await self._do(work)
 
-    async def rows(self, ident: str, lines: Sequence[int]) -> list[str | None]:
-        """The rows of these lines."""
+    async def rows(self, ident: str, lines: Sequence[int]) -> list[Spot | str | None]:
+        """Where the rows of these lines stand; the rows themselves that an earlier version kept in the store."""
 
         async def work(client: Redis) -> Any:
             waiting: Any = client.hmget(lines_key(ident), [str(line) for line in lines])
             return await waiting
 
-        return [None if row is None else row.decode() for row in await self._do(work)]
+        found = [None if row is None else row.decode() for row in await self._do(work)]
+        return [Spot.read(row) if row and not row.startswith("{") else row for row in found]
+
+    async def lose(self, ident: str, lines: Sequence[int]) -> None:
+        """Forget rows that are not where they stood."""
+
+        async def work(client: Redis) -> None:
+            waiting: Any = client.hdel(lines_key(ident), *map(str, lines))
+            await waiting
+
+        await self._do(work)
 
     async def decide(self, ident: str, outcome: Outcome) -> Outcome:
         """How it ends: what was decided first, or `cancelled` where that was asked for. All rows are then on disk."""
+        await asyncio.to_thread(self.segments.sync, ident)
 
         async def work(client: Redis) -> BatchRecord | None:
             unless = () if outcome == "cancelled" else ("cancelling_at",)
@@ -137,10 +151,18 @@ class Progress:
         settings = self._settings
         kept = settings.batch_records_seconds, settings.most_batch_records
         await self._do(lambda client: close(client, record, outcome, int(now()), *kept))
+        await asyncio.to_thread(self.segments.delete, record.id)
 
     async def forget(self, ident: str, owner: str) -> None:
         """List a batch no more whose record was never written, or was lost."""
         await self._do(lambda client: forget_unknown(client, ident, owner))
+
+    async def sweep(self) -> None:
+        """Remove rows of batches that are over: whoever ended them was killed before it could."""
+        for ident in await asyncio.to_thread(self.segments.left):
+            record = await self.read(ident)
+            if record is None or record.ended:
+                await asyncio.to_thread(self.segments.delete, ident)
 
     async def _do(self, work: Callable[[Redis], Awaitable[Result]]) -> Result:
         async with self._few:

@@ -37,9 +37,8 @@ class _Coming:
 class Quota:
     """Files of one owner are at most `most_files`, and `most_bytes` together.
 
-    A batch that is not over counts as two files, its output and its errors. How large those get nobody knows: they may
-    go beyond `most_bytes`, and until something is deleted there is then room for nothing else. What is coming in is
-    known of this process only.
+    A batch that is not over counts as two files, its output and its errors, and with the bytes of the rows that it has.
+    What is coming in is known of this process only.
     """
 
     def __init__(self, files: Files, batches: Batches, most_files: int, most_bytes: int) -> None:
@@ -71,6 +70,10 @@ class Quota:
         """The error for a file that turned out to be larger than its room."""
         return self._over(await self._used(owner))
 
+    async def left(self, owner: str) -> int:
+        """How many bytes more an owner may have."""
+        return self._most_bytes - (await self._used(owner)).size
+
     async def check_batch(self, owner: str) -> None:
         """Raise `OverQuotaError` where there is no room for what one more batch gives."""
         used = await self._used(owner)
@@ -81,9 +84,9 @@ class Quota:
         # first: what is written while the store is asked is counted twice rather than not at all
         coming = [each for each in self._coming if each.owner == owner]
         files = [file for file in await self._files.all_of(owner) if not file.over]
-        opened = await self._batches.open_of(owner)
+        opened, rows = await self._batches.open_of(owner)
         count = len(files) + len(coming) + _FILES_OF_A_BATCH * opened
-        size = sum(file.size for file in files) + sum(each.size for each in coming)
+        size = sum(file.size for file in files) + sum(each.size for each in coming) + rows
         return Used(count, size, tuple(file.id for file in files[:_NAMED]))
 
     def _over(self, used: Used) -> OverQuotaError:

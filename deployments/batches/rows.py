@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from symmoe.limits import MOST_ROW
 from symmoe.wire.answers import Count, bad_row, response_row, row_text
 
 from ..telemetry.note import Note
@@ -13,6 +14,7 @@ from .records import Outcome
 _UNASKED = {
     "cancelled": ("batch_cancelled", "the batch was cancelled before this request was answered"),
     "expired": ("batch_expired", "the batch's window ended before this request was answered"),
+    "failed": ("file_quota_exceeded", "the files of the batch's key left no room for an answer to this request"),
 }
 
 
@@ -44,10 +46,16 @@ class Asking(Protocol):
         ...
 
 
-def response_line(batch: str, number: int, custom_id: str, answered: Answered) -> tuple[str, Count]:
-    """The row of a line that has its response, as text, and what it counts as."""
+def response_line(
+    batch: str, number: int, custom_id: str, answered: Answered, heavy: bool = False
+) -> tuple[str, Count]:
+    """The row of a line that has its response, as text, and what it counts as. A `heavy` one is written in pieces."""
     row, count = response_row(batch, number, custom_id, answered.status, answered.body)
-    return row_text(row), count
+    text = row_text(row, heavy)
+    if len(text) > MOST_ROW:
+        message = f"the answer, with all its choices, is longer than {MOST_ROW} bytes"
+        return row_text(bad_row(batch, number, custom_id, "answer_too_long", message)), "failed"
+    return text, count
 
 
 def unasked_row(batch: str, number: int, custom_id: str | None, outcome: Outcome) -> str:

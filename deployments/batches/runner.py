@@ -16,6 +16,7 @@ from symmoe.limits import BATCHES_RUNNING, KEYS_RUNNING
 from .answering import Means
 from .files import Files
 from .job import Job, NotHereError
+from .keeping import cancel
 from .lease import Leases
 from .records import BatchRecord
 
@@ -58,9 +59,7 @@ class Runner:
         """Leave everything as it is, for whoever comes next."""
         tasks = [run.task for run in self._runs.values()]
         tasks += [task for task in (self._task, self._adopting) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel(*tasks)
 
     def wake(self) -> None:
         """There is a new batch."""
@@ -111,6 +110,7 @@ class Runner:
         if time.monotonic() < self._expired + _EXPIRY_SECONDS:
             return
         with suppress(StoreError, OSError):  # the next look will do
+            await self._means.progress.sweep()
             if not await self._files.expire() + await self._means.progress.expire():
                 self._expired = time.monotonic()
 
@@ -152,8 +152,7 @@ class Runner:
                     return
             running.result()
         finally:
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
+            await cancel(running)
 
     async def _still_ours(self, ident: str, job: Job) -> bool:
         """Renew the lease, and see whether another process was told to cancel the batch."""

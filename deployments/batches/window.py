@@ -1,12 +1,14 @@
-"""How many lines are open at once, and whose: many while nobody else asks, few while online requests are there."""
+"""Whose turn it is: how many lines are open at once, and of which keys; and what is done one at a time."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from weakref import WeakValueDictionary
 
 from symmoe.limits import KEY_SHARE, LONGEST_KEY_PAUSE
 
@@ -111,3 +113,17 @@ class Window:
         waits = [max(self._paused.get(owner, now) - now, _LOOK_SECONDS) for owner in self._waiting]
         if waits:
             self._look = asyncio.get_running_loop().call_later(min(waits), self._give)
+
+
+class Turns:
+    """One at a time, and of each key one that waits: what a key has much of keeps no other from its turn."""
+
+    def __init__(self) -> None:
+        self._of: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._all = asyncio.Lock()
+
+    @asynccontextmanager
+    async def turn(self, owner: str) -> AsyncIterator[None]:
+        """Wait for a turn, which lasts as long as the block."""
+        async with self._of.setdefault(owner, asyncio.Lock()), self._all:
+            yield

@@ -17,6 +17,7 @@ from symmoe.deployments.batches.ids import BATCH, FILE, new_id
 from symmoe.deployments.batches.keeping import Page
 from symmoe.deployments.batches.progress import Progress
 from symmoe.deployments.batches.records import BatchRecord
+from symmoe.deployments.batches.segments import Segments
 from symmoe.deployments.batches.table import OPEN_ONCE, batch_key, batches_of
 from symmoe.deployments.settings import Settings
 from symmoe.deployments.storage import Storage
@@ -87,7 +88,7 @@ def test_open_batches_of_one_key_are_bounded_however_many_are_made_at_once(folde
         batches = Batches(storage, Settings(most_open_batches=5))
         made = await asyncio.gather(*(batches.create(record("hostile")) for _ in range(40)))
         others = [await batches.create(record("friendly"))]
-        assert await batches.open_of("hostile") == 5
+        assert await batches.open_of("hostile") == (5, 0)
         await storage.close()
         return made + others
 
@@ -130,7 +131,7 @@ def test_batches_that_are_over_are_forgotten_after_their_time_and_leave_nothing(
 
     async def play() -> tuple[int, int]:
         storage = Storage()
-        batches, progress = Batches(storage, settings), Progress(storage, settings)
+        batches, progress = Batches(storage, settings), Progress(storage, Segments(folder), settings)
         for _ in range(30):
             await batches.create(each := record("hostile"))
             await progress.finish(each, "completed")
@@ -149,7 +150,7 @@ def test_of_batches_that_are_over_only_the_last_are_kept(folder: Path) -> None:
 
     async def play() -> tuple[list[str], list[str]]:
         storage = Storage()
-        batches, progress = Batches(storage, settings), Progress(storage, settings)
+        batches, progress = Batches(storage, settings), Progress(storage, Segments(folder), settings)
         made = [record("hostile") for _ in range(8)]
         for each in made:
             await batches.create(each)

@@ -19,7 +19,7 @@ from tests.deployments.batches.conftest import ended, line, start, state_in
 
 
 def stored(folder: Path) -> list[str]:
-    return sorted(path.name for path in (folder / "files").iterdir())
+    return sorted(path.name for path in (folder / "files").iterdir() if path.is_file())
 
 
 def upload(service: Running, name: str, raw: bytes = b"{}\n", **options: object) -> httpx.Response:

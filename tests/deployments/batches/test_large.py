@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from symmoe.deployments.batches.input import MOST_LINES
 
+from symmoe.limits import MOST_LINES
 from symmoe.store import open_store
 from tests.deployments.batches.conftest import ended, exactly_once, line, start
 from tests.deployments.batches.test_faults import asked, process

@@ -31,6 +31,7 @@ from symmoe.deployments.batches.lease import Leases
 from symmoe.deployments.batches.progress import Progress
 from symmoe.deployments.batches.records import BatchRecord
 from symmoe.deployments.batches.rows import Answered, response_line
+from symmoe.deployments.batches.segments import Segments
 from symmoe.deployments.batches.window import Place, Window
 from symmoe.deployments.errors import ApiError
 from symmoe.deployments.storage import Storage
@@ -270,7 +271,7 @@ async def resumed(folder: Path, done: frozenset[int]) -> list[dict[str, Any]]:
     batch = BatchRecord(f"batch_{'0' * 32}", "me", *ids, now, now + 60)
     await storage.do(lambda client: client.delete(f"symmoe:batch:{{{batch.id}}}"))
     await Batches(storage).create(batch)
-    progress, asked = Progress(storage), set[str]()
+    progress, asked = Progress(storage, Segments(folder / "files" / "rows")), set[str]()
 
     async def ask(body: dict[str, Any], ident: str, share: str, owner: str, seconds: float) -> Answered:
         text = body["messages"][0]["content"]

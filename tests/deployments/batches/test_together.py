@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from symmoe.deployments.batches.ids import BATCH
+from symmoe.deployments.batches.segments import Segments, Spot
 from symmoe.deployments.batches.table import batch_key, lines_key
 from symmoe.deployments.batches.together import Rows
 from symmoe.deployments.storage import Storage
 
 from symmoe.store import open_store
 from tests.deployments.batches.conftest import state_in
+
+A, B, UNKNOWN = (f"{BATCH}{digit * 32}" for digit in "abc")
 
 
 class Counting(Storage):
@@ -33,38 +38,48 @@ class Counting(Storage):
 @pytest.fixture(autouse=True)
 def stored(tmp_path: Path) -> Iterator[None]:
     with state_in(tmp_path):
-        for batch in "ab":
+        for batch in (A, B):
             open_store()._client.hset(batch_key(batch), "fixed", "{}")
         yield
 
 
-def rows(batch: str) -> dict[bytes, bytes]:
+def rows(folder: Path, batch: str) -> dict[int, str]:
+    """The rows of a batch's lines: the store says where they stand."""
     found: dict[bytes, bytes] = open_store()._client.hgetall(lines_key(batch))  # type: ignore[assignment]
-    return found
+    read = dict[int, str]()
+    with Segments(folder).reading(batch) as reading:
+        for line, spot in found.items():
+            reading.copy(Spot.read(spot.decode()), row := BytesIO())
+            read[int(line)] = row.getvalue().decode().removesuffix("\n")
+    return read
 
 
-def test_hundreds_of_rows_take_a_few_round_trips_and_each_is_counted_once() -> None:
+def test_hundreds_of_rows_take_a_few_round_trips_and_each_is_counted_once(tmp_path: Path) -> None:
     async def play() -> int:
         storage = Counting()
         storage.let.set()
-        written = Rows(storage)
-        puts = [written.put("ab"[n % 2], n // 2, f"row {n}", "answered") for n in range(600)]
-        again = [written.put("a", n, "another", "failed") for n in range(50)]
+        written = Rows(storage, Segments(tmp_path))
+        puts = [written.put((A, B)[n % 2], n // 2, f"row {n}", "answered") for n in range(600)]
+        again = [written.put(A, n, "another", "failed") for n in range(50)]
         await asyncio.gather(*puts, *again)
         await storage.close()
         return storage.trips
 
     assert asyncio.run(play()) <= 4
-    for place, batch in enumerate("ab"):
-        assert rows(batch) == {b"%d" % n: b"row %d" % (2 * n + place) for n in range(300)}
-        assert open_store()._client.hgetall(batch_key(batch)) == {b"fixed": b"{}", b"answered": b"300"}
+    for place, batch in enumerate((A, B)):
+        assert rows(tmp_path, batch) == {n: f"row {2 * n + place}" for n in range(300)}
+        assert open_store()._client.hgetall(batch_key(batch)) == {
+            b"fixed": b"{}",
+            b"answered": b"300",
+            b"row_bytes": b"%d" % sum(len(row) + 1 for row in rows(tmp_path, batch).values()),
+        }
 
 
-def test_who_writes_for_others_and_leaves_costs_them_nothing() -> None:
+def test_who_writes_for_others_and_leaves_costs_them_nothing(tmp_path: Path) -> None:
     async def play() -> None:
         storage = Counting()
-        written = Rows(storage)
-        puts = [asyncio.create_task(written.put("a", n, f"row {n}", "answered")) for n in range(3)]
+        written = Rows(storage, Segments(tmp_path))
+        puts = [asyncio.create_task(written.put(A, n, f"row {n}", "answered")) for n in range(3)]
         await storage.waiting.wait()
         puts[0].cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -74,17 +89,17 @@ def test_who_writes_for_others_and_leaves_costs_them_nothing() -> None:
         await storage.close()
 
     asyncio.run(play())
-    assert rows("a").keys() >= {b"1", b"2"}
+    assert rows(tmp_path, A).keys() >= {1, 2}
 
 
-def test_no_row_comes_after_the_end_or_for_a_batch_that_is_unknown() -> None:
+def test_no_row_comes_after_the_end_or_for_a_batch_that_is_unknown(tmp_path: Path) -> None:
     async def play() -> None:
         storage = Counting()
         storage.let.set()
-        open_store()._client.hset(batch_key("b"), "ending", "cancelled")
-        written = Rows(storage)
-        await asyncio.gather(*(written.put(batch, 1, "row", "answered") for batch in ("a", "b", "unknown")))
+        open_store()._client.hset(batch_key(B), "ending", "cancelled")
+        written = Rows(storage, Segments(tmp_path))
+        await asyncio.gather(*(written.put(batch, 1, "row", "answered") for batch in (A, B, UNKNOWN)))
         await storage.close()
 
     asyncio.run(play())
-    assert [bool(rows(batch)) for batch in ("a", "b", "unknown")] == [True, False, False]
+    assert [bool(rows(tmp_path, batch)) for batch in (A, B, UNKNOWN)] == [True, False, False]

@@ -1,0 +1,164 @@
+"""Rows of batches that are not over, on the disk beside the files: the store only knows where each of them stands.
+
+Each process appends to a segment of its own: two that both believe to run a batch spoil nothing of each other's. Which
+row of a line counts is for the store to say.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import threading
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from symmoe.limits import ROW_CHUNK
+
+from .ids import BATCH, is_id
+
+
+class LostRowError(Exception):
+    """A row is not where it was written, or not as it was: its machine went down before it was on the disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """Where a row stands: in which segment, from which byte on, its size in bytes and its CRC-32."""
+
+    segment: str
+    offset: int
+    size: int
+    check: int
+    answered: bool
+
+    def __str__(self) -> str:
+        return f"{self.segment}:{self.offset}:{self.size}:{self.check}:{int(self.answered)}"
+
+    @classmethod
+    def read(cls, text: str) -> Spot:
+        """A spot as it was written down."""
+        segment, offset, size, check, answered = text.split(":")
+        return cls(segment, int(offset), int(size), int(check), answered == "1")
+
+
+@dataclass(slots=True)
+class _Own:
+    name: str
+    number: int
+    end: int = 0
+
+
+class Segments:
+    """The segments of batches, in a folder for each. All of it blocks on the disk and may raise `OSError`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._own: dict[str, _Own] = {}
+        self._lock = threading.Lock()
+
+    def write(self, batch: str, rows: Iterable[tuple[str, bool]]) -> list[Spot]:
+        """Append rows, each with whether it is an answer. Where that fails, nothing of them counts."""
+        with self._lock:
+            own = self._own.get(batch) or self._begin(batch)
+            spots, at = list[Spot](), own.end
+            for row, answered in rows:
+                size = check = 0
+                for part in _parts(row):
+                    _write_all(own.number, part, at + size)
+                    size, check = size + len(part), zlib.crc32(part, check)
+                spots.append(Spot(own.name, at, size, check, answered))
+                at += size
+            own.end = at
+            return spots
+
+    @contextmanager
+    def reading(self, batch: str) -> Iterator[Reading]:
+        """Read rows of a batch, whoever wrote them."""
+        with ExitStack() as stack:
+            yield Reading(self._of(batch), stack)
+
+    def sync(self, batch: str) -> None:
+        """Have all segments of a batch on the disk."""
+        folder = self._of(batch)
+        for path in (*folder.glob("*"), folder):
+            with suppress(FileNotFoundError):
+                number = os.open(path, os.O_RDONLY)
+                try:
+                    os.fsync(number)
+                finally:
+                    os.close(number)
+
+    def close(self, batch: str) -> None:
+        """Write no more to this process's segment of a batch; what is there stays."""
+        with self._lock:
+            own = self._own.pop(batch, None)
+            if own is not None:
+                os.close(own.number)
+
+    def delete(self, batch: str) -> None:
+        """Remove the rows of a batch that is over."""
+        self.close(batch)
+        shutil.rmtree(self._of(batch), ignore_errors=True)
+
+    def left(self) -> list[str]:
+        """The batches of which there are rows."""
+        with suppress(FileNotFoundError):
+            return [name for name in os.listdir(self._folder) if is_id(name, BATCH)]
+        return []
+
+    def _begin(self, batch: str) -> _Own:
+        folder = self._of(batch)
+        for each in (self._folder, folder):
+            each.mkdir(parents=True, exist_ok=True, mode=0o700)
+        name = secrets.token_hex(8)
+        number = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        own = self._own[batch] = _Own(name, number)
+        return own
+
+    def _of(self, batch: str) -> Path:
+        if not is_id(batch, BATCH):
+            raise ValueError("not the id of a batch")
+        return self._folder / batch
+
+
+class Reading:
+    """Segments of one batch that are open to be read."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self._folder, self._stack = folder, stack
+        self._files: dict[str, BinaryIO] = {}
+
+    def copy(self, spot: Spot, to: BinaryIO) -> None:
+        """Write a row to a file. Raises `LostRowError`; part of it may then have been written."""
+        try:
+            file = self._files.get(spot.segment)
+            if file is None:
+                file = self._files[spot.segment] = self._stack.enter_context((self._folder / spot.segment).open("rb"))
+        except FileNotFoundError as error:
+            raise LostRowError from error
+        file.seek(spot.offset)
+        left, check = spot.size, 0
+        while left and (part := file.read(min(left, ROW_CHUNK))):
+            to.write(part)
+            left, check = left - len(part), zlib.crc32(part, check)
+        if left or check != spot.check:
+            raise LostRowError
+
+
+def _parts(row: str) -> Iterator[bytes]:
+    """A row and the end of its line, in parts."""
+    for start in range(0, len(row), ROW_CHUNK):
+        yield row[start : start + ROW_CHUNK].encode()
+    yield b"\n"
+
+
+def _write_all(number: int, part: bytes, at: int) -> None:
+    rest = memoryview(part)
+    while rest:
+        written = os.pwrite(number, rest, at)
+        rest, at = rest[written:], at + written
