@@ -49,7 +49,7 @@ def serve(
     json: options.Json = False,
 ) -> None:
     """Serve the pool to OpenAI clients until Ctrl-C or SIGTERM; open requests are finished first."""
-    from symmoe.deployments.api.keys import is_loopback
+    from symmoe.deployments.access.callers import is_loopback
     from symmoe.deployments.serving import serving
     from symmoe.deployments.settings import Settings
     from symmoe.deployments.telemetry.relay import relayed

@@ -13,9 +13,9 @@ from symmoe.config import Pool, read_pool
 from symmoe.errors import JobError
 
 from .access.breaker import Breaker
+from .access.callers import Open
 from .access.keys import StoredKeys
 from .api.application import application
-from .api.keys import Open
 from .api.service import Service
 from .dedicated import YIELDING, DedicatedReplica
 from .expert import ExpertReplica

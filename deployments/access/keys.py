@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 
 from symmoe.errors import StoreError
 
-from ..api.keys import Caller
 from .breaker import Stored
+from .callers import Caller
 from .records import KeyRecord, Note, digest, find, find_named
 
 Find = Callable[[Stored, str, Note], Awaitable[KeyRecord | None]]

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from symmoe.errors import StoreError
 
-from ..api.keys import Caller
 from ..storage import once
 from . import window
 from .breaker import Stored
+from .callers import Caller
 
 
 @dataclass(frozen=True, slots=True)

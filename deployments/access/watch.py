@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from symmoe.errors import StoreError
 
-from ..api.keys import Keys
+from .callers import Keys
 
 _EVERY = 1.0
 

@@ -10,12 +10,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from symmoe import limits
 
+from ..access.callers import NOBODY
 from ..door.body import GRANTING, Granting, Paced, check_bodiless
 from ..door.proxy import NAME
 from ..errors import ApiError, error_response, internal_error
 from ..telemetry.note import Note
 from .hosts import check_host
-from .keys import NOBODY
 from .metrics import Metrics
 from .opened import Open
 from .service import Service

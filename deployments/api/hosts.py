@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from urllib.parse import urlsplit
 
+from ..access.callers import is_loopback
 from ..errors import ApiError
-from .keys import is_loopback
 
 ANY = "*"
 

@@ -21,6 +21,7 @@ from symmoe.wire.chat import SEEDS, ChatRequest, Question, SymmoeOptions
 
 from ..access.breaker import Breaker
 from ..access.cache import AnswerCache
+from ..access.callers import Caller, Keys, bearer
 from ..access.limits import Limits
 from ..access.watch import KeyWatch
 from ..errors import ApiError
@@ -34,7 +35,6 @@ from ..telemetry.telemetry import Telemetry
 from .answers import Answers
 from .body import read_body
 from .completions import Envelope, whole
-from .keys import Caller, Keys, bearer
 from .metrics import Metrics
 from .opened import Open
 from .telling import explanation, headers

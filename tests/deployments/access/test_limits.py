@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from symmoe.deployments.access.callers import Caller
 from symmoe.deployments.access.limits import Level, Limits, Standing
-from symmoe.deployments.api.keys import Caller
 
 from symmoe.errors import StoreError
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from contextlib import ExitStack
 
+from symmoe.deployments.access.callers import Caller
 from symmoe.deployments.access.watch import KeyWatch
-from symmoe.deployments.api.keys import Caller
 
 from symmoe.errors import StoreError
 

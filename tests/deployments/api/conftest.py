@@ -15,8 +15,8 @@ import httpx
 import openai
 import pytest
 import uvicorn
+from symmoe.deployments.access.callers import Keys, Open
 from symmoe.deployments.api.application import application
-from symmoe.deployments.api.keys import Keys, Open
 from symmoe.deployments.api.service import Service
 from symmoe.deployments.door.connection import Connection
 from symmoe.deployments.door.proxy import Door

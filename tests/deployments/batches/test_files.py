@@ -11,7 +11,7 @@ import httpx
 import openai
 import psutil
 import pytest
-from symmoe.deployments.api.keys import Caller
+from symmoe.deployments.access.callers import Caller
 from symmoe.deployments.settings import Settings
 
 from tests.deployments.api.conftest import Running, running

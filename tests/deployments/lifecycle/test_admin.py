@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from symmoe.deployments.access.breaker import Breaker
+from symmoe.deployments.access.callers import Open
 from symmoe.deployments.access.keys import StoredKeys
-from symmoe.deployments.api.keys import Open
 from symmoe.deployments.settings import Settings
 from symmoe.deployments.storage import Storage
 

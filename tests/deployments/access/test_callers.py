@@ -4,7 +4,7 @@ from pathlib import Path
 
 import openai
 import pytest
-from symmoe.deployments.api.keys import Caller, bearer, check_exposure, is_loopback
+from symmoe.deployments.access.callers import Caller, bearer, check_exposure, is_loopback
 from symmoe.deployments.settings import Settings
 
 from symmoe.errors import JobError
