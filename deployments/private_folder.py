@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import gettempdir, mkdtemp
+from typing import Any
 
 from symmoe.config import state_dir
 from symmoe.errors import JobError
@@ -70,11 +71,7 @@ def _sweep_one(folder: Path) -> None:
 
 
 def _end_processes_of(folder: Path) -> None:
-    """End this user's processes that were started for a folder. Ray's own look for their dead parents for a minute.
-
-    A store that one of them started is marked too, but serves others: only what is titled as Ray's or an engine's, or
-    has a path of the folder among its words, is ended.
-    """
+    """End this user's processes that were started for a folder. Ray's own look for their dead parents for a minute."""
     try:
         import psutil
     except ModuleNotFoundError:  # then Ray is not installed either
@@ -82,13 +79,22 @@ def _end_processes_of(folder: Path) -> None:
     ended = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):  # it has ended, or is not this user's
-            if process.uids().real != os.getuid() or process.environ().get(MARK) != str(folder):
-                continue
-            words = process.cmdline()
-            if words and (words[0].startswith(_TITLES) or any(f"{folder}/" in word for word in words)):
+            if process.uids().real == os.getuid() and _belongs(process, f"{folder}/"):
                 process.kill()
                 ended.append(process)
     psutil.wait_procs(ended, timeout=5)
+
+
+def _belongs(process: Any, inside: str) -> bool:
+    """Whether a process was started for a folder and serves nobody else, which a store that was started there does.
+
+    It is marked, and one of its words is a path in the folder; or it has the title of a worker, which takes the place
+    of words and marks, and writes what it prints to a file there.
+    """
+    words = process.cmdline()
+    if words and words[0].startswith(_TITLES):
+        return any(os.readlink(f"/proc/{process.pid}/fd/{number}").startswith(inside) for number in (1, 2))
+    return any(inside in word for word in words) and f"{process.environ().get(MARK)}/" == inside
 
 
 def _place(longest: int) -> Path:

@@ -114,16 +114,22 @@ def test_processes_of_a_killed_run_end_with_its_folder_and_nobody_elses(shared: 
     left = killed_run(shared)
     words = [sys.executable, "-c", "import time; time.sleep(60)"]
     marked = {**os.environ, MARK: str(left)}
+    output, titled = left / "deep" / "worker.out", ["ray::IDLE", *words[1:]]
+    with output.open("wb") as sink:
+        worker = subprocess.Popen(titled, executable=sys.executable, stdout=sink)
+    other = subprocess.Popen(titled, executable=sys.executable)  # of another run
     agent = subprocess.Popen([*words, f"--session-dir={left}/r/session"], env=marked)
     store = subprocess.Popen(words, env=marked)  # which serves others too
     reader = subprocess.Popen([*words, f"{left}/r/session/logs/raylet.err"])
     try:
         sweep(shared)
         agent.wait(20)
+        worker.wait(20)
+        assert other.poll() is None
         assert store.poll() is None
         assert reader.poll() is None
     finally:
-        for process in (agent, store, reader):
+        for process in (agent, worker, other, store, reader):
             process.kill()
             process.wait(20)
 

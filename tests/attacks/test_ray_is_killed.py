@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -69,9 +69,12 @@ def service(tmp_path: Path) -> Iterator[tuple[psutil.Popen, Path]]:
     pipe = subprocess.PIPE
     try:
         with psutil.Popen(command, cwd=ROOT, env=told, stdout=pipe, stderr=pipe, text=True) as process:
-            assert "{" in process.stdout.readline()
-            yield process, temporary
-            process.kill()
+            assert "{" in process.stdout.readline(), process.stderr.read()
+            try:
+                yield process, temporary
+            finally:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
     finally:
         sweep(temporary)
         shutil.rmtree(temporary)

@@ -20,7 +20,7 @@ from symmoe.deployments.settings import Settings
 from symmoe.config import read_pool
 from symmoe.errors import JobError
 from tests.cli.conftest import Symmoe
-from tests.clusters import LOCAL, Cluster, free_ports, ray_cluster, redis_server
+from tests.clusters import LOCAL, PATIENCE, Cluster, free_ports, ray_cluster, redis_server
 from tests.conftest import echo_pool
 
 ROOT = Path(__file__).parents[2]
@@ -68,7 +68,7 @@ def command(told: Mapping[str, str], *words: str) -> psutil.Popen:
 
 def said(told: Mapping[str, str], *words: str, code: int = 0) -> str:
     with command(told, *words) as process:
-        printed, error = process.communicate(timeout=60)
+        printed, error = process.communicate(timeout=PATIENCE)
     assert process.returncode == code, error
     return str(printed or error)
 
