@@ -21,6 +21,7 @@ from tests.attacks.schemas import BROKEN_COMPILER, KILLER, ODD, Schema, pattern
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 BOUND = 5.0
 """Seconds within which each is answered or refused, on a machine that does nothing else."""
+REFUSED = ((400, "invalid_schema"), (400, "invalid_request"), (503, "overloaded"))
 SLOWER = 4
 """How many times what an answer without a schema takes one with a schema may take besides, where others are busy."""
 
@@ -63,8 +64,8 @@ def test_it_is_answered_or_refused_in_time_beside_others_and_the_engine_lives(
 ) -> None:
     engine = replica._loop._assembly
     (end, taken), (plain, usual) = asyncio.run(side_by_side(replica, ODD[name]))
-    if isinstance(end, TurnedAway):
-        assert end.status == 400, end
+    if isinstance(end, TurnedAway):  # 503 where the machine had no time to find out
+        assert (end.status, end.code) in REFUSED, end
         assert end.message.startswith("response_format: ") or end.code == "invalid_request", end
     else:
         assert end.generation.completion_tokens
