@@ -63,7 +63,7 @@ def _process(words: str) -> psutil.Process:
 def connected(url: str) -> Iterator[socket.socket]:
     """A connection, with a limit to how long anything on it may take."""
     place = urlsplit(url)
-    with socket.create_connection((place.hostname, place.port), timeout=60) as connection:
+    with socket.create_connection((place.hostname, place.port), timeout=120) as connection:
         yield connection
 
 

@@ -17,7 +17,7 @@ from tests.attacks.door import QUESTION, answered, closed, connected, half_sent,
 from tests.deployments.access.conftest import keyed, make_key
 from tests.deployments.api.conftest import running
 
-pytestmark = pytest.mark.usefixtures("state")
+own_store = pytest.mark.usefixtures("state")
 PLACES = Settings(most_open=16, key_share=0.25)
 CHAT = "/v1/chat/completions"
 
@@ -42,10 +42,11 @@ def flooded(url: str, key: str, count: int) -> Iterator[list[int]]:
 def welcome(url: str, key: str) -> list[int]:
     """How somebody else's requests are answered."""
     told = {"authorization": f"Bearer {key}"}
-    asked = [httpx.get(f"{url}{path}", headers=told, timeout=30) for path in ("/health", "/metrics", "/v1/models")]
+    asked = [httpx.get(f"{url}{path}", headers=told, timeout=120) for path in ("/health", "/metrics", "/v1/models")]
     return [each.status_code for each in (*asked, httpx.post(f"{url}{CHAT}", json=QUESTION, headers=told, timeout=30))]
 
 
+@own_store
 @pytest.mark.parametrize("door", [False, True])
 def test_a_key_of_one_request_a_minute_holds_one_place(tmp_path: Path, door: bool) -> None:
     (hostile, _), (friend, _) = make_key(requests_per_minute=1), make_key()
@@ -55,6 +56,7 @@ def test_a_key_of_one_request_a_minute_holds_one_place(tmp_path: Path, door: boo
         assert welcome(served.url, friend) == [200] * 4
 
 
+@own_store
 def test_a_key_without_limits_holds_its_share_and_no_more(tmp_path: Path) -> None:
     (hostile, _), (friend, _) = make_key(), make_key()
     with keyed(tmp_path, PLACES) as served, flooded(served.url, hostile, 8) as statuses:
@@ -64,6 +66,7 @@ def test_a_key_without_limits_holds_its_share_and_no_more(tmp_path: Path) -> Non
         assert served.metric('symmoe_refused_total{why="open"}') == 5
 
 
+@own_store
 def test_who_has_no_key_is_refused_before_the_body_is_there(tmp_path: Path) -> None:
     with keyed(tmp_path, Settings(most_open=1)) as served, flooded(served.url, "none", 8) as statuses:
         assert statuses == [401] * 8

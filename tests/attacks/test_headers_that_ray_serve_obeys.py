@@ -88,7 +88,8 @@ def test_on_ray_serve_no_client_shortens_or_prolongs_a_request(served: Served) -
     with httpx.stream(
         "POST", f"{served.url}/v1/chat/completions", json=HOLDING, headers=stubborn, timeout=20
     ) as response:
-        assert any("adder" in line for line in response.iter_lines())
+        lines = response.iter_lines()  # kept, as the connection is closed with it
+        assert any("adder" in line for line in lines)
         assert opened(served) == 1
     ends = time.monotonic() + 20
     while time.monotonic() < ends:
