@@ -54,20 +54,29 @@ def line_id(batch: str, number: int) -> str:
     return hashlib.blake2b(f"{batch}/{number}".encode(), digest_size=12).hexdigest()
 
 
-def response_row(batch: str, number: int, custom_id: str, answered: Answered, heavy: bool = False) -> tuple[str, Count]:
-    """The row of a line that has its response, and what it counts as. A `heavy` one is put together piece by piece."""
+def response_row(
+    batch: str, number: int, custom_id: str, answered: Answered, heavy: bool = False
+) -> tuple[list[str], Count]:
+    """The row of a line that has its response, in parts, and what it counts as.
+
+    A `heavy` one is put together part by part: other threads get on between them, which they do not while it is encoded
+    as a whole, and faster.
+    """
     own = line_id(batch, number)
-    response = {"status_code": answered.status, "request_id": f"req_{own}", "body": answered.body}
-    row = _row(own, custom_id, response, None, heavy)
-    if len(row) > MOST_ROW:
+    row = _row(
+        own, custom_id, {"status_code": answered.status, "request_id": f"req_{own}", "body": answered.body}, None
+    )
+    parts = list(_ENCODER.iterencode(row)) if heavy else [_ENCODER.encode(row)]
+    if sum(map(len, parts)) > MOST_ROW:
         message = f"the answer, with all its choices, is longer than {MOST_ROW} bytes"
-        return bad_row(batch, number, custom_id, "answer_too_long", message), "failed"
-    return row, "answered" if answered.status == 200 else "failed"
+        return [bad_row(batch, number, custom_id, "answer_too_long", message)], "failed"
+    return parts, "answered" if answered.status == 200 else "failed"
 
 
 def bad_row(batch: str, number: int, custom_id: str | None, code: str, message: str) -> str:
     """The row of a line that could not be asked."""
-    return _row(line_id(batch, number), custom_id, None, {"code": code, "message": message, "line": number})
+    error = {"code": code, "message": message, "line": number}
+    return _ENCODER.encode(_row(line_id(batch, number), custom_id, None, error))
 
 
 def unasked_row(batch: str, number: int, custom_id: str | None, outcome: Outcome) -> str:
@@ -77,12 +86,6 @@ def unasked_row(batch: str, number: int, custom_id: str | None, outcome: Outcome
 
 
 def _row(
-    own: str,
-    custom_id: str | None,
-    response: dict[str, Any] | None,
-    error: dict[str, Any] | None,
-    heavy: bool = False,
-) -> str:
-    row = {"id": f"batch_req_{own}", "custom_id": custom_id, "response": response, "error": error}
-    # between the pieces other threads get on, which they do not while it is encoded as a whole, and faster
-    return "".join(_ENCODER.iterencode(row)) if heavy else _ENCODER.encode(row)
+    own: str, custom_id: str | None, response: dict[str, Any] | None, error: dict[str, Any] | None
+) -> dict[str, Any]:
+    return {"id": f"batch_req_{own}", "custom_id": custom_id, "response": response, "error": error}
