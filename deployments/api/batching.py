@@ -14,6 +14,7 @@ from ..batches.batches import Batches
 from ..batches.contents import Contents
 from ..batches.counting import BatchMetrics
 from ..batches.files import Files
+from ..batches.grants import Grants
 from ..batches.lease import Leases
 from ..batches.progress import Progress
 from ..batches.quota import Quota
@@ -40,11 +41,15 @@ class Batching:
         self.files = Files(storage, Contents(files_dir()))
         self.batches = Batches(storage, settings)
         self.quota = Quota(self.files, self.batches, settings.most_files, settings.most_files_bytes)
-        ask, tell = LineAnswers(service), service.telemetry.over
-        progress = Progress(storage, Segments(files_dir() / "rows"), settings)
-        window = Window(self._room, settings.batch_bytes_open)
-
-        means = Means(ask, progress, window, self.metrics, tell=tell, admit=service.line_admitted, left=self.quota.left)
+        means = Means(
+            LineAnswers(service),
+            Progress(storage, Segments(files_dir() / "rows"), settings),
+            Window(self._room, settings.batch_bytes_open),
+            self.metrics,
+            tell=service.telemetry.over,
+            admit=service.line_admitted,
+            grants=Grants(self.quota.left),
+        )
         leases = Leases(storage, settings.batch_lease)
         self.runner = Runner(self.files, leases, means, settings.most_bytes, settings.batch_lease)
 

@@ -6,17 +6,17 @@ import asyncio
 import heapq
 import random
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from symmoe.errors import StoreError
-from symmoe.limits import FAILURES_A_PAUSE, HEAVY_LINE, ROWS_GRANT
+from symmoe.limits import FAILURES_A_PAUSE, HEAVY_LINE
 from symmoe.wire.answers import bad_row, line_id, row_text
 from symmoe.wire.lines import BadLineError
 
 from ..telemetry.note import Note
 from .counting import BatchMetrics
+from .grants import Grants
 from .input import Lines
 from .progress import Progress
 from .records import ENDPOINT, BatchRecord
@@ -26,7 +26,6 @@ from .window import Place, Turns, Window
 _LONGEST_PAUSE = 60.0
 _MOST_LOST = 8
 _LONGEST_ANSWER = 3600.0
-_STORE_PAUSE = 1.0
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -41,16 +40,12 @@ async def _at_once(owner: str) -> float:
     return 0.0
 
 
-async def _endless(owner: str) -> int:
-    return 1 << 62
-
-
 @dataclass(frozen=True, slots=True)
 class Means:
     """What the batches of one process share. `tell` is called with a note about each line that has its row.
 
-    `admit` counts a line against the limits of a key: 0, or in how many seconds there is room for it. `left` says how
-    many bytes the rows of a key's batches may still take.
+    `admit` counts a line against the limits of a key: 0, or in how many seconds there is room for it. `grants` give
+    room for rows.
     """
 
     ask: Asking
@@ -60,41 +55,8 @@ class Means:
     pause: float = 1.0
     tell: Callable[[Note], None] = lambda note: None
     admit: Callable[[str], Awaitable[float]] = _at_once
-    left: Callable[[str], Awaitable[int]] = _endless
+    grants: Grants = field(default_factory=Grants)
     scans: Turns = field(default_factory=Turns)
-
-
-class FullError(Exception):
-    """The files of a batch's key leave no room for more of its rows."""
-
-
-class _Grant:
-    """What rows of one batch may still take before it is looked again how much room there is.
-
-    A grant is a small part of the room, so that batches of a key that run at the same time do not go beyond it.
-    """
-
-    def __init__(self, owner: str, left: Callable[[str], Awaitable[int]]) -> None:
-        self._owner, self._left = owner, left
-        self._bytes = 0
-        self._looking = asyncio.Lock()
-
-    async def take(self, size: int) -> None:
-        """Room for so many bytes, however long the store is away. Raises `FullError`."""
-        async with self._looking:
-            if self._bytes < size:
-                left = await self._look()
-                if left < max(size, 1):
-                    raise FullError
-                self._bytes = max(size, min(left // 16, ROWS_GRANT))
-            self._bytes -= size
-
-    async def _look(self) -> int:
-        while True:
-            try:
-                return await self._left(self._owner)
-            except StoreError:
-                await asyncio.sleep(_STORE_PAUSE)
 
 
 class Answering:
@@ -107,13 +69,13 @@ class Answering:
         self._calm = 0.0
         self._open = 0
         self._changed = asyncio.Event()
-        self._grant = _Grant(batch.owner, means.left)
+        self._grant = means.grants.of(batch.owner)
 
     async def run(self, numbers: Iterable[int]) -> None:
         """Answer these lines. Cancelling it closes what is open. Raises `FullError`, and what is nobody's fault."""
         self._fresh = iter(numbers)
         try:
-            await self._grant.take(0)
+            await self._grant.look()
             async with asyncio.TaskGroup() as group:
                 while True:
                     self._changed.clear()
@@ -176,7 +138,7 @@ class Answering:
         batch, number = self._batch, line.number
         row = row_text(bad_row(batch.id, number, error.custom_id, error.code, str(error)))
         note = Note(line_id(batch.id, number), "POST", ENDPOINT, status=400, code=error.code, key=batch.owner)
-        await self._put(line, row, "failed", note)
+        await self._put(line, [row], "failed", note)
 
     def _over(self, place: Place) -> None:
         """Also for one that was cancelled before it began."""
@@ -212,9 +174,9 @@ class Answering:
         heapq.heappush(self._later, _Later(now + pause, line.number, min(line.tries + 1, 16), lost))
         self._calm = max(now, self._calm) + self._means.pause / FAILURES_A_PAUSE
 
-    async def _put(self, line: _Later, row: str, count: str, note: Note | None) -> None:
-        await self._grant.take(len(row))
-        await self._means.progress.put(self._batch.id, line.number, row, count)
+    async def _put(self, line: _Later, row: Sequence[str], count: str, note: Note | None) -> None:
+        async with self._grant.room(sum(map(len, row))):
+            await self._means.progress.put(self._batch.id, line.number, row, count)
         self._means.metrics.line(count)
         if note is not None:
             note.batch, note.tries = self._batch.id, line.tries + 1

@@ -9,8 +9,9 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from .answering import Answering, FullError, Means
+from .answering import Answering, Means
 from .files import Files
+from .grants import FullError
 from .input import BadInputError, Lines, StoppedError, find_lines
 from .keeping import cancel
 from .output import MissingRowError, Output

@@ -83,8 +83,8 @@ class Progress:
 
         await self._do(work)
 
-    async def put(self, ident: str, line: int, row: str, count: str) -> None:
-        """Write a line's row, which counts as `answered` or `failed`. The first one wins."""
+    async def put(self, ident: str, line: int, row: Sequence[str], count: str) -> None:
+        """Write a line's row, given in parts, which counts as `answered` or `failed`. The first one wins."""
         await self._rows.put(ident, line, row, count)
 
     async def done(self, ident: str) -> set[int]:

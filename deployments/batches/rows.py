@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from symmoe.limits import MOST_ROW
-from symmoe.wire.answers import Count, bad_row, response_row, row_text
+from symmoe.wire.answers import Count, bad_row, response_row, row_parts, row_text
 
 from ..telemetry.note import Note
 from .records import Outcome
@@ -48,14 +48,14 @@ class Asking(Protocol):
 
 def response_line(
     batch: str, number: int, custom_id: str, answered: Answered, heavy: bool = False
-) -> tuple[str, Count]:
-    """The row of a line that has its response, as text, and what it counts as. A `heavy` one is written in pieces."""
+) -> tuple[list[str], Count]:
+    """The row of a line that has its response, in parts, and what it counts as. See `row_parts` for a `heavy` one."""
     row, count = response_row(batch, number, custom_id, answered.status, answered.body)
-    text = row_text(row, heavy)
-    if len(text) > MOST_ROW:
+    parts = row_parts(row) if heavy else [row_text(row)]
+    if sum(map(len, parts)) > MOST_ROW:
         message = f"the answer, with all its choices, is longer than {MOST_ROW} bytes"
-        return row_text(bad_row(batch, number, custom_id, "answer_too_long", message)), "failed"
-    return text, count
+        return [row_text(bad_row(batch, number, custom_id, "answer_too_long", message))], "failed"
+    return parts, count
 
 
 def unasked_row(batch: str, number: int, custom_id: str | None, outcome: Outcome) -> str:

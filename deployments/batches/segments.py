@@ -11,7 +11,7 @@ import secrets
 import shutil
 import threading
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,8 +61,8 @@ class Segments:
         self._own: dict[str, _Own] = {}
         self._lock = threading.Lock()
 
-    def write(self, batch: str, rows: Iterable[tuple[str, bool]]) -> list[Spot]:
-        """Append rows, each with whether it is an answer. Where that fails, nothing of them counts."""
+    def write(self, batch: str, rows: Iterable[tuple[Sequence[str], bool]]) -> list[Spot]:
+        """Append rows, each in parts and with whether it is an answer. Where that fails, nothing of them counts."""
         with self._lock:
             own = self._own.get(batch) or self._begin(batch)
             spots, at = list[Spot](), own.end
@@ -150,10 +150,11 @@ class Reading:
             raise LostRowError
 
 
-def _parts(row: str) -> Iterator[bytes]:
-    """A row and the end of its line, in parts."""
-    for start in range(0, len(row), ROW_CHUNK):
-        yield row[start : start + ROW_CHUNK].encode()
+def _parts(row: Sequence[str]) -> Iterator[bytes]:
+    """A row and the end of its line, in parts of bounded size."""
+    for text in row:
+        for start in range(0, len(text), ROW_CHUNK):
+            yield text[start : start + ROW_CHUNK].encode()
     yield b"\n"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -37,7 +37,7 @@ end
 class _Row:
     batch: str
     line: int
-    row: str
+    row: Sequence[str]
     count: str
     spot: Spot | None = None
     written: bool = False
@@ -54,21 +54,31 @@ class Rows:
         self._waiting: list[_Row] = []
         self._writing = asyncio.Lock()
 
-    async def put(self, batch: str, line: int, row: str, count: str) -> None:
-        """Write a row, which counts as `answered` or `failed`, however long the store is away or the disk full."""
+    async def put(self, batch: str, line: int, row: Sequence[str], count: str) -> None:
+        """Write a row, given in parts, which counts as `answered` or `failed`.
+
+        Waits for as long as the store is away, or the disk full.
+        """
         own = _Row(batch, line, row, count)
         self._waiting.append(own)
-        async with self._writing:
-            while not own.written:
-                some, self._waiting = self._waiting[:NAMES_AT_ONCE], self._waiting[NAMES_AT_ONCE:]
-                try:
-                    await self._keep(some)
-                    await patiently(self._storage, lambda client, some=some: _note(client, some))  # type: ignore[misc]
-                except BaseException:  # who writes for all was cancelled: the next one does
-                    self._waiting = some + self._waiting
-                    raise
-                for each in some:
-                    each.written = True
+        try:
+            async with self._writing:
+                while not own.written:
+                    await self._write_some()
+        finally:
+            if own in self._waiting:  # who wanted it is gone, and asks its line again
+                self._waiting.remove(own)
+
+    async def _write_some(self) -> None:
+        some, self._waiting = self._waiting[:NAMES_AT_ONCE], self._waiting[NAMES_AT_ONCE:]
+        try:
+            await self._keep(some)
+            await patiently(self._storage, lambda client: _note(client, some))
+        except BaseException:  # who writes for all was cancelled: the next one does
+            self._waiting = some + self._waiting
+            raise
+        for each in some:
+            each.written = True
 
     async def _keep(self, rows: list[_Row]) -> None:
         """Have rows on the disk; one that is there already is not written again."""
@@ -80,7 +90,7 @@ class Rows:
             written = [(each.row, each.count == "answered") for each in own]
             spots = await _once_there_is_room(lambda batch=batch, written=written: self._segments.write(batch, written))  # type: ignore[misc]
             for each, spot in zip(own, spots, strict=True):
-                each.spot, each.row = spot, ""
+                each.spot, each.row = spot, ()
 
 
 async def _once_there_is_room(write: Callable[[], list[Spot]]) -> list[Spot]:

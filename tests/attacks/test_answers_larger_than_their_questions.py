@@ -142,7 +142,7 @@ def test_rows_that_an_earlier_version_left_in_the_store_come_out_too(stored: Pat
 def test_nothing_is_left_of_rows_once_their_batch_is_over(stored: Path, tmp_path: Path) -> None:
     with half_done(tmp_path) as (service, batch):
         lost = Segments(stored / "files" / "rows")
-        lost.write(f"{BATCH}{'0' * 32}", [("{}", True)])  # of one that was killed before it could
+        lost.write(f"{BATCH}{'0' * 32}", [(["{}"], True)])  # of one that was killed before it could
         service.engine.released.set()
         ended(service.openai, batch)
     with running(tmp_path, Settings(batch_lease=1.0)) as service:

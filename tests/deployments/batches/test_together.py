@@ -59,8 +59,8 @@ def test_hundreds_of_rows_take_a_few_round_trips_and_each_is_counted_once(tmp_pa
         storage = Counting()
         storage.let.set()
         written = Rows(storage, Segments(tmp_path))
-        puts = [written.put((A, B)[n % 2], n // 2, f"row {n}", "answered") for n in range(600)]
-        again = [written.put(A, n, "another", "failed") for n in range(50)]
+        puts = [written.put((A, B)[n % 2], n // 2, [f"row {n}"], "answered") for n in range(600)]
+        again = [written.put(A, n, ["another"], "failed") for n in range(50)]
         await asyncio.gather(*puts, *again)
         await storage.close()
         return storage.trips
@@ -79,7 +79,7 @@ def test_who_writes_for_others_and_leaves_costs_them_nothing(tmp_path: Path) -> 
     async def play() -> None:
         storage = Counting()
         written = Rows(storage, Segments(tmp_path))
-        puts = [asyncio.create_task(written.put(A, n, f"row {n}", "answered")) for n in range(3)]
+        puts = [asyncio.create_task(written.put(A, n, [f"row {n}"], "answered")) for n in range(3)]
         await storage.waiting.wait()
         puts[0].cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -98,7 +98,7 @@ def test_no_row_comes_after_the_end_or_for_a_batch_that_is_unknown(tmp_path: Pat
         storage.let.set()
         open_store()._client.hset(batch_key(B), "ending", "cancelled")
         written = Rows(storage, Segments(tmp_path))
-        await asyncio.gather(*(written.put(batch, 1, "row", "answered") for batch in (A, B, UNKNOWN)))
+        await asyncio.gather(*(written.put(batch, 1, ["row"], "answered") for batch in (A, B, UNKNOWN)))
         await storage.close()
 
     asyncio.run(play())
