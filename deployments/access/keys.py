@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from asyncio import Task
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from symmoe.errors import StoreError
 
@@ -12,7 +15,7 @@ from ..api.keys import Caller
 from .breaker import Stored
 from .records import KeyRecord, digest, find, find_named
 
-Find = Callable[[Stored, str], Awaitable[KeyRecord | None]]
+Find = Callable[[Stored, str], Coroutine[Any, Any, KeyRecord | None]]
 _FRESH = 1.0
 _KNOWN = 300.0
 _MOST = 10_000
@@ -30,6 +33,7 @@ class StoredKeys:
     def __init__(self, stored: Stored, fresh: float = _FRESH, known: float = _KNOWN) -> None:
         self._stored, self._fresh, self._known = stored, fresh, known
         self._seen: OrderedDict[str, tuple[float, KeyRecord]] = OrderedDict()
+        self._asked: dict[str, Task[KeyRecord | None]] = {}
 
     async def caller(self, key: str | None) -> Caller | None:
         """Whose key this is; None for one that is not known, expired or revoked.
@@ -49,13 +53,21 @@ class StoredKeys:
         if seen is not None and now - at < self._fresh:
             return seen
         try:
-            record = await find(self._stored, name)
+            record = await self._found(name, find)
         except StoreError:
             if seen is None or now - at > self._known:
                 raise
             return seen
         self._remember(name, now, record)
         return record
+
+    async def _found(self, name: str, find: Find) -> KeyRecord | None:
+        """What the store knows, which is asked once for all who want to know it at the same time."""
+        asked = self._asked.get(name)
+        if asked is None:
+            asked = self._asked[name] = asyncio.ensure_future(find(self._stored, name))
+            asked.add_done_callback(lambda _: self._asked.pop(name))
+        return await asyncio.shield(asked)
 
     def _remember(self, name: str, now: float, record: KeyRecord | None) -> None:
         """Only what is a key is remembered: guesses cannot push out anybody's."""
