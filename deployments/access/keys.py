@@ -7,6 +7,7 @@ import time
 from asyncio import Task
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from symmoe.errors import StoreError
@@ -66,8 +67,13 @@ class StoredKeys:
         asked = self._asked.get(name)
         if asked is None:
             asked = self._asked[name] = asyncio.ensure_future(find(self._stored, name))
-            asked.add_done_callback(lambda _: self._asked.pop(name))
+            asked.add_done_callback(partial(self._answered, name))
         return await asyncio.shield(asked)
+
+    def _answered(self, name: str, asked: Task[KeyRecord | None]) -> None:
+        del self._asked[name]
+        if not asked.cancelled():
+            asked.exception()  # looked at, as everybody who waited may have left
 
     def _remember(self, name: str, now: float, record: KeyRecord | None) -> None:
         """Only what is a key is remembered: guesses cannot push out anybody's."""
