@@ -92,6 +92,8 @@ LINGER_SECONDS = 5.0
 """That the rest of a body is thrown away after its answer: who is closed on at once may never see the answer."""
 LINGER_BYTES = 4 << 20
 """So much of it at most."""
+STORE_ASKS = 32
+"""Questions about keys and limits that the store is asked at once: half its connections. More wait in line."""
 MODELS_OPEN = 64
 """Requests for the list of models, which have places of their own: clients ask for it first, and it takes 1 ms."""
 

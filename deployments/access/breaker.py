@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from symmoe import limits
 from symmoe.errors import StoreError
 
 if TYPE_CHECKING:
@@ -27,16 +28,23 @@ class Breaker:
     """A circuit breaker: waits `patience` seconds at most, and after a failure asks nothing for `pause` seconds.
 
     What is not waited for any more goes on, as long as the store lets it: a slow store's late answer may still be noted
-    by the work itself. An embedded server that was lost is started again within the patience.
+    by the work itself. An embedded server that was lost is started again within the patience. Work
+    beyond `STORE_ASKS` at once waits in line, which takes none of its patience: many that come together are no sign of
+    a store that is lost.
     """
 
     def __init__(self, stored: Stored, patience: float = 1.0, pause: float = 0.5) -> None:
         self._stored, self._patience, self._pause = stored, patience, pause
         self._open_until = 0.0
         self._going_on: set[asyncio.Future[Any]] = set()
+        self._line = asyncio.Semaphore(limits.STORE_ASKS)
 
     async def do(self, work: Callable[[Redis], Awaitable[Result]]) -> Result:
         """What `work` gives; it may be run twice. Raises `StoreError`."""
+        async with self._line:
+            return await self._in_time(work)
+
+    async def _in_time(self, work: Callable[[Redis], Awaitable[Result]]) -> Result:
         if time.monotonic() < self._open_until:
             raise StoreError("the store did not answer just now", hint="ask again in a second")
         going = asyncio.ensure_future(self._stored.do(work))

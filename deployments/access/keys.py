@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from asyncio import Task
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
 
 from symmoe.errors import StoreError
 
@@ -12,7 +16,7 @@ from .breaker import Stored
 from .callers import Caller
 from .records import KeyRecord, Note, digest, find, find_named
 
-Find = Callable[[Stored, str, Note], Awaitable[KeyRecord | None]]
+Find = Callable[[Stored, str, Note], Coroutine[Any, Any, KeyRecord | None]]
 _FRESH = 1.0
 _KNOWN = 300.0
 _MOST = 10_000
@@ -31,6 +35,7 @@ class StoredKeys:
     def __init__(self, stored: Stored, fresh: float = _FRESH, known: float = _KNOWN) -> None:
         self._stored, self._fresh, self._known = stored, fresh, known
         self._seen: OrderedDict[str, tuple[float, KeyRecord | None]] = OrderedDict()
+        self._asked: dict[str, Task[KeyRecord | None]] = {}
 
     async def caller(self, key: str | None) -> Caller | None:
         """Whose key this is; None for one that is not known, expired or revoked.
@@ -50,12 +55,27 @@ class StoredKeys:
         if seen is not None and now - at < self._fresh:
             return seen
         try:
-            return await find(self._stored, name, lambda record: self._remember(name, now, record))
+            return await self._found(name, now, find)
         except StoreError:
             at, seen = self._seen.get(name, (0.0, None))  # a late answer may have come meanwhile
             if seen is None or now - at > self._known:
                 raise
             return seen
+
+    async def _found(self, name: str, now: float, find: Find) -> KeyRecord | None:
+        """What the store knows, which is asked once for all who want to know it at the same time."""
+        asked = self._asked.get(name)
+        if asked is None:
+            asked = self._asked[name] = asyncio.ensure_future(
+                find(self._stored, name, lambda record: self._remember(name, now, record))
+            )
+            asked.add_done_callback(partial(self._answered, name))
+        return await asyncio.shield(asked)
+
+    def _answered(self, name: str, asked: Task[KeyRecord | None]) -> None:
+        del self._asked[name]
+        if not asked.cancelled():
+            asked.exception()  # looked at, as everybody who waited may have left
 
     def _remember(self, name: str, now: float, record: KeyRecord | None) -> None:
         """Only what is a key is remembered: guesses cannot push out anybody's. A late answer replaces no later one."""

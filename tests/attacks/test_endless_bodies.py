@@ -171,6 +171,26 @@ def test_the_proxy_does_not_grow_by_a_body_that_nobody_reads(served: Served, met
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field`")
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_the_proxy_does_not_grow_while_the_application_is_busy(served: Served, method: str) -> None:
+    def attack(number: int) -> int:
+        with connected(served.url) as connection:
+            connection.sendall(head(method, "/v1/models", "transfer-encoding: chunked"))
+            return endless(connection, PIECE, seconds=6, most=384 * MIB)
+
+    ingress = ingress_process()
+    with Growth(proxy_process()) as growth, ThreadPoolExecutor(8) as threads:
+        ingress.suspend()
+        try:
+            sent = sum(threads.map(attack, range(8)))
+        finally:
+            ingress.resume()
+    assert growth.bytes < 64 * MIB
+    assert sent < 8 * 64 * MIB
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field`")
 def test_a_large_file_still_comes_in_whole_and_no_process_holds_it(served: Served) -> None:
     key, _ = make_key()
     told = {"authorization": f"Bearer {key}"}
