@@ -15,9 +15,10 @@ from typing import Any
 
 from symmoe.engines.arguments import vllm_arguments
 from symmoe.engines.chat import ChatTokenizer
+from symmoe.engines.grammars import Grammars, Verdict
 from symmoe.engines.streams import UNKNOWN, OpenCalls
-from symmoe.errors import CheckpointError, EngineError
-from symmoe.limits import ENGINE_GRAMMARS_MIB
+from symmoe.errors import CheckpointError, EngineError, SymmoeError
+from symmoe.limits import ENGINE_GRAMMARS_MIB, SCHEMA_PATIENCE
 from symmoe.quiet import output_to
 from symmoe.sizing.architecture import window_of
 from symmoe.types import Call, Delta, Generation, Image, Prompt, Query, Refusal
@@ -61,6 +62,7 @@ class VllmEngine:
         self._adapters: dict[str, int] = {}
         self._open = OpenCalls()
         self._started = settings.max_model_len
+        self._grammars: Grammars | None = None
 
     @property
     def model(self) -> str | None:
@@ -68,8 +70,27 @@ class VllmEngine:
         return self._model
 
     def refuse(self, queries: Sequence[Query]) -> list[Refusal | None]:
-        """Refuse prompts that fill the window, counted with the pool's first model's tokenizer."""
-        return self._tokenizer(self._model or self._first_model).refuse(queries)
+        """Refuse prompts that fill the window, and schemas that could end the engine or hold it up.
+
+        Prompts are counted with the pool's first model's tokenizer.
+        """
+        refusals = self._tokenizer(self._model or self._first_model).refuse(queries)
+        schemas = dict.fromkeys(query.sampling.schema for query in queries)
+        faults = {schema: None if schema is None else self._fault(schema) for schema in schemas}
+        return [
+            refusal or _unfit(query, faults[query.sampling.schema])
+            for query, refusal in zip(queries, refusals, strict=True)
+        ]
+
+    def _fault(self, schema: str) -> Verdict:
+        """What a process that may be killed says of a schema, before an engine sees it."""
+        if self._grammars is None:
+            self._grammars = Grammars()
+        try:
+            verdict = self._grammars.verdict(schema, self._model or self._first_model, "batch")
+            return verdict.result(SCHEMA_PATIENCE)
+        except (TimeoutError, SymmoeError) as error:
+            return Verdict(_first_line(error), sure=False)
 
     def start(self, model: str, tags: Mapping[str, str]) -> None:
         """Start vLLM on a model directory. Seconds on a CPU, more on a GPU."""
@@ -249,6 +270,17 @@ def longest(model: str, most: int) -> int:
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{model}: its config.json cannot be read ({error})") from error
     return min(most, own or most)
+
+
+def _unfit(query: Query, verdict: Verdict | None) -> Refusal | None:
+    """Why a query's schema keeps it from the engine, if it does."""
+    if verdict is None or verdict.fault is None:
+        return None
+    if verdict.sure:
+        return Refusal(query.id, "invalid_schema", f"response_format: the schema: {verdict.fault}")
+    return Refusal(
+        query.id, "overloaded", f"response_format: the schema could not be tried: {verdict.fault}", status=503
+    )
 
 
 def _on_cpu() -> bool:

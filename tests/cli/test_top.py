@@ -20,7 +20,7 @@ from .conftest import Symmoe
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Running]:
-    with running(tmp_path / "served", Settings(trust=1.0), Open(admin=True)) as service:
+    with running(tmp_path / "served", Settings(), Open(admin=True), aggregation={"trust": 1.0}) as service:
         yield service
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 from symmoe.deployments.executor import RayExecutor
+from symmoe.deployments.private_folder import MARK
 
 from symmoe.config import read_pool
 from symmoe.errors import EngineError, JobError
@@ -163,7 +164,7 @@ def test_more_workers_than_there_is_room_for_are_an_error_at_once(ray_here: None
 
 def test_nobody_beyond_this_machine_reaches_any_of_the_processes(executor: RayExecutor) -> None:
     list(executor.run(Plan((step("adder", "1"),))))
-    processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    processes = [each for each in psutil.Process().children(recursive=True) if MARK in each.environ()]
     listening = {
         connection.laddr.ip
         for process in processes

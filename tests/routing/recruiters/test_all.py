@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from symmoe.policy import Policy
 from symmoe.routing.recruiters.posterior import PosteriorRecruiter
 from symmoe.routing.recruiting import recruit
 from symmoe.types import ExpertProfile, Profiles, SkillMatch, Skills, Tally
@@ -47,8 +48,9 @@ def close(shares: Mapping[str, float]) -> Mapping[str, float]:
 @every_rule
 @given_few(case=cases())
 def test_the_same_records_and_seed_give_the_same_recruitment(rule: Rule, case: Case) -> None:
-    once = recruit(case.recruiter(rule), [case.query], [case.skills], case.k, case.seed)
-    assert recruit(case.recruiter(rule), [case.query], [case.skills], case.k, case.seed) == once
+    policy = Policy(case.k)
+    once = recruit(lambda policy: case.recruiter(rule), [case.query], [case.skills], [policy], case.seed)
+    assert recruit(lambda policy: case.recruiter(rule), [case.query], [case.skills], [policy], case.seed) == once
 
 
 @every_rule
@@ -116,7 +118,7 @@ def test_a_pool_that_was_never_asked_anything_serves_with_anybody(rule: Rule, ne
 
 @every_rule
 def test_an_empty_batch_recruits_nobody(rule: Rule) -> None:
-    assert recruit(rule(pool(record("a", {"sums": (1, 0)}))), [], [], 3, 0) == []
+    assert recruit(lambda policy: rule(pool(record("a", {"sums": (1, 0)}))), [], [], [], 0) == []
 
 
 @every_rule
