@@ -89,11 +89,11 @@ def _belongs(process: Any, inside: str) -> bool:
     """Whether a process was started for a folder and serves nobody else, which a store that was started there does.
 
     It is marked, and one of its words is a path in the folder; or it has the title of a worker, which takes the place
-    of words and marks, and writes what it prints to a file there.
+    of words and marks, and has a file there open: its log.
     """
     words = process.cmdline()
     if words and words[0].startswith(_TITLES):
-        return any(os.readlink(f"/proc/{process.pid}/fd/{number}").startswith(inside) for number in (1, 2))
+        return any(file.path.startswith(inside) for file in process.open_files())
     return any(inside in word for word in words) and f"{process.environ().get(MARK)}/" == inside
 
 
