@@ -52,7 +52,7 @@ def state() -> object:
 
 
 def test_a_batch_killed_while_generating_answers_every_line_once_when_resumed(tmp_path: Path, state: Path) -> None:
-    questions = mixed_suite(FAMILIES, 40, "test", 5)
+    questions = mixed_suite(40, "test", 5, FAMILIES)
     source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_text("".join(json.dumps({"id": q.id, "prompt": q.question}) + "\n" for q in questions))
     command = ("batch", "run", str(source), "-o", str(output), "--resume", "--json")
