@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 Result = TypeVar("Result")
+_LOOKS = 10
+"""Parts of the patience: one that lasts longer because the process is busy counts as one."""
 
 
 class Stored(Protocol):
@@ -28,7 +30,8 @@ class Breaker:
     """A circuit breaker: waits `patience` seconds at most, and after a failure asks nothing for `pause` seconds.
 
     An embedded server that was lost is started again within the patience. Work beyond `STORE_ASKS` at once waits in
-    line, which takes none of its patience: many that come together are no sign of a store that is lost.
+    line, which takes none of its patience, and neither does time in which this process was too busy to look: many
+    requests that come together are no sign of a store that is lost.
     """
 
     def __init__(self, stored: Stored, patience: float = 1.0, pause: float = 0.5) -> None:
@@ -45,11 +48,22 @@ class Breaker:
         if time.monotonic() < self._open_until:
             raise StoreError("the store did not answer just now", hint="ask again in a second")
         try:
-            async with asyncio.timeout(self._patience):
-                return await self._stored.do(work)
+            return await self._within(self._stored.do(work))
         except TimeoutError as error:
             self._open_until = time.monotonic() + self._pause
             raise StoreError(f"the store did not answer within {self._patience:g} s", hint="ask again") from error
         except StoreError:
             self._open_until = time.monotonic() + self._pause
             raise
+
+    async def _within(self, asked: Awaitable[Result]) -> Result:
+        answer = asyncio.ensure_future(asked)
+        try:
+            for _ in range(_LOOKS):
+                if (await asyncio.wait({answer}, timeout=self._patience / _LOOKS))[0]:
+                    return answer.result()
+            raise TimeoutError
+        finally:
+            if not answer.done():
+                answer.cancel()
+                await asyncio.wait({answer})
