@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from symmoe import limits
 from symmoe.config import DedicatedConfig, ExpertConfig, Pool
 
 from .dedicated import bundles
@@ -14,6 +15,8 @@ from .placement import claim, left, stated
 from .settings import Settings
 
 _HEALTH_SECONDS = 5.0
+_PROXIES = 16
+"""That may all send what they have to one ingress."""
 _LOOK_BACK = (11.0, 30.0)
 """Seconds over which load is averaged, at least and at most: Ray Serve looks every ten seconds."""
 
@@ -65,10 +68,14 @@ def room_beside(pool: Pool, settings: Settings) -> int:
 
 
 def ingress_options(settings: Settings) -> dict[str, Any]:
-    """Its own gate turns away what is too much, with an error that clients understand, so Serve must let more in."""
+    """Its own gate turns away what is too much, with an error that clients understand, so Serve must let all in.
+
+    Where Serve holds requests back it lets them follow a few at a time, and a crowd that would be refused at once then
+    keeps everybody waiting.
+    """
     return {
         "ray_actor_options": {"num_cpus": 0},
-        "max_ongoing_requests": 2 * settings.most_open + 16,
+        "max_ongoing_requests": max(2 * settings.most_open, _PROXIES * limits.CONNECTIONS),
         "graceful_shutdown_timeout_s": settings.grace,
         "graceful_shutdown_wait_loop_s": 0.1,
     }

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 Result = TypeVar("Result")
+_LOOKS = 10
+"""Parts of the patience: one that lasts longer because the process is busy counts as one."""
 
 
 class Stored(Protocol):
@@ -28,9 +30,9 @@ class Breaker:
     """A circuit breaker: waits `patience` seconds at most, and after a failure asks nothing for `pause` seconds.
 
     What is not waited for any more goes on, as long as the store lets it: a slow store's late answer may still be noted
-    by the work itself. An embedded server that was lost is started again within the patience. Work
-    beyond `STORE_ASKS` at once waits in line, which takes none of its patience: many that come together are no sign of
-    a store that is lost.
+    by the work itself. An embedded server that was lost is started again within the patience. Work beyond `STORE_ASKS`
+    at once waits in line, which takes none of its patience, and neither does time in which this process was too busy to
+    look: many requests that come together are no sign of a store that is lost.
     """
 
     def __init__(self, stored: Stored, patience: float = 1.0, pause: float = 0.5) -> None:
@@ -50,8 +52,10 @@ class Breaker:
         going = asyncio.ensure_future(self._stored.do(work))
         self._going_on.add(going)
         going.add_done_callback(self._over)
-        await asyncio.wait((going,), timeout=self._patience)
-        if not going.done():
+        for _ in range(_LOOKS):
+            if (await asyncio.wait((going,), timeout=self._patience / _LOOKS))[0]:
+                break
+        else:
             self._open_until = time.monotonic() + self._pause
             raise StoreError(f"the store did not answer within {self._patience:g} s", hint="ask again")
         try:

@@ -116,6 +116,26 @@ def test_a_burst_is_no_sign_that_the_store_is_lost(tmp_path: Path) -> None:
 
 
 @own_store
+def test_a_busy_process_is_no_sign_that_the_store_is_lost(tmp_path: Path) -> None:
+    key, record = make_key()
+
+    async def busy() -> str | None:
+        storage = Storage()
+        known = StoredKeys(Breaker(storage, patience=0.5))
+        asking = asyncio.ensure_future(known.caller(key))
+        try:
+            while not asking.done():
+                time.sleep(0.2)  # as a thousand requests that are taken in
+                await asyncio.sleep(0)
+            caller = await asking
+            return None if caller is None else caller.id
+        finally:
+            await storage.close()
+
+    assert asyncio.run(busy()) == record.id
+
+
+@own_store
 def test_who_has_no_key_is_refused_before_the_body_is_there(tmp_path: Path) -> None:
     with keyed(tmp_path, Settings(most_open=1)) as served, flooded(served.url, "none", 8) as statuses:
         assert statuses == [401] * 8
