@@ -64,7 +64,7 @@ def test_a_batch_killed_while_generating_answers_every_line_once_when_resumed(tm
     assert not output.exists()
 
     with _symmoe(*command, state=state) as resumed:
-        printed, _ = resumed.communicate(timeout=300)
+        printed, _ = resumed.communicate(timeout=900)
     assert resumed.returncode == 0
     assert json.loads(printed)["candidates_resumed"] >= 20
     rows = [json.loads(line) for line in output.read_text().splitlines()]
