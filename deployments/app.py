@@ -11,6 +11,7 @@ from typing import Any
 from symmoe.build import Assembly
 from symmoe.config import Pool, read_pool
 from symmoe.errors import JobError
+from symmoe.limits import STORE_REQUEST_SECONDS
 
 from .access.breaker import Breaker
 from .access.callers import Open
@@ -45,7 +46,8 @@ class Ingress:
         described = Pool.model_validate({**json.loads(pool), "root": root})
         storage = Storage()
         everyone, gate = behind_handles(described, behind, settings)
-        orchestrator = Orchestrator(build(described), everyone, settings, Breaker(storage), gate)
+        patient = Breaker(storage, STORE_REQUEST_SECONDS)  # what is decided about experts waits for the store's disk
+        orchestrator = Orchestrator(build(described), everyone, settings, patient, gate)
         # over connections of their own: however much else waits for the store, a revoked key is heard of
         known = StoredKeys(Breaker(Storage())) if keys else Open(admin)
         self._service = Service(described, orchestrator, known, settings, storage)
