@@ -10,6 +10,7 @@ from typing import Any
 
 from symmoe.types import Generation
 from symmoe.wire.answers import choices
+from symmoe.wire.answers import completion as wire_completion
 from symmoe.wire.answers import envelope as error_envelope
 
 from ..errors import ApiError, internal_error
@@ -34,12 +35,11 @@ class Envelope:
     @classmethod
     def new(cls, ident: str, model: str, usage: bool, explain: bool) -> Envelope:
         """The envelope of a response that begins now."""
-        return cls(f"chatcmpl-{ident}", model, int(time.time()), usage, explain)
+        return cls(ident, model, int(time.time()), usage, explain)
 
     def around(self, kind: str, choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
         """A whole completion or one chunk of it."""
-        shared = {"id": self.id, "object": kind, "created": self.created, "model": self.model}
-        return {**shared, "choices": choices, **more}
+        return wire_completion(self.id, self.model, self.created, choices, kind, **more)
 
 
 def api_error(why: TurnedAway) -> ApiError:

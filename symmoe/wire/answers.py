@@ -49,9 +49,11 @@ def choices(finished: Mapping[int, Generation]) -> list[dict[str, Any]]:
     ]
 
 
-def completion(ident: str, model: str, created: int, choices: Sequence[dict[str, Any]], **more: Any) -> dict[str, Any]:
-    """A whole chat completion; `created` is in seconds since 1970."""
-    shared = {"id": f"chatcmpl-{ident}", "object": "chat.completion", "created": created, "model": model}
+def completion(
+    ident: str, model: str, created: int, choices: Sequence[dict[str, Any]], kind: str = "chat.completion", **more: Any
+) -> dict[str, Any]:
+    """A whole chat completion, or another `kind` of the same shape; `created` is in seconds since 1970."""
+    shared = {"id": f"chatcmpl-{ident}", "object": kind, "created": created, "model": model}
     return {**shared, "choices": list(choices), **more}
 
 
