@@ -98,7 +98,9 @@ def test_who_asks_again_and_again_on_one_connection_is_answered(
             assert answered(connection)[0] == 200
             time.sleep(0.2)
         connection.sendall(head("GET", "/health") * 3)
-        assert [answered(connection)[0]] == [200]
+        came = b""
+        while came.count(b"HTTP/1.1 200") < 3:  # they may come in one piece
+            came += connection.recv(4096) or pytest.fail("closed before all were answered")
 
 
 @pytest.fixture(scope="module")
