@@ -140,6 +140,8 @@ def merge_files(
     json: options.Json = False,
 ) -> None:
     """Add up the evidence of profile files. Where an expert's weights differ, the later file's record replaces it."""
+    from dataclasses import replace
+
     from symmoe.errors import RequestError
     from symmoe.routing.profiles import merge, shared_evidence
     from symmoe.routing.records import about_profiles, read_profiles, write_profiles
@@ -162,7 +164,7 @@ def merge_files(
     if missing:
         raise RequestError(f"no file has a record of {', '.join(missing)}", code="unknown_expert")
     kept = {name: profile for name, profile in merged.experts.items() if not only or name in only}
-    write_profiles(out, Profiles(kept, merged.parents), facts)
+    write_profiles(out, replace(merged, experts=kept), facts)
     if json:
         show_json(facts | {"out": str(out), "experts": list(kept)})
         return

@@ -41,7 +41,7 @@ from symmoe.routing.static import StaticEmbedder, distilled
 from symmoe.routing.tagging import EmbeddingTagger
 from symmoe.routing.taxonomy import read_taxonomy
 from symmoe.store import open_store
-from symmoe.types import Profiles, Skill
+from symmoe.types import Belief, Profiles, Skill
 
 SWAP_EXTENSION, TRANSFER = "symmoe.loading.worker.SwapExtension", "symmoe"
 GIB = 1 << 30
@@ -184,13 +184,16 @@ class Assembly:
             models,
             self.fleet,
             judging.synthesis,
+            judging.belief,
         )
 
     def judging(self) -> Judging:
         """How candidates become one answer."""
         embedder = self.embedder
         directory = lambda expert: self.weights(expert).model  # noqa: E731
-        return Judging(build_vote(self.pool, embedder), build_synthesis(self.pool, embedder, directory, self.profiles))
+        synthesis = build_synthesis(self.pool, embedder, directory, self.profiles)
+        belief = Belief() if self.pool.routing.profiles is None else self.profiles().belief
+        return Judging(build_vote(self.pool, embedder), synthesis, belief)
 
     def close(self) -> None:
         """Stop the engine if there is one, and give its memory back."""

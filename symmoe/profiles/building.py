@@ -66,8 +66,9 @@ def profile_pool(
         tokens = matrix.spent[name] / max(len(answered), 1)
         today = date.today().isoformat()
         fresh = build_profile(name, needed, earned, LEAST_QUESTIONS, every_topic, tokens, weights, today, digest)
-        alone = Profiles({name: fresh}, profiles.parents)
-        kept = profiles if add else Profiles({e: p for e, p in profiles.experts.items() if e != name}, profiles.parents)
+        alone = replace(profiles, experts={name: fresh})
+        others = {e: p for e, p in profiles.experts.items() if e != name}
+        kept = profiles if add else replace(profiles, experts=others)
         profiles = merge(kept, alone)
         saved(profiles)
     return complete(profiles, pool.names)
