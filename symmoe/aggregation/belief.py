@@ -63,7 +63,7 @@ def support(accuracy: float, options: int) -> float:
 
 def standing(query: Query, recruitment: Recruitment, verdicts: Sequence[Verdict], votes: Sequence[Vote]) -> Standing:
     """How a vote on the answers to a query stands."""
-    options = max(options_listed(query.text) or OPEN, 2)
+    options = options_of(query.text)
     read = [vote for vote in votes if vote.answer != UNREAD]
     return Standing(
         tuple(
@@ -73,6 +73,11 @@ def standing(query: Query, recruitment: Recruitment, verdicts: Sequence[Verdict]
         sum(len(vote.experts) for vote in read),
         options,
     )
+
+
+def options_of(question: str) -> int:
+    """As how many possible answers a question counts."""
+    return max(options_listed(question) or OPEN, 2)
 
 
 def further(now: Standing, left: Sequence[tuple[float, float]], quality: float, belief: Belief, waves: int) -> int:
