@@ -42,6 +42,13 @@ def replay(
         float | None,
         typer.Option("--learn", min=0.01, max=0.99, help="Make profiles of this share of the questions, ask the rest."),
     ] = None,
+    newcomer: Annotated[
+        list[str] | None,
+        typer.Option("--newcomer", metavar="EXPERT", help="With --learn: what is lost if it joined late; repeat it."),
+    ] = None,
+    questions: Annotated[
+        list[int] | None, typer.Option("--questions", min=1, help="Questions that a newcomer is asked; repeat it.")
+    ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the report goes, and beside it a plot.")] = Path(
         "out/replay.json"
     ),
@@ -56,7 +63,7 @@ def replay(
     from symmoe.config import read_pool
     from symmoe.errors import RequestError
     from symmoe.records.files import read_records
-    from symmoe.replaying import Replay, compare, plot
+    from symmoe.replaying import Lessons, Replay, Setting, compare, onboarding, plot
 
     from .render import narrating, show, show_json, write_report
 
@@ -72,10 +79,20 @@ def replay(
         recorded = read_records(records)
         described = read_pool(pool or str(records / "pool.yaml"))
         settings = _settings(described, k, budget, recruiter, quality)
+        if newcomer:
+            counts, most = questions or [5, 50], settings[0] if k else Setting(k=described.routing.k)
+            first, rest = recorded.divided(learn or 0.5, seed)
+            for name in newcomer:
+                described.expert(name)
+            report = onboarding(described, Lessons(described, first), rest, newcomer, counts, most, seed, now)
+            write_report(report, out)
+            show_json(report) if json else show(_newcomers(report), f"report in {out}")
+            return
         profiles = None
         if learn is not None:
             now("making profiles")
-            profiles, recorded = _learned(described, recorded, learn, seed)
+            first, recorded = recorded.divided(learn, seed)
+            profiles = Lessons(described, first).profiles(seed)
         report = compare(Replay(described, recorded, without or (), profiles), settings, seed, now)
     write_report(report, out)
     picture = out.with_suffix(".png")
@@ -84,14 +101,6 @@ def replay(
         show_json(report)
         return
     show(*_tables(report), f"report in {out}, plot in {picture}")
-
-
-def _learned(pool: Pool, recorded: Any, share: float, seed: int) -> tuple[Any, Any]:
-    """Profiles of a share of the records, and the rest of them."""
-    from symmoe.replaying import learned
-
-    first, rest = recorded.divided(share, seed)
-    return learned(pool, first, seed), rest
 
 
 def _settings(
@@ -144,6 +153,26 @@ def _tables(report: dict[str, Any]) -> list[Any]:
         found.append(table("For comparison", ("way", "right %", "calls"), words, right=(1, 2)))
     lost = sum(row["unrecorded"] for row in report["settings"].values())
     return [*found, *([f"{lost} calls had no answer on record: they had no say"] if lost else [])]
+
+
+def _newcomers(report: dict[str, Any]) -> Any:
+    from .render import table
+
+    full = report["full"]
+    rows = [("", "full records", _with_interval(full["accuracy"], full["ci95"]), "")]
+    for newcomer, ways in report["newcomers"].items():
+        for way, row in ways.items():
+            lost = row["under_full"]
+            rows.append(
+                (
+                    newcomer,
+                    way,
+                    _with_interval(row["accuracy"], row["ci95"]),
+                    _with_interval(lost["points"], lost["ci95"], "+"),
+                )
+            )
+    title = f"Newcomers: {report['questions']} questions, k = {report['setting']['k']}"
+    return table(title, ("newcomer", "joined with", "right %", "points to full records (95 %)"), rows, right=(2, 3))
 
 
 def _with_interval(points: float | None, bounds: list[float] | None, form: str = "") -> str:

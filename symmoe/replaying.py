@@ -16,7 +16,7 @@ from symmoe.build import Assembly, build_embedder, build_tagger
 from symmoe.config import EngineConfig, Pool
 from symmoe.pipeline import answer
 from symmoe.policy import Policy, policy_for
-from symmoe.profiles.building import profile_records, tag_questions
+from symmoe.profiles.building import onboard, profile_records, tag_questions
 from symmoe.profiles.grading import estimate, is_right, kind_of, paired
 from symmoe.protocols import Embedder, Tagger
 from symmoe.records.files import Records
@@ -92,12 +92,15 @@ class Replay:
         settled = Sampling(sampling.max_tokens, sampling.temperature, sampling.top_p)
         self.queries = [Query(question.id, question.messages, settled) for question in records.questions]
 
-    def run(self, setting: Setting, seed: int) -> list[Trace | Refusal]:
-        """What becomes of every question, in order."""
+    def run(
+        self, setting: Setting, seed: int, profiles: Profiles | None = None, without: tuple[str, ...] = ()
+    ) -> list[Trace | Refusal]:
+        """What becomes of every question, in order; under other profiles and without further experts, if given."""
         routing = self.pool.routing.model_copy(update={"recruiter": setting.recruiter})
         pool = self.pool.model_copy(update={"routing": routing})
-        parts = self._assembly(pool, self.profiles).parts()
-        return list(answer(parts, self.queries, setting.policy(pool, self.without), seed).results)
+        parts = self._assembly(pool, profiles or self.profiles).parts()
+        policy = setting.policy(pool, self.without).excluding(without)
+        return list(answer(parts, self.queries, policy, seed).results)
 
     def _assembly(self, pool: Pool, profiles: Profiles | None) -> Assembly:
         return Assembly(pool, tagger=self._tagger, embedder=self._embedder, profiles=profiles, records=self.records)
@@ -297,15 +300,67 @@ def plot(report: Mapping[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def learned(pool: Pool, records: Records, seed: int, embedder: Embedder | None = None) -> Profiles:
-    """Profiles of a pool's experts, made of records. Raises `RecordsError` where no answer is known."""
-    records.check(pool.names)
-    embedder = build_embedder(pool) if embedder is None else embedder
-    assembly = Assembly(
-        _recorded(pool, records), tagger=build_tagger(pool, embedder), embedder=embedder, records=records
-    )
-    questions = records.known()
-    return profile_records(assembly, questions, tag_questions(assembly, questions), seed)
+class Lessons:
+    """Recorded questions with known answers, to make profiles of; each is tagged once."""
+
+    def __init__(self, pool: Pool, records: Records) -> None:
+        records.check(pool.names)
+        self._questions = records.known()
+        embedder = build_embedder(pool)
+        tagger = TaggedOnce(build_tagger(pool, embedder))
+        self._assembly = Assembly(_recorded(pool, records), tagger=tagger, embedder=embedder, records=records)
+
+    def profiles(self, seed: int) -> Profiles:
+        """Profiles of all experts, from all questions."""
+        return profile_records(self._assembly, self._questions, tag_questions(self._assembly, self._questions), seed)
+
+    def joined(self, profiles: Profiles, newcomer: str, count: int, labelled: bool) -> Profiles:
+        """The profiles with the newcomer's made anew, as if it had joined with so many questions."""
+        others = {name: profile for name, profile in profiles.experts.items() if name != newcomer}
+        known = replace(profiles, experts=others)
+        profile, _ = onboard(self._assembly, newcomer, known, self._questions, count, labelled)
+        return replace(profiles, experts={**others, newcomer: profile})
+
+
+def onboarding(
+    pool: Pool,
+    lessons: Lessons,
+    asked: Records,
+    newcomers: Sequence[str],
+    counts: Sequence[int],
+    setting: Setting,
+    seed: int,
+    tell: Callable[[str], None] = lambda name: None,
+) -> dict[str, Any]:
+    """What is lost where one expert joined with few questions, labelled or not, or not at all, instead of all.
+
+    `asked` are other questions than those of the lessons. Differences from full records are paired.
+    """
+    tell("full records")
+    whole = lessons.profiles(seed)
+    replay = Replay(pool, asked, profiles=whole)
+    known = [place for place, question in enumerate(asked.questions) if question.answer is not None]
+    full = _right(replay, replay.run(setting, seed), known)
+    rows: dict[str, dict[str, Any]] = {}
+    for newcomer in newcomers:
+        ways = {
+            f"{count} questions{'' if labelled else ', no labels'}": (count, labelled)
+            for count in counts
+            for labelled in (True, False)
+        }
+        left = _right(replay, replay.run(setting, seed, without=(newcomer,)), known)
+        rows[newcomer] = {"not at all": _graded(left, seed) | {"under_full": paired(left, full, seed)}}
+        for way, (count, labelled) in ways.items():
+            tell(f"{newcomer}, {way}")
+            profiles = lessons.joined(whole, newcomer, count, labelled)
+            right = _right(replay, replay.run(setting, seed, profiles), known)
+            rows[newcomer][way] = _graded(right, seed) | {"under_full": paired(right, full, seed)}
+    return {
+        "setting": asdict(setting),
+        "questions": len(known),
+        "full": _graded(full, seed),
+        "newcomers": rows,
+    }
 
 
 def _recorded(pool: Pool, records: Records) -> Pool:

@@ -88,7 +88,13 @@ def profile_records(
 
     queries = [as_query(question, pool.sampling) for question in questions]
     belief = learn_belief(
-        matrix, queries, skills, profiled, lambda known: recruiter_under(pool, known, True, None, ()), seed
+        matrix,
+        queries,
+        skills,
+        profiled,
+        lambda known: recruiter_under(pool, known, True, None, ()),
+        pool.routing.k,
+        seed,
     )
     return replace(profiled(range(len(questions))), belief=belief)
 

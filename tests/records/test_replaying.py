@@ -11,7 +11,7 @@ import pytest
 from symmoe.aggregation.belief import Standing
 from symmoe.config import read_pool
 from symmoe.errors import PoolError, RecordsError
-from symmoe.profiles.believing import fit_belief
+from symmoe.profiles.believing import Course, fit_belief
 from symmoe.records.files import Records, read_records, write_records
 from symmoe.replaying import Replay, Setting, compare
 from symmoe.types import Belief
@@ -108,6 +108,21 @@ def test_profiles_are_learned_from_a_share_and_tried_on_the_rest(
     assert said.json["settings"]["symmoe, k = 1"]["accuracy"] == 100.0
 
 
+def test_a_newcomer_is_worth_what_the_pool_lacks_without_it(
+    symmoe_command: Symmoe, pool_file: Path, directory: Path, tmp_path: Path
+) -> None:
+    write_records(directory, recorded(60))
+    said = symmoe_command(
+        "replay", directory, "--pool", pool_file, "--learn", 0.5, "--k", 1, "--newcomer", "adder", "--questions", 12,
+        "-o", tmp_path / "r.json", "--json",
+    )  # fmt: skip
+    assert said.code == 0, said.err
+    (ways,) = said.json["newcomers"].values()
+    assert list(ways) == ["not at all", "12 questions", "12 questions, no labels"]
+    assert said.json["full"]["accuracy"] == ways["12 questions"]["accuracy"] == 100.0
+    assert ways["not at all"]["under_full"]["points"] == pytest.approx(-100 / 3, abs=10)
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -136,9 +151,13 @@ def test_records_that_lack_an_expert_are_told(pool_file: Path, directory: Path) 
 
 def test_belief_is_fitted_to_how_often_votes_are_right() -> None:
     alone, three = Standing((2.2,), (0.5,), 1, 10), Standing((6.6,), (1.5,), 3, 10)
-    counted = [(alone, n % 2 == 0) for n in range(400)] + [(three, n % 10 < 7) for n in range(400)]
-    belief = fit_belief(counted)
+    nobody = Standing((), (), 0, 10)
+    courses = [
+        Course(((nobody, False), (alone, n % 2 == 0), (three, n % 10 < 7), (three, n % 10 < 7)), ((2.2, 0.5),) * 3)
+        for n in range(400)
+    ]
+    belief = fit_belief(courses)
     assert alone.posterior(belief) == pytest.approx(0.5, abs=0.02)
     assert three.posterior(belief) == pytest.approx(0.7, abs=0.02)
     assert three.posterior(Belief(overlap=0)) > 0.98
-    assert fit_belief(counted[:20]) == Belief()
+    assert fit_belief(courses[:9]) == Belief()
