@@ -12,10 +12,13 @@ from pathlib import Path
 from symmoe.answering import Judging
 from symmoe.build_aggregation import aggregator_last, aggregator_of, build_synthesis, build_vote, rule_files
 from symmoe.build_gate import build_gate, check_reward, reward_files
-from symmoe.config import STATIC, ExpertConfig, Pool, cache_dir, state_dir
+from symmoe.config import STATIC, EngineConfig, ExpertConfig, Pool, cache_dir, state_dir
 from symmoe.engines.echo import EchoEngine
+from symmoe.engines.process import EngineProcesses
 from symmoe.errors import PoolError
 from symmoe.executor import InProcessExecutor
+from symmoe.loading.arena import available_memory
+from symmoe.loading.engines import SleepingEngines
 from symmoe.loading.images import HostImages, NamedImages
 from symmoe.loading.lanes import ExpertWeights, LaneLoader
 from symmoe.loading.merge import ADAPTER_WEIGHTS, adapter_rank
@@ -42,6 +45,10 @@ from symmoe.store import open_store
 from symmoe.types import Profiles, Skill
 
 SWAP_EXTENSION, TRANSFER = "symmoe.loading.worker.SwapExtension", "symmoe"
+SLEEP_BACKEND = ("symmoe.loading.sleep:register_backend", "symmoe")
+IMPORTS = "symmoe.engines.vllm:import_vllm"
+ENGINE_GIB = 0.75
+"""Memory of an engine's process besides its weights and caches."""
 GIB = 1 << 30
 _RECRUITERS = 64
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
@@ -285,11 +292,12 @@ def profiles_file(pool: Pool) -> Path | None:
 
 
 def _vllm(assembly: Assembly) -> Engine:
-    from symmoe.engines.vllm import VllmEngine, VllmSettings
+    """An engine in this process for experts of one model; else engines in processes of their own, of which one runs."""
+    from symmoe.engines import vllm
 
-    config = assembly.pool.engine
-    trusted = frozenset(assembly.weights(e.name).model for e in assembly.pool.experts if e.trust_remote_code)
-    settings = VllmSettings(
+    config, local = assembly.pool.engine, [e for e in assembly.pool.experts if e.remote is None]
+    several = len({assembly.models[expert.name] for expert in local}) > 1
+    settings = vllm.VllmSettings(
         max_model_len=config.max_model_len,
         max_num_seqs=config.max_num_seqs,
         kv_cache_gib=config.kv_cache_gib,
@@ -299,10 +307,28 @@ def _vllm(assembly: Assembly) -> Engine:
         transfer=TRANSFER,
         kernel_budget=int(config.kernel_cache_gib * GIB),
         log=state_dir() / "engine.log",
-        trust_remote_code=trusted,
+        trust_remote_code=frozenset(assembly.weights(e.name).model for e in local if e.trust_remote_code),
         lora_rank=_highest_rank(assembly.pool) if config.adapters == "apply" else 0,
+        sleeps=several,
+        sleep_backend=SLEEP_BACKEND,
     )
-    return VllmEngine(settings, assembly.weights(assembly.pool.names[0]).model)
+    front = vllm.VllmEngine(settings, assembly.weights(local[0].name).model)
+    if not several:
+        return front
+    made = vllm.described(settings, front.first_model)
+    source = EngineProcesses("symmoe.engines.vllm:engine_of", made, IMPORTS, config.stall, settings.log)
+    budget = int(config.memory_gib * GIB) if config.memory_gib else available_memory() * 3 // 4
+    return SleepingEngines(front, source, assembly.images, partial(_engine_bytes, config), budget)
+
+
+def _engine_bytes(config: EngineConfig, model: str) -> int:
+    """Bytes of memory that an engine awake takes up at most, on a CPU.
+
+    Its weights, once more a tenth of them while they are packed, keys and values, kernels that are held, and what vLLM
+    itself takes.
+    """
+    weights = sum(file.stat().st_size for file in Path(model).glob("*.safetensors"))
+    return int(1.1 * weights + (config.kv_cache_gib + config.kernel_cache_gib + ENGINE_GIB) * GIB)
 
 
 def _highest_rank(pool: Pool) -> int:

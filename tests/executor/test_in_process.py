@@ -92,9 +92,9 @@ def test_of_a_plan_for_many_workers_each_expert_is_loaded_once() -> None:
 def test_nothing_is_loaded_before_the_first_event_is_asked_for() -> None:
     engine = EchoEngine()
     run = executor(engine).run(PLAN)
-    assert engine.starts == 0
+    assert engine.started == 0
     next(run)
-    assert engine.starts == 1
+    assert engine.started == 1
 
 
 def test_a_plan_without_steps_does_nothing() -> None:
