@@ -29,7 +29,7 @@ from symmoe.planning.costs import CostModel, ExpertCost, recall_observations
 from symmoe.planning.grouping import Fleet
 from symmoe.planning.problem import Worker
 from symmoe.policy import Policy
-from symmoe.protocols import Embedder, Engine, Executor, Recruiter, Scorer, Store, Tagger
+from symmoe.protocols import Embedder, Engine, Executor, Recruiter, Scorer, SpreadExecutor, Store, Tagger
 from symmoe.routing.embedding import SentenceEmbedder
 from symmoe.routing.kept import STORE, pull_document, pull_profiles
 from symmoe.routing.profiles import complete
@@ -124,10 +124,11 @@ class Assembly:
         tokens = {name: record.tokens for name, record in self.profiles().experts.items()}
         return CostModel(self.models, tokens, observations=recall_observations(store, self.pool.name))
 
-    def spread(self, executor: Executor, workers: int, costs: Mapping[str, ExpertCost]) -> None:
+    def spread(self, executor: SpreadExecutor, workers: int, costs: Mapping[str, ExpertCost]) -> None:
         """Run plans on an executor of several workers, divided by what experts cost."""
         self.executor = executor
-        self.fleet = Fleet((Worker(),) * workers, costs, aggregator_of(self.pool, self.profiles))
+        aggregator = aggregator_of(self.pool, self.profiles)
+        self.fleet = Fleet((Worker(),) * workers, costs, aggregator, standing=executor.standing)
 
     def profiles(self) -> Profiles:
         """The experts' records, read once; `PoolError` if the pool file names none."""

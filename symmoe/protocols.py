@@ -131,6 +131,11 @@ class StreamingEngine(Engine, Protocol):
 class SuspendableEngine(StreamingEngine, Protocol):
     """A streaming engine that can sleep: it gives back memory, keeps its weights, and is quickly there again."""
 
+    @property
+    def pid(self) -> int | None:
+        """The process that it runs in; None while it has none."""
+        ...
+
     def suspend(self) -> int:
         """Give back what is not weights, and forget cached prompts; the bytes of memory that it keeps.
 
@@ -164,6 +169,14 @@ class Executor(Protocol):
 
     def run(self, plan: Plan) -> Iterator[Load | list[Candidate]]:
         """Run every step, giving each load when it is done and each call's candidates when they are finished."""
+        ...
+
+
+class SpreadExecutor(Executor, Protocol):
+    """An executor of several workers."""
+
+    def standing(self) -> Sequence[tuple[str, frozenset[str]]]:
+        """Of each worker the expert that it has ready, or "", and those that it had ready before."""
         ...
 
 

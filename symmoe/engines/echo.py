@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -87,6 +88,11 @@ class EchoEngine:
         for ident in idents:
             self._open.pop(ident, None)
             self._whole.pop(ident, None)
+
+    @property
+    def pid(self) -> int:
+        """This process."""
+        return os.getpid()
 
     def suspend(self) -> int:
         """Nothing is given back; as many bytes as the name of the weights has."""

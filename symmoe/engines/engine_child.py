@@ -154,5 +154,13 @@ class _Beats:
             _reply(self._connection, PART)
 
 
+def main() -> None:
+    """Launch engines for whoever holds the other end of standard input."""
+    control = socket.socket(fileno=os.dup(0))
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)  # an engine that had it too would keep the other end from seeing this one's death
+    launch(control, sys.argv[1])
+
+
 if __name__ == "__main__":
-    launch(socket.socket(fileno=os.dup(0)), sys.argv[1])
+    main()

@@ -80,7 +80,9 @@ class EngineProcesses:
             # a thread that numpy's BLAS has made would be missing in what is forked
             environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
             with theirs, open(self._log, "ab", opener=private_opener) as log:
-                self._launcher = subprocess.Popen(command, stdin=theirs.fileno(), stdout=log, stderr=log, env=environment)
+                self._launcher = subprocess.Popen(
+                    command, stdin=theirs.fileno(), stdout=log, stderr=log, env=environment
+                )
         return self._control
 
     def _end_launcher(self) -> None:
@@ -225,7 +227,8 @@ class EngineProcess:
 
     def _send(self, method: str, *arguments: Any) -> None:
         if self._connection is None:
-            raise EngineError("the engine was not started")
+            lost = EngineLostError("the engine's process has ended")
+            raise lost if self._starts else EngineError("the engine was not started")
         try:
             self._connection.send_bytes(method.encode() + b"\n" + arguments_of(method).dump_json(arguments))
         except OSError as error:

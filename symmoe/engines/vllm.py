@@ -169,6 +169,11 @@ class VllmEngine:
         """Tell the workers which weights come next, so that they keep the right kernels."""
         self._running().collective_rpc("symmoe_expect", args=([key for key, _ in coming],))
 
+    @property
+    def pid(self) -> int:
+        """This process."""
+        return os.getpid()
+
     def suspend(self) -> int:
         """Give back the memory of keys and values, on a GPU also that of the weights; bytes of host memory kept."""
         llm = self._running()

@@ -10,7 +10,7 @@ import itertools
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -108,6 +108,14 @@ class SleepingEngines:
         """How many engines are alive, or on their way."""
         return len(self._alive)
 
+    @property
+    def processes(self) -> list[int]:
+        """The processes of the engines alive: that of the one awake, then those asleep, the last used first."""
+        with self._lock:
+            shapes = sorted(self._alive, key=lambda shape: (shape != self._awake, -self._alive[shape].last_use))
+            pids = [self._alive[shape].engine.pid for shape in shapes]
+        return [pid for pid in pids if pid is not None]
+
     def refuse(self, queries: Sequence[Query]) -> list[Refusal | None]:
         """Refuse as the engines would."""
         return self._front.refuse(queries)
@@ -187,17 +195,15 @@ class SleepingEngines:
             return engine.add(ident, query, stream, prompt)
 
     def step(self) -> list[Delta]:
-        """One step of the engine that is awake; nothing where none is."""
-        if self._awake is None:
-            return []
+        """One step of the engine that is awake."""
         with self._current() as engine:
             return engine.step()
 
     def abort(self, idents: Sequence[str]) -> None:
-        """End these calls."""
+        """End these calls. If their engine is lost, the next step says so."""
         if self._awake is not None:
-            with self._current() as engine:
-                engine.abort(idents)
+            with suppress(EngineLostError):
+                self._alive[self._awake].engine.abort(idents)
 
     def close(self) -> None:
         """End every engine. Safe to call twice."""

@@ -82,9 +82,11 @@ class LaneLoader:
 
     def expect(self, experts: Sequence[str]) -> None:
         """Take note of the experts that come next, soonest first: the first is fetched while another generates."""
-        weights = [self._weights(expert) for expert in experts]
-        if self._engine.model is not None:
+        weights, running = [self._weights(expert) for expert in experts], self._engine.model
+        if running is not None:
             self._engine.expect([(self._images.key(each), each.model) for each in weights])
+            shape = self._images.shape(running)  # a model of another shape is read by its engine itself
+            weights = [each for each in weights if each.adapter or self._images.shape(each.model) == shape]
         self._images.expect(weights)
 
     def start(self, expert: str) -> float:

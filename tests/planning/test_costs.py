@@ -83,7 +83,7 @@ def test_estimates_come_near_the_truth_though_a_tenth_of_all_is_far_off() -> Non
 
 def test_an_expert_that_never_ran_costs_what_the_others_do_by_size_where_sizes_are_known() -> None:
     seen = (Observation("a", 10.0, "rebuild", 1000), Observation("a", 60.0, requests=10))
-    assert model(*seen).cost("b") == ExpertCost(10.0, 6.0, 0, model().cost("b").swap)
+    assert model(*seen).cost("b") == ExpertCost(10.0, 6.0, 0, model().cost("b").swap, model().cost("b").wake)
     sized = model(*seen, sizes={"b": 3000}, tokens={"a": 100.0, "b": 50.0})
     assert (sized.cost("b").load, sized.cost("b").request) == (30.0, 3.0)
 
