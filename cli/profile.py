@@ -26,7 +26,8 @@ def build(
     """Ask experts validation questions and record, skill by skill, what they got right and wrong.
 
     Run again with the same questions, only experts that are new or whose weights changed are asked. Interrupted, it
-    goes on where it stopped.
+    goes on where it stopped. A pool that answers from records is judged on them where no suite is named, and nothing
+    is generated.
     """
     from symmoe.build import Assembly, check_weights
     from symmoe.config import read_pool
@@ -37,13 +38,16 @@ def build(
     from .render import show, show_json, watching
 
     described = read_pool(pool).without_profiles()
-    questions = suite_at(suite, per_family, "profile", seed)
+    assembly = Assembly(described)
+    recorded = described.engine.kind == "recorded" and suite is None
+    questions = assembly.records.known() if recorded else suite_at(suite, per_family, "profile", seed)
     partial = out.with_name(f"{out.name}.partial")
     known, about = _begun(partial) or _known(out)
     check_weights(described)
-    assembly = Assembly(described)
     skills = tag_questions(assembly, questions)
-    source = suite.name if suite else f"profile split, {per_family} of each family, seed {seed}"
+    source = (
+        suite.name if suite else "records" if recorded else f"profile split, {per_family} of each family, seed {seed}"
+    )
     sources = _with(about.get("sources", []), source)
     with watching("asking everyone") as watch:
         built = profile_pool(

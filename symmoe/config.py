@@ -122,9 +122,11 @@ class EngineConfig(_Section):
     three quarters of what the machine has to spare. Of several engines one that is silent for `stall` seconds while it
     generates is ended, and what it had not answered is asked again.
     `adapters`: merged into the base before they run, or applied by the engine to each request, which a CPU does slowly.
+    A `recorded` engine gives the answers in the directory `records`, an `echo` one the question: neither runs a model.
     """
 
-    kind: Literal["vllm", "echo"] = "vllm"
+    kind: Literal["vllm", "echo", "recorded"] = "vllm"
+    records: str | None = None
     max_model_len: int = Field(default=4096, ge=16)
     max_num_seqs: int = Field(default=64, ge=1)
     kv_cache_gib: float = Field(default=1.0, gt=0)
@@ -135,6 +137,17 @@ class EngineConfig(_Section):
     adapters: Literal["merge", "apply"] = "merge"
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
     tensor_parallel_size: int = Field(default=1, ge=1)
+
+    @property
+    def runs_models(self) -> bool:
+        """Whether experts have weights that must be there."""
+        return self.kind == "vllm"
+
+    @model_validator(mode="after")
+    def _has_records(self) -> Self:
+        if (self.kind == "recorded") != (self.records is not None):
+            raise ValueError("kind recorded and a directory of records go together")
+        return self
 
 
 class SamplingConfig(_Section):
