@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property, lru_cache, partial
 from importlib.resources import files
 from pathlib import Path
@@ -130,6 +131,8 @@ class Assembly:
     @cached_property
     def executor(self) -> Executor:
         """The executor that runs plans: in this process, unless they are spread."""
+        if isinstance(self.engine, SleepingEngines):
+            self.engine.prepare()  # while questions are routed
         return InProcessExecutor(self.engine, self.loader)
 
     def costs(self, store: Store) -> CostModel:
@@ -334,17 +337,27 @@ def _vllm(assembly: Assembly) -> Engine:
     made = vllm.described(settings, front.first_model)
     source = EngineProcesses("symmoe.engines.vllm:engine_of", made, IMPORTS, config.stall, settings.log)
     budget = int(config.memory_gib * GIB) if config.memory_gib else available_memory() * 3 // 4
-    return SleepingEngines(front, source, assembly.images, partial(_engine_bytes, config), budget)
+    adapted = frozenset(assembly.weights(e.name).model for e in local if e.adapter)
+    needs = partial(_engine_bytes, config, adapted)
+    return SleepingEngines(front, source, assembly.images, needs, budget, ahead=_room_for_starts())
 
 
-def _engine_bytes(config: EngineConfig, model: str) -> int:
+def _room_for_starts() -> bool:
+    """Whether an engine may start beside one that generates: a GPU lacks the memory for it, two cores the time."""
+    import torch
+
+    return (os.cpu_count() or 1) > 2 and not torch.cuda.is_available()
+
+
+def _engine_bytes(config: EngineConfig, adapted: Collection[str], model: str) -> int:
     """Bytes of memory that an engine awake takes up at most, on a CPU.
 
-    Its weights, once more a tenth of them while they are packed, keys and values, kernels that are held, and what vLLM
-    itself takes.
+    Its weights, once more a tenth of them while they are packed, keys and values, for a model of which there are
+    adapters the kernels that are held, and what vLLM itself takes.
     """
     weights = sum(file.stat().st_size for file in Path(model).glob("*.safetensors"))
-    return int(1.1 * weights + (config.kv_cache_gib + config.kernel_cache_gib + ENGINE_GIB) * GIB)
+    kernels = config.kernel_cache_gib if model in adapted else 0.0
+    return int(1.1 * weights + (config.kv_cache_gib + kernels + ENGINE_GIB) * GIB)
 
 
 def _highest_rank(pool: Pool) -> int:

@@ -47,7 +47,7 @@ class EngineProcesses:
         return EngineProcess(self)
 
     def prepare(self) -> None:
-        """Have the imports begun, ahead of the first engine."""
+        """Have the imports begun, before the first engine is wanted."""
         with self._lock:
             self._launch()
 

@@ -27,6 +27,10 @@ class EngineSource(Protocol):
         """One more, not started."""
         ...
 
+    def prepare(self) -> None:
+        """One will be wanted: begin what can be done before it is known which."""
+        ...
+
     def close(self) -> None:
         """No more are wanted."""
         ...
@@ -115,6 +119,10 @@ class SleepingEngines:
             shapes = sorted(self._alive, key=lambda shape: (shape != self._awake, -self._alive[shape].last_use))
             pids = [self._alive[shape].engine.pid for shape in shapes]
         return [pid for pid in pids if pid is not None]
+
+    def prepare(self) -> None:
+        """Begin what can be done before it is known which engine is wanted first."""
+        self._source.prepare()
 
     def refuse(self, queries: Sequence[Query]) -> list[Refusal | None]:
         """Refuse as the engines would."""

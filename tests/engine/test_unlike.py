@@ -60,7 +60,7 @@ def calls_of(expert: str, count: int) -> Step:
 def test_engines_killed_asleep_and_awake_cost_no_line_and_answer_none_twice(unlike: Assembly) -> None:
     for expert in ("random", "generalist"):
         unlike.loader.ready(expert)
-    engines, steps = sleeping_engines(unlike), [calls_of(name, 40) for name in ("roman", "random")]
+    engines, steps = sleeping_engines(unlike), [calls_of(name, 24) for name in ("roman", "random")]
     loads: list[Load] = []
     candidates: list[Candidate] = []
     for event in unlike.executor.run(Plan(tuple(steps))):

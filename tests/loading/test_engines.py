@@ -63,11 +63,14 @@ class Sleepers:
         self.given: list[Sleeper] = []
         self.gate = Event()
         self.gate.set()
-        self.closed = False
+        self.closed = self.prepared = False
 
     def engine(self) -> Sleeper:
         self.given.append(Sleeper(self.gate))
         return self.given[-1]
+
+    def prepare(self) -> None:
+        self.prepared = True
 
     def close(self) -> None:
         self.closed = True
@@ -190,6 +193,12 @@ def test_an_engine_started_ahead_in_place_of_one_with_other_weights_has_its_own(
     house.lanes("a+x b c")
     house.loader.expect(["a"])
     assert house.lane("a") == "wake"
+
+
+def test_what_engines_need_is_prepared_before_the_first_is_wanted() -> None:
+    house = House(budget=100)
+    house.engines.prepare()
+    assert (house.sleepers.prepared, house.sleepers.given) == (True, [])
 
 
 def test_closing_ends_every_engine_and_the_source_of_them() -> None:

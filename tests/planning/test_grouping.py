@@ -157,6 +157,14 @@ def test_with_one_worker_a_plan_is_what_it_is_without_a_fleet(batch: Batch) -> N
 
 @settings(max_examples=20)
 @given(batches())
+def test_a_fleet_plans_for_what_its_workers_have_ready_and_asleep() -> None:
+    standing = [("", frozenset[str]()), ("c", frozenset({"a", "c"}))]
+    models = {"a": "one", "b": "two", "c": "three"}
+    told = replace(fleet(2), standing=lambda: standing)
+    assert fleet(2).now(models) == (Worker(), Worker())
+    assert told.now(models) == (Worker(), Worker("c", asleep=frozenset({"one", "three"})))
+
+
 def test_a_spread_plan_depends_on_nothing_but_what_it_is_given(batch: Batch) -> None:
     plans = [plan(*batch[:2], MODELS, batch[2], fleet=fleet(3)) for _ in range(2)]
     assert plans[0] == plans[1]
