@@ -157,14 +157,6 @@ def test_with_one_worker_a_plan_is_what_it_is_without_a_fleet(batch: Batch) -> N
 
 @settings(max_examples=20)
 @given(batches())
-def test_a_fleet_plans_for_what_its_workers_have_ready_and_asleep() -> None:
-    standing = [("", frozenset[str]()), ("c", frozenset({"a", "c"}))]
-    models = {"a": "one", "b": "two", "c": "three"}
-    told = replace(fleet(2), standing=lambda: standing)
-    assert fleet(2).now(models) == (Worker(), Worker())
-    assert told.now(models) == (Worker(), Worker("c", asleep=frozenset({"one", "three"})))
-
-
 def test_a_spread_plan_depends_on_nothing_but_what_it_is_given(batch: Batch) -> None:
     plans = [plan(*batch[:2], MODELS, batch[2], fleet=fleet(3)) for _ in range(2)]
     assert plans[0] == plans[1]
@@ -186,6 +178,14 @@ def test_a_split_experts_calls_go_where_its_questions_are_asked_of_others() -> N
     for call in steps[0].calls:
         beside[others[int(call.query.id[1:])]] += 1
     assert beside == {"b": 15, "d": 0}
+
+
+def test_a_fleet_plans_for_what_its_workers_have_ready_and_asleep() -> None:
+    standing = [("", frozenset[str]()), ("c", frozenset({"a", "c"}))]
+    models = {"a": "one", "b": "two", "c": "three"}
+    told = replace(fleet(2), standing=lambda: standing)
+    assert fleet(2).now(models) == (Worker(), Worker())
+    assert told.now(models) == (Worker(), Worker("c", asleep=frozenset({"one", "three"})))
 
 
 def test_an_aggregator_is_wanted_by_every_question() -> None:
