@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import lru_cache
 
 from symmoe.answering import Routed
@@ -15,7 +16,7 @@ from symmoe.protocols import Recruiter
 from symmoe.routing.recruiters.unrecorded import UnrecordedRecruiter
 from symmoe.routing.recruiting import recruit
 from symmoe.routing.tagging import tag
-from symmoe.types import Message, Profiles, Query, Recruitment, Sampling, Skills
+from symmoe.types import Message, Query, Recruitment, Sampling, Skills
 
 from .events import TurnedAway, TurnedAwayError
 from .lifecycle.roster import Roster
@@ -85,5 +86,5 @@ class Router:
         if pool.routing.profiles is None and fallback is not None:
             return UnrecordedRecruiter(fallback)
         known = self._assembly.profiles()
-        records = Profiles({**known.experts, **self._roster.profiles}, known.parents)
+        records = replace(known, experts={**known.experts, **self._roster.profiles})
         return recruiter_under(pool, records, full, budget, without)
