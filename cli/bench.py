@@ -17,6 +17,11 @@ _SWITCHES = {
     "adapter_first": "an adapter, kernels made",
     "adapter_again": "an adapter, kernels held",
 }
+Unlike = Annotated[bool, typer.Option("--unlike", help="Experts of unlike models, each model with its engine.")]
+OtherModel = Annotated[
+    Path | None,
+    typer.Option("--model", help="With --unlike: a directory of another real model; else one of the pool's own."),
+]
 _STORAGE = {"throttled": "throttled", "page_cache": "page cache"}
 
 
@@ -170,14 +175,26 @@ def swap(
     pool: options.Pool = "starter",
     swaps: Annotated[int, typer.Option("--swaps", min=20, help="Switches in a row.")] = 200,
     rebuilds: Annotated[int, typer.Option("--rebuilds", min=1, help="New engines to start.")] = 3,
+    unlike: Unlike = False,
+    model: OtherModel = None,
     json: options.Json = False,
 ) -> None:
-    """Time switches of expert in one engine, against a plain copy of the same bytes and against a new engine."""
+    """Time switches of expert in one engine, against a plain copy of the same bytes and against a new engine.
+
+    With --unlike: between engines of unlike models, one awake and the others asleep; some are killed, too.
+    """
     from symmoe.bench.loading import measure_swaps
+    from symmoe.bench.unlike import measure_unlike_swaps
     from symmoe.config import read_pool
 
     from .render import narrating, show, show_json, table, write_report
 
+    if unlike:
+        with narrating("measuring") as tell:
+            report = measure_unlike_swaps(read_pool(pool), model, swaps, tell=tell)
+        write_report(report, out)
+        show_json(report) if json else show(*_unlike_swap_tables(report), f"report in {out}")
+        return
     with narrating("measuring") as tell:
         report = measure_swaps(read_pool(pool), swaps, rebuilds, tell)
     write_report(report, out)
@@ -200,6 +217,23 @@ def swap(
     )
 
 
+def _unlike_swap_tables(report: dict[str, Any]) -> list[Any]:
+    from .render import table
+
+    seconds = report["seconds"]
+    rows = [(name, f"{1000 * one['wake']:.1f}", f"{one['rebuild']:.2f}") for name, one in seconds.items()]
+    bars = [(_named(name, bar), bar["measured"], bar["bar"]) for name, bar in report["bars"].items()]
+    memory, killed = report["memory"], report["killed"]
+    return [
+        table(f"{report['switches']} switches", ("engine", "wake ms", "new engine s"), rows, right=(1, 2)),
+        table(f"Bars ({report['slowest']})", ("what", "measured", "bar"), bars, right=(1, 2)),
+        "memory, GB: {:.2f} reserved and {:.2f} taken at most, of {:.2f}".format(
+            *(memory[name] / 1e9 for name in ("peak_reserved", "peak_resident", "budget"))
+        ),
+        "two engines killed: {answered_once} of {asked} calls answered once, {given_up} given up".format(**killed),
+    ]
+
+
 @app.command("batch")
 def batch(
     out: Report = Path("out/bench/batch.json"),
@@ -211,24 +245,34 @@ def batch(
     processes: Annotated[
         bool, typer.Option("--processes", help="Also build engines as vLLM does by default, each in a process.")
     ] = False,
+    unlike: Unlike = False,
+    model: OtherModel = None,
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
-    """Time one batch over many experts against no switching at all, and against an engine for every expert."""
+    """Time one batch over many experts against no switching at all, and against an engine for every expert.
+
+    With --unlike: over five experts of four unlike models, whose engines sleep between their turns.
+    """
     from symmoe.bench.loading import Workload, measure_batch
+    from symmoe.bench.unlike import measure_unlike_batch
     from symmoe.config import read_pool
 
     from .render import narrating, show, show_json, table, write_report
 
+    described, work = read_pool(pool), Workload(experts, per_family, k, seed)
     with narrating("measuring") as tell:
-        report = measure_batch(read_pool(pool), Workload(experts, per_family, k, seed), rounds, processes, tell)
+        if unlike:
+            report = measure_unlike_batch(described, model, work, rounds, processes, tell)
+        else:
+            report = measure_batch(described, work, rounds, processes, tell)
     write_report(report, out)
     if json:
         show_json(report)
         return
     ours = report["seconds"]["ours"]
     rows = [(name, f"{seconds:.1f}", f"{seconds / ours:.2f}") for name, seconds in report["seconds"].items()]
-    title = f"{report['calls']} calls to {report['experts']} experts"
+    title = f"{report['calls']} calls to {len(report['experts']) if unlike else report['experts']} experts"
     equal = ", ".join(f"{name}: {same['equal']} of {same['of']}" for name, same in report["identical"].items())
     show(table(title, ("way", "s", "times ours"), rows, right=(1, 2)), f"equal answers: {equal}", f"report in {out}")
 

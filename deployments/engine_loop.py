@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from symmoe.build import Assembly
 from symmoe.config import ExpertConfig
-from symmoe.errors import SymmoeError
+from symmoe.errors import EngineLostError, SymmoeError
 from symmoe.planning.turns import Turns, Waiting
 from symmoe.protocols import StreamingEngine
 from symmoe.types import Load
@@ -27,10 +27,11 @@ class EngineLoop:
     """Runs requests on one engine, as `turns` decide, and tells what becomes of them: `(id, event)`, in order.
 
     `tell` is called in this thread and must not block. An expert that cannot be made ready costs only the requests that
-    wait for it. When a step fails, nobody knows what state the engine is in: it is built anew, and what was running may
-    be tried again, but for what was held to a schema: that is what engines have been ended by. What had gone through a
-    step before is told to be a bystander. After three failures in a row without a step between them the loop gives up
-    and is not `healthy`.
+    wait for it. When a step fails, nobody knows what state the engine is in: it is built anew, or if it was one of
+    several and only its process has ended, made ready again when it is next wanted. What was running may be tried
+    again, but for what was held to a schema: that is what engines have been ended by. What had gone through a step
+    before is told to be a bystander. After three failures in a row without a step between them the loop gives up and is
+    not `healthy`.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class EngineLoop:
         self._assembly: Assembly | None = None
         self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._asked: dict[str, Asked] = {}
+        self._built: set[str] = set()
         self._newcomers: dict[str, ExpertConfig] = {}
         self._load: Load | None = None
         self._fresh = False
@@ -146,7 +148,9 @@ class EngineLoop:
         finally:
             self._expected = self._clock() + self._stall
         self._load, self._fresh = load, True
-        self._turns.loaded(expert, load.seconds, self._clock())
+        first = load.lane == "rebuild" and expert not in self._built  # from now on its engine sleeps and wakes
+        self._built.add(expert)
+        self._turns.loaded(expert, load.seconds, self._clock(), once=first)
         self._parts().loader.expect([other for other in self._turns.wanted if other != expert])
 
     def _begin(self, each: Waiting) -> None:
@@ -190,6 +194,8 @@ class EngineLoop:
             return TurnedAway(503, "expert_lost", message, 1.0, again=not held, bystander=each.id not in untried)
 
         self._turn_away(self._turns.lost(), lost)
+        if isinstance(error, EngineLostError):
+            return  # it had a process of its own, and the others are well
         assembly, self._assembly = self._assembly, None
         if assembly is not None:
             try:

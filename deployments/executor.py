@@ -57,6 +57,7 @@ class RayExecutor:
         self._build = build
         self._session = ExitStack()
         self._actors: dict[int, Any] = {}
+        self._ready: dict[int, list[str]] = {}
         self._claim: dict[str, float] | None = None
 
     def __enter__(self) -> Self:
@@ -72,6 +73,11 @@ class RayExecutor:
     def refuse(self, queries: Sequence[Query]) -> list[Refusal | None]:
         """Why each query could never be served, told by an engine of this process, not started; None where it could."""
         return self._assembly.engine.refuse(queries)
+
+    def standing(self) -> list[tuple[str, frozenset[str]]]:
+        """Of each worker the expert that it has ready, and those that it had ready since its process began."""
+        ready = [self._ready.get(worker, []) for worker in range(self._workers)]
+        return [(experts[-1] if experts else "", frozenset(experts)) for experts in ready]
 
     def run(self, plan: Plan) -> Iterator[Load | list[Candidate]]:
         """Run every step; loads and candidates come out as they happen, each call's candidates once.
@@ -122,6 +128,7 @@ class RayExecutor:
     def _loaded(self, dispatch: Dispatch, run: _Run, load: Load) -> Iterator[Load]:
         """The expert is ready, which is known here before its calls are sent: a death is blamed on the right one."""
         dispatch.loaded(run.worker)
+        self._ready.setdefault(run.worker, []).append(load.expert)
         run.loaded, run.lane = True, load.lane
         run.awaited = self._actor(run.worker).generate.options(num_returns="streaming").remote(run.step.calls)
         yield load
@@ -155,6 +162,7 @@ class RayExecutor:
         return self._actors[worker]
 
     def _discard(self, worker: int) -> None:
+        self._ready.pop(worker, None)
         actor = self._actors.pop(worker, None)
         if actor is not None:
             import ray

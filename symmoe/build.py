@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property, lru_cache, partial
 from importlib.resources import files
 from pathlib import Path
@@ -12,11 +13,14 @@ from pathlib import Path
 from symmoe.answering import Judging
 from symmoe.build_aggregation import aggregator_last, aggregator_of, build_synthesis, build_vote, rule_files
 from symmoe.build_scorer import build_scorer, check_reward, reward_files
-from symmoe.config import STATIC, ExpertConfig, Pool, cache_dir, state_dir
+from symmoe.config import STATIC, EngineConfig, ExpertConfig, Pool, cache_dir, state_dir
 from symmoe.engines.echo import EchoEngine
+from symmoe.engines.process import EngineProcesses
 from symmoe.engines.recorded import RecordedEngine
 from symmoe.errors import PoolError
 from symmoe.executor import InProcessExecutor
+from symmoe.loading.arena import available_memory
+from symmoe.loading.engines import SleepingEngines
 from symmoe.loading.images import HostImages, NamedImages
 from symmoe.loading.lanes import ExpertWeights, LaneLoader
 from symmoe.loading.merge import ADAPTER_WEIGHTS, adapter_rank
@@ -27,7 +31,7 @@ from symmoe.planning.costs import CostModel, ExpertCost, recall_observations
 from symmoe.planning.grouping import Fleet
 from symmoe.planning.problem import Worker
 from symmoe.policy import Policy
-from symmoe.protocols import Embedder, Engine, Executor, Recruiter, Scorer, Store, Tagger
+from symmoe.protocols import Embedder, Engine, Executor, Recruiter, Scorer, SpreadExecutor, Store, Tagger
 from symmoe.records.files import Records, read_records, records_files
 from symmoe.routing.embedding import SentenceEmbedder
 from symmoe.routing.kept import STORE, pull_document, pull_profiles
@@ -44,6 +48,10 @@ from symmoe.store import open_store
 from symmoe.types import Belief, Profiles, Skill
 
 SWAP_EXTENSION, TRANSFER = "symmoe.loading.worker.SwapExtension", "symmoe"
+SLEEP_BACKEND = ("symmoe.loading.sleep:register_backend", "symmoe")
+IMPORTS = "symmoe.engines.vllm:import_vllm"
+ENGINE_GIB = 0.75
+"""Memory of an engine's process besides its weights and caches."""
 GIB = 1 << 30
 _RECRUITERS = 64
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
@@ -129,6 +137,8 @@ class Assembly:
     @cached_property
     def executor(self) -> Executor:
         """The executor that runs plans: in this process, unless they are spread."""
+        if isinstance(self.engine, SleepingEngines):
+            self.engine.prepare()  # while questions are routed
         return InProcessExecutor(self.engine, self.loader)
 
     def costs(self, store: Store) -> CostModel:
@@ -136,10 +146,11 @@ class Assembly:
         tokens = {name: record.tokens for name, record in self.profiles().experts.items()}
         return CostModel(self.models, tokens, observations=recall_observations(store, self.pool.name))
 
-    def spread(self, executor: Executor, workers: int, costs: Mapping[str, ExpertCost]) -> None:
+    def spread(self, executor: SpreadExecutor, workers: int, costs: Mapping[str, ExpertCost]) -> None:
         """Run plans on an executor of several workers, divided by what experts cost."""
         self.executor = executor
-        self.fleet = Fleet((Worker(),) * workers, costs, aggregator_of(self.pool, self.profiles))
+        aggregator = aggregator_of(self.pool, self.profiles)
+        self.fleet = Fleet((Worker(),) * workers, costs, aggregator, standing=executor.standing)
 
     def profiles(self) -> Profiles:
         """The experts' records, read once; `PoolError` if the pool file names none."""
@@ -309,11 +320,12 @@ def profiles_file(pool: Pool) -> Path | None:
 
 
 def _vllm(assembly: Assembly) -> Engine:
-    from symmoe.engines.vllm import VllmEngine, VllmSettings
+    """An engine in this process for experts of one model; else engines in processes of their own, of which one runs."""
+    from symmoe.engines import vllm
 
-    config = assembly.pool.engine
-    trusted = frozenset(assembly.weights(e.name).model for e in assembly.pool.experts if e.trust_remote_code)
-    settings = VllmSettings(
+    config, local = assembly.pool.engine, [e for e in assembly.pool.experts if e.remote is None]
+    several = len({assembly.models[expert.name] for expert in local}) > 1
+    settings = vllm.VllmSettings(
         max_model_len=config.max_model_len,
         max_num_seqs=config.max_num_seqs,
         kv_cache_gib=config.kv_cache_gib,
@@ -323,10 +335,38 @@ def _vllm(assembly: Assembly) -> Engine:
         transfer=TRANSFER,
         kernel_budget=int(config.kernel_cache_gib * GIB),
         log=state_dir() / "engine.log",
-        trust_remote_code=trusted,
+        trust_remote_code=frozenset(assembly.weights(e.name).model for e in local if e.trust_remote_code),
         lora_rank=_highest_rank(assembly.pool) if config.adapters == "apply" else 0,
+        sleeps=several,
+        sleep_backend=SLEEP_BACKEND,
     )
-    return VllmEngine(settings, assembly.weights(assembly.pool.names[0]).model)
+    front = vllm.VllmEngine(settings, assembly.weights(local[0].name).model)
+    if not several:
+        return front
+    made = vllm.described(settings, front.first_model)
+    source = EngineProcesses("symmoe.engines.vllm:engine_of", made, IMPORTS, config.stall, settings.log)
+    budget = int(config.memory_gib * GIB) if config.memory_gib else available_memory() * 3 // 4
+    adapted = frozenset(assembly.weights(e.name).model for e in local if e.adapter)
+    needs = partial(_engine_bytes, config, adapted)
+    return SleepingEngines(front, source, assembly.images, needs, budget, ahead=_room_for_starts())
+
+
+def _room_for_starts() -> bool:
+    """Whether an engine may start beside one that generates: a GPU lacks the memory for it, two cores the time."""
+    import torch
+
+    return (os.cpu_count() or 1) > 2 and not torch.cuda.is_available()
+
+
+def _engine_bytes(config: EngineConfig, adapted: Collection[str], model: str) -> int:
+    """Bytes of memory that an engine awake takes up at most, on a CPU.
+
+    Its weights, once more a tenth of them while they are packed, keys and values, for a model of which there are
+    adapters the kernels that are held, and what vLLM itself takes.
+    """
+    weights = sum(file.stat().st_size for file in Path(model).glob("*.safetensors"))
+    kernels = config.kernel_cache_gib if model in adapted else 0.0
+    return int(1.1 * weights + (config.kv_cache_gib + kernels + ENGINE_GIB) * GIB)
 
 
 def _highest_rank(pool: Pool) -> int:

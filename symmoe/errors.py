@@ -12,6 +12,7 @@
     ├── JobError               a batch job cannot start or go on
     ├── StoreError             the store cannot be reached or started
     ├── EngineError            the inference engine failed
+    │   └── EngineLostError    its process has died, or was ended because it hung
     └── CollectiveError        ranks that load together lost one of them, or a chunk
 
 A message says what is wrong and where; `hint` says what to do about it.
@@ -99,6 +100,10 @@ class StoreError(SymmoeError):
 
 class EngineError(SymmoeError):
     """The inference engine failed."""
+
+
+class EngineLostError(EngineError):
+    """An engine's process has died, or was ended because it hung. What it had not given can be asked of a new one."""
 
 
 class CollectiveError(SymmoeError):

@@ -64,6 +64,11 @@ class Engine(Protocol):
         """The directory of the model whose engine is running, or None before the first start."""
         ...
 
+    @property
+    def started(self) -> int:
+        """Which start the running engine stems from: no two starts of engines have the same number."""
+        ...
+
     def refuse(self, queries: Sequence[Query]) -> list[Refusal | None]:
         """Why each query could never be generated for, told before anything is loaded; None where it could."""
         ...
@@ -73,6 +78,10 @@ class Engine(Protocol):
 
         `tags` name the bytes of each of its tensors, so that later swaps write only what differs.
         """
+        ...
+
+    def wake(self, model: str) -> bool:
+        """Go over to an engine that sleeps and can serve a model of this shape; False if there is none."""
         ...
 
     def swap(self, image: Image) -> int:
@@ -87,8 +96,8 @@ class Engine(Protocol):
         """Apply a LoRA adapter, or none, to what is generated from now on; False if adapters must be merged instead."""
         ...
 
-    def expect(self, keys: Sequence[str]) -> None:
-        """Take note of the weights that come next, soonest first."""
+    def expect(self, coming: Sequence[tuple[str, str]]) -> None:
+        """Take note of the weights that come next, soonest first: of each the key and the directory of its model."""
         ...
 
     def generate(self, calls: Sequence[Call]) -> Iterator[tuple[Call, Generation]]:
@@ -119,6 +128,26 @@ class StreamingEngine(Engine, Protocol):
         ...
 
 
+class SuspendableEngine(StreamingEngine, Protocol):
+    """A streaming engine that can sleep: it gives back memory, keeps its weights, and is quickly there again."""
+
+    @property
+    def pid(self) -> int | None:
+        """The process that it runs in; None while it has none."""
+        ...
+
+    def suspend(self) -> int:
+        """Give back what is not weights, and forget cached prompts; the bytes of memory that it keeps.
+
+        Raises `EngineError`, also while it is generating.
+        """
+        ...
+
+    def resume(self) -> None:
+        """Be as before `suspend`, but for the cached prompts. Raises `EngineError`."""
+        ...
+
+
 class Loader(Protocol):
     """Makes an expert ready by the cheapest lane; asked by the executor, once per step."""
 
@@ -140,6 +169,14 @@ class Executor(Protocol):
 
     def run(self, plan: Plan) -> Iterator[Load | list[Candidate]]:
         """Run every step, giving each load when it is done and each call's candidates when they are finished."""
+        ...
+
+
+class SpreadExecutor(Executor, Protocol):
+    """An executor of several workers."""
+
+    def standing(self) -> Sequence[tuple[str, frozenset[str]]]:
+        """Of each worker the expert that it has ready, or "", and those that it had ready before."""
         ...
 
 

@@ -80,7 +80,7 @@ def test_each_expert_is_loaded_at_most_once_and_only_if_recruited(queries: list[
     assert len(set(loaded)) == len(loaded)
     assert set(loaded) == {expert for trace in traces(outcome) for expert in trace.recruited}
     assert tuple(seen.loads) == outcome.loads
-    assert engine.starts <= 2
+    assert engine.started <= 2
 
 
 @given(batches, st.integers(1, 6), st.integers(0, 99))
@@ -114,7 +114,7 @@ def test_a_query_that_nobody_could_serve_becomes_a_refusal_at_its_place_and_the_
 def test_a_batch_with_nothing_to_answer_loads_nothing(queries: list[Query]) -> None:
     outcome, seen, engine = run(queries)
     assert outcome.loads == ()
-    assert engine.starts == 0
+    assert engine.started == 0
     assert seen.candidates == []
     assert len(outcome.results) == len(queries)
 
@@ -136,7 +136,7 @@ def test_the_words_of_a_known_candidate_are_used_as_they_stand() -> None:
     resumed, again, engine = run([QUERIES[0]], known=known)
     assert [c.text for c in traces(resumed)[0].candidates] == ["from before"] * 4
     assert again.candidates == []
-    assert engine.starts == 0
+    assert engine.started == 0
     assert traces(resumed)[0].recruited == traces(whole)[0].recruited
 
 

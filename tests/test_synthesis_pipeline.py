@@ -156,7 +156,7 @@ def test_a_finished_synthesis_survives_a_resumed_run_and_a_missing_one_is_asked_
     whole, seen, _ = run()
     resumed, again, engine = run(known=seen.candidates)
     assert resumed.results == whole.results
-    assert (again.candidates, engine.prompts, engine.starts) == ([], [], 0)
+    assert (again.candidates, engine.prompts, engine.started) == ([], [], 0)
     partial = [c for c in seen.candidates if c.slot != SLOT or c.query_id == "one"]
     resumed, again, _ = run(known=partial)
     assert [t.answer for t in traces(resumed)] == [t.answer for t in traces(whole)]

@@ -17,6 +17,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from symmoe.build import Assembly
 from symmoe.config import ExpertConfig, Pool
 from symmoe.errors import EngineError, PoolError
@@ -131,7 +133,7 @@ def measure_swaps(
         roomy = _engine(trio, kernels=4.0)
         try:
             tell("rebuilding engines")
-            seconds = {"rebuild": _median([_start(frugal, name) for name in (one, two) * rebuilds][:rebuilds])}
+            seconds = {"rebuild": median_of([_start(frugal, name) for name in (one, two) * rebuilds][:rebuilds])}
             nbytes = sum(file.stat().st_size for file in Path(frugal.weights(one).model).glob("*.safetensors"))
             seconds["copy"] = _copy(nbytes)
             tell("switching, kernels made anew each time")
@@ -183,7 +185,7 @@ def _start(assembly: Assembly, expert: str) -> float:
 def _switching(assembly: Assembly, experts: Sequence[str], swaps: int) -> float:
     """Median seconds of a switch, the images built and each expert served once before."""
     loads = [assembly.loader.ready(experts[turn % len(experts)]).seconds for turn in range(swaps + 2 * len(experts))]
-    return _median(loads[2 * len(experts) :])
+    return median_of(loads[2 * len(experts) :])
 
 
 def _memory(assembly: Assembly, experts: Sequence[str], swaps: int) -> dict[str, Any]:
@@ -209,10 +211,11 @@ def _copy(nbytes: int) -> float:
         began = time.perf_counter()
         target.copy_(source)
         seconds.append(time.perf_counter() - began)
-    return _median(seconds)
+    return median_of(seconds)
 
 
-def _median(values: Sequence[float]) -> float:
+def median_of(values: Sequence[float]) -> float:
+    """The median."""
     return statistics.median(values)
 
 
@@ -257,7 +260,7 @@ def measure_batch(
         rebuilt = {}
         for name in list(REBUILDS)[: 1 + processes]:
             tell(f"an engine for every expert: {name}")
-            rebuilt[name] = _in_a_process(many, work, merged, REBUILDS[name])
+            rebuilt[name] = in_a_process(many, steps_of(many, work), merged, REBUILDS[name])
     seconds = packed["seconds"] | {"ours_unpacked": unpacked["seconds"]["ours"]}
     seconds |= {name: side["seconds"] for name, side in rebuilt.items()}
     return {
@@ -268,7 +271,7 @@ def measure_batch(
         }
         | {f"{name}_to_ours": round(seconds[name] / seconds["ours"], 2) for name in rebuilt}
         | {f"{name}_to_ours_cold": round(seconds[name] / seconds["ours_cold"], 2) for name in rebuilt},
-        "identical": {name: _same(texts, side["texts"]) for name, side in rebuilt.items()},
+        "identical": {name: same_texts(texts, side["texts"]) for name, side in rebuilt.items()},
         "experts": work.experts,
         "questions": work.per_family * len(FAMILIES),
         "calls": len(texts),
@@ -290,11 +293,11 @@ def _grouped(pool: Pool, work: Workload, rounds: int, packs: Path) -> tuple[dict
     steps = steps_of(pool, work)
     try:
         start = assembly.loader.start(pool.names[0])
-        _ideal(assembly, steps)  # first use of each shape is slower: neither side pays for it
+        ideal_seconds(assembly, steps)  # first use of each shape is slower: neither side pays for it
         measured = []
         for _ in range(rounds):
-            ideal = _ideal(assembly, steps)
-            ours, loads, candidates = _run(assembly.executor, steps)
+            ideal = ideal_seconds(assembly, steps)
+            ours, loads, candidates = run_plan(assembly.executor, steps)
             measured.append({"ideal": ideal, "ours": ours, "loading": sum(load.seconds for load in loads)})
     finally:
         assembly.close()
@@ -304,10 +307,10 @@ def _grouped(pool: Pool, work: Workload, rounds: int, packs: Path) -> tuple[dict
         "rounds": measured,
         "loads": [{"expert": x.expert, "lane": x.lane, "seconds": x.seconds, "bytes": x.bytes} for x in loads],
     }
-    return report, _texts(candidates)
+    return report, texts_of(candidates)
 
 
-def _ideal(assembly: Assembly, steps: Plan) -> float:
+def ideal_seconds(assembly: Assembly, steps: Plan) -> float:
     """Seconds of generation alone."""
     seconds = 0.0
     for step in steps.steps:
@@ -319,7 +322,8 @@ def _ideal(assembly: Assembly, steps: Plan) -> float:
     return seconds
 
 
-def _run(executor: Executor, steps: Plan) -> tuple[float, list[Load], list[Candidate]]:
+def run_plan(executor: Executor, steps: Plan) -> tuple[float, list[Load], list[Candidate]]:
+    """Seconds of a plan, its loads and its candidates."""
     loads: list[Load] = []
     candidates: list[Candidate] = []
     began = time.perf_counter()
@@ -331,11 +335,12 @@ def _run(executor: Executor, steps: Plan) -> tuple[float, list[Load], list[Candi
     return time.perf_counter() - began, loads, candidates
 
 
-def _texts(candidates: list[Candidate]) -> dict[str, str]:
+def texts_of(candidates: list[Candidate]) -> dict[str, str]:
+    """What was said, by question and expert."""
     return {f"{one.query_id}/{one.expert}": one.text for one in candidates}
 
 
-def _same(ours: Mapping[str, str], theirs: Mapping[str, str]) -> dict[str, Any]:
+def same_texts(ours: Mapping[str, str], theirs: Mapping[str, str]) -> dict[str, Any]:
     """How many answers are equal, and which are not."""
     if ours.keys() != theirs.keys():
         raise EngineError("the two ways did not answer the same calls")
@@ -343,15 +348,13 @@ def _same(ours: Mapping[str, str], theirs: Mapping[str, str]) -> dict[str, Any]:
     return {"equal": len(ours) - len(different), "of": len(ours), "different": different[:20]}
 
 
-def _in_a_process(
-    pool: Pool, work: Workload, merged: Mapping[str, str], environment: Mapping[str, str]
-) -> dict[str, Any]:
+def in_a_process(pool: Pool, steps: Plan, merged: Mapping[str, str], environment: Mapping[str, str]) -> dict[str, Any]:
     """Run the rebuild side in a cold process of its own."""
     request = {
         "pool": pool.model_dump(mode="json"),
         "root": str(pool.root),
         "merged": dict(merged),
-        "work": [work.experts, work.per_family, work.k, work.seed],
+        "steps": TypeAdapter(Plan).dump_python(steps, mode="json"),
     }
     done = subprocess.run(
         [sys.executable, "-m", __name__],
@@ -384,7 +387,7 @@ def main() -> None:
     """Answer the request on standard input."""
     request = json.load(sys.stdin)
     pool = Pool.model_validate(request["pool"] | {"root": Path(request["root"])})
-    answer = run(pool, steps_of(pool, Workload(*request["work"])), request["merged"])
+    answer = run(pool, TypeAdapter(Plan).validate_python(request["steps"]), request["merged"])
     sys.stdout.write(json.dumps(answer) + "\n")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ class EchoEngine:
         self._weights = ""
         self._open: dict[str, list[str]] = {}
         self._whole: dict[str, Generation] = {}
-        self.starts = 0
+        self.started = 0
         self.swaps = 0
 
     @property
@@ -37,8 +38,12 @@ class EchoEngine:
 
     def start(self, model: str, tags: Mapping[str, str]) -> None:
         """Take the name of the model as the weights."""
-        self.starts += 1
+        self.started += 1
         self._model, self._weights = model, Path(model).name
+
+    def wake(self, model: str) -> bool:
+        """No other engine sleeps beside this one."""
+        return False
 
     def swap(self, image: Image) -> int:
         """Take the name of the image as the weights."""
@@ -54,7 +59,7 @@ class EchoEngine:
         """Adapters are merged."""
         return False
 
-    def expect(self, keys: Sequence[str]) -> None:
+    def expect(self, coming: Sequence[tuple[str, str]]) -> None:
         """Nothing to prepare."""
 
     def generate(self, calls: Sequence[Call]) -> Iterator[tuple[Call, Generation]]:
@@ -83,6 +88,18 @@ class EchoEngine:
         for ident in idents:
             self._open.pop(ident, None)
             self._whole.pop(ident, None)
+
+    @property
+    def pid(self) -> int:
+        """This process."""
+        return os.getpid()
+
+    def suspend(self) -> int:
+        """Nothing is given back; as many bytes as the name of the weights has."""
+        return len(self._weights)
+
+    def resume(self) -> None:
+        """Nothing was given back."""
 
     def close(self) -> None:
         """Forget the weights."""

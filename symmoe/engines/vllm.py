@@ -8,10 +8,14 @@ from __future__ import annotations
 import gc
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from symmoe.engines.arguments import vllm_arguments
 from symmoe.engines.chat import ChatTokenizer
@@ -24,6 +28,16 @@ from symmoe.sizing.architecture import window_of
 from symmoe.types import Call, Delta, Generation, Image, Prompt, Query, Refusal
 
 _LORAS = 8
+_IMPORTED = (
+    "vllm",
+    "vllm.entrypoints.llm",
+    "vllm.v1.engine.llm_engine",
+    "vllm.v1.worker.cpu_worker",
+    "vllm.model_executor.models.llama",
+    "vllm.model_executor.models.qwen2",
+    "transformers.models.auto.tokenization_auto",
+)
+"""What starting an engine imports, without an accelerator being touched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +46,9 @@ class VllmSettings:
 
     `swap_extension` is the dotted name of the worker mix-in that swaps, `transfer` the name under which it registers
     its weight-transfer engine, `kernel_budget` the bytes of idle CPU kernels that may be kept for a quick return.
-    `lora_rank` is the highest rank of the adapters that the engine applies itself; 0 if adapters are merged.
+    `lora_rank` is the highest rank of the adapters that the engine applies itself; 0 if adapters are merged. `sleeps`:
+    other engines run while this one sleeps. `sleep_backend` names what offers vLLM a backend for that, where it takes
+    one: `module:name` of the function that does, which says whether it could, and the backend's own name.
     """
 
     max_model_len: int
@@ -46,6 +62,8 @@ class VllmSettings:
     log: Path
     trust_remote_code: frozenset[str] = frozenset()
     lora_rank: int = 0
+    sleeps: bool = False
+    sleep_backend: tuple[str, str] | None = None
 
 
 class VllmEngine:
@@ -53,7 +71,7 @@ class VllmEngine:
 
     def __init__(self, settings: VllmSettings, first_model: str) -> None:
         self._settings = settings
-        self._first_model = first_model
+        self.first_model = first_model
         self._llm: Any = None
         self._model: str | None = None
         self._tokenizers: dict[str, ChatTokenizer] = {}
@@ -61,20 +79,27 @@ class VllmEngine:
         self._adapter: Any = None
         self._adapters: dict[str, int] = {}
         self._open = OpenCalls()
-        self._started = settings.max_model_len
+        self._window = settings.max_model_len
         self._grammars: Grammars | None = None
+        self._starts = 0
+        self.stepped: Callable[[], None] = _nothing
 
     @property
     def model(self) -> str | None:
         """The directory of the model whose engine is running."""
         return self._model
 
+    @property
+    def started(self) -> int:
+        """How often an engine was started."""
+        return self._starts
+
     def refuse(self, queries: Sequence[Query]) -> list[Refusal | None]:
         """Refuse prompts that fill the window, and schemas that could end the engine or hold it up.
 
         Prompts are counted with the pool's first model's tokenizer.
         """
-        refusals = self._tokenizer(self._model or self._first_model).refuse(queries)
+        refusals = self._tokenizer(self._model or self.first_model).refuse(queries)
         schemas = dict.fromkeys(query.sampling.schema for query in queries)
         faults = {schema: None if schema is None else self._fault(schema) for schema in schemas}
         return [
@@ -87,7 +112,7 @@ class VllmEngine:
         if self._grammars is None:
             self._grammars = Grammars()
         try:
-            verdict = self._grammars.verdict(schema, self._model or self._first_model, "batch")
+            verdict = self._grammars.verdict(schema, self._model or self.first_model, "batch")
             return verdict.result(SCHEMA_PATIENCE)
         except (TimeoutError, SymmoeError) as error:
             return Verdict(_first_line(error), sure=False)
@@ -107,7 +132,12 @@ class VllmEngine:
                 raise EngineError(
                     f"vLLM did not start on {model}: {_first_line(error)}", hint=f"its log is {self._settings.log}"
                 ) from error
-        self._model, self._adapter, self._started = model, None, self._longest(model)
+        self._model, self._adapter, self._window = model, None, self._longest(model)
+        self._starts += 1
+
+    def wake(self, model: str) -> bool:
+        """No other engine sleeps beside this one."""
+        return False
 
     def swap(self, image: Image) -> int:
         """Write an expert's weights into the running engine and forget cached prompts; bytes moved."""
@@ -135,9 +165,42 @@ class VllmEngine:
             self._adapter = LoRARequest(f"adapter-{number}", number, adapter)
         return True
 
-    def expect(self, keys: Sequence[str]) -> None:
+    def expect(self, coming: Sequence[tuple[str, str]]) -> None:
         """Tell the workers which weights come next, so that they keep the right kernels."""
-        self._running().collective_rpc("symmoe_expect", args=(list(keys),))
+        self._running().collective_rpc("symmoe_expect", args=([key for key, _ in coming],))
+
+    @property
+    def pid(self) -> int:
+        """This process."""
+        return os.getpid()
+
+    def suspend(self) -> int:
+        """Give back the memory of keys and values, on a GPU also that of the weights; bytes of host memory kept."""
+        llm = self._running()
+        if llm.llm_engine.has_unfinished_requests():
+            raise EngineError("falling asleep: the engine is still generating")
+        with output_to(self._settings.log):
+            try:
+                if _on_cpu():
+                    llm.collective_rpc("symmoe_give_back")
+                else:
+                    llm.sleep(level=1)
+                cleared = llm.reset_prefix_cache()
+            except Exception as error:
+                raise EngineError(f"falling asleep failed: {_first_line(error)}") from error
+        if not cleared:
+            raise EngineError("falling asleep: the prefix cache was not cleared")
+        return _own_memory()
+
+    def resume(self) -> None:
+        """On a GPU take back what `suspend` gave; a CPU gives memory back page by page, when it is written."""
+        llm = self._running()
+        if not _on_cpu():
+            with output_to(self._settings.log):
+                try:
+                    llm.wake_up()
+                except Exception as error:
+                    raise EngineError(f"waking failed: {_first_line(error)}") from error
 
     def _change(self, what: str, method: str, argument: Any) -> list[Any]:
         """Call a method of the workers that changes weights. Raises `EngineError`, also while requests are running."""
@@ -162,8 +225,8 @@ class VllmEngine:
 
     def generate(self, calls: Sequence[Call]) -> Iterator[tuple[Call, Generation]]:
         """Feed every call to vLLM's scheduler and give each as soon as it is finished."""
-        engine, tokenizer = self._running().llm_engine, self._tokenizer(self._model or self._first_model)
-        window = min(self._started, tokenizer.window)
+        engine, tokenizer = self._running().llm_engine, self._tokenizer(self._model or self.first_model)
+        window = min(self._window, tokenizer.window)
         prompts = [tokenizer.prompt(call.query, window) for call in calls]
         waiting: dict[str, Call] = {}
         try:
@@ -182,6 +245,7 @@ class VllmEngine:
                 for output in engine.step():
                     if output.finished:
                         yield waiting.pop(output.request_id), _generation(output)
+                self.stepped()
         finally:
             if waiting:
                 engine.abort_request(list(waiting))
@@ -191,8 +255,8 @@ class VllmEngine:
 
         A `prompt` that another checkpoint's tokenizer made, or which this engine has no room for, is made anew.
         """
-        engine, model = self._running().llm_engine, self._model or self._first_model
-        window = min(self._started, self._longest(model))
+        engine, model = self._running().llm_engine, self._model or self.first_model
+        window = min(self._window, self._longest(model))
         if prompt is None or prompt.model != model or len(prompt.ids) >= window:
             made = self._tokenizer(model).prompt(query, window)
             if isinstance(made, Refusal):
@@ -255,9 +319,29 @@ class VllmEngine:
             "disable_log_stats": True,
             "use_tqdm_on_load": False,
         }
+        if settings.sleeps and not _on_cpu():
+            arguments |= {"enable_sleep_mode": True, **_sleep_backend(settings)}
         if settings.lora_rank:
             arguments |= {"enable_lora": True, "max_lora_rank": settings.lora_rank, "max_loras": _LORAS}
         return arguments
+
+
+def engine_of(described: dict[str, Any]) -> VllmEngine:
+    """An engine by what `described` gave; `settings` and `first_model` of `VllmEngine`, as JSON has them."""
+    return VllmEngine(TypeAdapter(VllmSettings).validate_python(described["settings"]), described["first_model"])
+
+
+def described(settings: VllmSettings, first_model: str) -> dict[str, Any]:
+    """What makes an engine elsewhere, as JSON has it."""
+    return {"settings": TypeAdapter(VllmSettings).dump_python(settings, mode="json"), "first_model": first_model}
+
+
+def import_vllm() -> None:
+    """Import what an engine needs, so that what is forked from this process starts sooner."""
+    _environment()
+    for module in _IMPORTED:
+        with suppress(ImportError):  # another version of vLLM has other parts
+            import_module(module)
 
 
 def longest(model: str, most: int) -> int:
@@ -272,6 +356,15 @@ def longest(model: str, most: int) -> int:
     return min(most, own or most)
 
 
+def _sleep_backend(settings: VllmSettings) -> dict[str, str]:
+    """The argument that chooses our backend for sleep, where vLLM takes one."""
+    if settings.sleep_backend is None:
+        return {}
+    function, name = settings.sleep_backend
+    module, offer = function.split(":")
+    return {"sleep_mode_backend": name} if getattr(import_module(module), offer)() else {}
+
+
 def _unfit(query: Query, verdict: Verdict | None) -> Refusal | None:
     """Why a query's schema keeps it from the engine, if it does."""
     if verdict is None or verdict.fault is None:
@@ -281,6 +374,16 @@ def _unfit(query: Query, verdict: Verdict | None) -> Refusal | None:
     return Refusal(
         query.id, "overloaded", f"response_format: the schema could not be tried: {verdict.fault}", status=503
     )
+
+
+def _nothing() -> None:
+    """Nobody wants to know of steps."""
+
+
+def _own_memory() -> int:
+    """Bytes of memory that are this process's alone: pages of files and what is shared with others do not count."""
+    facts = (line.split() for line in Path("/proc/self/smaps_rollup").read_text(encoding="ascii").splitlines())
+    return 1024 * sum(int(words[1]) for words in facts if words[0] == "Private_Dirty:")
 
 
 def _on_cpu() -> bool:

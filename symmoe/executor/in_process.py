@@ -1,10 +1,12 @@
-"""Running a plan in this process, and what an engine gives as candidates."""
+"""Running a plan as one worker, and what an engine gives as candidates."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from symmoe.errors import EngineLostError
+from symmoe.executor.dispatch import Dispatch
 from symmoe.protocols import Engine, Loader
 from symmoe.types import Call, Candidate, Generation, Lane, Load, Plan, Query, Refusal, Step
 
@@ -31,7 +33,11 @@ def candidates(call: Call, generation: Generation, lane: Lane) -> list[Candidate
 
 
 class InProcessExecutor:
-    """One engine, one step after another, whatever workers the plan was made for."""
+    """One step after another, whatever workers the plan was made for.
+
+    An engine that dies, or is ended because it hangs, is made ready again, and only the calls that it had not answered
+    are repeated. A call that ends three, the last time alone, is given up.
+    """
 
     def __init__(self, engine: Engine, loader: Loader) -> None:
         self._engine = engine
@@ -42,17 +48,30 @@ class InProcessExecutor:
         return self._engine.refuse(queries)
 
     def run(self, plan: Plan) -> Iterator[Load | list[Candidate]]:
-        """Run every step, each expert once; loads and candidates come out as they happen."""
-        steps = merged(plan)
-        for number, step in enumerate(steps, start=1):
-            load = self._loader.ready(step.expert)
-            self._loader.expect([later.expert for later in steps[number:]])
-            yield load
-            for call, generation in self._engine.generate(step.calls):
-                yield candidates(call, generation, load.lane)
+        """Run every step, each expert once; loads and candidates come out as they happen.
+
+        `EngineError` for an expert with which three engines died before they were ready.
+        """
+        dispatch = Dispatch(Plan(tuple(merged(plan))), workers=1)
+        while (step := dispatch.next(0)) is not None:
+            lane: Lane = "resident"
+            try:
+                load = self._loader.ready(step.expert)
+                dispatch.loaded(0)
+                lane = load.lane
+                self._loader.expect(dispatch.ahead(0))
+                yield load
+                for call, generation in self._engine.generate(step.calls):
+                    if dispatch.delivered(0, call):
+                        yield candidates(call, generation, lane)
+            except EngineLostError:
+                for call in dispatch.died(0):
+                    yield candidates(call, LOST, lane)
+            else:
+                dispatch.finished(0)
 
     def close(self) -> None:
-        """Stop the engine."""
+        """Stop what runs."""
         self._engine.close()
 
 

@@ -45,11 +45,11 @@ class Images(Protocol):
 
 
 class LaneLoader:
-    """Makes experts ready in one engine.
+    """Makes experts ready, each in an engine of its shape.
 
     resident: nothing to do · adapter: LoRA applied by the engine · held: the engine still has the weights in its own
-    format · swap: a model of the same shape, written in place · merged: the same with an adapter merged in · rebuild:
-    another shape, so a new engine.
+    format · swap: a model of the same shape, written in place · merged: the same with an adapter merged in · wake:
+    another shape, whose engine sleeps, with the expert in it or after one of the lanes above · rebuild: a new engine.
     """
 
     def __init__(
@@ -63,24 +63,30 @@ class LaneLoader:
         self._weights = weights
         self._images = images
         self._clock = clock
-        self._resident: ExpertWeights | None = None
+        self._inside: dict[int, ExpertWeights | None] = {}
+        """What is in each engine that was started, by its number; None where nobody knows."""
 
     def ready(self, expert: str) -> Load:
         """Make `expert` the one the engine serves. After an error nothing counts as resident."""
         wanted = self._weights(expert)
         began = self._clock()
-        if self._resident == wanted and self._engine.model == wanted.model:
+        if self._engine.model == wanted.model and self._there() == wanted:
             return Load(expert, "resident", self._clock() - began, 0, "its weights are in the engine")
-        self._resident = None
-        lane, reason, moved = self._bring(wanted)
-        self._resident = wanted
+        try:
+            lane, reason, moved = self._bring(wanted)
+        except BaseException:
+            self._inside[self._engine.started] = None
+            raise
+        self._inside[self._engine.started] = wanted
         return Load(expert, lane, self._clock() - began, moved, reason)
 
     def expect(self, experts: Sequence[str]) -> None:
         """Take note of the experts that come next, soonest first: the first is fetched while another generates."""
-        weights = [self._weights(expert) for expert in experts]
-        if self._engine.model is not None:
-            self._engine.expect([self._images.key(each) for each in weights])
+        weights, running = [self._weights(expert) for expert in experts], self._engine.model
+        if running is not None:
+            self._engine.expect([(self._images.key(each), each.model) for each in weights])
+            shape = self._images.shape(running)  # a model of another shape is read by its engine itself
+            weights = [each for each in weights if each.adapter or self._images.shape(each.model) == shape]
         self._images.expect(weights)
 
     def start(self, expert: str) -> float:
@@ -89,17 +95,29 @@ class LaneLoader:
         if self._engine.model == model:
             return 0.0
         began = self._clock()
-        self._resident = None
         self._engine.start(model, self._images.tags(model))
-        self._resident = ExpertWeights(model)
         return self._clock() - began
+
+    def _there(self) -> ExpertWeights | None:
+        """What is in the running engine: what was put in last, or the model that it was started with."""
+        model = self._engine.model
+        return self._inside.get(self._engine.started, None if model is None else ExpertWeights(model))
 
     def _bring(self, wanted: ExpertWeights) -> tuple[Lane, str, int]:
         running = self._engine.model
-        if running == wanted.model and self._engine.adapt(wanted.adapter):
-            return "adapter", "same model as the engine's: it applies the adapter, or none, to each request", 0
-        if running is None or self._images.shape(running) != self._images.shape(wanted.model):
+        if running is not None and self._images.shape(running) == self._images.shape(wanted.model):
+            return self._change(wanted)
+        if not self._engine.wake(wanted.model):
             return self._rebuild(wanted)
+        if self._there() == wanted:
+            return "wake", "a model of another shape: its engine slept, and wakes with the expert in it", 0
+        lane, _, moved = self._change(wanted)
+        return "wake", f"a model of another shape: its engine slept, and the expert is put into it ({lane})", moved
+
+    def _change(self, wanted: ExpertWeights) -> tuple[Lane, str, int]:
+        """Put an expert into the running engine, which is of its shape."""
+        if self._engine.model == wanted.model and self._engine.adapt(wanted.adapter):
+            return "adapter", "same model as the engine's: it applies the adapter, or none, to each request", 0
         if self._engine.rebind(self._images.key(wanted), wanted.model):
             return "held", "the engine still holds its weights in its own format", 0
         moved = self._swap(wanted)
@@ -111,7 +129,7 @@ class LaneLoader:
         self._engine.start(wanted.model, self._images.tags(wanted.model))
         applied = wanted.adapter is None or self._engine.adapt(wanted.adapter)
         moved = 0 if applied else self._swap(wanted)
-        return "rebuild", "a model of another shape: needs an engine of its own", moved
+        return "rebuild", "a model of another shape, and no engine of it sleeps: needs a new one", moved
 
     def _swap(self, wanted: ExpertWeights) -> int:
         with self._images.hold(wanted) as image:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import ctypes
+import mmap
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 TRANSFER = "symmoe"
@@ -18,6 +20,7 @@ class SwapExtension:
     start_weight_update: Any
     update_weights: Any
     finish_weight_update: Any
+    model_runner: Any
 
     def symmoe_swap(self, update: dict[str, Any]) -> int:
         """Put an expert's weights in, as one weight update of vLLM's own life cycle; bytes moved.
@@ -27,6 +30,9 @@ class SwapExtension:
         self.start_weight_update()
         self.update_weights(update)
         self.finish_weight_update()
+        backend = getattr(self, "_sleep_mode_backend", None)
+        if backend is not None and hasattr(backend, "forget"):
+            backend.forget()  # what it keeps of the weights is the expert's before
         return int(self.weight_transfer_engine.moved)
 
     def symmoe_rebind(self, key: str) -> bool:
@@ -36,6 +42,37 @@ class SwapExtension:
     def symmoe_expect(self, keys: Sequence[str]) -> None:
         """Take note of the experts that come next, soonest first."""
         self.weight_transfer_engine.expect(keys)
+
+    def symmoe_give_back(self) -> None:
+        """Give the pages of keys and values back to the machine. What was in them is lost: no prompt may stay cached.
+
+        For a CPU. They come back as zeros, each when it is next written.
+        """
+        for address, nbytes in {_extent(tensor) for tensor in _tensors(self.model_runner.kv_caches)}:
+            give_back(address, nbytes)
+
+
+def give_back(address: int, nbytes: int) -> None:
+    """Have the machine take back the whole pages of private memory in a range. Raises `OSError`."""
+    first = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE
+    length = (address + nbytes) // mmap.PAGESIZE * mmap.PAGESIZE - first
+    libc = ctypes.CDLL(None, use_errno=True)
+    if length > 0 and libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(length), mmap.MADV_DONTNEED):
+        raise OSError(ctypes.get_errno(), "the memory of keys and values was not given back")
+
+
+def _tensors(caches: Any) -> Iterator[Any]:
+    """The tensors of vLLM's caches, which may be lists of several for a layer."""
+    for cache in caches:
+        if isinstance(cache, list | tuple):
+            yield from _tensors(cache)
+        else:
+            yield cache
+
+
+def _extent(tensor: Any) -> tuple[int, int]:
+    storage = tensor.untyped_storage()
+    return storage.data_ptr(), storage.nbytes()
 
 
 def _register() -> None:

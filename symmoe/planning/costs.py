@@ -16,35 +16,49 @@ WINDOW = 15
 """How many of an expert's last observations of a kind count: old ones were made by another machine or version."""
 _REBUILD_SECONDS = 8.2
 _SWAP_SECONDS = 0.33
+_WAKE_SECONDS = 0.02
 _TOKENS_PER_SECOND = 700.0
 _TOKENS = 48.0
 _REBUILD: Lane = "rebuild"
+_WAKE: Lane = "wake"
+_SWAP: Lane = "swap"
 _READY: Lane = "resident"
+_UNMEASURED: dict[Lane, float] = {_REBUILD: _REBUILD_SECONDS, _WAKE: _WAKE_SECONDS, _SWAP: _SWAP_SECONDS}
+"""What loads are told apart by, and what each took before anything was measured; all lanes in an engine are swaps."""
 MOST_ROWS = 2000
 """From how many rows on only those that still count are kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExpertCost:
-    """What one expert costs: seconds to load it after an expert of another model, and of each request once loaded.
+    """What one expert costs: seconds to load it where no engine of its model is alive, and of each request once loaded.
 
-    `swap` is what loading costs after an expert of the same model, as much as `load` where it is None; `bytes` are its
-    weights, 0 where unknown. `request` is the mean over a full batch, a step's seconds by its requests.
+    `swap` is what loading costs after an expert of the same model, as much as `load` where it is None; `wake` what it
+    costs where the engine of its model sleeps, as much as `swap` where it is None. `bytes` are its weights, 0 where
+    unknown. `request` is the mean over a full batch, a step's seconds by its requests.
     """
 
     load: float
     request: float
     bytes: int = 0
     swap: float | None = None
+    wake: float | None = None
 
     @property
     def same_model(self) -> float:
         """Seconds to load it after an expert of the same model; never more than after another."""
         return self.load if self.swap is None else min(self.swap, self.load)
 
-    def after(self, same_expert: bool, same_model: bool) -> float:
-        """Seconds to load it after an expert that is itself, or of its model, or neither."""
-        return 0.0 if same_expert else self.same_model if same_model else self.load
+    @property
+    def asleep(self) -> float:
+        """Seconds to load it where the engine of its model sleeps; never more than a new one takes."""
+        return self.same_model if self.wake is None else min(self.wake, self.load)
+
+    def after(self, same_expert: bool, same_model: bool, asleep: bool = False) -> float:
+        """Seconds to load it after an expert that is itself, or of its model, or neither; its engine may be asleep."""
+        if same_expert:
+            return 0.0
+        return self.same_model if same_model else self.asleep if asleep else self.load
 
 
 class CostModel:
@@ -66,7 +80,7 @@ class CostModel:
         self._models = dict(models)
         self._tokens = {name: count for name, count in (tokens or {}).items() if count > 0}
         self._sizes = dict(sizes or {})
-        self._loads: dict[tuple[str, bool], deque[float]] = defaultdict(lambda: deque(maxlen=WINDOW))
+        self._loads: dict[tuple[str, Lane], deque[float]] = defaultdict(lambda: deque(maxlen=WINDOW))
         self._requests: dict[str, deque[tuple[float, int]]] = defaultdict(lambda: deque(maxlen=WINDOW))
         for observation in observations:
             self.observe(observation)
@@ -79,7 +93,7 @@ class CostModel:
             if seen.requests:
                 self._requests[seen.expert].append((seen.seconds / seen.requests, seen.requests))
         elif seen.lane != _READY:
-            self._loads[seen.expert, seen.lane == _REBUILD].append(seen.seconds)
+            self._loads[seen.expert, _kind(seen.lane)].append(seen.seconds)
             self._sizes[seen.expert] = max(self._sizes.get(seen.expert, 0), seen.bytes)
 
     def load(self, expert: str, after: str | None = None) -> float:
@@ -89,24 +103,23 @@ class CostModel:
 
     def cost(self, expert: str) -> ExpertCost:
         """An expert's costs as they are estimated now."""
-        rebuild, swap = self._loading(expert, True), self._loading(expert, False)
-        return ExpertCost(rebuild, self._request(expert), self._sizes.get(expert, 0), swap)
+        rebuild, wake, swap = (self._loading(expert, kind) for kind in _UNMEASURED)
+        return ExpertCost(rebuild, self._request(expert), self._sizes.get(expert, 0), swap, wake)
 
     def measured(self, expert: str) -> bool:
         """Whether the expert's loads and requests were both seen, so that its costs are no guess."""
-        return any((expert, kind) in self._loads for kind in (True, False)) and expert in self._requests
+        return any((expert, kind) in self._loads for kind in _UNMEASURED) and expert in self._requests
 
     def costs(self) -> dict[str, ExpertCost]:
         """The costs of every expert of the pool."""
         return {expert: self.cost(expert) for expert in self._models}
 
-    def _loading(self, expert: str, rebuilt: bool) -> float:
-        own = self._loads.get((expert, rebuilt))
+    def _loading(self, expert: str, wanted: Lane) -> float:
+        own = self._loads.get((expert, wanted))
         if own:
             return median(own)
-        others = {name: median(seen) for (name, kind), seen in self._loads.items() if kind == rebuilt and seen}
-        default = _REBUILD_SECONDS if rebuilt else _SWAP_SECONDS
-        return _by_size(others, self._sizes, expert, default)
+        others = {name: median(seen) for (name, kind), seen in self._loads.items() if kind == wanted and seen}
+        return _by_size(others, self._sizes, expert, _UNMEASURED[wanted])
 
     def _request(self, expert: str) -> float:
         own = self._requests.get(expert)
@@ -114,6 +127,10 @@ class CostModel:
             return _weighted_median(own)
         others = {name: _weighted_median(seen) for name, seen in self._requests.items() if seen}
         return _by_size(others, self._tokens, expert, self._tokens.get(expert, _TOKENS) / _TOKENS_PER_SECOND)
+
+
+def _kind(lane: Lane) -> Lane:
+    return lane if lane in _UNMEASURED else _SWAP
 
 
 def _by_size(others: Mapping[str, float], sizes: Mapping[str, float], expert: str, default: float) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from symmoe.planning.costs import ExpertCost
@@ -19,20 +19,31 @@ _CallKey = tuple[tuple[Message, ...], Sampling]
 class Fleet:
     """The workers that share a plan, what each expert of the pool costs, and the expert that aggregates, if one does.
 
-    `program_seconds` bounds the integer program, as `schedule` says.
+    `program_seconds` bounds the integer program, as `schedule` says. `standing` tells of each worker the expert that it
+    has ready now and those that it had before, whose engines sleep; without it the workers are as they are given.
     """
 
     workers: tuple[Worker, ...]
     costs: Mapping[str, ExpertCost]
     aggregator: str | None = None
     program_seconds: float = PROGRAM_SECONDS
+    standing: Callable[[], Sequence[tuple[str, frozenset[str]]]] | None = None
+
+    def now(self, models: Mapping[str, str]) -> tuple[Worker, ...]:
+        """The workers as they stand. `models` maps every expert of the pool to its model."""
+        if self.standing is None:
+            return self.workers
+        return tuple(
+            replace(worker, resident=resident, asleep=frozenset(models[each] for each in before))
+            for worker, (resident, before) in zip(self.workers, self.standing(), strict=True)
+        )
 
 
 def problem_of(whole: Plan, recruitments: Sequence[Recruitment], models: Mapping[str, str], fleet: Fleet) -> Problem:
     """What a plan of whole steps, one for each expert, asks of a fleet."""
     requests = {step.expert: len(step.calls) for step in whole.steps}
     together = asked_together(recruitments, fleet.aggregator)
-    return Problem(requests, fleet.costs, models, fleet.workers, together)
+    return Problem(requests, fleet.costs, models, fleet.now(models), together)
 
 
 def spread(whole: Plan, schedule: Schedule) -> Plan:

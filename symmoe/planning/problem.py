@@ -20,10 +20,14 @@ _GRAIN = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """One accelerator: the expert that it has ready, and the bytes of weights that fit in it, if that is a limit."""
+    """One accelerator: the expert that it has ready, and the bytes of weights that fit in it, if that is a limit.
+
+    `asleep` are the models whose engines sleep there: to wake one costs little more than a swap in one that runs.
+    """
 
     resident: str = ""
     memory: int | None = None
+    asleep: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +43,11 @@ class Problem:
     workers: tuple[Worker, ...]
     together: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
-    def load(self, expert: str, after: str | None = None) -> float:
+    def load(self, expert: str, after: str | None = None, worker: int | None = None) -> float:
         """Seconds to make an expert ready on a worker that has another ready, or nothing."""
         same_model = after is not None and self.models.get(after) == self.models[expert]
-        return self.costs[expert].after(after == expert, same_model)
+        asleep = worker is not None and self.models[expert] in self.workers[worker].asleep
+        return self.costs[expert].after(after == expert, same_model, asleep)
 
     def fits(self, expert: str, worker: int) -> bool:
         """Whether an expert's weights fit in a worker's memory."""
@@ -53,9 +58,9 @@ class Problem:
 class Instance:
     """A problem as numbers, experts and workers by their places. Experts without requests are left out.
 
-    A worker's seconds are its requests, a load (`swap`) for each expert that it has not ready, and for each model that
-    it has not running the dearer first load (`first` is what it costs above a swap). They hold where experts of one
-    model stand together, which `order` sees to.
+    A worker's seconds are its requests, a load (`swap`) for each expert that it has not ready, and for each model of
+    which it has no engine `alive`, running or asleep, the dearer first load (`first` is what it costs above a swap).
+    They hold where experts of one model stand together, which `order` sees to.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -76,6 +81,10 @@ class Instance:
         self.start = [least[model] for model in self.model]
         self.resident = [self._place(worker.resident) for worker in problem.workers]
         self.running = [models.get(problem.models.get(w.resident, ""), -1) for w in problem.workers]
+        self.alive = [
+            {running, *(models[name] for name in worker.asleep if name in models)}
+            for running, worker in zip(self.running, problem.workers, strict=True)
+        ]
         self.fits = [[problem.fits(name, worker) for worker in self.workers] for name in self.names]
         self.rooms = [self._rooms(expert) for expert in self.experts]
         for name, fits in zip(self.names, self.fits, strict=True):
@@ -91,7 +100,7 @@ class Instance:
         """Seconds that a worker at least spends on making an expert ready, the start of its model included."""
         if self.resident[worker] == expert:
             return 0.0
-        return self.swap[expert] + (0.0 if self.running[worker] == self.model[expert] else self.start[expert])
+        return self.swap[expert] + (0.0 if self.model[expert] in self.alive[worker] else self.start[expert])
 
     def seconds(self, worker: int, pieces: Mapping[int, int]) -> float:
         """How long a worker takes for its pieces."""
@@ -102,7 +111,7 @@ class Instance:
             if self.resident[worker] != expert:
                 total += self.swap[expert]
             model = self.model[expert]
-            if self.running[worker] != model:
+            if model not in self.alive[worker]:
                 dearest[model] = min(dearest.get(model, math.inf), self.first[expert])
         return total + sum(dearest.values())
 
@@ -119,7 +128,7 @@ class Instance:
         if expert in pieces or self.resident[worker] == expert:
             return 0.0
         model = self.model[expert]
-        if self.running[worker] == model:
+        if model in self.alive[worker]:
             return self.swap[expert]
         there = [self.first[other] for other in pieces if self.model[other] == model]
         before = min(there, default=0.0)
@@ -182,7 +191,7 @@ def _possible(instance: Instance, seconds: float) -> bool:
             return False
         needed = loads * instance.swap[expert] + instance.counts[expert] * instance.request[expert]
         used[instance.model[expert]] = used.get(instance.model[expert], 0.0) + needed
-    running = Counter(instance.running)
+    running = Counter(model for alive in instance.alive for model in alive)
     start = dict(zip(instance.model, instance.start, strict=True))
     for model, needed in used.items():
         beyond = needed - running[model] * seconds

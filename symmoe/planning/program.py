@@ -115,7 +115,7 @@ class _Rows:
         for worker in instance.workers:
             terms = [(self.size - 1, -1.0)]
             for expert in instance.experts:
-                running = instance.running[worker] == instance.model[expert]
+                running = instance.model[expert] in instance.alive[worker]
                 terms.append((self._x(expert, worker), instance.request[expert]))
                 resident = instance.resident[worker] == expert
                 terms.append((self._y(expert, worker), 0.0 if resident else instance.swap[expert]))

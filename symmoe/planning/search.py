@@ -124,7 +124,7 @@ class _Pair:
             loads[row] = 0.0 if instance.resident[worker] == expert else instance.swap[expert]
             if not instance.fits[expert][worker]:
                 loads[row] = _NEVER
-            if instance.running[worker] != instance.model[expert]:
+            if instance.model[expert] not in instance.alive[worker]:
                 members.setdefault(instance.model[expert], []).append(row)
         shared = [rows for model, rows in members.items() if len(rows) > 1 or held[model]]
         for rows in members.values():

@@ -30,7 +30,7 @@ class AsPredicted:
 
     def load(self, worker: int, expert: str, after: str | None) -> float:
         """Seconds to make an expert ready."""
-        return self._problem.load(expert, after)
+        return self._problem.load(expert, after, worker)
 
     def request(self, worker: int, expert: str, number: int) -> float:
         """Seconds of one request."""

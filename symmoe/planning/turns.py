@@ -182,10 +182,11 @@ class Turns:
             return None
         return self._next(now)
 
-    def loaded(self, expert: str, seconds: float, now: float) -> None:
-        """The expert is ready, after so many seconds, and its turn begins."""
+    def loaded(self, expert: str, seconds: float, now: float, once: bool = False) -> None:
+        """The expert is ready, after so many seconds, and its turn begins. What is paid `once` says nothing of more."""
         known = self._costs.get(expert)
-        self._costs[expert] = seconds if known is None else known + _FORGETTING * (seconds - known)
+        if not once:
+            self._costs[expert] = seconds if known is None else known + _FORGETTING * (seconds - known)
         self._resident, self._since, self._joined = expert, now, None
 
     def changed(self, expert: str) -> None:

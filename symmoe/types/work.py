@@ -8,7 +8,7 @@ from typing import Literal
 from symmoe.types.questions import Query
 from symmoe.types.skills import Assignment
 
-Lane = Literal["resident", "held", "adapter", "swap", "merged", "rebuild"]
+Lane = Literal["resident", "held", "adapter", "swap", "merged", "wake", "rebuild"]
 
 
 @dataclass(frozen=True, slots=True)

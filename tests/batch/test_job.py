@@ -100,13 +100,13 @@ def test_an_empty_file_gives_an_empty_output_and_asks_nobody(bench: Bench) -> No
     result = bench.run()
     assert bench.output.read_bytes() == b""
     assert bench.traces() == []
-    assert (result.answered, result.failed, bench.engine.starts) == (0, 0, 0)
+    assert (result.answered, result.failed, bench.engine.started) == (0, 0, 0)
 
 
 def test_a_file_of_bad_lines_only_starts_no_engine(bench: Bench) -> None:
     bench.write(b"{", b"[]")
     assert bench.run().failed == 2
-    assert bench.engine.starts == 0
+    assert bench.engine.started == 0
     assert ids(bench.rows()) == [None, None]
 
 

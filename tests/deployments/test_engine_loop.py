@@ -13,6 +13,7 @@ from symmoe.deployments.events import ENDS, Asked, Begun, Event, Finished, Piece
 from symmoe.build import Assembly
 from symmoe.config import Pool, read_pool
 from symmoe.engines.echo import EchoEngine
+from symmoe.errors import EngineLostError
 from symmoe.planning.turns import Turns
 from symmoe.types import Delta
 from tests.conftest import echo_pool
@@ -46,13 +47,18 @@ class Blocked(EchoEngine):
     def __init__(self) -> None:
         super().__init__()
         self.let, self.stepping = threading.Event(), threading.Event()
-        self.broken = False
+        self.broken = self.lost = False
+        self.builds = 0
 
     def step(self) -> list[Delta]:
         self.stepping.set()
         assert self.let.wait(10)
         if self.broken:
             raise RuntimeError("out of memory\nwith a long story")
+        if self.lost:
+            self.lost = False
+            self.close()
+            raise EngineLostError("its process has ended")
         return super().step()
 
 
@@ -74,6 +80,7 @@ def make(tmp_path: Path) -> Iterator[Callable[[], Made]]:
     def build(pool: Pool = pool) -> Assembly:
         assembly = Assembly(pool)
         assembly.engine = engine
+        engine.builds += 1
         return assembly
 
     loop = EngineLoop(build, Turns(4, 100, 5.0), heard.tell, stall=30.0, slowest_load=300.0, clock=clock)
@@ -131,6 +138,22 @@ def test_a_step_that_fails_gives_its_requests_back_and_the_engine_goes_on(make: 
     loop.submit(asked("next"))
     assert isinstance(heard.end("next"), Finished)
     assert loop.healthy
+
+
+def test_an_engine_whose_process_ends_is_made_ready_again_and_no_other_is_touched(make: Callable[[], Made]) -> None:
+    loop, engine, heard, _ = make()
+    loop.submit(asked("unlucky", "speaker"))
+    assert engine.stepping.wait(10)
+    engine.lost = True
+    engine.let.set()
+    end = heard.end("unlucky")
+    assert isinstance(end, TurnedAway)
+    assert (end.again, end.message) == (True, "the engine failed: its process has ended")
+    loop.submit(asked("next", "speaker"))
+    found = heard.end("next")
+    assert isinstance(found, Finished)
+    assert found.generation.text == "speaker: one two"
+    assert engine.builds == 1
 
 
 def test_after_three_failures_in_a_row_it_gives_up_and_says_so(make: Callable[[], Made]) -> None:

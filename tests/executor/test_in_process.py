@@ -1,13 +1,16 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
+import pytest
+
 from symmoe.engines.echo import EchoEngine
+from symmoe.errors import EngineError, EngineLostError
 from symmoe.executor import InProcessExecutor
 from symmoe.loading.images import NamedImages
 from symmoe.loading.lanes import ExpertWeights, LaneLoader
-from symmoe.types import Assignment, Call, Candidate, Load, Plan, Refusal, Step
+from symmoe.types import Assignment, Call, Candidate, Generation, Load, Plan, Refusal, Step
 from tests.fakes import query
 
 
@@ -92,9 +95,9 @@ def test_of_a_plan_for_many_workers_each_expert_is_loaded_once() -> None:
 def test_nothing_is_loaded_before_the_first_event_is_asked_for() -> None:
     engine = EchoEngine()
     run = executor(engine).run(PLAN)
-    assert engine.starts == 0
+    assert engine.started == 0
     next(run)
-    assert engine.starts == 1
+    assert engine.started == 1
 
 
 def test_a_plan_without_steps_does_nothing() -> None:
@@ -116,3 +119,59 @@ def test_closing_frees_the_engine_and_may_be_done_twice() -> None:
     runner.close()
     runner.close()
     assert engine.model is None
+
+
+class DyingEngine(EchoEngine):
+    """Is lost at the first call in which `die` stands, `deaths` times, and so often while it starts."""
+
+    def __init__(self, deaths: int = 0, deaths_in_start: int = 0) -> None:
+        super().__init__()
+        self.deaths, self.deaths_in_start, self.asked = deaths, deaths_in_start, list[str]()
+
+    def start(self, model: str, tags: Mapping[str, str]) -> None:
+        if self.deaths_in_start > 0:
+            self.deaths_in_start -= 1
+            raise EngineLostError("died while starting")
+        super().start(model, tags)
+
+    def generate(self, calls: Sequence[Call]) -> Iterator[tuple[Call, Generation]]:
+        for given, generation in super().generate(calls):
+            self.asked.append(given.query.text)
+            if "die" in given.query.text and self.deaths > 0:
+                self.deaths -= 1
+                self.close()
+                raise EngineLostError("died")
+            yield given, generation
+
+
+def ran(engine: EchoEngine) -> tuple[list[Load], list[Candidate]]:
+    calls = (call("a", "one", ("1", 0)), call("a", "die", ("2", 0)), call("a", "three", ("3", 0)))
+    events = list(executor(engine).run(Plan((Step("a", calls), Step("b", (call("b", "four", ("1", 0)),))))))
+    loads = [event for event in events if isinstance(event, Load)]
+    return loads, [c for event in events if isinstance(event, list) for c in event]
+
+
+def test_when_an_engine_dies_only_the_calls_that_it_had_not_answered_are_repeated() -> None:
+    engine = DyingEngine(deaths=1)
+    loads, found = ran(engine)
+    assert [(load.expert, load.lane) for load in loads] == [("a", "rebuild"), ("a", "rebuild"), ("b", "merged")]
+    assert sorted(c.text for c in found) == ["a: die", "a: one", "a: three", "b: four"]
+    assert engine.asked == ["three", "die", "die", "one", "four"]
+
+
+def test_a_call_that_kills_every_engine_is_given_up_and_the_others_are_answered() -> None:
+    loads, found = ran(DyingEngine(deaths=99))
+    assert {(c.query_id, c.expert): (c.text, c.finish_reason) for c in found} == {
+        ("1", "a"): ("a: one", "stop"),
+        ("2", "a"): ("", "error"),
+        ("3", "a"): ("a: three", "stop"),
+        ("1", "b"): ("b: four", "stop"),
+    }
+    assert len(found) == 4
+    assert len(loads) < 7
+
+
+def test_an_expert_with_which_no_engine_becomes_ready_ends_the_run() -> None:
+    assert len(ran(DyingEngine(deaths_in_start=2))[1]) == 4
+    with pytest.raises(EngineError, match="'a' cannot be loaded"):
+        ran(DyingEngine(deaths_in_start=3))

@@ -67,9 +67,9 @@ def test_a_resident_expert_costs_no_start_and_no_swap() -> None:
     engine = EchoEngine()
     ready = loader(engine)
     ready.ready("adapted")
-    starts, swaps = engine.starts, engine.swaps
+    starts, swaps = engine.started, engine.swaps
     assert ready.ready("adapted").bytes == 0
-    assert (engine.starts, engine.swaps) == (starts, swaps)
+    assert (engine.started, engine.swaps) == (starts, swaps)
 
 
 def test_a_load_tells_its_seconds_and_the_bytes_moved() -> None:
@@ -99,7 +99,7 @@ def test_an_engine_started_ahead_serves_its_model_without_another_start() -> Non
     assert ready.start("base") == 0.0
     assert ready.ready("base").lane == "resident"
     assert ready.ready("adapted").lane == "merged"
-    assert engine.starts == 1
+    assert engine.started == 1
 
 
 def test_after_an_engine_failed_to_start_ahead_nothing_counts_as_resident() -> None:

@@ -38,7 +38,10 @@ def problems(draw: st.DrawFn, experts: int = 6, workers: int = 4, most: int = 30
         name: ExpertCost(load := draw(seconds), draw(st.floats(0.01, 5.0)), 1, draw(st.floats(0.0, load)))
         for name in names
     }
-    seats = [Worker(draw(st.sampled_from(["", *names]))) for _ in range(draw(st.integers(1, workers)))]
+    asleep = st.frozensets(st.sampled_from(["one", "two"]))
+    seats = [
+        Worker(draw(st.sampled_from(["", *names])), asleep=draw(asleep)) for _ in range(draw(st.integers(1, workers)))
+    ]
     requests = {name: draw(st.integers(0, most)) for name in names}
     together = draw(st.dictionaries(st.tuples(st.sampled_from(names), st.sampled_from(names)), st.floats(0, 9)))
     return Problem(requests, costs, models, tuple(seats), together)

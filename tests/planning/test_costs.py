@@ -50,6 +50,14 @@ def test_a_load_costs_nothing_after_itself_a_swap_after_its_model_and_a_rebuild_
     assert [costs.load("a", after) for after in ("a", "b", "c", None)] == [0.0, 0.5, 40.0, 40.0]
 
 
+def test_an_expert_whose_engine_sleeps_costs_a_wake_which_is_measured_by_itself() -> None:
+    costs = model(Observation("a", 40.0, "rebuild"), Observation("a", 0.5, "merged"), Observation("a", 0.02, "wake"))
+    assert (costs.cost("a").load, costs.cost("a").same_model, costs.cost("a").asleep) == (40.0, 0.5, 0.02)
+    assert [costs.cost("a").after(False, same, asleep=True) for same in (False, True)] == [0.02, 0.5]
+    assert costs.cost("b").asleep == 0.02
+    assert ExpertCost(2.0, 1.0, swap=0.5).asleep == 0.5
+
+
 def test_a_swap_is_never_dearer_than_a_rebuild() -> None:
     assert model(Observation("a", 2.0, "rebuild"), Observation("a", 9.0, "swap")).load("a", "b") == 2.0
     assert ExpertCost(2.0, 1.0).same_model == 2.0
@@ -83,7 +91,7 @@ def test_estimates_come_near_the_truth_though_a_tenth_of_all_is_far_off() -> Non
 
 def test_an_expert_that_never_ran_costs_what_the_others_do_by_size_where_sizes_are_known() -> None:
     seen = (Observation("a", 10.0, "rebuild", 1000), Observation("a", 60.0, requests=10))
-    assert model(*seen).cost("b") == ExpertCost(10.0, 6.0, 0, model().cost("b").swap)
+    assert model(*seen).cost("b") == ExpertCost(10.0, 6.0, 0, model().cost("b").swap, model().cost("b").wake)
     sized = model(*seen, sizes={"b": 3000}, tokens={"a": 100.0, "b": 50.0})
     assert (sized.cost("b").load, sized.cost("b").request) == (30.0, 3.0)
 

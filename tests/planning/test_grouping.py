@@ -180,6 +180,14 @@ def test_a_split_experts_calls_go_where_its_questions_are_asked_of_others() -> N
     assert beside == {"b": 15, "d": 0}
 
 
+def test_a_fleet_plans_for_what_its_workers_have_ready_and_asleep() -> None:
+    standing = [("", frozenset[str]()), ("c", frozenset({"a", "c"}))]
+    models = {"a": "one", "b": "two", "c": "three"}
+    told = replace(fleet(2), standing=lambda: standing)
+    assert fleet(2).now(models) == (Worker(), Worker())
+    assert told.now(models) == (Worker(), Worker("c", asleep=frozenset({"one", "three"})))
+
+
 def test_an_aggregator_is_wanted_by_every_question() -> None:
     recruitments: list[Recruitment] = [recruited("1", "a", "b", "a"), recruited("2", "c")]
     assert asked_together(recruitments) == {("a", "b"): 1}

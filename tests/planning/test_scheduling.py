@@ -99,6 +99,17 @@ def test_an_expert_that_is_ready_stays_where_it_is_and_goes_first() -> None:
     assert found.makespan < 22
 
 
+def test_an_expert_goes_where_its_engine_sleeps_and_comes_before_those_that_need_a_new_one() -> None:
+    cost = ExpertCost(10.0, 1.0, swap=0.1, wake=0.1)
+    seats = (Worker("a"), Worker("b", asleep=frozenset({"c"})))
+    found = schedule(problem({"a": 9, "b": 1, "c": 9, "d": 1}, seats, cost), program_seconds=0)
+    assert [[share.expert for share in shares] for shares in found.shares] == [["a", "d"], ["b", "c"]]
+    assert found.seconds == pytest.approx((9 + 10 + 1, 1 + 0.1 + 9))
+    alone = (Worker(asleep=frozenset({"b"})),)
+    (shares,) = schedule(problem({"a": 9, "b": 1}, alone, cost), program_seconds=0).shares
+    assert [share.expert for share in shares] == ["b", "a"]
+
+
 def test_experts_of_one_model_share_a_worker_where_swaps_are_cheap() -> None:
     cost = ExpertCost(50.0, 1.0, swap=1.0)
     models = {"a": "one", "b": "two", "c": "one", "d": "two"}

@@ -113,6 +113,27 @@ def test_a_cheap_switch_is_preferred_to_a_dear_one() -> None:
     assert made.switch(1.0) == "c"
 
 
+def test_what_is_paid_once_does_not_count_as_the_cost_of_a_switch() -> None:
+    made = turns(amortise=4.0)
+    made.loaded("b", 0.1, 0.0)
+    made.loaded("a", 30.0, 30.0, once=True)
+    made.arrive(waiting("1", "a", 30.0, longest=60.0))
+    made.begin(30.0)
+    made.arrive(waiting("2", "b", 30.1, longest=60.0))
+    made.arrive(waiting("3", "a", 31.0, longest=60.0))
+    assert made.begin(31.0) == []
+    made.leave("1")
+    assert made.switch(31.0) == "b"
+    made.loaded("b", 0.1, 31.1)
+    made.begin(31.1)
+    made.arrive(waiting("4", "b", 31.2, longest=60.0))
+    assert made.begin(31.2) == [waiting("4", "b", 31.2, longest=60.0)]
+    assert made.begin(31.6) == []
+    made.leave("2")
+    made.leave("4")
+    assert made.switch(31.6) == "a"
+
+
 def test_a_key_that_floods_one_expert_has_no_more_votes_than_others() -> None:
     made = serving("a")
     for number in range(50):

@@ -108,7 +108,7 @@ def test_an_interruption_costs_the_answers_of_one_expert_and_what_was_saved_is_g
 def test_nobody_is_asked_again_under_the_same_weights(bench: Bench) -> None:
     found = bench.profile()
     assert bench.profile(found) == found
-    assert (bench.engine.experts, bench.engine.starts, bench.saved) == ([], 0, [])
+    assert (bench.engine.experts, bench.engine.started, bench.saved) == ([], 0, [])
 
 
 def test_only_the_expert_whose_weights_changed_is_asked_again(bench: Bench) -> None:

@@ -86,7 +86,7 @@ def test_every_expert_is_asked_every_question_after_one_load_each() -> None:
     assert found.right == {"a": (True,) * 4, "b": (False,) * 4}
     assert found.texts == {name: tuple(f"{name}: number {n}" for n in range(4)) for name in "ab"}
     assert [load.expert for load in loads] == ["a", "b"]
-    assert (engine.starts, engine.swaps) == (1, 2)
+    assert (engine.started, engine.swaps) == (1, 2)
     assert found.spent == {"a": 4 * 3, "b": 4 * 3}
     assert found.tokens == 2 * 4 * 3
     assert found.questions == QUESTIONS

@@ -78,7 +78,7 @@ def test_a_replica_makes_ready_whom_it_is_told_or_nobody_and_answers_all_the_sam
     for first in ("sorter", None):
         with running(tmp_path, Settings(), first=first) as served:
             assert resident(served) == first
-            assert served.engine.starts == (first is not None)
+            assert served.engine.started == (first is not None)
             answer = served.post(json={"model": "speaker", "messages": [{"role": "user", "content": "spanish"}]})
             assert answer.json()["choices"][0]["message"]["content"] == "speaker: spanish"
 

@@ -1,0 +1,296 @@
+"""`symmoe bench batch --unlike` and `swap --unlike`: engines of unlike shapes that sleep and wake, against new ones."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from symmoe.bench.loading import (
+    REBUILDS,
+    Workload,
+    ideal_seconds,
+    in_a_process,
+    median_of,
+    require_weights,
+    run_plan,
+    same_texts,
+    steps_of,
+    texts_of,
+)
+from symmoe.build import Assembly
+from symmoe.config import ExpertConfig, Pool
+from symmoe.errors import PoolError
+from symmoe.loading.engines import SleepingEngines
+from symmoe.loading.merge import write_merged
+from symmoe.types import Candidate, Load, Plan
+
+ARCHITECTURES: Mapping[str, Mapping[str, int]] = {
+    "qwen3": {"num_key_value_heads": 4, "head_dim": 32},
+    "gpt_neox": {},
+}
+"""Architectures of the models that the benchmark makes, by transformers' names, and what each wants besides a size."""
+_SMALL = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 8}
+_LOOK_SECONDS = 0.25
+_BARS = {"wake_seconds": 0.1, "rebuild_to_wake": 100.0, "growth": 0.02, "ours_to_ideal": 1.15, "rebuild_to_ours": 5.0}
+
+
+def random_model(architecture: str, tokenizer: str, out: Path) -> Path:
+    """A small checkpoint of an architecture with random weights and the tokenizer of another checkpoint."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    words = AutoTokenizer.from_pretrained(tokenizer, local_files_only=True)
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        architecture, vocab_size=len(words), max_position_embeddings=2048, **_SMALL, **ARCHITECTURES[architecture]
+    )
+    AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(out)
+    words.save_pretrained(out)
+    return out
+
+
+def unlike_pool(pool: Pool, model: Path | None, folder: Path) -> Pool:
+    """Five experts of four shapes: a pool's first model and its first adapter, another real model, two made ones.
+
+    The other model is that of the directory `model`, or the pool's own where it has experts of two models. Raises
+    `PoolError`.
+    """
+    require_weights(pool)
+    base = pool.experts[0]
+    adapted = next(expert for expert in pool.experts if expert.adapter)
+    if adapted.model != base.model:
+        base = next((one for one in pool.experts if one.model == adapted.model and not one.adapter), base)
+    others = [one for one in pool.experts if one.model != base.model and not one.adapter and one.remote is None]
+    if model is not None:
+        others = [ExpertConfig(name="other", model=str(model.resolve()))]
+    if not others:
+        raise PoolError(
+            f"pool {pool.name!r} has experts of one model only", hint="name a directory of another with --model"
+        )
+    source = Assembly(pool).weights(base.name).model
+    made = [
+        ExpertConfig(name=f"random-{each}".replace("_", "-"), model=str(random_model(each, source, folder / each)))
+        for each in ARCHITECTURES
+    ]
+    return pool.model_copy(update={"experts": (base, adapted, others[0], *made)})
+
+
+def measure_unlike_batch(
+    pool: Pool,
+    model: Path | None,
+    work: Workload,
+    rounds: int,
+    processes: bool = False,
+    tell: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Seconds of each way for the same calls to experts of unlike shapes, and whether their answers are equal.
+
+    `ours_cold` starts every engine that it needs; `ours` runs the plan with engines that a batch before left asleep,
+    and alternates with `ideal`, generation alone with each expert made ready outside the clock. Of both the fastest
+    round counts. Rebuilds run once, in a cold process, an engine for every expert.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        tell("making two models")
+        many = unlike_pool(pool, model, Path(folder))
+        steps, assembly = steps_of(many, work), Assembly(many)
+        engines = sleeping_engines(assembly)
+        measured: list[dict[str, float]] = []
+        try:
+            tell("engines started as they are needed")
+            with _peak_of(engines) as peak:
+                cold, first, candidates = run_plan(assembly.executor, steps)
+            for number in range(rounds):
+                tell(f"no switching, and engines asleep: round {number + 1} of {rounds}")
+                ideal = ideal_seconds(assembly, steps)
+                ours, loads, again = run_plan(assembly.executor, steps)
+                measured.append({"ideal": ideal, "ours": ours, "loading": sum(load.seconds for load in loads)})
+        finally:
+            assembly.close()
+        texts = texts_of(candidates)
+        identical = {"ours_cold": same_texts(texts_of(again), texts)}
+        rebuilt = {}
+        merged = {name: _whole(assembly, name, Path(folder)) for name in many.names}
+        for name in list(REBUILDS)[: 1 + processes]:
+            tell(f"an engine for every expert: {name}")
+            alone = many.model_copy(update={"experts": many.experts[:1]})
+            rebuilt[name] = in_a_process(alone, steps, merged, REBUILDS[name])
+            identical[name] = same_texts(texts_of(again), rebuilt[name]["texts"])
+    best = {name: min(row[name] for row in measured) for name in ("ours", "ideal")}
+    seconds = {**best, "ours_cold": cold, **{name: side["seconds"] for name, side in rebuilt.items()}}
+    ratios = {"ours_to_ideal": seconds["ours"] / seconds["ideal"]}
+    ratios |= {f"{name}_to_{way}": seconds[name] / seconds[way] for name in rebuilt for way in ("ours", "ours_cold")}
+    return {
+        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+        "ratios": {name: round(value, 3) for name, value in ratios.items()},
+        "bars": {name: {"bar": _BARS[name], "measured": round(ratios[name], 3)} for name in ratios if name in _BARS},
+        "identical": identical,
+        "memory": {"budget": engines.budget, "peak_reserved": peak["reserved"], "peak_resident": peak["resident"]},
+        "experts": list(many.names),
+        "calls": len(texts),
+        "max_tokens": many.sampling.max_tokens,
+        "rounds": measured,
+        "loads": {"first": _told(first), "last": _told(loads)},
+    }
+
+
+def measure_unlike_swaps(
+    pool: Pool,
+    model: Path | None,
+    switches: int,
+    kills: bool = True,
+    lines: int = 500,
+    tell: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Seconds of waking each engine and of building it, memory over `switches` switches, and two engines killed.
+
+    `kills`: in a plan of `lines` calls, the engine that runs is killed once, and one that sleeps; every call must be
+    answered once.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        tell("making two models")
+        many = unlike_pool(pool, model, Path(folder))
+        assembly = Assembly(many)
+        engines = sleeping_engines(assembly)
+        shapes = {many.expert(name).model: name for name in reversed(many.names)}
+        order = list(shapes.values())
+        ready = assembly.loader.ready
+        with _peak_of(engines) as peak:
+            try:
+                tell("building engines")
+                rebuilds = {name: ready(name).seconds for name in order}
+                _once(assembly, order)
+                tell(f"{switches} switches")
+                _switch(assembly, order, 2 * len(order))
+                before = _resident(engines)
+                wakes = _switch(assembly, order, switches)
+                after = _resident(engines)
+                killed = _killed(assembly, order, lines, tell) if kills else None
+            finally:
+                assembly.close()
+    wake = {name: median_of(wakes[name]) for name in order}
+    slowest = max(order, key=lambda name: rebuilds[name])
+    growth = after / before - 1
+    measured = {
+        "wake_seconds": wake[slowest],
+        "rebuild_to_wake": rebuilds[slowest] / wake[slowest],
+        "growth": growth,
+    }
+    return {
+        "seconds": {name: {"rebuild": round(rebuilds[name], 3), "wake": round(wake[name], 5)} for name in order},
+        "slowest": slowest,
+        "bars": {name: {"bar": _BARS[name], "measured": round(value, 4)} for name, value in measured.items()},
+        "memory": {
+            "before": before,
+            "after": after,
+            "budget": engines.budget,
+            "peak_reserved": peak["reserved"],
+            "peak_resident": peak["resident"],
+        },
+        "switches": switches,
+        "killed": killed,
+    }
+
+
+def sleeping_engines(assembly: Assembly) -> SleepingEngines:
+    """The engines of a pool of unlike models."""
+    assert isinstance(assembly.engine, SleepingEngines), "a pool of unlike models has several engines"  # noqa: S101
+    return assembly.engine
+
+
+def _whole(assembly: Assembly, name: str, folder: Path) -> str:
+    """Where an expert stands as a whole checkpoint, as an engine of its own would load it."""
+    weights = assembly.weights(name)
+    return (
+        weights.model if weights.adapter is None else str(write_merged(weights.model, weights.adapter, folder / name))
+    )
+
+
+def _told(loads: Sequence[Load]) -> list[dict[str, Any]]:
+    return [{"expert": one.expert, "lane": one.lane, "seconds": round(one.seconds, 4)} for one in loads]
+
+
+def _once(assembly: Assembly, order: Sequence[str]) -> None:
+    """Have every engine generate something: what it takes up when first used is not what switching adds."""
+    steps = steps_of(assembly.pool, Workload(len(order), 1, min(3, len(order)), 0))
+    run_plan(assembly.executor, steps)
+
+
+def _switch(assembly: Assembly, order: Sequence[str], switches: int) -> dict[str, list[float]]:
+    """Seconds of so many switches in a row, by the expert that was woken."""
+    seconds: dict[str, list[float]] = {name: [] for name in order}
+    for turn in range(switches):
+        name = order[turn % len(order)]
+        seconds[name].append(assembly.loader.ready(name).seconds)
+    return seconds
+
+
+def _killed(assembly: Assembly, order: Sequence[str], lines: int, tell: Callable[[str], None]) -> dict[str, Any]:
+    """Kill the engine that runs and one that sleeps while a plan of so many calls goes on."""
+    tell(f"killing engines in a batch of {lines} calls")
+    whole = steps_of(assembly.pool, Workload(len(order), -(-lines // 30), 3, 0))
+    steps, engines = _first(whole, lines), sleeping_engines(assembly)
+    candidates: list[Candidate] = []
+    loads: list[Load] = []
+    for event in assembly.executor.run(steps):
+        if isinstance(event, Load):
+            loads.append(event)
+            if len(loads) == 2:
+                os.kill(engines.processes[0], signal.SIGKILL)  # awake
+            if len(loads) == 1:
+                os.kill(engines.processes[-1], signal.SIGKILL)  # asleep, used last
+        else:
+            candidates += event
+    given = Counter((one.query_id, one.expert, one.slot) for one in candidates)
+    asked = {(s.query_id, s.expert, s.slot) for step in steps.steps for call in step.calls for s in call.serves}
+    return {
+        "asked": len(asked),
+        "answered_once": sum(given[each] == 1 for each in asked),
+        "given_up": sum(one.finish_reason == "error" for one in candidates),
+        "loads": _told(loads),
+    }
+
+
+def _first(plan: Plan, calls: int) -> Plan:
+    """The plan with about so many calls, as many of each step."""
+    share = -(-calls // len(plan.steps))
+    return Plan(tuple(type(step)(step.expert, step.calls[:share], step.worker) for step in plan.steps))
+
+
+def _resident(engines: SleepingEngines) -> int:
+    """Bytes that the engines' processes have to themselves."""
+    return sum(own_memory(pid) for pid in engines.processes)
+
+
+def own_memory(pid: int) -> int:
+    """Bytes of memory that are a process's alone; 0 for one that has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty:"))
+
+
+@contextmanager
+def _peak_of(engines: SleepingEngines) -> Iterator[dict[str, int]]:
+    """The most bytes that were reserved for engines, and that they had, while the block ran; looked at all the time."""
+    peak, over = {"reserved": 0, "resident": 0}, threading.Event()
+
+    def look() -> None:
+        while not over.wait(_LOOK_SECONDS):
+            peak["reserved"] = max(peak["reserved"], engines.used)
+            peak["resident"] = max(peak["resident"], _resident(engines))
+
+    looking = threading.Thread(target=look, daemon=True)
+    looking.start()
+    try:
+        yield peak
+    finally:
+        over.set()
+        looking.join()

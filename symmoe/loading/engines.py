@@ -1,0 +1,319 @@
+"""Several engines alive within a budget of memory, one of them awake, so that changing between shapes builds none.
+
+What is ended when memory is short is what the known order needs last (Belady, as in `host_tier`), and where nothing is
+known, what was used longest ago.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Protocol
+
+from symmoe.errors import CapacityError, EngineError, EngineLostError, SymmoeError
+from symmoe.loading.host_tier import KnownOrder, Resident, eviction_order, needed_later
+from symmoe.protocols import Engine, SuspendableEngine
+from symmoe.types import Call, Delta, Generation, Image, Prompt, Query, Refusal
+
+
+class EngineSource(Protocol):
+    """Where engines come from."""
+
+    def engine(self) -> SuspendableEngine:
+        """One more, not started."""
+        ...
+
+    def prepare(self) -> None:
+        """One will be wanted: begin what can be done before it is known which."""
+        ...
+
+    def close(self) -> None:
+        """No more are wanted."""
+        ...
+
+
+class Shapes(Protocol):
+    """What one engine can serve, as `lanes.Images` tells it."""
+
+    def shape(self, model: str) -> str:
+        """Equal for models that one engine can serve."""
+        ...
+
+    def tags(self, model: str) -> Mapping[str, str]:
+        """The tag of each tensor of a model."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class _Alive:
+    """An engine that has a process: what it takes up awake, at most, and asleep."""
+
+    engine: SuspendableEngine
+    number: int
+    awake: int
+    asleep: int
+    last_use: int
+    starting: Future[None] | None = None
+
+
+class SleepingEngines:
+    """An engine for each shape, alive as long as `budget` bytes allow; what is asked is asked of the one awake.
+
+    `front` refuses queries; it is never started. `needs` says how many bytes an engine awake with a model takes up, at
+    most. An engine that sleeps keeps its weights and what was swapped into it. One that died counts as never started:
+    `wake` finds none, and `EngineLostError` is raised where it was awake. The next engine that the known order needs
+    is started `ahead`, while the one awake generates, if nothing that is needed sooner must be ended for it.
+    """
+
+    def __init__(
+        self,
+        front: Engine,
+        source: EngineSource,
+        shapes: Shapes,
+        needs: Callable[[str], int],
+        budget: int,
+        ahead: bool = True,
+    ) -> None:
+        self._front, self._source, self._shapes, self._needs = front, source, shapes, needs
+        self.budget, self._ahead = budget, ahead
+        self._lock = threading.RLock()
+        self._alive: dict[str, _Alive] = {}
+        self._awake: str | None = None
+        self._order = KnownOrder()
+        self._numbers, self._uses = itertools.count(1), itertools.count()
+        self._starter = ThreadPoolExecutor(1, "start-engine")
+
+    @property
+    def model(self) -> str | None:
+        """The directory of the model in the engine that is awake."""
+        awake = self._alive.get(self._awake or "")
+        return awake.engine.model if awake else None
+
+    @property
+    def started(self) -> int:
+        """The number of the engine that is awake."""
+        awake = self._alive.get(self._awake or "")
+        return awake.number if awake else 0
+
+    @property
+    def used(self) -> int:
+        """Bytes reserved for the engines alive: of the one awake and of those that start, all that they may take."""
+        with self._lock:
+            return sum(
+                one.awake if shape == self._awake or one.starting else one.asleep for shape, one in self._alive.items()
+            )
+
+    @property
+    def alive(self) -> int:
+        """How many engines are alive, or on their way."""
+        return len(self._alive)
+
+    @property
+    def processes(self) -> list[int]:
+        """The processes of the engines alive: that of the one awake, then those asleep, the last used first."""
+        with self._lock:
+            shapes = sorted(self._alive, key=lambda shape: (shape != self._awake, -self._alive[shape].last_use))
+            pids = [self._alive[shape].engine.pid for shape in shapes]
+        return [pid for pid in pids if pid is not None]
+
+    def prepare(self) -> None:
+        """Begin what can be done before it is known which engine is wanted first."""
+        self._source.prepare()
+
+    def refuse(self, queries: Sequence[Query]) -> list[Refusal | None]:
+        """Refuse as the engines would."""
+        return self._front.refuse(queries)
+
+    def start(self, model: str, tags: Mapping[str, str]) -> None:
+        """Start an engine and let it be the one awake, in place of one of its shape. Raises `CapacityError`."""
+        shape, needed = self._shapes.shape(model), self._needs(model)
+        self._end(shape)
+        self._let_sleep()
+        self._make_room(needed)
+        engine = self._source.engine()
+        with self._lock:
+            self._alive[shape] = _Alive(engine, next(self._numbers), needed, needed, next(self._uses))
+            self._awake = shape
+        try:
+            engine.start(model, tags)
+        except BaseException:
+            self._end(shape)
+            raise
+
+    def wake(self, model: str) -> bool:
+        """Go over to the engine of a model's shape; False if none is alive, or none is any more."""
+        shape = self._shapes.shape(model)
+        found = self._alive.get(shape)
+        if found is None:
+            return False
+        if shape == self._awake:
+            return True
+        try:
+            self._settle(found)
+            self._let_sleep()
+            self._make_room(found.awake - found.asleep, keep=shape)
+            found.engine.resume()
+        except SymmoeError:
+            self._end(shape)
+            return False
+        with self._lock:
+            self._awake, found.last_use = shape, next(self._uses)
+            self._order.used(shape)
+        return True
+
+    def swap(self, image: Image) -> int:
+        """Put weights into the engine that is awake."""
+        with self._current() as engine:
+            return engine.swap(image)
+
+    def rebind(self, key: str, model: str) -> bool:
+        """Serve weights that the engine awake still holds."""
+        with self._current() as engine:
+            return engine.rebind(key, model)
+
+    def adapt(self, adapter: str | None) -> bool:
+        """Have the engine awake apply an adapter."""
+        with self._current() as engine:
+            return engine.adapt(adapter)
+
+    def expect(self, coming: Sequence[tuple[str, str]]) -> None:
+        """Take note of what comes next, and begin to start the first engine that is missing."""
+        shapes = [self._shapes.shape(model) for _, model in coming]
+        with self._lock:
+            self._order = KnownOrder(shape for shape, _ in itertools.groupby(shapes))
+        with self._current() as engine:
+            engine.expect([one for one, shape in zip(coming, shapes, strict=True) if shape == self._awake])
+        missing = (model for (_, model), shape in zip(coming, shapes, strict=True) if shape not in self._alive)
+        first = next(missing, None)
+        if self._ahead and first is not None:
+            self._start_ahead(first)
+
+    def generate(self, calls: Sequence[Call]) -> Iterator[tuple[Call, Generation]]:
+        """Generate with the engine that is awake."""
+        with self._current() as engine:
+            yield from engine.generate(calls)
+
+    def add(self, ident: str, query: Query, stream: bool, prompt: Prompt | None = None) -> Refusal | None:
+        """Give the engine awake one more call."""
+        with self._current() as engine:
+            return engine.add(ident, query, stream, prompt)
+
+    def step(self) -> list[Delta]:
+        """One step of the engine that is awake."""
+        with self._current() as engine:
+            return engine.step()
+
+    def abort(self, idents: Sequence[str]) -> None:
+        """End these calls. If their engine is lost, the next step says so."""
+        if self._awake is not None:
+            with suppress(EngineLostError):
+                self._alive[self._awake].engine.abort(idents)
+
+    def close(self) -> None:
+        """End every engine. Safe to call twice."""
+        for one in list(self._alive.values()):
+            one.engine.close()  # also ends one that is just starting
+        for shape in list(self._alive):
+            self._end(shape)
+        self._source.close()
+        self._front.close()
+
+    @contextmanager
+    def _current(self) -> Iterator[SuspendableEngine]:
+        """The engine that is awake. If it is found dead meanwhile it is taken off the list."""
+        shape = self._awake
+        if shape is None:
+            raise EngineError("no engine is awake")
+        try:
+            yield self._alive[shape].engine
+        except EngineLostError:
+            self._end(shape)
+            raise
+
+    def _let_sleep(self) -> None:
+        """Put the engine that is awake to sleep, or end it if it cannot."""
+        shape = self._awake
+        if shape is None:
+            return
+        one = self._alive[shape]
+        try:
+            kept = one.engine.suspend()
+        except SymmoeError:
+            self._end(shape)
+            return
+        with self._lock:
+            one.asleep, one.awake, self._awake = kept, max(one.awake, kept), None
+
+    def _make_room(self, nbytes: int, keep: str | None = None) -> None:
+        """End sleeping engines until so many more bytes fit into the budget. Raises `CapacityError` if they cannot."""
+        while True:
+            with self._lock:
+                missing = self.used + nbytes - self.budget
+                leaving = [key for key in eviction_order(self._evictable()) if key != keep]
+                pending = [one for one in self._alive.values() if one.starting]
+            if missing <= 0:
+                return
+            if leaving:
+                self._end(leaving[0])
+            elif pending:
+                self._settle(pending[0])
+            else:
+                raise CapacityError(
+                    f"an engine needs {nbytes / 1e9:.1f} GB of memory, which is {missing / 1e9:.1f} GB more than"
+                    f" engines may take ({self.budget / 1e9:.1f} GB)",
+                    hint="raise engine.memory_gib in the pool file, lower engine.kv_cache_gib, or use a smaller model",
+                )
+
+    def _evictable(self) -> list[Resident]:
+        return [
+            Resident(shape, self._order.next_use(shape), one.last_use)
+            for shape, one in self._alive.items()
+            if shape != self._awake and one.starting is None
+        ]
+
+    def _start_ahead(self, model: str) -> None:
+        """Start an engine in a thread and put it to sleep, if there is room without what is needed sooner."""
+        shape, needed = self._shapes.shape(model), self._needs(model)
+        with self._lock:
+            if any(one.starting for one in self._alive.values()):
+                return
+            later = needed_later(self._evictable(), self._order.next_use(shape))
+            if self.used + needed - sum(self._alive[one.key].asleep for one in later) > self.budget:
+                return
+            for key in eviction_order(later):
+                if self.used + needed <= self.budget:
+                    break
+                self._end(key)
+            engine, tags = self._source.engine(), self._shapes.tags(model)
+            one = _Alive(engine, next(self._numbers), needed, needed, next(self._uses))
+            self._alive[shape] = one
+            one.starting = self._starter.submit(self._start_asleep, one, model, tags)
+
+    @staticmethod
+    def _start_asleep(one: _Alive, model: str, tags: Mapping[str, str]) -> None:
+        one.engine.start(model, tags)
+        one.asleep = one.engine.suspend()
+
+    def _settle(self, one: _Alive) -> None:
+        """Wait until an engine is started; if it could not be, it is taken off the list, and that is raised."""
+        if one.starting is None:
+            return
+        try:
+            one.starting.result()
+        except SymmoeError:
+            for shape in [shape for shape, other in self._alive.items() if other is one]:
+                self._end(shape)
+            raise
+        one.starting = None
+
+    def _end(self, shape: str) -> None:
+        with self._lock:
+            one = self._alive.pop(shape, None)
+            if shape == self._awake:
+                self._awake = None
+        if one is not None:
+            one.engine.close()

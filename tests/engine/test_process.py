@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from symmoe.engines.process import EngineProcess, EngineProcesses
+from symmoe.errors import CapacityError, EngineError, EngineLostError
+from symmoe.types import Assignment, Call, Delta, Generation, Image, Prompt
+from tests.engine.hosted import MAKER, PREPARE
+from tests.fakes import query
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[EngineProcesses]:
+    found = EngineProcesses(MAKER, 50, PREPARE, stall=60, log=tmp_path / "state" / "engine.log")
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def engine(processes: EngineProcesses) -> Iterator[EngineProcess]:
+    found = processes.engine()
+    found.start("models/one", {"tensor": "tag"})
+    yield found
+    found.close()
+
+
+def call(text: str, ident: str = "1") -> Call:
+    return Call("one", query(text, ident), (Assignment(ident, "one", 0),))
+
+
+def gone(pid: int) -> bool:
+    """Whether a process ends within ten seconds."""
+    try:
+        watched = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([watched], [], [], 10)[0])
+    finally:
+        os.close(watched)
+
+
+def test_every_method_is_answered_by_the_engine_in_its_process(engine: EngineProcess) -> None:
+    assert (engine.model, engine.started) == ("models/one", 1)
+    assert engine.pid not in (None, os.getpid())
+    assert list(engine.generate([call("a b"), call("c", "2")])) == [
+        (call("c", "2"), Generation("one: c", "stop", 1, 2)),
+        (call("a b"), Generation("one: a b", "stop", 2, 3)),
+    ]
+    refused, taken = engine.refuse([query("word " * 60), query("short")])
+    assert refused is not None
+    assert (refused.code, taken) == ("context_length_exceeded", None)
+    assert engine.adapt(None) is False
+    assert engine.rebind("key", "models/two") is False
+    engine.expect([("key", "models/two")])
+    assert engine.swap(Image("key/two", "models/two", "path", 0, 3)) == len("two")
+    assert engine.model == "models/two"
+    assert engine.suspend() == len("two")
+    engine.resume()
+    assert engine.add("x", query("hi"), True, Prompt("models/two", (1, 2))) is None
+    assert engine.step() == [Delta("x", "two:", None)]
+    assert engine.step() == [Delta("x", " hi", Generation("two: hi", "stop", 1, 2))]
+    engine.abort(["x"])
+
+
+def test_what_the_engine_raises_is_raised_here_and_it_lives_on(engine: EngineProcess) -> None:
+    with pytest.raises(CapacityError, match="it is full") as raised:
+        list(engine.generate([call("fail")]))
+    assert raised.value.hint == "make room"
+    assert [generation.text for _, generation in engine.generate([call("again")])] == ["one: again"]
+
+
+def test_an_engine_that_dies_while_it_generates_is_lost_and_can_be_started_again(engine: EngineProcess) -> None:
+    with pytest.raises(EngineLostError, match="has ended"):
+        list(engine.generate([call("die")]))
+    assert engine.model is None
+    with pytest.raises(EngineLostError):
+        engine.resume()
+    engine.start("models/one", {})
+    assert [generation.text for _, generation in engine.generate([call("again")])] == ["one: again"]
+
+
+def test_an_engine_killed_in_its_sleep_is_lost_when_it_is_to_wake(engine: EngineProcess) -> None:
+    engine.suspend()
+    os.kill(engine.pid or 0, signal.SIGKILL)
+    with pytest.raises(EngineLostError):
+        engine.resume()
+
+
+def test_an_engine_that_gives_no_sign_of_life_is_ended(processes: EngineProcesses, engine: EngineProcess) -> None:
+    processes.stall, pid = 0.5, engine.pid
+    with pytest.raises(EngineLostError, match="no sign of life"):
+        list(engine.generate([call("hang")]))
+    assert gone(pid or 0)
+
+
+def test_one_that_takes_steps_is_not_ended_however_long_a_call_takes(
+    processes: EngineProcesses, engine: EngineProcess
+) -> None:
+    processes.stall = 1.3  # the call takes 1.5 s, with a sign of life each second
+    assert [generation.text for _, generation in engine.generate([call("slow")])] == ["one: slow"]
+
+
+def test_closing_returns_when_the_process_is_gone(engine: EngineProcess) -> None:
+    pid = engine.pid or 0
+    engine.close()
+    engine.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_engines_end_when_whoever_leaves_in_the_middle_wants_no_more(engine: EngineProcess) -> None:
+    pid, generating = engine.pid or 0, engine.generate([call("hang"), call("first", "2")])
+    next(generating)
+    generating.close()  # type: ignore[attr-defined]
+    assert gone(pid)
+
+
+def test_an_engine_that_was_never_started_says_so(processes: EngineProcesses) -> None:
+    with pytest.raises(EngineError, match="not started"):
+        processes.engine().resume()
+
+
+def test_a_launcher_that_was_killed_is_started_again(processes: EngineProcesses, engine: EngineProcess) -> None:
+    launcher = processes._launcher
+    assert launcher is not None
+    launcher.kill()
+    launcher.wait()
+    other = processes.engine()
+    other.start("models/two", {})
+    assert other.model == "models/two"
+    assert [generation.text for _, generation in engine.generate([call("still here")])] == ["one: still here"]
+    other.close()
+
+
+KILLED = f"""
+import os, sys
+from pathlib import Path
+from symmoe.engines.process import EngineProcesses
+from tests.engine.test_process import call
+processes = EngineProcesses({MAKER!r}, 50, {PREPARE!r}, 60, Path(sys.argv[1]))
+engine = processes.engine()
+engine.start("one", {{}})
+print(engine.pid, processes._launcher.pid, flush=True)
+list(engine.generate([call("hang")]))
+"""
+
+
+def test_nothing_outlives_who_asked_for_it_even_if_that_is_killed_and_an_engine_hangs(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "log")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as asking:
+        pids = [int(word) for word in (asking.stdout.readline() if asking.stdout else "").split()]
+        assert len(pids) == 2
+        asking.kill()
+    assert all(gone(pid) for pid in pids)
