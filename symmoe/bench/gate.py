@@ -21,7 +21,8 @@ from symmoe.aggregation.vote import WeightedVote
 from symmoe.build import Assembly
 from symmoe.gating.rewards import RewardGate
 from symmoe.pipeline import UNWATCHED, Watch, synthesise
-from symmoe.profiles.grading import is_right, paired
+from symmoe.profiles.grading import paired
+from symmoe.profiles.marking import is_right
 from symmoe.protocols import Gate, RewardModel
 from symmoe.training.answers import Drawing, Field, cut, gather
 from symmoe.training.reward import Verdicts, contest, judged

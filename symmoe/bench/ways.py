@@ -16,7 +16,8 @@ from symmoe.pipeline import UNWATCHED, Watch, answer
 from symmoe.planning.grouping import plan
 from symmoe.policy import policy_for
 from symmoe.profiles.aggregators import references
-from symmoe.profiles.grading import as_query, gathered, is_right
+from symmoe.profiles.grading import as_query, gathered
+from symmoe.profiles.marking import is_right
 from symmoe.types import Assignment, Candidate, Message, Profiles, Query, Question, Recruitment, Trace, Verdict
 
 MOST_DRAWS = 64

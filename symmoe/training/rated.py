@@ -21,7 +21,7 @@ from symmoe.aggregation.extraction import extract
 from symmoe.gating.heads import Floats
 from symmoe.gating.small import PreferredAnswers, RatedAnswers
 from symmoe.gating.states import HiddenStates
-from symmoe.profiles.grading import is_right
+from symmoe.profiles.marking import is_right
 from symmoe.routing.facets import SUSPECT_WORDS, language_of
 from symmoe.training.answers import Field, assignment_of
 from symmoe.types import Assignment, Candidate, Query, Question

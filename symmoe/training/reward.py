@@ -20,7 +20,8 @@ from symmoe.gating.heads import Heads
 from symmoe.gating.mixing import Judged, Mixture, fit_mixture
 from symmoe.gating.preference import GateRecipe
 from symmoe.gating.small import GateFit, fit_heads
-from symmoe.profiles.grading import is_right, paired
+from symmoe.profiles.grading import paired
+from symmoe.profiles.marking import is_right
 from symmoe.protocols import Gate
 from symmoe.training.answers import Drawing, Field, assignment_of, cut
 from symmoe.training.rated import KeptStates, Material, material
