@@ -52,7 +52,7 @@ def run(
     """
     from symmoe.batch.job import BatchJob, run_batch
     from symmoe.batch.lock import job_lock
-    from symmoe.build import check_weights, fingerprint
+    from symmoe.build import fingerprint
     from symmoe.config import read_pool
     from symmoe.errors import JobError
     from symmoe.store import open_store
@@ -62,7 +62,7 @@ def run(
     described = read_pool(pool)
     if not source.is_file():
         raise JobError(f"{source}: no such file")
-    check_weights(described)
+    options.verified(described)
     job = BatchJob(source, output, described, fingerprint(described), k, seed, explain)
     store = open_store()
     try:

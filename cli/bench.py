@@ -110,14 +110,14 @@ def recruiting(
 ) -> None:
     """Answer one suite under several ways of recruiting: accuracy, calls, tokens, and what asking fewer costs."""
     from symmoe.bench.routing import contest
-    from symmoe.build import Assembly, check_weights
+    from symmoe.build import Assembly
     from symmoe.config import read_pool
     from symmoe.questions.suites import suite_at
 
     from .render import percent, show, show_json, table, watching, write_report
 
     described = read_pool(pool)
-    check_weights(described)
+    options.verified(described)
     questions = suite_at(suite, per_family, "test", seed)
     with watching("asking") as watch:
         report = contest(Assembly(described), questions, k or described.routing.k, seed, watch)
@@ -375,7 +375,7 @@ def gate(
     beside the report: run again, only what is missing is asked.
     """
     from symmoe.bench.gate import measure, plot_sweep
-    from symmoe.build import Assembly, check_weights
+    from symmoe.build import Assembly
     from symmoe.config import RewardConfig, read_pool
     from symmoe.questions.suites import mixed_suite
     from symmoe.training.answers import Drawing
@@ -385,7 +385,7 @@ def gate(
     described = read_pool(pool)
     if reward is not None:
         described = described.model_copy(update={"reward": RewardConfig(model=reward)})
-    check_weights(described)
+    options.verified(described)
     validation, held_out = (mixed_suite(per_family, split, seed) for split in ("profile", "test"))
     drawing = Drawing(draws, temperature=temperature)
     with watching("asking, judging, aggregating") as watch:
@@ -462,7 +462,7 @@ def quality(
     """Answer the same questions in every way: symmoe, single experts, votes, mixtures, Symbolic-MoE, an oracle."""
     from symmoe.bench.quality import compare, kept_apart, read_suites
     from symmoe.bench.quality_page import render
-    from symmoe.build import Assembly, check_weights
+    from symmoe.build import Assembly
     from symmoe.config import read_pool
 
     from .render import show, show_json, watching, write_report
@@ -470,7 +470,7 @@ def quality(
     suites = read_suites(suite) if suite else kept_apart(per_family, seed)
     described = read_pool(pool)
     named = described.expert(aggregator).name if aggregator else None
-    check_weights(described)
+    options.verified(described)
     assembly = Assembly(described)
     with watching("answering") as watch:
         report = compare(

@@ -57,7 +57,7 @@ def evaluate(
     json: options.Json = False,
 ) -> None:
     """Measure experts, each alone, on held-out questions."""
-    from symmoe.build import Assembly, check_weights
+    from symmoe.build import Assembly
     from symmoe.config import read_pool
     from symmoe.profiles.grading import run_matrix
     from symmoe.questions.suites import suite_at
@@ -67,7 +67,7 @@ def evaluate(
     described = read_pool(pool)
     cards = {name: _card(described, name) for name in experts} if write_card else {}
     names = [described.expert(name).name for name in dict.fromkeys(experts)]
-    check_weights(described)
+    options.verified(described)
     questions = suite_at(suite, per_family, "test", seed)
     assembly = Assembly(described)
     with watching("asking") as watch:
@@ -125,7 +125,7 @@ def add(
         joined_by = expert_service.join(service, key, name, model, adapter, description, profiles)
         expert_service.show_change(joined_by, json)
         return
-    from symmoe.build import Assembly, check_weights
+    from symmoe.build import Assembly
     from symmoe.config import read_pool
     from symmoe.pool_file import grown, write_pool
     from symmoe.profiles.building import onboard
@@ -138,7 +138,7 @@ def add(
     described = read_pool(pool)
     joined = grown(described, name, model, adapter, description)
     known = Assembly(described).profiles()
-    check_weights(joined.without_profiles())
+    options.verified(joined.without_profiles())
     questions = suite_at(suite, 10, "profile", seed)
     with watching("asking") as watch:
         profile, alike = onboard(Assembly(joined), name, known, questions, count, not label_free, watch)

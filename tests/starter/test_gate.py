@@ -20,7 +20,7 @@ def _asked(query: Query) -> tuple[Assignment, ...]:
 
 def test_the_shipped_gate_reads_answers_and_prefers_those_that_are_right() -> None:
     """On questions that it has never seen, from records that say nothing."""
-    pool = read_pool("starter").model_copy(update={"reward": RewardConfig(model="starter")})
+    pool = read_pool("tiny").model_copy(update={"reward": RewardConfig(model="starter")})
     gate = build_gate(pool)
     assert isinstance(gate, RewardGate)
     questions = mixed_suite(1, "test", 31)

@@ -14,7 +14,7 @@ from symmoe.training.lora import data_hash, read_recipe, training_questions
 from symmoe.types import Tally
 from tests.fakes import query, skills
 
-STARTER = read_pool("starter")
+STARTER = read_pool("tiny")
 ADAPTED = [expert for expert in STARTER.experts if expert.adapter]
 MEGABYTE = 1_000_000
 
