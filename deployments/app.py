@@ -21,12 +21,12 @@ from .api.service import Service
 from .dedicated import YIELDING, DedicatedReplica
 from .expert import ExpertReplica
 from .experts import RayExperts
-from .gating import ReplicaGate
 from .lifecycle.first import first_to_load
 from .options import Site, dedicated_options, expert_options, ingress_options, reward_options
 from .orchestrator import Orchestrator
 from .remote import PoolExperts
 from .reward import RewardReplica
+from .scoring import ReplicaScorer
 from .settings import Settings
 from .storage import Storage
 from .worker import Build
@@ -45,9 +45,9 @@ class Ingress:
     ) -> None:
         described = Pool.model_validate({**json.loads(pool), "root": root})
         storage = Storage()
-        everyone, gate = behind_handles(described, behind, settings)
+        everyone, scorer = behind_handles(described, behind, settings)
         patient = Breaker(storage, STORE_REQUEST_SECONDS)  # what is decided about experts waits for the store's disk
-        orchestrator = Orchestrator(build(described), everyone, settings, patient, gate)
+        orchestrator = Orchestrator(build(described), everyone, settings, patient, scorer)
         # over connections of their own: however much else waits for the store, a revoked key is heard of
         known = StoredKeys(Breaker(Storage())) if keys else Open(admin)
         self._service = Service(described, orchestrator, known, settings, storage)
@@ -118,18 +118,18 @@ def service_app(
     return ingress.bind(_behind(pool, settings, build), *_travelling(pool), settings, build, keys, admin)
 
 
-def behind_handles(pool: Pool, behind: Behind, settings: Settings) -> tuple[PoolExperts, ReplicaGate | None]:
-    """A pool's experts, and where it has a reward model its gate, behind handles by their deployments' names."""
+def behind_handles(pool: Pool, behind: Behind, settings: Settings) -> tuple[PoolExperts, ReplicaScorer | None]:
+    """A pool's experts, and where it has a reward model its scorer, behind handles by their deployments' names."""
     replicas = RayExperts(behind[EXPERTS], settings.least == 0) if EXPERTS in behind else None
     dedicated = {
         expert.name: RayExperts(behind[DEDICATED + expert.name], expert.dedicated.least == 0)
         for expert in pool.experts
         if expert.dedicated is not None
     }
-    gate = None
+    scorer = None
     if REWARD in behind:
-        gate = ReplicaGate(behind[REWARD], settings.slowest_verdict, settings.reward_replicas)
-    return PoolExperts(pool, replicas, dedicated), gate
+        scorer = ReplicaScorer(behind[REWARD], settings.slowest_verdict, settings.reward_replicas)
+    return PoolExperts(pool, replicas, dedicated), scorer
 
 
 def _behind(pool: Pool, settings: Settings, build: Build) -> Behind:

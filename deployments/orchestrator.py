@@ -1,4 +1,4 @@
-"""One request on its way: route, ask, gate, aggregate, and give its pieces as they come."""
+"""One request on its way: route, ask, scorer, aggregate, and give its pieces as they come."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from symmoe.types import Assignment, Call, Generation, Lane, Query, Refusal, Tra
 from .access.breaker import Stored
 from .events import Asked, Begun, Finished, Piece, TurnedAway, TurnedAwayError
 from .experts import Experts, asking
-from .gating import Gating, LocalGate
 from .lifecycle.lifecycle import Lifecycle
 from .order import Failed, Order, Report, Share, Stage
 from .routing import Router
+from .scoring import LocalScorer, Scoring
 from .settings import Settings
 
 _LATER = 1.0
@@ -50,7 +50,7 @@ class Means:
     """What requests are answered with: the experts, what weighs their candidates, and how these become one answer."""
 
     experts: Experts
-    gate: Gating
+    scorer: Scoring
     judging: Judging
 
 
@@ -193,8 +193,8 @@ class Request:
 
     async def _weighed(self, need: Weigh) -> Weighed:
         began = time.perf_counter()
-        weighed = await self._means.gate.weigh(need.query, need.candidates, need.recruitment)
-        self._note_stage("gate", began, time.perf_counter() - began, bool(weighed.trouble))
+        weighed = await self._means.scorer.weigh(need.query, need.candidates, need.recruitment)
+        self._note_stage("score", began, time.perf_counter() - began, bool(weighed.trouble))
         return weighed
 
     async def _generate(self, query: Query, expert: str, slot: int, choices: Sequence[int]) -> tuple[Generation, Lane]:
@@ -250,7 +250,7 @@ class Orchestrator:
     """Answers orders with a pool's records and the replicas that run its experts.
 
     `stored` remembers what operators decide about experts; without it that is forgotten with this process. Candidates
-    are weighed by `gate`, without one in this process.
+    are weighed by `scorer`, without one in this process.
     """
 
     def __init__(
@@ -259,12 +259,12 @@ class Orchestrator:
         experts: Experts,
         settings: Settings,
         stored: Stored | None = None,
-        gate: Gating | None = None,
+        scorer: Scoring | None = None,
     ) -> None:
         self.lifecycle = Lifecycle(assembly.pool, experts, settings, stored)
         self.router = Router(assembly, self.lifecycle.roster)
         self._settings = settings
-        self._means = Means(self.lifecycle.experts, gate or LocalGate(assembly.gate), assembly.judging())
+        self._means = Means(self.lifecycle.experts, scorer or LocalScorer(assembly.scorer), assembly.judging())
 
     async def begin(self, order: Order) -> Request:
         """Route an order and begin to answer it."""

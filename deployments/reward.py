@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from symmoe.config import Pool
-from symmoe.protocols import Gate
+from symmoe.protocols import Scorer
 from symmoe.types import Assignment, Candidate, Message, Query, Recruitment, Sampling, Verdict
 
-from .gating import Case, weigh_all
+from .scoring import Case, weigh_all
 from .settings import Settings
 from .worker import Build
 
@@ -21,13 +21,13 @@ _ANY = Query("warm", (Message("user", "What is 1 + 1?"),), Sampling(1))
 
 
 class RewardExpert:
-    """Weighs cases with a gate, one batch at a time. It is healthy while no batch takes longer than `stall` seconds."""
+    """Weighs cases with a scorer, a batch at a time. Healthy while no batch takes longer than `stall` seconds."""
 
-    def __init__(self, gate: Gate, stall: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._gate, self._stall, self._clock = gate, stall, clock
+    def __init__(self, scorer: Scorer, stall: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._scorer, self._stall, self._clock = scorer, stall, clock
         self._thread = ThreadPoolExecutor(1, "reward")
         self._began: float | None = None
-        weigh_all(gate, [_warming()])  # the model is read now, not when the first request waits for it
+        weigh_all(scorer, [_warming()])  # the model is read now, not when the first request waits for it
 
     async def weigh(self, cases: Sequence[Case]) -> list[tuple[Verdict, ...] | str]:
         """The verdicts on each case; where the model fails over one, why."""
@@ -43,7 +43,7 @@ class RewardExpert:
         """One case that the model cannot bear spoils nobody else's."""
         self._began = self._clock()
         try:
-            return [*weigh_all(self._gate, cases)]
+            return [*weigh_all(self._scorer, cases)]
         except Exception as error:
             if len(cases) == 1:
                 return [f"the reward model failed: {type(error).__name__}"]
@@ -56,7 +56,7 @@ class RewardReplica(RewardExpert):
     """One that is made of what can travel. Its process ends with a model that hangs, and Ray Serve starts another."""
 
     def __init__(self, pool: str, root: str, settings: Settings, build: Build) -> None:
-        super().__init__(build(Pool.model_validate({**json.loads(pool), "root": root})).gate, settings.stall)
+        super().__init__(build(Pool.model_validate({**json.loads(pool), "root": root})).scorer, settings.stall)
 
     def check_health(self) -> None:
         """End the process if the model hangs; a thread in native code cannot be ended in any other way."""

@@ -29,7 +29,12 @@ _SILENT = {
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # what Ray prints to stdout of its own accord, such as a worker's death
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the setting that a warning at each start recommends
 }
-_OURS = {"RAY_worker_niceness": "0", **CALLBACK}  # engines make room for the ingress by themselves
+_OURS = {
+    "RAY_worker_niceness": "0",  # engines make room for the ingress by themselves
+    "GLOO_SOCKET_IFNAME": "lo",  # engines and collectives listen where the machine's own name points, else
+    "VLLM_HOST_IP": "127.0.0.1",
+    **CALLBACK,
+}
 _CLOSED = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # what its name hides: without it every port is open to the network
     "RAY_AUTH_MODE": "token",  # loopback is open to every user of this machine, and Ray runs what it is sent

@@ -14,9 +14,9 @@ from typing import Generic, TypeVar
 from symmoe.aggregation.cases import Case, no_answer
 from symmoe.aggregation.cleaning import encodable
 from symmoe.aggregation.synthesis import NO_ROOM, Settled, Synthesis, decide, prompts, settle
-from symmoe.gating.evidence import weigh_by_records
 from symmoe.policy import Policy
 from symmoe.protocols import Aggregator
+from symmoe.scoring.evidence import weigh_by_records
 from symmoe.types import (
     Assignment,
     Candidate,

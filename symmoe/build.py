@@ -11,7 +11,7 @@ from pathlib import Path
 
 from symmoe.answering import Judging
 from symmoe.build_aggregation import aggregator_last, aggregator_of, build_synthesis, build_vote, rule_files
-from symmoe.build_gate import build_gate, check_reward, reward_files
+from symmoe.build_scorer import build_scorer, check_reward, reward_files
 from symmoe.config import STARTER, STATIC, TINY, ExpertConfig, Pool, cache_dir, state_dir
 from symmoe.engines.echo import EchoEngine
 from symmoe.errors import PoolError
@@ -38,7 +38,7 @@ from symmoe.planning.costs import CostModel, ExpertCost, recall_observations
 from symmoe.planning.grouping import Fleet
 from symmoe.planning.problem import Worker
 from symmoe.policy import Policy
-from symmoe.protocols import Embedder, Engine, Executor, Gate, Recruiter, Store, Tagger
+from symmoe.protocols import Embedder, Engine, Executor, Recruiter, Scorer, Store, Tagger
 from symmoe.routing.embedding import SentenceEmbedder
 from symmoe.routing.kept import STORE, pull_document, pull_profiles
 from symmoe.routing.profiles import complete
@@ -160,9 +160,9 @@ class Assembly:
         return build_recruiter(self.pool, self.profiles())
 
     @cached_property
-    def gate(self) -> Gate:
+    def scorer(self) -> Scorer:
         """What weighs candidates; a reward model is read when it is first asked."""
-        return build_gate(self.pool)
+        return build_scorer(self.pool)
 
     def recruiter_for(self, policy: Policy) -> Recruiter:
         """The recruiter under a policy; made once for all policies that recruit alike."""
@@ -180,7 +180,7 @@ class Assembly:
             self.tagger,
             self.recruiter_for,
             self.executor,
-            self.gate,
+            self.scorer,
             judging.vote,
             models,
             self.fleet,

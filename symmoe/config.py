@@ -47,7 +47,7 @@ Source = Annotated[str, AfterValidator(_source)]
 EmbedderSource = Annotated[str, AfterValidator(_embedder_source)]
 """A source of a sentence-transformers model, or `static:SOURCE` for a static embedder distilled from one, once."""
 RewardSource = Annotated[str, AfterValidator(_reward_source)]
-"""A source of a reward model, or `starter` for the small gate that symmoe ships."""
+"""A source of a reward model, or `starter` for the small scorer that symmoe ships."""
 
 
 class _Section(BaseModel):
@@ -166,9 +166,9 @@ class RoutingConfig(_Section):
 class RewardConfig(_Section):
     """A reward model that reads the candidates.
 
-    `model` is a small gate that `symmoe reward train` wrote (`starter`: the shipped one), an ArmoRM checkpoint, or any
+    `model` is a small scorer that `symmoe reward train` wrote (`starter`: the shipped one), an ArmoRM checkpoint, or a
     sequence classifier of one label. A candidate weighs exp(score / temperature) · share ** evidence; where left open,
-    a small gate has the numbers that it was fitted with, and any other model 1 and 1. `window` bounds the tokens read.
+    a small scorer has the numbers that it was fitted with, any other model 1 and 1. `window` bounds the tokens read.
     """
 
     model: RewardSource

@@ -28,16 +28,16 @@ from symmoe.answering import (
     writable,
 )
 from symmoe.errors import CapacityError, CheckpointError, EngineError
-from symmoe.gating.evidence import weigh
 from symmoe.planning.costs import StepTimes
 from symmoe.planning.grouping import Fleet, plan
 from symmoe.policy import Policy
-from symmoe.protocols import Aggregator, Executor, Gate, Recruiter, Tagger
+from symmoe.protocols import Aggregator, Executor, Recruiter, Scorer, Tagger
 from symmoe.routing.recruiting import recruit
 from symmoe.routing.tagging import tag
+from symmoe.scoring.evidence import weigh
 from symmoe.types import Assignment, Candidate, Explanation, Load, Observation, Outcome, Plan, Query, Refusal, Skills
 
-STAGES = ("tag", "recruit", "plan", "load", "generate", "gate", "aggregate")
+STAGES = ("tag", "recruit", "plan", "load", "generate", "score", "aggregate")
 
 Result = TypeVar("Result")
 One = TypeVar("One", Recruit, Ask, Weigh)
@@ -54,7 +54,7 @@ class Parts:
     tagger: Tagger
     recruiter: Callable[[Policy], Recruiter]
     executor: Executor
-    gate: Gate
+    scorer: Scorer
     aggregator: Aggregator
     models: Mapping[str, str]
     fleet: Fleet | None = None
@@ -179,10 +179,10 @@ class _Run:
         return self._parts.recruiter(policy).explain(query, needed, policy.k, self._seed)
 
     def weighed(self, needs: Sequence[Weigh]) -> list[Given | None]:
-        """The gate's verdicts, for all candidates at once."""
-        with self.clock("gate"):
+        """The scorer's verdicts, for all candidates at once."""
+        with self.clock("score"):
             verdicts = weigh(
-                self._parts.gate,
+                self._parts.scorer,
                 [need.query for need in needs],
                 [need.candidates for need in needs],
                 [need.recruitment for need in needs],

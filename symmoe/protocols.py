@@ -143,7 +143,7 @@ class Executor(Protocol):
         ...
 
 
-class Gate(Protocol):
+class Scorer(Protocol):
     """Weighs the candidates of each query against each other."""
 
     def weigh(

@@ -11,13 +11,13 @@ from symmoe.aggregation.vote import WeightedVote
 from symmoe.engines.echo import EchoEngine
 from symmoe.errors import EngineError
 from symmoe.executor import InProcessExecutor
-from symmoe.gating.evidence import EvidenceGate
 from symmoe.loading.images import NamedImages
 from symmoe.loading.lanes import ExpertWeights, LaneLoader
 from symmoe.pipeline import Parts
 from symmoe.policy import Policy
 from symmoe.protocols import Recruiter
 from symmoe.routing.recruiters.published import PublishedRecruiter
+from symmoe.scoring.evidence import RecordScorer
 from symmoe.types import (
     Candidate,
     ExpertProfile,
@@ -135,4 +135,4 @@ def echo_parts(
     names = sorted({name for record in records.values() for name in record})
     executor = InProcessExecutor(engine, LaneLoader(engine, weights, NamedImages()))
     models = {expert: weights(expert).model for expert in records}
-    return Parts(NamingTagger(*names), always(recruiter), executor, EvidenceGate(), WeightedVote(), models)
+    return Parts(NamingTagger(*names), always(recruiter), executor, RecordScorer(), WeightedVote(), models)

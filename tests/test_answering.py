@@ -25,8 +25,8 @@ from symmoe.answering import (
     advance,
     answering,
 )
-from symmoe.gating.evidence import weigh_by_records
 from symmoe.policy import Policy
+from symmoe.scoring.evidence import weigh_by_records
 from symmoe.types import Assignment, Candidate, Recruitment, Refusal, Trace
 from tests.fakes import query
 

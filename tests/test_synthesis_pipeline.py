@@ -171,7 +171,7 @@ def test_equal_questions_with_equal_candidates_are_synthesised_once() -> None:
     assert [t.answer.completion_tokens for t in traces(outcome)] == [22, 0]
 
 
-def test_lone_surrogates_of_an_engine_are_replaced_before_anything_is_kept() -> None:
+def test_lone_surroscorers_of_an_engine_are_replaced_before_anything_is_kept() -> None:
     outcome, seen, _ = run({"adder": "12\ud800", "speaker": "13", "sorter": "14"}, "13\udfff")
     assert all(c.text.encode() for c in seen.candidates)
     assert {t.answer.text for t in traces(outcome)} == {"13\ufffd"}

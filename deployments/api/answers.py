@@ -106,7 +106,7 @@ class Answers:
         return Stream(parts, {**headers(request.report), **told}, watched(revoked), over)
 
     async def _keep(self, order: Order, report: Report, document: dict[str, Any]) -> None:
-        """Keep an answer that every expert asked for had its say in, and the gate if there is one."""
+        """Keep an answer that every expert asked for had its say in, and the scorer if there is one."""
         asked = {assignment.expert for assignment in report.routed.asked}
         if self._cache is None or not asked <= {share.expert for share in report.shares}:
             return

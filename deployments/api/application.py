@@ -23,12 +23,12 @@ from .batching import Batching
 from .completions import api_error
 from .documented import json_body
 from .files import file_paths
-from .gate import Gate
+from .middleware import RequestMiddleware
 from .service import Service, noted
 
 
 def application(service: Service) -> ASGIApp:
-    """Every path of the service, and the gate around them."""
+    """Every path of the service, and the scorer around them."""
     batching = Batching(service)
     app = FastAPI(
         title="symmoe", docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=_living(service, batching)
@@ -40,7 +40,7 @@ def application(service: Service) -> ASGIApp:
     admin_paths(app, service)
     _looking(app, service)
     _failing(app)
-    return Gate(batching.online.around(app), service)
+    return RequestMiddleware(batching.online.around(app), service)
 
 
 def _living(service: Service, batching: Batching) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
@@ -128,7 +128,7 @@ def _failing(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def unforeseen(request: Request, error: Exception) -> Response:
-        """Starlette's own answer would be plain text. It raises the error again, and the gate takes it there."""
+        """Starlette's own answer would be plain text. It raises the error again, and the scorer takes it there."""
         told = internal_error(error)
         noted(request).code = told.code
         return error_response(told)

@@ -40,8 +40,8 @@ class Metrics:
         self._quarantines = Counter(
             "symmoe_quarantines", "Experts quarantined by the service itself", ("expert",), registry=self.registry
         )
-        self._ungated = Counter(
-            "symmoe_ungated", "Answers weighed by records alone, the reward model being lost", registry=self.registry
+        self._unscored = Counter(
+            "symmoe_unscored", "Answers weighed by records alone, the reward model being lost", registry=self.registry
         )
         self._rerouted = Counter("symmoe_rerouted", "Questions for which others were found", registry=self.registry)
         self._aggregations = Counter(
@@ -53,7 +53,7 @@ class Metrics:
         self._queue = self._gauge("symmoe_queue", "Generations that wait at the engines", "expert")
         self._running = self._gauge("symmoe_running", "Generations that run on the engines", "expert")
         self._stages = {
-            "gate": self._histogram("symmoe_gate_seconds", "Weighing candidates"),
+            "score": self._histogram("symmoe_score_seconds", "Weighing candidates"),
             "aggregate": self._histogram("symmoe_aggregate_seconds", "Making one answer of several"),
         }
         self._route = self._histogram("symmoe_route_seconds", "Deciding who answers")
@@ -90,7 +90,7 @@ class Metrics:
             self._aggregations.labels("skipped" if answer.origin == "vote" else "asked").inc()
         for stage in report.stages:
             self._stages[stage.name].observe(stage.seconds)
-            self._ungated.inc(stage.failed)
+            self._unscored.inc(stage.failed)
         self._rerouted.inc(report.rerouted)
         for histogram, seconds in ((self._first, report.first_token), (self._total, report.total)):
             if seconds is not None:

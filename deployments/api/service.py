@@ -93,7 +93,7 @@ class Service:
         return caller
 
     async def caller(self, request: HttpRequest) -> Caller:
-        """Who asks, as the gate found before it let the request in."""
+        """Who asks, as the scorer found before it let the request in."""
         caller: Caller = request.state.caller
         return caller
 

@@ -11,7 +11,7 @@ from symmoe.types import Answer, Candidate, Query, Refusal, Verdict
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One query, its candidates, the gate's verdicts on them, and what a vote makes of both."""
+    """One query, its candidates, the scorer's verdicts on them, and what a vote makes of both."""
 
     query: Query
     candidates: tuple[Candidate, ...]

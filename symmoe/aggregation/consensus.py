@@ -1,4 +1,4 @@
-"""Whether candidates agree so far that no aggregator need be asked (the consensus gate of MOSAIC, calibrated)."""
+"""Whether candidates agree so far that no aggregator need be asked (the consensus scorer of MOSAIC, calibrated)."""
 
 from __future__ import annotations
 

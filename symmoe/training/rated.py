@@ -1,4 +1,4 @@
-"""What a gate is fitted on: the distinct answers to validation questions, rated, read and paired.
+"""What a scorer is fitted on: the distinct answers to validation questions, rated, read and paired.
 
 No person and no larger model rates anything: ratings are made from the known answers and from what the experts wrote
 beside each other. What cannot be told of an answer is NaN, and the fit skips it.
@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from symmoe.aggregation.equivalence import equal
 from symmoe.aggregation.extraction import extract
-from symmoe.gating.heads import Floats
-from symmoe.gating.small import PreferredAnswers, RatedAnswers
-from symmoe.gating.states import HiddenStates
 from symmoe.profiles.marking import is_right
 from symmoe.routing.facets import SUSPECT_WORDS, language_of
+from symmoe.scoring.heads import Floats
+from symmoe.scoring.small import PreferredAnswers, RatedAnswers
+from symmoe.scoring.states import HiddenStates
 from symmoe.training.answers import Field, assignment_of
 from symmoe.types import Assignment, Candidate, Query, Question
 

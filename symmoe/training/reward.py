@@ -1,4 +1,4 @@
-"""Making a small gate for a pool: fit it on what the experts wrote, measure it, and write it with its card."""
+"""Making a small scorer for a pool: fit it on what the experts wrote, measure it, and write it with its card."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from symmoe.aggregation.vote import WeightedVote
-from symmoe.build_gate import backbone_states
+from symmoe.build_scorer import backbone_states
 from symmoe.config import Pool
 from symmoe.errors import ConfigError
-from symmoe.gating.artefact import save_heads
-from symmoe.gating.evidence import EvidenceGate, is_answer, weigh
-from symmoe.gating.heads import Heads
-from symmoe.gating.mixing import Judged, Mixture, fit_mixture
-from symmoe.gating.preference import GateRecipe
-from symmoe.gating.small import GateFit, fit_heads
 from symmoe.profiles.grading import paired
 from symmoe.profiles.marking import is_right
-from symmoe.protocols import Gate
+from symmoe.protocols import Scorer
+from symmoe.scoring.artefact import save_heads
+from symmoe.scoring.evidence import RecordScorer, is_answer, weigh
+from symmoe.scoring.heads import Heads
+from symmoe.scoring.mixing import Judged, Mixture, fit_mixture
+from symmoe.scoring.preference import GateRecipe
+from symmoe.scoring.small import GateFit, fit_heads
 from symmoe.training.answers import Drawing, Field, assignment_of, cut
 from symmoe.training.rated import KeptStates, Material, material
 from symmoe.types import Verdict
@@ -33,13 +33,13 @@ Bools = NDArray[np.bool_]
 OUTPUTS, STATES = "outputs.jsonl", "states"
 
 
-def contest(field: Field, gates: Mapping[str, Verdicts], seed: int) -> dict[str, Any]:
+def contest(field: Field, scorers: Mapping[str, Verdicts], seed: int) -> dict[str, Any]:
     """Accuracy of each way of choosing, and what the others are over plain and profile-weighted votes, in points.
 
-    `gates` names verdicts on the field's candidates. Plain and profile-weighted votes, and the oracle (at least one
+    `scorers` names verdicts on the field's candidates. Plain and profile-weighted votes, and the oracle (at least one
     candidate is right), stand beside them. Intervals are paired bootstraps over questions.
     """
-    ways = {"plain_vote": plain(field), "profile_vote": weigh(EvidenceGate(), *_sides(field)), **gates}
+    ways = {"plain_vote": plain(field), "profile_vote": weigh(RecordScorer(), *_sides(field)), **scorers}
     right = {name: chosen_right(field, verdicts) for name, verdicts in ways.items()}
     right["oracle"] = np.array([float(any(row)) for row in field.right()])
     return {
@@ -56,9 +56,9 @@ def contest(field: Field, gates: Mapping[str, Verdicts], seed: int) -> dict[str,
     }
 
 
-def judged(gate: Gate, field: Field) -> list[list[Verdict]]:
-    """A gate's verdicts on a field's candidates."""
-    return weigh(gate, *_sides(field))
+def judged(scorer: Scorer, field: Field) -> list[list[Verdict]]:
+    """A scorer's verdicts on a field's candidates."""
+    return weigh(scorer, *_sides(field))
 
 
 def plain(field: Field) -> list[list[Verdict]]:
@@ -82,11 +82,11 @@ class FitRecipe:
     """Everything that decides a fit but its data.
 
     `strengths` are the ridge penalties to choose from, `pairs` the most pairs of answers from one question, `folds` the
-    parts into which questions are divided where a score must come from a gate that has not seen the question.
+    parts into which questions are divided where a score must come from a scorer that has not seen the question.
     """
 
     strengths: tuple[float, ...] = (1.0, 10.0, 100.0)
-    gate: GateRecipe = field(default_factory=lambda: GateRecipe(steps=300))
+    gating: GateRecipe = field(default_factory=lambda: GateRecipe(steps=300))
     pairs: int = 16
     folds: int = 4
     seed: int = 0
@@ -94,9 +94,9 @@ class FitRecipe:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fitted:
-    """A gate: its heads, the mixture, the penalty that was chosen, and how the final fit went.
+    """A scorer: its heads, the mixture, the penalty that was chosen, and how the final fit went.
 
-    `scores` `[n]` are what gates that had not seen a question made of its answers; `ranked` is the share of pairs that
+    `scores` `[n]` are from scorers that had not seen the question; `ranked` is the share of pairs that
     each penalty ranked right in this way.
     """
 
@@ -158,8 +158,8 @@ def _cross_fitted(known: Material, recipe: FitRecipe, strength: float) -> NDArra
 
 def _heads(known: Material, questions: Bools, recipe: FitRecipe, strength: float) -> tuple[Heads, GateFit]:
     pairs = known.pairs(questions, recipe.pairs, recipe.seed)
-    gate = replace(recipe.gate, seed=recipe.seed)
-    return fit_heads(known.take(known.within(questions)), pairs, known.objectives, gate, strength)
+    gating = replace(recipe.gating, seed=recipe.seed)
+    return fit_heads(known.take(known.within(questions)), pairs, known.objectives, gating, strength)
 
 
 def _ranked(known: Material, scores: NDArray[np.float64]) -> float:
@@ -175,7 +175,7 @@ def _ranked(known: Material, scores: NDArray[np.float64]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """What decides a small gate: the backbones to choose from, how experts are asked, and the fit."""
+    """What decides a small scorer: the backbones to choose from, how experts are asked, and the fit."""
 
     backbones: tuple[str, ...]
     drawing: Drawing = field(default_factory=Drawing)
@@ -185,7 +185,7 @@ class Training:
 def make(
     pool: Pool, asked: Field, source: str, training: Training, out: Path, told: Callable[[str], None] = lambda now: None
 ) -> dict[str, Any]:
-    """Fit a small gate, write it into `out`, and give its card. `source` says in the card which questions these are.
+    """Fit a small scorer, write it into `out`, and give its card. `source` says in the card which questions these are.
 
     Raises `ConfigError` where nothing can be learnt from what was written.
     """
@@ -229,12 +229,12 @@ def unseen(asked: Field, known: Material, fitted: Fitted, evidence: float | None
 
 
 def _choosing(asked: Field, known: Material, fitted: Fitted, seed: int) -> dict[str, Any]:
-    """What gates that had not seen the questions are worth, setting by setting."""
-    gates = {
-        name: {"gate": unseen(each, known, fitted), "reward_alone": unseen(each, known, fitted, 0.0)}
+    """What scorers that had not seen the questions are worth, setting by setting."""
+    scorers = {
+        name: {"scorer": unseen(each, known, fitted), "reward_alone": unseen(each, known, fitted, 0.0)}
         for name, each in cut(asked).items()
     }
-    return {name: contest(each, gates[name], seed)["ways"] for name, each in cut(asked).items()}
+    return {name: contest(each, scorers[name], seed)["ways"] for name, each in cut(asked).items()}
 
 
 def _shares(fitted: Fitted) -> dict[str, float]:

@@ -19,7 +19,7 @@ class Reward:
     """What a reward model thinks of one answer; higher is better, and only answers to one query compare.
 
     `score` is None for an answer that cannot be judged, which ranks below every other; `note` says why, or what of an
-    answer was judged. `objectives` are the model's raw ratings and `weights` what its gate gave each for this prompt;
+    answer was judged. `objectives` are the model's raw ratings and `weights` what its scorer gave each for this prompt;
     both are empty for a model that gives one number.
     """
 
@@ -57,7 +57,7 @@ class Consensus:
     """How far the candidates agree with the vote's winner. The draws of one expert are one opinion, split by answer.
 
     `share` is the winner's part of the opinions, `margin` its lead over the next answer with opinions weighed by the
-    gate, `agreement` how far experts that were drawn repeatedly agree with themselves (1 where none was), `opinions`
+    scorer, `agreement` how far experts that were drawn repeatedly agree with themselves (1 where none was), `opinions`
     the number of experts.
     """
 

@@ -160,7 +160,7 @@ def test_self_moa_asks_one_expert_for_everything(hall: Hall) -> None:
     assert given.spent.calls == 2 * (3 + 1)
 
 
-def test_symbolic_moe_recruits_k_and_always_aggregates(hall: Hall) -> None:
+def test_symbolic_moe_recruits_k_and_always_aggrescorers(hall: Hall) -> None:
     given = symbolic_moe(hall.contest(questions=3, k=2))
     # the record says that only the adder can do sums: drawn with replacement, it fills both slots, then aggregates
     assert given.spent.calls == 3 * (2 + 1)

@@ -40,10 +40,10 @@ JSON_RUNS = {
     "bench swap": "bench swap --pool {pool} -o {folder}/swap.json",
     "bench batch": "bench batch --pool {pool} -o {folder}/batch.json",
     "bench gather": "bench gather --megabytes 2 --ranks 2 --repeats 1 -o {folder}/gather.json",
-    "bench gate": "bench gate --pool {pool} --per-family 1 --draws 1 -o {folder}/gate.json",
+    "bench scoring": "bench scoring --pool {pool} --per-family 1 --draws 1 -o {folder}/scorer.json",
     "bench siege": "bench siege --pool {folder}/none.yaml -o {folder}/siege.json",
     "bench serve": "bench serve --part grouping --pool {pool} --requests 6 --clients 3 -o {folder}/serve.json",
-    "reward train": "reward train --pool {pool} --per-family 1 -o {folder}/gate",
+    "reward train": "reward train --pool {pool} --per-family 1 -o {folder}/scorer",
     "reward show": "reward show",
     "batch run": "batch run {source} -o {folder}/out.jsonl --pool {pool}",
     "plan show": "plan show --pool {pool} --input {source} --workers 2",
@@ -101,11 +101,11 @@ FAILING = {
 
 
 def commands(group: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every command that does something, by the words that call it."""
+    """Every command that does something, by the words that call it; former names, which are hidden, are left out."""
     for name, command in group.commands.items():
         if hasattr(command, "commands"):
             yield from commands(command, f"{path}{name} ")
-        else:
+        elif not command.hidden:
             yield f"{path}{name}", command
 
 

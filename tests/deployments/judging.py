@@ -1,7 +1,7 @@
-"""Echo engines under a gate that does what the candidates say, in the reward replica's own process.
+"""Echo engines under a scorer that does what the candidates say, in the reward replica's own process.
 
-lostgate   ends the process with SIGKILL, the first time
-hanggate   takes for ever, the first time
+lostscorer   ends the process with SIGKILL, the first time
+hangscorer   takes for ever, the first time
 
 Else it likes the first candidate alone. It notes the process that weighed in the file `weighed`.
 """
@@ -21,7 +21,7 @@ from tests.deployments.streaming_trouble import troubled_streams
 from tests.deployments.trouble import first
 
 
-class TroubledGate:
+class TroubledScorer:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
@@ -29,16 +29,16 @@ class TroubledGate:
         self, queries: Sequence[Query], found: Sequence[Sequence[Candidate]], recruitments: Sequence[Recruitment]
     ) -> list[list[Verdict]]:
         said = {word for query in queries for word in query.text.split()}
-        if "lostgate" in said and first(self._folder, "lostgate"):
+        if "lostscorer" in said and first(self._folder, "lostscorer"):
             os.kill(os.getpid(), signal.SIGKILL)
-        if "hanggate" in said and first(self._folder, "hanggate"):
+        if "hangscorer" in said and first(self._folder, "hangscorer"):
             time.sleep(3600)
         with (self._folder / "weighed").open("a", encoding="utf-8") as file:
             file.write(f"{os.getpid()}\n")
         return [[Verdict(c.expert, c.slot, float(place == 0)) for place, c in enumerate(row)] for row in found]
 
 
-def troubled_gates(pool: Pool) -> Assembly:
+def troubled_scorers(pool: Pool) -> Assembly:
     assembly = troubled_streams(pool)
-    assembly.gate = TroubledGate(pool.root)
+    assembly.scorer = TroubledScorer(pool.root)
     return assembly

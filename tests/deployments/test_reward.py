@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
-from symmoe.deployments.gating import Case, Gating, LocalGate, ReplicaGate, Weighed
 from symmoe.deployments.reward import RewardExpert
+from symmoe.deployments.scoring import Case, LocalScorer, ReplicaScorer, Scoring, Weighed
 
-from symmoe.gating.evidence import EvidenceGate
+from symmoe.scoring.evidence import RecordScorer
 from symmoe.types import Assignment, Candidate, Query, Recruitment, Verdict
 from tests.fakes import candidate, query
 
@@ -21,7 +21,7 @@ LIKED = 0.9
 
 
 class Liking:
-    """A gate that likes the last candidate, does not bear `bad` questions, and counts the cases of its batches."""
+    """A scorer that likes the last candidate, does not bear `bad` questions, and counts the cases of its batches."""
 
     def __init__(self) -> None:
         self.batches: list[int] = []
@@ -62,22 +62,22 @@ class Handle:
         return Response(self.answer(cases), self.cancelled)
 
 
-async def weighed(gate: Gating, text: str = "what") -> Weighed:
-    return await gate.weigh(query(text), FOUND, RECRUITED)
+async def weighed(scorer: Scoring, text: str = "what") -> Weighed:
+    return await scorer.weigh(query(text), FOUND, RECRUITED)
 
 
 def weights(given: Weighed) -> list[float]:
     return [verdict.weight for verdict in given.verdicts]
 
 
-def replica(gate: Any, stall: float = 60.0, clock: Callable[[], float] = lambda: 0.0) -> RewardExpert:
-    return RewardExpert(gate, stall, clock)
+def replica(scorer: Any, stall: float = 60.0, clock: Callable[[], float] = lambda: 0.0) -> RewardExpert:
+    return RewardExpert(scorer, stall, clock)
 
 
 def test_a_replica_reads_its_model_before_it_is_asked() -> None:
-    gate = Liking()
-    replica(gate)
-    assert gate.batches == [1]
+    scorer = Liking()
+    replica(scorer)
+    assert scorer.batches == [1]
 
 
 def test_what_comes_together_is_weighed_together_in_as_many_batches_as_there_are_replicas() -> None:
@@ -86,8 +86,8 @@ def test_what_comes_together_is_weighed_together_in_as_many_batches_as_there_are
     async def asking() -> tuple[Handle, list[Weighed]]:
         expert = replica(liking)
         handle = Handle(expert.weigh)
-        gate = ReplicaGate(handle, 5.0, at_once=1, most=3)
-        return handle, await asyncio.gather(*(weighed(gate) for _ in range(8)))
+        scorer = ReplicaScorer(handle, 5.0, at_once=1, most=3)
+        return handle, await asyncio.gather(*(weighed(scorer) for _ in range(8)))
 
     handle, given = asyncio.run(asking())
     assert sum(handle.batches) == 8
@@ -97,8 +97,8 @@ def test_what_comes_together_is_weighed_together_in_as_many_batches_as_there_are
 
 def test_a_case_that_the_model_cannot_bear_is_decided_by_records_and_no_other() -> None:
     async def asking() -> list[Weighed]:
-        gate = ReplicaGate(Handle(replica(Liking()).weigh), 5.0, most=8)
-        return await asyncio.gather(*(weighed(gate, text) for text in ("good", "bad", "fine")))
+        scorer = ReplicaScorer(Handle(replica(Liking()).weigh), 5.0, most=8)
+        return await asyncio.gather(*(weighed(scorer, text) for text in ("good", "bad", "fine")))
 
     good, bad, fine = asyncio.run(asking())
     assert weights(good) == weights(fine) == [0.0, LIKED]
@@ -134,15 +134,15 @@ def test_a_replica_that_is_lost_or_hangs_costs_no_answer_and_is_left_alone_for_a
 
     async def asking() -> tuple[Handle, list[Weighed]]:
         handle = Handle(answer)
-        gate = ReplicaGate(handle, 0.02, clock=lambda: now[0])
-        given = list(await asyncio.gather(weighed(gate), weighed(gate)))
+        scorer = ReplicaScorer(handle, 0.02, clock=lambda: now[0])
+        given = list(await asyncio.gather(weighed(scorer), weighed(scorer)))
         assert len(handle.cancelled) == len(handle.batches)
         batches = len(handle.batches)
-        given.append(await weighed(gate))
+        given.append(await weighed(scorer))
         assert len(handle.batches) == batches
         now[0] += 6
         handle.answer = replica(Liking()).weigh
-        given.append(await weighed(gate))
+        given.append(await weighed(scorer))
         return handle, given
 
     _, given = asyncio.run(asking())
@@ -151,15 +151,15 @@ def test_a_replica_that_is_lost_or_hangs_costs_no_answer_and_is_left_alone_for_a
 
 
 def test_verdicts_that_do_not_fit_are_not_taken() -> None:
-    given = asyncio.run(weighed(ReplicaGate(Handle(garbled), 1.0)))
+    given = asyncio.run(weighed(ReplicaScorer(Handle(garbled), 1.0)))
     assert weights(given) == [0.7, 0.3]
     assert "left out" in given.trouble
 
 
-def test_a_gate_of_this_process_that_fails_costs_no_answer_either() -> None:
+def test_a_scorer_of_this_process_that_fails_costs_no_answer_either() -> None:
     async def asking() -> list[Weighed]:
-        gate = LocalGate(Liking())
-        return await asyncio.gather(*(weighed(gate, text) for text in ("good", "bad")))
+        scorer = LocalScorer(Liking())
+        return await asyncio.gather(*(weighed(scorer, text) for text in ("good", "bad")))
 
     good, bad = asyncio.run(asking())
     assert (weights(good), weights(bad)) == ([0.0, LIKED], [0.7, 0.3])
@@ -167,7 +167,7 @@ def test_a_gate_of_this_process_that_fails_costs_no_answer_either() -> None:
 
 
 def test_records_alone_are_no_trouble() -> None:
-    assert asyncio.run(weighed(LocalGate(EvidenceGate()))).trouble == ""
+    assert asyncio.run(weighed(LocalScorer(RecordScorer()))).trouble == ""
 
 
 def test_a_replica_whose_model_hangs_is_unwell() -> None:

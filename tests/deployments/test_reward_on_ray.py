@@ -17,7 +17,7 @@ from symmoe.deployments.settings import Settings
 
 from symmoe.config import read_pool
 from tests.conftest import echo_pool
-from tests.deployments.judging import troubled_gates
+from tests.deployments.judging import troubled_scorers
 from tests.deployments.test_serve import free_port
 
 pytestmark = [
@@ -28,14 +28,14 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("gated")
+    return tmp_path_factory.mktemp("scored")
 
 
 @pytest.fixture(scope="module")
 def served(ray_here: None, place: Path) -> Iterator[Served]:
     pool = read_pool(str(echo_pool(place, reward={"model": "starter"})))
     settings = Settings(cpus=1, reward_cpus=0.5, stall=3.0, slowest_verdict=1.0)
-    with serving(pool, settings, port=free_port(), build=troubled_gates) as service:
+    with serving(pool, settings, port=free_port(), build=troubled_scorers) as service:
         service.wait_until_ready()
         yield service
 
@@ -60,9 +60,9 @@ def until_it_weighs(served: Served) -> None:
         threading.Event().wait(0.5)
 
 
-def ungated(served: Served) -> float:
+def unscored(served: Served) -> float:
     lines = httpx.get(f"{served.url}/metrics", timeout=20).text.splitlines()
-    return next(float(line.split()[1]) for line in lines if line.startswith("symmoe_ungated_total "))
+    return next(float(line.split()[1]) for line in lines if line.startswith("symmoe_unscored_total "))
 
 
 def test_it_weighs_in_a_process_of_its_own(served: Served, place: Path) -> None:
@@ -71,18 +71,18 @@ def test_it_weighs_in_a_process_of_its_own(served: Served, place: Path) -> None:
     assert [max(vote["share"] for vote in answer["votes"]) for answer in answers] == [1.0] * 8
     (pid,) = weighed_in(place)
     assert pid != os.getpid()
-    assert ungated(served) == 0
+    assert unscored(served) == 0
 
 
-@pytest.mark.parametrize("trouble", ["lostgate", "hanggate"])
+@pytest.mark.parametrize("trouble", ["lostscorer", "hangscorer"])
 def test_one_that_is_killed_or_hangs_costs_no_answer_and_is_replaced(served: Served, place: Path, trouble: str) -> None:
     until_it_weighs(served)
-    before, lost = weighed_in(place), ungated(served)
+    before, lost = weighed_in(place), unscored(served)
     began = time.monotonic()
     answer = judged(served, f"sums {trouble}")
     assert time.monotonic() - began < 60  # a replica that hangs sleeps for an hour
     assert "weighed by the experts' records alone: the reward replica did not answer" in answer["why"]
     assert len(answer["votes"]) > 1
-    assert ungated(served) == lost + 1
+    assert unscored(served) == lost + 1
     until_it_weighs(served)
     assert not weighed_in(place) <= before

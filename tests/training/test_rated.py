@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from symmoe.gating.heads import Floats
+from symmoe.scoring.heads import Floats
 from symmoe.training.answers import assignment_of
 from symmoe.training.rated import CHUNK, OBJECTIVES, KeptStates, format_likeness, material, rate
 from symmoe.types import Assignment, Query

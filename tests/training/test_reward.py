@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 import symmoe.training.reward
-from symmoe.bench.gate import Remembering
-from symmoe.build_gate import build_gate
+from symmoe.bench.scoring import Remembering
+from symmoe.build_scorer import build_scorer
 from symmoe.config import read_pool
 from symmoe.errors import ConfigError
-from symmoe.gating.artefact import load_heads
-from symmoe.gating.preference import GateRecipe
-from symmoe.gating.rewards import RewardGate
-from symmoe.gating.states import HiddenStates
+from symmoe.scoring.artefact import load_heads
+from symmoe.scoring.preference import GateRecipe
+from symmoe.scoring.rewards import RewardScorer
+from symmoe.scoring.states import HiddenStates
 from symmoe.training.answers import SETTINGS, Field, cut
 from symmoe.training.rated import material
 from symmoe.training.reward import FitRecipe, Fitted, Training, contest, fit, make, plain, unseen
@@ -95,7 +95,7 @@ def test_a_setting_without_candidates_is_left_out() -> None:
     assert "one_expert_redrawn" not in cut(outvoted(2))
 
 
-RECIPE = FitRecipe(strengths=(1.0, 1e6), gate=GateRecipe(hidden=(), steps=30), folds=3)
+RECIPE = FitRecipe(strengths=(1.0, 1e6), gating=GateRecipe(hidden=(), steps=30), folds=3)
 
 
 def fitted(blur: float = 0.4, seed: int = 0, recipe: FitRecipe = RECIPE) -> Fitted:
@@ -114,10 +114,10 @@ def test_choosing_by_what_had_not_seen_the_question_beats_plain_and_profile_vote
     asked = field(120)
     known = material(asked, Reader())
     found = fit(asked, known, RECIPE)
-    ways = contest(asked, {"gate": unseen(asked, known, found)}, 0)["ways"]
+    ways = contest(asked, {"scorer": unseen(asked, known, found)}, 0)["ways"]
     for over in ("over_plain_vote", "over_profile_vote"):
-        assert ways["gate"][over]["ci95"][0] > 0
-    assert ways["oracle"]["accuracy"] >= ways["gate"]["accuracy"]
+        assert ways["scorer"][over]["ci95"][0] > 0
+    assert ways["oracle"]["accuracy"] >= ways["scorer"]["accuracy"]
 
 
 def test_a_reader_that_sees_nothing_ranks_at_chance_when_judged_on_unseen_questions() -> None:
@@ -128,7 +128,7 @@ def test_length_is_taken_out_of_the_score() -> None:
     assert abs(fitted().report.after["score"]) <= 0.03
 
 
-def test_equal_data_and_seeds_give_equal_gates_and_other_seeds_other_ones() -> None:
+def test_equal_data_and_seeds_give_equal_scorers_and_other_seeds_other_ones() -> None:
     crowded = replace(RECIPE, pairs=1)
     first, second, other = (fitted(recipe=replace(crowded, seed=seed)) for seed in (1, 1, 2))
     assert (first.heads.gate.layers[0][0] == second.heads.gate.layers[0][0]).all()
@@ -144,7 +144,7 @@ def test_answers_that_are_all_wrong_teach_nothing() -> None:
         fit(wrong, material(wrong, Reader()), RECIPE)
 
 
-QUICK = FitRecipe(strengths=(1.0,), gate=GateRecipe(hidden=(), steps=20), folds=2)
+QUICK = FitRecipe(strengths=(1.0,), gating=GateRecipe(hidden=(), steps=20), folds=2)
 READERS = {"sharp": Reader(0.2), "blurred": Reader(20.0)}
 
 
@@ -158,8 +158,8 @@ def _readers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def made(folder: Path, *backbones: str) -> Path:
     pool = read_pool(str(echo_pool(folder / "pool")))
-    make(pool, field(80), "made up", Training(backbones, recipe=QUICK), folder / "gate")
-    return folder / "gate"
+    make(pool, field(80), "made up", Training(backbones, recipe=QUICK), folder / "scorer")
+    return folder / "scorer"
 
 
 def test_the_backbone_that_ranks_unseen_answers_best_is_kept_and_all_are_told(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_the_card_tells_data_seeds_and_figures(tmp_path: Path) -> None:
     assert about["fit"]["rated"]["correctness"] == about["answers"]
     assert set(about["choosing_unseen"]) == {"everyone", "three_experts", "recruited"}
     for ways in about["choosing_unseen"].values():
-        assert set(ways) == {"plain_vote", "profile_vote", "gate", "reward_alone", "oracle"}
+        assert set(ways) == {"plain_vote", "profile_vote", "scorer", "reward_alone", "oracle"}
     assert about["mixture"].keys() == {"temperature", "evidence"}
 
 
@@ -188,11 +188,11 @@ def test_two_runs_write_the_same_bytes(tmp_path: Path) -> None:
         assert (first / file).read_bytes() == (second / file).read_bytes()
 
 
-def test_a_pool_file_that_names_the_directory_is_gated_by_it(tmp_path: Path) -> None:
-    gate = made(tmp_path, "sharp")
-    pool = read_pool(str(echo_pool(tmp_path / "pool", reward={"model": str(gate), "evidence": 0.25})))
-    built = build_gate(pool)
-    assert isinstance(built, RewardGate)
-    fitted = json.loads((gate / "card.json").read_text(encoding="utf-8"))["about"]["mixture"]
+def test_a_pool_file_that_names_the_directory_is_scored_by_it(tmp_path: Path) -> None:
+    scorer = made(tmp_path, "sharp")
+    pool = read_pool(str(echo_pool(tmp_path / "pool", reward={"model": str(scorer), "evidence": 0.25})))
+    built = build_scorer(pool)
+    assert isinstance(built, RewardScorer)
+    fitted = json.loads((scorer / "card.json").read_text(encoding="utf-8"))["about"]["mixture"]
     assert built.mixture.temperature == fitted["temperature"]
     assert built.mixture.evidence == 0.25

@@ -47,7 +47,7 @@ def test_each_line_is_one_row_of_the_log_that_says_how_it_went_but_neither_its_t
     by_id = {row["id"]: row for row in told}
     best, named, unknown, bad = (by_id[row["id"].removeprefix("batch_req_")] for row in written)
     assert (best["status"], best["answered"], best["model"]) == (200, "aggregated", "symmoe/best")
-    assert {"total", "route", "wait", "load", "generate", "gate", "aggregate"} <= set(best["seconds"])
+    assert {"total", "route", "wait", "load", "generate", "score", "aggregate"} <= set(best["seconds"])
     assert (named["answered"], named["experts"], named["path"]) == ("named", ["adder"], "/v1/chat/completions")
     assert named["tokens"]["completion"] > 0
     assert (unknown["status"], unknown["code"]) == (404, "model_not_found")
@@ -95,6 +95,6 @@ def test_each_line_is_a_span_with_its_stages_within(folder: Path) -> None:
     by_status = {span.attributes["http.response.status_code"]: span for span in roots}
     assert set(by_status) == {200, 404}
     below = {span.name for span in found if span.parent and span.parent.span_id == by_status[200].context.span_id}
-    assert below == {"route", "expert", "gate", "aggregate"}
+    assert below == {"route", "expert", "score", "aggregate"}
     assert by_status[404].attributes["error.type"] == "model_not_found"
     assert SECRET not in "".join(f"{span.name} {dict(span.attributes)}" for span in found)

@@ -55,7 +55,7 @@ def test_each_request_is_one_line_that_says_how_it_went_but_not_what_was_asked(t
     assert set(best["experts"]) <= {"adder", "speaker", "sorter", "broken"}
     assert best["failures"] == [{"expert": "broken", "code": "expert_unavailable"}]
     assert best["tokens"]["completion"] > 0
-    assert {"total", "route", "wait", "load", "generate", "first_token", "gate", "aggregate"} == set(best["seconds"])
+    assert {"total", "route", "wait", "load", "generate", "first_token", "score", "aggregate"} == set(best["seconds"])
     assert (named["answered"], named["experts"], named["level"]) == ("named", ["adder"], "INFO")
     assert named["seconds"]["total"] >= named["seconds"]["first_token"] > 0
     assert (unknown["status"], unknown["code"]) == (404, "model_not_found")

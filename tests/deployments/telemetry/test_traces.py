@@ -62,7 +62,7 @@ def test_a_request_is_a_span_and_its_stages_are_within_it(traced: Running, spans
     assert root.attributes["http.response.status_code"] == 200
     assert root.attributes["gen_ai.request.model"] == "symmoe/best"
     below = [span.name for span in found if span.parent and span.parent.span_id == root.context.span_id]
-    assert sorted(set(below)) == ["aggregate", "expert", "gate", "route"]
+    assert sorted(set(below)) == ["aggregate", "expert", "route", "score"]
     expert = next(span for span in found if span.name == "expert")
     parts = [span for span in found if span.parent and span.parent.span_id == expert.context.span_id]
     assert {span.name for span in parts} >= {"wait", "generate"}

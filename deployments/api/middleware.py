@@ -1,0 +1,128 @@
+"""What every request passes through: a name, the host it was sent to, its key, a bound on how many are open, and an
+envelope around every failure. All this is before its body is read.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from symmoe import limits
+
+from ..access.callers import NOBODY
+from ..door.body import GRANTING, Granting, Paced, check_bodiless
+from ..door.proxy import NAME
+from ..errors import ApiError, error_response, internal_error
+from ..telemetry.note import Note
+from .hosts import check_host
+from .metrics import Metrics
+from .opened import Open
+from .service import Service
+
+_UNASKED = ("/health", "/ready")
+_ALWAYS = (*_UNASKED, "/metrics")
+_MODELS = "/v1/models"
+_READ = (b"x-request-id", b"traceparent", b"tracestate", b"authorization")
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
+
+class CutShortError(Exception):
+    """Something went wrong when the answer had begun. What, is told nobody: it may hold a prompt."""
+
+
+class RequestMiddleware:
+    """The outermost layer of the application. `models` are the places of requests for what models there are."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app, self._service = app, service
+        self._models = Open(limits.MODELS_OPEN, max(1, round(limits.MODELS_OPEN * service.settings.key_share)))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+        elif scope["type"] != "http":
+            await self._app(scope, receive, send)
+        else:
+            passing = _Passing(scope, receive, send, self._service.metrics)
+            try:
+                await self._guarded(passing)
+            finally:
+                if scope["path"] not in _ALWAYS:
+                    self._service.telemetry.over(passing.note)
+
+    async def _guarded(self, passing: _Passing) -> None:
+        """Whatever is raised within becomes an envelope, as long as nothing was sent."""
+        try:
+            await self._admitted(passing)
+        except ApiError as error:
+            await passing.refuse(error)
+        except Exception as unforeseen:
+            if passing.over:
+                return
+            told = internal_error(unforeseen)
+            if passing.began:
+                passing.note.code = told.code
+                raise CutShortError from None
+            await passing.refuse(told)
+
+    async def _admitted(self, passing: _Passing) -> None:
+        """Have the request answered, if it may be."""
+        path = passing.scope["path"]
+        check_bodiless(passing.scope)
+        if path in _UNASKED:
+            await self._app(passing.scope, passing.receive, passing.send)
+            return
+        if not self._service.asks_for_keys:
+            check_host(passing.scope["headers"], self._service.settings.hosts)
+        if path in _ALWAYS:
+            await self._app(passing.scope, passing.receive, passing.send)
+            return
+        caller = await self._service.known(passing.authorization, passing.note)
+        passing.scope["state"]["caller"] = caller
+        key = "" if caller.id == NOBODY else caller.id
+        places = self._models if path == _MODELS or path.startswith(f"{_MODELS}/") else self._service.open
+        try:
+            places.enter(key)
+        except ApiError:
+            self._service.metrics.refused("open")
+            raise
+        try:
+            await self._app(passing.scope, passing.receive, passing.send)
+        finally:
+            places.leave(key)
+
+
+class _Passing:
+    """One request on its way through. `began` and `over` say how far its answer is."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, metrics: Metrics) -> None:
+        given = {name: value.decode("latin-1") for name, value in scope["headers"] if name in _READ}
+        wished = given.pop(b"x-request-id", "")
+        self.name = wished if NAME.fullmatch(wished) else secrets.token_hex(12)
+        self.authorization = given.pop(b"authorization", None)
+        parents = {name.decode(): value for name, value in given.items()}
+        self.note = Note(self.name, scope["method"] if scope["method"] in _METHODS else "other", "other", parents)
+        self.scope = {**scope, "state": {**scope.get("state", {}), "request_id": self.name, "note": self.note}}
+        paced = Paced(receive)
+        self.receive: Receive = Granting(paced, send) if GRANTING in scope.get("extensions", {}) else paced
+        self.began = self.over = False
+        self._send, self._metrics = send, metrics
+
+    async def refuse(self, error: ApiError) -> None:
+        """Answer with an error."""
+        self.note.code = error.code
+        await error_response(error)(self.scope, self.receive, self.send)
+
+    async def send(self, message: Message) -> None:
+        """Send on, under the request's name."""
+        if message["type"] == "http.response.start":
+            self.began = True
+            message = {**message, "headers": [*message["headers"], (b"x-request-id", self.name.encode())]}
+            route = self.scope.get("route")
+            self.note.endpoint, self.note.status = getattr(route, "path", "other"), message["status"]
+            self._metrics.answered(self.note.endpoint, message["status"])
+        elif message["type"] == "http.response.body":
+            self.over = not message.get("more_body", False)
+        await self._send(message)

@@ -1,0 +1,107 @@
+"""From the `reward` section of a pool file to the scorer that weighs candidates."""
+
+from __future__ import annotations
+
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+
+from symmoe.config import STARTER, Pool, RewardConfig, cache_dir
+from symmoe.errors import CheckpointError
+from symmoe.loading.sources import PACKAGED_EMBEDDERS, is_hub_name, local_directory, packaged_path
+from symmoe.loading.verify import verify_model
+from symmoe.protocols import RewardModel, Scorer
+from symmoe.routing.embedding import SentenceEmbedder
+from symmoe.scoring.artefact import CARD, WEIGHTS, load_heads
+from symmoe.scoring.embedded import EmbeddedStates
+from symmoe.scoring.evidence import RecordScorer
+from symmoe.scoring.mixing import Mixture
+from symmoe.scoring.opening import Reading, UnopenedModel, backbone_of, is_small_scorer, mixture_of, open_reward_model
+from symmoe.scoring.rewards import RewardScorer
+from symmoe.scoring.states import HiddenStates, load_states
+
+
+def build_scorer(pool: Pool) -> Scorer:
+    """The scorer that the pool file describes: records alone, or a reward model as well.
+
+    The model is read when it is first asked. Raises `CheckpointError` for a small scorer whose card cannot be used.
+    """
+    if pool.reward is None:
+        return RecordScorer()
+    opening = partial(_open, pool, pool.reward)
+    return RewardScorer(UnopenedModel(opening), _mixture(pool, pool.reward))
+
+
+def check_reward(pool: Pool) -> list[str]:
+    """Verify the files of a pool's reward model, and give what was left unverified. Hub models are not fetched.
+
+    Raises `CheckpointError` for the first thing at fault.
+    """
+    if pool.reward is None:
+        return []
+    if _on_hub(pool.reward):
+        return [f"reward: {pool.reward.model} is on a hub and was not downloaded"]
+    directory = reward_directory(pool, pool.reward)
+    if is_small_scorer(directory):
+        _, card = load_heads(directory)
+        mixture_of(directory)
+        backbone_of(card, directory)
+    else:
+        verify_model(directory)
+    return []
+
+
+def reward_directory(pool: Pool, reward: RewardConfig) -> Path:
+    """Where a reward model's files are, fetched if need be."""
+    if reward.model == STARTER:
+        return shipped_scorer()
+    return local_directory(reward.model, pool.root, cache_dir(), reward.revision)
+
+
+def shipped_scorer() -> Path:
+    """The directory of the small scorer that symmoe ships, made for the starter pool."""
+    return Path(str(files("symmoe.starter"))) / "scorer"
+
+
+def reward_files(pool: Pool) -> list[Path]:
+    """What to know of a pool's reward model before its answers are taken for those of another run."""
+    if pool.reward is None or _on_hub(pool.reward):
+        return []
+    directory = reward_directory(pool, pool.reward)
+    return [directory / CARD, directory / WEIGHTS] if is_small_scorer(directory) else sorted(directory.glob("*.json"))
+
+
+def backbone_states(source: str, root: Path, reading: Reading = Reading()) -> HiddenStates:  # noqa: B008  (frozen)
+    """What a small scorer reads: a sentence-transformers model's embeddings, or a language model's last layer.
+
+    Of a language model the mean over an answer's tokens is taken, which ranked answers better than its last token.
+    """
+    if source in PACKAGED_EMBEDDERS:
+        return EmbeddedStates(SentenceEmbedder(lambda: packaged_path(source)))
+    directory = local_directory(source, root, cache_dir())
+    if (directory / "modules.json").is_file():
+        return EmbeddedStates(SentenceEmbedder(lambda: directory))
+    return load_states(directory, device=reading.device, window=reading.window, pooling="mean")
+
+
+def _open(pool: Pool, reward: RewardConfig) -> RewardModel:
+    reading = Reading(reward.device, reward.window)
+    directory = reward_directory(pool, reward)
+    return open_reward_model(directory, lambda source: backbone_states(source, pool.root, reading), reading)
+
+
+def _mixture(pool: Pool, reward: RewardConfig) -> Mixture:
+    fitted = Mixture()
+    if not _on_hub(reward):
+        directory = reward_directory(pool, reward)
+        if reward.model == STARTER and not is_small_scorer(directory):
+            raise CheckpointError(f"{directory}: the shipped scorer is not there", hint="install symmoe again")
+        if is_small_scorer(directory):
+            fitted = mixture_of(directory)
+    temperature = fitted.temperature if reward.temperature is None else reward.temperature
+    evidence = fitted.evidence if reward.evidence is None else reward.evidence
+    return Mixture(temperature, evidence)
+
+
+def _on_hub(reward: RewardConfig) -> bool:
+    return reward.model != STARTER and is_hub_name(reward.model)
