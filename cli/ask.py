@@ -20,14 +20,14 @@ def ask(
     json: options.Json = False,
 ) -> None:
     """Answer one question with the experts that its skills call for."""
-    from symmoe.asking import open_pool, query_of
+    from symmoe.asking import OpenPool, query_of
     from symmoe.errors import RequestError
     from symmoe.policy import catalogue, known_model, policy_for
     from symmoe.types import Refusal, to_json
 
     from .render import coloured, show, show_json, watching
 
-    with open_pool(pool) as opened:
+    with OpenPool(options.ready(pool)) as opened:
         query = query_of(opened.pool, question)
         policy = policy_for(opened.pool, known_model(catalogue(opened.pool), model), k, options.checked(budget))
         with watching("asking") as watch:

@@ -53,16 +53,14 @@ def run(
     from symmoe.batch.job import BatchJob, run_batch
     from symmoe.batch.lock import job_lock
     from symmoe.build import fingerprint
-    from symmoe.config import read_pool
     from symmoe.errors import JobError
     from symmoe.store import open_store
 
     from .render import show, show_json, tell, watching
 
-    described = read_pool(pool)
     if not source.is_file():
         raise JobError(f"{source}: no such file")
-    options.verified(described)
+    described = options.ready(pool)
     job = BatchJob(source, output, described, fingerprint(described), k, seed, explain)
     store = open_store()
     try:

@@ -105,7 +105,7 @@ def add(
     pool: options.Pool = "starter",
     suite: Annotated[
         Path | None,
-        typer.Option("--suite", help="Questions to choose from; default: the profile split of each family."),
+        typer.Option("--suite", help="Questions to choose from; default: everyday ones and some of each family."),
     ] = None,
     count: Annotated[int, typer.Option("--questions", min=5, max=50, help="How many to ask.")] = 30,
     label_free: Annotated[
@@ -139,7 +139,7 @@ def add(
     joined = grown(described, name, model, adapter, description)
     known = Assembly(described).profiles()
     options.verified(joined.without_profiles())
-    questions = suite_at(suite, 10, "profile", seed)
+    questions = suite_at(suite, 10, "profile", seed, everyday=True)
     with watching("asking") as watch:
         profile, alike = onboard(Assembly(joined), name, known, questions, count, not label_free, watch)
     profiles_path = out.with_suffix(".profiles.json")

@@ -41,7 +41,7 @@ Seed = Annotated[int, typer.Option("--seed", min=0, max=999_999, help="Decides e
 
 HeldOut = Annotated[Path | None, typer.Option("--suite", help="Questions; default: held-out ones of each family.")]
 Validation = Annotated[
-    Path | None, typer.Option("--suite", help="Validation questions; default: the profile split of each family.")
+    Path | None, typer.Option("--suite", help="Validation questions; default: everyday ones and some of each family.")
 ]
 PerFamily = Annotated[int, typer.Option("--per-family", min=1, help="Questions of each family.")]
 
@@ -55,6 +55,26 @@ def verified(pool: PoolFile) -> list[str]:
     with carrying("fetching weights") as tell:
         fetch_weights(pool, tell)
     return check_weights(pool)
+
+
+def ready(name: str) -> PoolFile:
+    """The pool to ask, its weights fetched and verified; says so where nothing is on record of its experts."""
+    from symmoe.config import read_pool
+
+    pool = read_pool(name)
+    verified(pool)
+    tell_unrecorded(pool)
+    return pool
+
+
+def tell_unrecorded(pool: PoolFile) -> None:
+    """Say what to do about a pool without records."""
+    from symmoe.build import UNRECORDED
+
+    from .render import tell
+
+    if pool.routing.profiles is None:
+        tell(UNRECORDED)
 
 
 def checked(budget: float | None) -> float | None:

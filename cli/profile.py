@@ -18,12 +18,14 @@ def build(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE.json", help="Where the profiles go.")],
     pool: options.Pool = "starter",
     suite: options.Validation = None,
-    per_family: options.PerFamily = 24,
+    per_family: options.PerFamily = 15,
     add: Annotated[bool, typer.Option("--add", help="Add to the evidence in FILE instead of replacing it.")] = False,
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
     """Ask experts validation questions and record, skill by skill, what they got right and wrong.
+
+    Without a suite of your own, 350 questions that come with symmoe are asked: they call for every general skill.
 
     Run again with the same questions, only experts that are new or whose weights changed are asked. Interrupted, it
     goes on where it stopped.
@@ -37,13 +39,13 @@ def build(
     from .render import show, show_json, watching
 
     described = read_pool(pool).without_profiles()
-    questions = suite_at(suite, per_family, "profile", seed)
+    questions = suite_at(suite, per_family, "profile", seed, everyday=True)
     partial = out.with_name(f"{out.name}.partial")
     known, about = _begun(partial) or _known(out)
     options.verified(described)
     assembly = Assembly(described)
     skills = tag_questions(assembly, questions)
-    source = suite.name if suite else f"profile split, {per_family} of each family, seed {seed}"
+    source = suite.name if suite else f"everyday questions and {per_family} of each family, profile split, seed {seed}"
     sources = _with(about.get("sources", []), source)
     with watching("asking everyone") as watch:
         built = profile_pool(

@@ -44,6 +44,7 @@ from symmoe.routing.kept import STORE, pull_document, pull_profiles
 from symmoe.routing.profiles import complete
 from symmoe.routing.records import read_profiles
 from symmoe.routing.recruiters.balanced import BalancedRecruiter
+from symmoe.routing.recruiters.described import DescribedRecruiter
 from symmoe.routing.recruiters.posterior import PosteriorRecruiter
 from symmoe.routing.recruiters.published import PublishedRecruiter
 from symmoe.routing.recruiters.published_code import PublishedCodeRecruiter
@@ -55,6 +56,7 @@ from symmoe.types import Profiles, Skill
 
 SWAP_EXTENSION, TRANSFER = "symmoe.loading.worker.SwapExtension", "symmoe"
 GIB = 1 << 30
+UNRECORDED = "no expert is on record: chosen by descriptions alone; build records with `symmoe profile build`"
 STARTER_BYTES = 10 * GIB
 """The memory of a machine from which on the starter pool is at home on it."""
 _RECRUITERS = 64
@@ -137,18 +139,15 @@ class Assembly:
         self.fleet = Fleet((Worker(),) * workers, costs, aggregator_of(self.pool, self.profiles))
 
     def profiles(self) -> Profiles:
-        """The experts' records, read once; `PoolError` if the pool file names none."""
+        """The experts' records, read once; empty ones where the pool file names none."""
         return self._records
 
     @cached_property
     def _records(self) -> Profiles:
         named = self.pool.routing.profiles
         if named is None:
-            raise PoolError(
-                f"pool {self.pool.name!r} has no profiles: nobody knows which expert is good at what",
-                hint="build them with `symmoe profile build`, then set routing.profiles in the pool file",
-            )
-        if named.startswith(STORE):
+            profiles = Profiles({})
+        elif named.startswith(STORE):
             profiles = pull_profiles(open_store(), named.removeprefix(STORE), self.pool.names)
         else:
             profiles = read_profiles(_data_file(self.pool, named, "profiles", ".json"), self.pool.names)
@@ -157,7 +156,7 @@ class Assembly:
     @cached_property
     def recruiter(self) -> Recruiter:
         """The recruiter that the pool file names, over the pool's profiles."""
-        return build_recruiter(self.pool, self.profiles())
+        return build_recruiter(self.pool, self.profiles(), self.embedder)
 
     @cached_property
     def scorer(self) -> Scorer:
@@ -170,7 +169,9 @@ class Assembly:
 
     @cached_property
     def _recruiters(self) -> Callable[[bool, float | None, tuple[str, ...]], Recruiter]:
-        return lru_cache(_RECRUITERS)(lambda *policy: recruiter_under(self.pool, self.profiles(), *policy))
+        return lru_cache(_RECRUITERS)(
+            lambda *policy: recruiter_under(self.pool, self.profiles(), self.embedder, *policy)
+        )
 
     def parts(self) -> Parts:
         """Everything that the pipeline needs."""
@@ -201,8 +202,8 @@ class Assembly:
             self.images.close()
 
 
-def build_recruiter(pool: Pool, profiles: Profiles) -> Recruiter:
-    """The recruiter that the pool file names, over `profiles`."""
+def build_recruiter(pool: Pool, profiles: Profiles, embedder: Embedder) -> Recruiter:
+    """The recruiter that the pool file names, over `profiles`; where those are empty, one that goes by descriptions."""
     routing = pool.routing
     if routing.fallback is not None:
         pool.expert(routing.fallback)
@@ -210,12 +211,15 @@ def build_recruiter(pool: Pool, profiles: Profiles) -> Recruiter:
         return PublishedRecruiter(profiles, routing.temperature, routing.min_share, routing.fallback)
     if routing.recruiter == "published-code":
         return PublishedCodeRecruiter(profiles, routing.temperature, routing.min_share, routing.fallback)
+    if not any(profile.overall.asked or profile.borrowed for profile in profiles.experts.values()):
+        described = {expert.name: expert.description for expert in pool.experts}
+        return DescribedRecruiter(embedder, described, routing.fallback, routing.top_p)
     recruiter = PosteriorRecruiter(profiles, routing.top_p, routing.fallback, routing.budget)
     return BalancedRecruiter(recruiter, routing.balance) if routing.balance else recruiter
 
 
 def recruiter_under(
-    pool: Pool, profiles: Profiles, full: bool, budget: float | None, without: tuple[str, ...]
+    pool: Pool, profiles: Profiles, embedder: Embedder, full: bool, budget: float | None, without: tuple[str, ...]
 ) -> Recruiter:
     """The pool's recruiter where a policy says that every place is filled, what may be spent, and who is not asked."""
     changed = {"budget": budget, **({"top_p": 1.0} if full else {})}
@@ -224,7 +228,7 @@ def recruiter_under(
     left = tuple(expert for expert in pool.experts if expert.name not in without)
     routing = pool.routing.model_copy(update=changed)
     known = complete(profiles, tuple(expert.name for expert in left))
-    return build_recruiter(pool.model_copy(update={"routing": routing, "experts": left}), known)
+    return build_recruiter(pool.model_copy(update={"routing": routing, "experts": left}), known, embedder)
 
 
 def pool_for_machine(name: str) -> tuple[str, str]:
@@ -256,7 +260,7 @@ def check_weights(pool: Pool) -> list[str]:
     notes += check_reward(pool)
     build_synthesis(pool, assembly.embedder, lambda expert: assembly.weights(expert).model, assembly.profiles)
     if pool.routing.profiles is None:
-        notes.append("no profiles: build them with `symmoe profile build` before asking")
+        notes.append(UNRECORDED)
     else:
         _ = assembly.recruiter
         notes += [

@@ -326,7 +326,7 @@ def _published(contest: Contest) -> tuple[list[list[Candidate]], Spent]:
     began = time.perf_counter()
     pool = contest.assembly.pool
     published = pool.model_copy(update={"routing": pool.routing.model_copy(update={"recruiter": "published"})})
-    recruiter = build_recruiter(published, contest.assembly.profiles())
+    recruiter = build_recruiter(published, contest.assembly.profiles(), contest.assembly.embedder)
     skills = contest.assembly.tagger.tag(contest.queries)
     recruitments = recruiter.recruit(contest.queries, skills, contest.k, contest.seed)
     routed = time.perf_counter() - began
