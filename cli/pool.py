@@ -107,8 +107,12 @@ def pack(
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """Write each expert's weights, its adapter merged in, as one aligned and checksummed file; whole ones are kept."""
+    """Write each expert's weights, its adapter merged in, as one aligned and checksummed file; whole ones are kept.
+
+    Packs of earlier weights are removed, and in the cache those of experts that the pool has no more.
+    """
     from symmoe.config import cache_dir, read_pool
+    from symmoe.loading.packed.writing import prune
 
     from .render import show, show_json, table, working
 
@@ -117,11 +121,16 @@ def pack(
     with working("checking"):
         layouts = _layouts(described, list(dict.fromkeys(experts or described.names)))
     packs = _pack_all(layouts, folder, verify)
+    old = prune(folder, [Path(p["path"]) for p in packs], layouts if experts or out else None)
     if json:
-        show_json({"pool": described.name, "folder": str(folder), "packs": packs})
+        show_json(
+            {"pool": described.name, "folder": str(folder), "packs": packs, "pruned": [str(path) for path in old]}
+        )
         return
     rows = [(p["expert"], p["state"], f"{p['bytes'] / _MB:.1f}", f"{p['seconds']:.2f}") for p in packs]
     show(table(f"Packs of {described.name}", ("expert", "state", "MB", "s"), rows, right=(2, 3)), f"in {folder}")
+    if old:
+        show(f"removed {len(old)} packs of earlier weights")
 
 
 def _layouts(pool: PoolFile, names: list[str]) -> dict[str, Layout]:

@@ -30,7 +30,7 @@ class Router:
 
     def __init__(self, assembly: Assembly, roster: Roster) -> None:
         self._assembly, self._roster = assembly, roster
-        self._thread = ThreadPoolExecutor(1, "routing")  # an embedder's tokenizer bears one thread at a time
+        self._thread = ThreadPoolExecutor(1, "routing")
         self._batch: MicroBatch[tuple[Query, Policy], tuple[Skills, Recruitment]] = MicroBatch(
             self._choose, thread=self._thread
         )

@@ -81,7 +81,7 @@ class Assembly:
         self.pool = pool
         self._packs = packs or cache_dir() / "packed" / pool.name
         self.embedder = build_embedder(pool) if embedder is None else embedder
-        self.tagger: Tagger = build_tagger(pool, embedder) if tagger is None else tagger
+        self.tagger: Tagger = build_tagger(pool, self.embedder) if tagger is None else tagger
         self.models = {expert.name: _model_key(expert) for expert in pool.experts}
         self.fleet: Fleet | None = None
 
@@ -302,10 +302,9 @@ def build_embedder(pool: Pool) -> Embedder:
     return StaticEmbedder(lambda: distilled(teacher(), cache_dir() / "embedders" / f"static-{name.hexdigest()[:12]}"))
 
 
-def build_tagger(pool: Pool, embedder: Embedder | None = None) -> EmbeddingTagger:
-    """The tagger over the pool's taxonomy, with `embedder` or one of its own."""
-    routing, embedder = pool.routing, build_embedder(pool) if embedder is None else embedder
-    return EmbeddingTagger(embedder, pool_taxonomy(pool), routing.skills_per_query, routing.min_similarity)
+def build_tagger(pool: Pool, embedder: Embedder) -> EmbeddingTagger:
+    """The tagger over the pool's taxonomy."""
+    return EmbeddingTagger(embedder, pool_taxonomy(pool), pool.routing.skills_per_query, pool.routing.min_similarity)
 
 
 def pool_taxonomy(pool: Pool) -> tuple[Skill, ...]:

@@ -43,6 +43,11 @@ _LINKS = frozenset("a an the is are was were be of in as by to for equals says m
 _FENCED = re.compile(r"```[ \t]*(\w*)[^\n]*\n(.*?)(?:```|\Z)", re.DOTALL)
 _OBJECT = re.compile(r"\{[^{}]*\}")
 _CHOICES = re.compile(r"(?:^|\s)\(?([A-J])[).:]\s*(.+?)(?=\s+\(?[A-J][).:]\s|$)")
+_NUMBER_WORDS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen twenty"
+).split()
+_NUMBER_WORD = re.compile(rf"\b(?:{'|'.join(_NUMBER_WORDS)})\b(?!-)", re.IGNORECASE)
 _CURT, _SHORT = 4, 2
 SECONDS, MEMORY = 5, 1 << 30
 """What a program that is run for its tests may take: seconds of a processor, bytes of memory."""
@@ -131,6 +136,8 @@ def _says_number(text: str, answer: str, question: Question) -> bool:
     """The last number of what is stated, or the only one there that the question does not name itself."""
     wanted = _value(answer)
     claim = boxed(text) or stated(text) or _sentences(text)[-1]
+    if not numbers_in(claim):
+        claim = _NUMBER_WORD.sub(lambda word: str(_NUMBER_WORDS.index(word[0].casefold())), claim)
     numbers = numbers_in(claim)
     if wanted is None or not numbers:
         return wanted is not None and not claim.strip("*_ ") and wanted in map(_value, numbers_in(text)[-1:])
