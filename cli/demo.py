@@ -70,7 +70,7 @@ def _tables(report: dict[str, Any]) -> list[Any]:
     from .render import percent, seconds_table, table
 
     contenders = list(report["accuracy"])
-    named = [*report["families"].items(), ("all", report["accuracy"])]
+    named = [*report["families"].items(), *report["kinds"].items(), ("all", report["accuracy"])]
     families = [(family, *(percent(row[name]) for name in contenders)) for family, row in named]
     experts = [
         (
