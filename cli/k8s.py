@@ -124,8 +124,8 @@ def fetch(
     from .render import show, show_json, tell
 
     described = read_pool(pool)
-    if described.engine.kind == "echo":
-        raise PoolError(f"pool {described.name!r} has echo experts, which have no weights to fetch")
+    if not described.engine.runs_models:
+        raise PoolError(f"pool {described.name!r} has {described.engine.kind} experts, which have no weights to fetch")
     assembly = Assembly(described)
     found = {}
     for name in (expert.name for expert in described.experts if expert.remote is None):

@@ -20,6 +20,7 @@ from . import (
     plan,
     pool,
     profile,
+    records,
     reward,
     route,
     serve,
@@ -44,6 +45,7 @@ app.add_typer(plan.app, name="plan")
 app.add_typer(pool.app, name="pool")
 app.add_typer(expert.app, name="expert")
 app.add_typer(profile.app, name="profile")
+app.add_typer(records.app, name="records")
 app.add_typer(skill.app, name="skill")
 app.add_typer(aggregator.app, name="aggregator")
 app.add_typer(reward.app, name="reward")

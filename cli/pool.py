@@ -140,8 +140,8 @@ def _layouts(pool: PoolFile, names: list[str]) -> dict[str, Layout]:
     from symmoe.loading.packed.layout import Layout
     from symmoe.loading.verify import verify_adapter, verify_model
 
-    if pool.engine.kind == "echo":
-        raise PoolError(f"pool {pool.name!r} has echo experts, which have no weights to pack")
+    if not pool.engine.runs_models:
+        raise PoolError(f"pool {pool.name!r} has {pool.engine.kind} experts, which have no weights to pack")
     assembly = Assembly(pool)
     weights = {pool.expert(name).name: assembly.weights(name) for name in names}
     for model in dict.fromkeys(each.model for each in weights.values()):

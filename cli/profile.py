@@ -28,7 +28,8 @@ def build(
     Without a suite of your own, 350 questions that come with symmoe are asked: they call for every general skill.
 
     Run again with the same questions, only experts that are new or whose weights changed are asked. Interrupted, it
-    goes on where it stopped.
+    goes on where it stopped. A pool that answers from records is judged on them where no suite is named, and nothing
+    is generated.
     """
     from symmoe.build import Assembly
     from symmoe.config import read_pool
@@ -39,13 +40,15 @@ def build(
     from .render import show, show_json, watching
 
     described = read_pool(pool).without_profiles()
-    questions = suite_at(suite, per_family, "profile", seed, everyday=True)
+    assembly = Assembly(described)
+    recorded = described.engine.kind == "recorded" and suite is None
+    questions = assembly.records.known() if recorded else suite_at(suite, per_family, "profile", seed, everyday=True)
     partial = out.with_name(f"{out.name}.partial")
     known, about = _begun(partial) or _known(out)
     options.verified(described)
-    assembly = Assembly(described)
     skills = tag_questions(assembly, questions)
-    source = suite.name if suite else f"everyday questions and {per_family} of each family, profile split, seed {seed}"
+    general = f"everyday questions and {per_family} of each family, profile split, seed {seed}"
+    source = suite.name if suite else "records" if recorded else general
     sources = _with(about.get("sources", []), source)
     with watching("asking everyone") as watch:
         built = profile_pool(

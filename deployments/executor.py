@@ -170,7 +170,7 @@ def _delivered(dispatch: Dispatch, run: _Run, place: int, generation: Generation
 
 
 def _accelerators(pool: Pool) -> int:
-    return 0 if pool.engine.kind == "echo" else pool.engine.tensor_parallel_size
+    return pool.engine.tensor_parallel_size if pool.engine.runs_models else 0
 
 
 def _as_symmoe_error(cause: BaseException) -> SymmoeError:

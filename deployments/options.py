@@ -42,7 +42,7 @@ class Site:
         own = [expert for expert in pool.experts if expert.remote is None]
         switched = tuple(expert for expert in own if expert.dedicated is None)
         dedicated = tuple(expert for expert in own if expert.dedicated is not None)
-        takes = accelerated and pool.engine.kind != "echo"
+        takes = accelerated and pool.engine.runs_models
         return cls(pool, switched, dedicated, pool.engine.tensor_parallel_size if takes else 0)
 
     def only(self, *experts: ExpertConfig) -> Pool:

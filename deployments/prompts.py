@@ -114,4 +114,4 @@ class PoolTokenizers:
 
 def prompts_of(pool: Pool) -> Prompts | None:
     """For the experts that one engine of a pool runs in turns; None where no tokens are made, as for an echo."""
-    return None if pool.engine.kind == "echo" else Prompts(PoolTokenizers(pool), Grammars())
+    return Prompts(PoolTokenizers(pool), Grammars()) if pool.engine.runs_models else None

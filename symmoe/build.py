@@ -14,6 +14,7 @@ from symmoe.build_aggregation import aggregator_last, aggregator_of, build_synth
 from symmoe.build_scorer import build_scorer, check_reward, reward_files
 from symmoe.config import STARTER, STATIC, TINY, ExpertConfig, Pool, cache_dir, state_dir
 from symmoe.engines.echo import EchoEngine
+from symmoe.engines.recorded import RecordedEngine
 from symmoe.errors import PoolError
 from symmoe.executor import InProcessExecutor
 from symmoe.loading.arena import installed_memory
@@ -39,6 +40,7 @@ from symmoe.planning.grouping import Fleet
 from symmoe.planning.problem import Worker
 from symmoe.policy import Policy
 from symmoe.protocols import Embedder, Engine, Executor, Recruiter, Scorer, Store, Tagger
+from symmoe.records.files import Records, read_records, records_files
 from symmoe.routing.embedding import SentenceEmbedder
 from symmoe.routing.kept import STORE, pull_document, pull_profiles
 from symmoe.routing.profiles import complete
@@ -88,6 +90,8 @@ class Assembly:
     def weights(self, expert: str) -> ExpertWeights:
         """The directories of an expert's weights, prepared or fetched if need be."""
         config = self.pool.expert(expert)
+        if self.pool.engine.kind == "recorded":
+            return ExpertWeights(config.name)
         if config.remote is not None:
             raise PoolError(
                 f"expert {expert!r} is remote: it has no weights here", hint="ask it through `symmoe serve`"
@@ -104,9 +108,18 @@ class Assembly:
     @cached_property
     def engine(self) -> Engine:
         """The pool's engine, not started."""
+        if self.pool.engine.kind == "recorded":
+            return RecordedEngine(self.records)
         if self.pool.engine.kind == "echo":
             return EchoEngine(self.pool.engine.max_model_len)
         return _vllm(self)
+
+    @cached_property
+    def records(self) -> Records:
+        """The recorded answers of a pool that has them for an engine. Raises `RecordsError`."""
+        records = read_records(self.pool.path(self.pool.engine.records or ""))
+        records.check(self.pool.names)
+        return records
 
     @cached_property
     def loader(self) -> LaneLoader:
@@ -116,7 +129,7 @@ class Assembly:
     @cached_property
     def images(self) -> HostImages | NamedImages:
         """The experts' weights in memory."""
-        if self.pool.engine.kind == "echo":
+        if not self.pool.engine.runs_models:
             return NamedImages()
         import torch
 
@@ -255,6 +268,8 @@ def check_weights(pool: Pool) -> list[str]:
     assembly = Assembly(pool)
     notes: list[str] = []
     verified: set[Path] = set()
+    if pool.engine.kind == "recorded":
+        _ = assembly.records
     for expert in pool.experts:
         notes += check_expert(pool, expert, verified)
     notes += check_reward(pool)
@@ -274,7 +289,7 @@ def check_expert(pool: Pool, expert: ExpertConfig, verified: set[Path]) -> list[
     """Verify the files of one expert of a pool but for the `verified` models, which it adds to; as `check_weights`."""
     adapter = pool.path(expert.adapter) if expert.adapter else None
     notes: list[str] = []
-    if pool.engine.kind == "echo" or expert.remote is not None:
+    if not pool.engine.runs_models or expert.remote is not None:
         return notes
     if is_hub_name(expert.model) or is_to_be_fetched(expert.model, cache_dir()):
         where = "on a hub" if is_hub_name(expert.model) else "in packages"
@@ -352,7 +367,7 @@ def _embedder_directory(source: str, root: Path) -> Path:
 
 
 def _model_directory(pool: Pool, expert: ExpertConfig) -> Path:
-    if pool.engine.kind == "echo":
+    if not pool.engine.runs_models:
         return Path(expert.model)
     return local_directory(expert.model, pool.root, cache_dir(), expert.revision, expert.trust_remote_code)
 
@@ -399,6 +414,7 @@ def fingerprint(pool: Pool) -> str:
         named.append(_data_file(pool, pool.routing.profiles, "profiles", ".json"))
     named += [pool.path(e.adapter) / ADAPTER_WEIGHTS for e in pool.experts if e.adapter]
     named += reward_files(pool) + rule_files(pool)
+    named += records_files(pool.path(pool.engine.records)) if pool.engine.records else []
     for path in named:
         digest.update(sha256_of(path).encode() if path.is_file() else b"missing")
     for model in sorted({e.model for e in pool.experts if is_local_path(e.model)}):

@@ -63,7 +63,7 @@ def build_synthesis(
     rule = read_rule(pool.path(config.rule)) if config.rule else ConsensusRule()
     if config.when == "never":
         return None
-    count = estimated_tokens if pool.engine.kind == "echo" else _counter(lambda: directory(aggregator), pool)
+    count = estimated_tokens if not pool.engine.runs_models else _counter(lambda: directory(aggregator), pool)
     window = Window(pool.engine.max_model_len, count, config.max_candidates)
     choose = by_kind(profiles(), aggregator) if _chosen(pool) else lambda query: aggregator
     return Synthesis(choose, config.when, rule, window, _clusters(pool, embedder))

@@ -120,9 +120,11 @@ class EngineConfig(_Section):
     `host_tier_gib` is memory for experts that are built ahead of their turn; the largest must fit. In
     `kernel_cache_gib` a CPU engine keeps the weights of earlier experts in its own format, to return to them at once.
     `adapters`: merged into the base before they run, or applied by the engine to each request, which a CPU does slowly.
+    A `recorded` engine gives the answers in the directory `records`, an `echo` one the question: neither runs a model.
     """
 
-    kind: Literal["vllm", "echo"] = "vllm"
+    kind: Literal["vllm", "echo", "recorded"] = "vllm"
+    records: str | None = None
     max_model_len: int = Field(default=4096, ge=16)
     max_num_seqs: int = Field(default=64, ge=1)
     kv_cache_gib: float = Field(default=1.0, gt=0)
@@ -131,6 +133,17 @@ class EngineConfig(_Section):
     adapters: Literal["merge", "apply"] = "merge"
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
     tensor_parallel_size: int = Field(default=1, ge=1)
+
+    @property
+    def runs_models(self) -> bool:
+        """Whether experts have weights that must be there."""
+        return self.kind == "vllm"
+
+    @model_validator(mode="after")
+    def _has_records(self) -> Self:
+        if (self.kind == "recorded") != (self.records is not None):
+            raise ValueError("kind recorded and a directory of records go together")
+        return self
 
 
 class SamplingConfig(_Section):

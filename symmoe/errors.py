@@ -4,6 +4,7 @@
     ├── ConfigError            what the user wrote cannot be used
     │   ├── PoolError          a pool file, or a file that it names
     │   ├── RecipeError        a training recipe
+    │   ├── RecordsError       a directory of recorded answers
     │   └── SuiteError         a file of questions
     ├── CheckpointError        weights missing, altered, truncated or of the wrong shape
     ├── CapacityError          memory that was set aside cannot hold what it is asked to hold
@@ -41,6 +42,10 @@ class PoolError(ConfigError):
 
 class RecipeError(ConfigError):
     """A training recipe cannot be used."""
+
+
+class RecordsError(ConfigError):
+    """A directory of recorded answers, or what is imported into one, cannot be used."""
 
 
 class SuiteError(ConfigError):

@@ -60,14 +60,14 @@ class EchoEngine:
     def generate(self, calls: Sequence[Call]) -> Iterator[tuple[Call, Generation]]:
         """Echo, last call first: nothing may rely on the order in which calls finish."""
         for call in reversed(calls):
-            yield call, self._echo(call.query)
+            yield call, self._answer(call.query)
 
     def add(self, ident: str, query: Query, stream: bool, prompt: Prompt | None = None) -> Refusal | None:
         """Echo to this query too, a word with each step."""
         (refusal,) = self.refuse([query])
         if refusal is None:
-            self._whole[ident] = self._echo(query)
-            self._open[ident] = re.findall(r"\s*\S+", self._whole[ident].text)
+            self._whole[ident] = self._answer(query)
+            self._open[ident] = re.findall(r"\s*\S+|\s+$", self._whole[ident].text) or [""]
         return refusal
 
     def step(self) -> list[Delta]:
@@ -89,6 +89,6 @@ class EchoEngine:
         self._model, self._weights = None, ""
         self.abort(list(self._open))
 
-    def _echo(self, query: Query) -> Generation:
+    def _answer(self, query: Query) -> Generation:
         text = f"{self._weights}: {query.text}".strip()
         return Generation(text, "stop", len(query.text.split()), len(text.split()))

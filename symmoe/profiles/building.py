@@ -47,6 +47,7 @@ def profile_pool(
 ) -> Profiles:
     """Ask every expert whose present weights `known` has no record of on these questions; `saved` is given each state.
 
+    A question to which an expert gave no answer at all, or none that is on record, says nothing of it.
     With `add` the answers are added to what else is on record of the same weights, otherwise they replace it. An
     interruption loses the answers of one expert at most: pass what was saved as `known` to go on.
     """
@@ -59,10 +60,12 @@ def profile_pool(
         if record is not None and record.fingerprint == weights and digest in record.digests:
             continue
         matrix = run_matrix(assembly.executor, [name], assembly.models, questions, pool.sampling, watch)
-        earned = [float(right) for right in matrix.right[name]]
-        tokens = matrix.spent[name] / len(questions)
+        answered = [place for place, failed in enumerate(matrix.failed[name]) if not failed]
+        earned = [float(matrix.right[name][place]) for place in answered]
+        needed = [skills[place] for place in answered]
+        tokens = matrix.spent[name] / max(len(answered), 1)
         today = date.today().isoformat()
-        fresh = build_profile(name, skills, earned, LEAST_QUESTIONS, every_topic, tokens, weights, today, digest)
+        fresh = build_profile(name, needed, earned, LEAST_QUESTIONS, every_topic, tokens, weights, today, digest)
         alone = Profiles({name: fresh}, profiles.parents)
         kept = profiles if add else Profiles({e: p for e, p in profiles.experts.items() if e != name}, profiles.parents)
         profiles = merge(kept, alone)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -52,7 +52,7 @@ def as_query(question: Question, sampling: SamplingConfig) -> Query:
 class Matrix:
     """What every expert wrote to question `i`, `texts[expert][i]`, and whether that is right, `right[expert][i]`.
 
-    `spent` are completion tokens.
+    `spent` are completion tokens; `failed[expert][i]` says that nothing came of asking.
     """
 
     questions: tuple[Question, ...]
@@ -60,6 +60,7 @@ class Matrix:
     seconds: float
     spent: Mapping[str, int]
     texts: Mapping[str, tuple[str, ...]]
+    failed: Mapping[str, tuple[bool, ...]] = field(default_factory=dict)
 
     @property
     def tokens(self) -> int:
@@ -96,11 +97,12 @@ def run_matrix(
     steps = plan(queries, everyone, models)
     found = {(candidate.expert, candidate.query_id): candidate for candidate in gathered(executor, steps, watch)}
     texts = {e: tuple(found[e, q.id].text for q in questions) for e in experts}
+    failed = {e: tuple(found[e, q.id].finish_reason == "error" for q in questions) for e in experts}
     right = {e: tuple(is_right(t, q) for t, q in zip(texts[e], questions, strict=True)) for e in experts}
     spent = dict.fromkeys(experts, 0)
     for candidate in found.values():
         spent[candidate.expert] += 0 if candidate.shared else candidate.completion_tokens
-    return Matrix(tuple(questions), right, time.perf_counter() - began, spent, texts)
+    return Matrix(tuple(questions), right, time.perf_counter() - began, spent, texts, failed)
 
 
 def gathered(executor: Executor, steps: Plan, watch: Watch) -> list[Candidate]:

@@ -57,8 +57,8 @@ def size_cluster(pool: Pool, kind: str, nodes: int, per_node: int = 1) -> Cluste
     Raises `CapacityError`, whose hint says what would fit, `CheckpointError` for a model of unknown size, `PoolError`
     for a pool without weights.
     """
-    if pool.engine.kind == "echo":
-        raise PoolError(f"pool {pool.name!r} has echo experts, which have no weights to size")
+    if not pool.engine.runs_models:
+        raise PoolError(f"pool {pool.name!r} has {pool.engine.kind} experts, which have no weights to size")
     dedicated = [expert.name for expert in pool.experts if expert.dedicated is not None]
     if dedicated:
         raise PoolError(

@@ -1,0 +1,157 @@
+"""`symmoe records`: what experts answered once, kept to try policies on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import options
+
+if TYPE_CHECKING:
+    from symmoe.records.files import Records
+
+app = typer.Typer(help="Recorded answers: import them, check them.", no_args_is_help=True)
+Out = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where the records go.")]
+Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A directory of records.")]
+
+
+@app.callback()
+def _group() -> None:
+    """Recorded answers."""
+
+
+@app.command("import")
+def import_batch(
+    asked: Annotated[Path, typer.Argument(metavar="IN.jsonl", help="The lines that were asked, as a batch has them.")],
+    answered: Annotated[
+        list[Path],
+        typer.Argument(metavar="TRACES…", help="The traces of a batch, or rows of a service's output with traces."),
+    ],
+    out: Out,
+    pool: options.Pool = "starter",
+    suite: Annotated[
+        Path | None, typer.Option("--suite", help="Known answers: a suite whose ids are those of the lines.")
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Make records of what a batch asked and what its experts answered.
+
+    The pool is the one that answered. Lines that it could not be asked are left out; of lines with equal words the
+    first stands for all.
+    """
+    from symmoe.batch.lines import GoodLine, LineReader
+    from symmoe.config import read_pool
+    from symmoe.questions.suites import read_suite
+    from symmoe.records.importing import from_traces, read_traces
+
+    lines = LineReader(read_pool(pool)).read(asked)
+    messages = {line.id: line.queries[0].messages for line in lines if isinstance(line, GoodLine)}
+    known = read_suite(suite) if suite else []
+    traces = (trace for path in answered for trace in read_traces(path))
+    records = from_traces(messages, traces, known, str(answered[0]))
+    _told(_keep(records, out, f"{asked.name}, {answered[0].name}"), json)
+
+
+@app.command("import-mmlu-pro")
+def import_mmlu_pro(
+    data: Annotated[Path, typer.Option("--data", help="A directory with questions.jsonl.gz and MODEL.jsonl.gz files.")],
+    out: Out,
+    letters: Annotated[
+        bool, typer.Option("--letters", help="Also the models of which only the chosen letter is known.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Make records of the public answers of many models to MMLU-Pro, and a pool file that answers with them."""
+    from symmoe.records.importing import from_mmlu_pro
+
+    from .render import working
+
+    with working("reading"):
+        records = from_mmlu_pro(data, letters)
+    _told(_keep(records, out, "MMLU-Pro"), json)
+
+
+@app.command("check")
+def check(directory: Directory, json: options.Json = False) -> None:
+    """Read records, and show what is in them."""
+    from symmoe.records.files import read_records
+
+    from .render import show, show_json
+
+    facts = _facts(read_records(directory))
+    if json:
+        show_json(facts)
+    else:
+        show(_table(facts))
+
+
+@app.command("split")
+def split(
+    directory: Directory,
+    first: Annotated[Path, typer.Option("--first", metavar="DIR", help="Where the first part goes.")],
+    rest: Annotated[Path, typer.Option("--rest", metavar="DIR", help="Where the other questions go.")],
+    share: Annotated[float, typer.Option("--share", min=0.01, max=0.99, help="The first part, drawn by chance.")] = 0.5,
+    families: Annotated[
+        list[str] | None, typer.Option("--family", help="Instead: all but this family into the first part; repeat it.")
+    ] = None,
+    seed: options.Seed = 0,
+    json: options.Json = False,
+) -> None:
+    """Divide records into two, to learn from one and judge on the other."""
+    from symmoe.records.files import read_records
+
+    from .render import show_json
+
+    parts = read_records(directory).divided(share, seed, families or ())
+    kept = [_keep(part, where, f"part of {directory.name}") for part, where in zip(parts, (first, rest), strict=True)]
+    if json:
+        show_json(kept)
+        return
+    for facts in kept:
+        _told(facts, json)
+
+
+def _keep(records: Records, out: Path, source: str) -> dict[str, Any]:
+    """Write records and a pool file that answers with them; what is in them."""
+    from symmoe.records.files import write_records
+    from symmoe.records.importing import write_pool
+
+    from .render import working
+
+    with working("writing"):
+        write_records(out, records, source)
+        return {"out": str(out), "pool": str(write_pool(out, records)), **_facts(records)}
+
+
+def _told(facts: dict[str, Any], json: bool) -> None:
+    from .render import show, show_json
+
+    if json:
+        show_json(facts)
+    else:
+        show(_table(facts), f"in {facts['out']}, with a pool that answers from them: {facts['pool']}")
+
+
+def _facts(records: Records) -> dict[str, Any]:
+    """How many questions there are, and of each expert how many answers, and how many with which figures."""
+    figures = ("completion_tokens", "cost", "seconds")
+    return {
+        "questions": len(records.questions),
+        "known": sum(question.answer is not None for question in records.questions),
+        "experts": {
+            expert: {"answers": len(given)}
+            | {name: sum(getattr(a, name) is not None for a in given.values()) for name in figures}
+            for expert, given in records.answers.items()
+        },
+    }
+
+
+def _table(facts: dict[str, Any]) -> Any:
+    from .render import table
+
+    rows = [(expert, *counts.values()) for expert, counts in facts["experts"].items()]
+    columns = ("expert", "answers", "with tokens", "with cost", "with seconds")
+    title = f"{facts['questions']} recorded questions, {facts['known']} with a known answer"
+    return table(title, columns, rows, right=range(1, 5))

@@ -1,0 +1,31 @@
+"""An engine that gives what experts answered before: the whole pipeline runs on it in seconds, without a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from symmoe.engines.echo import EchoEngine
+from symmoe.records.files import Records
+from symmoe.types import Generation, Query, Refusal
+
+
+class RecordedEngine(EchoEngine):
+    """Answers a conversation with what the expert that is loaded answered to the same one, whatever the sampling.
+
+    A model is known here by its expert's name. What is not on record is a failed generation, which has no say beside
+    others. Completion tokens that were not recorded are estimated from the text.
+    """
+
+    def __init__(self, records: Records) -> None:
+        super().__init__()
+        self._records = records
+
+    def refuse(self, queries: Sequence[Query]) -> list[Refusal | None]:
+        """Nothing is refused: it was answered before."""
+        return [None] * len(queries)
+
+    def _answer(self, query: Query) -> Generation:
+        found = self._records.answer(self._weights, query.messages)
+        if found is None:
+            return Generation("", "error", 0, 0)
+        return Generation(found.text, found.finish_reason, found.prompt_tokens or 0, found.tokens)

@@ -1,0 +1,1 @@
+"""What experts answered once, kept as files, so that policies can be tried on it without asking anybody again."""
