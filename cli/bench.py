@@ -30,7 +30,7 @@ def replay(
     train: Annotated[Path, typer.Option("--train", help="A directory of recorded sets (JSON) to fit routers on.")],
     test: Annotated[Path, typer.Option("--test", help="A directory of recorded sets to judge them on.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the report goes.")] = Path("out/bench/replay.json"),
-    pool: options.Pool = "starter",
+    pool: options.Pool = "tiny",
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
@@ -70,7 +70,7 @@ def routing(
 
     from .render import show, show_json, table, working, write_report
 
-    pool = read_pool("starter")
+    pool = read_pool("tiny")
     static = pool.routing.model_copy(update={"embedder": f"static:{pool.routing.embedder}"})
     embedders = {
         "transformer": build_embedder(pool),
@@ -101,7 +101,7 @@ def recruiting(
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the report goes.")] = Path(
         "out/bench/recruiting.json"
     ),
-    pool: options.Pool = "starter",
+    pool: options.Pool = "tiny",
     suite: options.HeldOut = None,
     per_family: options.PerFamily = 24,
     k: options.K = None,
@@ -167,7 +167,7 @@ def _over(row: dict[str, Any]) -> list[str]:
 @app.command("swap")
 def swap(
     out: Report = Path("out/bench/swap.json"),
-    pool: options.Pool = "starter",
+    pool: options.Pool = "tiny",
     swaps: Annotated[int, typer.Option("--swaps", min=20, help="Switches in a row.")] = 200,
     rebuilds: Annotated[int, typer.Option("--rebuilds", min=1, help="New engines to start.")] = 3,
     json: options.Json = False,
@@ -203,7 +203,7 @@ def swap(
 @app.command("batch")
 def batch(
     out: Report = Path("out/bench/batch.json"),
-    pool: options.Pool = "starter",
+    pool: options.Pool = "tiny",
     experts: Annotated[int, typer.Option("--experts", min=2, help="Experts; copies fill up.")] = 16,
     per_family: options.PerFamily = 24,
     k: Annotated[int, typer.Option("--k", min=1, help="Experts asked for each question.")] = 3,
@@ -360,7 +360,7 @@ def _ending(other: dict[str, Any]) -> str:
 @app.command("scoring")
 def scoring(
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the report goes.")] = Path("out/bench/scoring.json"),
-    pool: options.Pool = "starter",
+    pool: options.Pool = "tiny",
     reward: Annotated[
         str | None, typer.Option("--reward", help="A reward model to use in place of the pool's.")
     ] = None,
@@ -437,7 +437,7 @@ def quality(
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Where the report goes; an HTML page goes beside it.")
     ] = Path("out/bench/quality.json"),
-    pool: options.Pool = "starter",
+    pool: options.Pool = "tiny",
     suite: Annotated[
         list[Path] | None, typer.Option("--suite", help="Questions (JSONL); repeat it. Default: kept-apart ones.")
     ] = None,

@@ -23,7 +23,7 @@ def _group() -> None:
 @app.command("train")
 def train(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where the scorer goes.")],
-    pool: options.Pool = "starter",
+    pool: options.Pool = "tiny",
     suite: options.Validation = None,
     per_family: options.PerFamily = 24,
     draws: Annotated[int, typer.Option("--draws", min=0, help="Times that the best experts are asked again.")] = 4,

