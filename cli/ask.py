@@ -15,6 +15,7 @@ def ask(
     model: options.Model = "symmoe/auto",
     k: options.K = None,
     budget: options.Budget = None,
+    quality: options.Quality = None,
     seed: options.Seed = 0,
     explain: Annotated[bool, typer.Option("--explain", help="Show the evidence for every choice.")] = False,
     json: options.Json = False,
@@ -29,7 +30,8 @@ def ask(
 
     with OpenPool(options.ready(pool)) as opened:
         query = query_of(opened.pool, question)
-        policy = policy_for(opened.pool, known_model(catalogue(opened.pool), model), k, options.checked(budget))
+        named = known_model(catalogue(opened.pool), model)
+        policy = policy_for(opened.pool, named, k, options.checked(budget), quality=quality)
         with watching("asking") as watch:
             outcome = opened.outcome([query], policy, seed=seed, explain=explain or json, watch=watch)
     trace = outcome.results[0]

@@ -32,6 +32,7 @@ def run(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT.jsonl", help="Where answers go.")],
     pool: options.Pool = "starter",
     k: options.K = None,
+    quality: options.Quality = None,
     seed: options.Seed = 0,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where an interrupted run with the same output stopped.")
@@ -60,7 +61,7 @@ def run(
 
     if not source.is_file():
         raise JobError(f"{source}: no such file")
-    described = options.ready(pool)
+    described = options.with_quality(options.ready(pool), quality)
     job = BatchJob(source, output, described, fingerprint(described), k, seed, explain)
     store = open_store()
     try:
@@ -71,7 +72,7 @@ def run(
         ):
             result = run_batch(job, assembly, store, resume, watch)
     except KeyboardInterrupt:
-        tell(f"stopped; nothing is lost. Go on with: {_again(job, pool, workers, without_ray_token)}")
+        tell(f"stopped; nothing is lost. Go on with: {_again(job, pool, quality, workers, without_ray_token)}")
         raise typer.Exit(130) from None
     summary = {
         "output": str(output),
@@ -113,12 +114,13 @@ def _assembly(pool: Pool, workers: int, store: Store, without_ray_token: bool) -
         yield assembly
 
 
-def _again(job: BatchJob, pool: str, workers: int, without_ray_token: bool) -> str:
+def _again(job: BatchJob, pool: str, quality: float | None, workers: int, without_ray_token: bool) -> str:
     """The command that goes on with a job: it must name all that the job was started with."""
     import shlex
 
     words = ["symmoe", "batch", "run", str(job.source), "-o", str(job.output), "--pool", pool]
     words += ["--k", str(job.k), "--seed", str(job.seed), *(["--explain"] if job.explain else [])]
+    words += ["--quality", str(quality)] if quality is not None else []
     words += ["--workers", str(workers)] if workers > 1 else []
     words += ["--without-ray-token"] if without_ray_token else []
     return shlex.join([*words, "--resume"])

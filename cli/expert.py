@@ -125,13 +125,14 @@ def add(
         joined_by = expert_service.join(service, key, name, model, adapter, description, profiles)
         expert_service.show_change(joined_by, json)
         return
+    from dataclasses import replace
+
     from symmoe.build import Assembly
     from symmoe.config import read_pool
     from symmoe.pool_file import grown, write_pool
     from symmoe.profiles.building import onboard
     from symmoe.questions.suites import suite_at
     from symmoe.routing.records import write_profiles
-    from symmoe.types import Profiles
 
     from .render import percent, show, show_json, table, watching
 
@@ -144,7 +145,7 @@ def add(
         profile, alike = onboard(Assembly(joined), name, known, questions, count, not label_free, watch)
     profiles_path = out.with_suffix(".profiles.json")
     about = {"pool": joined.name, "questions": int(profile.overall.asked), "sources": [f"{name} added to {pool}"]}
-    write_profiles(profiles_path, Profiles({**known.experts, name: profile}, known.parents), about)
+    write_profiles(profiles_path, replace(known, experts={**known.experts, name: profile}), about)
     write_pool(out, joined, profiles_path)
     if service is not None:
         expert_service.join(service, key, name, model, adapter, description, profiles_path)

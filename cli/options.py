@@ -37,6 +37,15 @@ Model = Annotated[str, typer.Option("--model", help="symmoe/auto, symmoe/fast, s
 Budget = Annotated[
     float | None, typer.Option("--budget", min=1, help="Most tokens that a question's answers are expected to take.")
 ]
+Quality = Annotated[
+    float | None,
+    typer.Option(
+        "--quality",
+        min=0,
+        max=1,
+        help="Ask no more experts once the answer is right with this probability; else the pool's.",
+    ),
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=999_999, help="Decides every random choice.")]
 
 HeldOut = Annotated[Path | None, typer.Option("--suite", help="Questions; default: held-out ones of each family.")]
@@ -91,6 +100,13 @@ def with_budget(pool: PoolFile, budget: float | None) -> PoolFile:
     if checked(budget) is None:
         return pool
     return pool.model_copy(update={"routing": pool.routing.model_copy(update={"budget": budget})})
+
+
+def with_quality(pool: PoolFile, quality: float | None) -> PoolFile:
+    """The pool with another dial, if one is given."""
+    if quality is None:
+        return pool
+    return pool.model_copy(update={"aggregation": pool.aggregation.model_copy(update={"quality": quality})})
 
 
 WithoutRayToken = Annotated[

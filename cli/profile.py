@@ -33,8 +33,9 @@ def build(
     """
     from symmoe.build import Assembly
     from symmoe.config import read_pool
-    from symmoe.profiles.building import profile_pool, tag_questions
+    from symmoe.profiles.building import profile_pool, profile_records, tag_questions
     from symmoe.questions.suites import suite_at
+    from symmoe.routing.profiles import merge
     from symmoe.routing.records import write_profiles
 
     from .render import show, show_json, watching
@@ -51,15 +52,19 @@ def build(
     source = suite.name if suite else "records" if recorded else general
     sources = _with(about.get("sources", []), source)
     with watching("asking everyone") as watch:
-        built = profile_pool(
-            assembly,
-            questions,
-            skills,
-            known,
-            lambda state: write_profiles(partial, state, {"sources": sources}),
-            watch,
-            add,
-        )
+        if recorded:
+            fresh = profile_records(assembly, questions, skills, seed, watch)
+            built = merge(known, fresh) if add else fresh
+        else:
+            built = profile_pool(
+                assembly,
+                questions,
+                skills,
+                known,
+                lambda state: write_profiles(partial, state, {"sources": sources}),
+                watch,
+                add,
+            )
     facts = {
         "pool": described.name,
         "questions": int(max(p.overall.asked for p in built.experts.values())),
@@ -141,6 +146,8 @@ def merge_files(
     json: options.Json = False,
 ) -> None:
     """Add up the evidence of profile files. Where an expert's weights differ, the later file's record replaces it."""
+    from dataclasses import replace
+
     from symmoe.errors import RequestError
     from symmoe.routing.profiles import merge, shared_evidence
     from symmoe.routing.records import about_profiles, read_profiles, write_profiles
@@ -163,7 +170,7 @@ def merge_files(
     if missing:
         raise RequestError(f"no file has a record of {', '.join(missing)}", code="unknown_expert")
     kept = {name: profile for name, profile in merged.experts.items() if not only or name in only}
-    write_profiles(out, Profiles(kept, merged.parents), facts)
+    write_profiles(out, replace(merged, experts=kept), facts)
     if json:
         show_json(facts | {"out": str(out), "experts": list(kept)})
         return

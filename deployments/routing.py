@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import lru_cache
 
 from symmoe.answering import Routed
@@ -14,7 +15,7 @@ from symmoe.policy import Policy
 from symmoe.protocols import Recruiter
 from symmoe.routing.recruiting import recruit
 from symmoe.routing.tagging import tag
-from symmoe.types import Message, Profiles, Query, Recruitment, Sampling, Skills
+from symmoe.types import Message, Query, Recruitment, Sampling, Skills
 
 from .events import TurnedAway, TurnedAwayError
 from .lifecycle.roster import Roster
@@ -71,5 +72,5 @@ class Router:
         if not left:
             raise TurnedAwayError(_NOBODY)
         known = self._assembly.profiles()
-        records = Profiles({**known.experts, **self._roster.profiles}, known.parents)
+        records = replace(known, experts={**known.experts, **self._roster.profiles})
         return recruiter_under(pool, records, self._assembly.embedder, full, budget, without)

@@ -8,17 +8,19 @@ answer, is the same.
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
+from symmoe.aggregation.belief import further, standing, support
 from symmoe.aggregation.cases import Case, no_answer
 from symmoe.aggregation.cleaning import encodable
 from symmoe.aggregation.synthesis import NO_ROOM, Settled, Synthesis, decide, prompts, settle
 from symmoe.policy import Policy
 from symmoe.protocols import Aggregator
-from symmoe.scoring.evidence import weigh_by_records
+from symmoe.scoring.evidence import weigh_by_records, weight_of
 from symmoe.types import (
     Assignment,
+    Belief,
     Candidate,
     Explanation,
     Query,
@@ -111,10 +113,14 @@ Steps = Generator[Need, Given, Result]
 
 @dataclass(frozen=True, slots=True)
 class Judging:
-    """How candidates become one answer: by a vote, and where that is not enough by an aggregator, if there is one."""
+    """How candidates become one answer: by a vote, and where that is not enough by an aggregator, if there is one.
+
+    `belief` says how far a vote is believed when a policy's dial decides whether further experts are asked.
+    """
 
     vote: Aggregator
     synthesis: Synthesis | None = None
+    belief: Belief = field(default_factory=Belief)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,24 +152,55 @@ def writable(candidate: Candidate) -> Candidate:
 def answering(query: Query, policy: Policy, judging: Judging, seed: int = 0) -> Steps[Trace | Refusal]:
     """One question on its way to its answer.
 
-    Where none of the experts asked is to be had, others are, twice at most. Experts that fail beside others have no
-    say. `seed` decides the order in which an aggregator sees the candidates.
+    Under a policy with a dial the recruited are asked in waves, until the vote is believed far enough. Where none of
+    the experts asked is to be had, others are, twice at most. Experts that fail beside others have no say.
+    `seed` decides the order in which an aggregator sees the candidates.
     """
     missing: Refusal | None = None
     for _ in range(1 + _REROUTES):
         routed = yield from _routed(query, policy)
         if isinstance(routed, Refusal):
             return missing or routed
-        asked = replace(routed.recruitment, assignments=routed.asked)
-        said = yield from _said(Ask(query, asked, final=routed.way != "aggregated"))
+        said = yield from _heard(query, routed, policy, judging)
         missing = _missing(said)
+        asked = routed.asked[: len(said)]
         if missing is None:
-            candidates = tuple(map(_candidate, asked.assignments, said))
+            candidates = tuple(map(_candidate, asked, said))
             return (yield from _judged(query, routed, candidates, judging, seed))
         if missing.code != UNAVAILABLE or routed.way == "named":
             break
-        policy = policy.excluding(tuple(assignment.expert for assignment in asked.assignments))
+        policy = policy.excluding(tuple(assignment.expert for assignment in asked))
     return missing or Refusal(query.id, UNAVAILABLE, "no expert can be asked just now", status=503, retry_after=1.0)
+
+
+def _heard(query: Query, routed: Routed, policy: Policy, judging: Judging) -> Steps[Sequence[Said]]:
+    """What the first of the recruited say: all of them, or as many as the policy's dial wants to hear."""
+    asked, final, waves = routed.asked, routed.way != "aggregated", 0
+    said: list[Said] = []
+    size = len(asked) if final else _wave(query, routed, policy, judging, said, waves)
+    while size:
+        part = replace(routed.recruitment, assignments=asked[len(said) : len(said) + size])
+        said += yield from _said(Ask(query, part, final))
+        waves += 1
+        at_fault = any(isinstance(each, Refusal) and each.by_query for each in said)
+        size = 0 if at_fault or len(said) == len(asked) else _wave(query, routed, policy, judging, said, waves)
+    return said
+
+
+def _wave(query: Query, routed: Routed, policy: Policy, judging: Judging, said: Sequence[Said], waves: int) -> int:
+    """How many of those left are asked next."""
+    recruitment, left = routed.recruitment, routed.asked[len(said) :]
+    if policy.quality is None or not recruitment.accuracies:
+        return len(left)
+    candidates = tuple(map(_candidate, routed.asked, said))
+    verdicts = weigh_by_records(candidates, recruitment)
+    votes = judging.vote.aggregate(query, candidates, verdicts).votes if candidates else ()
+    now = standing(query, recruitment, verdicts, votes)
+    could = [
+        (support(recruitment.accuracies.get(a.expert, 0.0), now.options), weight_of(recruitment, a.expert))
+        for a in left
+    ]
+    return further(now, could, policy.quality, judging.belief, waves)
 
 
 def synthesising(case: Case, synthesis: Synthesis, seed: int = 0) -> Steps[Settled]:
@@ -203,7 +240,10 @@ def _judged(
         settled = yield from synthesising(case, judging.synthesis, seed)
     else:
         settled = Settled(case, voted)
-    return _trace(routed, settled, weighed.trouble)
+    posterior = None
+    if recruitment.accuracies:
+        posterior = round(standing(query, recruitment, weighed.verdicts, voted.votes).posterior(judging.belief), 6)
+    return replace(_trace(routed, settled, weighed.trouble), posterior=posterior)
 
 
 def _routed(query: Query, policy: Policy) -> Steps[Routed | Refusal]:

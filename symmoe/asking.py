@@ -30,6 +30,7 @@ class OpenPool:
         k: int | None = None,
         budget: float | None = None,
         aggregate: Aggregate | None = None,
+        quality: float | None = None,
         seed: int = 0,
         explain: bool = False,
     ) -> list[Trace | Refusal]:
@@ -38,7 +39,7 @@ class OpenPool:
         `model` is `symmoe/auto`, `symmoe/fast`, `symmoe/best` or an expert's name; the options are those of a request.
         Raises `RequestError` for a model that there is not and for an empty question.
         """
-        policy = policy_for(self.pool, known_model(catalogue(self.pool), model), k, budget, aggregate)
+        policy = policy_for(self.pool, known_model(catalogue(self.pool), model), k, budget, aggregate, quality)
         return list(self.outcome(questions, policy, seed=seed, explain=explain).results)
 
     def outcome(

@@ -54,7 +54,7 @@ from symmoe.routing.static import StaticEmbedder, distilled
 from symmoe.routing.tagging import EmbeddingTagger
 from symmoe.routing.taxonomy import read_taxonomy
 from symmoe.store import open_store
-from symmoe.types import Profiles, Skill
+from symmoe.types import Belief, Profiles, Skill
 
 SWAP_EXTENSION, TRANSFER = "symmoe.loading.worker.SwapExtension", "symmoe"
 GIB = 1 << 30
@@ -68,8 +68,8 @@ _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 class Assembly:
     """The parts of one pool, made when first asked for and shared after that.
 
-    `packs` is the folder of its packed checkpoints, by default that of `symmoe pool pack`. `tagger` and `embedder`
-    stand in for those that the pool file names, which load a model when first asked.
+    `packs` is the folder of its packed checkpoints, by default that of `symmoe pool pack`. What else is
+    given stands in for what the pool file names, which is read or loaded when first asked for.
     """
 
     def __init__(
@@ -79,6 +79,8 @@ class Assembly:
         *,
         tagger: Tagger | None = None,
         embedder: Embedder | None = None,
+        profiles: Profiles | None = None,
+        records: Records | None = None,
     ) -> None:
         self.pool = pool
         self._packs = packs or cache_dir() / "packed" / pool.name
@@ -86,6 +88,10 @@ class Assembly:
         self.tagger: Tagger = build_tagger(pool, self.embedder) if tagger is None else tagger
         self.models = {expert.name: _model_key(expert) for expert in pool.experts}
         self.fleet: Fleet | None = None
+        if profiles is not None:
+            self._records = complete(profiles, pool.names)
+        if records is not None:
+            self.records = records
 
     def weights(self, expert: str) -> ExpertWeights:
         """The directories of an expert's weights, prepared or fetched if need be."""
@@ -199,13 +205,16 @@ class Assembly:
             models,
             self.fleet,
             judging.synthesis,
+            judging.belief,
         )
 
     def judging(self) -> Judging:
         """How candidates become one answer."""
         embedder = self.embedder
         directory = lambda expert: self.weights(expert).model  # noqa: E731
-        return Judging(build_vote(self.pool, embedder), build_synthesis(self.pool, embedder, directory, self.profiles))
+        synthesis = build_synthesis(self.pool, embedder, directory, self.profiles)
+        belief = Belief() if self.pool.routing.profiles is None else self.profiles().belief
+        return Judging(build_vote(self.pool, embedder), synthesis, belief)
 
     def close(self) -> None:
         """Stop the engine if there is one, and give its memory back."""

@@ -200,7 +200,9 @@ class AggregationConfig(_Section):
     a file of fitted thresholds, finds no consensus; without a file, where not all say the same, or fewer than two
     experts were asked. `max_candidates` are shown to it at most. Free-form texts count as one answer from a cosine
     `similarity` on. `contrast` is the strength of the penalty for answers that weak experts also give. From a share of
-    `trust` of the recruiter's mass on, the first expert's answer stands alone and nobody else is asked.
+    `trust` of the recruiter's mass on, the first expert's answer stands alone and nobody else is asked. Else experts
+    are asked in waves until the vote's answer is believed to be right with a probability of `quality`, or all recruited
+    were asked; at 1 as many as could change the answer.
     """
 
     when: Literal["auto", "always", "never"] = "auto"
@@ -210,6 +212,7 @@ class AggregationConfig(_Section):
     similarity: float = Field(default=0.8, ge=0, le=1)
     contrast: float = Field(default=0.0, ge=0, le=1)
     trust: float = Field(default=0.5, ge=0, le=1)
+    quality: float = Field(default=0.9, ge=0, le=1)
 
 
 class Pool(_Section):

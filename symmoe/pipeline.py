@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from symmoe.aggregation.cases import Case
@@ -35,7 +35,19 @@ from symmoe.protocols import Aggregator, Executor, Recruiter, Scorer, Tagger
 from symmoe.routing.recruiting import recruit
 from symmoe.routing.tagging import tag
 from symmoe.scoring.evidence import weigh
-from symmoe.types import Assignment, Candidate, Explanation, Load, Observation, Outcome, Plan, Query, Refusal, Skills
+from symmoe.types import (
+    Assignment,
+    Belief,
+    Candidate,
+    Explanation,
+    Load,
+    Observation,
+    Outcome,
+    Plan,
+    Query,
+    Refusal,
+    Skills,
+)
 
 STAGES = ("tag", "recruit", "plan", "load", "generate", "score", "aggregate")
 
@@ -48,7 +60,8 @@ class Parts:
     """The parts that a pipeline runs on. `models` maps each expert, in the pool's order, to its model.
 
     `recruiter` gives the recruiter of a policy. `fleet` describes the executor's workers and what experts cost there,
-    where there is more than one. Without `synthesis` every answer is the vote's.
+    where there is more than one. Without `synthesis` every answer is the vote's. `belief` says how far
+    votes are believed.
     """
 
     tagger: Tagger
@@ -59,6 +72,7 @@ class Parts:
     models: Mapping[str, str]
     fleet: Fleet | None = None
     synthesis: Synthesis | None = None
+    belief: Belief = field(default_factory=Belief)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +103,7 @@ def answer(
     `explain` every trace says why its experts were chosen. A query that gets no answer becomes a refusal.
     """
     each = [policies] * len(queries) if isinstance(policies, Policy) else policies
-    run, judging = _Run(parts, seed, watch, known, explain), Judging(parts.aggregator, parts.synthesis)
+    run, judging = _Run(parts, seed, watch, known, explain), Judging(parts.aggregator, parts.synthesis, parts.belief)
     begun = [answering(query, policy, judging, seed) for query, policy in zip(queries, each, strict=True)]
     results = _Waves(run, begun).results()
     return Outcome(tuple(results), tuple(run.loads), run.clock.seconds, tuple(run.observations))

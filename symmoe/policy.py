@@ -31,6 +31,8 @@ class Policy:
     `expert` is asked alone if it is named. Else at most `k` experts are recruited, whose answers are expected to take
     at most `budget` tokens; `full` fills every one of the k places. None of those in `without` (sorted) is asked. With
     `aggregate` "auto" the first expert's answer stands alone if its share of the recruiter's mass is `trust` or more.
+    With `quality`, 0 to 1, the recruited are asked one after another or few at a time, and no more once their leading
+    answer is believed to be right with that probability; without it all at once.
     """
 
     k: int = 1
@@ -40,6 +42,7 @@ class Policy:
     trust: float = 0.5
     without: tuple[str, ...] = ()
     expert: str | None = None
+    quality: float | None = None
 
     def excluding(self, experts: tuple[str, ...]) -> Policy:
         """The same without these experts, too."""
@@ -82,11 +85,16 @@ def policy_for(
     k: int | None = None,
     budget: float | None = None,
     aggregate: Aggregate | None = None,
+    quality: float | None = None,
 ) -> Policy:
-    """What a model of a pool means, where the request does not say otherwise."""
+    """What a model of a pool means, where the request does not say otherwise.
+
+    All are asked at once, whatever the pool's dial, where answers are always put together.
+    """
     name, expert = (model.name, model.expert) if isinstance(model, Model) else (model, None)
     most = 1 if name == FAST else pool.routing.k
     usual: Aggregate = "always" if name == BEST else "auto"
+    dial = None if (aggregate or usual) == "always" else pool.aggregation.quality
     return Policy(
         k=k or most,
         budget=budget or pool.routing.budget,
@@ -94,4 +102,5 @@ def policy_for(
         aggregate=aggregate or usual,
         trust=pool.aggregation.trust,
         expert=expert,
+        quality=dial if quality is None else quality,
     )

@@ -36,8 +36,8 @@ DOWN = Refusal("q", UNAVAILABLE, "gone", status=503)
 Words = Mapping[str, str | Refusal]
 
 
-def recruited(shares: Mapping[str, float]) -> Recruitment:
-    return Recruitment("q", tuple(Assignment("q", expert, 0) for expert in shares), shares)
+def recruited(shares: Mapping[str, float], accuracies: Mapping[str, float] | None = None) -> Recruitment:
+    return Recruitment("q", tuple(Assignment("q", expert, 0) for expert in shares), shares, accuracies or {})
 
 
 def said(assignment: Assignment, words: str | Refusal) -> Said:
@@ -50,7 +50,12 @@ class Driven:
     """Drives one question: each `Recruit` is given the next shares, each `Ask` what the experts say."""
 
     def __init__(
-        self, policy: Policy, rounds: Sequence[Mapping[str, float] | Refusal], words: Words, judging: Judging = JUDGING
+        self,
+        policy: Policy,
+        rounds: Sequence[Mapping[str, float] | Refusal],
+        words: Words,
+        judging: Judging = JUDGING,
+        accuracy: float | None = None,
     ) -> None:
         self.asked: list[list[str]] = []
         self.final: list[bool] = []
@@ -63,7 +68,8 @@ class Driven:
             if isinstance(need, Recruit):
                 self.without.append(need.policy.without)
                 shares = next(routes)
-                found = shares if isinstance(shares, Refusal) else recruited(shares)
+                told = {} if accuracy is None or isinstance(shares, Refusal) else dict.fromkeys(shares, accuracy)
+                found = shares if isinstance(shares, Refusal) else recruited(shares, told)
                 routed = found if isinstance(found, Refusal) else Routed(need.policy.way(found), found)
                 need = advance(steps, routed)
             elif isinstance(need, Ask):
@@ -157,6 +163,62 @@ def test_an_aggregator_that_cannot_be_had_costs_no_answer() -> None:
     assert driven.asked == [["adder", "speaker"], ["writer"]]
     assert (driven.trace.answer.origin, driven.trace.answer.text) == ("fallback", "12")
     assert driven.trace.answer.why.endswith("the aggregator could not run: gone")
+
+
+FIVE = dict(zip("abcde", (0.24, 0.22, 0.2, 0.18, 0.16), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("quality", "words", "asked"),
+    [
+        (0.5, ["12"] * 5, ["a"]),
+        (0.9, ["12"] * 5, ["ab"]),
+        (0.9, ["12", "13", "12", "12", "12"], ["ab", "cd"]),
+        (0.9, ["12", "13", "14", "15", "12"], ["ab", "cd", "e"]),
+        (1.0, ["12"] * 5, ["abc"]),
+        (1.0, ["12", "13", "12", "12", "12"], ["abc", "d"]),
+        (None, ["12"] * 5, ["abcde"]),
+    ],
+)
+def test_experts_are_asked_in_waves_until_the_vote_is_believed(
+    quality: float | None, words: list[str], asked: list[str]
+) -> None:
+    said = dict(zip(FIVE, words, strict=True))
+    driven = Driven(Policy(5, quality=quality), [FIVE], said, accuracy=0.6)
+    assert ["".join(wave) for wave in driven.asked] == asked
+    assert (driven.trace.answer.text, driven.trace.way, driven.weighed) == ("12", "aggregated", 1)
+    assert driven.trace.recruited == tuple(FIVE)
+    assert len(driven.trace.candidates) == len(driven.trace.verdicts) == sum(map(len, driven.asked))
+
+
+def test_without_known_accuracies_the_dial_asks_all() -> None:
+    driven = Driven(Policy(5, quality=0.1), [FIVE], dict.fromkeys(FIVE, "12"))
+    assert [len(wave) for wave in driven.asked] == [5]
+    assert driven.trace.posterior is None
+
+
+def test_a_wave_that_cannot_be_had_is_followed_by_the_next() -> None:
+    words: Words = {"a": DOWN, **dict.fromkeys("bcde", "12")}
+    driven = Driven(Policy(5, quality=0.5), [FIVE], words, accuracy=0.6)
+    assert driven.asked == [["a"], ["b"]]
+    assert driven.trace.answer.expert == "b"
+
+
+def test_a_question_at_fault_is_not_asked_of_the_next_wave() -> None:
+    words: Words = {"a": Refusal("q", TOO_LONG, "too long"), **dict.fromkeys("bcde", "12")}
+    driven = Driven(Policy(5, quality=0.5), [FIVE], words, accuracy=0.6)
+    assert (driven.asked, driven.result) == ([["a"]], words["a"])
+
+
+@given(st.lists(st.sampled_from(["12", "13", "14", ""]), min_size=5, max_size=5), st.floats(0.15, 0.95))
+def test_the_highest_dial_gives_the_answer_that_all_together_give(words: list[str], accuracy: float) -> None:
+    said = dict(zip(FIVE, words, strict=True))
+    whole = Driven(Policy(5), [FIVE], said, accuracy=accuracy).result
+    driven = Driven(Policy(5, quality=1.0), [FIVE], said, accuracy=accuracy).result
+    if isinstance(whole, Trace) and isinstance(driven, Trace):
+        assert driven.answer.votes[0].answer == whole.answer.votes[0].answer
+    else:
+        assert whole == driven
 
 
 @given(

@@ -245,7 +245,7 @@ class Service:
         )
 
     def _policy(self, model: Model, options: SymmoeOptions) -> Policy:
-        policy = policy_for(self._pool, model, options.k, options.budget, options.aggregate)
+        policy = policy_for(self._pool, model, options.k, options.budget, options.aggregate, options.quality)
         return policy.excluding(self.lifecycle.roster.without)
 
     def _renew(self) -> None:

@@ -91,6 +91,7 @@ class LineReader:
             options.k or self._k,
             options.budget,
             options.aggregate,
+            options.quality,
         )
         query = request.query(request.sampling(self._pool.sampling))
         return GoodLine(number, ident, request.model, tuple(_choices(query, ident, request.n or 1)), policy)

@@ -159,7 +159,7 @@ def with_aggregation(profiles: Profiles, bench: AggregatorBench) -> Profiles:
         name: replace(profile, aggregation=bench.skills.get(name, profile.aggregation))
         for name, profile in known.items()
     }
-    return Profiles(experts, profiles.parents)
+    return replace(profiles, experts=experts)
 
 
 def over_chance(tally: Tally) -> float:

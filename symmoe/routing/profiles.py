@@ -57,7 +57,7 @@ def merge(first: Profiles, second: Profiles) -> Profiles:
         known = experts.get(name)
         same = known is not None and known.fingerprint == profile.fingerprint
         experts[name] = _added(known, profile) if known is not None and same else profile
-    return Profiles(experts, {**first.parents, **second.parents})
+    return Profiles(experts, {**first.parents, **second.parents}, second.belief)
 
 
 def shared_evidence(first: Profiles, second: Profiles) -> list[str]:
@@ -69,7 +69,7 @@ def shared_evidence(first: Profiles, second: Profiles) -> list[str]:
 def complete(profiles: Profiles, experts: Sequence[str]) -> Profiles:
     """The profiles of exactly these experts, in their order; one without a record has an empty one."""
     empty = Tally(0, 0)
-    return Profiles({e: profiles.experts.get(e, ExpertProfile(e, {}, empty)) for e in experts}, profiles.parents)
+    return replace(profiles, experts={e: profiles.experts.get(e, ExpertProfile(e, {}, empty)) for e in experts})
 
 
 def difference(first: ExpertProfile, second: ExpertProfile) -> dict[str, tuple[Tally, Tally]]:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from symmoe.errors import PoolError
-from symmoe.types import AnswerKind, ExpertProfile, Profiles, Tally
+from symmoe.types import AnswerKind, Belief, ExpertProfile, Profiles, Tally
 
 FORMAT = 2
 Count = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -33,6 +33,13 @@ class _Record(BaseModel):
     aggregation: dict[AnswerKind, _Pair] = {}
 
 
+class _Belief(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    overlap: Annotated[float, Field(ge=0, le=1)]
+    corrections: tuple[tuple[Annotated[float, Field(ge=0)], float], ...] = ()
+
+
 class _About(BaseModel):
     model_config = ConfigDict(extra="allow")
 
@@ -47,6 +54,7 @@ class _Document(BaseModel):
     format: int
     about: _About = _About()
     parents: dict[Annotated[str, Field(pattern=r"^[^:]*$")], Annotated[str, Field(pattern=r"^$|:")]] = {}
+    belief: _Belief | None = None
     experts: dict[str, _Record]
 
 
@@ -65,6 +73,7 @@ def as_document(profiles: Profiles, about: Mapping[str, object]) -> dict[str, An
         "format": FORMAT,
         "about": dict(about),
         "parents": dict(profiles.parents),
+        **({} if profiles.belief == Belief() else {"belief": asdict(profiles.belief)}),
         "experts": {name: _row(profile) for name, profile in profiles.experts.items()},
     }
 
@@ -101,7 +110,8 @@ def parse_profiles(raw: Any, where: str, pool: Collection[str] | None = None) ->
             f"profiles {where}: {', '.join(strangers)}: not in the pool",
             hint="use the profiles of this pool, or `symmoe profile merge --only` to leave experts out",
         )
-    return Profiles({name: _profile(name, row) for name, row in document.experts.items()}, document.parents)
+    belief = Belief(document.belief.overlap, document.belief.corrections) if document.belief else Belief()
+    return Profiles({name: _profile(name, row) for name, row in document.experts.items()}, document.parents, belief)
 
 
 def about_profiles(path: Path) -> dict[str, Any]:

@@ -33,8 +33,12 @@ class RecordScorer:
 
 def weigh_by_records(candidates: Sequence[Candidate], recruitment: Recruitment) -> list[Verdict]:
     """What each candidate weighs by its expert's share of the recruiter's mass; nothing where it is no answer."""
-    shares = recruitment.shares
-    return [Verdict(c.expert, c.slot, shares.get(c.expert, 0.0) if is_answer(c) else 0.0) for c in candidates]
+    return [Verdict(c.expert, c.slot, weight_of(recruitment, c.expert) if is_answer(c) else 0.0) for c in candidates]
+
+
+def weight_of(recruitment: Recruitment, expert: str) -> float:
+    """What an answer of this expert weighs by its record."""
+    return recruitment.shares.get(expert, 0.0)
 
 
 def is_answer(candidate: Candidate) -> bool:

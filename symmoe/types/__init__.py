@@ -6,6 +6,7 @@ from symmoe.types.answers import Answer, Consensus, Origin, Outcome, Refusal, Re
 from symmoe.types.questions import AnswerKind, Message, Query, Question, Sampling, Scorer
 from symmoe.types.skills import (
     Assignment,
+    Belief,
     ExpertProfile,
     Explanation,
     Profiles,
@@ -22,6 +23,7 @@ __all__ = [
     "Answer",
     "AnswerKind",
     "Assignment",
+    "Belief",
     "Call",
     "Candidate",
     "Consensus",

@@ -93,6 +93,7 @@ class Trace:
     """The evidence for one answer: what every stage decided. `synthesis` is what the aggregator gave, if asked.
 
     Of the `recruited`, those asked have a candidate and a verdict; with `way` "single" that is the first alone.
+    `posterior` is how likely the records say the vote's answer is right, where the recruiter could tell.
     """
 
     query_id: str
@@ -107,6 +108,7 @@ class Trace:
     consensus: Consensus | None = None
     synthesis: Candidate | None = None
     way: Way = "aggregated"
+    posterior: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

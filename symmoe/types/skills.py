@@ -78,14 +78,29 @@ class ExpertProfile:
 
 
 @dataclass(frozen=True, slots=True)
+class Belief:
+    """How far votes are believed, learned from records.
+
+    Experts err together: `n` of them count as `n / (1 + (n - 1) * overlap)` witnesses (Kish's design effect).
+    `corrections[n - 1]` are a slope and an offset for the log-odds that n voters give their answer; the last stands for
+    all beyond, and without any the log-odds are believed as they are. The default overlap is that of fifteen language
+    models of at most 13B on MMLU-Pro.
+    """
+
+    overlap: float = 0.3
+    corrections: tuple[tuple[float, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Profiles:
     """The records of a pool's experts. `parents` gives for each topic the facet that its validation questions share.
 
-    A topic whose questions share no facet has the parent `""`.
+    A topic whose questions share no facet has the parent `""`. `belief` is how far votes of these experts are believed.
     """
 
     experts: Mapping[str, ExpertProfile]
     parents: Mapping[str, str] = field(default_factory=dict)
+    belief: Belief = field(default_factory=Belief)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +114,15 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class Recruitment:
-    """Who answers a query, and each expert's share of the recruiter's mass, best first; shares sum to one."""
+    """Who answers a query, and each expert's share of the recruiter's mass, best first; shares sum to one.
+
+    `accuracies` are how likely each expert is right about this query, 0..1, where the recruiter can tell.
+    """
 
     query_id: str
     assignments: tuple[Assignment, ...]
     shares: Mapping[str, float]
+    accuracies: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

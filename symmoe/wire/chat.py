@@ -64,11 +64,13 @@ class SymmoeOptions(_Strict):
     """How experts are chosen for this one request.
 
     `k` bounds how many are asked, `budget` their expected tokens, `deadline` the seconds until the answer is complete.
+    No more are asked once the answer is believed to be right with a probability of `quality`.
     """
 
     k: int | None = Field(default=None, ge=1, le=64)
     budget: float | None = Field(default=None, ge=1, le=1e9)
     aggregate: Aggregate | None = None
+    quality: float | None = Field(default=None, ge=0, le=1)
     explain: bool = False
     deadline: float | None = Field(default=None, gt=0, le=3600)
 

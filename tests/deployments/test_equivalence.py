@@ -40,6 +40,8 @@ def body(number: int) -> Body:
     asked["symmoe"] = {"explain": True}
     if number % 4:
         asked["symmoe"] |= {"k": number % 4, "aggregate": ("auto", "always", "never")[number // 4 % 3]}
+    if number % 5:
+        asked["symmoe"] |= {"quality": number % 5 / 4}
     if number % 3 == 0:
         asked |= {"temperature": 0.7, "seed": number, "n": 1 + number % 2}
     if number % 11 == 0:
@@ -57,7 +59,10 @@ def line(number: int) -> Body:
 
 def trace_told(trace: Told) -> Told:
     """What a trace tells but for names and lanes, which are the driver's."""
-    kept = {name: trace[name] for name in ("way", "skills", "facets", "shares", "recruited", "verdicts", "consensus")}
+    kept = {
+        name: trace[name]
+        for name in ("way", "skills", "facets", "shares", "recruited", "verdicts", "consensus", "posterior")
+    }
     said = [_said(each) for each in trace["candidates"]]
     answer = {name: value for name, value in trace["answer"].items() if name != "query_id"}
     return {**kept, "candidates": said, "answer": answer, "synthesis": trace["synthesis"] and _said(trace["synthesis"])}

@@ -67,13 +67,15 @@ class PosteriorRecruiter:
         names = self._tallies.experts
         recruitments: list[Recruitment] = []
         for start, matched in self._chunks(skills):
+            values = self._values(matched)
             shares = self._shares(matched)
             order = np.argsort(-shares, axis=1, kind="stable")
             sizes = self._sizes(np.take_along_axis(shares, order, axis=1), order, k)
-            for query, own, ranked, size in zip(queries[start:], shares, order, sizes, strict=False):
+            for query, own, right, ranked, size in zip(queries[start:], shares, values, order, sizes, strict=False):
                 chosen = [names[expert] for expert in ranked[:size]]
                 best_first = {names[expert]: float(own[expert]) for expert in ranked}
-                recruitments.append(Recruitment(query.id, numbered(query, chosen), best_first))
+                accuracies = {names[expert]: float(right[expert]) for expert in ranked}
+                recruitments.append(Recruitment(query.id, numbered(query, chosen), best_first, accuracies))
         return recruitments
 
     def values(self, skills: Sequence[Skills]) -> Floats:

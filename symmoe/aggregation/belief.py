@@ -1,0 +1,108 @@
+"""How likely the vote's answer is right, and how many more experts that is worth asking.
+
+Each expert that gives an answer supports it with the log-odds of its accuracy on this question against one of the other
+options (Nitzan and Paroush 1982, for more than two options). Experts that err together are not independent, so the sum
+is divided by the design effect of as many correlated witnesses (Kish 1965), and corrected as records showed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from symmoe.aggregation.extraction import options_listed
+from symmoe.aggregation.reading import UNREAD
+from symmoe.types import Belief, Query, Recruitment, Verdict, Vote
+
+WAVES = 3
+"""In as many waves at most experts are asked, so that a batch loads each one as often at most."""
+OPEN = 50
+"""As how many options a question counts that lists none."""
+_CLOSE = 1e-4
+_SLACK = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a vote stands, its leading answer first: what supports each answer, and what each weighs in the vote.
+
+    `voters` are the experts of whom an answer could be read, `options` the answers that there could be.
+    """
+
+    supports: tuple[float, ...]
+    weights: tuple[float, ...]
+    voters: int
+    options: int
+
+    def posterior(self, belief: Belief) -> float:
+        """How likely the leading answer is right, 0 where there is none."""
+        if not self.supports:
+            return 0.0
+        effective = 1 + (self.voters - 1) * belief.overlap
+        raised = [math.exp(support / effective) for support in self.supports]
+        share = raised[0] / (sum(raised) + max(self.options - len(raised), 0))
+        return _corrected(min(max(share, _CLOSE), 1 - _CLOSE), self.voters, belief)
+
+    def decided(self, left: float) -> bool:
+        """Whether the leading answer wins whatever further experts, who weigh `left` together, say."""
+        return bool(self.weights) and self.weights[0] - max(self.weights[1:], default=0.0) > left + _SLACK
+
+    def joined(self, support: float, weight: float) -> Standing:
+        """How the vote would stand if one more expert gave the leading answer."""
+        supports, weights = self.supports or (0.0,), self.weights or (0.0,)
+        first = (supports[0] + support,), (weights[0] + weight,)
+        return Standing((*first[0], *supports[1:]), (*first[1], *weights[1:]), self.voters + 1, self.options)
+
+
+def support(accuracy: float, options: int) -> float:
+    """What an answer gains by an expert of this accuracy, 0 for one that does no better than chance."""
+    p = min(max(accuracy, _CLOSE), 1 - _CLOSE)
+    return max(0.0, math.log(p * (options - 1) / (1 - p)))
+
+
+def standing(query: Query, recruitment: Recruitment, verdicts: Sequence[Verdict], votes: Sequence[Vote]) -> Standing:
+    """How a vote on the answers to a query stands."""
+    options = options_of(query.text)
+    read = [vote for vote in votes if vote.answer != UNREAD]
+    return Standing(
+        tuple(
+            sum(support(recruitment.accuracies.get(expert, 0.0), options) for expert in vote.experts) for vote in read
+        ),
+        tuple(sum(verdicts[place].weight for place in vote.members) for vote in read),
+        sum(len(vote.experts) for vote in read),
+        options,
+    )
+
+
+def options_of(question: str) -> int:
+    """As how many possible answers a question counts."""
+    return max(options_listed(question) or OPEN, 2)
+
+
+def further(now: Standing, left: Sequence[tuple[float, float]], quality: float, belief: Belief, waves: int) -> int:
+    """How many of the experts that are `left`, each with its support and its weight, are asked next.
+
+    None where the leading answer is believed to be right with `quality`, or wins anyway. Else as many as could bring it
+    there if they all agreed with it: to ask fewer would only cost a further wave. After `WAVES - 1` waves, all.
+    """
+    if _enough(now, left, quality, belief):
+        return 0
+    if waves >= WAVES - 1:
+        return len(left)
+    for count in range(1, len(left)):
+        now = now.joined(*left[count - 1])
+        if _enough(now, left[count:], quality, belief):
+            return count
+    return len(left)
+
+
+def _enough(now: Standing, left: Sequence[tuple[float, float]], quality: float, belief: Belief) -> bool:
+    return not left or now.posterior(belief) >= quality or now.decided(sum(weight for _, weight in left))
+
+
+def _corrected(share: float, voters: int, belief: Belief) -> float:
+    if not belief.corrections:
+        return share
+    slope, offset = belief.corrections[min(voters, len(belief.corrections)) - 1]
+    return 1 / (1 + math.exp(-(slope * math.log(share / (1 - share)) + offset)))
