@@ -87,9 +87,8 @@ def profile_records(
         return Profiles(experts, needed)
 
     queries = [as_query(question, pool.sampling) for question in questions]
-    belief = learn_belief(
-        matrix, queries, skills, profiled, lambda known: recruiter_under(pool, known, True, None, ()), seed
-    )
+    recruiter = lambda known: recruiter_under(pool, known, assembly.embedder, True, None, ())  # noqa: E731
+    belief = learn_belief(matrix, queries, skills, profiled, recruiter, seed)
     return replace(profiled(range(len(questions))), belief=belief)
 
 
