@@ -30,7 +30,7 @@ def bench(
     json: options.Json = False,
 ) -> None:
     """Set every expert the paper's task: of one right and two wrong candidates, make the final answer."""
-    from symmoe.build import Assembly, check_weights
+    from symmoe.build import Assembly
     from symmoe.config import read_pool
     from symmoe.profiles.aggregators import bench_aggregators, with_aggregation
     from symmoe.questions.suites import suite_at
@@ -41,7 +41,7 @@ def bench(
 
     described = read_pool(pool)
     questions = suite_at(suite, per_family, "profile", seed)
-    check_weights(described)
+    options.verified(described)
     assembly = Assembly(described)
     known = assembly.profiles() if described.routing.profiles else Profiles({})
     with watching("aggregating") as watch:

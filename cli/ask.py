@@ -21,14 +21,14 @@ def ask(
     json: options.Json = False,
 ) -> None:
     """Answer one question with the experts that its skills call for."""
-    from symmoe.asking import open_pool, query_of
+    from symmoe.asking import OpenPool, query_of
     from symmoe.errors import RequestError
     from symmoe.policy import catalogue, known_model, policy_for
     from symmoe.types import Refusal, to_json
 
     from .render import coloured, show, show_json, watching
 
-    with open_pool(pool) as opened:
+    with OpenPool(options.ready(pool)) as opened:
         query = query_of(opened.pool, question)
         named = known_model(catalogue(opened.pool), model)
         policy = policy_for(opened.pool, named, k, options.checked(budget), quality=quality)

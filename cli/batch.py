@@ -53,17 +53,15 @@ def run(
     """
     from symmoe.batch.job import BatchJob, run_batch
     from symmoe.batch.lock import job_lock
-    from symmoe.build import check_weights, fingerprint
-    from symmoe.config import read_pool
+    from symmoe.build import fingerprint
     from symmoe.errors import JobError
     from symmoe.store import open_store
 
     from .render import show, show_json, tell, watching
 
-    described = options.with_quality(read_pool(pool), quality)
     if not source.is_file():
         raise JobError(f"{source}: no such file")
-    check_weights(described)
+    described = options.with_quality(options.ready(pool), quality)
     job = BatchJob(source, output, described, fingerprint(described), k, seed, explain)
     store = open_store()
     try:

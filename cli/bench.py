@@ -35,7 +35,7 @@ def replay(
     train: Annotated[Path, typer.Option("--train", help="A directory of recorded sets (JSON) to fit routers on.")],
     test: Annotated[Path, typer.Option("--test", help="A directory of recorded sets to judge them on.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the report goes.")] = Path("out/bench/replay.json"),
-    pool: options.Pool = "starter",
+    pool: options.Pool = "tiny",
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
@@ -75,7 +75,7 @@ def routing(
 
     from .render import show, show_json, table, working, write_report
 
-    pool = read_pool("starter")
+    pool = read_pool("tiny")
     static = pool.routing.model_copy(update={"embedder": f"static:{pool.routing.embedder}"})
     embedders = {
         "transformer": build_embedder(pool),
@@ -106,7 +106,7 @@ def recruiting(
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the report goes.")] = Path(
         "out/bench/recruiting.json"
     ),
-    pool: options.Pool = "starter",
+    pool: options.Pool = "tiny",
     suite: options.HeldOut = None,
     per_family: options.PerFamily = 24,
     k: options.K = None,
@@ -115,14 +115,14 @@ def recruiting(
 ) -> None:
     """Answer one suite under several ways of recruiting: accuracy, calls, tokens, and what asking fewer costs."""
     from symmoe.bench.routing import contest
-    from symmoe.build import Assembly, check_weights
+    from symmoe.build import Assembly
     from symmoe.config import read_pool
     from symmoe.questions.suites import suite_at
 
     from .render import percent, show, show_json, table, watching, write_report
 
     described = read_pool(pool)
-    check_weights(described)
+    options.verified(described)
     questions = suite_at(suite, per_family, "test", seed)
     with watching("asking") as watch:
         report = contest(Assembly(described), questions, k or described.routing.k, seed, watch)
@@ -172,7 +172,7 @@ def _over(row: dict[str, Any]) -> list[str]:
 @app.command("swap")
 def swap(
     out: Report = Path("out/bench/swap.json"),
-    pool: options.Pool = "starter",
+    pool: options.Pool = "tiny",
     swaps: Annotated[int, typer.Option("--swaps", min=20, help="Switches in a row.")] = 200,
     rebuilds: Annotated[int, typer.Option("--rebuilds", min=1, help="New engines to start.")] = 3,
     unlike: Unlike = False,
@@ -237,7 +237,7 @@ def _unlike_swap_tables(report: dict[str, Any]) -> list[Any]:
 @app.command("batch")
 def batch(
     out: Report = Path("out/bench/batch.json"),
-    pool: options.Pool = "starter",
+    pool: options.Pool = "tiny",
     experts: Annotated[int, typer.Option("--experts", min=2, help="Experts; copies fill up.")] = 16,
     per_family: options.PerFamily = 24,
     k: Annotated[int, typer.Option("--k", min=1, help="Experts asked for each question.")] = 3,
@@ -404,7 +404,7 @@ def _ending(other: dict[str, Any]) -> str:
 @app.command("scoring")
 def scoring(
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the report goes.")] = Path("out/bench/scoring.json"),
-    pool: options.Pool = "starter",
+    pool: options.Pool = "tiny",
     reward: Annotated[
         str | None, typer.Option("--reward", help="A reward model to use in place of the pool's.")
     ] = None,
@@ -420,7 +420,7 @@ def scoring(
     beside the report: run again, only what is missing is asked.
     """
     from symmoe.bench.scoring import measure, plot_sweep
-    from symmoe.build import Assembly, check_weights
+    from symmoe.build import Assembly
     from symmoe.config import RewardConfig, read_pool
     from symmoe.questions.suites import mixed_suite
     from symmoe.training.answers import Drawing
@@ -430,7 +430,7 @@ def scoring(
     described = read_pool(pool)
     if reward is not None:
         described = described.model_copy(update={"reward": RewardConfig(model=reward)})
-    check_weights(described)
+    options.verified(described)
     validation, held_out = (mixed_suite(per_family, split, seed) for split in ("profile", "test"))
     drawing = Drawing(draws, temperature=temperature)
     with watching("asking, judging, aggregating") as watch:
@@ -481,7 +481,7 @@ def quality(
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Where the report goes; an HTML page goes beside it.")
     ] = Path("out/bench/quality.json"),
-    pool: options.Pool = "starter",
+    pool: options.Pool = "tiny",
     suite: Annotated[
         list[Path] | None, typer.Option("--suite", help="Questions (JSONL); repeat it. Default: kept-apart ones.")
     ] = None,
@@ -507,7 +507,7 @@ def quality(
     """Answer the same questions in every way: symmoe, single experts, votes, mixtures, Symbolic-MoE, an oracle."""
     from symmoe.bench.quality import compare, kept_apart, read_suites
     from symmoe.bench.quality_page import render
-    from symmoe.build import Assembly, check_weights
+    from symmoe.build import Assembly
     from symmoe.config import read_pool
 
     from .render import show, show_json, watching, write_report
@@ -515,7 +515,7 @@ def quality(
     suites = read_suites(suite) if suite else kept_apart(per_family, seed)
     described = read_pool(pool)
     named = described.expert(aggregator).name if aggregator else None
-    check_weights(described)
+    options.verified(described)
     assembly = Assembly(described)
     with watching("answering") as watch:
         report = compare(

@@ -18,7 +18,7 @@ def serve(
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Where the report goes; parts that were not measured stay in it.")
     ] = Path("out/bench/serve.json"),
-    pool: options.Pool = "starter",
+    pool: options.Pool = "tiny",
     against: Annotated[
         str, typer.Option("--against", help="With named: ray (ray.serve.llm), vllm (vllm serve), or NAME@URL.")
     ] = "ray",

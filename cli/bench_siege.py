@@ -15,7 +15,7 @@ def siege(
         float, typer.Option("--minutes", min=0.5, help="How long it lasts, a third of it quiet; an hour for the whole.")
     ] = 10.0,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the report goes.")] = Path("out/bench/siege.json"),
-    pool: options.Pool = "starter",
+    pool: options.Pool = "tiny",
     clients: Annotated[int, typer.Option("--clients", min=1, help="Friendly clients at once.")] = 10,
     lines: Annotated[int, typer.Option("--lines", min=1, help="Lines of the friendly batch.")] = 200,
     seed: options.Seed = 0,

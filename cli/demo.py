@@ -25,20 +25,19 @@ def demo(
     from symmoe.batch.lines import GoodLine
     from symmoe.batch.output import result_row, trace_line, write_jsonl
     from symmoe.bench.demo import demo_report, plot_report
-    from symmoe.build import Assembly, check_weights
-    from symmoe.config import read_pool
+    from symmoe.build import Assembly
+    from symmoe.config import TINY, read_pool
     from symmoe.pipeline import answer
     from symmoe.policy import AUTO, policy_for
     from symmoe.profiles.grading import as_query, run_matrix
-    from symmoe.questions.suites import mixed_suite, write_suite
+    from symmoe.questions.suites import general_suite, mixed_suite, write_suite
     from symmoe.types import Trace
 
     from .render import show, show_json, watching, working
 
     described = read_pool(pool)
-    with working("checking weights"):
-        check_weights(described)
-    questions = mixed_suite(per_family, "test", seed)
+    options.verified(described)
+    questions = (mixed_suite if described.name == TINY else general_suite)(per_family, "test", seed)
     queries = [as_query(question, described.sampling) for question in questions]
     draws = k or described.routing.k
     assembly = Assembly(described)
@@ -71,7 +70,7 @@ def _tables(report: dict[str, Any]) -> list[Any]:
     from .render import percent, seconds_table, table
 
     contenders = list(report["accuracy"])
-    named = [*report["families"].items(), ("all", report["accuracy"])]
+    named = [*report["families"].items(), *report["kinds"].items(), ("all", report["accuracy"])]
     families = [(family, *(percent(row[name]) for name in contenders)) for family, row in named]
     experts = [
         (

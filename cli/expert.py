@@ -57,7 +57,7 @@ def evaluate(
     json: options.Json = False,
 ) -> None:
     """Measure experts, each alone, on held-out questions."""
-    from symmoe.build import Assembly, check_weights
+    from symmoe.build import Assembly
     from symmoe.config import read_pool
     from symmoe.profiles.grading import run_matrix
     from symmoe.questions.suites import suite_at
@@ -67,7 +67,7 @@ def evaluate(
     described = read_pool(pool)
     cards = {name: _card(described, name) for name in experts} if write_card else {}
     names = [described.expert(name).name for name in dict.fromkeys(experts)]
-    check_weights(described)
+    options.verified(described)
     questions = suite_at(suite, per_family, "test", seed)
     assembly = Assembly(described)
     with watching("asking") as watch:
@@ -105,7 +105,7 @@ def add(
     pool: options.Pool = "starter",
     suite: Annotated[
         Path | None,
-        typer.Option("--suite", help="Questions to choose from; default: the profile split of each family."),
+        typer.Option("--suite", help="Questions to choose from; default: everyday ones and some of each family."),
     ] = None,
     count: Annotated[int, typer.Option("--questions", min=5, max=50, help="How many to ask.")] = 30,
     label_free: Annotated[
@@ -127,7 +127,7 @@ def add(
         return
     from dataclasses import replace
 
-    from symmoe.build import Assembly, check_weights
+    from symmoe.build import Assembly
     from symmoe.config import read_pool
     from symmoe.pool_file import grown, write_pool
     from symmoe.profiles.building import onboard
@@ -139,8 +139,8 @@ def add(
     described = read_pool(pool)
     joined = grown(described, name, model, adapter, description)
     known = Assembly(described).profiles()
-    check_weights(joined.without_profiles())
-    questions = suite_at(suite, 10, "profile", seed)
+    options.verified(joined.without_profiles())
+    questions = suite_at(suite, 10, "profile", seed, everyday=True)
     with watching("asking") as watch:
         profile, alike = onboard(Assembly(joined), name, known, questions, count, not label_free, watch)
     profiles_path = out.with_suffix(".profiles.json")

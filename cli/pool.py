@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="List, show, check and write pool files.", no_args_is_help=True)
 _MB = 1_000_000
-Named = Annotated[str, typer.Argument(metavar="POOL", help="starter, a preset's name, or a pool file.")]
+Named = Annotated[str, typer.Argument(metavar="POOL", help="starter, tiny, a preset's name, or a pool file.")]
 
 
 @app.command("list")
 def list_pools(json: options.Json = False) -> None:
     """List the pools that symmoe ships."""
-    from symmoe.config import PRESETS, STARTER, read_pool
+    from symmoe.config import PRESETS, SHIPPED, read_pool
 
     from .render import show, show_json, table
 
-    pools = [read_pool(name) for name in (STARTER, *PRESETS)]
+    pools = [read_pool(name) for name in (*SHIPPED, *PRESETS)]
     if json:
         show_json([{"name": p.name, "experts": len(p.experts), "description": p.description} for p in pools])
         return
@@ -76,7 +76,7 @@ def init(
     json: options.Json = False,
 ) -> None:
     """Write a pool file to edit, from a preset."""
-    from symmoe.config import STARTER, shipped_pool
+    from symmoe.config import SHIPPED, shipped_pool
     from symmoe.errors import PoolError
 
     from .render import show, show_json
@@ -85,7 +85,7 @@ def init(
     if path.exists() and not force:
         raise PoolError(f"{path} exists", hint="name another file, or use --force")
     text = origin.read_text(encoding="utf-8")
-    if preset == STARTER:
+    if preset in SHIPPED:
         text = text.replace("adapter: ./adapters/", f"adapter: {origin.parent}/adapters/")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
@@ -107,8 +107,12 @@ def pack(
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """Write each expert's weights, its adapter merged in, as one aligned and checksummed file; whole ones are kept."""
+    """Write each expert's weights, its adapter merged in, as one aligned and checksummed file; whole ones are kept.
+
+    Packs of earlier weights are removed, and in the cache those of experts that the pool has no more.
+    """
     from symmoe.config import cache_dir, read_pool
+    from symmoe.loading.packed.writing import prune
 
     from .render import show, show_json, table, working
 
@@ -117,11 +121,16 @@ def pack(
     with working("checking"):
         layouts = _layouts(described, list(dict.fromkeys(experts or described.names)))
     packs = _pack_all(layouts, folder, verify)
+    old = prune(folder, [Path(p["path"]) for p in packs], layouts if experts or out else None)
     if json:
-        show_json({"pool": described.name, "folder": str(folder), "packs": packs})
+        show_json(
+            {"pool": described.name, "folder": str(folder), "packs": packs, "pruned": [str(path) for path in old]}
+        )
         return
     rows = [(p["expert"], p["state"], f"{p['bytes'] / _MB:.1f}", f"{p['seconds']:.2f}") for p in packs]
     show(table(f"Packs of {described.name}", ("expert", "state", "MB", "s"), rows, right=(2, 3)), f"in {folder}")
+    if old:
+        show(f"removed {len(old)} packs of earlier weights")
 
 
 def _layouts(pool: PoolFile, names: list[str]) -> dict[str, Layout]:

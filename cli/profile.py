@@ -18,18 +18,20 @@ def build(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE.json", help="Where the profiles go.")],
     pool: options.Pool = "starter",
     suite: options.Validation = None,
-    per_family: options.PerFamily = 24,
+    per_family: options.PerFamily = 15,
     add: Annotated[bool, typer.Option("--add", help="Add to the evidence in FILE instead of replacing it.")] = False,
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
     """Ask experts validation questions and record, skill by skill, what they got right and wrong.
 
+    Without a suite of your own, 350 questions that come with symmoe are asked: they call for every general skill.
+
     Run again with the same questions, only experts that are new or whose weights changed are asked. Interrupted, it
     goes on where it stopped. A pool that answers from records is judged on them where no suite is named, and nothing
     is generated.
     """
-    from symmoe.build import Assembly, check_weights
+    from symmoe.build import Assembly
     from symmoe.config import read_pool
     from symmoe.profiles.building import profile_pool, profile_records, tag_questions
     from symmoe.questions.suites import suite_at
@@ -41,14 +43,13 @@ def build(
     described = read_pool(pool).without_profiles()
     assembly = Assembly(described)
     recorded = described.engine.kind == "recorded" and suite is None
-    questions = assembly.records.known() if recorded else suite_at(suite, per_family, "profile", seed)
+    questions = assembly.records.known() if recorded else suite_at(suite, per_family, "profile", seed, everyday=True)
     partial = out.with_name(f"{out.name}.partial")
     known, about = _begun(partial) or _known(out)
-    check_weights(described)
+    options.verified(described)
     skills = tag_questions(assembly, questions)
-    source = (
-        suite.name if suite else "records" if recorded else f"profile split, {per_family} of each family, seed {seed}"
-    )
+    general = f"everyday questions and {per_family} of each family, profile split, seed {seed}"
+    source = suite.name if suite else "records" if recorded else general
     sources = _with(about.get("sources", []), source)
     with watching("asking everyone") as watch:
         if recorded:

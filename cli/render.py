@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -130,6 +130,22 @@ def stepping(what: str, total: int) -> Iterator[Any]:
     with _progress() as progress:
         bar = progress.add_task(what, total=total)
         yield lambda step, note: progress.update(bar, completed=step, description=f"{what}: {note}")
+
+
+@contextmanager
+def carrying(what: str) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar in MB, shown from the first time on that what is yielded is called: what is done, how much of how much."""
+    with ExitStack() as stack:
+        shown: list[tuple[Progress, Any]] = []
+
+        def tell(doing: str, done: int, whole: int) -> None:
+            if not shown:
+                progress = stack.enter_context(_progress())
+                shown.append((progress, progress.add_task(what, total=None)))
+            progress, bar = shown[0]
+            progress.update(bar, description=f"{doing}, MB", completed=done // 1_000_000, total=whole // 1_000_000)
+
+        yield tell
 
 
 @contextmanager

@@ -23,7 +23,7 @@ def _group() -> None:
 @app.command("train")
 def train(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where the scorer goes.")],
-    pool: options.Pool = "starter",
+    pool: options.Pool = "tiny",
     suite: options.Validation = None,
     per_family: options.PerFamily = 24,
     draws: Annotated[int, typer.Option("--draws", min=0, help="Times that the best experts are asked again.")] = 4,
@@ -37,7 +37,7 @@ def train(
 
     Interrupted, it goes on where it stopped. Use it with `reward: {model: DIR}` in the pool file.
     """
-    from symmoe.build import Assembly, check_weights
+    from symmoe.build import Assembly
     from symmoe.config import STATIC, read_pool
     from symmoe.questions.suites import suite_at
     from symmoe.training.answers import Drawing, gather
@@ -46,7 +46,7 @@ def train(
     from .render import narrating, show, show_json, watching
 
     described = read_pool(pool).model_copy(update={"reward": None})
-    check_weights(described)
+    options.verified(described)
     questions = suite_at(suite, per_family, "profile", seed)
     source = suite.name if suite else f"profile split, {per_family} of each family, seed {seed}"
     backbones = tuple(dict.fromkeys(backbone or (described.routing.embedder.removeprefix(STATIC), READER)))

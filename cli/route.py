@@ -29,6 +29,7 @@ def route(
     from .render import show, show_json, tell
 
     described = options.with_budget(read_pool(pool), budget)
+    options.tell_unrecorded(described)
     query = query_of(described, question)
     assembly = Assembly(described)
     recruiter = assembly.recruiter

@@ -54,8 +54,6 @@ def serve(
     from symmoe.deployments.settings import Settings
     from symmoe.deployments.telemetry.relay import relayed
 
-    from symmoe.build import check_weights
-    from symmoe.config import read_pool
     from symmoe.errors import ConfigError
 
     from .render import show, show_json, tell, working
@@ -65,8 +63,7 @@ def serve(
     checked = keys or address is not None or not is_loopback(host)
     if checked:
         _check_keys(f"the cluster at {address}" if address else host)
-    described = read_pool(pool)
-    check_weights(described)
+    described = options.ready(pool)
     with ExitStack() as running:
         with working(f"starting {described.name}"):
             # on a cluster, lines stay where the ingress is

@@ -30,7 +30,7 @@ def learn(
     json: options.Json = False,
 ) -> None:
     """Cluster questions into skills and name them; edit the file as you like, then set routing.taxonomy to it."""
-    from symmoe.build import Assembly, build_embedder, check_weights
+    from symmoe.build import Assembly, build_embedder
     from symmoe.config import read_pool
     from symmoe.profiles.building import annotate
     from symmoe.questions.suites import mixed_suite, read_suite
@@ -48,7 +48,7 @@ def learn(
     keywords = None
     if annotator is not None:
         named = described.expert(annotator).name
-        check_weights(described)
+        options.verified(described)
         with watching(f"{named} names skills") as watch:
             keywords = annotate(Assembly(described), named, texts, seed, watch)
     vectors = build_embedder(described).embed(texts)

@@ -13,7 +13,6 @@ from symmoe.answering import Routed
 from symmoe.build import Assembly, recruiter_under
 from symmoe.policy import Policy
 from symmoe.protocols import Recruiter
-from symmoe.routing.recruiters.unrecorded import UnrecordedRecruiter
 from symmoe.routing.recruiting import recruit
 from symmoe.routing.tagging import tag
 from symmoe.types import Message, Query, Recruitment, Sampling, Skills
@@ -23,9 +22,6 @@ from .lifecycle.roster import Roster
 from .microbatch import MicroBatch
 
 SEED = 0
-_UNROUTED = TurnedAway(
-    400, "nothing_routed", "this pool has no records of its experts and names no fallback: ask an expert by its name"
-)
 _NOBODY = TurnedAway(503, "expert_unavailable", "no expert may be asked just now", 5.0)
 _RECRUITERS = 64
 
@@ -35,37 +31,30 @@ class Router:
 
     def __init__(self, assembly: Assembly, roster: Roster) -> None:
         self._assembly, self._roster = assembly, roster
-        thread = ThreadPoolExecutor(1, "routing")  # an embedder's tokenizer bears one thread at a time
+        self._thread = ThreadPoolExecutor(1, "routing")
         self._batch: MicroBatch[tuple[Query, Policy], tuple[Skills, Recruitment]] = MicroBatch(
-            self._choose, thread=thread
+            self._choose, thread=self._thread
         )
         self._recruiter = lru_cache(_RECRUITERS)(self._new_recruiter)
 
     async def warm(self) -> None:
-        """Load the embedder and the records before the first question, if any can be routed."""
-        if self._routes:
-            await self.route(Query("warm", (Message("user", "What is 1 + 1?"),), Sampling(1)), Policy(1), True)
+        """Load the embedder and the records before the first question."""
+        await self.route(Query("warm", (Message("user", "What is 1 + 1?"),), Sampling(1)), Policy(1), True)
 
     async def route(self, query: Query, policy: Policy, explain: bool, background: bool = False) -> Routed:
         """Who answers a question; `TurnedAwayError` where nobody can tell, and a question must name its expert.
 
         One in the `background` waits for all others.
         """
-        if not self._routes:
-            raise TurnedAwayError(_UNROUTED)
         began = time.perf_counter()
         skills, recruitment = await self._batch((query, policy), background)
         explanation = None
         if explain:
             recruiter = self._recruiter_for(policy)
-            explanation = await asyncio.to_thread(recruiter.explain, query, skills, policy.k, SEED)
+            loop = asyncio.get_running_loop()
+            explanation = await loop.run_in_executor(self._thread, recruiter.explain, query, skills, policy.k, SEED)
         way, seconds = policy.way(recruitment), time.perf_counter() - began
         return Routed(way, recruitment, skills, explanation, seconds)
-
-    @property
-    def _routes(self) -> bool:
-        routing = self._assembly.pool.routing
-        return routing.profiles is not None or routing.fallback is not None
 
     def _choose(self, items: Sequence[tuple[Query, Policy]]) -> list[tuple[Skills, Recruitment]]:
         """Tag all together, then recruit. Runs in the batch's thread."""
@@ -80,11 +69,8 @@ class Router:
         """One over the experts that there are in this `version` of the roster but for some."""
         pool = self._roster.pool
         left = [expert.name for expert in pool.experts if expert.name not in without]
-        fallback = pool.routing.fallback if pool.routing.fallback in left else None
-        if not left or (pool.routing.profiles is None and fallback is None):
+        if not left:
             raise TurnedAwayError(_NOBODY)
-        if pool.routing.profiles is None and fallback is not None:
-            return UnrecordedRecruiter(fallback)
         known = self._assembly.profiles()
         records = replace(known, experts={**known.experts, **self._roster.profiles})
-        return recruiter_under(pool, records, full, budget, without)
+        return recruiter_under(pool, records, self._assembly.embedder, full, budget, without)

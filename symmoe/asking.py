@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from symmoe.build import Assembly, check_weights
+from symmoe.build import Assembly, check_weights, fetch_weights, pool_for_machine
 from symmoe.config import Pool, read_pool
 from symmoe.errors import RequestError
 from symmoe.pipeline import UNWATCHED, Watch, answer
@@ -71,11 +72,16 @@ class OpenPool:
 
 
 def open_pool(name: str = "starter") -> OpenPool:
-    """The pool called `name`: starter, a preset, or the path of a pool file.
+    """The pool called `name`: starter, tiny, a preset, or the path of a pool file.
 
-    Its files are verified; nothing is loaded yet. Raises `PoolError` and `CheckpointError`.
+    Its files are verified, and the starter pool's fetched the first time; nothing is loaded yet. On a machine with too
+    little memory for the starter pool a warning says so, and it is the tiny one. Raises `PoolError`, `CheckpointError`.
     """
-    pool = read_pool(name)
+    fitting, word = pool_for_machine(name)
+    if word:
+        warnings.warn(word, stacklevel=2)
+    pool = read_pool(fitting)
+    fetch_weights(pool)
     check_weights(pool)
     return OpenPool(pool)
 

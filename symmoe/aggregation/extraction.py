@@ -18,6 +18,7 @@ _LETTER = re.compile(r"(?:^|[\s(\[*])([B-HJ](?=[)\].:,*\s]|$)|[AI](?=[)\].:,*]|$
 _OPENING_LETTER = re.compile(r"\s*+[(*]{0,3}([A-J])(?:[).:]|\*\*|\s*$)")
 _BARE_LETTER = re.compile(r"\s*+[(*]{0,3}([A-J])\b")
 _YES_NO = re.compile(r"\b(yes|no|true|false)\b", re.IGNORECASE)
+_OPENING_WORD = re.compile(r"\s*+\*{0,2}(yes|no|true|false)\*{0,2}[.,:;!]", re.IGNORECASE)
 _NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d++)(?:\.\d+)?(?:[eE][+-]?\d+)?(?:\s*+/\s*+\d+)?")
 _OPTIONS = [re.compile(rf"(?:^|\s)\(?{letter}[).:]\s") for letter in "ABCDEFGHIJ"]
 _SPACES = re.compile(r"\s+")
@@ -48,7 +49,7 @@ def extract(text: str, kind: AnswerKind, question: str = "") -> str | None:
         case "number":
             return _number(text)
         case "math":
-            return boxed(text) or _stated(text) or _last_line(text)
+            return boxed(text) or stated(text) or _last_line(text)
         case "text":
             return normalise(boxed(text) or whole) or None
     assert_never(kind)
@@ -102,12 +103,12 @@ def is_choice(answer: str) -> bool:
 def _auto(text: str, whole: str, question: str) -> str | None:
     if lists_options(question):
         return _choice(text) or normalise(whole) or None
-    found = boxed(text) or _stated(text) or whole
+    found = boxed(text) or stated(text) or whole
     return canonical_number(_unwrapped(found)) or normalise(found) or None
 
 
 def _choice(text: str) -> str | None:
-    found = boxed(text) or _stated(text)
+    found = boxed(text) or stated(text)
     said = _unwrapped(found or text)
     opening = (_BARE_LETTER if found else _OPENING_LETTER).match(said)
     if opening:
@@ -115,12 +116,18 @@ def _choice(text: str) -> str | None:
     letters = _LETTER.findall(said)
     if letters:
         return str(letters[-1])  # after reasoning, what is named last is meant
-    words = _YES_NO.findall(said)
-    return words[-1].casefold() if words else None
+    opening = _OPENING_WORD.match(said)
+    words = [opening[1]] if opening else _YES_NO.findall(said)
+    return str(words[-1]).casefold() if words else None
+
+
+def numbers_in(text: str) -> list[str]:
+    """The numbers of a text as they are written, in order."""
+    return [str(number) for number in _NUMBER.findall(_unwrapped(text))]
 
 
 def _number(text: str) -> str | None:
-    numbers = _NUMBER.findall(_unwrapped(boxed(text) or _stated(text) or text))
+    numbers = numbers_in(boxed(text) or stated(text) or text)
     return canonical_number(numbers[-1]) if numbers else None
 
 
@@ -154,7 +161,8 @@ def _unwrapped(text: str) -> str:
     return _THIN.sub(",", _FRACTION.sub(r" \1/\2", text)).replace("\\%", "%").replace("\\$", "$")
 
 
-def _stated(text: str) -> str | None:
+def stated(text: str) -> str | None:
+    """What the last phrase such as `the answer is …` gives, to the end of its line; None if there is none."""
     statements = _STATED.findall(text)
     return statements[-1].splitlines()[0].strip().rstrip(".") if statements else None
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from symmoe.profiles.grading import Matrix, earned
+from symmoe.questions.families import FAMILIES
 from symmoe.types import Load, Outcome, Question, Trace
 
 CONTENDERS = ("symmoe", "best_single", "random_expert", "oracle")
@@ -20,8 +21,9 @@ def demo_report(
     """The report as JSON.
 
     Fractions right for `symmoe`; for `best_single`, the expert that is best on these very questions; for
-    `random_expert`, the expectation over the pool; for `oracle`, at least one expert right. `loads`, `requests` and
-    `tokens` are those of symmoe's run alone; what the baselines cost stands under `reference`.
+    `random_expert`, the expectation over the pool; for `oracle`, at least one expert right; over all questions, by kind
+    and by family. `loads`, `requests` and `tokens` are those of symmoe's run alone; what the baselines cost stands
+    under `reference`.
     """
     right = {"symmoe": earned(questions, outcome.results)} | _baselines(matrix)
     families = sorted({question.family for question in questions})
@@ -31,6 +33,7 @@ def demo_report(
         "questions": len(questions),
         "accuracy": {name: _mean(right[name]) for name in CONTENDERS},
         "best_single": matrix.best_single,
+        "kinds": _by_kind(questions, right),
         "families": {f: {name: _mean([right[name][i] for i in rows[f]]) for name in CONTENDERS} for f in families},
         "experts": _experts(outcome.loads, traces, matrix),
         "seconds": {"engine_start": round(engine_start, 3)} | {s: round(t, 3) for s, t in outcome.seconds.items()},
@@ -40,6 +43,19 @@ def demo_report(
         },
         "reference": {"seconds": round(matrix.seconds, 3), "completion_tokens": matrix.tokens},
         "settings": settings,
+    }
+
+
+def _by_kind(questions: Sequence[Question], right: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float]]:
+    """The same fractions over generated families and over everyday questions, where both are asked."""
+    generated = [question.family in FAMILIES for question in questions]
+    kinds = {"all families": generated, "all everyday": [not each for each in generated]}
+    return {
+        kind: {
+            name: _mean([value for value, own in zip(right[name], among, strict=True) if own]) for name in CONTENDERS
+        }
+        for kind, among in kinds.items()
+        if any(among) and not all(among)
     }
 
 
@@ -79,16 +95,16 @@ def plot_report(report: dict[str, Any], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    groups = {"all": report["accuracy"], **report["families"]}
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    groups = {"all": report["accuracy"], **report["kinds"], **report["families"]}
+    figure = Figure(figsize=(max(11, len(groups)), 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     width = 0.2
     for number, (name, label) in enumerate(_NAMES.items()):
         places = [place + (number - 1.5) * width for place in range(len(groups))]
         axes.bar(places, [100 * row[name] for row in groups.values()], width, label=label, color=_COLOURS[name])
-    axes.set_xticks(range(len(groups)), list(groups))
-    axes.axvline(0.5, color="#e5e7eb", linewidth=1)
+    axes.set_xticks(range(len(groups)), [name.replace("all ", "all\n") for name in groups])
+    axes.axvline(len(report["kinds"]) + 0.5, color="#e5e7eb", linewidth=1)
     axes.set_ylabel("right answers, %")
     axes.set_ylim(0, 105)
     axes.set_title(f"{report['questions']} questions, {len(report['experts'])} experts, each loaded at most once")

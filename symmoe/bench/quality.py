@@ -14,7 +14,8 @@ from symmoe.build import Assembly
 from symmoe.config import SamplingConfig
 from symmoe.errors import SuiteError
 from symmoe.pipeline import UNWATCHED, Watch
-from symmoe.profiles.grading import RESAMPLES, estimate, is_right, paired
+from symmoe.profiles.grading import RESAMPLES, estimate, paired
+from symmoe.profiles.marking import is_right
 from symmoe.questions.families import FAMILIES
 from symmoe.questions.suites import draw, mixed_suite, read_suite
 from symmoe.types import Question

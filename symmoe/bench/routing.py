@@ -231,7 +231,7 @@ def ways(assembly: Assembly) -> Mapping[str, Recruiter]:
 
     def with_routing(**changes: object) -> Recruiter:
         routing = pool.routing.model_copy(update=changes)
-        return build_recruiter(pool.model_copy(update={"routing": routing}), profiles)
+        return build_recruiter(pool.model_copy(update={"routing": routing}), profiles, assembly.embedder)
 
     return {
         "symmoe": with_routing(recruiter="symmoe"),

@@ -20,7 +20,8 @@ from symmoe.aggregation.synthesis import Synthesis
 from symmoe.aggregation.vote import WeightedVote
 from symmoe.build import Assembly
 from symmoe.pipeline import UNWATCHED, Watch, synthesise
-from symmoe.profiles.grading import is_right, paired
+from symmoe.profiles.grading import paired
+from symmoe.profiles.marking import is_right
 from symmoe.protocols import RewardModel, Scorer
 from symmoe.scoring.rewards import RewardScorer
 from symmoe.training.answers import Drawing, Field, cut, gather

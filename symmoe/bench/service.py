@@ -287,7 +287,7 @@ class Wanted:
     before it; `url` the address of a service of the pool. What runs already cannot be looked at, only asked.
     """
 
-    pool: str = "starter"
+    pool: str = "tiny"
     parts: Sequence[str] = PARTS
     against: str = "ray"
     url: str | None = None

@@ -16,7 +16,8 @@ from symmoe.pipeline import UNWATCHED, Watch, answer
 from symmoe.planning.grouping import plan
 from symmoe.policy import policy_for
 from symmoe.profiles.aggregators import references
-from symmoe.profiles.grading import as_query, gathered, is_right
+from symmoe.profiles.grading import as_query, gathered
+from symmoe.profiles.marking import is_right
 from symmoe.types import Assignment, Candidate, Message, Profiles, Query, Question, Recruitment, Trace, Verdict
 
 MOST_DRAWS = 64
@@ -325,7 +326,7 @@ def _published(contest: Contest) -> tuple[list[list[Candidate]], Spent]:
     began = time.perf_counter()
     pool = contest.assembly.pool
     published = pool.model_copy(update={"routing": pool.routing.model_copy(update={"recruiter": "published"})})
-    recruiter = build_recruiter(published, contest.assembly.profiles())
+    recruiter = build_recruiter(published, contest.assembly.profiles(), contest.assembly.embedder)
     skills = contest.assembly.tagger.tag(contest.queries)
     recruitments = recruiter.recruit(contest.queries, skills, contest.k, contest.seed)
     routed = time.perf_counter() - began

@@ -116,6 +116,14 @@ def available_memory(cgroup: Path = _CGROUP) -> int:
     return free
 
 
+def installed_memory(cgroup: Path = _CGROUP) -> int:
+    """Bytes of memory of this machine, or of its container if that is allowed less."""
+    whole = _numbers(Path("/proc/meminfo"))["MemTotal:"] * 1024
+    with suppress(OSError, ValueError):
+        whole = min(whole, int((cgroup / "memory.max").read_text(encoding="utf-8")))
+    return whole
+
+
 def _numbers(path: Path) -> dict[str, int]:
     lines = (line.split() for line in path.read_text(encoding="utf-8").splitlines())
     return {words[0]: int(words[1]) for words in lines if len(words) > 1}

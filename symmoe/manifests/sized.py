@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from symmoe.config import Pool, shipped_pool
+from symmoe.config import STARTER, Pool, shipped_pool
 from symmoe.errors import PoolError
 from symmoe.manifests.building import to_yaml
 from symmoe.sizing.cluster import Cluster
@@ -172,7 +172,7 @@ def _in_pod(source: str, pool: Pool, always: bool = False) -> str:
     """A directory named in the pool file as it is found in a pod; hub names and packages stay."""
     if not always and not source.startswith(("./", "../", "/", "~")):
         return source
-    starter = shipped_pool("starter").parent
+    starter = shipped_pool(STARTER).parent
     path = pool.path(source).resolve()
     if path.is_relative_to(starter.resolve()):
         return f"{IN_IMAGE}/{path.relative_to(starter.resolve())}"

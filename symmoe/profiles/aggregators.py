@@ -15,7 +15,8 @@ from symmoe.aggregation.vote import WeightedVote
 from symmoe.build import Assembly
 from symmoe.pipeline import UNWATCHED, Watch
 from symmoe.planning.grouping import plan
-from symmoe.profiles.grading import Matrix, as_query, gathered, is_right, kind_of, run_matrix
+from symmoe.profiles.grading import Matrix, as_query, gathered, run_matrix
+from symmoe.profiles.marking import is_right, kind_of
 from symmoe.types import (
     AnswerKind,
     Assignment,

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from symmoe.aggregation.belief import Standing, further, options_of, support
 from symmoe.aggregation.extraction import extract
-from symmoe.profiles.grading import Matrix, kind_of
+from symmoe.profiles.grading import Matrix
+from symmoe.profiles.marking import kind_of
 from symmoe.protocols import Recruiter
 from symmoe.scoring.evidence import weight_of
 from symmoe.types import Belief, Profiles, Query, Recruitment, Skills

@@ -92,7 +92,7 @@ def profile_records(
         queries,
         skills,
         profiled,
-        lambda known: recruiter_under(pool, known, True, None, ()),
+        lambda known: recruiter_under(pool, known, assembly.embedder, True, None, ()),
         pool.routing.k,
         seed,
     )

@@ -10,14 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from symmoe.aggregation.equivalence import equal
-from symmoe.aggregation.extraction import extract
 from symmoe.config import SamplingConfig
 from symmoe.pipeline import UNWATCHED, Watch
 from symmoe.planning.grouping import plan
+from symmoe.profiles.marking import is_right
 from symmoe.protocols import Executor
 from symmoe.types import (
-    AnswerKind,
     Assignment,
     Candidate,
     Load,
@@ -28,26 +26,12 @@ from symmoe.types import (
     Recruitment,
     Refusal,
     Sampling,
-    Scorer,
     Trace,
 )
 
-_KINDS: dict[Scorer, AnswerKind] = {"exact": "text", "number": "number", "choice": "choice", "math": "math"}
 Values = Sequence[float] | NDArray[np.float64]
 RESAMPLES = 10_000
 _ROWS = 500
-
-
-def is_right(text: str, question: Question) -> bool:
-    """Compare what was written with the known answer, both read in the way that the question's scorer names."""
-    kind = _KINDS[question.scorer]
-    said, wanted = extract(text, kind), extract(question.answer, kind)
-    return said is not None and wanted is not None and equal(said, wanted, kind)
-
-
-def kind_of(question: Question) -> AnswerKind:
-    """How the answer to a question of a suite is read."""
-    return _KINDS[question.scorer]
 
 
 def earned(questions: Sequence[Question], results: Sequence[Trace | Refusal]) -> list[float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
+from importlib.resources import files
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -57,9 +58,26 @@ def mixed_suite(per_family: int, split: Split, seed: int, families: Iterable[str
     return suite
 
 
-def suite_at(path: Path | None, per_family: int, split: Split, seed: int) -> list[Question]:
-    """The suite of a file, or without one a mixed suite."""
-    return read_suite(path) if path else mixed_suite(per_family, split, seed)
+def everyday_suite(split: Split) -> list[Question]:
+    """Questions as people ask them: facts, word problems, choices, programs, translations, words.
+
+    Written for symmoe by hand; those of `test` are kept apart from those of `profile`, and there are none to train on.
+    """
+    return read_suite(Path(str(files("symmoe.skills"))) / "suites" / f"everyday-{split}.jsonl")
+
+
+def general_suite(per_family: int, split: Split, seed: int) -> list[Question]:
+    """Everyday questions and `per_family` of every family, shuffled: every skill of the general taxonomy."""
+    suite = everyday_suite(split) + mixed_suite(per_family, split, seed)
+    Random(seed).shuffle(suite)
+    return suite
+
+
+def suite_at(path: Path | None, per_family: int, split: Split, seed: int, everyday: bool = False) -> list[Question]:
+    """The suite of a file, or without one a mixed suite, with `everyday` the general one."""
+    if path:
+        return read_suite(path)
+    return (general_suite if everyday else mixed_suite)(per_family, split, seed)
 
 
 class _Item(BaseModel):
@@ -70,6 +88,7 @@ class _Item(BaseModel):
     answer: str = Field(min_length=1)
     family: str = "all"
     scorer: Scorer = "exact"
+    accepted: tuple[str, ...] = ()
 
 
 def read_suite(path: Path) -> list[Question]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from symmoe.errors import CheckpointError
 
 
 class SentenceEmbedder:
-    """all-MiniLM-L6-v2 or any other sentence-transformers model; loaded when first asked.
+    """all-MiniLM-L6-v2 or any other sentence-transformers model; loaded when first asked, used by one thread at a time.
 
     `locate` gives the model's directory, and may prepare or fetch it. Texts beyond the model's window (256 tokens for
     MiniLM) are cut by the model itself.
@@ -22,14 +23,16 @@ class SentenceEmbedder:
     def __init__(self, locate: Callable[[], Path]) -> None:
         self._locate = locate
         self._model: Any = None
+        self._alone = threading.Lock()  # its tokenizer bears one thread at a time
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed `n` texts as an `[n, d]` array of unit rows."""
-        if self._model is None:
-            self._model = load_sentence_model(self._locate())
-        if len(texts) == 1:
-            return _one(self._model, texts[0])
-        vectors = self._model.encode(list(texts), batch_size=64, normalize_embeddings=True, show_progress_bar=False)
+        with self._alone:
+            if self._model is None:
+                self._model = load_sentence_model(self._locate())
+            if len(texts) == 1:
+                return _one(self._model, texts[0])
+            vectors = self._model.encode(list(texts), batch_size=64, normalize_embeddings=True, show_progress_bar=False)
         return np.asarray(vectors, dtype=np.float32)
 
 

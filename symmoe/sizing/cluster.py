@@ -201,8 +201,7 @@ def _notes(pool: Pool, models: dict[str, Architecture]) -> list[str]:
         for name, window in small.items()
     ]
     if pool.routing.profiles is None:
-        first = f"{pool.routing.fallback} answers all that is routed" if pool.routing.fallback else "nothing is routed"
-        notes.append(f"the pool names no profiles: experts answer by name, {first} (`symmoe profile build`)")
+        notes.append("the pool names no profiles: experts are chosen by their descriptions (`symmoe profile build`)")
     code = [expert.name for expert in pool.experts if expert.trust_remote_code]
     if code:
         notes.append(f"{', '.join(code)}: runs code that ships with the model")

@@ -13,7 +13,8 @@ from typing import Any
 from symmoe.build import Assembly, expert_fingerprint
 from symmoe.pipeline import UNWATCHED, Watch
 from symmoe.planning.grouping import plan
-from symmoe.profiles.grading import as_query, gathered, is_right
+from symmoe.profiles.grading import as_query, gathered
+from symmoe.profiles.marking import is_right
 from symmoe.routing.tagging import tag
 from symmoe.types import Assignment, Candidate, Query, Question, Recruitment, to_json
 

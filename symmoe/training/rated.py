@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from symmoe.aggregation.equivalence import equal
 from symmoe.aggregation.extraction import extract
-from symmoe.profiles.grading import is_right
+from symmoe.profiles.marking import is_right
 from symmoe.routing.facets import SUSPECT_WORDS, language_of
 from symmoe.scoring.heads import Floats
 from symmoe.scoring.small import PreferredAnswers, RatedAnswers

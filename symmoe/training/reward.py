@@ -14,7 +14,8 @@ from symmoe.aggregation.vote import WeightedVote
 from symmoe.build_scorer import backbone_states
 from symmoe.config import Pool
 from symmoe.errors import ConfigError
-from symmoe.profiles.grading import is_right, paired
+from symmoe.profiles.grading import paired
+from symmoe.profiles.marking import is_right
 from symmoe.protocols import Scorer
 from symmoe.scoring.artefact import save_heads
 from symmoe.scoring.evidence import RecordScorer, is_answer, weigh

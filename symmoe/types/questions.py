@@ -5,19 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Scorer = Literal["exact", "number", "choice", "math"]
+Scorer = Literal["exact", "number", "choice", "math", "program"]
 AnswerKind = Literal["auto", "text", "number", "choice", "math"]
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One item of a suite: a question with its known answer."""
+    """One item of a suite: a question with its known answer, and other answers that are as right.
+
+    Of a `program` the answer is its tests, as Python statements.
+    """
 
     id: str
     question: str
     answer: str
     family: str
     scorer: Scorer
+    accepted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,8 @@ def test_the_last_box_is_read_with_its_braces_balanced(text: str, found: str | N
         ("  \n", None),
         ("Yes. A dog is an animal, so it follows.", "yes"),
         ("I think yes, it follows.", "yes"),
+        ("Yes, it follows that no dog is a cat.", "yes"),
+        ("No dog is a cat, so yes", "yes"),
         ("After some thought I choose (B), as I said.", "B"),
         ("The answer is B because I say so.", "B"),
         (r"\boxed{\text{B}}", "B"),

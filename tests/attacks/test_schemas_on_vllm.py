@@ -30,7 +30,7 @@ SLOWER = 4
 def replica(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ExpertReplica]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SYMMOE_STATE", str(tmp_path_factory.mktemp("state")))
-        pool = read_pool("starter")
+        pool = read_pool("tiny")
         made = ExpertReplica(pool.model_dump_json(), str(pool.root), Settings(stall=60.0), Assembly)
         assert made._loop.warm.wait(300)
         yield made

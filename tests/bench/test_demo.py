@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,14 @@ def test_accuracies_are_those_counted_by_hand(report: dict[str, Any]) -> None:
     # symmoe: q1 and q2; best single: a with q1 and q4; at random: (2 + 1) of 8; in hindsight: q1 and q4
     assert report["accuracy"] == {"symmoe": 0.5, "best_single": 0.5, "random_expert": 0.375, "oracle": 0.5}
     assert report["best_single"] == "a"
+
+
+def test_generated_families_and_everyday_questions_are_told_apart_where_both_are_asked(report: dict[str, Any]) -> None:
+    assert report["kinds"] == {}
+    mixed = [replace(each, family="roman") if each.family == "sums" else each for each in QUESTIONS]
+    kinds = demo_report(mixed, Outcome((trace("q1", "1", candidate("a", "1")),) * 4), MATRIX, 0.0, {})["kinds"]
+    assert kinds["all families"] == {"symmoe": 0.5, "best_single": 0.5, "random_expert": 0.25, "oracle": 0.5}
+    assert kinds["all everyday"] == {"symmoe": 0.0, "best_single": 0.5, "random_expert": 0.5, "oracle": 0.5}
 
 
 def test_families_are_told_one_by_one(report: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from symmoe.errors import PoolError
 from symmoe.loading.merge import ADAPTER_CONFIG, read_updates
 from tests.fakes import question
 
-STARTER = read_pool("starter")
+STARTER = read_pool("tiny")
 
 
 def test_a_pool_is_filled_up_with_weaker_copies_of_its_adapters(tmp_path: Path) -> None:

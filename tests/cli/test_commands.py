@@ -79,7 +79,7 @@ JSON_RUNS = {
     "key list": "key list",
     "key revoke": "key revoke key-000000000000",
     "k8s fetch": "k8s fetch --pool {pool}",
-    "k8s render": "k8s render --pool starter",
+    "k8s render": "k8s render --pool tiny",
     "k8s sizes": "k8s sizes --pool small-2026",
     "store status": "store status",
     "store stop": "store stop",

@@ -42,7 +42,7 @@ def pool_of(folder: Path, **expert: str) -> Path:
 
 def test_list_names_every_shipped_pool(symmoe_command: Symmoe) -> None:
     said = symmoe_command("pool", "list", "--json")
-    assert [row["name"] for row in said.json] == ["starter", *PRESETS]
+    assert [row["name"] for row in said.json] == ["starter", "tiny", *PRESETS]
     assert {row["name"]: row["experts"] for row in said.json}["symbolic-moe-16"] == 16
     assert all(name in symmoe_command("pool", "list").out for name in PRESETS)
 
@@ -167,7 +167,7 @@ def test_init_writes_a_file_that_check_accepts(symmoe_command: Symmoe, tmp_path:
 def test_init_from_the_starter_keeps_its_adapters_where_they_are(symmoe_command: Symmoe, tmp_path: Path) -> None:
     path = tmp_path / "pool.yaml"
     assert symmoe_command("pool", "init", path, "--preset", "starter").code == 0
-    starter, written = read_pool("starter"), read_pool(str(path))
+    starter, written = read_pool("tiny"), read_pool(str(path))
     for name in starter.names:
         before, after = starter.expert(name).adapter, written.expert(name).adapter
         assert (before is None) == (after is None)

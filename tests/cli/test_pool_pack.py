@@ -74,6 +74,21 @@ def test_a_pack_of_other_weights_is_not_taken_for_one_of_these(symmoe_command: S
     after = symmoe_command("pool", "pack", "--pool", pool_file, "--json").json
     assert states(after) == {"plain": "kept", "fitted": "packed"}
     assert after["packs"][1]["path"] != before[1]["path"]
+    assert after["pruned"] == [before[1]["path"]]
+    assert sorted(Path(before[1]["path"]).parent.glob("*.pack")) == sorted(Path(p["path"]) for p in after["packs"])
+
+
+def test_of_a_folder_of_one_s_own_only_the_packs_of_experts_packed_now_are_removed(
+    symmoe_command: Symmoe, pool_file: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "packs"
+    folder.mkdir()
+    mine, other = folder / "plain-0123456789ab.pack", folder / "plain-more-0123456789ab.pack"
+    for path in (mine, other, folder / "notes.pack"):
+        path.touch()
+    said = symmoe_command("pool", "pack", "--pool", pool_file, "--out", folder, "--expert", "plain", "--json").json
+    assert said["pruned"] == [str(mine)]
+    assert other.exists()
 
 
 @pytest.mark.parametrize(

@@ -102,10 +102,10 @@ def test_build_asks_everyone_and_records_who_was_right_on_what(records: Records,
     assert not records.partial.exists()
 
 
-def test_build_draws_the_profile_split_where_no_suite_is_named(records: Records, asked: Asked) -> None:
+def test_build_asks_the_general_suite_where_none_is_named(records: Records, asked: Asked) -> None:
     said = records.symmoe("profile", "build", "--pool", records.pool, "-o", records.out, "--per-family", 1, "--json")
     assert said.code == 0
-    assert said.json["sources"] == ["profile split, 1 of each family, seed 0"]
+    assert said.json["sources"] == ["everyday questions and 1 of each family, profile split, seed 0"]
     assert asked.experts == NAMES
 
 

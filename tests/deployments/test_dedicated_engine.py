@@ -24,7 +24,7 @@ SEA = "Tell me about the sea."
 
 def written(folder: Path) -> Path:
     """The starter pool with its base model on an engine of its own; its adapters take turns on another."""
-    starter = shipped_pool("starter")
+    starter = shipped_pool("tiny")
     pool = yaml.safe_load(starter.read_text())
     for expert in pool["experts"]:
         expert["adapter"] = str(starter.parent / expert["adapter"]) if expert.get("adapter") else None

@@ -51,7 +51,7 @@ def laid_out(manifests: Manifests, folder: Path) -> None:
         (mounted / name).write_text(moved(text, folder))
     image = folder / "opt" / "symmoe"
     image.mkdir(parents=True)
-    (image / "starter").symlink_to(shipped_pool("starter").parent)
+    (image / "starter").symlink_to(shipped_pool("tiny").parent)
     for place in ("var/lib/symmoe", "tmp"):
         (folder / place).mkdir(parents=True)
 
@@ -63,7 +63,7 @@ def environment_of(manifests: Manifests, folder: Path) -> dict[str, str]:
 
 def own_rendering(tmp_path: Path) -> Manifests:
     """What `symmoe k8s render` gives for the starter pool."""
-    return build(write_overlay(SHIPPED, tmp_path / "rendered", size_cluster(read_pool("starter"), "cpu", 1)))
+    return build(write_overlay(SHIPPED, tmp_path / "rendered", size_cluster(read_pool("tiny"), "cpu", 1)))
 
 
 def test_the_application_of_the_manifests_answers_with_engines_that_echo(ray_here: None, tmp_path: Path) -> None:

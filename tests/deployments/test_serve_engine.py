@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import openai
 import pytest
 
-from symmoe.profiles.grading import is_right
+from symmoe.profiles.marking import is_right
 from symmoe.questions.suites import mixed_suite
 from symmoe.types import Question
 from tests.deployments.serving import client_of
@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]:
-    with client_of("starter", tmp_path_factory.mktemp("state")) as made:
+    with client_of("tiny", tmp_path_factory.mktemp("state")) as made:
         yield made
 
 

@@ -17,7 +17,7 @@ Ask = Callable[..., Generation]
 def assembly(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Assembly]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SYMMOE_STATE", str(tmp_path_factory.mktemp("state")))
-        starter = Assembly(read_pool("starter"))
+        starter = Assembly(read_pool("tiny"))
         starter.loader.start("generalist")
         yield starter
         starter.close()

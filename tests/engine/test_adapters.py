@@ -20,7 +20,7 @@ RADIO = "Spell the call sign Q T B in the radio alphabet."
 @pytest.fixture
 def applying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Assembly]:
     monkeypatch.setenv("SYMMOE_STATE", str(tmp_path))
-    pool = read_pool("starter")
+    pool = read_pool("tiny")
     engine = pool.engine.model_copy(update={"adapters": "apply"})
     assembly = Assembly(pool.model_copy(update={"engine": engine}))
     yield assembly

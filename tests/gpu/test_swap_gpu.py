@@ -30,7 +30,7 @@ PROMPTS = (
 def pool() -> Pool:
     """The starter pool with its adapters merged, so that a change of expert is a swap."""
     pytest.importorskip("vllm")
-    starter = read_pool("starter")
+    starter = read_pool("tiny")
     engine = starter.engine.model_copy(update={"adapters": "merge", "gpu_memory_utilization": 0.4})
     return starter.model_copy(update={"engine": engine})
 

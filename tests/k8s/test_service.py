@@ -143,7 +143,7 @@ def test_the_adapters_of_the_starter_pool_are_where_the_image_has_them() -> None
             assert (starter / Path(expert.adapter).relative_to(IN_IMAGE) / "adapter_config.json").is_file()
 
 
-SHIPPED_SIZES = {"cpu": ("starter", "cpu", 1, False), "gpu": ("small-2026", "L4", 2, True)}
+SHIPPED_SIZES = {"cpu": ("tiny", "cpu", 1, False), "gpu": ("small-2026", "L4", 2, True)}
 
 
 @pytest.mark.parametrize("overlay", sorted(SHIPPED_SIZES))

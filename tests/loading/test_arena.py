@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from symmoe.errors import CapacityError, CheckpointError
-from symmoe.loading.arena import PAGE, Allocator, Arena, attach, available_memory, pinned, whole_pages
+from symmoe.loading.arena import PAGE, Allocator, Arena, attach, available_memory, installed_memory, pinned, whole_pages
 
 SHM = Path("/dev") / "shm"
 HOLDER = """
@@ -197,6 +197,15 @@ def test_a_container_leaves_less_than_the_machine_has(tmp_path: Path) -> None:
     assert available_memory(tmp_path) == 0
     (tmp_path / "memory.max").write_text("max\n", encoding="utf-8")
     assert available_memory(tmp_path) > 105_000
+
+
+def test_of_a_machine_s_memory_a_container_has_what_it_is_allowed(tmp_path: Path) -> None:
+    whole = installed_memory(tmp_path)
+    assert whole >= available_memory(tmp_path)
+    (tmp_path / "memory.max").write_text("max\n")
+    assert installed_memory(tmp_path) == whole
+    (tmp_path / "memory.max").write_text("105000\n")
+    assert installed_memory(tmp_path) == 105_000
 
 
 class FakeCudart:

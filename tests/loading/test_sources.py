@@ -61,7 +61,7 @@ def dequantised(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Stands in for the slow step of a preparation, and keeps what it was asked for."""
     asked: list[Path] = []
 
-    def write(gguf: Path, out: Path) -> None:
+    def write(gguf: Path, out: Path, template: str | None) -> None:
         asked.append(gguf)
         out.mkdir()
         (out / "model.safetensors").write_bytes(b"weights")

@@ -18,7 +18,8 @@ from symmoe.profiles.aggregators import (
     tallied,
     with_aggregation,
 )
-from symmoe.profiles.grading import Matrix, is_right
+from symmoe.profiles.grading import Matrix
+from symmoe.profiles.marking import is_right
 from symmoe.routing.profiles import merge
 from symmoe.routing.records import as_document, parse_profiles, read_profiles, write_profiles
 from symmoe.types import ExpertProfile, Profiles, Question, Tally

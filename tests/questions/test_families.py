@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from symmoe.profiles.grading import is_right
+from symmoe.profiles.marking import is_right
 from symmoe.questions.families import FAMILIES, roman, spanish
 from symmoe.questions.suites import draw
 from tests.fakes import question

@@ -10,9 +10,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from symmoe.build import Assembly, pool_taxonomy
+from symmoe.config import read_pool
 from symmoe.errors import SuiteError
+from symmoe.profiles.grading import as_query
+from symmoe.profiles.marking import is_right
 from symmoe.questions.families import FAMILIES
-from symmoe.questions.suites import Split, draw, mixed_suite, read_suite, split_of, write_suite
+from symmoe.questions.suites import (
+    Split,
+    draw,
+    everyday_suite,
+    general_suite,
+    mixed_suite,
+    read_suite,
+    split_of,
+    write_suite,
+)
 from symmoe.types import Question
 
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -20,6 +33,25 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 
 def take(family: str, split: Split, seed: int, most: int = 60) -> list[Any]:
     return list(islice(draw(family, split, seed), most))
+
+
+def test_everyday_questions_of_two_splits_have_nothing_in_common_and_their_answers_pass() -> None:
+    profile, test = everyday_suite("profile"), everyday_suite("test")
+    assert (len(profile), len(test)) == (200, 68)
+    assert len({q.question.casefold() for q in profile + test}) == 268
+    assert len({q.id for q in profile + test}) == 268
+    for asked in profile + test:
+        assert asked.scorer == "program" or all(is_right(a, asked) for a in (asked.answer, *asked.accepted)), asked.id
+
+
+def test_the_general_suite_calls_for_every_skill_of_the_general_taxonomy() -> None:
+    pool = read_pool("starter")
+    suite = general_suite(15, "profile", 0)
+    assert len(suite) == 350
+    tagged = Assembly(pool).tagger.tag([as_query(question, pool.sampling) for question in suite])
+    assert {skill.name for skill in pool_taxonomy(pool)} == {
+        needed.matches[0].skill for needed in tagged if needed.matches
+    }
 
 
 @pytest.mark.parametrize("family", ["arithmetic", "dates", "json", "radio", "roman", "spanish"])

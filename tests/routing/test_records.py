@@ -13,6 +13,7 @@ from symmoe.config import read_pool
 from symmoe.errors import PoolError
 from symmoe.routing.records import about_profiles, read_profiles, write_profiles
 from symmoe.types import ExpertProfile, Profiles, Tally
+from tests.fakes import query, skills
 from tests.routing.strategies import pool, profiles_of, record
 
 names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12)
@@ -172,8 +173,9 @@ def test_a_missing_profile_file_is_refused_with_the_command_that_builds_one(tmp_
     assert "symmoe profile build" in (caught.value.hint or "")
 
 
-def test_a_pool_without_profiles_says_so_when_it_is_asked_for_a_recruiter() -> None:
+def test_a_pool_without_profiles_goes_by_descriptions() -> None:
     from symmoe.build import Assembly
 
-    with pytest.raises(PoolError, match="has no profiles"):
-        _ = Assembly(read_pool("symbolic-moe-16")).recruiter
+    assembly = Assembly(read_pool("symbolic-moe-16"))
+    assert all(profile.overall.asked == 0 for profile in assembly.profiles().experts.values())
+    assert assembly.recruiter.explain(query("q"), skills("q"), 1, 0).recruiter == "described"

@@ -100,7 +100,7 @@ def test_experts_of_one_shape_and_the_same_positions_follow_one_another() -> Non
     assert ("llama", "llama-r1") in groups
     assert ("qwen", "qwen-code") in groups
     assert ("bio-llama",) in groups  # Llama 3 counts positions otherwise than 3.1
-    assert len(shape_groups(read_pool("starter"))) == 1
+    assert len(shape_groups(read_pool("tiny"))) == 1
 
 
 PLAIN = {"model_type": "llama", "max_position_embeddings": 4096}

@@ -127,7 +127,7 @@ def test_the_host_tier_holds_the_two_largest_unless_the_pool_file_says_otherwise
 
 
 def test_every_number_has_a_reason_and_pods_hold_what_they_need() -> None:
-    for pool, kind in ((SIXTEEN, "H100"), (read_pool("starter"), "cpu")):
+    for pool, kind in ((SIXTEEN, "H100"), (read_pool("tiny"), "cpu")):
         found = size_cluster(pool, kind, 2, 4)
         assert all(number.why for number in found.numbers)
         assert found.memory_gib > found.shared_gib > found.pool.engine.host_tier_gib

@@ -36,7 +36,7 @@ def test_every_question_stands_there_in_five_different_wordings() -> None:
 
 @pytest.mark.parametrize("prefix", ["", "static:"])
 def test_nine_in_ten_rewordings_get_the_same_first_expert(prefix: str) -> None:
-    pool = read_pool("starter")
+    pool = read_pool("tiny")
     routing = pool.routing.model_copy(update={"embedder": f"{prefix}{pool.routing.embedder}"})
     firsts = first_experts(pool.model_copy(update={"routing": routing}))
     moved = [

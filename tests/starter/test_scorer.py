@@ -20,7 +20,7 @@ def _asked(query: Query) -> tuple[Assignment, ...]:
 
 def test_the_shipped_scorer_reads_answers_and_prefers_those_that_are_right() -> None:
     """On questions that it has never seen, from records that say nothing."""
-    pool = read_pool("starter").model_copy(update={"reward": RewardConfig(model="starter")})
+    pool = read_pool("tiny").model_copy(update={"reward": RewardConfig(model="starter")})
     scorer = build_scorer(pool)
     assert isinstance(scorer, RewardScorer)
     questions = mixed_suite(1, "test", 31)

@@ -7,7 +7,8 @@ import fcntl
 import hashlib
 import mmap
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -17,6 +18,7 @@ from symmoe.loading.packed.checkpoint import PackedCheckpoint, Verify
 from symmoe.loading.packed.layout import Layout, Progress
 from symmoe.loading.packed.manifest import VERSION, Manifest
 
+_PACK = re.compile(r"(.+)-[0-9a-f]{12}\.pack")
 Packing = Literal["packed", "kept", "replaced"]
 
 
@@ -40,6 +42,20 @@ def ensure_packed(layout: Layout, path: Path, verify: bool = False, progress: Pr
         return "kept"
     write_pack(layout, path, progress)
     return "replaced" if there else "packed"
+
+
+def prune(folder: Path, kept: Collection[Path], experts: Collection[str] | None = None) -> list[Path]:
+    """Remove packs of these experts, or all in the folder, but for those `kept`: what was made of earlier weights.
+
+    A process that has one mapped keeps it until it lets go. Gives what was removed.
+    """
+    owned = {path: named[1] for path in sorted(folder.glob("*.pack")) if (named := _PACK.fullmatch(path.name))}
+    old = [path for path, expert in owned.items() if path not in kept and (experts is None or expert in experts)]
+    if old:
+        with _alone(folder):
+            for path in old:
+                path.unlink(missing_ok=True)
+    return old
 
 
 def pack(model: str, adapter: str | None, out: Path, progress: Progress | None = None) -> Manifest:

@@ -21,7 +21,7 @@ from .conftest import differing, same_bits
 
 @pytest.fixture(scope="module")
 def weights() -> ExpertWeights:
-    return Assembly(read_pool("starter")).weights("arithmetic")
+    return Assembly(read_pool("tiny")).weights("arithmetic")
 
 
 @pytest.fixture(scope="module")

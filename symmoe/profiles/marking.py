@@ -1,0 +1,230 @@
+"""Whether what an expert wrote is the known answer, said in a word or in a sentence.
+
+A right answer counts in whatever way it is said: "391", "The product of 17 and 23 is 391." and "So 17 · 23 = **391**"
+are one answer. What does not count: the right words under a negation, among alternatives, or after another answer.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from fractions import Fraction
+
+from symmoe.aggregation.cleaning import visible, without_reasoning
+from symmoe.aggregation.equivalence import equal
+from symmoe.aggregation.extraction import boxed, canonical_number, extract, normalise, numbers_in, stated
+from symmoe.types import AnswerKind, Question, Scorer
+
+_KINDS: dict[Scorer, AnswerKind] = {
+    "exact": "text",
+    "number": "number",
+    "choice": "choice",
+    "math": "math",
+    "program": "text",
+}
+_SENTENCE_END = re.compile(r"(?<=[.!?:])\s+|\n+")
+_LINES_END = re.compile(r"\n+")
+_MARKS = re.compile(r"[*`\"“”„«»]|(?<!\w)'|'(?!\w)")
+_DOUBT = re.compile(
+    r"\b(?:not|never|neither|nor|or|unlike|instead|rather|wrong|wrongly|mistaken\w*|confuse[ds]?|formerly|maybe|"
+    r"perhaps|might|unsure|some (?:say|think)|many (?:say|think|believe))\b|n't\b",
+    re.IGNORECASE,
+)
+_LISTED = re.compile(r"(?:[,;/]|\band)\s*$")
+_WORD = re.compile(r"\w+")
+_WORD_BEFORE, _WORD_AFTER = re.compile(r"([^\W\d_]+)\s+$"), re.compile(r"^\s+([^\W\d_]+)")
+_LINKS = frozenset("a an the is are was were be of in as by to for equals says means gives called word so it".split())
+_FENCED = re.compile(r"```[ \t]*(\w*)[^\n]*\n(.*?)(?:```|\Z)", re.DOTALL)
+_OBJECT = re.compile(r"\{[^{}]*\}")
+_CHOICES = re.compile(r"(?:^|\s)\(?([A-J])[).:]\s*(.+?)(?=\s+\(?[A-J][).:]\s|$)")
+_NUMBER_WORDS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen twenty"
+).split()
+_NUMBER_WORD = re.compile(rf"\b(?:{'|'.join(_NUMBER_WORDS)})\b(?!-)", re.IGNORECASE)
+_LETTERED = re.compile(r"\W*(?:(?:option|answer|choice)\W+)?[A-J](?:\W|$)", re.IGNORECASE)
+_CURT, _SHORT = 4, 2
+SECONDS, MEMORY = 5, 1 << 30
+"""What a program that is run for its tests may take: seconds of a processor, bytes of memory."""
+
+# what it is given is run with no files to write, no environment and no other modules than Python's own
+_RUNNER = f"""
+import resource, sys
+for what, most in ((resource.RLIMIT_CPU, {SECONDS}), (resource.RLIMIT_AS, {MEMORY}), (resource.RLIMIT_FSIZE, 0),
+                   (resource.RLIMIT_NPROC, 0), (resource.RLIMIT_NOFILE, 16), (resource.RLIMIT_CORE, 0)):
+    resource.setrlimit(what, (most, most))
+program, tests = sys.stdin.read().split("\\0")
+space = {{"__name__": "program"}}
+exec(compile(program, "program", "exec"), space)
+exec(compile(tests, "tests", "exec"), space)
+sys.__stdout__.write("\\0passed")
+"""
+
+
+def is_right(text: str, question: Question) -> bool:
+    """Whether a text gives a question's known answer, or another that the question accepts, as its scorer reads it.
+
+    `exact`: the answer's words, alone or stated in a sentence. `number`: its value, stated. `choice`: the option's
+    letter or words. `math`: equal in value. `program`: the code in the text passes the tests that are the answer.
+    """
+    if question.scorer == "program":
+        return passes(program_in(text), question.answer)
+    said = without_reasoning(visible(text))
+    reads = {"exact": _says_words, "number": _says_number, "choice": _says_choice, "math": _says_value}
+    return any(reads[question.scorer](said, answer, question) for answer in (question.answer, *question.accepted))
+
+
+def kind_of(question: Question) -> AnswerKind:
+    """How the answer to a question of a suite is read."""
+    return _KINDS[question.scorer]
+
+
+def program_in(text: str) -> str:
+    """The code of a text: its fenced blocks that define something in Python, or all of it where there is none."""
+    said = without_reasoning(text)
+    python = [block for name, block in _FENCED.findall(said) if name.casefold() in ("", "py", "python", "python3")]
+    return "\n".join(block for block in python if "def " in block or "class " in block) or said
+
+
+def passes(program: str, tests: str) -> bool:
+    """Whether a program passes tests, which are Python statements, in a process of its own under `SECONDS`, `MEMORY`.
+
+    The process keeps a crash, an endless loop and files out; it is no prison for code that means harm.
+    """
+    try:
+        ast.parse(program)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # most of what is no program needs no process
+        return False
+    with tempfile.TemporaryDirectory() as folder:
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _RUNNER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd=folder,
+            env={},
+            start_new_session=True,
+        )
+        try:
+            written = f"{program.replace(chr(0), '')}\0{tests}".encode("utf-8", "replace")
+            told, _ = process.communicate(written, timeout=4 * SECONDS)
+        except subprocess.TimeoutExpired:
+            return False
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+    return process.returncode == 0 and told.endswith(b"\0passed")
+
+
+def _says_value(text: str, answer: str, _: Question) -> bool:
+    said, wanted = extract(text, "math"), extract(answer, "math")
+    return said is not None and wanted is not None and equal(said, wanted, "math")
+
+
+def _says_choice(text: str, answer: str, question: Question) -> bool:
+    """The letter, or where none is named as a letter is, the only option whose words are said."""
+    wanted, said = extract(answer, "choice"), extract(text, "choice")
+    options = {letter: words.strip(" .") for letter, words in _CHOICES.findall(question.question)}
+    if options and not (boxed(text) or stated(text) or _LETTERED.match(text)):
+        named = {letter for letter, words in options.items() if _says_words(text, words, question)}
+        if len(named) == 1:
+            return named == {wanted}
+    return said is not None and said == wanted
+
+
+def _says_number(text: str, answer: str, question: Question) -> bool:
+    """The last number of what is stated, or the only one there that the question does not name itself."""
+    wanted = _value(answer)
+    if not numbers_in(text):
+        text = _NUMBER_WORD.sub(lambda word: str(_NUMBER_WORDS.index(word[0].casefold())), text)
+    claim = boxed(text) or stated(text) or next(filter(numbers_in, reversed(_sentences(text))), "")
+    numbers = numbers_in(claim)
+    if wanted is None or not numbers:
+        return False
+    if _DOUBT.search(claim.rpartition(numbers[-1])[0].rpartition(",")[2]):
+        return False
+    if _value(numbers[-1]) == wanted:
+        return True
+    given = {_value(number) for number in numbers_in(question.question)}
+    return {value for number in numbers if (value := _value(number)) not in given} == {wanted}
+
+
+def _value(number: str) -> Fraction | None:
+    """A number in whatever spelling as its value, so that 0.3 and 3/10 are one."""
+    read = canonical_number(number) or extract(number, "number")
+    with suppress(ValueError, TypeError, ZeroDivisionError, OverflowError):
+        return Fraction(read or "") if len(read or "") < 60 else None
+    return None
+
+
+def _says_words(text: str, answer: str, question: Question) -> bool:
+    """Nothing but the answer; or the answer in what is stated, else in the first or the last sentence."""
+    wanted = normalise(_MARKS.sub("", answer))
+    claim = boxed(text) or text
+    if normalise(_MARKS.sub("", claim)) == wanted or _same_record(text, answer):
+        return True
+    told = stated(text)
+    if told is not None:
+        return _in_claim(told, answer, question)
+    sentences = _sentences(text)
+    opening = sentences[0]
+    if len(opening.split()) <= _CURT and ":" not in opening:  # it is an answer by itself
+        return _in_claim(opening, answer, question)
+    lists = [sentence for sentence in sentences if sentence.count(",") >= answer.count(",") > 0]
+    return any(_in_claim(sentence, answer, question) for sentence in (opening, sentences[-1], *lists[-1:]))
+
+
+def _sentences(text: str) -> list[str]:
+    """Sentences and lines; one that only announces what comes is joined with that."""
+    parts = [part for part in _SENTENCE_END.split(text.strip()) if part.strip(" *`#-_")]
+    joined: list[str] = []
+    for part in parts:
+        if joined and joined[-1].endswith(":"):
+            joined[-1] = f"{joined[-1]} {part}"
+        else:
+            joined.append(part)
+    return joined or [text]
+
+
+def _in_claim(claim: str, answer: str, question: Question) -> bool:
+    """Whether a sentence gives the answer: as whole words, without doubt before them, and not as one of several."""
+    plain, wanted = " ".join(_MARKS.sub("", claim).split()), " ".join(_MARKS.sub("", answer).split()).rstrip(".")
+    exactly = len(wanted) <= _SHORT  # K, Na and I are found in too many words
+    found = re.compile(rf"(?<![\w-]){re.escape(wanted)}(?![\w-])", 0 if exactly else re.IGNORECASE)
+    places = list(found.finditer(plain))
+    if exactly:
+        places = [place for place in places if not plain[place.end() :].strip(" .!)")]
+    return any(_meant(plain[: place.start()], plain[place.end() :], wanted, question) for place in places)
+
+
+def _meant(before: str, after: str, wanted: str, question: Question) -> bool:
+    if "," in wanted and (after.lstrip().startswith(",") or before.rstrip().endswith(",")):
+        return False  # a part of a longer list
+    asked = question.question.casefold()
+    if _DOUBT.search(before) and not _DOUBT.search(asked):
+        return False
+    if re.match(r"\s*(?:,[^,.]{1,30})*,?\s*(?:or|and/or)\b", after):
+        return False
+    if any(letter.isdigit() for letter in asked):  # in number words the right word may be a part of a wrong number
+        beside = {*_WORD_BEFORE.findall(before.casefold()), *_WORD_AFTER.findall(after.casefold())}
+        if beside - _LINKS - set(_WORD.findall(asked)):
+            return False
+    listed = _LISTED.search(before)
+    return not listed or before[: listed.start()].casefold().split()[-1:] in [[word] for word in _WORD.findall(asked)]
+
+
+def _same_record(text: str, answer: str) -> bool:
+    """Whether the answer is a JSON object and the only one in the text is equal to it."""
+    with suppress(ValueError):
+        wanted = json.loads(answer) if answer.startswith("{") else None
+        objects = _OBJECT.findall(text)
+        return wanted is not None and len(objects) == 1 and json.loads(objects[0]) == wanted
+    return False
