@@ -14,9 +14,9 @@ from symmoe.planning.grouping import plan
 from symmoe.profiles.grading import Matrix, as_query, gathered, run_matrix
 from symmoe.routing.keywords import PASSES, annotation_queries, keywords_of
 from symmoe.routing.onboarding import borrow, diverse_questions, earned_by_agreement, likeness
-from symmoe.routing.profiles import build_profile, complete, merge, parents_of
+from symmoe.routing.profiles import build_profile, complete, identity, merge, parents_of, recorded
 from symmoe.routing.recruiters.posterior import PosteriorRecruiter
-from symmoe.types import Assignment, ExpertProfile, Profiles, Question, Recruitment, Skills
+from symmoe.types import Assignment, ExpertProfile, Profiles, Question, RecordedQuestion, Recruitment, Skills
 
 LEAST_QUESTIONS = 3
 """A skill that fewer questions need is no evidence."""
@@ -53,7 +53,9 @@ def profile_pool(
     """
     pool, digest = assembly.pool, evidence_digest(questions, skills)
     every_topic = pool.routing.recruiter != "symmoe"
-    profiles = replace(known, parents={**known.parents, **parents_of(skills)})
+    asked = Profiles({}, parents_of(skills), known.belief, _recorded(questions, skills), pool.routing.embedder)
+    profiles = merge(known, asked)
+    idents = [identity(question.question) for question in questions]
     for name in pool.names:
         weights = expert_fingerprint(pool, name)
         record = profiles.experts.get(name)
@@ -65,7 +67,18 @@ def profile_pool(
         needed = [skills[place] for place in answered]
         tokens = matrix.spent[name] / max(len(answered), 1)
         today = date.today().isoformat()
-        fresh = build_profile(name, needed, earned, LEAST_QUESTIONS, every_topic, tokens, weights, today, digest)
+        fresh = build_profile(
+            name,
+            needed,
+            earned,
+            LEAST_QUESTIONS,
+            every_topic,
+            tokens,
+            weights,
+            today,
+            digest,
+            [idents[place] for place in answered],
+        )
         alone = replace(profiles, experts={name: fresh})
         others = {e: p for e, p in profiles.experts.items() if e != name}
         kept = profiles if add else replace(profiles, experts=others)
@@ -104,9 +117,14 @@ def onboard(
         tokens=matrix.spent[newcomer] / len(asked),
         fingerprint=expert_fingerprint(joined.pool, newcomer),
         date=date.today().isoformat(),
+        idents=[identity(question.question) for question in asked],
     )
     alike = likeness(profiles, needed, earned)
     return borrow(own, profiles, alike), alike
+
+
+def _recorded(questions: Sequence[Question], skills: Sequence[Skills]) -> dict[str, RecordedQuestion]:
+    return recorded([each.question for each in questions], [each.family for each in questions], skills)
 
 
 def _agreement(
