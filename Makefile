@@ -3,7 +3,7 @@ SYMMOE := .venv/bin/symmoe
 LINES := 700
 JOBS ?= 2
 TOGETHER := -n $(JOBS) --no-loadscope-reorder
-.PHONY: setup demo test test-all check format bench clean
+.PHONY: setup demo test test-all check format bench lock clean
 
 setup:
 	@bash tools/setup.sh
@@ -33,6 +33,11 @@ format: setup
 bench: setup
 	$(SYMMOE) bench swap
 	$(SYMMOE) bench batch
+
+# Versions stay as they are; each gets the hashes of its files, which uv compares wherever it installs from the lock.
+# torch has none: its CPU build comes from PyTorch's index or a local folder.
+lock: setup
+	.venv/bin/uv pip compile --quiet --no-deps --generate-hashes --no-annotate --no-header requirements.lock -o requirements.lock
 
 clean:
 	rm -rf .venv build out *.egg-info

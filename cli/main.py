@@ -21,6 +21,7 @@ from . import (
     pool,
     profile,
     records,
+    replay,
     reward,
     route,
     serve,
@@ -40,6 +41,7 @@ app.command("ask")(ask.ask)
 app.command("route")(route.route)
 app.command("serve")(serve.serve)
 app.command("top")(top.top)
+app.command("replay")(replay.replay)
 app.add_typer(batch.app, name="batch")
 app.add_typer(plan.app, name="plan")
 app.add_typer(pool.app, name="pool")

@@ -31,8 +31,9 @@ def build(
     """
     from symmoe.build import Assembly, check_weights
     from symmoe.config import read_pool
-    from symmoe.profiles.building import profile_pool, tag_questions
+    from symmoe.profiles.building import profile_pool, profile_records, tag_questions
     from symmoe.questions.suites import suite_at
+    from symmoe.routing.profiles import merge
     from symmoe.routing.records import write_profiles
 
     from .render import show, show_json, watching
@@ -50,15 +51,19 @@ def build(
     )
     sources = _with(about.get("sources", []), source)
     with watching("asking everyone") as watch:
-        built = profile_pool(
-            assembly,
-            questions,
-            skills,
-            known,
-            lambda state: write_profiles(partial, state, {"sources": sources}),
-            watch,
-            add,
-        )
+        if recorded:
+            fresh = profile_records(assembly, questions, skills, seed, watch)
+            built = merge(known, fresh) if add else fresh
+        else:
+            built = profile_pool(
+                assembly,
+                questions,
+                skills,
+                known,
+                lambda state: write_profiles(partial, state, {"sources": sources}),
+                watch,
+                add,
+            )
     facts = {
         "pool": described.name,
         "questions": int(max(p.overall.asked for p in built.experts.values())),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
 from symmoe.config import Pool
@@ -49,17 +49,38 @@ class ExpertReplica:
 
     async def complete(self, asked: Asked) -> list[Event]:
         """Everything that became of a request, when it is over."""
-        return [event async for event in self._follow(asked)]
+        async with aclosing(self.stream(asked)) as gathered:
+            return [event async for events in gathered for event in events]
 
     async def stream(self, asked: Asked) -> AsyncGenerator[list[Event], None]:
-        """What becomes of a request as it happens; pieces that come close together come as one list."""
-        began = False
-        async with aclosing(self._gathered(asked)) as gathered:
-            async for events in gathered:
+        """What becomes of a request as it happens; pieces that come close together come as one list.
+
+        Whoever stops looking cancels the request.
+        """
+        self._asyncio = asyncio.get_running_loop()
+        queue: asyncio.Queue[Event] = asyncio.Queue()
+        self._events[asked.id] = queue
+        began = over = False
+        try:
+            if self._prompts is not None:
+                asked = await self._prompts.ready(asked)
+            self._loop.submit(asked)
+            while not over:
+                events = [await queue.get()]
+                while not queue.empty():
+                    events.append(queue.get_nowait())
+                over = isinstance(events[-1], ENDS)
                 yield events
-                if began and not isinstance(events[-1], ENDS):
+                if began and not over:
                     await asyncio.sleep(_GATHER)
                 began = began or not isinstance(events[-1], Begun)
+        except TurnedAwayError as error:
+            over = True
+            yield [error.why]
+        finally:
+            del self._events[asked.id]
+            if not over:
+                self._loop.cancel(asked.id)
 
     async def warm(self) -> bool:
         """Whether the first expert was made ready, or at least tried."""
@@ -82,36 +103,6 @@ class ExpertReplica:
 
     def __del__(self) -> None:
         self.stop()
-
-    async def _follow(self, asked: Asked) -> AsyncIterator[Event]:
-        async with aclosing(self._gathered(asked)) as gathered:
-            async for events in gathered:
-                for event in events:
-                    yield event
-
-    async def _gathered(self, asked: Asked) -> AsyncGenerator[list[Event], None]:
-        """All that has happened since the last look. Whoever stops looking cancels the request."""
-        self._asyncio = asyncio.get_running_loop()
-        queue: asyncio.Queue[Event] = asyncio.Queue()
-        self._events[asked.id] = queue
-        over = False
-        try:
-            if self._prompts is not None:
-                asked = await self._prompts.ready(asked)
-            self._loop.submit(asked)
-            while not over:
-                events = [await queue.get()]
-                while not queue.empty():
-                    events.append(queue.get_nowait())
-                over = isinstance(events[-1], ENDS)
-                yield events
-        except TurnedAwayError as error:
-            over = True
-            yield [error.why]
-        finally:
-            del self._events[asked.id]
-            if not over:
-                self._loop.cancel(asked.id)
 
     def _told(self, events: Sequence[tuple[str, Event]]) -> None:
         """Called in the engine's thread."""

@@ -1,4 +1,4 @@
-"""Asking expert replicas, wherever they run, with one more try where a replica is lost."""
+"""Asking expert replicas, wherever they run."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import replace
 from typing import Any, Protocol
 
-from .events import ENDS, Asked, EngineState, Event, Piece, TurnedAway, TurnedAwayError
+from .events import ENDS, Asked, EngineState, Event, TurnedAway
 from .expert import ExpertReplica
 
 _SOON = 2.0
 _QUIET = 5.0
-_TRIES = 3
 LOST = TurnedAway(503, "expert_lost", "the expert's replica was lost while it answered", 1.0, again=True)
 
 
@@ -32,33 +30,6 @@ class Experts(Protocol):
     async def engines(self) -> list[EngineState]:
         """What every engine is at; of those that do not say so soon, nothing."""
         ...
-
-
-async def asking(experts: Experts, asked: Asked) -> AsyncGenerator[Event, None]:
-    """What becomes of a request; lost before any of its text was given, it is asked once more.
-
-    It may be what ended the engine, and end the next. So one that was held to a schema is not asked again, and only one
-    that is told to have been a bystander is asked a third time. Raises `TurnedAwayError`.
-    """
-    given, suspected = False, 0
-    for attempt in range(_TRIES):
-        ident = f"{asked.id}{'-again' * attempt}"
-        async with aclosing(experts.ask(replace(asked, id=ident))) as events:
-            async for event in events:
-                if isinstance(event, TurnedAway):
-                    suspected += not event.bystander
-                    if event.again and not given and suspected < 2 and attempt < _TRIES - 1 and not _held(asked, event):
-                        break
-                    raise TurnedAwayError(event)
-                given = given or isinstance(event, Piece)
-                yield event
-                if isinstance(event, ENDS):
-                    return
-
-
-def _held(asked: Asked, lost: TurnedAway) -> bool:
-    """Whether an engine was lost that held the request to a schema."""
-    return lost.code == LOST.code and asked.query.sampling.schema is not None
 
 
 class LocalExperts:
@@ -97,20 +68,12 @@ class RayExperts:
 
     async def ask(self, asked: Asked) -> AsyncGenerator[Event, None]:
         """What becomes of a request; a replica that dies meanwhile ends it with `LOST`."""
-        self._open += 1
-        try:
-            async with aclosing(self._asked(asked)) as events:
-                async for event in events:
-                    yield event
-        finally:
-            self._open, self._last = self._open - 1, self._clock()
-
-    async def _asked(self, asked: Asked) -> AsyncGenerator[Event, None]:
         import ray
         from ray.serve.exceptions import RayServeException
 
         response: Any = None
         over = False
+        self._open += 1
         try:
             if asked.stream:
                 response = self._handle.options(stream=True).stream.remote(asked)
@@ -132,6 +95,7 @@ class RayExperts:
         except TimeoutError:
             yield TurnedAway(503, "waited_too_long", f"no engine was there within {asked.patience:.0f} s", 5.0)
         finally:
+            self._open, self._last = self._open - 1, self._clock()
             if response is not None and not over:
                 response.cancel()
 

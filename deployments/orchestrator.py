@@ -30,7 +30,7 @@ from symmoe.types import Assignment, Call, Generation, Lane, Query, Refusal, Tra
 
 from .access.breaker import Stored
 from .events import Asked, Begun, Finished, Piece, TurnedAway, TurnedAwayError
-from .experts import Experts, asking
+from .experts import Experts
 from .lifecycle.lifecycle import Lifecycle
 from .order import Failed, Order, Report, Share, Stage
 from .routing import Router
@@ -212,8 +212,10 @@ class Request:
     async def _followed(self, asked: Asked, choices: Sequence[int]) -> tuple[Generation, Lane]:
         begun: Begun | None = None
         began = self.report.now
-        async with aclosing(asking(self._means.experts, asked)) as events:
+        async with aclosing(self._means.experts.ask(asked)) as events:
             async for event in events:
+                if isinstance(event, TurnedAway):
+                    raise TurnedAwayError(event)
                 if isinstance(event, Begun):
                     begun = event
                     self.report.begun.append(event)

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -73,12 +74,13 @@ def _own(ray: Any, workers: int, beside: int) -> Iterator[None]:
     """Ray on this machine."""
     watch = RayletWatch()
     with private_folder(RAY_FOLDER_BYTES) as folder, ExitStack() as stack:
-        _demand_token()
+        _demand_closed()
         stack.callback(watch.end)
         stack.callback(ray.shutdown)
         with _environment(MARK, str(folder)):  # only what Ray starts: not commands that this process starts later
             _init(ray, None, _here(workers, beside, folder))
         check_private(folder)
+        _check_loopback(ray.util.get_node_ip_address())
         stack.callback(watch.expect_end)
         watch.begin()
         yield
@@ -148,6 +150,14 @@ def _import_ray(private: bool) -> Any:
     return ray
 
 
+def _check_loopback(address: str) -> None:
+    if not ip_address(address).is_loopback:
+        raise JobError(
+            f"Ray listens on {address}: whoever reaches that address reaches its ports",
+            hint="start symmoe in a process of its own",
+        )
+
+
 def _check_mode(inherited: str | None) -> None:
     if inherited is not None and inherited.lower() != "token":
         raise JobError(
@@ -156,8 +166,9 @@ def _check_mode(inherited: str | None) -> None:
         )
 
 
-def _demand_token() -> None:
-    """Have Ray read the mode and the token, which it may have done already, and before they were set."""
+def _demand_closed() -> None:
+    """Have Ray read anew what keeps others out: who imported it earlier had it read before this was set."""
+    import_module("ray._private.ray_constants").ENABLE_RAY_CLUSTER = False  # type: ignore[attr-defined]
     core: Any = import_module("ray._raylet")
     core.Config.initialize("")
     core.AuthenticationTokenLoader.instance().reset_cache()

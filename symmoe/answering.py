@@ -198,7 +198,7 @@ def _wave(query: Query, routed: Routed, policy: Policy, judging: Judging, said: 
     votes = judging.vote.aggregate(query, candidates, verdicts).votes if candidates else ()
     now = standing(query, recruitment, verdicts, votes)
     could = [
-        (support(recruitment.accuracies.get(a.expert, 0.0), now.options), weight_of(query, recruitment, a.expert))
+        (support(recruitment.accuracies.get(a.expert, 0.0), now.options), weight_of(query.text, recruitment, a.expert))
         for a in left
     ]
     return further(now, could, policy.quality, judging.belief, waves)

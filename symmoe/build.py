@@ -53,8 +53,8 @@ _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 class Assembly:
     """The parts of one pool, made when first asked for and shared after that.
 
-    `packs` is the folder of its packed checkpoints, by default that of `symmoe pool pack`. `tagger` and `embedder`
-    stand in for those that the pool file names, which load a model when first asked.
+    `packs` is the folder of its packed checkpoints, by default that of `symmoe pool pack`. What else is
+    given stands in for what the pool file names, which is read or loaded when first asked for.
     """
 
     def __init__(
@@ -64,6 +64,8 @@ class Assembly:
         *,
         tagger: Tagger | None = None,
         embedder: Embedder | None = None,
+        profiles: Profiles | None = None,
+        records: Records | None = None,
     ) -> None:
         self.pool = pool
         self._packs = packs or cache_dir() / "packed" / pool.name
@@ -71,6 +73,10 @@ class Assembly:
         self.tagger: Tagger = build_tagger(pool, embedder) if tagger is None else tagger
         self.models = {expert.name: _model_key(expert) for expert in pool.experts}
         self.fleet: Fleet | None = None
+        if profiles is not None:
+            self._records = complete(profiles, pool.names)
+        if records is not None:
+            self.records = records
 
     def weights(self, expert: str) -> ExpertWeights:
         """The directories of an expert's weights, prepared or fetched if need be."""

@@ -1,4 +1,6 @@
-"""The way to the experts: who may not be asked is not, and what waits for it is given back at once."""
+"""The way to the experts: who may not be asked is not, what waits for it is given back at once, and what a lost replica
+had not begun to answer is asked once more.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +10,12 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-from ..events import ENDS, Asked, Begun, EngineState, Event, Finished, TurnedAway
-from ..experts import Experts
+from ..events import ENDS, Asked, EngineState, Event, Finished, Piece, TurnedAway
+from ..experts import LOST, Experts
 from .failures import FAILING
 from .roster import Roster
+
+_TRIES = 3
 
 
 @dataclass(slots=True, eq=False)
@@ -19,9 +23,15 @@ class _Open:
     """One request on its way; `limit` is the wait that it is in."""
 
     expert: str
-    begun: bool = False
+    given: bool = False
     cut: bool = False
     limit: asyncio.Timeout | None = None
+
+
+def _repeatable(asked: Asked, lost: TurnedAway, one: _Open) -> bool:
+    """Whether a request that was lost may be asked anew: nothing was given yet, and no schema ended its engine."""
+    held = lost.code == LOST.code and asked.query.sampling.schema is not None
+    return lost.again and not one.given and not held
 
 
 class AdmittedExperts:
@@ -48,21 +58,32 @@ class AdmittedExperts:
         return Counter(each.expert for each in self._open)
 
     async def ask(self, asked: Asked) -> AsyncGenerator[Event, None]:
-        """What becomes of a request."""
-        refusal = self._roster.refusal(asked.expert)
-        if refusal is not None:
-            yield refusal
-            return
-        one = _Open(asked.expert)
+        """What becomes of a request; lost before any of its text was given, it is asked once more.
+
+        It may be what ended the engine, and end the next. So one that was held to a schema is not asked again, and only
+        one that is told to have been a bystander is asked a third time.
+        """
+        one, suspected = _Open(asked.expert), 0
         self._open.add(one)
         try:
-            asked = replace(asked, newcomer=self._roster.newcomer(asked.expert))
-            async with aclosing(self._experts.ask(asked)) as events:
-                while (event := await self._next(events, one)) is not None:
-                    self._note(asked.expert, event)
-                    yield event
-                    if isinstance(event, ENDS):
-                        return
+            for attempt in range(_TRIES):
+                refusal = self._roster.refusal(asked.expert)
+                if refusal is not None:
+                    yield refusal
+                    return
+                ident, newcomer = f"{asked.id}{'-again' * attempt}", self._roster.newcomer(asked.expert)
+                async with aclosing(self._experts.ask(replace(asked, id=ident, newcomer=newcomer))) as events:
+                    while (event := await self._next(events, one)) is not None:
+                        self._note(asked.expert, event)
+                        if isinstance(event, TurnedAway):
+                            suspected += not event.bystander
+                            if attempt < _TRIES - 1 and suspected < 2 and _repeatable(asked, event, one):
+                                break
+                        yield event
+                        if isinstance(event, ENDS):
+                            return
+                    else:
+                        break
         finally:
             self._open.discard(one)
         if one.cut:
@@ -90,7 +111,7 @@ class AdmittedExperts:
             return None
         finally:
             one.limit = None
-        one.begun = one.begun or isinstance(event, Begun)
+        one.given = one.given or isinstance(event, Piece)
         return event
 
     def _note(self, expert: str, event: Event) -> None:

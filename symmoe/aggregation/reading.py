@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from symmoe.aggregation.cleaning import visible, without_reasoning
 from symmoe.aggregation.clustering import SemanticClusters
 from symmoe.aggregation.equivalence import equal
-from symmoe.aggregation.extraction import extract
+from symmoe.aggregation.extraction import extract, is_choice, is_number
 from symmoe.types import AnswerKind, Candidate, Query
 
 UNREAD = ""
@@ -52,15 +52,22 @@ def failed(candidate: Candidate) -> bool:
 def _merged(
     readings: list[Reading], kind: AnswerKind, candidates: Sequence[Candidate], clusters: SemanticClusters
 ) -> list[Reading]:
-    """Free-form answers that say the same as one; by itself a text is compared with the marks and case it had."""
-    if kind not in ("auto", "text") or len(readings) < 2:
+    """Free-form answers that say the same as one; by itself a text is compared with the marks and case it had.
+
+    Letters and numbers are what was meant, however alike the texts around them are.
+    """
+    free = [reading.answer != UNREAD and not _exact(reading.answer) for reading in readings]
+    if kind not in ("auto", "text") or sum(free) < 2:
         return readings
     first = [candidates[reading.members[0]] for reading in readings]
     texts = [
-        without_reasoning(visible(c.text)) if r.answer != UNREAD else UNREAD
-        for c, r in zip(first, readings, strict=True)
+        without_reasoning(visible(each.text)) if is_free else UNREAD for each, is_free in zip(first, free, strict=True)
     ]
     return [
         Reading(readings[group[0]].answer, tuple(sorted(m for place in group for m in readings[place].members)))
         for group in clusters.cluster(texts)
     ]
+
+
+def _exact(answer: str) -> bool:
+    return is_choice(answer) or is_number(answer)

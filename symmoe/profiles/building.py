@@ -8,9 +8,10 @@ from dataclasses import replace
 from datetime import date
 
 from symmoe.aggregation.extraction import extract
-from symmoe.build import Assembly, expert_fingerprint
+from symmoe.build import Assembly, expert_fingerprint, recruiter_under
 from symmoe.pipeline import UNWATCHED, Watch
 from symmoe.planning.grouping import plan
+from symmoe.profiles.believing import learn_belief
 from symmoe.profiles.grading import Matrix, as_query, gathered, run_matrix
 from symmoe.routing.keywords import PASSES, annotation_queries, keywords_of
 from symmoe.routing.onboarding import borrow, diverse_questions, earned_by_agreement, likeness
@@ -55,36 +56,69 @@ def profile_pool(
     every_topic = pool.routing.recruiter != "symmoe"
     asked = Profiles({}, parents_of(skills), known.belief, _recorded(questions, skills), pool.routing.embedder)
     profiles = merge(known, asked)
-    idents = [identity(question.question) for question in questions]
     for name in pool.names:
         weights = expert_fingerprint(pool, name)
         record = profiles.experts.get(name)
         if record is not None and record.fingerprint == weights and digest in record.digests:
             continue
         matrix = run_matrix(assembly.executor, [name], assembly.models, questions, pool.sampling, watch)
-        answered = [place for place, failed in enumerate(matrix.failed[name]) if not failed]
-        earned = [float(matrix.right[name][place]) for place in answered]
-        needed = [skills[place] for place in answered]
-        tokens = matrix.spent[name] / max(len(answered), 1)
-        today = date.today().isoformat()
-        fresh = build_profile(
-            name,
-            needed,
-            earned,
-            LEAST_QUESTIONS,
-            every_topic,
-            tokens,
-            weights,
-            today,
-            digest,
-            [idents[place] for place in answered],
-        )
+        fresh = _earned(matrix, name, skills, range(len(questions)), every_topic, weights, digest)
         alone = replace(profiles, experts={name: fresh})
         others = {e: p for e, p in profiles.experts.items() if e != name}
         kept = profiles if add else replace(profiles, experts=others)
         profiles = merge(kept, alone)
         saved(profiles)
     return complete(profiles, pool.names)
+
+
+def profile_records(
+    assembly: Assembly, questions: Sequence[Question], skills: Sequence[Skills], seed: int, watch: Watch = UNWATCHED
+) -> Profiles:
+    """The records of all experts of a pool that answers from records, and how far their votes can be believed."""
+    pool, digest = assembly.pool, evidence_digest(questions, skills)
+    every_topic = pool.routing.recruiter != "symmoe"
+    matrix = run_matrix(assembly.executor, pool.names, assembly.models, questions, pool.sampling, watch)
+    weights = {name: expert_fingerprint(pool, name) for name in pool.names}
+
+    def profiled(places: Sequence[int]) -> Profiles:
+        needed = parents_of([skills[place] for place in places])
+        experts = {
+            name: _earned(matrix, name, skills, places, every_topic, weights[name], digest) for name in pool.names
+        }
+        there = [questions[place] for place in places]
+        asked = _recorded(there, [skills[place] for place in places])
+        return Profiles(experts, needed, questions=asked, embedder=pool.routing.embedder)
+
+    queries = [as_query(question, pool.sampling) for question in questions]
+    belief = learn_belief(
+        matrix,
+        queries,
+        skills,
+        profiled,
+        lambda known: recruiter_under(pool, known, True, None, ()),
+        pool.routing.k,
+        seed,
+    )
+    return replace(profiled(range(len(questions))), belief=belief)
+
+
+def _earned(
+    matrix: Matrix,
+    expert: str,
+    skills: Sequence[Skills],
+    places: Sequence[int],
+    every_topic: bool,
+    weights: str,
+    digest: str,
+) -> ExpertProfile:
+    """An expert's record from the questions at these places that it answered."""
+    answered = [place for place in places if not matrix.failed[expert][place]]
+    earned = [float(matrix.right[expert][place]) for place in answered]
+    needed = [skills[place] for place in answered]
+    tokens = matrix.spent[expert] / max(sum(not failed for failed in matrix.failed[expert]), 1)
+    today = date.today().isoformat()
+    idents = [identity(matrix.questions[place].question) for place in answered]
+    return build_profile(expert, needed, earned, LEAST_QUESTIONS, every_topic, tokens, weights, today, digest, idents)
 
 
 def onboard(

@@ -28,7 +28,7 @@ ExpertName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$", max_length=64
 
 
 @dataclass(frozen=True, slots=True)
-class RecordedQuestion:
+class AskedQuestion:
     """What was asked: a conversation, the known answer if there is one, and how an answer is compared with it."""
 
     id: str
@@ -70,7 +70,7 @@ class RecordedAnswer:
 class Records:
     """Recorded questions, and of each expert the answers that it gave, by the question's id."""
 
-    questions: tuple[RecordedQuestion, ...]
+    questions: tuple[AskedQuestion, ...]
     answers: Mapping[str, Mapping[str, RecordedAnswer]]
     where: str = "records"
     places: Mapping[tuple[Message, ...], str] = field(init=False, repr=False)
@@ -236,8 +236,8 @@ def _file(path: Path) -> Path:
     return found[0]
 
 
-def _questions(path: Path, count: int) -> list[RecordedQuestion]:
-    found: dict[str, RecordedQuestion] = {}
+def _questions(path: Path, count: int) -> list[AskedQuestion]:
+    found: dict[str, AskedQuestion] = {}
     worded: dict[tuple[Message, ...], str] = {}
     for number, line in _parsed(path, _QUESTION, count):
         if (line.question is None) == (line.messages is None):
@@ -249,7 +249,7 @@ def _questions(path: Path, count: int) -> list[RecordedQuestion]:
         if messages in worded:
             raise RecordsError(f"{path}: line {number}: the words of {line.id!r} are those of {worded[messages]!r}")
         worded[messages] = line.id
-        found[line.id] = RecordedQuestion(line.id, messages, line.answer, line.family, line.scorer)
+        found[line.id] = AskedQuestion(line.id, messages, line.answer, line.family, line.scorer)
     if not found:
         raise RecordsError(f"{path}: no questions in it")
     return list(found.values())
@@ -292,7 +292,7 @@ def _fault(error: ValidationError) -> str:
     return f"{place}: {first['msg']}" if place else str(first["msg"])
 
 
-def _question_row(question: RecordedQuestion) -> dict[str, Any]:
+def _question_row(question: AskedQuestion) -> dict[str, Any]:
     first = question.messages[0]
     alone = len(question.messages) == 1 and first.role == "user"
     turns = [{"role": turn.role, "content": turn.content} for turn in question.messages]

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from symmoe.errors import RecordsError
-from symmoe.records.files import RecordedAnswer, RecordedQuestion, Records, lines_of
+from symmoe.records.files import AskedQuestion, RecordedAnswer, Records, lines_of
 from symmoe.types import Message, Question
 
 _LETTERS = "ABCDEFGHIJ"
@@ -76,7 +76,7 @@ def from_mmlu_pro(directory: Path, letters: bool = False) -> Records:
             for name, letter in row.pred.items():
                 answers.setdefault(name, {})[str(row.id)] = _completed("", letter)
     questions = [
-        RecordedQuestion(str(item.id), (Message("user", _worded(item)),), item.answer, item.category, "choice")
+        AskedQuestion(str(item.id), (Message("user", _worded(item)),), item.answer, item.category, "choice")
         for item in items.values()
     ]
     return _distinct(questions, answers, str(directory))
@@ -95,9 +95,9 @@ def from_traces(
     for ident, messages in asked.items():
         if ident in suite:
             given = suite[ident]
-            questions.append(RecordedQuestion(ident, messages, given.answer, given.family, given.scorer))
+            questions.append(AskedQuestion(ident, messages, given.answer, given.family, given.scorer))
         else:
-            questions.append(RecordedQuestion(ident, messages))
+            questions.append(AskedQuestion(ident, messages))
     answers: dict[str, dict[str, RecordedAnswer]] = {}
     for trace in traces:
         ident = trace.query_id
@@ -178,10 +178,10 @@ def _completed(text: str, letter: str | None) -> RecordedAnswer:
 
 
 def _distinct(
-    questions: Iterable[RecordedQuestion], answers: Mapping[str, Mapping[str, RecordedAnswer]], where: str
+    questions: Iterable[AskedQuestion], answers: Mapping[str, Mapping[str, RecordedAnswer]], where: str
 ) -> Records:
     """One question for each wording, the first, with the answers that were given to any of its lines."""
-    first: dict[tuple[Message, ...], RecordedQuestion] = {}
+    first: dict[tuple[Message, ...], AskedQuestion] = {}
     same: dict[str, str] = {}
     for question in questions:
         kept = first.setdefault(question.messages, question)

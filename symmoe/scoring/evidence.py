@@ -40,14 +40,15 @@ class RecordScorer:
 def weigh_by_records(query: Query, candidates: Sequence[Candidate], recruitment: Recruitment) -> list[Verdict]:
     """What each candidate weighs by its expert's record; nothing where it is no answer."""
     return [
-        Verdict(c.expert, c.slot, weight_of(query, recruitment, c.expert) if is_answer(c) else 0.0) for c in candidates
+        Verdict(c.expert, c.slot, weight_of(query.text, recruitment, c.expert) if is_answer(c) else 0.0)
+        for c in candidates
     ]
 
 
-def weight_of(query: Query, recruitment: Recruitment, expert: str) -> float:
+def weight_of(question: str, recruitment: Recruitment, expert: str) -> float:
     """What an answer of this expert weighs by its record."""
     if recruitment.accuracies:
-        return support(recruitment.accuracies.get(expert, 0.0), options_of(query.text))
+        return support(recruitment.accuracies.get(expert, 0.0), options_of(question))
     return recruitment.shares.get(expert, 0.0)
 
 

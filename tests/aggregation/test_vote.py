@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from symmoe.aggregation.clustering import SemanticClusters
 from symmoe.aggregation.vote import WeightedVote, aggregate
 from symmoe.types import Answer, Candidate, Message, Query, Sampling, Verdict, Vote
-from tests.fakes import candidate, query
+from tests.fakes import WordEmbedder, candidate, query
 
 Ballot = tuple[str, str, float]
 # eighths add up exactly, in any order
@@ -130,3 +131,12 @@ def test_words_of_a_failed_generation_give_no_answer() -> None:
     found = WeightedVote().aggregate(query("?"), candidates, [Verdict("a", 0, 1.0), Verdict("b", 0, 0.1)])
     assert found.text == "8"
     assert [v.answer for v in found.votes] == ["8", ""]
+
+
+def test_texts_that_are_alike_but_name_other_options_are_other_answers() -> None:
+    asked = query("Which gas do plants take in?\n(A) carbon dioxide\n(B) oxygen")
+    words = "Plants take in this gas through their leaves, so the answer is"
+    candidates = [candidate("one", f"{words} (A)."), candidate("two", f"{words} (B).")]
+    verdicts = [Verdict("one", 0, 0.6), Verdict("two", 0, 0.4)]
+    votes = WeightedVote(SemanticClusters(WordEmbedder("plants", "gas"))).aggregate(asked, candidates, verdicts).votes
+    assert [vote.answer for vote in votes] == ["A", "B"]

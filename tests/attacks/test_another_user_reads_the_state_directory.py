@@ -15,6 +15,7 @@ from symmoe.batch.lock import job_lock
 from symmoe.private import private_folder
 from symmoe.quiet import output_to
 from symmoe.store import open_store, stop_embedded
+from tests.stores import connected
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +33,7 @@ def open_to_others(folder: Path) -> list[str]:
 def test_all_that_the_store_makes_is_closed(state: Path) -> None:
     store = open_store()
     store.put("t", {"a": {}})
-    store._client.bgrewriteaof()
+    connected().bgrewriteaof()
     assert {path.name for path in state.iterdir()} >= {"appendonlydir", "valkey.lock", "valkey.log", "valkey.sock"}
     assert open_to_others(state) == []
 

@@ -15,12 +15,12 @@ from symmoe.deployments.batches.segments import Segments
 from symmoe.deployments.batches.table import lines_key
 from symmoe.deployments.settings import Settings
 
-from symmoe.store import open_store
 from tests.deployments.api.conftest import Running, running
 from tests.deployments.batches.conftest import Row, ended, exactly_once, line, rows_of, start, state_in, until
 from tests.deployments.batches.test_faults import process
 from tests.deployments.batches.test_large import peak
 from tests.deployments.batches.test_quota import bounded, client
+from tests.stores import connected
 
 CHOICES = 16
 LARGE = 1_000_000
@@ -50,7 +50,7 @@ def test_neither_the_service_nor_the_store_grows_with_the_rows(stored: Path, tmp
         exactly_once(service.client, ended(service.client, start(service.client, [line(0)])), 1)
         ended(service.client, start(service.client, [long(0)]))
         file = service.client.files.create(file=("f", many(tmp_path / "lines", count)), purpose="batch")
-        before, store = peak(service.pid), open_store()._client
+        before, store = peak(service.pid), connected()
         said = store.info("stats")["total_net_input_bytes"]
         batch = service.client.batches.create(
             input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
@@ -132,7 +132,7 @@ def test_rows_that_an_earlier_version_left_in_the_store_come_out_too(stored: Pat
     with half_done(tmp_path) as (service, batch):
         reading, key = service.openai, lines_key(batch.id)
         old = {"custom_id": "line-0", "response": {"status_code": 200, "body": {}}, "error": None}
-        open_store()._client.hset(key, "1", json.dumps(old))
+        connected().hset(key, "1", json.dumps(old))
         service.engine.released.set()
         rows = rows_of(reading, ended(reading, batch).output_file_id)
         assert [row["custom_id"] for row in rows] == IDS

@@ -22,10 +22,11 @@ from symmoe.deployments.batches.table import OPEN_ONCE, batch_key, batches_of
 from symmoe.deployments.settings import Settings
 from symmoe.deployments.storage import Storage
 
-from symmoe.store import embedded_socket, open_store
+from symmoe.store import embedded_socket
 from tests.deployments.access.conftest import client, keyed, make_key
 from tests.deployments.api.conftest import Running
 from tests.deployments.batches.conftest import ended, exactly_once, line, start, state_in
+from tests.stores import connected
 
 FILE_OF_HOSTILE = f"file-{'1' * 32}"
 
@@ -45,7 +46,7 @@ def record(owner: str, **changed: Any) -> BatchRecord:
 def left_by_an_earlier_version(owner: str, count: int, file: str = FILE_OF_HOSTILE, **facts: str) -> list[BatchRecord]:
     """Batches as they stood before they were counted: open ones all in one set, with no index of their owner's."""
     made = [record(owner, input=file) for _ in range(count)]
-    pipe = open_store()._client.pipeline(transaction=False)
+    pipe = connected().pipeline(transaction=False)
     for each in made:
         pipe.hset(batch_key(each.id), mapping={"fixed": each.fixed, **facts})
         pipe.zadd(batches_of(owner), {each.id: 0})
@@ -63,7 +64,7 @@ def replies() -> int:
 async def adopted() -> None:
     """Wait until what an earlier version left open was looked through, which is done once."""
     async with asyncio.timeout(60):
-        while open_store()._client.exists(OPEN_ONCE):
+        while connected().exists(OPEN_ONCE):
             await asyncio.sleep(0.01)
 
 
@@ -115,7 +116,7 @@ def test_what_a_call_reads_does_not_grow_with_what_others_left(folder: Path) -> 
         friend = client(served, key)
         exactly_once(friend, ended(friend, start(friend, [line(0)])), 1)
         file = friend.files.create(file=b"{}", purpose="batch").id
-        pipe = open_store()._client.pipeline(transaction=False)
+        pipe = connected().pipeline(transaction=False)
         for each in left_by_an_earlier_version("hostile", 2000):
             pipe.set(f"{batch_key(each.id)}:lease", "another service", px=600_000)
         pipe.execute()
@@ -140,7 +141,7 @@ def test_batches_that_are_over_are_forgotten_after_their_time_and_leave_nothing(
         while await progress.expire():
             continue
         await storage.close()
-        return len(listed), len(open_store()._client.keys("symmoe:batch*"))
+        return len(listed), len(connected().keys("symmoe:batch*"))
 
     assert asyncio.run(play()) == (30, 0)
 
@@ -162,7 +163,7 @@ def test_of_batches_that_are_over_only_the_last_are_kept(folder: Path) -> None:
 
     wanted, kept = asyncio.run(play())
     assert kept == wanted
-    assert len(open_store()._client.keys("symmoe:batch:*")) == 3
+    assert len(connected().keys("symmoe:batch:*")) == 3
 
 
 def test_what_an_earlier_version_left_is_bounded_too_and_its_open_batches_run(folder: Path) -> None:
@@ -178,4 +179,4 @@ def test_what_an_earlier_version_left_is_bounded_too_and_its_open_batches_run(fo
         while friend.batches.retrieve(left.id).status != "completed" or len(list(friend.batches.list(limit=100))) > 100:
             assert time.monotonic() < until
             time.sleep(0.05)
-        assert open_store()._client.exists(batch_key(over[0].id)) == 0
+        assert connected().exists(batch_key(over[0].id)) == 0

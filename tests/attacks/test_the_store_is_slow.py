@@ -19,6 +19,7 @@ from symmoe.deployments.storage import Storage, once
 
 from symmoe.errors import StoreError
 from symmoe.store import open_store, running_server, stop_embedded
+from tests.stores import connected
 
 from .conftest import eventually, servers
 
@@ -38,7 +39,7 @@ def stopped(state: Path) -> Iterator[None]:
 
 
 def count() -> int:
-    return int(open_store()._client.get("count") or 0)  # type: ignore[arg-type]
+    return int(connected().get("count") or 0)  # type: ignore[arg-type]
 
 
 def test_a_command_that_finds_a_stopped_server_waits_and_then_says_so(state: Path) -> None:

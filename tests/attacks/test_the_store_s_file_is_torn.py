@@ -14,6 +14,7 @@ from symmoe.doctor import examine
 from symmoe.errors import StoreError
 from symmoe.store import damages, open_store, stop_embedded
 from symmoe.store.repair import good_parts
+from tests.stores import connected
 
 from .conftest import eventually, servers
 
@@ -79,7 +80,7 @@ def test_rows_behind_the_damage_are_kept(state: Path, scar: bytes) -> None:
 
 def test_a_row_that_is_spoilt_within_is_left_out_and_told(state: Path, caplog: pytest.LogCaptureFixture) -> None:
     open_store().put("t", ROWS)
-    open_store()._client.hset("symmoe:t", mapping={"row 7": b'{"text": "\0\0', "row 8": b"[]", "row 9": b"\xff"})
+    connected().hset("symmoe:t", mapping={"row 7": b'{"text": "\0\0', "row 8": b"[]", "row 9": b"\xff"})
     assert open_store().rows("t") == {key: row for key, row in ROWS.items() if key not in ("row 7", "row 8", "row 9")}
     assert "3 rows" in caplog.text
 
@@ -88,9 +89,9 @@ def test_what_a_killed_server_left_half_written_does_not_fill_the_disk(state: Pa
     store = open_store()
     store.put("t", ROWS)
     for number in range(3):
-        store._client.hset(f"large {number}", mapping={str(field): "x" * 2000 for field in range(2000)})
-    store._client.config_set("rdb-key-save-delay", 1_000_000)
-    store._client.bgrewriteaof()
+        connected().hset(f"large {number}", mapping={str(field): "x" * 2000 for field in range(2000)})
+    connected().config_set("rdb-key-save-delay", 1_000_000)
+    connected().bgrewriteaof()
     (server,) = servers(state)
     eventually(lambda: list(state.glob("temp-*")))
     server.kill()

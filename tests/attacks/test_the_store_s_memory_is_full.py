@@ -13,15 +13,16 @@ from symmoe.deployments.access.records import KeyRecord, add, new_id, new_key, r
 from symmoe.errors import StoreError
 from symmoe.limits import STORE_BYTES
 from symmoe.store import open_store
+from tests.stores import connected
 
 
 def test_it_goes_on_reading_and_revoking(state: Path) -> None:
     store = open_store()
-    assert store._client.config_get("maxmemory") == {"maxmemory": str(STORE_BYTES)}
+    assert connected().config_get("maxmemory") == {"maxmemory": str(STORE_BYTES)}
     key, record = new_key(), KeyRecord(new_id(), "team", time.time())
     with_store(lambda storage: add(storage, key, record))
     store.put("t", {"a": {"n": 1}})
-    store._client.config_set("maxmemory", 1)
+    connected().config_set("maxmemory", 1)
     with pytest.raises(StoreError, match="memory is full"):
         store.put("t", {"b": {"n": 2}})
     with pytest.raises(StoreError, match="memory is full"):
@@ -31,6 +32,6 @@ def test_it_goes_on_reading_and_revoking(state: Path) -> None:
     assert with_store(lambda storage: revoke(storage, record.id, time.time())) is not None
     assert with_store(lambda storage: StoredKeys(storage).caller(key)) is None
     store.drop(["t"])
-    store._client.config_set("maxmemory", STORE_BYTES)
+    connected().config_set("maxmemory", STORE_BYTES)
     store.put("t", {"b": {"n": 2}})
     assert open_store().rows("t") == {"b": {"n": 2}}

@@ -16,9 +16,9 @@ from symmoe.deployments.settings import Settings
 from symmoe.deployments.storage import Storage
 
 from symmoe.config import Pool, read_pool
-from symmoe.store import open_store
 from tests.conftest import echo_pool
 from tests.deployments.api.conftest import running
+from tests.stores import connected
 
 GOOD = {"model": "org/base", "adapter": "./poet"}
 FORGED: dict[bytes, Any] = {
@@ -44,7 +44,7 @@ FORGED: dict[bytes, Any] = {
 
 
 def forge(pool: Pool) -> None:
-    store = open_store()._client
+    store = connected()
     for name, row in {**FORGED, b"poet": {"expert": GOOD}}.items():
         store.hset(f"symmoe:experts:{pool.name}", name, row if isinstance(row, bytes) else json.dumps(row))
 
@@ -70,7 +70,7 @@ def test_only_what_could_have_been_sent_joins(state: Path, tmp_path: Path) -> No
 def test_no_more_join_than_a_pool_may_have(state: Path, tmp_path: Path) -> None:
     pool = read_pool(str(echo_pool(tmp_path / "pool")))
     rows = {f"e{number}": json.dumps({"expert": GOOD}) for number in range(1000)}
-    open_store()._client.hset(f"symmoe:experts:{pool.name}", mapping=rows)  # type: ignore[arg-type]
+    connected().hset(f"symmoe:experts:{pool.name}", mapping=rows)  # type: ignore[arg-type]
 
     async def read() -> Roster:
         roster, storage = Roster(pool, known=False), Storage()
@@ -101,8 +101,8 @@ def test_rows_that_are_no_keys_open_nothing_and_stop_nobody(state: Path) -> None
         storage = Storage()
         await add(storage, key, record)
         for each, row in zip(bad, forged, strict=True):
-            open_store()._client.hset("symmoe:keys", digest(each), row)
-        open_store()._client.hset("symmoe:keys", b"\xff\xfe", b"{}")
+            connected().hset("symmoe:keys", digest(each), row)
+        connected().hset("symmoe:keys", b"\xff\xfe", b"{}")
         known = StoredKeys(storage)
         assert [each.id for each in await everyone(storage)] == [record.id]
         assert await known.named(record.id) is not None

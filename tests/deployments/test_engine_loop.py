@@ -16,6 +16,7 @@ from symmoe.engines.echo import EchoEngine
 from symmoe.planning.turns import Turns
 from symmoe.types import Delta
 from tests.conftest import echo_pool
+from tests.deployments.lifecycle.conftest import until
 from tests.fakes import query
 
 
@@ -139,8 +140,7 @@ def test_after_three_failures_in_a_row_it_gives_up_and_says_so(make: Callable[[]
     for number in range(3):
         loop.submit(asked(str(number)))
         assert isinstance(heard.end(str(number)), TurnedAway)
-    loop._thread.join(10)
-    assert not loop.healthy
+    until(lambda: not loop.healthy)
 
 
 def test_a_step_that_takes_too_long_is_noticed_and_waiting_is_not(make: Callable[[], Made]) -> None:

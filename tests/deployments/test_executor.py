@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -146,14 +148,14 @@ def test_a_closed_executor_begins_anew(executor: RayExecutor) -> None:
 
 def test_a_plan_without_work_starts_no_worker(executor: RayExecutor, folder: Path) -> None:
     assert list(executor.run(Plan((Step("adder", ()),)))) == []
-    assert executor._actors == {}
+    assert not pids(folder)
 
 
-def test_refusals_are_those_of_the_engine_and_need_no_worker(executor: RayExecutor) -> None:
+def test_refusals_are_those_of_the_engine_and_need_no_worker(executor: RayExecutor, folder: Path) -> None:
     refused = executor.refuse([query("short", "1"), query("word " * 70, "2")])
     assert refused[0] is None
     assert isinstance(refused[1], Refusal)
-    assert executor._actors == {}
+    assert not pids(folder)
 
 
 def test_more_workers_than_there_is_room_for_are_an_error_at_once(ray_here: None, tmp_path: Path) -> None:
@@ -168,6 +170,21 @@ def _ours(process: psutil.Process) -> bool:
         return MARK in process.environ()
     except psutil.Error:  # it has ended meanwhile
         return False
+
+
+IMPORTED_EARLIER = """
+import sys, ray, psutil
+from symmoe.deployments.session import ray_session
+with ray_session(1):
+    ports = [c for p in psutil.Process().children(recursive=True) for c in p.net_connections("inet")]
+    print(sorted({c.laddr.ip.removeprefix('::ffff:') for c in ports if c.status == psutil.CONN_LISTEN}))
+"""
+
+
+def test_nor_where_ray_was_imported_before_symmoe_said_what_it_may_do(tmp_path: Path) -> None:
+    said = subprocess.run([sys.executable, "-c", IMPORTED_EARLIER], cwd=tmp_path, capture_output=True, text=True)
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.strip() == "['127.0.0.1']"
 
 
 def test_nobody_beyond_this_machine_reaches_any_of_the_processes(executor: RayExecutor) -> None:

@@ -10,7 +10,8 @@ from redis.asyncio import Redis
 from symmoe.deployments.storage import Storage
 
 from symmoe.errors import StoreError
-from symmoe.store import embedded_socket, open_store
+from symmoe.store import embedded_socket
+from tests.stores import connected
 
 
 async def counted(client: Redis) -> int:
@@ -18,7 +19,7 @@ async def counted(client: Redis) -> int:
 
 
 def kill_the_server() -> None:
-    number = open_store()._client.info("server")["process_id"]
+    number = connected().info("server")["process_id"]
     os.kill(number, signal.SIGKILL)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from symmoe.build import Assembly
 from symmoe.config import EngineConfig, ExpertConfig, Pool, RoutingConfig
-from symmoe.engines.vllm import VllmEngine
+from symmoe.engines.vllm import longest
 from symmoe.errors import CheckpointError
 from symmoe.types import Call, Message, Query, Sampling
 
@@ -40,17 +40,15 @@ def pool_of(folder: Path, config: dict[str, object], max_model_len: int) -> Pool
 def test_vllm_is_asked_for_no_more_than_the_model_was_made_for(
     config: dict[str, object], asked: int, given: int, tmp_path: Path
 ) -> None:
-    engine = Assembly(pool_of(tmp_path / "model", config, asked)).engine
-    assert isinstance(engine, VllmEngine)
-    assert engine._arguments(str(tmp_path / "model"))["max_model_len"] == given
+    pool_of(tmp_path / "model", config, asked)
+    assert longest(str(tmp_path / "model"), asked) == given
 
 
 def test_a_config_that_cannot_be_read_is_said_with_its_place(tmp_path: Path) -> None:
-    engine = Assembly(pool_of(tmp_path / "model", {}, 64)).engine
+    pool_of(tmp_path / "model", {}, 64)
     (tmp_path / "model" / "config.json").write_text("[")
-    assert isinstance(engine, VllmEngine)
     with pytest.raises(CheckpointError, match=r"model: its config\.json cannot be read"):
-        engine._arguments(str(tmp_path / "model"))
+        longest(str(tmp_path / "model"), 64)
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from symmoe.records.files import RecordedAnswer, RecordedQuestion, Records, write_records
+from symmoe.records.files import AskedQuestion, RecordedAnswer, Records, write_records
 from symmoe.types import Message
 
 from ..conftest import SKILLS, echo_pool
@@ -20,7 +20,7 @@ def recorded(count: int = 12, known: bool = True) -> Records:
     for number in range(count):
         ident, place = f"q{number}", number % len(SKILLS)
         turns = (Message("user", f"{SKILLS[place]} {number}\n(A) yes\n(B) no"),)
-        questions.append(RecordedQuestion(ident, turns, "A" if known else None, SKILLS[place], "choice"))
+        questions.append(AskedQuestion(ident, turns, "A" if known else None, SKILLS[place], "choice"))
         for own, expert in enumerate(EXPERTS):
             letter = "A" if own == place else "B"
             answers[expert][ident] = RecordedAnswer(f"The answer is ({letter}).", 5 + own, 20, 0.25, 1.5)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from symmoe.errors import RecordsError
-from symmoe.records.files import RecordedAnswer, RecordedQuestion, Records, read_records, write_records
+from symmoe.records.files import AskedQuestion, RecordedAnswer, Records, read_records, write_records
 from symmoe.types import Message
 
 from .conftest import EXPERTS, recorded
@@ -28,7 +28,7 @@ TURNS = st.lists(st.builds(Message, st.sampled_from(["system", "user", "assistan
 def test_records_are_read_as_they_were_written(
     tmp_path_factory: pytest.TempPathFactory, turns: list[tuple[Message, ...]], data: st.DataObject
 ) -> None:
-    questions = tuple(RecordedQuestion(f"q{n}", messages, data.draw(st.none() | st.just("7")), "f", "exact")
+    questions = tuple(AskedQuestion(f"q{n}", messages, data.draw(st.none() | st.just("7")), "f", "exact")
                       for n, messages in enumerate(turns))  # fmt: skip
     ids = st.sampled_from([question.id for question in questions])
     answers = data.draw(st.dictionaries(st.sampled_from(EXPERTS), st.dictionaries(ids, ANSWER)))

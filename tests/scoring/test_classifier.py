@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -69,9 +70,12 @@ def test_answers_that_cannot_be_judged_have_no_score(checkpoint: Path) -> None:
 
 
 def test_a_score_that_is_not_finite_is_none(checkpoint: Path, tmp_path: Path) -> None:
-    model = load_classifier(checkpoint)
-    with torch.no_grad():
-        model._model.score.weight.fill_(torch.finfo(torch.float32).max)
+    directory = tmp_path / "overflowing"
+    shutil.copytree(checkpoint, directory)
+    weights = load_file(directory / "model.safetensors")
+    weights["score.weight"].fill_(torch.finfo(torch.float32).max)
+    save_file(weights, directory / "model.safetensors", {"format": "pt"})
+    model = load_classifier(directory)
     assert model.score([QUERIES[0]], [["5"]])[0][0] == Reward(None, note="the model's score is not finite")
 
 

@@ -52,6 +52,11 @@ class ScriptedEngine(EchoEngine):
         self.asked: list[Query] = []
         self._prompts: dict[str, str] = {}
 
+    def forget(self) -> None:
+        """Keep nothing of what was asked so far."""
+        self.asked.clear()
+        self._prompts.clear()
+
     def swap(self, image: Image) -> int:
         if Path(image.key).name == "broken":
             raise EngineError("its weights are broken", hint="mend them")

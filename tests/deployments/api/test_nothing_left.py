@@ -16,23 +16,14 @@ from tests.deployments.lifecycle.conftest import until
 
 from .conftest import Running
 
+GAUGES = ("symmoe_open_requests", "symmoe_expert_open", "symmoe_queue", "symmoe_running")
 MODELS = ("adder", "speaker", "broken", "nobody", "symmoe/auto", "symmoe/fast", "symmoe/best")
 
 
-def held(served: Running) -> dict[str, int]:
-    """Whatever is kept by request, by where."""
-    service, loop, turns = served.service, served.replica._loop, served.replica._loop._turns
-    return {
-        "events": len(served.replica._events),
-        "asked": len(loop._asked) + loop._inbox.qsize(),
-        "turns": len(turns._waiting) + len(turns._running) + len(turns._began),
-        "engine": len(served.engine._open) + len(served.engine._whole),
-        "admitted": sum(service.lifecycle.experts.open.values()),
-        "later": len(service._answers._later),
-        "watched": len(service._watch._open),
-        "open": service.open._count,
-        "routing": len(service._orchestrator.router._batch._waiting),
-    }
+def idle(served: Running) -> bool:
+    """Whether the service and its engine say that nothing is asked, waits or runs."""
+    told = [line.rsplit(" ", 1) for line in served.get("/metrics").text.splitlines() if line.startswith(GAUGES)]
+    return bool(told) and all(float(value) == 0 for _, value in told)
 
 
 def ask(client: httpx.Client, number: int) -> None:
@@ -60,8 +51,7 @@ def test_of_requests_that_are_over_nothing_is_held(tmp_path: Path, state: Path) 
         counts = []
         for part in range(3):
             list(threads.map(lambda number: ask(client, number), range(140 * part, 140 * (part + 1))))
-            until(lambda: not any(held(served).values()))
-            served.engine.asked.clear()
-            served.engine._prompts.clear()
+            until(lambda: idle(served))
+            served.engine.forget()
             counts.append(census())
     assert counts[2] - counts[1] < 70, counts  # half an object for each request would be seen

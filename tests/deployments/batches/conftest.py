@@ -14,8 +14,9 @@ import pytest
 from openai.types import Batch
 from symmoe.deployments.settings import Settings
 
-from symmoe.store import embedded_socket, open_store, stop_embedded
+from symmoe.store import embedded_socket, stop_embedded
 from tests.deployments.api.conftest import Running, running
+from tests.stores import connected
 
 ENDS = {"completed", "failed", "expired", "cancelled"}
 SKILLS = ("sums", "spanish", "sorting")
@@ -29,7 +30,7 @@ def state_in(folder: Path) -> Iterator[Path]:
         patch.setenv("SYMMOE_STATE", str(folder / "state"))
         patch.setenv("SYMMOE_CACHE", str(folder / "cache"))
         patch.delenv("REDIS_URL", raising=False)
-        open_store()._client.config_set("appendfsync", "always")
+        connected().config_set("appendfsync", "always")
         try:
             yield folder / "state"
         finally:

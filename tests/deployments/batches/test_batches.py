@@ -7,9 +7,9 @@ import json
 import openai
 import pytest
 
-from symmoe.store import open_store
 from tests.deployments.api.conftest import Running
 from tests.deployments.batches.conftest import Row, ended, exactly_once, expected, line, rows_of, start, texts, until
+from tests.stores import connected
 
 
 def test_two_hundred_lines_are_each_answered_once(service: Running, client: openai.OpenAI) -> None:
@@ -25,7 +25,7 @@ def test_two_hundred_lines_are_each_answered_once(service: Running, client: open
     assert over.completed_at >= over.finalizing_at >= over.in_progress_at >= over.created_at
     assert over.expires_at == over.created_at + 86400
     assert service.metric('symmoe_batch_lines_total{outcome="answered"}') == before + 200
-    assert open_store()._client.keys("symmoe:batch:*:lines") == []
+    assert connected().keys("symmoe:batch:*:lines") == []
 
 
 def test_a_row_is_as_openai_writes_it_and_explains_itself_only_where_asked(client: openai.OpenAI) -> None:

@@ -19,9 +19,9 @@ import openai
 import pytest
 from symmoe.deployments.settings import Settings
 
-from symmoe.store import open_store
 from tests.deployments.api.conftest import running
 from tests.deployments.batches.conftest import ended, exactly_once, line, start, state_in, until
+from tests.stores import connected
 
 ROOT = Path(__file__).parents[3]
 
@@ -67,7 +67,7 @@ def test_another_service_takes_up_what_one_that_was_killed_has_left(stored: Path
         batch = start(client, [line(n) for n in range(count)])
         until(client, batch, lambda found: found.request_counts.completed > count / 5)
         kill()
-    done = open_store()._client.hlen(f"symmoe:batch:{{{batch.id}}}:lines")
+    done = connected().hlen(f"symmoe:batch:{{{batch.id}}}:lines")
     with running(tmp_path, Settings(batch_lease=1.0)) as service:
         exactly_once(service.openai, ended(service.openai, batch), count)
         assert len(service.engine.asked) == count - done  # what had its row was not asked again
@@ -81,7 +81,7 @@ def test_a_service_that_is_killed_goes_on_where_it_was(stored: Path, tmp_path: P
         batch = start(client, [line(n) for n in range(count)])
         until(client, batch, lambda found: found.request_counts.completed > count / 5)
         kill()
-    done = open_store()._client.hlen(f"symmoe:batch:{{{batch.id}}}:lines")
+    done = connected().hlen(f"symmoe:batch:{{{batch.id}}}:lines")
     assert count / 5 < done < count
     with process(tmp_path) as service:
         client = service.client
@@ -148,7 +148,7 @@ def test_what_the_store_forgot_is_answered_again(stored: Path, tmp_path: Path) -
         held = {**line(1), "body": {"model": "adder", "messages": [{"role": "user", "content": "sums hold"}]}}
         batch = start(client, [line(0), held, line(3)])
         until(client, batch, lambda found: found.request_counts.completed == 2)
-        store = open_store()._client
+        store = connected()
         assert store.hdel(f"symmoe:batch:{{{batch.id}}}:lines", "1", "3") == 2
         store.hset(f"symmoe:batch:{{{batch.id}}}", mapping={"answered": 0})
         service.engine.released.set()

@@ -14,6 +14,7 @@ import pytest
 from symmoe.deployments.access.callers import Caller
 from symmoe.deployments.settings import Settings
 
+from symmoe.store import embedded_socket
 from tests.deployments.api.conftest import Running, running
 from tests.deployments.batches.conftest import ended, line, start, state_in
 
@@ -60,7 +61,7 @@ def test_a_page_that_makes_no_sense_is_refused(service: Running, query: str) -> 
     ["../../../../tmp/evil", "/etc/passwd", "..\\..\\evil", "a\x00b", "file-" + "0" * 32, "é" * 400, "x\r\ny: z"],
 )
 def test_what_a_client_calls_its_file_is_part_of_no_path(service: Running, name: str) -> None:
-    folder = Path(service.service.storage._url().removeprefix("unix://")).parent  # where the store is
+    folder = embedded_socket().parent  # where the store is
     answered = upload(service, name)
     if answered.status_code == 400:  # what can be part of no form
         return
@@ -115,7 +116,7 @@ FILE = b'--b\r\ncontent-disposition: form-data; name="file"; filename="f"\r\n\r\
     ],
 )
 def test_a_form_is_taken_only_whole_and_right(service: Running, raw: bytes, status: int) -> None:
-    folder = Path(service.service.storage._url().removeprefix("unix://")).parent
+    folder = embedded_socket().parent
     before = set(stored(folder))
     answered = service.post("/v1/files", content=raw, headers=FORM)
     assert answered.status_code == status, answered.text
@@ -133,7 +134,7 @@ def test_other_bodies_and_web_pages_of_other_sites_are_refused(service: Running)
 
 @pytest.mark.parametrize("announced", [True, False])
 def test_a_file_over_the_bound_is_refused_and_nothing_of_it_is_kept(service: Running, announced: bool) -> None:
-    folder = Path(service.service.storage._url().removeprefix("unix://")).parent
+    folder = embedded_socket().parent
     before = stored(folder)
 
     def chunks() -> Iterator[bytes]:
@@ -148,7 +149,7 @@ def test_a_file_over_the_bound_is_refused_and_nothing_of_it_is_kept(service: Run
 
 
 def test_an_upload_that_breaks_off_leaves_nothing(service: Running) -> None:
-    folder = Path(service.service.storage._url().removeprefix("unix://")).parent
+    folder = embedded_socket().parent
     before, begun = stored(folder), threading.Event()
 
     def chunks() -> Iterator[bytes]:

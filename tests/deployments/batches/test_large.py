@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from symmoe.limits import MOST_LINES
-from symmoe.store import open_store
 from tests.deployments.batches.conftest import ended, exactly_once, line, start
 from tests.deployments.batches.test_faults import asked, process
+from tests.stores import connected
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ def measured(folder: Path, count: int, seconds: float) -> Measured:
         over = ended(service.client, start(service.client, [line(n) for n in range(count)]), seconds)
         took = time.monotonic() - began
         exactly_once(service.client, over, count)
-        assert open_store()._client.keys("symmoe:batch:*:lines") == []
+        assert connected().keys("symmoe:batch:*:lines") == []
         assert set(Counter(asked(folder)[1:]).values()) == {1}
         assert len(asked(folder)) == count + 1
-        store = open_store()._client.info("memory")["used_memory_peak"] / (1 << 20)
+        store = connected().info("memory")["used_memory_peak"] / (1 << 20)
         return Measured(took, before, peak(service.pid), store)
 
 

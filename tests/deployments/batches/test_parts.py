@@ -36,8 +36,8 @@ from symmoe.deployments.batches.window import Place, Window
 from symmoe.deployments.errors import ApiError
 from symmoe.deployments.storage import Storage
 
-from symmoe.store import open_store
 from tests.deployments.batches.conftest import jsonl, line, state_in
+from tests.stores import connected
 
 LINES = 9
 
@@ -244,7 +244,7 @@ def test_a_batch_that_was_promised_outlives_the_store(state: Path) -> None:
         storage = Storage()
         batches, new = Batches(storage), replace(record(), id=new_id(BATCH))
         await batches.create(new)
-        os.kill(open_store()._client.info("server")["process_id"], signal.SIGKILL)
+        os.kill(connected().info("server")["process_id"], signal.SIGKILL)
         found = await batches.get(new.id, "me")
         await storage.close()
         return found

@@ -15,8 +15,8 @@ from symmoe.deployments.batches.table import batch_key, lines_key
 from symmoe.deployments.batches.together import Rows
 from symmoe.deployments.storage import Storage
 
-from symmoe.store import open_store
 from tests.deployments.batches.conftest import state_in
+from tests.stores import connected
 
 A, B, UNKNOWN = (f"{BATCH}{digit * 32}" for digit in "abc")
 
@@ -39,13 +39,13 @@ class Counting(Storage):
 def stored(tmp_path: Path) -> Iterator[None]:
     with state_in(tmp_path):
         for batch in (A, B):
-            open_store()._client.hset(batch_key(batch), "fixed", "{}")
+            connected().hset(batch_key(batch), "fixed", "{}")
         yield
 
 
 def rows(folder: Path, batch: str) -> dict[int, str]:
     """The rows of a batch's lines: the store says where they stand."""
-    found: dict[bytes, bytes] = open_store()._client.hgetall(lines_key(batch))  # type: ignore[assignment]
+    found: dict[bytes, bytes] = connected().hgetall(lines_key(batch))  # type: ignore[assignment]
     read = dict[int, str]()
     with Segments(folder).reading(batch) as reading:
         for line, spot in found.items():
@@ -68,7 +68,7 @@ def test_hundreds_of_rows_take_a_few_round_trips_and_each_is_counted_once(tmp_pa
     assert asyncio.run(play()) <= 4
     for place, batch in enumerate((A, B)):
         assert rows(tmp_path, batch) == {n: f"row {2 * n + place}" for n in range(300)}
-        assert open_store()._client.hgetall(batch_key(batch)) == {
+        assert connected().hgetall(batch_key(batch)) == {
             b"fixed": b"{}",
             b"answered": b"300",
             b"row_bytes": b"%d" % sum(len(row) + 1 for row in rows(tmp_path, batch).values()),
@@ -96,7 +96,7 @@ def test_no_row_comes_after_the_end_or_for_a_batch_that_is_unknown(tmp_path: Pat
     async def play() -> None:
         storage = Counting()
         storage.let.set()
-        open_store()._client.hset(batch_key(B), "ending", "cancelled")
+        connected().hset(batch_key(B), "ending", "cancelled")
         written = Rows(storage, Segments(tmp_path))
         await asyncio.gather(*(written.put(batch, 1, ["row"], "answered") for batch in (A, B, UNKNOWN)))
         await storage.close()

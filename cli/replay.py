@@ -1,0 +1,185 @@
+"""`symmoe replay`: what a policy would have answered and cost."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import options
+
+if TYPE_CHECKING:
+    from symmoe.config import Pool
+    from symmoe.replaying import Setting
+
+RECRUITERS = ("symmoe", "published", "published-code")
+
+
+def replay(
+    records: Annotated[Path, typer.Argument(metavar="RECORDS", help="A directory of recorded answers.")],
+    pool: Annotated[
+        str | None, typer.Option("--pool", help="The pool whose experts answered; else RECORDS/pool.yaml.")
+    ] = None,
+    without: Annotated[
+        list[str] | None, typer.Option("--without", metavar="EXPERT", help="Never ask this expert; repeat it.")
+    ] = None,
+    k: Annotated[
+        list[int] | None, typer.Option("--k", min=1, max=64, help="Most experts; repeat it to compare.")
+    ] = None,
+    budget: Annotated[
+        list[float] | None, typer.Option("--budget", min=1, help="Most expected tokens a question; repeat it.")
+    ] = None,
+    recruiter: Annotated[
+        list[str] | None, typer.Option("--recruiter", help=f"{', '.join(RECRUITERS)}; repeat it.")
+    ] = None,
+    quality: Annotated[
+        list[float] | None,
+        typer.Option("--quality", min=0, max=1, help="The dial, beside k asked at once; repeat it."),
+    ] = None,
+    learn: Annotated[
+        float | None,
+        typer.Option("--learn", min=0.01, max=0.99, help="Make profiles of this share of the questions, ask the rest."),
+    ] = None,
+    newcomer: Annotated[
+        list[str] | None,
+        typer.Option("--newcomer", metavar="EXPERT", help="With --learn: what is lost if it joined late; repeat it."),
+    ] = None,
+    questions: Annotated[
+        list[int] | None, typer.Option("--questions", min=1, help="Questions that a newcomer is asked; repeat it.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where the report goes, and beside it a plot.")] = Path(
+        "out/replay.json"
+    ),
+    seed: options.Seed = 0,
+    json: options.Json = False,
+) -> None:
+    """Answer recorded questions under several settings, side by side, without running a model.
+
+    Told are accuracy where answers are known, agreement, calls, tokens and cost, with 95 % intervals. Where no setting
+    is named: one expert, the pool's k with and without its dial, and the published recruiting with a vote.
+    """
+    from symmoe.config import read_pool
+    from symmoe.errors import RequestError
+    from symmoe.records.files import read_records
+    from symmoe.replaying import Lessons, Replay, Setting, compare, onboarding, plot
+
+    from .render import narrating, show, show_json, write_report
+
+    unknown = sorted(set(recruiter or ()) - set(RECRUITERS))
+    if unknown:
+        raise RequestError(
+            f"no recruiter is called {unknown[0]!r}",
+            code="unknown_recruiter",
+            hint=f"there are: {', '.join(RECRUITERS)}",
+        )
+    with narrating("replaying") as now:
+        now("reading records")
+        recorded = read_records(records)
+        described = read_pool(pool or str(records / "pool.yaml"))
+        settings = _settings(described, k, budget, recruiter, quality)
+        if newcomer:
+            counts, most = questions or [5, 50], settings[0] if k else Setting(k=described.routing.k)
+            first, rest = recorded.divided(learn or 0.5, seed)
+            for name in newcomer:
+                described.expert(name)
+            report = onboarding(described, Lessons(described, first), rest, newcomer, counts, most, seed, now)
+            write_report(report, out)
+            show_json(report) if json else show(_newcomers(report), f"report in {out}")
+            return
+        profiles = None
+        if learn is not None:
+            now("making profiles")
+            first, recorded = recorded.divided(learn, seed)
+            profiles = Lessons(described, first).profiles(seed)
+        report = compare(Replay(described, recorded, without or (), profiles), settings, seed, now)
+    write_report(report, out)
+    picture = out.with_suffix(".png")
+    plot(report, picture)
+    if json:
+        show_json(report)
+        return
+    show(*_tables(report), f"report in {out}, plot in {picture}")
+
+
+def _settings(
+    pool: Pool,
+    k: list[int] | None,
+    budget: list[float] | None,
+    recruiter: list[str] | None,
+    quality: list[float] | None,
+) -> list[Setting]:
+    """The settings to compare; the dial, which needs to know how accurate experts are, is our recruiter's alone."""
+    from symmoe.replaying import Setting
+
+    most = pool.routing.k
+    if not (k or budget or recruiter or quality):
+        dial = Setting(k=most, quality=pool.aggregation.quality)
+        return list(dict.fromkeys([Setting(k=1), dial, Setting(k=most), Setting("published", most)]))
+    budgets: list[float | None] = [*budget] if budget else [None]
+    chosen = product(recruiter or RECRUITERS[:1], k or [most], budgets, [None, *(quality or ())])
+    return [Setting(*each) for each in chosen if each[0] == RECRUITERS[0] or each[3] is None]
+
+
+def _tables(report: dict[str, Any]) -> list[Any]:
+    from .render import table
+
+    rows = []
+    for name, row in report["settings"].items():
+        cost = "" if row["cost"] is None else f"{row['cost']:.4g}"
+        lead = report["over_best_single"].get(name)
+        rows.append(
+            (
+                name,
+                _with_interval(row["accuracy"], row["ci95"]),
+                _with_interval(lead and lead["points"], lead and lead["ci95"], "+"),
+                _plain(row["promised"]),
+                _plain(row["agreement"]),
+                f"{row['calls_per_question']:.2f}",
+                row["completion_tokens"],
+                cost,
+            )
+        )
+    tokens = "tokens" if not any(row["tokens_estimated"] for row in report["settings"].values()) else "tokens (about)"
+    columns = ("setting", "right %", "over best single (95 %)", "promised %", "agree %", "calls", tokens, "cost")
+    title = f"{report['questions']} questions, {report['known']} with a known answer, {len(report['experts'])} experts"
+    found = [table(title, columns, rows, right=range(1, 8))]
+    if report["references"]:
+        words = [
+            (name.replace("_", " "), _with_interval(row["accuracy"], row["ci95"]), row["calls"])
+            for name, row in report["references"].items()
+        ]
+        found.append(table("For comparison", ("way", "right %", "calls"), words, right=(1, 2)))
+    lost = sum(row["unrecorded"] for row in report["settings"].values())
+    return [*found, *([f"{lost} calls had no answer on record: they had no say"] if lost else [])]
+
+
+def _newcomers(report: dict[str, Any]) -> Any:
+    from .render import table
+
+    full = report["full"]
+    rows = [("", "full records", _with_interval(full["accuracy"], full["ci95"]), "")]
+    for newcomer, ways in report["newcomers"].items():
+        for way, row in ways.items():
+            lost = row["under_full"]
+            rows.append(
+                (
+                    newcomer,
+                    way,
+                    _with_interval(row["accuracy"], row["ci95"]),
+                    _with_interval(lost["points"], lost["ci95"], "+"),
+                )
+            )
+    title = f"Newcomers: {report['questions']} questions, k = {report['setting']['k']}"
+    return table(title, ("newcomer", "joined with", "right %", "points to full records (95 %)"), rows, right=(2, 3))
+
+
+def _with_interval(points: float | None, bounds: list[float] | None, form: str = "") -> str:
+    if points is None or bounds is None:
+        return ""
+    return f"{points:{form}.2f} ({bounds[0]:{form}.2f} to {bounds[1]:{form}.2f})"
+
+
+def _plain(figure: float | None) -> str:
+    return "" if figure is None else f"{figure:.1f}"
