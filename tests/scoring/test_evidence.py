@@ -60,5 +60,5 @@ def test_every_query_is_weighed_by_its_own_shares() -> None:
 
 
 def test_candidates_of_fewer_queries_than_there_are_are_an_error() -> None:
-    with pytest.raises(ValueError, match="longer"):
+    with pytest.raises(ValueError, match="shorter"):
         weigh(RecordScorer(), [query("text")], [], [SHARES])
