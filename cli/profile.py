@@ -85,6 +85,8 @@ def show_profiles(
     json: options.Json = False,
 ) -> None:
     """Show what a pool's experts are on record for, and whose record is stale."""
+    from dataclasses import replace
+
     from symmoe.build import Assembly, stale_experts
     from symmoe.config import read_pool
     from symmoe.types import to_json
@@ -98,12 +100,16 @@ def show_profiles(
         named = described.expert(expert).name
         skills = _skill_rows(profiles, named)
         if json:
-            show_json(to_json(profiles.experts[named]) | {"stale": named in stale, "posterior": skills})
+            show_json(
+                to_json(replace(profiles.experts[named], earned={})) | {"stale": named in stale, "posterior": skills}
+            )
         else:
             show(_skill_table(named, skills))
         return
     if json:
-        show_json({name: to_json(p) | {"stale": name in stale} for name, p in profiles.experts.items()})
+        show_json(
+            {name: to_json(replace(p, earned={})) | {"stale": name in stale} for name, p in profiles.experts.items()}
+        )
         return
     show(_table("Profiles", profiles, stale))
 

@@ -39,7 +39,8 @@ def route(
     recruited = [a.expert for a in recruiter.recruit([query], [skills], most, seed)[0].assignments]
     stale = stale_experts(described, assembly.profiles())
     if json:
-        facts = {"recruited": recruited, "skills": to_json(skills), "explanation": to_json(explanation)}
+        needed = {key: value for key, value in to_json(skills).items() if key != "vector"}
+        facts = {"recruited": recruited, "skills": needed, "explanation": to_json(explanation)}
         show_json(facts | {"stale": stale})
         return
     if stale:

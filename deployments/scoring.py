@@ -32,8 +32,7 @@ class Scoring(Protocol):
 
 def by_records(case: Case, trouble: str) -> Weighed:
     """What the records alone make of a case."""
-    _, found, recruitment = case
-    verdicts = weigh_by_records(found, recruitment)
+    verdicts = weigh_by_records(*case)
     return Weighed(tuple(replace(each, reward=Reward(None, note=trouble)) for each in verdicts), trouble)
 
 

@@ -11,12 +11,13 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
-from symmoe.aggregation.belief import further, standing, support
+from symmoe.aggregation.belief import further, standing
 from symmoe.aggregation.cases import Case, no_answer
 from symmoe.aggregation.cleaning import encodable
 from symmoe.aggregation.synthesis import NO_ROOM, Settled, Synthesis, decide, prompts, settle
 from symmoe.policy import Policy
 from symmoe.protocols import Aggregator
+from symmoe.questions.options import support
 from symmoe.scoring.evidence import weigh_by_records, weight_of
 from symmoe.types import (
     Assignment,
@@ -193,11 +194,11 @@ def _wave(query: Query, routed: Routed, policy: Policy, judging: Judging, said: 
     if policy.quality is None or not recruitment.accuracies:
         return len(left)
     candidates = tuple(map(_candidate, routed.asked, said))
-    verdicts = weigh_by_records(candidates, recruitment)
+    verdicts = weigh_by_records(query, candidates, recruitment)
     votes = judging.vote.aggregate(query, candidates, verdicts).votes if candidates else ()
     now = standing(query, recruitment, verdicts, votes)
     could = [
-        (support(recruitment.accuracies.get(a.expert, 0.0), now.options), weight_of(recruitment, a.expert))
+        (support(recruitment.accuracies.get(a.expert, 0.0), now.options), weight_of(query.text, recruitment, a.expert))
         for a in left
     ]
     return further(now, could, policy.quality, judging.belief, waves)
@@ -233,7 +234,7 @@ def _judged(
         weighed = yield Weigh(query, candidates, recruitment)
         assert isinstance(weighed, Weighed)  # noqa: S101  (what `Weigh` wants)
     else:
-        weighed = Weighed(tuple(weigh_by_records(candidates, recruitment)))
+        weighed = Weighed(tuple(weigh_by_records(query, candidates, recruitment)))
     voted = judging.vote.aggregate(query, candidates, weighed.verdicts)
     case = Case(query, candidates, weighed.verdicts, voted)
     if together and judging.synthesis is not None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from functools import cached_property, lru_cache, partial
 from importlib.resources import files
 from pathlib import Path
@@ -180,6 +181,8 @@ class Assembly:
             profiles = pull_profiles(open_store(), named.removeprefix(STORE), self.pool.names)
         else:
             profiles = read_profiles(_data_file(self.pool, named, "profiles", ".json"), self.pool.names)
+        if profiles.embedder != self.pool.routing.embedder:
+            profiles = replace(profiles, questions={})  # embeddings of two models do not compare: topics decide
         return complete(profiles, self.pool.names)
 
     @cached_property

@@ -79,7 +79,7 @@ class Driven:
             else:
                 assert isinstance(need, Weigh)
                 self.weighed += 1
-                need = advance(steps, Weighed(tuple(weigh_by_records(need.candidates, need.recruitment))))
+                need = advance(steps, Weighed(tuple(weigh_by_records(need.query, need.candidates, need.recruitment))))
         self.result = need.result
 
     @property

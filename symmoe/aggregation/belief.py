@@ -11,14 +11,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from symmoe.aggregation.extraction import options_listed
 from symmoe.aggregation.reading import UNREAD
+from symmoe.questions.options import options_of, support
 from symmoe.types import Belief, Query, Recruitment, Verdict, Vote
 
 WAVES = 3
 """In as many waves at most experts are asked, so that a batch loads each one as often at most."""
-OPEN = 50
-"""As how many options a question counts that lists none."""
 _CLOSE = 1e-4
 _SLACK = 1e-9
 
@@ -55,12 +53,6 @@ class Standing:
         return Standing((*first[0], *supports[1:]), (*first[1], *weights[1:]), self.voters + 1, self.options)
 
 
-def support(accuracy: float, options: int) -> float:
-    """What an answer gains by an expert of this accuracy, 0 for one that does no better than chance."""
-    p = min(max(accuracy, _CLOSE), 1 - _CLOSE)
-    return max(0.0, math.log(p * (options - 1) / (1 - p)))
-
-
 def standing(query: Query, recruitment: Recruitment, verdicts: Sequence[Verdict], votes: Sequence[Vote]) -> Standing:
     """How a vote on the answers to a query stands."""
     options = options_of(query.text)
@@ -73,11 +65,6 @@ def standing(query: Query, recruitment: Recruitment, verdicts: Sequence[Verdict]
         sum(len(vote.experts) for vote in read),
         options,
     )
-
-
-def options_of(question: str) -> int:
-    """As how many possible answers a question counts."""
-    return max(options_listed(question) or OPEN, 2)
 
 
 def further(now: Standing, left: Sequence[tuple[float, float]], quality: float, belief: Belief, waves: int) -> int:

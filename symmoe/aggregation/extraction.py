@@ -8,6 +8,7 @@ from math import gcd
 from typing import assert_never
 
 from symmoe.aggregation.cleaning import visible, without_reasoning
+from symmoe.questions.options import options_listed
 from symmoe.types import AnswerKind
 
 _BOXED = re.compile(r"\\boxed\s*+\{")
@@ -20,7 +21,6 @@ _BARE_LETTER = re.compile(r"\s*+[(*]{0,3}([A-J])\b")
 _YES_NO = re.compile(r"\b(yes|no|true|false)\b", re.IGNORECASE)
 _OPENING_WORD = re.compile(r"\s*+\*{0,2}(yes|no|true|false)\*{0,2}[.,:;!]", re.IGNORECASE)
 _NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d++)(?:\.\d+)?(?:[eE][+-]?\d+)?(?:\s*+/\s*+\d+)?")
-_OPTIONS = [re.compile(rf"(?:^|\s)\(?{letter}[).:]\s") for letter in "ABCDEFGHIJ"]
 _SPACES = re.compile(r"\s+")
 _WORDS_IN_MATHS = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\s*+\{([^{}]*)\}")
 _MIXED = re.compile(r"(\d{1,9})\s*+\\[dt]?frac\s*+\{(\d{1,9})\}\s*+\{(\d{1,9})\}")
@@ -58,17 +58,6 @@ def extract(text: str, kind: AnswerKind, question: str = "") -> str | None:
 def lists_options(question: str) -> bool:
     """Whether a question lists options (A), (B), … to choose from."""
     return options_listed(question) > 0
-
-
-def options_listed(question: str) -> int:
-    """How many options (A), (B), … a question lists, one after the other; 0 where it does not list two or more."""
-    count = place = 0
-    for option in _OPTIONS:
-        found = option.search(question, place)
-        if found is None:
-            break
-        count, place = count + 1, found.end() - 1
-    return count if count > 1 else 0
 
 
 def boxed(text: str) -> str | None:

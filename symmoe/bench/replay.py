@@ -17,7 +17,7 @@ from symmoe.profiles.grading import interval95
 from symmoe.protocols import Embedder
 from symmoe.routing.facets import facets_of
 from symmoe.routing.learning import learn_taxonomy
-from symmoe.routing.profiles import build_profile, parents_of
+from symmoe.routing.profiles import build_profile, identity, parents_of, recorded
 from symmoe.routing.recruiters.posterior import PosteriorRecruiter
 from symmoe.routing.recruiters.published import PublishedRecruiter
 from symmoe.routing.tagging import EmbeddingTagger
@@ -177,63 +177,58 @@ def one_hot(picked: NDArray[np.intp], models: int) -> Shares:
     return np.eye(models)[picked]
 
 
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """What was learned from training sets: a tagger over the learned taxonomy, and every model's record."""
-
-    tagger: EmbeddingTagger
-    profiles: Profiles
-
-    def tag(self, questions: Sequence[str], vectors: Embeddings) -> list[Skills]:
-        """The skills of questions whose vectors are known."""
-        return _tag(self.tagger, questions, vectors)
-
-
-def train_on(train: Sequence[Embedded], seed: int, embedder: Embedder, every_topic: bool = False) -> Trained:
-    """Learn topics from the questions alone, then count what each model earned on them."""
-    vectors, scores = stacked(train)
-    questions = [question for each in train for question in each.recorded.questions]
-    forms = [facets_of(question)[0] for question in questions]
-    tagger = EmbeddingTagger(
-        embedder, learn_taxonomy(questions, vectors, forms, seed), SKILLS_PER_QUERY, LEAST_SIMILARITY
-    )
-    skills = _tag(tagger, questions, vectors)
-    models = train[0].recorded.models
-    records = {
-        model: build_profile(model, skills, scores[:, column].tolist(), every_topic=every_topic)
-        for column, model in enumerate(models)
-    }
-    return Trained(tagger, Profiles(records, parents_of(skills)))
-
-
 def fit_symmoe(train: Sequence[Embedded], seed: int, embedder: Embedder) -> Route:
-    """The expert with the best posterior accuracy: our recruiter with one slot."""
-    trained = train_on(train, seed, embedder)
-    recruiter = PosteriorRecruiter(trained.profiles)
+    """The expert of the best expected accuracy: our recruiter with one slot, over records of the training questions."""
+    recruiter = PosteriorRecruiter(learned_from(train))
+    return lambda asked: pick(recruiter.values(needs(asked)).astype(np.float64))
 
-    def route(asked: Embedded) -> Shares:
-        return pick(recruiter.values(trained.tag(asked.recorded.questions, asked.vectors)).astype(np.float64))
 
-    return route
+def learned_from(train: Sequence[Embedded]) -> Profiles:
+    """Every model's record of the training questions, grouped by set."""
+    skills = [needed for each in train for needed in needs(each)]
+    questions = [question for each in train for question in each.recorded.questions]
+    groups = [each.recorded.name for each in train for _ in each.recorded.questions]
+    scores, idents = stacked(train)[1], [identity(question) for question in questions]
+    records = {
+        model: build_profile(model, skills, scores[:, column].tolist(), idents=idents)
+        for column, model in enumerate(train[0].recorded.models)
+    }
+    return Profiles(records, questions=recorded(questions, groups, skills))
+
+
+def needs(asked: Embedded) -> list[Skills]:
+    """What is known of the questions of a set but their topics: facets and vectors."""
+    rows = zip(asked.recorded.questions, asked.vectors, strict=True)
+    return [Skills(str(n), (), facets_of(question), vector.tobytes()) for n, (question, vector) in enumerate(rows)]
 
 
 def fit_symbolic_moe(train: Sequence[Embedded], seed: int, embedder: Embedder) -> Route:
     """The published rule, one draw: judged by its expectation over draws.
 
-    Its keywords are our learned topics, since annotating by an LLM would mean running one.
+    Its keywords are topics learned from the questions alone, since annotating by an LLM would mean running one.
     """
-    trained = train_on(train, seed, embedder, every_topic=True)
-    recruiter = PublishedRecruiter(trained.profiles)
+    vectors, scores = stacked(train)
+    questions = [question for each in train for question in each.recorded.questions]
+    forms = [facets_of(question)[0] for question in questions]
+    taxonomy = learn_taxonomy(questions, vectors, forms, seed)
+    tagger = EmbeddingTagger(embedder, taxonomy, SKILLS_PER_QUERY, LEAST_SIMILARITY)
+    skills = _tag(tagger, questions, vectors)
     models = train[0].recorded.models
+    records = {
+        model: build_profile(model, skills, scores[:, column].tolist(), every_topic=True)
+        for column, model in enumerate(models)
+    }
+    recruiter = PublishedRecruiter(Profiles(records, parents_of(skills)))
 
     def route(asked: Embedded) -> Shares:
-        shares = [recruiter.shares(skills) for skills in trained.tag(asked.recorded.questions, asked.vectors)]
+        shares = [recruiter.shares(skills) for skills in _tag(tagger, asked.recorded.questions, asked.vectors)]
         return np.array([[own.get(model, 0.0) for model in models] for own in shares])
 
     return route
 
 
 def _tag(tagger: EmbeddingTagger, questions: Sequence[str], vectors: Embeddings) -> list[Skills]:
+    """The skills of questions whose vectors are known."""
     facets = [facets_of(question) for question in questions]
     topics = tagger.topics(vectors, facets)
     return [Skills(str(n), *found) for n, found in enumerate(zip(topics, facets, strict=True))]

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from symmoe.aggregation.belief import Standing, further, options_of, support
+from symmoe.aggregation.belief import Standing, further
 from symmoe.aggregation.extraction import extract
 from symmoe.profiles.grading import Matrix
 from symmoe.profiles.marking import kind_of
 from symmoe.protocols import Recruiter
+from symmoe.questions.options import options_of, support
 from symmoe.scoring.evidence import weight_of
 from symmoe.types import Belief, Profiles, Query, Recruitment, Skills
 
@@ -118,7 +119,7 @@ def _course(matrix: Matrix, place: int, recruitment: Recruitment) -> Course:
     experts = []
     for assignment in recruitment.assignments:
         expert = assignment.expert
-        own = support(recruitment.accuracies.get(expert, 0.0), options), weight_of(recruitment, expert)
+        own = support(recruitment.accuracies.get(expert, 0.0), options), weight_of(asked, recruitment, expert)
         experts.append(own)
         said = extract(matrix.texts[expert][place], kind, asked)
         if said is None:

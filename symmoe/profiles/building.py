@@ -15,9 +15,9 @@ from symmoe.profiles.believing import learn_belief
 from symmoe.profiles.grading import Matrix, as_query, gathered, run_matrix
 from symmoe.routing.keywords import PASSES, annotation_queries, keywords_of
 from symmoe.routing.onboarding import borrow, diverse_questions, earned_by_agreement, likeness
-from symmoe.routing.profiles import build_profile, complete, merge, parents_of
+from symmoe.routing.profiles import build_profile, complete, identity, merge, parents_of, recorded
 from symmoe.routing.recruiters.posterior import PosteriorRecruiter
-from symmoe.types import Assignment, ExpertProfile, Profiles, Question, Recruitment, Skills
+from symmoe.types import Assignment, ExpertProfile, Profiles, Question, RecordedQuestion, Recruitment, Skills
 
 LEAST_QUESTIONS = 3
 """A skill that fewer questions need is no evidence."""
@@ -54,7 +54,8 @@ def profile_pool(
     """
     pool, digest = assembly.pool, evidence_digest(questions, skills)
     every_topic = pool.routing.recruiter != "symmoe"
-    profiles = replace(known, parents={**known.parents, **parents_of(skills)})
+    asked = Profiles({}, parents_of(skills), known.belief, _recorded(questions, skills), pool.routing.embedder)
+    profiles = merge(known, asked)
     for name in pool.names:
         weights = expert_fingerprint(pool, name)
         record = profiles.experts.get(name)
@@ -84,7 +85,9 @@ def profile_records(
         experts = {
             name: _earned(matrix, name, skills, places, every_topic, weights[name], digest) for name in pool.names
         }
-        return Profiles(experts, needed)
+        there = [questions[place] for place in places]
+        asked = _recorded(there, [skills[place] for place in places])
+        return Profiles(experts, needed, questions=asked, embedder=pool.routing.embedder)
 
     queries = [as_query(question, pool.sampling) for question in questions]
     belief = learn_belief(
@@ -114,7 +117,8 @@ def _earned(
     needed = [skills[place] for place in answered]
     tokens = matrix.spent[expert] / max(sum(not failed for failed in matrix.failed[expert]), 1)
     today = date.today().isoformat()
-    return build_profile(expert, needed, earned, LEAST_QUESTIONS, every_topic, tokens, weights, today, digest)
+    idents = [identity(matrix.questions[place].question) for place in answered]
+    return build_profile(expert, needed, earned, LEAST_QUESTIONS, every_topic, tokens, weights, today, digest, idents)
 
 
 def onboard(
@@ -147,9 +151,14 @@ def onboard(
         tokens=matrix.spent[newcomer] / len(asked),
         fingerprint=expert_fingerprint(joined.pool, newcomer),
         date=date.today().isoformat(),
+        idents=[identity(question.question) for question in asked],
     )
     alike = likeness(profiles, needed, earned)
     return borrow(own, profiles, alike), alike
+
+
+def _recorded(questions: Sequence[Question], skills: Sequence[Skills]) -> dict[str, RecordedQuestion]:
+    return recorded([each.question for each in questions], [each.family for each in questions], skills)
 
 
 def _agreement(

@@ -6,14 +6,15 @@ format, all formats. Few answers move it little, many decide (empirical Bayes, p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from symmoe.routing.facets import is_format, parent_of
-from symmoe.types import Profiles
+from symmoe.types import Profiles, Skills, Tally
 
 Floats = NDArray[np.float32]
 _ROWS = 2048
@@ -62,6 +63,45 @@ class Posterior:
         return np.asarray(self.mean[-1])
 
 
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """The expected accuracy of every expert for queries, `[queries, experts]`, and which are unlike all records."""
+
+    values: Floats
+    strange: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What a judgement of one query leans on: the weight of each piece of evidence, heaviest first.
+
+    `strengths` are as how many answers each expert's expected accuracy counts, `[experts]`, and `tallies` what each
+    expert earned on each piece.
+    """
+
+    weights: Mapping[str, float]
+    strengths: NDArray[np.float64]
+    tallies: Sequence[Mapping[str, Tally]]
+
+
+class Evidence(Protocol):
+    """Judges experts by their records. `unlike` and `instead` say what a strange query is, and how it is judged."""
+
+    experts: tuple[str, ...]
+    tokens: Floats
+    temperature: float
+    unlike: str
+    instead: str
+
+    def judge(self, skills: Sequence[Skills]) -> Judgement:
+        """What to expect of every expert."""
+        ...
+
+    def account(self, skills: Skills) -> Account:
+        """What a judgement of one query leans on."""
+        ...
+
+
 def tallies_of(profiles: Profiles) -> Tallies:
     """Profiles as arrays, borrowed pseudo-counts included."""
     experts = tuple(profiles.experts)
@@ -97,6 +137,27 @@ def posterior_of(tallies: Tallies) -> Posterior:
             prior, weight = mean[tallies.parents[rows]], worth[rows, None]  # the parent of a root is row −1
             mean[rows] = (tallies.right[rows] + weight * prior) / (tallies.asked[rows] + weight)
     return Posterior({skill: row for row, skill in enumerate(tallies.skills)}, mean, worth)
+
+
+def temperature_of(right: NDArray[Any], means: NDArray[Any]) -> float:
+    """The softmax temperature under which right answers are likeliest to be those of the experts with high shares.
+
+    Minimises the cross-entropy between an expert's share of the right answers to something, `right`, and its share of
+    the mass, a softmax of `means`; both are `[n, experts]`.
+    """
+    from scipy.optimize import minimize_scalar
+
+    right, means = right.astype(np.float64), means.astype(np.float64)
+    if right.shape[1] < 2 or not right.sum():
+        return 1.0
+
+    def loss(log_temperature: float) -> float:
+        logits = means / np.exp(log_temperature)
+        logits -= logits.max(axis=1, keepdims=True)
+        log_shares = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        return float(-(right * log_shares).sum() / right.sum())
+
+    return float(np.exp(minimize_scalar(loss, bounds=(np.log(1e-3), np.log(10.0)), method="bounded").x))
 
 
 def interval(mean: float, strength: float, level: float = 0.95) -> tuple[float, float]:

@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from hashlib import sha256
 
-from symmoe.types import ExpertProfile, Profiles, Skills, Tally
+import numpy as np
+
+from symmoe.routing.competence import quantised
+from symmoe.routing.facets import is_format
+from symmoe.types import ExpertProfile, Profiles, RecordedQuestion, Skills, Tally
 
 SHARED = 0.8
 """A facet that this fraction of a topic's questions shows is the topic's parent."""
@@ -22,11 +27,13 @@ def build_profile(
     fingerprint: str = "",
     date: str = "",
     digest: str = "",
+    idents: Sequence[str] = (),
 ) -> ExpertProfile:
     """Count what an expert earned, 0..1 for each question, on the question's nearest topic and on its facets.
 
     With `every_topic` it counts on every topic that the question matches, as in Symbolic-MoE §3.1. A skill that fewer
-    than `least_questions` questions need is left out: a stray match is no evidence.
+    than `least_questions` questions need is left out: a stray match is no evidence. `idents` name the
+    questions, where what was earned on each is kept as well.
     """
     asked: dict[str, int] = {}
     right: dict[str, float] = {}
@@ -37,8 +44,33 @@ def build_profile(
     kept = sorted(name for name, times in asked.items() if times >= least_questions)
     tallies = {name: _tally(right[name], asked[name]) for name in kept}
     return ExpertProfile(
-        expert, tallies, _tally(sum(earned), len(earned)), tokens, fingerprint, date, (digest,) if digest else ()
+        expert,
+        tallies,
+        _tally(sum(earned), len(earned)),
+        tokens,
+        fingerprint,
+        date,
+        (digest,) if digest else (),
+        earned=dict(zip(idents, earned, strict=True)) if idents else {},
     )
+
+
+def identity(question: str) -> str:
+    """The identity of a question in records: a digest of its text."""
+    return sha256(question.encode("utf-8", "replace")).hexdigest()[:16]
+
+
+def recorded(texts: Sequence[str], groups: Sequence[str], skills: Sequence[Skills]) -> dict[str, RecordedQuestion]:
+    """Questions as records keep them, by their identity; those that were not embedded are left out."""
+    return {
+        identity(text): RecordedQuestion(
+            group,
+            next((facet for facet in needed.facets if is_format(facet)), ""),
+            quantised(np.frombuffer(needed.vector, dtype=np.float32)),
+        )
+        for text, group, needed in zip(texts, groups, skills, strict=True)
+        if needed.vector
+    }
 
 
 def parents_of(skills: Iterable[Skills]) -> dict[str, str]:
@@ -51,13 +83,19 @@ def parents_of(skills: Iterable[Skills]) -> dict[str, str]:
 
 
 def merge(first: Profiles, second: Profiles) -> Profiles:
-    """Both records added up. Where an expert's weights differ, the second record replaces the first."""
+    """Both records added up. Where an expert's weights differ, the second record replaces the first.
+
+    Embeddings of different embedders do not compare: then the second's questions are kept.
+    """
     experts = dict(first.experts)
     for name, profile in second.experts.items():
         known = experts.get(name)
         same = known is not None and known.fingerprint == profile.fingerprint
         experts[name] = _added(known, profile) if known is not None and same else profile
-    return Profiles(experts, {**first.parents, **second.parents}, second.belief)
+    same = first.embedder in ("", second.embedder) or not second.questions
+    questions = {**(first.questions if same else {}), **second.questions}
+    embedder = second.embedder if second.questions else first.embedder
+    return Profiles(experts, {**first.parents, **second.parents}, second.belief, questions, embedder)
 
 
 def shared_evidence(first: Profiles, second: Profiles) -> list[str]:
@@ -98,6 +136,7 @@ def _added(first: ExpertProfile, second: ExpertProfile) -> ExpertProfile:
         tokens=spent / asked if asked else 0.0,
         digests=(*first.digests, *second.digests),
         borrowed=second.borrowed or first.borrowed,
+        earned={**first.earned, **second.earned},
         aggregation=second.aggregation or first.aggregation,
     )
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
+from base64 import b64decode, b64encode
 from collections.abc import Collection, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from symmoe.errors import PoolError
-from symmoe.types import AnswerKind, Belief, ExpertProfile, Profiles, Tally
+from symmoe.types import AnswerKind, Belief, ExpertProfile, Profiles, RecordedQuestion, Tally
 
 FORMAT = 2
 Count = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -40,6 +41,21 @@ class _Belief(BaseModel):
     corrections: tuple[tuple[Annotated[float, Field(ge=0)], float], ...] = ()
 
 
+class _Questions(BaseModel):
+    """Columns as text, since a list of thousands would take a line for each: `-` where an expert was not asked."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    embedder: str
+    groups: list[str]
+    formats: list[str]
+    ident: str
+    group: str
+    format: str
+    vectors: str
+    earned: dict[str, str]
+
+
 class _About(BaseModel):
     model_config = ConfigDict(extra="allow")
 
@@ -56,6 +72,7 @@ class _Document(BaseModel):
     parents: dict[Annotated[str, Field(pattern=r"^[^:]*$")], Annotated[str, Field(pattern=r"^$|:")]] = {}
     belief: _Belief | None = None
     experts: dict[str, _Record]
+    questions: _Questions | None = None
 
 
 def write_profiles(path: Path, profiles: Profiles, about: Mapping[str, object]) -> None:
@@ -75,6 +92,7 @@ def as_document(profiles: Profiles, about: Mapping[str, object]) -> dict[str, An
         "parents": dict(profiles.parents),
         **({} if profiles.belief == Belief() else {"belief": asdict(profiles.belief)}),
         "experts": {name: _row(profile) for name, profile in profiles.experts.items()},
+        **_columns(profiles),
     }
 
 
@@ -111,7 +129,14 @@ def parse_profiles(raw: Any, where: str, pool: Collection[str] | None = None) ->
             hint="use the profiles of this pool, or `symmoe profile merge --only` to leave experts out",
         )
     belief = Belief(document.belief.overlap, document.belief.corrections) if document.belief else Belief()
-    return Profiles({name: _profile(name, row) for name, row in document.experts.items()}, document.parents, belief)
+    experts = {name: _profile(name, row) for name, row in document.experts.items()}
+    profiles = Profiles(experts, document.parents, belief)
+    if document.questions is None:
+        return profiles
+    try:
+        return _with_questions(profiles, document.questions)
+    except (ValueError, IndexError) as error:
+        raise PoolError(f"profiles {where}: questions: {error}", hint="build them again") from error
 
 
 def about_profiles(path: Path) -> dict[str, Any]:
@@ -143,6 +168,57 @@ def _profile(name: str, row: _Record) -> ExpertProfile:
     return ExpertProfile(
         name, skills, overall, row.tokens, row.fingerprint, row.date, row.digests, borrowed, aggregation
     )
+
+
+def _columns(profiles: Profiles) -> dict[str, Any]:
+    """The questions that somebody was asked, column by column."""
+    asked = {ident for profile in profiles.experts.values() for ident in profile.earned}
+    questions = {ident: each for ident, each in profiles.questions.items() if ident in asked}
+    if not questions:
+        return {}
+    groups = {name: str(n) for n, name in enumerate(dict.fromkeys(each.group for each in questions.values()))}
+    formats = {name: str(n) for n, name in enumerate(dict.fromkeys(each.format for each in questions.values()))}
+    earned = {
+        name: " ".join(f"{_plain(profile.earned[i])}" if i in profile.earned else "-" for i in questions)
+        for name, profile in profiles.experts.items()
+        if profile.earned
+    }
+    columns = _Questions(
+        embedder=profiles.embedder,
+        groups=list(groups),
+        formats=list(formats),
+        ident=" ".join(questions),
+        group=" ".join(groups[each.group] for each in questions.values()),
+        format=" ".join(formats[each.format] for each in questions.values()),
+        vectors=b64encode(b"".join(each.vector for each in questions.values())).decode(),
+        earned=earned,
+    )
+    return {"questions": columns.model_dump()}
+
+
+def _with_questions(profiles: Profiles, columns: _Questions) -> Profiles:
+    """Profiles with their recorded questions. Raises `ValueError` and `IndexError` where columns do not fit."""
+    idents = columns.ident.split()
+    vectors = b64decode(columns.vectors, validate=True)
+    size, odd = divmod(len(vectors), max(len(idents), 1))
+    if odd or not size:
+        raise ValueError("vectors: not as many as there are questions")
+    kinds = zip(idents, columns.group.split(), columns.format.split(), strict=True)
+    questions = {
+        ident: RecordedQuestion(
+            columns.groups[int(group)], columns.formats[int(form)], vectors[n * size : (n + 1) * size]
+        )
+        for n, (ident, group, form) in enumerate(kinds)
+    }
+    experts = dict(profiles.experts)
+    for name, row in columns.earned.items():
+        if name not in experts:
+            raise ValueError(f"earned: {name} has no record")
+        scores = {i: float(score) for i, score in zip(idents, row.split(), strict=True) if score != "-"}
+        if not all(0 <= score <= 1 for score in scores.values()):
+            raise ValueError(f"earned: {name}: not between 0 and 1")
+        experts[name] = replace(experts[name], earned=scores)
+    return replace(profiles, experts=experts, questions=questions, embedder=columns.embedder)
 
 
 def _plain(value: float) -> float:

@@ -54,8 +54,9 @@ class EmbeddingTagger:
         read = {query.text: routed_part(query.text) for query in queries}
         distinct = list(dict.fromkeys(read.values()))
         facets = [facets_of(text) for text in distinct]
-        topics = self.topics(self.embedder.embed(distinct), facets)
-        matches = dict(zip(distinct, zip(topics, facets, strict=True), strict=True))
+        vectors = self.embedder.embed(distinct)
+        embedded = [vector.tobytes() for vector in vectors.astype(np.float32, copy=False)]
+        matches = dict(zip(distinct, zip(self.topics(vectors, facets), facets, embedded, strict=True), strict=True))
         return [Skills(query.id, *matches[read[query.text]]) for query in queries]
 
     def topics(self, vectors: Floats, facets: Sequence[Sequence[str]]) -> list[tuple[SkillMatch, ...]]:

@@ -44,13 +44,14 @@ class RewardScorer:
         """One verdict per candidate of each query, in order, with the reward that it rests on."""
         rewards = judge(self.model, queries, candidates)
         plain = RecordScorer().weigh(queries, candidates, recruitments)
-        return [self._verdicts(*row) for row in zip(rewards, plain, strict=True)]
+        return [self._verdicts(*row) for row in zip(rewards, plain, recruitments, strict=True)]
 
-    def _verdicts(self, rewards: Sequence[Reward], plain: Sequence[Verdict]) -> list[Verdict]:
+    def _verdicts(self, rewards: Sequence[Reward], plain: Sequence[Verdict], recruitment: Recruitment) -> list[Verdict]:
         scores = [reward.score for reward in rewards]
-        shares = [verdict.weight for verdict in plain]
-        judged = any(score is not None for score in scores)
-        weights = self.mixture.weigh(scores, shares) if judged else shares
+        weights = [verdict.weight for verdict in plain]
+        if any(score is not None for score in scores):
+            shares = [recruitment.shares.get(verdict.expert, 0.0) for verdict in plain]
+            weights = self.mixture.weigh(scores, shares)
         return [
             replace(verdict, weight=weight, reward=reward)
             for verdict, weight, reward in zip(plain, weights, rewards, strict=True)

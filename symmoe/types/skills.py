@@ -30,12 +30,14 @@ class SkillMatch:
 class Skills:
     """What one query needs: topics of the taxonomy, best first, and facets, most specific first.
 
-    Facets are the answer format in the question's language, the answer format, and the language.
+    Facets are the answer format in the question's language, the answer format, and the language. `vector` is the
+    question's embedding, a unit row of 32-bit floats, empty where none was made.
     """
 
     query_id: str
     matches: tuple[SkillMatch, ...]
     facets: tuple[str, ...] = ()
+    vector: bytes = field(default=b"", repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,8 @@ class ExpertProfile:
     `tokens` is the mean length of an answer, 0 where unknown. `fingerprint` says which weights earned the record, and
     `date` when. `digests` name the sets of validation questions that were counted. `borrowed` are pseudo-counts taken
     over from similar experts when a newcomer was asked little. `aggregation` is its tally at making one answer of
-    several, by kind of answer (`AnswerKind`); empty where it was not measured.
+    several, by kind of answer (`AnswerKind`); empty where it was not measured. `earned` is what it earned, 0..1, on
+    each recorded question that it was asked.
     """
 
     expert: str
@@ -75,6 +78,18 @@ class ExpertProfile:
     digests: tuple[str, ...] = ()
     borrowed: Mapping[str, Tally] = field(default_factory=dict)
     aggregation: Mapping[AnswerKind, Tally] = field(default_factory=dict)
+    earned: Mapping[str, float] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedQuestion:
+    """A validation question as records keep it: the group that it is from (a subject, a family, a data set), its answer
+    format, and its embedding, a signed byte for each dimension.
+    """
+
+    group: str
+    format: str
+    vector: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +111,14 @@ class Profiles:
     """The records of a pool's experts. `parents` gives for each topic the facet that its validation questions share.
 
     A topic whose questions share no facet has the parent `""`. `belief` is how far votes of these experts are believed.
+    `questions` are the recorded questions by their identity, `embedder` is what embedded them.
     """
 
     experts: Mapping[str, ExpertProfile]
     parents: Mapping[str, str] = field(default_factory=dict)
     belief: Belief = field(default_factory=Belief)
+    questions: Mapping[str, RecordedQuestion] = field(default_factory=dict, repr=False)
+    embedder: str = ""
 
 
 @dataclass(frozen=True, slots=True)

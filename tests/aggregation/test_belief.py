@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from symmoe.aggregation.belief import WAVES, Standing, further, standing, support
+from symmoe.aggregation.belief import WAVES, Standing, further, standing
 from symmoe.aggregation.vote import WeightedVote
+from symmoe.questions.options import support
 from symmoe.scoring.evidence import weigh_by_records
 from symmoe.types import Assignment, Belief, Recruitment
 from tests.fakes import candidate, query
@@ -23,7 +24,7 @@ def vote(said: dict[str, str], accuracies: dict[str, float]) -> Standing:
     """How a vote on ten options stands after experts of these accuracies said these letters."""
     recruited = Recruitment("q", tuple(Assignment("q", e, 0) for e in accuracies), accuracies, accuracies)
     candidates = [candidate(expert, text) for expert, text in said.items()]
-    verdicts = weigh_by_records(candidates, recruited)
+    verdicts = weigh_by_records(LETTERS, candidates, recruited)
     return standing(LETTERS, recruited, verdicts, WeightedVote().aggregate(LETTERS, candidates, verdicts).votes)
 
 

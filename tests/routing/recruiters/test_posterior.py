@@ -10,8 +10,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from symmoe.routing import evidence
-from symmoe.routing.evidence import posterior_of, tallies_of
-from symmoe.routing.recruiters.posterior import PosteriorRecruiter, temperature_of
+from symmoe.routing.evidence import posterior_of, tallies_of, temperature_of
+from symmoe.routing.recruiters.posterior import PosteriorRecruiter
 from symmoe.types import ExpertProfile, Profiles, SkillMatch, Skills, Tally
 from tests.fakes import query
 from tests.routing.strategies import (
@@ -251,7 +251,7 @@ def test_at_the_temperature_experts_share_the_mass_as_they_share_the_right_answe
     # two experts asked alike: the shares are right where the gap of their values over T is the logarithm of their ratio
     profiles = pool(record("a", {"sums": (first, 100 - first)}), record("b", {"sums": (second, 100 - second)}))
     tallies = tallies_of(profiles)
-    temperature = temperature_of(tallies, posterior_of(tallies))
+    temperature = temperature_of(tallies.right, posterior_of(tallies).mean[:-1])
     assert temperature == pytest.approx((first - second) / 100 / math.log(first / second), rel=0.05)
     shares = asked_alone(PosteriorRecruiter(profiles), needs(sums=0.99)).shares
     assert shares["a"] == pytest.approx(first / (first + second), abs=0.02)
@@ -260,7 +260,7 @@ def test_at_the_temperature_experts_share_the_mass_as_they_share_the_right_answe
 @pytest.mark.parametrize("profiles", [pool(record("a", {"sums": (3, 4)})), pool(*(record(n, {}) for n in "ab"))])
 def test_records_that_cannot_calibrate_a_temperature_have_temperature_one(profiles: Profiles) -> None:
     tallies = tallies_of(profiles)
-    assert temperature_of(tallies, posterior_of(tallies)) == 1.0
+    assert temperature_of(tallies.right, posterior_of(tallies).mean[:-1]) == 1.0
 
 
 def test_many_queries_are_served_as_each_would_be_alone() -> None:
