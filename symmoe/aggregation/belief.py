@@ -70,10 +70,11 @@ def standing(query: Query, recruitment: Recruitment, verdicts: Sequence[Verdict]
 def further(now: Standing, left: Sequence[tuple[float, float]], quality: float, belief: Belief, waves: int) -> int:
     """How many of the experts that are `left`, each with its support and its weight, are asked next.
 
-    None where the leading answer is believed to be right with `quality`, or wins anyway. Else as many as could bring it
-    there if they all agreed with it: to ask fewer would only cost a further wave. After `WAVES - 1` waves, all.
+    Somebody always is at first; later none where the leading answer is believed to be right with `quality`, or wins
+    anyway. Else as many as could bring it there if they all agreed with it: to ask fewer would only cost a further
+    wave. After `WAVES - 1` waves, all.
     """
-    if _enough(now, left, quality, belief):
+    if waves and _enough(now, left, quality, belief):
         return 0
     if waves >= WAVES - 1:
         return len(left)

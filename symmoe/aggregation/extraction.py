@@ -28,6 +28,8 @@ _FRACTION = re.compile(r"\\[dt]?frac\s*+\{(-?\d+)\}\s*+\{(\d+)\}")
 _THIN = re.compile(r"(?<=\d)(?:\{,\}|\\,|[\u00a0\u2009\u202f])(?=\d{3})")
 _PLAIN = str.maketrans({"−": "-", "\u3000": " "} | {chr(0xFF01 + n): chr(0x21 + n) for n in range(94)})
 _HEAD, _TAIL = 1_000, 40_000
+_LONGEST_OPTION = 200
+"""Characters of a text that may be an option's words; a longer one that names no option gives no answer."""
 
 
 def extract(text: str, kind: AnswerKind, question: str = "") -> str | None:
@@ -35,7 +37,7 @@ def extract(text: str, kind: AnswerKind, question: str = "") -> str | None:
 
     Reasoning between markers and invisible characters are passed over; of an endless text the beginning and the end are
     read. `auto` reads a choice letter where the question lists options, else what is boxed or stated as the answer,
-    else the whole text.
+    else the whole text, which to a question with options must be short.
     """
     whole = without_reasoning(visible(text)).translate(_PLAIN)
     if not whole.strip():
@@ -91,7 +93,7 @@ def is_choice(answer: str) -> bool:
 
 def _auto(text: str, whole: str, question: str) -> str | None:
     if lists_options(question):
-        return _choice(text) or normalise(whole) or None
+        return _choice(text) or (normalise(whole) if len(whole) <= _LONGEST_OPTION else None) or None
     found = boxed(text) or stated(text) or whole
     return canonical_number(_unwrapped(found)) or normalise(found) or None
 

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from symmoe.aggregation.belief import Standing, further
 from symmoe.aggregation.extraction import extract
 from symmoe.profiles.grading import Matrix
-from symmoe.profiles.marking import kind_of
 from symmoe.protocols import Recruiter
 from symmoe.questions.options import options_of, support
 from symmoe.scoring.evidence import weight_of
@@ -77,7 +76,8 @@ def learn_belief(
 def fit_belief(courses: Sequence[Course]) -> Belief:
     """The belief under which votes are likeliest to be right as often as they are (least log loss).
 
-    How far experts err together is fitted to votes of every size, the corrections to where votes end under a dial.
+    How far experts err together is fitted to votes of every size, the corrections to these and to where votes end under
+    a dial, which is with other answers: those that agree early, and those that never do.
     """
     counted = _voted([each for course in courses for each in course.counted])
     if len(counted) < LEAST:
@@ -86,7 +86,7 @@ def fit_belief(courses: Sequence[Course]) -> Belief:
     overlap = min(_OVERLAPS.tolist(), key=lambda each: _loss(_shares(counted, Belief(each)), right))
     first = Belief(round(overlap, 4), _corrections(counted, Belief(overlap)))
     ends = _voted([course.end(dial, first) for dial in DIALS for course in courses])
-    return replace(first, corrections=_corrections(ends, Belief(overlap)))
+    return replace(first, corrections=_corrections([*counted, *ends], Belief(overlap)))
 
 
 def _corrections(counted: Sequence[Counted], belief: Belief) -> tuple[tuple[float, float], ...]:
@@ -110,7 +110,7 @@ def _voted(counted: Sequence[Counted]) -> list[Counted]:
 
 def _course(matrix: Matrix, place: int, recruitment: Recruitment) -> Course:
     question = matrix.questions[place]
-    kind, asked = kind_of(question), question.question
+    asked = question.question
     options = options_of(asked)
     supports: dict[str, float] = {}
     weights: dict[str, float] = {}
@@ -121,7 +121,7 @@ def _course(matrix: Matrix, place: int, recruitment: Recruitment) -> Course:
         expert = assignment.expert
         own = support(recruitment.accuracies.get(expert, 0.0), options), weight_of(asked, recruitment, expert)
         experts.append(own)
-        said = extract(matrix.texts[expert][place], kind, asked)
+        said = extract(matrix.texts[expert][place], "auto", asked)  # as whoever asks has it read
         if said is None:
             counted.append(counted[-1])
             continue

@@ -219,3 +219,9 @@ def test_halves_of_surrogate_pairs_do_not_hide_an_answer(kind: AnswerKind) -> No
     found = extract("\ud800", kind)
     assert found is None or found.encode()
     assert extract("\udfffAnswer: 12", kind) in ("12", "\ufffdanswer: 12", None)
+
+
+def test_of_a_question_with_options_only_a_short_text_without_a_letter_is_an_answer() -> None:
+    asked = "Which gas do plants take in?\n(A) carbon dioxide\n(B) oxygen"
+    assert extract("Carbon dioxide.", "auto", asked) == "carbon dioxide"
+    assert extract("Plants breathe. " * 20, "auto", asked) is None

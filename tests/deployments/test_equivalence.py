@@ -40,8 +40,8 @@ def body(number: int) -> Body:
     asked["symmoe"] = {"explain": True}
     if number % 4:
         asked["symmoe"] |= {"k": number % 4, "aggregate": ("auto", "always", "never")[number // 4 % 3]}
-    if number % 5:
-        asked["symmoe"] |= {"quality": number % 5 / 4}
+    if number % 6:
+        asked["symmoe"] |= {"quality": number % 6 / 4 - 0.25}
     if number % 3 == 0:
         asked |= {"temperature": 0.7, "seed": number, "n": 1 + number % 2}
     if number % 11 == 0:

@@ -18,9 +18,9 @@ from symmoe.types import Assignment, Call, Query, Sampling, Trace
 
 from ..cli.conftest import Symmoe
 from ..cli.conftest import symmoe_command as symmoe_command
-from ..conftest import SKILLS
+from ..conftest import SKILLS, echo_pool
 from ..fakes import NamingTagger, ScatteringEmbedder
-from .conftest import recorded
+from .conftest import EXPERTS, recorded
 
 SAMPLING = Sampling(16)
 
@@ -121,3 +121,24 @@ def test_profiles_need_known_answers(symmoe_command: Symmoe, pool_file: Path, di
     said = symmoe_command("profile", "build", "--pool", pool_file, "-o", tmp_path / "built.json")
     assert (said.code, len(said.errors)) == (2, 1)
     assert "no question has a known answer" in said.errors[0]
+
+
+@pytest.mark.parametrize(("quality", "most"), [(0.0, 1), (1.0, 3)])
+def test_the_dial_of_a_batch_decides_how_many_are_asked(
+    symmoe_command: Symmoe, directory: Path, tmp_path: Path, quality: float, most: int
+) -> None:
+    pool = echo_pool(
+        tmp_path / "even", EXPERTS, engine={"kind": "recorded", "records": str(directory)},
+        routing={"top_p": 1.0}, aggregation={"trust": 1.0},
+    )  # fmt: skip
+    flat = {"format": 2, "experts": {name: {"overall": [5, 5], "skills": {}} for name in EXPERTS}}
+    (tmp_path / "even" / "profiles.json").write_text(json.dumps(flat))
+    lines = [{"id": q.id, "prompt": q.text} for q in recorded().questions]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    said = symmoe_command(
+        "batch", "run", tmp_path / "in.jsonl", "-o", tmp_path / "out.jsonl", "--pool", pool, "--quality", quality
+    )
+    assert said.code == 0, said.err
+    traces = [json.loads(line) for line in (tmp_path / "out.trace.jsonl").read_text().splitlines()]
+    assert max(len(trace["candidates"]) for trace in traces) == most
+    assert {len(trace["recruited"]) for trace in traces} == {3}
