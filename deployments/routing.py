@@ -9,6 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
 
+import numpy as np
+from numpy.typing import NDArray
+
 from symmoe.answering import Routed
 from symmoe.build import Assembly, recruiter_under
 from symmoe.policy import Policy
@@ -28,6 +31,8 @@ _UNROUTED = TurnedAway(
 )
 _NOBODY = TurnedAway(503, "expert_unavailable", "no expert may be asked just now", 5.0)
 _RECRUITERS = 64
+_EMBEDDED_TOGETHER = 8
+"""Texts after which those that wait to be routed have their turn."""
 
 
 class Router:
@@ -35,9 +40,9 @@ class Router:
 
     def __init__(self, assembly: Assembly, roster: Roster) -> None:
         self._assembly, self._roster = assembly, roster
-        thread = ThreadPoolExecutor(1, "routing")  # an embedder's tokenizer bears one thread at a time
+        self._thread = ThreadPoolExecutor(1, "routing")  # an embedder's tokenizer bears one thread at a time
         self._batch: MicroBatch[tuple[Query, Policy], tuple[Skills, Recruitment]] = MicroBatch(
-            self._choose, thread=thread
+            self._choose, thread=self._thread
         )
         self._recruiter = lru_cache(_RECRUITERS)(self._new_recruiter)
 
@@ -45,6 +50,20 @@ class Router:
         """Load the embedder and the records before the first question, if any can be routed."""
         if self._routes:
             await self.route(Query("warm", (Message("user", "What is 1 + 1?"),), Sampling(1)), Policy(1), True)
+
+    async def embed(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], int]:
+        """The `[n, d]` vectors of texts, and how many tokens they had; questions are routed in between.
+
+        Raises `CheckpointError`.
+        """
+        embedder, loop = self._assembly.embedder, asyncio.get_running_loop()
+        parts: list[NDArray[np.float32]] = []
+        tokens = 0
+        for start in range(0, len(texts), _EMBEDDED_TOGETHER):
+            some = texts[start : start + _EMBEDDED_TOGETHER]
+            parts.append(await loop.run_in_executor(self._thread, embedder.embed, some))
+            tokens += await loop.run_in_executor(self._thread, embedder.tokens, some)
+        return np.concatenate(parts), tokens
 
     async def route(self, query: Query, policy: Policy, explain: bool, background: bool = False) -> Routed:
         """Who answers a question; `TurnedAwayError` where nobody can tell, and a question must name its expert.

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from symmoe.protocols import Engine, Loader
+from symmoe.tools import calls_in
 from symmoe.types import Call, Candidate, Generation, Lane, Load, Plan, Query, Refusal, Step
 
 LOST = Generation("", "error", 0, 0)
@@ -25,6 +26,9 @@ def candidates(call: Call, generation: Generation, lane: Lane) -> list[Candidate
             completion_tokens=generation.completion_tokens,
             lane=lane,
             shared=number > 0,
+            logprobs=generation.logprobs,
+            stop=generation.stop,
+            calls=calls_in(generation.text, call.query.sampling.tools),
         )
         for number, assignment in enumerate(call.serves)
     ]
