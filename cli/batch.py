@@ -80,6 +80,7 @@ def run(
         "answered": result.answered,
         "failed": result.failed,
         "candidates_resumed": result.resumed,
+        "ignored": dict(result.ignored),
         "seconds": {
             stage: round(spent, 3) for stage, spent in (result.outcome.seconds if result.outcome else {}).items()
         },
@@ -91,6 +92,9 @@ def run(
         show(f"already finished: {result.answered} answered, {result.failed} failed, in {output}")
     else:
         show(f"{result.answered} answered, {result.failed} failed, in {output}; evidence in {job.trace}")
+    if result.ignored and not json:
+        named = ", ".join(f"{name} ({lines} lines)" for name, lines in sorted(result.ignored.items()))
+        tell(f"fields without effect: {named}")
     if result.failed:
         raise typer.Exit(PARTLY_DONE)
 

@@ -40,6 +40,13 @@ def serve(
         float,
         typer.Option("--cache", metavar="SECONDS", min=0, help="Give a key's equal requests equal answers so long."),
     ] = 0.0,
+    origin: Annotated[
+        list[str] | None,
+        typer.Option("--origin", metavar="URL", help="A site whose pages may ask (CORS), or *; may be repeated."),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse fields that have no effect here, instead of naming them.")
+    ] = False,
     log: Annotated[
         Literal["none", "json"], typer.Option("--log", help="json: a line about every request, to stderr.")
     ] = "none",
@@ -73,6 +80,8 @@ def serve(
                 least=least,
                 idle=idle,
                 cache_seconds=cache,
+                origins=tuple(origin or ()),
+                strict=strict,
                 log=log,
                 log_file=lines,
                 log_prompts=log_prompts,

@@ -7,8 +7,9 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing
 from typing import Any, Protocol
 
+from symmoe.engines.arguments import SAME_TO_VLLM, format_fields
 from symmoe.engines.streams import Stripped
-from symmoe.types import Generation
+from symmoe.types import Generation, TokenLogprob
 
 from .events import Asked, Begun, EngineState, Event, Finished, Piece, TurnedAway, TurnedAwayError, ended
 from .gathering import gathered
@@ -68,10 +69,10 @@ class DedicatedExpert:
             fields = completion_fields(asked, self._window)
             with self._places.leaving(asked.id):
                 yield Begun(await self._places.taken(asked), 0.0, "resident", False)
-                said = _Said()
-                async for text in self._texts(self._request(**fields), said):
-                    if text and asked.stream:
-                        yield Piece(text)
+                said = _Said(asked.query.sampling.top_logprobs or 0)
+                async for piece in self._pieces(self._request(**fields), said):
+                    if (piece.text or piece.logprobs) and asked.stream:
+                        yield piece
                 yield said.end(asked.query.sampling.schema is not None)
         except TurnedAwayError as error:
             yield error.why
@@ -79,7 +80,7 @@ class DedicatedExpert:
             message = f"the engine of {self._name!r} failed: {type(error).__name__}"
             yield TurnedAway(503, "expert_lost", message, 1.0, again=True)
 
-    async def _texts(self, request: Any, said: _Said) -> AsyncGenerator[str, None]:
+    async def _pieces(self, request: Any, said: _Said) -> AsyncGenerator[Piece, None]:
         try:
             answer = await self._server.completions(request)
         except ValueError as error:
@@ -91,32 +92,38 @@ class DedicatedExpert:
 
 
 class _Said:
-    """What a completion has said so far, without the whitespace at its ends."""
+    """What a completion has said so far, without the whitespace at its ends, and the `top` likeliest tokens."""
 
-    def __init__(self) -> None:
-        self._text = Stripped()
-        self._reason = ""
+    def __init__(self, top: int) -> None:
+        self._text, self._top = Stripped(), top
+        self._logprobs: list[TokenLogprob] = []
+        self._reason, self._stop = "", None
         self._prompt = self._completion = 0
 
-    def take(self, document: Mapping[str, Any]) -> str:
-        """Note one part; the text that it adds. Raises `TurnedAwayError` for an error."""
+    def take(self, document: Mapping[str, Any]) -> Piece:
+        """Note one part; what it adds. Raises `TurnedAwayError` for an error."""
         error = document.get("error")
         if error:
             raise TurnedAwayError(_refused(error))
         usage = document.get("usage") or {}
         self._prompt = int(usage.get("prompt_tokens") or self._prompt)
         self._completion = int(usage.get("completion_tokens") or self._completion)
-        text = ""
+        text, logprobs = "", list[TokenLogprob]()
         for choice in document.get("choices") or ():
             text += choice.get("text") or ""
+            logprobs += _logprobs(choice, self._top)
             self._reason = choice.get("finish_reason") or self._reason
-        return self._text.feed(text)
+            self._stop = choice["stop_reason"] if isinstance(choice.get("stop_reason"), str) else self._stop
+        self._logprobs += logprobs
+        return Piece(self._text.feed(text), tuple(logprobs))
 
     def end(self, held: bool) -> Finished | TurnedAway:
         """How it ended; `held` says that a schema held it."""
         if not self._reason:
             return TurnedAway(503, "expert_lost", "the engine broke off", 1.0, again=True)
-        return ended(Generation(self._text.whole, self._reason, self._prompt, self._completion), held)
+        tokens = self._prompt, self._completion
+        generation = Generation(self._text.whole, self._reason, *tokens, tuple(self._logprobs), self._stop)
+        return ended(generation, held)
 
 
 def completion_fields(asked: Asked, window: int) -> dict[str, Any]:
@@ -126,19 +133,30 @@ def completion_fields(asked: Asked, window: int) -> dict[str, Any]:
         "model": asked.expert,
         "request_id": asked.id,  # left open, the choices of one HTTP request would share theirs
         "prompt": list(prompt),
-        "max_tokens": min(sampling.max_tokens, window - len(prompt)),
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "seed": sampling.seed,
+        **{name: getattr(sampling, name) for name in SAME_TO_VLLM},
+        "max_tokens": (most := min(sampling.max_tokens, window - len(prompt))),
+        "min_tokens": min(sampling.min_tokens, most),
         "stop": list(sampling.stop),
+        "stop_token_ids": list(sampling.stop_token_ids),
+        "logit_bias": {str(token): bias for token, bias in sampling.logit_bias} or None,
+        "logprobs": sampling.top_logprobs,
         "stream": asked.stream,
     }
     if asked.stream:
         fields["stream_options"] = {"include_usage": True}
-    if sampling.schema:
-        form = {"name": "answer", "schema": json.loads(sampling.schema)}
-        fields["response_format"] = {"type": "json_schema", "json_schema": form}
-    return fields
+    return fields | format_fields(sampling)
+
+
+def _logprobs(choice: Mapping[str, Any], top: int) -> list[TokenLogprob]:
+    """The tokens of a choice that are text; one that ended it is none."""
+    told = choice.get("logprobs") or {}
+    tokens, own, others = (told.get(name) or [] for name in ("tokens", "token_logprobs", "top_logprobs"))
+    found = [
+        TokenLogprob(token, own[n], tuple(sorted((others[n] or {}).items(), key=lambda each: -each[1])[:top]))
+        for n, token in enumerate(tokens)
+    ]
+    by_token = choice.get("finish_reason") == "stop" and not isinstance(choice.get("stop_reason"), str)
+    return found[:-1] if by_token else found
 
 
 def _documents(part: Any) -> Iterator[Mapping[str, Any]]:

@@ -173,8 +173,8 @@ class EngineLoop:
         for delta in deltas:
             if delta.id not in self._asked:
                 continue
-            if delta.text and self._asked[delta.id].stream:
-                told.append((delta.id, Piece(delta.text)))
+            if (delta.text or delta.logprobs) and self._asked[delta.id].stream:
+                told.append((delta.id, Piece(delta.text, delta.logprobs)))
             if delta.generation is not None:
                 schema = self._asked[delta.id].query.sampling.schema
                 told.append((delta.id, ended(delta.generation, schema is not None)))

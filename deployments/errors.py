@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from starlette.responses import JSONResponse
 
 from symmoe.errors import RequestError
+from symmoe.wire import messages
 from symmoe.wire.answers import envelope
 
 _LOG = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ def error_headers(error: RequestError) -> dict[str, str]:
     return {**told, **after, **({"www-authenticate": "Bearer"} if error.status == 401 else {})}
 
 
-def error_response(error: RequestError) -> JSONResponse:
-    """The error as a response."""
-    return JSONResponse(envelope(error), error.status, headers=error_headers(error))
+def error_response(error: RequestError, path: str = "", request: str = "") -> JSONResponse:
+    """The error as a response to a request of that name, in the shape of the path that it was sent to."""
+    document = messages.envelope(error, request) if path.startswith("/v1/messages") else envelope(error)
+    return JSONResponse(document, error.status, headers=error_headers(error))

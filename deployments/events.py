@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from symmoe.config import ExpertConfig
-from symmoe.types import Generation, Lane, Prompt, Query
+from symmoe.types import Generation, Lane, Prompt, Query, TokenLogprob
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +44,10 @@ class Begun:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Text that was added."""
+    """Text that was added, and its tokens' log-probabilities where they were asked for."""
 
     text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from symmoe.build import Assembly
 from symmoe.executor.in_process import candidates
 from symmoe.planning.grouping import plan
 from symmoe.policy import Policy
+from symmoe.tools import Held, before_calls, calls_in
 from symmoe.types import Assignment, Call, Generation, Lane, Query, Refusal, Trace
 
 from .access.breaker import Stored
@@ -139,12 +140,11 @@ class Request:
         if isinstance(result, Refusal):
             raise TurnedAwayError(TurnedAway(result.status, result.code, result.message, result.retry_after))
         self.report.traces.append(result)
-        answer = result.answer
+        given = result.given
         if result.way == "aggregated":
             self._note_first_token()
-            self._give(choices, Piece(answer.text))
-        tokens = (answer.prompt_tokens, answer.completion_tokens)
-        self._give(choices, Finished(Generation(answer.text, answer.finish_reason, *tokens)))
+            self._give(choices, Piece(before_calls(given.text)) if given.calls else Piece(given.text, given.logprobs))
+        self._give(choices, Finished(given))
 
     def _query(self, number: int) -> Query:
         """The query of one choice, with a seed of its own where one was given."""
@@ -211,7 +211,7 @@ class Request:
 
     async def _followed(self, asked: Asked, choices: Sequence[int]) -> tuple[Generation, Lane]:
         begun: Begun | None = None
-        began = self.report.now
+        began, tools, held = self.report.now, asked.query.sampling.tools, Held()
         async with aclosing(self._means.experts.ask(asked)) as events:
             async for event in events:
                 if isinstance(event, TurnedAway):
@@ -222,10 +222,15 @@ class Request:
                 elif isinstance(event, Piece):
                     self._note_first_token()
                     self.report.pieces += 1
-                    self._give(choices, event)
+                    if not tools:
+                        self._give(choices, event)
+                    elif text := held.feed(event.text):
+                        self._give(choices, Piece(text))
                 elif isinstance(event, Finished) and begun is not None:
                     share = Share(asked.expert, begun, event.generation, began, self.report.now)
                     self.report.shares.append(share)
+                    if held.rest and not calls_in(event.generation.text, tools):
+                        self._give(choices, Piece(held.rest))
                     return event.generation, begun.lane
         message = f"expert {asked.expert!r} ended without an answer"
         raise TurnedAwayError(TurnedAway(503, "expert_lost", message, 1.0))

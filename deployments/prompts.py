@@ -12,10 +12,10 @@ from symmoe.build import Assembly
 from symmoe.config import Pool
 from symmoe.engines.chat import ChatTokenizer
 from symmoe.engines.grammars import Grammars, Verdict
-from symmoe.engines.vllm import longest
+from symmoe.engines.vllm import longest, unknown_tokens
 from symmoe.errors import CapacityError, SymmoeError
 from symmoe.limits import PROMPT_CHARACTERS_PER_TOKEN, SCHEMA_PATIENCE
-from symmoe.types import Prompt, Query, Refusal
+from symmoe.types import Form, Prompt, Query, Refusal, Sampling
 
 from .events import Asked, TurnedAway, TurnedAwayError
 
@@ -34,8 +34,8 @@ class Tokenizer(Protocol):
 class Schemas(Protocol):
     """What is used of `Grammars`."""
 
-    def verdict(self, schema: str, model: str, key: str) -> Future[Verdict]:
-        """The verdict on a schema."""
+    def verdict(self, schema: str, model: str, key: str, form: Form = "json") -> Future[Verdict]:
+        """The verdict on a schema of a form."""
         ...
 
     def close(self) -> None:
@@ -68,17 +68,20 @@ class Prompts:
             raise TurnedAwayError(TurnedAway(503, "expert_unavailable", message)) from error
         if isinstance(prompt, Refusal):
             raise TurnedAwayError(TurnedAway(400, prompt.code, prompt.message, spent=prompt.tokens))
+        unknown = unknown_tokens(asked.query, tokenizer.model)
+        if unknown is not None:
+            raise TurnedAwayError(TurnedAway(400, unknown.code, unknown.message))
         if asked.query.sampling.schema is not None:
-            await self._check(asked.query.sampling.schema, tokenizer.model, asked.key)
+            await self._check(asked.query.sampling, tokenizer.model, asked.key)
         return replace(asked, prompt=prompt)
 
     def close(self) -> None:
         """End the compiler of schemas, if one was started."""
         self._schemas.close()
 
-    async def _check(self, schema: str, model: str, key: str) -> None:
+    async def _check(self, sampling: Sampling, model: str, key: str) -> None:
         try:
-            future = self._schemas.verdict(schema, model, key)
+            future = self._schemas.verdict(sampling.schema or "", model, key, sampling.form)
             verdict = await asyncio.wait_for(asyncio.wrap_future(future), SCHEMA_PATIENCE)
         except CapacityError as error:
             raise TurnedAwayError(TurnedAway(429, "overloaded", str(error), 5.0)) from error

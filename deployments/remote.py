@@ -11,7 +11,9 @@ from typing import Any
 
 import httpx
 
+from symmoe.aggregation.cleaning import encodable
 from symmoe.config import ExpertConfig, Pool
+from symmoe.engines.arguments import SAME_TO_VLLM, format_fields
 from symmoe.limits import (
     REMOTE_BODY_BYTES,
     REMOTE_BYTES_A_TOKEN,
@@ -19,7 +21,8 @@ from symmoe.limits import (
     REMOTE_RETRY_SECONDS,
     REMOTE_TEMPLATE_TOKENS,
 )
-from symmoe.types import Generation, Query
+from symmoe.tools import worded
+from symmoe.types import Generation, Query, Sampling, TokenLogprob
 
 from .events import Asked, Begun, EngineState, Event, Finished, Piece, TurnedAway
 from .experts import Experts
@@ -90,9 +93,9 @@ class RemoteExpert:
                 lines = _lines(response, _most_bytes(asked.query))
                 yield Begun(time.monotonic() - began, 0.0, "resident", False)
                 async for chunk in _chunks(lines):
-                    text = said.take(chunk)
-                    if text and asked.stream:
-                        yield Piece(text)
+                    piece = said.take(chunk)
+                    if (piece.text or piece.logprobs) and asked.stream:
+                        yield piece
         except (httpx.HTTPError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             message = f"expert {self._name!r} did not answer: {type(error).__name__}"
             yield TurnedAway(503, "expert_unavailable", message, 1.0, again=isinstance(error, httpx.TransportError))
@@ -123,30 +126,44 @@ class _Said:
 
     def __init__(self, query: Query) -> None:
         self._texts: list[str] = []
+        self._logprobs: list[TokenLogprob] = []
+        self._wanted = query.sampling.top_logprobs
         self.reason = ""
         self._prompt = self._completion = 0
         asked = sum(len(message.content.encode()) for message in query.messages)
         self._most_prompt, self._most_completion = asked + REMOTE_TEMPLATE_TOKENS, query.sampling.max_tokens
 
-    def take(self, chunk: Mapping[str, Any]) -> str:
-        """Note one chunk; the text that it adds. Raises `ValueError`, `TypeError` and the like for an odd one."""
+    def take(self, chunk: Mapping[str, Any]) -> Piece:
+        """Note one chunk; what it adds. Raises `ValueError`, `TypeError` and the like for an odd one."""
         usage = chunk.get("usage") or {}
         self._prompt = min(_count(usage.get("prompt_tokens", self._prompt)), self._most_prompt)
         self._completion = min(_count(usage.get("completion_tokens", self._completion)), self._most_completion)
-        text = ""
+        text, logprobs = "", list[TokenLogprob]()
         for choice in chunk.get("choices") or []:
             text += (choice.get("delta") or {}).get("content") or ""
+            if self._wanted is not None:
+                logprobs += [
+                    _logprob(each, self._wanted) for each in (choice.get("logprobs") or {}).get("content") or ()
+                ]
             reason = choice.get("finish_reason") or self.reason
             if reason and reason not in _REASONS:
                 raise ValueError("an unknown finish_reason")
             self.reason = reason
-        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # halves of a sign cannot be sent on
+        text = encodable(text)
         self._texts.append(text)
-        return text
+        self._logprobs += logprobs
+        return Piece(text, tuple(logprobs))
 
     def generation(self) -> Generation:
         """All of it."""
-        return Generation("".join(self._texts), self.reason, self._prompt, self._completion)
+        tokens = self._prompt, self._completion
+        return Generation("".join(self._texts), self.reason, *tokens, tuple(self._logprobs))
+
+
+def _logprob(told: Mapping[str, Any], top: int) -> TokenLogprob:
+    """One token as the remote tells of it."""
+    likeliest = tuple((encodable(str(each["token"])), float(each["logprob"])) for each in told["top_logprobs"][:top])
+    return TokenLogprob(encodable(str(told["token"])), float(told["logprob"]), likeliest)
 
 
 def _count(told: object) -> int:
@@ -195,7 +212,9 @@ def _body(model: str, query: Query) -> dict[str, Any]:
     sampling = query.sampling
     body: dict[str, Any] = {
         "model": model,
-        "messages": [{"role": message.role, "content": message.content} for message in query.messages],
+        "messages": [
+            {"role": message.role, "content": message.content} for message in worded(query.messages, sampling.tools)
+        ],
         "max_tokens": sampling.max_tokens,
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
@@ -206,7 +225,14 @@ def _body(model: str, query: Query) -> dict[str, Any]:
         body["seed"] = sampling.seed
     if sampling.stop:
         body["stop"] = list(sampling.stop)
-    if sampling.schema:
-        form = {"name": "answer", "schema": json.loads(sampling.schema)}
-        body["response_format"] = {"type": "json_schema", "json_schema": form}
+    body |= format_fields(sampling)
+    if sampling.top_logprobs is not None:
+        body |= {"logprobs": True, "top_logprobs": sampling.top_logprobs}
+    if sampling.logit_bias:
+        body["logit_bias"] = {str(token): bias for token, bias in sampling.logit_bias}
+    if sampling.template:
+        body["chat_template_kwargs"] = json.loads(sampling.template)
+    usual = Sampling(1)
+    asked_for = {name: getattr(sampling, name) for name in (*SAME_TO_VLLM, "min_tokens", "stop_token_ids")}
+    body |= {name: value for name, value in asked_for.items() if name not in body and value != getattr(usual, name)}
     return body

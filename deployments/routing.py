@@ -9,6 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
 
+import numpy as np
+from numpy.typing import NDArray
+
 from symmoe.answering import Routed
 from symmoe.build import Assembly, recruiter_under
 from symmoe.policy import Policy
@@ -24,6 +27,8 @@ from .microbatch import MicroBatch
 SEED = 0
 _NOBODY = TurnedAway(503, "expert_unavailable", "no expert may be asked just now", 5.0)
 _RECRUITERS = 64
+_EMBEDDED_TOGETHER = 8
+"""Texts after which those that wait to be routed have their turn."""
 
 
 class Router:
@@ -40,6 +45,20 @@ class Router:
     async def warm(self) -> None:
         """Load the embedder and the records before the first question."""
         await self.route(Query("warm", (Message("user", "What is 1 + 1?"),), Sampling(1)), Policy(1), True)
+
+    async def embed(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], int]:
+        """The `[n, d]` vectors of texts, and how many tokens they had; questions are routed in between.
+
+        Raises `CheckpointError`.
+        """
+        embedder, loop = self._assembly.embedder, asyncio.get_running_loop()
+        parts: list[NDArray[np.float32]] = []
+        tokens = 0
+        for start in range(0, len(texts), _EMBEDDED_TOGETHER):
+            some = texts[start : start + _EMBEDDED_TOGETHER]
+            parts.append(await loop.run_in_executor(self._thread, embedder.embed, some))
+            tokens += await loop.run_in_executor(self._thread, embedder.tokens, some)
+        return np.concatenate(parts), tokens
 
     async def route(self, query: Query, policy: Policy, explain: bool, background: bool = False) -> Routed:
         """Who answers a question; `TurnedAwayError` where nobody can tell, and a question must name its expert.

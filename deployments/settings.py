@@ -26,6 +26,8 @@ class Settings:
     most_open      requests that may be open at the ingress
     key_share      the share of those that one key's requests may take
     hosts          names besides this machine's own by which a service without keys may be asked; `*` for any
+    origins        sites whose pages may ask (CORS), as `https://app.example`; `*` for any
+    strict         whether a field without effect is a 400 instead of named in a header
     most_bytes     size of a request's body
     most_choices   the highest `n` of a request
     amortise       an expert's turn may take so many times what the switch to the next one costs
@@ -70,6 +72,8 @@ class Settings:
     most_open: int = 1024
     key_share: float = 0.25
     hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+    strict: bool = False
     most_bytes: int = 1 << 20
     most_choices: int = 16
     amortise: float = 4.0

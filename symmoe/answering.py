@@ -237,7 +237,7 @@ def _judged(
         weighed = Weighed(tuple(weigh_by_records(query, candidates, recruitment)))
     voted = judging.vote.aggregate(query, candidates, weighed.verdicts)
     case = Case(query, candidates, weighed.verdicts, voted)
-    if together and judging.synthesis is not None:
+    if together and judging.synthesis is not None and not query.sampling.tools:  # an aggregator writes prose
         settled = yield from synthesising(case, judging.synthesis, seed)
     else:
         settled = Settled(case, voted)

@@ -95,7 +95,8 @@ Dedicated = Annotated[DedicatedConfig | None, BeforeValidator(_spelled_out)]
 class ExpertConfig(_Section):
     """One expert: a model, or a model with a LoRA adapter.
 
-    A `remote` one is not run here; `symmoe serve` asks it. A `dedicated` one has engines of its own there.
+    A `remote` one is not run here; `symmoe serve` asks it. A `dedicated` one has engines of its own there. One with
+    `tools` may be asked to call them: `json` reads calls that are JSON objects, however they are marked.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$", max_length=64)
@@ -106,6 +107,7 @@ class ExpertConfig(_Section):
     trust_remote_code: bool = False
     remote: RemoteConfig | None = None
     dedicated: Dedicated = None
+    tools: Literal["json"] | None = None
 
     @model_validator(mode="after")
     def _in_one_place(self) -> Self:

@@ -32,8 +32,23 @@ STORE_KEPT = 8
 STOPS = 16
 """Sequences that end an answer: OpenAI takes four, editors send nine; an engine looks for each after every token."""
 
+STOP_TOKENS = 64
+"""Token ids that end an answer: an engine compares each token with them."""
+BIASED_TOKENS = 300
+"""Tokens whose logits a request changes, as OpenAI has it: an engine writes each at every step."""
+TOP_LOGPROBS = 20
+"""Likeliest tokens told of with each token of an answer, as OpenAI has it, and vLLM by default."""
+TEMPLATE_CHARACTERS = 4096
+"""Of a request's own arguments of the chat template, as JSON: they are flags and names."""
+TOOLS = 128
+"""Tools of one request, and calls in one turn of a conversation, as OpenAI has it."""
+TOOLS_CHARACTERS = 65_536
+"""Of a request's tools as JSON: they are part of the prompt, and a template walks them."""
+IGNORED_NAMES = 16
+"""Fields without effect that a header names; their names are the client's and can be many."""
+
 SCHEMA_CHARACTERS = 16_384
-"""Of a JSON schema as JSON: published schemas of forms and tools are far smaller."""
+"""Of a JSON schema as JSON, a pattern or a grammar: published schemas of forms and tools are far smaller."""
 SCHEMA_DEPTH = 32
 """Lists and objects of a schema within each other: compilers walk them by recursion, xgrammar in exponential time."""
 SCHEMA_CPU_SECONDS = 4
@@ -72,6 +87,11 @@ TEMPLATE_SECONDS = 2.0
 ROUTED_CHARACTERS = 32_768
 """Of a question, half from either end, that routing reads: embedders keep some hundred tokens and tokenise it all."""
 
+EMBEDDED_TEXTS = 2048
+"""Texts of one request for embeddings, as OpenAI has it; questions that come meanwhile are routed between them."""
+EMBEDDED_CHARACTERS = 32_768
+"""Of one text to be embedded: embedders read some hundred tokens, and it is tokenised as a whole."""
+
 # --- the door: connections, headers, bodies ---------------------------------------------------------------------------
 
 CONNECTIONS = 4096
@@ -96,6 +116,15 @@ STORE_ASKS = 32
 """Questions about keys and limits that the store is asked at once: half its connections. More wait in line."""
 MODELS_OPEN = 64
 """Requests for the list of models, which have places of their own: clients ask for it first, and it takes 1 ms."""
+
+RESPONSE_BYTES = 1 << 20
+"""Of one response that is kept with its conversation; a larger one is answered and not kept."""
+RESPONSES_OF_KEY = 1000
+"""Responses that are kept of one key: the oldest give way."""
+RESPONSES_BYTES_OF_KEY = 16 << 20
+"""Of all of them together: the store's memory is for a hundred keys of that and all else."""
+RESPONSE_SECONDS = 30 * 86400.0
+"""For which a response is kept, as OpenAI keeps them."""
 
 # --- what the store says of experts -----------------------------------------------------------------------------------
 

@@ -35,6 +35,10 @@ class Embedder(Protocol):
         """Embed `n` texts as an `[n, d]` array of unit rows."""
         ...
 
+    def tokens(self, texts: Sequence[str]) -> int:
+        """How many tokens of these texts together are read when they are embedded."""
+        ...
+
 
 class Tagger(Protocol):
     """Names the skills that queries need; asked first."""

@@ -98,12 +98,17 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         embedded_socket().parent.rmdir()
 
 
-def echo_pool(tmp_path: Path, experts: Sequence[str] = ("adder", "speaker", "sorter"), **sections: object) -> Path:
+def echo_pool(
+    tmp_path: Path,
+    experts: Sequence[str] = ("adder", "speaker", "sorter"),
+    able: Sequence[str] = (),
+    **sections: object,
+) -> Path:
     """Write a pool of echo experts with its taxonomy and profiles into `tmp_path`, and give the pool file's path.
 
     All experts share the model `org/base`; each has the adapter `./NAME`, so that its answers begin with `NAME:`.
-    The n-th expert is good at the n-th skill and bad at the others. `sections` replace keys of the pool file;
-    those that are mappings are laid over what stands there.
+    The n-th expert is good at the n-th skill and bad at the others; those that are `able` take tools. `sections`
+    replace keys of the pool file; those that are mappings are laid over what stands there.
     """
     profiles = {
         name: {
@@ -119,7 +124,10 @@ def echo_pool(tmp_path: Path, experts: Sequence[str] = ("adder", "speaker", "sor
         "engine": {"kind": "echo", "max_model_len": 64},
         "sampling": {"max_tokens": 16, "temperature": 0.0},
         "routing": {"taxonomy": "./taxonomy.yaml", "profiles": "./profiles.json", "k": 3},
-        "experts": [{"name": name, "model": "org/base", "adapter": f"./{name}"} for name in experts],
+        "experts": [
+            {"name": name, "model": "org/base", "adapter": f"./{name}", **({"tools": "json"} if name in able else {})}
+            for name in experts
+        ],
     }
     for key, value in sections.items():
         below = pool.get(key)

@@ -54,6 +54,9 @@ class ScatteringEmbedder:
         rows = np.array(drawn, dtype=np.float32).reshape(len(texts), 16)
         return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
 
+    def tokens(self, texts: Sequence[str]) -> int:
+        return sum(len(text.split()) for text in texts)
+
 
 class NamingTagger:
     """A query needs the skills whose names stand in it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -62,6 +63,11 @@ def bearer(authorization: str | None) -> str | None:
     """The key in an `Authorization` header."""
     scheme, _, key = (authorization or "").partition(" ")
     return key.strip() if scheme.lower() == "bearer" and key.strip() else None
+
+
+def key_in(headers: Mapping[str, str]) -> str | None:
+    """The key that a request comes with: in `Authorization`, as OpenAI's clients send it, or in `x-api-key`."""
+    return bearer(headers.get("authorization")) or headers.get("x-api-key", "").strip() or None
 
 
 def check_exposure(host: str, keys: bool) -> None:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from symmoe.config import ExpertConfig
 from symmoe.errors import StoreError, SymmoeError
-from symmoe.wire.chat import Text
+from symmoe.wire.sampling import Text
 
 from ..errors import ApiError
 from ..lifecycle.joining import joining

@@ -9,14 +9,15 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from symmoe.types import Generation
+from symmoe.types import Generation, to_json
+from symmoe.wire.answers import Told, Writer
 
 from ..access.cache import AnswerCache, Found
 from ..events import Finished, TurnedAway
 from ..orchestrator import Given, Orchestrator, Request
 from ..order import Order, Report
 from ..telemetry.note import Note
-from .completions import Envelope, completion, replayed, streamed, whole
+from .completions import all_finished, replayed, streamed, told_of
 from .metrics import Metrics
 from .streaming import HEADERS, Stream
 from .telling import headers
@@ -25,8 +26,9 @@ Charge = Callable[[int], Awaitable[None]]
 """Counts the tokens that an answer took."""
 Watched = Callable[[Callable[[], None]], AbstractContextManager[None]]
 """While this lasts, the function is called if whoever asked may not ask any more."""
+Over = Callable[[Mapping[int, Generation], Told], Awaitable[None]]
+"""Is told what an answer was before its client knows that it ended."""
 _REVOKED = TurnedAway(401, "invalid_api_key", "the key was revoked, or expired, while this was being answered")
-_KEPT = ("choices", "usage", "symmoe")
 _LASTING = ("x-symmoe-schema", "x-symmoe-path", "x-symmoe-experts", "x-symmoe-skills")
 """What an answer from the cache still tells of how it came about; lanes and times were those of another request."""
 
@@ -41,37 +43,42 @@ class Answers:
     async def answer(
         self,
         order: Order,
-        envelope: Envelope,
+        writer: Writer,
         told: Mapping[str, str],
         charge: Charge,
         repeatable: bool,
         note: Note,
         watched: Watched,
+        over: Over | None = None,
     ) -> Response:
         """The response to an order, `told` among its headers. Only a `repeatable` one is looked for, and kept.
 
-        How it goes is added to the `note`. A stream is `watched` for as long as it is open. Raises `TurnedAwayError`.
+        `over` is told what the answer was. How it goes is added to the `note`. A stream is `watched` for as long as it
+        is open. Raises `TurnedAwayError`.
         """
         found = await self._found(order) if repeatable else None
         note.cache = "" if found is None else found.how
         told = {**told, **({} if found is None else {"x-symmoe-cache": found.how})}
         if found is not None and found.answer is not None:
-            return _again(order, envelope, found.answer, told)
+            return await _again(order, writer, found.answer, told, over)
         request = await self._orchestrator.begin(order)
         note.report = request.report
-        answering = _Answering(request, envelope, charge, found is not None)
+        answering = _Answering(request, writer, charge, found is not None, over)
         if order.stream:
             return await self._stream(answering, told, watched)
         try:
-            document = await whole(request, envelope)
+            finished = await all_finished(request)
         finally:
             # in a task of its own: who leaves cancels this, and has used what was generated all the same
             charged = self._soon(answering.charged())
             await self._close(request)
             await asyncio.shield(charged)
         if answering.keep:
-            self._soon(self._keep(order, request.report, document))
-        return JSONResponse(document, headers={**headers(request.report), **told})
+            self._soon(self._keep(order, request.report, finished))
+        about = told_of(request.report, order.explain)
+        if over is not None:
+            await over(finished, about)
+        return JSONResponse(writer.whole(finished, about), headers={**headers(request.report), **told})
 
     async def _found(self, order: Order) -> Found | None:
         if self._cache is None:
@@ -82,7 +89,7 @@ class Answers:
 
     async def _stream(self, answering: _Answering, told: Mapping[str, str], watched: Watched) -> Response:
         """A stream whose first piece is there: what fails before it has a status, and headers can tell of it."""
-        request, envelope, events = answering.request, answering.envelope, answering.events()
+        request, events = answering.request, answering.events()
 
         def revoked() -> None:
             request.end(_REVOKED)
@@ -98,14 +105,13 @@ class Answers:
         async def over() -> None:
             self._soon(answering.charged())
             if answering.keep and len(answering.finished) == request.order.n:
-                document = completion(answering.finished, request.report, envelope)
-                self._soon(self._keep(request.order, request.report, document))
+                self._soon(self._keep(request.order, request.report, answering.finished))
             await self._close(request)
 
-        parts = streamed(first, events, request, envelope)
+        parts = streamed(first, events, request, answering.writer)
         return Stream(parts, {**headers(request.report), **told}, watched(revoked), over)
 
-    async def _keep(self, order: Order, report: Report, document: dict[str, Any]) -> None:
+    async def _keep(self, order: Order, report: Report, finished: Mapping[int, Generation]) -> None:
         """Keep an answer that every expert asked for had its say in, and the scorer if there is one."""
         asked = {assignment.expert for assignment in report.routed.asked}
         if self._cache is None or not asked <= {share.expert for share in report.shares}:
@@ -113,8 +119,9 @@ class Answers:
         if any(stage.failed for stage in report.stages):
             return
         lasting = {name: value for name, value in headers(report).items() if name in _LASTING}
-        kept = {name: document[name] for name in _KEPT if name in document}
-        await self._cache.keep(order, {**kept, "headers": lasting})
+        choices = {str(number): to_json(generation) for number, generation in finished.items()}
+        about = to_json(told_of(report, order.explain))
+        await self._cache.keep(order, {"choices": choices, "told": about, "headers": lasting})
 
     async def _close(self, request: Request) -> None:
         await request.close()
@@ -131,18 +138,20 @@ class Answers:
 class _Answering:
     """One request that is being answered, with what must be done once it is."""
 
-    def __init__(self, request: Request, envelope: Envelope, charge: Charge, keep: bool) -> None:
-        self.request, self.envelope, self.keep = request, envelope, keep
+    def __init__(self, request: Request, writer: Writer, charge: Charge, keep: bool, over: Over | None) -> None:
+        self.request, self.writer, self.keep, self._over = request, writer, keep, over
         self.finished: dict[int, Generation] = {}
         self._charge, self._was_charged = charge, False
 
     async def events(self) -> AsyncIterator[Given]:
-        """The request's events. Its tokens are charged before the client knows that it ended."""
+        """The request's events. Its tokens are charged, and `over` is told, before the client knows that it ended."""
         async for number, event in self.request.events():
             if isinstance(event, Finished):
                 self.finished[number] = event.generation
             yield number, event
         await self.charged()
+        if self._over is not None and len(self.finished) == self.request.order.n:
+            await self._over(self.finished, told_of(self.request.report, self.request.order.explain))
 
     async def charged(self) -> None:
         """Charge the tokens that it took, once. What did not finish is charged by the pieces that experts gave.
@@ -156,11 +165,16 @@ class _Answering:
         await self._charge(max(report.prompt_tokens + report.completion_tokens, report.pieces) + report.refused)
 
 
-def _again(order: Order, envelope: Envelope, answer: dict[str, Any], told: Mapping[str, str]) -> Response:
+async def _again(
+    order: Order, writer: Writer, answer: dict[str, Any], told: Mapping[str, str], over: Over | None
+) -> Response:
     """An answer from the cache, as if it had just been given."""
     shown = {**answer["headers"], **told}
+    finished = {int(number): Generation.from_json(row) for number, row in answer["choices"].items()}
+    about = Told(**answer["told"])
+    if over is not None:
+        await over(finished, about)
     if order.stream:
         stream = {**shown, **HEADERS}
-        return StreamingResponse(replayed(answer, envelope), media_type="text/event-stream", headers=stream)
-    more = {name: answer[name] for name in _KEPT[1:] if name in answer}
-    return JSONResponse(envelope.around("chat.completion", answer["choices"], **more), headers=shown)
+        return StreamingResponse(replayed(finished, about, writer), media_type="text/event-stream", headers=stream)
+    return JSONResponse(writer.whole(finished, about), headers=shown)

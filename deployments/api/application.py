@@ -7,13 +7,17 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Match
 from starlette.types import ASGIApp
 
+from symmoe import __version__
 from symmoe.errors import RequestError, StoreError
-from symmoe.wire.chat import ChatRequest, Question
+from symmoe.wire.chat import ChatRequest, Question, request_error
 
 from ..errors import ApiError, error_response, internal_error
 from ..events import TurnedAwayError
@@ -22,8 +26,10 @@ from .batches import batch_paths
 from .batching import Batching
 from .completions import api_error
 from .documented import json_body
+from .doors import door_paths
 from .files import file_paths
 from .middleware import RequestMiddleware
+from .page import POLICY, page
 from .service import Service, noted
 
 
@@ -31,16 +37,27 @@ def application(service: Service) -> ASGIApp:
     """Every path of the service, and the scorer around them."""
     batching = Batching(service)
     app = FastAPI(
-        title="symmoe", docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=_living(service, batching)
+        title="symmoe",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=_living(service, batching),
     )
     _answering(app, service)
+    door_paths(app, service)
     _models(app, service)
     file_paths(app, service, batching)
     batch_paths(app, service, batching)
     admin_paths(app, service)
     _looking(app, service)
     _failing(app)
-    return RequestMiddleware(batching.online.around(app), service)
+    whole: ASGIApp = RequestMiddleware(batching.online.around(app), service)
+    origins = list(service.settings.origins)
+    if not origins:
+        return whole
+    told = ["retry-after", "x-request-id", *(f"x-symmoe-{name}" for name in ("cache", "experts", "ignored", "path"))]
+    return CORSMiddleware(whole, origins, allow_methods=["*"], allow_headers=["*"], expose_headers=told)
 
 
 def _living(service: Service, batching: Batching) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
@@ -74,7 +91,8 @@ def _models(app: FastAPI, service: Service) -> None:
     async def models(request: Request) -> Response:
         """Every model."""
         await service.caller(request)
-        return JSONResponse({"object": "list", "data": [service.described(name) for name in service.models]})
+        found = [service.described(name) for name in service.models]
+        return JSONResponse({"object": "list", "data": found})
 
     @app.get("/v1/models/{name:path}", response_model=None)
     async def model(request: Request, name: str) -> Response:
@@ -95,6 +113,16 @@ def _looking(app: FastAPI, service: Service) -> None:
         status = await service.readiness()
         return JSONResponse({"status": status}, 200 if status == "ready" else 503)
 
+    @app.get("/version", response_model=None)
+    async def version() -> Response:
+        """Which symmoe this is."""
+        return JSONResponse({"version": __version__})
+
+    @app.get("/docs", response_model=None, include_in_schema=False)
+    async def docs() -> Response:
+        """What may be asked, for people."""
+        return HTMLResponse(page(app.openapi()), headers={"content-security-policy": POLICY})
+
     @app.get("/metrics", response_model=None)
     async def metrics() -> Response:
         """Counters in Prometheus' text format."""
@@ -105,24 +133,36 @@ def _failing(app: FastAPI) -> None:
     @app.exception_handler(RequestError)
     async def refused(request: Request, error: RequestError) -> Response:
         noted(request).code = error.code
-        return error_response(error)
+        return failure(request, error)
 
     @app.exception_handler(TurnedAwayError)
     async def unserved(request: Request, error: TurnedAwayError) -> Response:
         noted(request).code = error.why.code
-        return error_response(api_error(error.why))
+        return failure(request, api_error(error.why))
 
     @app.exception_handler(StoreError)
     async def storeless(request: Request, error: StoreError) -> Response:
         noted(request).code = "store_unavailable"
-        return error_response(ApiError(503, "store_unavailable", "the store does not answer just now", retry_after=1))
+        return failure(request, ApiError(503, "store_unavailable", "the store does not answer just now", retry_after=1))
+
+    @app.exception_handler(ValidationError)
+    async def unfit(request: Request, error: ValidationError) -> Response:
+        """A body of another door that makes no chat request."""
+        told = request_error(error)
+        noted(request).code = told.code
+        return failure(request, told)
 
     @app.exception_handler(HTTPException)
     async def other(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 405:
+            allow = ", ".join(_methods(app, request))
+            if request.method == "OPTIONS":
+                return Response(status_code=204, headers={"allow": allow})
+            error.headers = {"allow": allow}
         codes = {404: ("not_found", "no such path"), 405: ("method_not_allowed", "this path takes another method")}
         code, message = codes.get(error.status_code, ("invalid_request", str(error.detail)))
         noted(request).code = code
-        response = error_response(ApiError(error.status_code, code, message))
+        response = failure(request, ApiError(error.status_code, code, message))
         response.headers.update(error.headers or {})
         return response
 
@@ -131,4 +171,16 @@ def _failing(app: FastAPI) -> None:
         """Starlette's own answer would be plain text. It raises the error again, and the scorer takes it there."""
         told = internal_error(error)
         noted(request).code = told.code
-        return error_response(told)
+        return failure(request, told)
+
+
+def failure(request: Request, error: RequestError) -> Response:
+    """An error as the door at which was asked has it."""
+    return error_response(error, request.scope["path"], request.state.request_id)
+
+
+def _methods(app: FastAPI, request: Request) -> list[str]:
+    """Those that a path takes."""
+    matching = (route for route in app.routes if route.matches(request.scope)[0] is not Match.NONE)
+    found = {method for route in matching for method in getattr(route, "methods", None) or ()}
+    return sorted(found | {"OPTIONS", *(["HEAD"] if "GET" in found else [])})

@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from symmoe.wire.chat import Text
+from symmoe.wire.sampling import Text
 
 from ..batches.files import INPUT
 from ..batches.ids import BATCH, FILE, is_id, new_id

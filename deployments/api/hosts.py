@@ -11,8 +11,10 @@ from ..errors import ApiError
 ANY = "*"
 
 
-def check_host(headers: Iterable[tuple[bytes, bytes]], hosts: Sequence[str]) -> None:
+def check_host(headers: Iterable[tuple[bytes, bytes]], hosts: Sequence[str], origins: Sequence[str] = ()) -> None:
     """`ApiError` for a request to other names than this machine's own and `hosts`, or by a page from elsewhere.
+
+    Pages of `origins` may ask, under this machine's own names too.
 
     A site can make its own name mean this machine, and its pages may then ask and read as if they came from here.
     """
@@ -20,6 +22,7 @@ def check_host(headers: Iterable[tuple[bytes, bytes]], hosts: Sequence[str]) -> 
         return
     sent_to = [f"//{value.decode('latin-1')}" for name, value in headers if name == b"host"]
     come_from = [value.decode("latin-1") for name, value in headers if name == b"origin"]
+    come_from = [] if ANY in origins else [each for each in come_from if each not in origins]
     if len(sent_to) != 1 or not all(_is_known(each, hosts) for each in (*sent_to, *come_from)):
         message = "without keys, only this machine's own names are taken, and no pages of other sites"
         raise ApiError(403, "cross_site", message)

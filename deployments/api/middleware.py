@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from symmoe import limits
 
-from ..access.callers import NOBODY
+from ..access.callers import NOBODY, key_in
 from ..door.body import GRANTING, Granting, Paced, check_bodiless
 from ..door.proxy import NAME
 from ..errors import ApiError, error_response, internal_error
@@ -22,8 +22,10 @@ from .service import Service
 
 _UNASKED = ("/health", "/ready")
 _ALWAYS = (*_UNASKED, "/metrics")
+_OPEN = (*_ALWAYS, "/version", "/docs", "/openapi.json")
+"""What everybody may see who may ask this service at all: browsers send no key with them."""
 _MODELS = "/v1/models"
-_READ = (b"x-request-id", b"traceparent", b"tracestate", b"authorization")
+_READ = (b"x-request-id", b"traceparent", b"tracestate", b"authorization", b"x-api-key")
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
@@ -49,7 +51,7 @@ class RequestMiddleware:
             try:
                 await self._guarded(passing)
             finally:
-                if scope["path"] not in _ALWAYS:
+                if passing.scope["path"] not in _ALWAYS:
                     self._service.telemetry.over(passing.note)
 
     async def _guarded(self, passing: _Passing) -> None:
@@ -75,11 +77,11 @@ class RequestMiddleware:
             await self._app(passing.scope, passing.receive, passing.send)
             return
         if not self._service.asks_for_keys:
-            check_host(passing.scope["headers"], self._service.settings.hosts)
-        if path in _ALWAYS:
+            check_host(passing.scope["headers"], self._service.settings.hosts, self._service.settings.origins)
+        if path in _OPEN or passing.scope["method"] == "OPTIONS":
             await self._app(passing.scope, passing.receive, passing.send)
             return
-        caller = await self._service.known(passing.authorization, passing.note)
+        caller = await self._service.known(passing.key, passing.note)
         passing.scope["state"]["caller"] = caller
         key = "" if caller.id == NOBODY else caller.id
         places = self._models if path == _MODELS or path.startswith(f"{_MODELS}/") else self._service.open
@@ -101,10 +103,13 @@ class _Passing:
         given = {name: value.decode("latin-1") for name, value in scope["headers"] if name in _READ}
         wished = given.pop(b"x-request-id", "")
         self.name = wished if NAME.fullmatch(wished) else secrets.token_hex(12)
-        self.authorization = given.pop(b"authorization", None)
-        parents = {name.decode(): value for name, value in given.items()}
+        self.key = key_in({name.decode(): value for name, value in given.items()})
+        parents = {name.decode(): value for name, value in given.items() if name.startswith(b"trace")}
         self.note = Note(self.name, scope["method"] if scope["method"] in _METHODS else "other", "other", parents)
-        self.scope = {**scope, "state": {**scope.get("state", {}), "request_id": self.name, "note": self.note}}
+        self._head = scope["method"] == "HEAD"
+        state = {**scope.get("state", {}), "request_id": self.name, "note": self.note}
+        method, path = "GET" if self._head else scope["method"], scope["path"].rstrip("/") or "/"
+        self.scope = {**scope, "method": method, "path": path, "state": state}
         paced = Paced(receive)
         self.receive: Receive = Granting(paced, send) if GRANTING in scope.get("extensions", {}) else paced
         self.began = self.over = False
@@ -113,7 +118,7 @@ class _Passing:
     async def refuse(self, error: ApiError) -> None:
         """Answer with an error."""
         self.note.code = error.code
-        await error_response(error)(self.scope, self.receive, self.send)
+        await error_response(error, self.scope["path"], self.name)(self.scope, self.receive, self.send)
 
     async def send(self, message: Message) -> None:
         """Send on, under the request's name."""
@@ -125,4 +130,6 @@ class _Passing:
             self._metrics.answered(self.note.endpoint, message["status"])
         elif message["type"] == "http.response.body":
             self.over = not message.get("more_body", False)
+            if self._head:
+                message = {**message, "body": b""}
         await self._send(message)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-_ANSWERING = "/v1/chat/completions"
+_ANSWERING = ("/v1/chat/completions", "/v1/completions", "/v1/messages", "/v1/responses")
 _QUIET = 5.0
 
 
@@ -28,7 +28,7 @@ class Online:
         """The application, counted."""
 
         async def counted(scope: Scope, receive: Receive, send: Send) -> None:
-            if scope["type"] != "http" or scope["path"] != _ANSWERING:
+            if scope["type"] != "http" or scope["path"] not in _ANSWERING:
                 await app(scope, receive, send)
                 return
             self._open += 1

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import count
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
 from symmoe.build import fingerprint
 from symmoe.config import Pool
-from symmoe.errors import StoreError
+from symmoe.errors import CheckpointError, StoreError
+from symmoe.limits import STORE_REQUEST_SECONDS
 from symmoe.policy import Model, Policy, catalogue, known_model, policy_for
-from symmoe.types import Sampling
-from symmoe.wire.chat import SEEDS, ChatRequest, Question, SymmoeOptions
+from symmoe.types import Query, Sampling
+from symmoe.wire.answers import ChatWriter, Writer
+from symmoe.wire.chat import ChatRequest, Question, SymmoeOptions, without_tools
+from symmoe.wire.sampling import SEEDS, refuse_ignored, told_of_ignored
 
 from ..access.breaker import Breaker
 from ..access.cache import AnswerCache
-from ..access.callers import Caller, Keys, bearer
+from ..access.callers import Caller, Keys, key_in
 from ..access.limits import Limits
 from ..access.watch import KeyWatch
 from ..errors import ApiError
@@ -32,9 +39,10 @@ from ..settings import Settings
 from ..storage import Storage
 from ..telemetry.note import Note
 from ..telemetry.telemetry import Telemetry
-from .answers import Answers
-from .body import read_body
-from .completions import Envelope, whole
+from .answers import Answers, Over
+from .body import Body, read_body
+from .completions import all_finished, told_of
+from .counting import Counting
 from .metrics import Metrics
 from .opened import Open
 from .telling import explanation, headers
@@ -65,7 +73,9 @@ class Service:
         self._watch = KeyWatch(keys)
         breaker = Breaker(storage)
         self.limits = Limits(breaker, self.metrics.unchecked)
+        self.patient = Breaker(storage, STORE_REQUEST_SECONDS)
         self._answers = Answers(orchestrator, self._cache(breaker), self.metrics)
+        self._counting = Counting(pool)
         self._own, self._attempts = secrets.token_hex(4), count()
         self._created = int(time.time())
         self._over: dict[str, float] = {}
@@ -78,10 +88,10 @@ class Service:
         """Whether a request without a key is turned away."""
         return self._keys.required
 
-    async def known(self, authorization: str | None, note: Note) -> Caller:
-        """Who asks, by a request's `Authorization`; `ApiError` for somebody who may not."""
+    async def known(self, key: str | None, note: Note) -> Caller:
+        """Who asks, by a request's key; `ApiError` for somebody who may not."""
         try:
-            caller = await self._keys.caller(bearer(authorization))
+            caller = await self._keys.caller(key)
         except StoreError as error:
             self.metrics.refused("store")
             raise ApiError(503, "store_unavailable", "keys cannot be checked just now", retry_after=1) from error
@@ -141,21 +151,60 @@ class Service:
             self._engines = await self.lifecycle.experts.engines()
         return self._engines
 
-    async def chat(self, http: HttpRequest) -> Response:
-        """An answer, whole or streamed."""
+    async def opened(self, http: HttpRequest, body: type[Body]) -> tuple[Caller, dict[str, str], Body]:
+        """Who asks, the headers that tell of limits, and the body, read when there is room within these."""
         caller = await self.caller(http)
         told = await self.admitted(caller)  # before the body, which may keep the service waiting
-        body = await read_body(http, ChatRequest, self.settings.most_bytes)
-        body.check(self.settings.most_choices)
+        return caller, told, await read_body(http, body, self.settings.most_bytes)
+
+    async def chat(self, http: HttpRequest) -> Response:
+        """A chat completion, whole or streamed."""
+        caller, told, body = await self.opened(http, ChatRequest)
+        told |= told_or_refused(body.ignored, self.settings.strict)
         ident = secrets.token_hex(12)  # the request's own name is the client's, and two may share it
-        order, note = self._order(body, ident, caller), noted(http)
-        note.model, note.query = body.model, order.query
         counted = body.stream_options is not None and body.stream_options.include_usage
-        envelope = Envelope.new(ident, body.model, counted, order.explain)
+        return await self.answer(http, caller, body, ident, ChatWriter(ident, body.model, counted), told)
+
+    async def answer(
+        self,
+        http: HttpRequest,
+        caller: Caller,
+        body: ChatRequest,
+        ident: str,
+        writer: Writer,
+        told: Mapping[str, str],
+        raw: bool = False,
+        over: Over | None = None,
+    ) -> Response:
+        """The answer to a chat request as its door writes it, `told` among its headers.
+
+        A `raw` one is no chat but a text to go on with. `over` is told what the answer was. Raises `RequestError`.
+        """
+        body.check(self.settings.most_choices)
+        order, note = self._order(body, ident, caller, raw), noted(http)
+        note.model, note.query = body.model, order.query
         repeatable = (order.query.sampling.temperature == 0 or body.seed is not None) and not _uncached(http)
         charge = partial(self.limits.charge, caller)
-        watched = partial(self._watch.watched, bearer(http.headers.get("authorization")))
-        return await self._answers.answer(order, envelope, told, charge, repeatable, note, watched)
+        watched = partial(self._watch.watched, key_in(http.headers))
+        return await self._answers.answer(order, writer, told, charge, repeatable, note, watched, over)
+
+    @property
+    def embedder(self) -> str:
+        """The name of the embedder that the pool routes with."""
+        return self._pool.routing.embedder
+
+    async def embedded(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], int]:
+        """The vectors of texts, and how many tokens they had. Raises `ApiError`."""
+        try:
+            return await self._orchestrator.router.embed(texts)
+        except CheckpointError as error:
+            raise ApiError(
+                503, "embedder_unavailable", "the pool's embedder cannot be loaded", retry_after=30
+            ) from error
+
+    async def tokens(self, query: Query, expert: str | None) -> int:
+        """The tokens of a conversation for an expert, None for the pool's first. Raises `ApiError`."""
+        return await asyncio.to_thread(self._counting.tokens, query, expert)
 
     async def route(self, http: HttpRequest) -> Response:
         """Who would answer, and why."""
@@ -204,6 +253,7 @@ class Service:
         """
         note.model = body.model if body.model in self.models else ""
         body.check(self.settings.most_choices)
+        told_or_refused(body.ignored, self.settings.strict)
         caller = await self._keys.named(note.key)
         if caller is None:
             raise ApiError(401, "invalid_api_key", "the key that made this batch is expired or revoked")
@@ -213,7 +263,8 @@ class Service:
         request = await self._orchestrator.begin(order)
         note.report = request.report
         try:
-            return await whole(request, Envelope.new(note.id, body.model, False, order.explain))
+            finished = await all_finished(request)
+            return ChatWriter(note.id, body.model).whole(finished, told_of(request.report, order.explain))
         finally:
             await request.close()
             self.metrics.reported(request.report)
@@ -226,16 +277,18 @@ class Service:
             return None
         return AnswerCache(breaker, partial(fingerprint, self._pool), settings.cache_seconds, settings.cache_entries)
 
-    def _order(self, body: ChatRequest, ident: str, caller: Caller) -> Order:
+    def _order(self, body: ChatRequest, ident: str, caller: Caller, raw: bool = False) -> Order:
         model, options = self.model(body.model), body.symmoe
         refusal = None if model.expert is None else self.lifecycle.roster.refusal(model.expert)
         if refusal is not None:  # said before the cache is asked: what it knows may be what the expert is blamed for
             raise TurnedAwayError(refusal)
+        sampling = replace(_drawn(body.sampling(self._pool.sampling)), raw=raw)
+        unable = without_tools(self.lifecycle.roster.pool, model.expert, sampling)
         return Order(
             id=ident,
-            query=body.query(_drawn(body.sampling(self._pool.sampling))),
+            query=body.query(sampling),
             key=caller.id,
-            policy=self._policy(model, options),
+            policy=self._policy(model, options).excluding(unable),
             n=body.n or 1,
             stream=bool(body.stream),
             explain=options.explain,
@@ -257,6 +310,13 @@ def _drawn(sampling: Sampling) -> Sampling:
     if sampling.seed is not None or sampling.temperature == 0:
         return sampling
     return replace(sampling, seed=secrets.randbelow(SEEDS))
+
+
+def told_or_refused(ignored: tuple[str, ...], strict: bool) -> dict[str, str]:
+    """The header that names a request's fields without effect. Where that is `strict`, raises `RequestError`."""
+    if strict:
+        refuse_ignored(ignored)
+    return told_of_ignored(ignored)
 
 
 def noted(http: HttpRequest) -> Note:

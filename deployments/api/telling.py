@@ -6,7 +6,6 @@ from typing import Any
 from urllib.parse import quote
 
 from symmoe.types import Answer, to_json
-from symmoe.wire.answers import usage as spent
 
 from ..order import Report
 
@@ -62,11 +61,6 @@ def explanation(report: Report) -> dict[str, Any]:
         "seconds": {"route": routed.seconds, "first_token": report.first_token, "total": report.total},
         "explanation": to_json(routed.explanation) if routed.explanation else None,
     }
-
-
-def usage(report: Report) -> dict[str, int]:
-    """The tokens of all generations together."""
-    return spent(report.prompt_tokens, report.completion_tokens)
 
 
 def _answer(answer: Answer) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
@@ -29,7 +29,7 @@ async def received(request: Request, batching: Batching, owner: str) -> AsyncIte
 
     Raises `ApiError`; nothing is left of it then, nor where the block raises.
     """
-    _check_origin(request)
+    _check_origin(request, batching.settings.origins)
     reader = FormReader(request.headers.get("content-type", ""), "file", _FIELDS)
     most, contents = batching.settings.most_file_bytes, batching.files.contents
     announced = _announced(request)
@@ -91,9 +91,11 @@ def _check_purpose(form: Form) -> None:
         raise ApiError(400, "invalid_value", "purpose must be batch", "purpose")
 
 
-def _check_origin(request: Request) -> None:
+def _check_origin(request: Request, origins: Sequence[str]) -> None:
     """Forms can be sent by any web page to a service on loopback; browsers say so, and no other client does."""
     origin = request.headers.get("origin")
+    if origin is not None and (origin in origins or "*" in origins):
+        return
     foreign = origin is not None and _place(origin) != request.headers.get("host", "")
     if foreign or request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
         raise ApiError(403, "cross_site", "files are not taken from web pages of other sites")

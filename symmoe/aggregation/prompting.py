@@ -67,7 +67,7 @@ def prompt_for(case: Case, window: Window, seed: int, part: float = 1.0) -> Prom
     if not weighted or room < _LEAST_TOKENS * len(weighted):
         return None
     texts = fitted(list(weighted), room, window.count)
-    sampling = replace(case.query.sampling, temperature=0.0, top_p=1.0, seed=None)
+    sampling = replace(case.query.sampling, temperature=0.0, top_p=1.0, seed=None, raw=False, tools="")
     messages = _worded(case.query, fences, texts, list(weighted.values()))
     return Prompt(replace(case.query, messages=messages, sampling=sampling), fences)
 

@@ -9,6 +9,7 @@ from symmoe.aggregation.cleaning import visible, without_reasoning
 from symmoe.aggregation.clustering import SemanticClusters
 from symmoe.aggregation.equivalence import equal
 from symmoe.aggregation.extraction import extract, is_choice, is_number
+from symmoe.tools import normalised
 from symmoe.types import AnswerKind, Candidate, Query
 
 UNREAD = ""
@@ -34,6 +35,8 @@ def read(query: Query, candidates: Sequence[Candidate], clusters: SemanticCluste
         else:
             home.append(place)
     readings = [Reading(answer, tuple(members)) for answer, members in found]
+    if any(candidate.calls for candidate in candidates):  # other arguments are another call, however alike they read
+        return readings
     return readings if clusters is None else _merged(readings, query.kind, candidates, clusters)
 
 
@@ -41,6 +44,8 @@ def answer_in(candidate: Candidate, query: Query) -> str:
     """What a candidate answers, in a comparable spelling, or `UNREAD`."""
     if candidate.finish_reason == "error":
         return UNREAD
+    if candidate.calls:
+        return normalised(candidate.calls)
     return extract(candidate.text, query.kind, query.text) or UNREAD
 
 

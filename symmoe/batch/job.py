@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +19,7 @@ from symmoe.errors import JobError
 from symmoe.pipeline import Parts, Watch, answer
 from symmoe.planning.costs import keep_observations
 from symmoe.protocols import Store
-from symmoe.types import Candidate, Outcome, Refusal, Trace
+from symmoe.types import Candidate, Outcome, Refusal, Trace, to_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +58,16 @@ class BatchJob:
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """What became of a job. `outcome` is None for one that had been finished before."""
+    """What became of a job. `outcome` is None for one that had been finished before.
+
+    `ignored` counts the lines that have a field without effect, by its name.
+    """
 
     answered: int
     failed: int
     resumed: int
     outcome: Outcome | None
+    ignored: Mapping[str, int] = field(default_factory=dict)
 
 
 class PartsSource(Protocol):
@@ -97,11 +102,11 @@ class Progress:
 
     def candidates(self) -> list[Candidate]:
         """What was generated so far."""
-        return [Candidate(**row) for row in self._store.rows(self._candidates).values()]
+        return [Candidate.from_json(row) for row in self._store.rows(self._candidates).values()]
 
     def add(self, candidates: Sequence[Candidate]) -> None:
         """Keep candidates; one kept before stays as it was."""
-        rows = {json.dumps([c.query_id, c.expert, c.slot]): _row(c) for c in candidates}
+        rows = {json.dumps([c.query_id, c.expert, c.slot]): to_json(c) for c in candidates}
         self._store.put(self._candidates, rows)
 
     def finish(self, answered: int, failed: int) -> None:
@@ -143,7 +148,8 @@ def run_batch(job: BatchJob, parts: PartsSource, store: Store, resume: bool, wat
         hint = "nothing is lost: make it writable and run again with --resume"
         raise JobError(f"{error.filename or job.output}: cannot be written ({error.strerror})", hint=hint) from error
     progress.finish(answered, len(lines) - answered)
-    return BatchResult(answered, len(lines) - answered, len(known), outcome)
+    ignored = Counter(name for line in good for name in line.ignored)
+    return BatchResult(answered, len(lines) - answered, len(known), outcome, ignored)
 
 
 def _make_room(job: BatchJob) -> None:
@@ -164,10 +170,6 @@ def _output_line(
     if isinstance(line, BadLine):
         return refused_row(line, job)
     return result_row(line, results[line.number], job, created)
-
-
-def _row(candidate: Candidate) -> dict[str, Any]:
-    return {name: getattr(candidate, name) for name in Candidate.__slots__}
 
 
 def _keeping(progress: Progress, watch: Watch) -> Watch:

@@ -11,7 +11,7 @@ from symmoe.config import Pool
 from symmoe.errors import JobError, RequestError
 from symmoe.policy import AUTO, Policy, catalogue, known_model, policy_for
 from symmoe.types import Query
-from symmoe.wire.chat import ChatRequest, line_request
+from symmoe.wire.chat import ChatRequest, line_request, without_tools
 from symmoe.wire.lines import MOST_ID, BadLineError, read_line, read_object
 
 MAX_LINE_BYTES = 1 << 20
@@ -21,13 +21,17 @@ _CHOICE = "\x1f"
 
 @dataclass(frozen=True, slots=True)
 class GoodLine:
-    """A line that can be asked: a query for each of its choices, and how they are answered. `number` counts from 1."""
+    """A line that can be asked: a query for each of its choices, and how they are answered. `number` counts from 1.
+
+    `ignored` are its fields that have no effect.
+    """
 
     number: int
     id: str
     model: str
     queries: tuple[Query, ...]
     policy: Policy
+    ignored: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +98,9 @@ class LineReader:
             options.quality,
         )
         query = request.query(request.sampling(self._pool.sampling))
-        return GoodLine(number, ident, request.model, tuple(_choices(query, ident, request.n or 1)), policy)
+        policy = policy.excluding(without_tools(self._pool, policy.expert, query.sampling))
+        choices = tuple(_choices(query, ident, request.n or 1))
+        return GoodLine(number, ident, request.model, choices, policy, request.ignored)
 
 
 def _parts(raw: bytes, number: int) -> tuple[str, dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from symmoe.batch.lines import BadLine, GoodLine
 from symmoe.errors import RequestError
-from symmoe.types import Generation, Refusal, Trace, to_json
+from symmoe.types import Refusal, Trace, to_json
 from symmoe.wire.answers import bad_row, choices, completion, envelope, line_id, response_row, row_text, usage
 
 
@@ -20,13 +20,11 @@ def result_row(line: GoodLine, results: Sequence[Trace | Refusal], job: str, cre
         error = RequestError(refusal.message, code=refusal.code, status=refusal.status)
         return response_row(job, line.number, line.id, error.status, envelope(error))[0]
     traces = [result for result in results if isinstance(result, Trace)]
-    answers = [trace.answer for trace in traces]
-    finished = {
-        number: Generation(answer.text, answer.finish_reason, answer.prompt_tokens, answer.completion_tokens)
-        for number, answer in enumerate(answers)
-    }
-    spent = usage(sum(a.prompt_tokens for a in answers), sum(a.completion_tokens for a in answers))
-    body = completion(line_id(job, line.number), line.model, created, choices(finished), usage=spent)
+    finished = {number: trace.given for number, trace in enumerate(traces)}
+    given = finished.values()
+    spent = usage(sum(g.prompt_tokens for g in given), sum(g.completion_tokens for g in given))
+    ident = line_id(job, line.number)
+    body = completion(ident, line.model, created, choices(ident, finished), usage=spent)
     return response_row(job, line.number, line.id, 200, body)[0]
 
 

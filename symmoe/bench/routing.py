@@ -85,6 +85,10 @@ class RandomVectors:
     def __init__(self, seed: int) -> None:
         self._rng = np.random.default_rng(seed)
 
+    def tokens(self, texts: Sequence[str]) -> int:
+        """None: nothing is read."""
+        return 0
+
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Random unit rows, `[n, 384]`, another draw for each call."""
         drawn = self._rng.standard_normal((len(texts), DIMENSIONS), dtype=np.float32)

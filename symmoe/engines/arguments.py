@@ -2,9 +2,40 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Protocol
 
+from symmoe.types import Sampling
+
 _GIB = 1 << 30
+SAME_TO_VLLM = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "seed",
+    "frequency_penalty",
+    "presence_penalty",
+    "repetition_penalty",
+    "ignore_eos",
+)
+"""What of `Sampling` has vLLM's own name and meaning, and is no bound of ours."""
+_FORMS = {"json": "json", "regex": "regex", "ebnf": "grammar"}
+
+
+def structured_outputs(sampling: Sampling) -> dict[str, str]:
+    """What a text must follow, by vLLM's name for its form."""
+    return {_FORMS[sampling.form]: sampling.schema} if sampling.schema else {}
+
+
+def format_fields(sampling: Sampling) -> dict[str, Any]:
+    """What a text must follow as fields of a request: OpenAI's for a JSON schema, vLLM's for what OpenAI has not."""
+    if not sampling.schema:
+        return {}
+    if sampling.form != "json":
+        return {"structured_outputs": structured_outputs(sampling)}
+    form = {"name": "answer", "schema": json.loads(sampling.schema)}
+    return {"response_format": {"type": "json_schema", "json_schema": form}}
 
 
 class EngineSize(Protocol):

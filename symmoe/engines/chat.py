@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +11,8 @@ from typing import Any
 
 from symmoe.errors import CheckpointError
 from symmoe.limits import PROMPT_CHARACTERS_PER_TOKEN, PROMPT_SLACK, TEMPLATE_SECONDS
-from symmoe.types import Prompt, Query, Refusal
+from symmoe.tools import worded
+from symmoe.types import Message, Prompt, Query, Refusal
 
 
 class TemplateTimeoutError(Exception):
@@ -48,11 +50,11 @@ class ChatTokenizer:
         except Exception as error:  # a chat template raises what it likes, such as for roles that it does not know
             message = f"the expert's chat template: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
             return Refusal(query.id, "invalid_messages", message)
-        size = window * PROMPT_CHARACTERS_PER_TOKEN
-        ids = self._ids(text[:size])
+        size, raw = window * PROMPT_CHARACTERS_PER_TOKEN, query.sampling.raw
+        ids = self._ids(text[:size], raw)
         while size < len(text) and len(ids) < window + PROMPT_SLACK:
             size *= 4
-            ids = self._ids(text[:size])
+            ids = self._ids(text[:size], raw)
         if len(ids) < window:
             return Prompt(self.model, tuple(ids))
         tokens = f"more than {window}" if size < len(text) else str(len(ids))
@@ -61,28 +63,52 @@ class ChatTokenizer:
 
     def encode(self, query: Query) -> list[int]:
         """All token ids of a query, however many: for text of our own. Raises what the chat template does."""
-        return self._ids(self._render(query))
+        return self._ids(self._render(query), query.sampling.raw)
 
     def refuse(self, queries: Sequence[Query]) -> list[Refusal | None]:
         """A refusal for each query whose prompt fills the window; None for those with room for an answer."""
         found: dict[Any, Refusal | None] = {}
         for query in queries:
-            if query.messages not in found:
+            if _worded(query) not in found:
                 prompt = self.prompt(query)
-                found[query.messages] = prompt if isinstance(prompt, Refusal) else None
-        refusals = ((query, found[query.messages]) for query in queries)
+                found[_worded(query)] = prompt if isinstance(prompt, Refusal) else None
+        refusals = ((query, found[_worded(query)]) for query in queries)
         return [refusal and Refusal(query.id, refusal.code, refusal.message) for query, refusal in refusals]
 
     def _render(self, query: Query) -> str:
         """The conversation as text. Transformers renders in a sandbox: a template reaches nothing but the messages."""
-        messages = [{"role": message.role, "content": message.content} for message in query.messages]
+        if query.sampling.raw:
+            return query.text
+        tools, own = query.sampling.tools, json.loads(query.sampling.template or "{}")
+        knows = "tools" in str(self._tokenizer.chat_template)
+        messages = [_as_told(message) for message in (query.messages if knows else worded(query.messages, tools))]
+        if tools and knows:
+            own["tools"] = json.loads(tools)
         with _time_limit(TEMPLATE_SECONDS):
-            text: str = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+            text: str = self._tokenizer.apply_chat_template(
+                messages, **{"add_generation_prompt": True, **own}, tokenize=False
+            )
         return text
 
-    def _ids(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer(text, add_special_tokens=False).input_ids
+    def _ids(self, text: str, raw: bool = False) -> list[int]:
+        """Tokens of a text; a template writes those that a prompt begins with itself."""
+        ids: list[int] = self._tokenizer(text, add_special_tokens=raw).input_ids
         return ids
+
+
+def _as_told(message: Message) -> dict[str, Any]:
+    """A turn as chat templates take it: arguments of calls are objects there."""
+    told: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.calls:
+        functions = ({"name": call.name, "arguments": json.loads(call.arguments)} for call in message.calls)
+        called = zip(message.calls, functions, strict=True)
+        told["tool_calls"] = [{"id": call.id, "type": "function", "function": function} for call, function in called]
+    return told | ({"tool_call_id": message.call_id} if message.role == "tool" else {})
+
+
+def _worded(query: Query) -> tuple[object, ...]:
+    """What a query's prompt is made of."""
+    return query.messages, query.sampling.template, query.sampling.raw, query.sampling.tools
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from symmoe.types import Call, Delta, Generation, Image, Prompt, Query, Refusal
+from symmoe.types import Call, Delta, Generation, Image, Prompt, Query, Refusal, Sampling, TokenLogprob
 
 
 class EchoEngine:
@@ -77,11 +77,14 @@ class EchoEngine:
 
     def step(self) -> list[Delta]:
         """The next word of every call."""
-        deltas = [
-            Delta(ident, words.pop(0), None if words else self._whole[ident]) for ident, words in self._open.items()
-        ]
+        deltas = [self._next(ident, words) for ident, words in self._open.items()]
         self.abort([delta.id for delta in deltas if delta.generation])
         return deltas
+
+    def _next(self, ident: str, words: list[str]) -> Delta:
+        whole = self._whole[ident]
+        word, place = words.pop(0), len(whole.logprobs) - len(words) - 1
+        return Delta(ident, word, None if words else whole, whole.logprobs[place : place + 1] if whole.logprobs else ())
 
     def abort(self, idents: Sequence[str]) -> None:
         """Forget these calls."""
@@ -108,4 +111,13 @@ class EchoEngine:
 
     def _answer(self, query: Query) -> Generation:
         text = f"{self._weights}: {query.text}".strip()
-        return Generation(text, "stop", len(query.text.split()), len(text.split()))
+        return Generation(text, "stop", len(query.text.split()), len(text.split()), _logprobs(text, query.sampling))
+
+
+def _logprobs(text: str, sampling: Sampling) -> tuple[TokenLogprob, ...]:
+    """Each word is a token; the longer, the less likely."""
+    if sampling.top_logprobs is None:
+        return ()
+    words = re.findall(r"\s*\S+", text)
+    likeliest = [tuple((f"{word}{n}", -float(len(word) + n)) for n in range(sampling.top_logprobs)) for word in words]
+    return tuple(TokenLogprob(word, -float(len(word)), top) for word, top in zip(words, likeliest, strict=True))

@@ -1,8 +1,8 @@
 """The process that compiles schemas before an engine sees them: it can be killed, and an engine cannot.
 
-It reads lines of JSON: `{"id", "model", "vocabulary", "schema"}` to try a schema on the vocabulary of a checkpoint's
-tokenizer, `{"cancel": id}` to stop. It writes one line for each that was not cancelled: `{"id", "fault", "sure",
-"seconds"}`. `fault` says what is wrong with the schema, or is null; where it is not `sure`, that says nothing of it.
+It reads lines of JSON: `{"id", "model", "vocabulary", "schema", "form"}` to try a schema on the vocabulary of a
+checkpoint's tokenizer, `{"cancel": id}` to stop. It writes one line for each that was not cancelled: `{"id", "fault",
+"sure", "seconds"}`. `fault` says what is wrong with the schema, or is null; where it is not `sure`, that says nothing.
 
 Each schema is compiled in a fork of this process, which has the libraries and the vocabulary in memory: bounded in
 time and memory, and gone after that. It ends with its input, and so with its parent.
@@ -29,6 +29,7 @@ from symmoe.limits import (
     SCHEMA_STEP_SECONDS,
     SCHEMA_WALL_SECONDS,
 )
+from symmoe.types import Form
 
 _PR_SET_PDEATHSIG = 1
 _WALKS, _STEPS = 4, 32
@@ -79,8 +80,8 @@ def _read_apart(model: str, size: int) -> str:
     return written
 
 
-def fault_of(vocabulary: Vocabulary, schema: str) -> str | None:
-    """What is wrong with a schema, found as vLLM's engine would use it; None where nothing is.
+def fault_of(vocabulary: Vocabulary, schema: str, form: Form = "json") -> str | None:
+    """What is wrong with a schema of a form, found as vLLM's engine would use it; None where nothing is.
 
     Some text that follows it is drawn, since a grammar that compiles may still allow nothing, or stop the engine for
     long at every token.
@@ -89,11 +90,11 @@ def fault_of(vocabulary: Vocabulary, schema: str) -> str | None:
 
     began = time.process_time()
     try:
-        xgrammar.Grammar.from_json_schema(schema)
+        grammar = _READ[form](xgrammar.Grammar, schema)
         if time.process_time() - began > SCHEMA_READ_SECONDS:
             return _UNREADABLE
         compiler = xgrammar.GrammarCompiler(vocabulary.info, max_threads=1, cache_enabled=True)
-        compiled = compiler.compile_json_schema(schema, any_whitespace=True)
+        compiled = compiler.compile_grammar(grammar)
         for seed in range(_WALKS):
             fault = _walk(vocabulary, compiled, seed)
             if fault:
@@ -103,6 +104,14 @@ def fault_of(vocabulary: Vocabulary, schema: str) -> str | None:
     except Exception as error:  # xgrammar raises what its parts raise
         return _in_words(str(error))
     return None
+
+
+_READ: dict[Form, Callable[[Any, str], Any]] = {
+    "json": lambda grammar, text: grammar.from_json_schema(text, any_whitespace=True),
+    "regex": lambda grammar, text: grammar.from_regex(text),
+    "ebnf": lambda grammar, text: grammar.from_ebnf(text),
+}
+"""How xgrammar reads each form."""
 
 
 def _walk(vocabulary: Vocabulary, compiled: Any, seed: int) -> str | None:
@@ -214,7 +223,7 @@ class _Trials:
         out, own = os.pipe()
         pid = os.fork()
         if pid == 0:
-            _in_fork(self._vocabularies[named], asked["schema"], own)
+            _in_fork(self._vocabularies[named], asked["schema"], asked.get("form", "json"), own)
         os.close(own)
         trial = _Trial(asked["id"], pid, out, time.monotonic() + SCHEMA_WALL_SECONDS)
         self._trials[trial.id] = trial
@@ -250,7 +259,7 @@ class _Trials:
         return status, used.ru_utime + used.ru_stime
 
 
-def _in_fork(vocabulary: Vocabulary, schema: str, out: int) -> None:
+def _in_fork(vocabulary: Vocabulary, schema: str, form: Form, out: int) -> None:
     """Find the fault within bounds, say it, and end."""
     code = 1
     try:
@@ -260,7 +269,7 @@ def _in_fork(vocabulary: Vocabulary, schema: str, out: int) -> None:
         with open("/proc/self/statm", encoding="ascii") as statm:
             room = int(statm.read().split()[0]) * resource.getpagesize() + SCHEMA_BYTES
         resource.setrlimit(resource.RLIMIT_AS, (room, room))
-        os.write(out, json.dumps(fault_of(vocabulary, schema)).encode())
+        os.write(out, json.dumps(fault_of(vocabulary, schema, form)).encode())
         code = 0
     finally:
         os._exit(code)

@@ -35,6 +35,7 @@ from symmoe.limits import (
     SCHEMAS_WAITING,
     SCHEMAS_WAITING_OF_KEY,
 )
+from symmoe.types import Form
 
 _CHILD = (sys.executable, "-m", "symmoe.engines.grammar_child")
 
@@ -82,14 +83,14 @@ class Grammars:
         self._count = 0
         self._closed = False
 
-    def verdict(self, schema: str, model: str, key: str) -> Future[Verdict]:
-        """The verdict on a schema for the checkpoint in `model`. Cancelled by all who wait for it, the work stops.
+    def verdict(self, schema: str, model: str, key: str, form: Form = "json") -> Future[Verdict]:
+        """The verdict on a schema of a form for the checkpoint in `model`.
 
-        `key` says whose it is. Raises `CapacityError` where too many wait, `CheckpointError` for a model with no
-        vocabulary.
+        Cancelled by all who wait for it, the work stops. `key` says whose it is. Raises `CapacityError` where too many
+        wait, `CheckpointError` for a model with no vocabulary.
         """
         future: Future[Verdict] = Future()
-        digest = hashlib.sha256(f"{model}\0{schema}".encode()).digest()
+        digest = hashlib.sha256(f"{model}\0{form}\0{schema}".encode()).digest()
         with self._lock:
             known = self._recall(digest)
             if known is not None:
@@ -97,7 +98,8 @@ class Grammars:
                 return future
             trial = self._trials.get(digest)
             if trial is None:
-                trial = self._enter(digest, key, {"model": model, "vocabulary": self._size(model), "schema": schema})
+                told = {"model": model, "vocabulary": self._size(model), "schema": schema, "form": form}
+                trial = self._enter(digest, key, told)
             trial.futures.append(future)
             self._start_some()
         future.add_done_callback(lambda done: self._left(trial) if done.cancelled() else None)

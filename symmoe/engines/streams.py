@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from symmoe.types import Delta, Generation
+from symmoe.types import Delta, Generation, TokenLogprob
 
 UNKNOWN = "error"
 """The finish reason of what ended for no reason that was given."""
+LEAST_LOGPROB = -9999.0
+"""What stands for a token that could not have come, as OpenAI has it: JSON has no infinity."""
 
 
 class Stripped:
@@ -34,6 +36,8 @@ class Stripped:
 class _Open:
     text: Stripped = field(default_factory=Stripped)
     tokens: int = 0
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    top: int = 0
 
 
 class OpenCalls:
@@ -48,7 +52,7 @@ class OpenCalls:
 
         params.output_kind = RequestOutputKind.DELTA if stream else RequestOutputKind.FINAL_ONLY
         engine.add_request(ident, {"prompt_token_ids": list(prompt)}, params, lora_request=lora)
-        self._open[ident] = _Open()
+        self._open[ident] = _Open(top=params.logprobs or 0)
 
     def step(self, engine: Any) -> list[Delta]:
         """One step of vLLM; what it added to each call."""
@@ -70,9 +74,41 @@ class OpenCalls:
         ident, best = output.request_id, output.outputs[0]
         call = self._open[ident]
         call.tokens += len(best.token_ids)
-        text = call.text.feed(best.text)
+        text, logprobs = call.text.feed(best.text), token_logprobs(best, call.top)
+        call.logprobs += logprobs
         if not output.finished:
-            return Delta(ident, text)
+            return Delta(ident, text, logprobs=logprobs)
         del self._open[ident]
-        prompt = len(output.prompt_token_ids or ())
-        return Delta(ident, text, Generation(call.text.whole, best.finish_reason or UNKNOWN, prompt, call.tokens))
+        tokens = len(output.prompt_token_ids or ()), call.tokens
+        reason, stop = best.finish_reason or UNKNOWN, stop_sequence(best)
+        generation = Generation(call.text.whole, reason, *tokens, tuple(call.logprobs), stop)
+        return Delta(ident, text, generation, logprobs)
+
+
+def token_logprobs(best: Any, top: int) -> tuple[TokenLogprob, ...]:
+    """The tokens of a completion of vLLM's that are text, with their log-probabilities; none where none were asked for.
+
+    Each has the `top` likeliest ones of its place. A token that ended it is no text.
+    """
+    if not best.logprobs:
+        return ()
+    tokens = list(best.token_ids)
+    if best.finish_reason == "stop" and not isinstance(best.stop_reason, str):
+        tokens = tokens[:-1]
+    return tuple(_token(token, found, top) for token, found in zip(tokens, best.logprobs, strict=False))
+
+
+def stop_sequence(best: Any) -> str | None:
+    """The sequence that ended a completion of vLLM's, if one did."""
+    return best.stop_reason if isinstance(best.stop_reason, str) else None
+
+
+def _token(token: int, found: Any, top: int) -> TokenLogprob:
+    """`found` has the token that was drawn, however unlikely, beside the likeliest ones."""
+    ranked = sorted(found.values(), key=lambda each: each.rank)
+    likeliest = tuple(_said(each) for each in ranked if each.rank <= top)
+    return TokenLogprob(*_said(found[token]), likeliest)
+
+
+def _said(found: Any) -> tuple[str, float]:
+    return found.decoded_token or "", max(found.logprob, LEAST_LOGPROB)

@@ -17,15 +17,15 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from symmoe.engines.arguments import vllm_arguments
+from symmoe.engines.arguments import SAME_TO_VLLM, structured_outputs, vllm_arguments
 from symmoe.engines.chat import ChatTokenizer
-from symmoe.engines.grammars import Grammars, Verdict
-from symmoe.engines.streams import UNKNOWN, OpenCalls
+from symmoe.engines.grammars import Grammars, Verdict, vocabulary_size
+from symmoe.engines.streams import UNKNOWN, OpenCalls, stop_sequence, token_logprobs
 from symmoe.errors import CheckpointError, EngineError, SymmoeError
 from symmoe.limits import ENGINE_GRAMMARS_MIB, SCHEMA_PATIENCE
 from symmoe.quiet import output_to
 from symmoe.sizing.architecture import window_of
-from symmoe.types import Call, Delta, Generation, Image, Prompt, Query, Refusal
+from symmoe.types import Call, Delta, Form, Generation, Image, Prompt, Query, Refusal
 
 _LORAS = 8
 _IMPORTED = (
@@ -95,24 +95,26 @@ class VllmEngine:
         return self._starts
 
     def refuse(self, queries: Sequence[Query]) -> list[Refusal | None]:
-        """Refuse prompts that fill the window, and schemas that could end the engine or hold it up.
+        """Refuse prompts that fill the window, token ids that there are not, and schemas that could end the engine or
+        hold it up.
 
         Prompts are counted with the pool's first model's tokenizer.
         """
-        refusals = self._tokenizer(self._model or self.first_model).refuse(queries)
-        schemas = dict.fromkeys(query.sampling.schema for query in queries)
-        faults = {schema: None if schema is None else self._fault(schema) for schema in schemas}
+        model = self._model or self.first_model
+        refusals = self._tokenizer(model).refuse(queries)
+        forms = dict.fromkeys((query.sampling.schema, query.sampling.form) for query in queries)
+        faults = {each: None if each[0] is None else self._fault(each[0], each[1]) for each in forms}
         return [
-            refusal or _unfit(query, faults[query.sampling.schema])
+            refusal or unknown_tokens(query, model) or _unfit(query, faults[query.sampling.schema, query.sampling.form])
             for query, refusal in zip(queries, refusals, strict=True)
         ]
 
-    def _fault(self, schema: str) -> Verdict:
+    def _fault(self, schema: str, form: Form) -> Verdict:
         """What a process that may be killed says of a schema, before an engine sees it."""
         if self._grammars is None:
             self._grammars = Grammars()
         try:
-            verdict = self._grammars.verdict(schema, self._model or self.first_model, "batch")
+            verdict = self._grammars.verdict(schema, self._model or self.first_model, "batch", form)
             return verdict.result(SCHEMA_PATIENCE)
         except (TimeoutError, SymmoeError) as error:
             return Verdict(_first_line(error), sure=False)
@@ -244,7 +246,8 @@ class VllmEngine:
             while engine.has_unfinished_requests():
                 for output in engine.step():
                     if output.finished:
-                        yield waiting.pop(output.request_id), _generation(output)
+                        call = waiting.pop(output.request_id)
+                        yield call, _generation(output, call.query.sampling.top_logprobs)
                 self.stepped()
         finally:
             if waiting:
@@ -365,6 +368,16 @@ def _sleep_backend(settings: VllmSettings) -> dict[str, str]:
     return {"sleep_mode_backend": name} if getattr(import_module(module), offer)() else {}
 
 
+def unknown_tokens(query: Query, model: str) -> Refusal | None:
+    """A refusal for a query that names token ids which the checkpoint in `model` has not."""
+    sampling = query.sampling
+    named = [*sampling.stop_token_ids, *(token for token, _ in sampling.logit_bias)]
+    if not named or max(named) < vocabulary_size(model):
+        return None
+    message = f"the token id {max(named)} is none of the expert's, which has {vocabulary_size(model)}"
+    return Refusal(query.id, "invalid_value", message)
+
+
 def _unfit(query: Query, verdict: Verdict | None) -> Refusal | None:
     """Why a query's schema keeps it from the engine, if it does."""
     if verdict is None or verdict.fault is None:
@@ -414,21 +427,25 @@ def _sampling_params(query: Query, room: int) -> Any:
     from vllm.sampling_params import StructuredOutputsParams
 
     sampling = query.sampling
+    held = StructuredOutputsParams(**structured_outputs(sampling)) if sampling.schema else None
+    same = {name: getattr(sampling, name) for name in SAME_TO_VLLM}
     return SamplingParams(
+        **same,
         max_tokens=min(sampling.max_tokens, room),
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        seed=sampling.seed,
+        min_tokens=min(sampling.min_tokens, sampling.max_tokens, room),
         stop=list(sampling.stop),
-        structured_outputs=StructuredOutputsParams(json=sampling.schema) if sampling.schema else None,
+        stop_token_ids=list(sampling.stop_token_ids),
+        logit_bias=dict(sampling.logit_bias) or None,
+        logprobs=sampling.top_logprobs,
+        structured_outputs=held,
     )
 
 
-def _generation(output: Any) -> Generation:
+def _generation(output: Any, top: int | None) -> Generation:
     best = output.outputs[0]
-    return Generation(
-        best.text.strip(), best.finish_reason or UNKNOWN, len(output.prompt_token_ids), len(best.token_ids)
-    )
+    tokens = len(output.prompt_token_ids), len(best.token_ids)
+    logprobs = token_logprobs(best, top or 0)
+    return Generation(best.text.strip(), best.finish_reason or UNKNOWN, *tokens, logprobs, stop_sequence(best))
 
 
 def _first_line(error: Exception) -> str:

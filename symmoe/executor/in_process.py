@@ -8,6 +8,7 @@ from dataclasses import replace
 from symmoe.errors import EngineLostError
 from symmoe.executor.dispatch import Dispatch
 from symmoe.protocols import Engine, Loader
+from symmoe.tools import calls_in
 from symmoe.types import Call, Candidate, Generation, Lane, Load, Plan, Query, Refusal, Step
 
 LOST = Generation("", "error", 0, 0)
@@ -27,6 +28,9 @@ def candidates(call: Call, generation: Generation, lane: Lane) -> list[Candidate
             completion_tokens=generation.completion_tokens,
             lane=lane,
             shared=number > 0,
+            logprobs=generation.logprobs,
+            stop=generation.stop,
+            calls=calls_in(generation.text, call.query.sampling.tools),
         )
         for number, assignment in enumerate(call.serves)
     ]

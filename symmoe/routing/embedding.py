@@ -25,15 +25,24 @@ class SentenceEmbedder:
         self._model: Any = None
         self._alone = threading.Lock()  # its tokenizer bears one thread at a time
 
+    def tokens(self, texts: Sequence[str]) -> int:
+        """How many tokens of these texts together are read when they are embedded."""
+        with self._alone:
+            return int(self._loaded().preprocess(list(texts))["attention_mask"].sum())
+
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed `n` texts as an `[n, d]` array of unit rows."""
         with self._alone:
-            if self._model is None:
-                self._model = load_sentence_model(self._locate())
+            model = self._loaded()
             if len(texts) == 1:
-                return _one(self._model, texts[0])
-            vectors = self._model.encode(list(texts), batch_size=64, normalize_embeddings=True, show_progress_bar=False)
+                return _one(model, texts[0])
+            vectors = model.encode(list(texts), batch_size=64, normalize_embeddings=True, show_progress_bar=False)
         return np.asarray(vectors, dtype=np.float32)
+
+    def _loaded(self) -> Any:
+        if self._model is None:
+            self._model = load_sentence_model(self._locate())
+        return self._model
 
 
 def _one(model: Any, text: str) -> NDArray[np.float32]:

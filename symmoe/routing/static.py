@@ -32,9 +32,16 @@ class StaticEmbedder:
 
     def embed(self, texts: Sequence[str]) -> Floats:
         """Embed `n` texts as an `[n, d]` array of unit rows; a text of no known token is all zeros."""
+        return np.asarray(self._loaded().encode(list(texts), use_multiprocessing=False), dtype=np.float32)
+
+    def tokens(self, texts: Sequence[str]) -> int:
+        """How many tokens of these texts together are read when they are embedded."""
+        return sum(map(len, self._loaded().tokenize(list(texts))))
+
+    def _loaded(self) -> Any:
         if self._model is None:
             self._model = _load(self._locate())
-        return np.asarray(self._model.encode(list(texts), use_multiprocessing=False), dtype=np.float32)
+        return self._model
 
 
 def distilled(teacher: Path, out: Path) -> Path:

@@ -172,7 +172,7 @@ def _read(path: Path, key: str) -> Iterator[Candidate]:
         return
     documents = list(_documents(path))
     if documents and documents[0] == {"key": key}:
-        yield from (Candidate(**document) for document in documents[1:])
+        yield from (Candidate.from_json(document) for document in documents[1:])
 
 
 def _documents(path: Path) -> Iterator[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from symmoe.types.answers import Answer, Consensus, Origin, Outcome, Refusal, Reward, Trace, Verdict, Vote, Way, to_json
-from symmoe.types.questions import AnswerKind, Message, Query, Question, Sampling, Scorer
+from symmoe.types.questions import AnswerKind, Form, Message, Query, Question, Sampling, Scorer, ToolCall
 from symmoe.types.skills import (
     Assignment,
     Belief,
@@ -18,7 +18,20 @@ from symmoe.types.skills import (
     Standing,
     Tally,
 )
-from symmoe.types.work import Call, Candidate, Delta, Generation, Image, Lane, Load, Observation, Plan, Prompt, Step
+from symmoe.types.work import (
+    Call,
+    Candidate,
+    Delta,
+    Generation,
+    Image,
+    Lane,
+    Load,
+    Observation,
+    Plan,
+    Prompt,
+    Step,
+    TokenLogprob,
+)
 
 __all__ = [
     "Answer",
@@ -31,6 +44,7 @@ __all__ = [
     "Delta",
     "ExpertProfile",
     "Explanation",
+    "Form",
     "Generation",
     "Image",
     "Lane",
@@ -56,6 +70,8 @@ __all__ = [
     "Standing",
     "Step",
     "Tally",
+    "TokenLogprob",
+    "ToolCall",
     "Trace",
     "Verdict",
     "Vote",

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from symmoe.types.skills import Explanation, SkillMatch
-from symmoe.types.work import Candidate, Load, Observation
+from symmoe.types.work import Candidate, Generation, Load, Observation
 
 Origin = Literal["vote", "synthesis", "fallback"]
 Way = Literal["named", "single", "aggregated"]
@@ -109,6 +109,18 @@ class Trace:
     synthesis: Candidate | None = None
     way: Way = "aggregated"
     posterior: float | None = None
+
+    @property
+    def given(self) -> Generation:
+        """The answer as it was generated, with the tokens of everything that it took."""
+        answer, said = self.answer, self.candidates
+        if answer.origin == "synthesis" and self.synthesis is not None:
+            said = (self.synthesis, *said)
+        words = next((each for each in said if (each.expert, each.text) == (answer.expert, answer.text)), None)
+        tokens = answer.prompt_tokens, answer.completion_tokens
+        if words is None:
+            return Generation(answer.text, answer.finish_reason, *tokens)
+        return Generation(answer.text, answer.finish_reason, *tokens, words.logprobs, words.stop, words.calls)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Scorer = Literal["exact", "number", "choice", "math", "program"]
+Form = Literal["json", "regex", "ebnf"]
 AnswerKind = Literal["auto", "text", "number", "choice", "math"]
 
 
@@ -25,18 +26,33 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call of a tool, its arguments as a JSON object. `id` is what its result names it by."""
+
+    name: str
+    arguments: str
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation: of an assistant also the tools that it calls, of a tool the `call_id` it answers."""
 
     role: str
     content: str
+    calls: tuple[ToolCall, ...] = ()
+    call_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """How an expert is asked to generate. `temperature` 0 is greedy: equal prompts give equal answers.
 
-    `schema` is a JSON schema, as JSON, that what is generated follows as far as it goes.
+    `schema` is what the text must follow as far as it goes, written as `form` says: a JSON schema as JSON, a regular
+    expression, or a grammar. `logit_bias` pairs token ids with what is added to their logits. With `top_logprobs` each
+    token comes with its log-probability, and those of so many likeliest ones. `template` holds arguments of the chat
+    template, as JSON; a `raw` prompt is given to the expert as it is, without one. `tools` are those that may be
+    called, as JSON in OpenAI's shape. The other names mean what they mean to vLLM.
     """
 
     max_tokens: int
@@ -45,6 +61,20 @@ class Sampling:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     schema: str | None = None
+    form: Form = "json"
+    top_k: int = 0
+    min_p: float = 0.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    min_tokens: int = 0
+    ignore_eos: bool = False
+    stop_token_ids: tuple[int, ...] = ()
+    top_logprobs: int | None = None
+    template: str = ""
+    raw: bool = False
+    tools: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from symmoe.types.questions import Query
+from symmoe.types.questions import Query, ToolCall
 from symmoe.types.skills import Assignment
 
 Lane = Literal["resident", "held", "adapter", "swap", "merged", "wake", "rebuild"]
@@ -49,25 +50,46 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A generated token as text, its natural log-probability, and those of the likeliest tokens in its place."""
+
+    token: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Generation:
-    """What the engine gave for one call."""
+    """What the engine gave for one call: `logprobs` where they were asked for, and the stop sequence that ended it.
+
+    `calls` are those of tools that its text makes.
+    """
 
     text: str
     finish_reason: str
     prompt_tokens: int
     completion_tokens: int
+    logprobs: tuple[TokenLogprob, ...] = ()
+    stop: str | None = None
+    calls: tuple[ToolCall, ...] = ()
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Generation:
+        """The generation that `to_json` wrote."""
+        return cls(**{**row, "logprobs": _logprobs(row), "calls": _calls(row)})
 
 
 @dataclass(frozen=True, slots=True)
 class Delta:
     """What an engine's step added to the call called `id`: text, and at the end the finished generation.
 
-    The texts of a call's deltas add up to the text of its generation.
+    The texts of a call's deltas add up to the text of its generation, and so do their `logprobs`.
     """
 
     id: str
     text: str
     generation: Generation | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +108,25 @@ class Candidate:
     completion_tokens: int
     lane: Lane
     shared: bool = False
+    logprobs: tuple[TokenLogprob, ...] = ()
+    stop: str | None = None
+    calls: tuple[ToolCall, ...] = ()
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Candidate:
+        """The candidate that `to_json` wrote."""
+        return cls(**{**row, "logprobs": _logprobs(row), "calls": _calls(row)})
+
+
+def _calls(row: Mapping[str, Any]) -> tuple[ToolCall, ...]:
+    return tuple(ToolCall(**each) for each in row.get("calls", ()))
+
+
+def _logprobs(row: Mapping[str, Any]) -> tuple[TokenLogprob, ...]:
+    return tuple(
+        TokenLogprob(each["token"], each["logprob"], tuple((text, logprob) for text, logprob in each["top"]))
+        for each in row.get("logprobs", ())
+    )
 
 
 @dataclass(frozen=True, slots=True)

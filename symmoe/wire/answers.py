@@ -1,14 +1,17 @@
-"""Answers, errors and the rows of a batch, in OpenAI's shapes."""
+"""Answers, errors and the rows of a batch, in the shapes of OpenAI's chat completions."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
 from symmoe.errors import RequestError
-from symmoe.types import Generation
+from symmoe.tools import before_calls
+from symmoe.types import Generation, TokenLogprob
 
 Count = Literal["answered", "failed"]
 _ENCODER = json.JSONEncoder(separators=(",", ":"))  # ASCII: some readers take U+2028 for the end of a line
@@ -36,17 +39,58 @@ def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
     }
 
 
-def choices(finished: Mapping[int, Generation]) -> list[dict[str, Any]]:
-    """Finished choices, by their number."""
+def choices(ident: str, finished: Mapping[int, Generation]) -> list[dict[str, Any]]:
+    """Finished choices of the completion of that name, by their number."""
     return [
         {
             "index": number,
-            "message": {"role": "assistant", "content": generation.text, "refusal": None},
-            "logprobs": None,
-            "finish_reason": generation.finish_reason,
+            "message": _message(ident, number, generation),
+            "logprobs": told_logprobs(generation.logprobs),
+            "finish_reason": finish_reason(generation),
         }
         for number, generation in sorted(finished.items())
     ]
+
+
+def _message(ident: str, number: int, generation: Generation) -> dict[str, Any]:
+    if not generation.calls:
+        return {"role": "assistant", "content": generation.text, "refusal": None}
+    said, calls = before_calls(generation.text) or None, tool_calls(ident, number, generation)
+    return {"role": "assistant", "content": said, "refusal": None, "tool_calls": calls}
+
+
+def tool_calls(ident: str, number: int, generation: Generation) -> list[dict[str, Any]]:
+    """The calls of a choice, each under an id of its own."""
+    return [
+        {
+            "id": call_id(ident, number, place),
+            "type": "function",
+            "function": {"name": call.name, "arguments": call.arguments},
+        }
+        for place, call in enumerate(generation.calls)
+    ]
+
+
+def call_id(ident: str, number: int, place: int) -> str:
+    """What a result names a call by."""
+    return f"call_{ident}{number:02d}{place:02d}"
+
+
+def finish_reason(generation: Generation) -> str:
+    """Why a choice ended, as chat completions name it."""
+    return "tool_calls" if generation.calls and generation.finish_reason == "stop" else generation.finish_reason
+
+
+def told_logprobs(tokens: Sequence[TokenLogprob]) -> dict[str, Any] | None:
+    """Tokens with their log-probabilities; None for none."""
+    if not tokens:
+        return None
+    told = ({**_token(t.token, t.logprob), "top_logprobs": [_token(*each) for each in t.top]} for t in tokens)
+    return {"content": list(told), "refusal": None}
+
+
+def _token(text: str, logprob: float) -> dict[str, Any]:
+    return {"token": text, "logprob": logprob, "bytes": list(text.encode("utf-8", "replace"))}
 
 
 def completion(
@@ -55,6 +99,121 @@ def completion(
     """A whole chat completion, or another `kind` of the same shape; `created` is in seconds since 1970."""
     shared = {"id": f"chatcmpl-{ident}", "object": kind, "created": created, "model": model}
     return {**shared, "choices": list(choices), **more}
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What is known of an answer at its end: its tokens, and how it came about where that was asked for."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    symmoe: Mapping[str, Any] | None = None
+
+    @property
+    def more(self) -> dict[str, Any]:
+        """What stands beside any answer."""
+        return {} if self.symmoe is None else {"symmoe": self.symmoe}
+
+
+class Writer(Protocol):
+    """Writes one answer as its door has it: whole, or as server-sent events while it comes."""
+
+    def whole(self, finished: Mapping[int, Generation], told: Told) -> dict[str, Any]:
+        """The document of an answer whose choices are finished."""
+        ...
+
+    def begin(self, choices: int) -> Iterator[bytes]:
+        """What a stream of so many choices begins with."""
+        ...
+
+    def piece(self, number: int, text: str, logprobs: Sequence[TokenLogprob]) -> Iterator[bytes]:
+        """Text that was added to a choice, never after its end."""
+        ...
+
+    def end(self, number: int, generation: Generation) -> Iterator[bytes]:
+        """A choice is finished; its pieces were all told."""
+        ...
+
+    def over(self, finished: Mapping[int, Generation], told: Told) -> Iterator[bytes]:
+        """All are."""
+        ...
+
+    def failed(self, error: RequestError) -> Iterator[bytes]:
+        """The rest will not come."""
+        ...
+
+
+def event(document: Mapping[str, Any], name: str = "") -> bytes:
+    """A server-sent event."""
+    head = f"event: {name}\n".encode() if name else b""
+    return head + b"data: " + json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+
+
+def argument_parts(arguments: str) -> Iterator[str]:
+    """The arguments of a call in parts that are sent one by one."""
+    for start in range(0, len(arguments), _ARGUMENT_PART):
+        yield arguments[start : start + _ARGUMENT_PART]
+
+
+_ARGUMENT_PART = 4096
+DONE = b"data: [DONE]\n\n"
+
+
+class ChatWriter:
+    """A chat completion. `usage` says whether a stream tells of tokens."""
+
+    def __init__(self, ident: str, model: str, usage: bool = False) -> None:
+        self._id, self._model, self._usage, self._created = ident, model, usage, int(time.time())
+
+    def whole(self, finished: Mapping[int, Generation], told: Told) -> dict[str, Any]:
+        """The completion."""
+        spent = usage(told.prompt_tokens, told.completion_tokens)
+        return completion(self._id, self._model, self._created, choices(self._id, finished), usage=spent, **told.more)
+
+    def begin(self, choices: int) -> Iterator[bytes]:
+        """Each choice's role."""
+        for number in range(choices):
+            yield self._chunk(number, {"role": "assistant", "content": ""})
+
+    def piece(self, number: int, text: str, logprobs: Sequence[TokenLogprob]) -> Iterator[bytes]:
+        """A chunk of text."""
+        yield self._chunk(number, {"content": text}, logprobs=logprobs)
+
+    def end(self, number: int, generation: Generation) -> Iterator[bytes]:
+        """The calls, each opened by its name, and the chunk that says why a choice ended."""
+        for place, call in enumerate(tool_calls(self._id, number, generation)):
+            function = {**call["function"], "arguments": ""}
+            yield self._chunk(number, {"tool_calls": [{**call, "index": place, "function": function}]})
+            for part in argument_parts(call["function"]["arguments"]):
+                yield self._chunk(number, {"tool_calls": [{"index": place, "function": {"arguments": part}}]})
+        yield self._chunk(number, {}, finish_reason(generation))
+
+    def over(self, finished: Mapping[int, Generation], told: Told) -> Iterator[bytes]:
+        """Usage where it was asked for, and how the answer came about."""
+        more = told.more
+        if self._usage:
+            more["usage"] = usage(told.prompt_tokens, told.completion_tokens)
+        if more:
+            yield self._event([], **more)
+        yield DONE
+
+    def failed(self, error: RequestError) -> Iterator[bytes]:
+        """The error, and the end."""
+        yield event(envelope(error))
+        yield DONE
+
+    def _chunk(
+        self,
+        number: int,
+        delta: Mapping[str, Any],
+        reason: str | None = None,
+        logprobs: Sequence[TokenLogprob] = (),
+    ) -> bytes:
+        choice = {"index": number, "delta": delta, "logprobs": told_logprobs(logprobs), "finish_reason": reason}
+        return self._event([choice], **({"usage": None} if self._usage else {}))
+
+    def _event(self, choices: Sequence[dict[str, Any]], **more: Any) -> bytes:
+        return event(completion(self._id, self._model, self._created, choices, "chat.completion.chunk", **more))
 
 
 def line_id(batch: str, number: int) -> str:

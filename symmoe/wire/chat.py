@@ -3,64 +3,132 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal, Self
+from dataclasses import replace
+from typing import Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from symmoe.config import SamplingConfig
-from symmoe.engines.grammars import depth_of
+from symmoe.config import Pool, SamplingConfig
 from symmoe.errors import RequestError
-from symmoe.limits import SCHEMA_CHARACTERS, SCHEMA_DEPTH, STOPS
+from symmoe.limits import TOOLS, TOOLS_CHARACTERS, TOP_LOGPROBS
 from symmoe.policy import AUTO, Aggregate
-from symmoe.types import Message, Query, Sampling
-
-SEEDS = 1 << 31
-"""Seeds count modulo this."""
-
-
-def _writable(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError("holds a character that cannot be written") from error
-    return text
+from symmoe.tools import forced_schema
+from symmoe.types import Message, Query, Sampling, ToolCall
+from symmoe.wire.sampling import Lenient, SamplingFields, Strict, Text, checked_schema
 
 
-Text = Annotated[str, AfterValidator(_writable)]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
-
-
-class TextPart(_Strict):
+class TextPart(Lenient):
     """One part of a message that is sent in parts; only text is understood."""
 
     type: Literal["text"]
     text: Text
 
 
-class ChatMessage(_Strict):
-    """One turn of a conversation."""
+class CalledFunction(Lenient):
+    """What a call names: the tool, and its arguments as a JSON object."""
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Text | list[TextPart]
+    name: Text = Field(max_length=64)
+    arguments: Text
+
+    @field_validator("arguments")
+    @classmethod
+    def _an_object(cls, value: str) -> str:
+        try:
+            if not value.strip():
+                return "{}"
+            if isinstance(json.loads(value), dict):
+                return value
+        except (ValueError, RecursionError):
+            pass
+        raise ValueError("must be a JSON object, as text")
+
+
+class CalledTool(Lenient):
+    """One call in an assistant's turn."""
+
+    id: Text = Field(max_length=200)
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
+class ChatMessage(Lenient):
+    """One turn of a conversation. An assistant's may call tools and say nothing, and a tool's answers a call."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    tool_calls: list[CalledTool] | None = Field(default=None, max_length=TOOLS)
+    tool_call_id: Text | None = None
+    content: Text | list[TextPart] | None = Field(default=None, validate_default=True)
     name: Text | None = None
+
+    @field_validator("content", mode="before")
+    @classmethod
+    def _only_text(cls, value: Any) -> Any:
+        kinds = {part.get("type") for part in value if isinstance(part, dict)} if isinstance(value, list) else set()
+        if kinds & {"image_url", "image"}:
+            raise ValueError("no expert of this pool sees images")
+        if kinds & {"input_audio", "file"}:
+            raise ValueError("no expert of this pool takes audio or files")
+        return value
+
+    @field_validator("content")
+    @classmethod
+    def _said(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is None and not (info.data.get("role") == "assistant" and info.data.get("tool_calls")):
+            raise ValueError("must be a text, or a list of parts of text")
+        return value
 
     @property
     def text(self) -> str:
         """The turn's words."""
-        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        if isinstance(self.content, list):
+            return "".join(part.text for part in self.content)
+        return self.content or ""
+
+    @property
+    def turn(self) -> Message:
+        """The turn as experts are told it."""
+        calls = (ToolCall(c.function.name, c.function.arguments, c.id) for c in self.tool_calls or ())
+        role = "system" if self.role == "developer" else self.role
+        return Message(role, self.text, tuple(calls), self.tool_call_id or "")
 
 
-class StreamOptions(_Strict):
+class Function(Lenient):
+    """A function that may be called; `parameters` is the JSON schema of its arguments."""
+
+    name: Text = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    description: Text | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(Lenient):
+    """A tool that may be called."""
+
+    type: Literal["function"]
+    function: Function
+
+
+class NamedFunction(Lenient):
+    """A function by its name."""
+
+    name: Text
+
+
+class NamedTool(Lenient):
+    """The one tool that must be called."""
+
+    type: Literal["function"]
+    function: NamedFunction
+
+
+class StreamOptions(Lenient):
     """How an answer is streamed. `include_obfuscation` is taken and changes nothing."""
 
     include_usage: bool = False
     include_obfuscation: bool = False
 
 
-class SymmoeOptions(_Strict):
+class SymmoeOptions(Strict):
     """How experts are chosen for this one request.
 
     `k` bounds how many are asked, `budget` their expected tokens, `deadline` the seconds until the answer is complete.
@@ -75,7 +143,7 @@ class SymmoeOptions(_Strict):
     deadline: float | None = Field(default=None, gt=0, le=3600)
 
 
-class Question(_Strict):
+class Question(Lenient):
     """A conversation and the model that is asked; what `/v1/route` needs to know."""
 
     model: Text = Field(default=AUTO, max_length=200)
@@ -90,106 +158,93 @@ class Question(_Strict):
 
     def query(self, sampling: Sampling) -> Query:
         """The conversation as the pipeline takes it."""
-        turns = (Message("system" if m.role == "developer" else m.role, m.text) for m in self.messages)
-        return Query("0", tuple(turns), sampling)
+        return Query("0", tuple(message.turn for message in self.messages), sampling)
 
 
-class ChatRequest(Question):
-    """A chat completion. What experts cannot do may be there only with the value that asks for nothing."""
+class ChatRequest(SamplingFields, Question):
+    """A chat completion."""
 
-    stream: bool | None = False
     stream_options: StreamOptions | None = None
-    n: int | None = Field(default=1, ge=1, le=128)
-    stop: Text | list[Text] | None = None
-    max_tokens: int | None = Field(default=None, ge=1, le=1 << 30)
     max_completion_tokens: int | None = Field(default=None, ge=1, le=1 << 30)
-    temperature: float | None = Field(default=None, ge=0, le=2)
-    top_p: float | None = Field(default=None, gt=0, le=1)
-    seed: int | None = Field(default=None, ge=-(1 << 63), lt=1 << 63)
-    response_format: dict[str, Any] | None = None
-    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    logit_bias: dict[str, float] | None = None
     logprobs: bool | None = None
-    top_logprobs: int | None = None
-    tools: list[Any] | None = None
-    tool_choice: Any = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=TOP_LOGPROBS)
+    tools: list[Tool] | None = Field(default=None, max_length=TOOLS)
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     modalities: list[str] | None = None
-    user: Text | None = None
-    safety_identifier: Text | None = None
-    prompt_cache_key: Text | None = None
-    metadata: dict[str, Any] | None = None
-    store: bool | None = None
-    service_tier: Text | None = None
 
-    def sampling(self, defaults: SamplingConfig) -> Sampling:
-        """How experts generate, as the pool has it where the request leaves it open."""
-        temperature = defaults.temperature if self.temperature is None else self.temperature
-        seed = None if self.seed is None else self.seed % SEEDS
-        return Sampling(
-            max_tokens=self.max_completion_tokens or self.max_tokens or defaults.max_tokens,
-            temperature=temperature,
-            top_p=defaults.top_p if self.top_p is None else self.top_p,
-            seed=seed,
-            stop=self._stops(),
-            schema=schema_of(self.response_format),
-        )
+    @property
+    def most_tokens(self) -> int | None:
+        """The bound on an answer's tokens, where there is one."""
+        return self.max_completion_tokens or self.max_tokens
+
+    @property
+    def told_logprobs(self) -> int | None:
+        """How many likeliest tokens are told of with each, None for no log-probabilities at all."""
+        return (self.top_logprobs or 0) if self.logprobs else None
 
     def check(self, most_choices: int) -> None:
-        """Refuse what no expert here can do, by name."""
-        unable = {
-            "tools": bool(self.tools),
-            "tool_choice": self.tool_choice not in (None, "none", "auto"),
-            "logprobs": bool(self.logprobs),
-            "top_logprobs": bool(self.top_logprobs),
-            "logit_bias": bool(self.logit_bias),
-            "frequency_penalty": bool(self.frequency_penalty),
-            "presence_penalty": bool(self.presence_penalty),
-            "modalities": self.modalities not in (None, ["text"]),
-            "store": bool(self.store),
-        }
-        for name, asked in unable.items():
-            if asked:
-                raise RequestError(f"{name} is not supported by this service", code="unsupported_parameter", param=name)
-        if (self.n or 1) > most_choices:
-            raise RequestError(f"n must be at most {most_choices} here", code="invalid_value", param="n")
-        if len(self._stops()) > STOPS:
-            raise RequestError(f"stop: at most {STOPS} sequences", code="invalid_value", param="stop")
+        """Raise `RequestError` for what no expert here can do, by name."""
+        super().check(most_choices)
+        if self.modalities not in (None, ["text"]):
+            message = "modalities is not supported by this service: experts write text"
+            raise RequestError(message, code="unsupported_parameter", param="modalities")
+        self._check_choice()
+        if self.top_logprobs is not None and not self.logprobs:
+            raise RequestError("top_logprobs needs logprobs", code="invalid_value", param="top_logprobs")
         if self.stream_options is not None and not self.stream:
             raise RequestError("stream_options needs stream", code="invalid_value", param="stream_options")
 
-    def _stops(self) -> tuple[str, ...]:
-        stops = [self.stop] if isinstance(self.stop, str) else self.stop or []
-        return tuple(stop for stop in stops if stop)
+    def sampling(self, defaults: SamplingConfig) -> Sampling:
+        """How experts generate, as the pool has it where the request leaves it open. Raises `RequestError`."""
+        sampling, tools = super().sampling(defaults), self.callable_tools
+        if not tools:
+            return sampling
+        text = json.dumps(tools, sort_keys=True)
+        if len(text) > TOOLS_CHARACTERS:
+            message = f"tools: {len(text)} characters as JSON, and {TOOLS_CHARACTERS} are the most"
+            raise RequestError(message, code="invalid_value", param="tools")
+        if self.tool_choice in (None, "auto"):
+            return replace(sampling, tools=text)
+        if sampling.schema is not None:
+            message = "tool_choice: a forced call leaves no room for another form of the answer"
+            raise RequestError(message, code="invalid_value", param="tool_choice")
+        self.check_ends("tool_choice")
+        name = self.tool_choice.function.name if isinstance(self.tool_choice, NamedTool) else None
+        return replace(sampling, tools=text, schema=checked_schema(forced_schema(tools, name), "tools"))
+
+    @property
+    def callable_tools(self) -> list[dict[str, Any]]:
+        """The tools that may be called, each as JSON; none where the choice is `none`."""
+        if self.tool_choice == "none":
+            return []
+        return [tool.model_dump(exclude_none=True) for tool in self.tools or ()]
+
+    def _check_choice(self) -> None:
+        names = [tool.function.name for tool in self.tools or ()]
+        if len(set(names)) < len(names):
+            raise RequestError("tools: two have one name", code="invalid_value", param="tools")
+        if self.tool_choice == "required" and not names:
+            raise RequestError("tool_choice needs tools", code="invalid_value", param="tool_choice")
+        if isinstance(self.tool_choice, NamedTool) and self.tool_choice.function.name not in names:
+            raise RequestError("tool_choice: no such tool in tools", code="invalid_value", param="tool_choice")
 
 
-_ANY_OBJECT = {"type": "object"}
-_SHAPES = 'text, json_object, or json_schema with {"json_schema": {"name": ..., "schema": {...}}}'
+def without_tools(pool: Pool, expert: str | None, sampling: Sampling) -> tuple[str, ...]:
+    """The experts of a pool that a request cannot go to for the tools it has. Raises `RequestError` where none is left.
 
-
-def schema_of(asked: dict[str, Any] | None) -> str | None:
-    """The schema, as JSON, that an answer must follow; None for plain text. Raises `RequestError`."""
-    if asked is None or asked == {"type": "text"}:
-        return None
-    schema = _ANY_OBJECT if asked == {"type": "json_object"} else _given(asked)
-    if not isinstance(schema, dict):
-        raise RequestError(f"response_format is not one of {_SHAPES}", code="invalid_value", param="response_format")
-    if depth_of(schema) > SCHEMA_DEPTH:
-        message = f"response_format: lists and objects of the schema lie more than {SCHEMA_DEPTH} deep"
-        raise RequestError(message, code="invalid_value", param="response_format")
-    text = json.dumps(schema, sort_keys=True)
-    if len(text) > SCHEMA_CHARACTERS:
-        message = f"response_format: the schema is of {len(text)} characters, and {SCHEMA_CHARACTERS} is the most"
-        raise RequestError(message, code="invalid_value", param="response_format")
-    return text
-
-
-def _given(asked: dict[str, Any]) -> Any:
-    if set(asked) != {"type", "json_schema"} or asked["type"] != "json_schema":
-        return None
-    told = asked["json_schema"]
-    return told.get("schema") if isinstance(told, dict) and isinstance(told.get("name"), str) else None
+    `expert` is the one that it names, if it does.
+    """
+    if not sampling.tools:
+        return ()
+    unable = tuple(each.name for each in pool.experts if each.tools is None)
+    if expert in unable:
+        message = f"expert {expert!r} cannot call tools; the pool file says which can (`tools: json`)"
+        raise RequestError(message, code="unsupported_parameter", param="tools")
+    if len(unable) == len(pool.experts):
+        message = "no expert of this pool can call tools; the pool file says which can (`tools: json`)"
+        raise RequestError(message, code="unsupported_parameter", param="tools")
+    return unable
 
 
 def line_request(body: dict[str, Any]) -> ChatRequest:

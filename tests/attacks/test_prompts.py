@@ -145,7 +145,7 @@ class Finds(AnySchema):
     def __init__(self, found: Verdict | Exception) -> None:
         self._found = found
 
-    def verdict(self, schema: str, model: str, key: str) -> Future[Verdict]:
+    def verdict(self, schema: str, model: str, key: str, form: str = "json") -> Future[Verdict]:
         if isinstance(self._found, Exception):
             raise self._found
         future: Future[Verdict] = Future()
@@ -177,7 +177,7 @@ class Undecided(AnySchema):
     def __init__(self) -> None:
         self.futures: list[Future[Verdict]] = []
 
-    def verdict(self, schema: str, model: str, key: str) -> Future[Verdict]:
+    def verdict(self, schema: str, model: str, key: str, form: str = "json") -> Future[Verdict]:
         self.futures.append(Future())
         return self.futures[-1]
 

@@ -25,6 +25,9 @@ HUGE = b'{"id": "huge", "prompt": "' + b"x" * 5_000_000 + b'"}'
 fuzzing = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
+TOOL = {"type": "function", "function": {"name": "add"}}
+
+
 def read(folder: Path, content: bytes) -> list[GoodLine | BadLine]:
     path = folder / "in.jsonl"
     path.write_bytes(content)
@@ -142,7 +145,7 @@ def test_a_line_that_is_no_request_keeps_its_id_and_says_what_is_wrong(
     [
         pytest.param(plain(prompt=""), "invalid_value", None, id="empty prompt"),
         pytest.param(plain(prompt=" \t\n\u3000"), "invalid_value", None, id="blank prompt"),
-        pytest.param(plain(colour="red"), "unknown_parameter", "colour", id="unknown field"),
+        pytest.param(plain(functions=[{}]), "unsupported_parameter", "functions", id="functions"),
         pytest.param(plain(max_tokens="5"), "invalid_value", "max_tokens", id="max_tokens a string"),
         pytest.param(plain(max_tokens=0), "invalid_value", "max_tokens", id="max_tokens 0"),
         pytest.param(plain(max_tokens=1.5), "invalid_value", "max_tokens", id="max_tokens 1.5"),
@@ -154,7 +157,8 @@ def test_a_line_that_is_no_request_keeps_its_id_and_says_what_is_wrong(
         pytest.param(plain(stop=["x"] * 17), "invalid_value", "stop", id="17 stops"),
         pytest.param(openai(n=17), "invalid_value", "n", id="n 17"),
         pytest.param(openai(stream=True), "invalid_value", "stream", id="stream"),
-        pytest.param(openai(tools=[{}]), "unsupported_parameter", "tools", id="tools"),
+        pytest.param(openai(tools=[{}]), "missing_parameter", "tools.0.type", id="a tool of no type"),
+        pytest.param(openai(tools=[TOOL]), "unsupported_parameter", "tools", id="tools that no expert takes"),
         pytest.param(openai(messages=[]), "invalid_value", "messages", id="no messages"),
         pytest.param(openai(messages="Why?"), "invalid_value", "messages", id="messages a string"),
         pytest.param(openai(model="nobody"), "model_not_found", "model", id="a model that there is not"),
@@ -167,6 +171,12 @@ def test_a_request_that_cannot_be_asked_is_told_as_online(
     line = bad(tmp_path, json.dumps(row).encode())
     assert (line.number, line.id, line.code, line.param) == (1, "a", code, param)
     assert line.status == (404 if code == "model_not_found" else 400)
+
+
+def test_a_field_without_effect_is_named_and_costs_nothing(tmp_path: Path) -> None:
+    line = good(tmp_path, plain(colour="red", store=True, max_tokens=5))
+    assert line.ignored == ("colour", "store")
+    assert line.queries[0].sampling.max_tokens == 5
 
 
 def test_a_line_is_answered_by_the_model_and_under_the_options_that_it_names(tmp_path: Path) -> None:

@@ -28,9 +28,13 @@ def test_a_taxonomy_is_read_in_its_order(tmp_path: Path) -> None:
     assert read_taxonomy(path) == (Skill("b", "B", ("x", "y"), "format: code"), Skill("a", "A"))
 
 
-def test_the_shipped_taxonomy_is_valid() -> None:
-    names = {skill.name for skill in read_taxonomy(Path(str(files("symmoe.skills"))) / "general.yaml")}
-    assert {"spanish", "roman numerals", "sorting numbers"} <= names
+def test_the_shipped_taxonomies_are_valid() -> None:
+    tiny, general = (
+        {skill.name for skill in read_taxonomy(Path(str(files("symmoe.skills"))) / name)}
+        for name in ("tiny.yaml", "general.yaml")
+    )
+    assert {"spanish", "roman numerals", "sorting numbers"} <= tiny
+    assert {"facts", "word problems", "code"} & general
 
 
 def test_a_written_taxonomy_reads_back_equal_and_says_what_it_is_about(tmp_path: Path) -> None:

@@ -112,6 +112,9 @@ class Running:
     def delete(self, path: str, **options: object) -> httpx.Response:
         return httpx.delete(f"{self.url}{path}", timeout=PATIENCE, **options)  # type: ignore[arg-type]
 
+    def send(self, method: str, path: str, **options: object) -> httpx.Response:
+        return httpx.request(method, f"{self.url}{path}", timeout=PATIENCE, **options)  # type: ignore[arg-type]
+
     def metric(self, line: str) -> float:
         """The value of a metric by its name and labels, 0 if it is not there."""
         found = [row for row in self.get("/metrics").text.splitlines() if row.startswith(f"{line} ")]
@@ -182,7 +185,7 @@ def running(
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A service for all tests of a module that leave it as it was."""
-    settings = Settings(most_choices=4)
+    settings = Settings(most_choices=4, quarantine_after=0)
     with running(
         tmp_path_factory.mktemp("pool"), settings, routing={"top_p": 0.9}, aggregation={"trust": 0.6}
     ) as service:

@@ -101,6 +101,65 @@ def test_sampling_reaches_the_engine_and_draws_without_a_seed_differ(served: Run
     assert second.seed != third.seed
 
 
+def test_every_sampling_parameter_reaches_the_engine(served: Running) -> None:
+    served.engine.asked.clear()
+    same = {
+        "top_k": 7,
+        "min_p": 0.1,
+        "frequency_penalty": 0.5,
+        "presence_penalty": -0.5,
+        "repetition_penalty": 1.2,
+        "min_tokens": 3,
+        "ignore_eos": True,
+    }
+    more = {"stop_token_ids": [5, 6], "logit_bias": {"9": -1, "2": 1.5}, "chat_template_kwargs": {"b": 1, "a": [2]}}
+    body = {"model": "adder", "messages": [{"role": "user", "content": "sums"}], **same, **more}
+    response = served.post(json=body)
+    assert response.status_code == 200, response.text
+    assert "x-symmoe-ignored" not in response.headers
+    sampling = served.engine.asked[0].sampling
+    assert {name: getattr(sampling, name) for name in same} == same
+    assert (sampling.stop_token_ids, sampling.logit_bias) == ((5, 6), ((2, 1.5), (9, -1.0)))
+    assert sampling.template == '{"a": [2], "b": 1}'
+
+
+@pytest.mark.parametrize(
+    ("asked", "held"),
+    [
+        ({"structured_outputs": {"json": {"type": "object"}}}, ('{"type": "object"}', "json")),
+        ({"guided_json": '{"type": "object"}'}, ('{"type": "object"}', "json")),
+        ({"structured_outputs": {"json_object": True}}, ('{"type": "object"}', "json")),
+        ({"guided_regex": "[ab]+"}, ("[ab]+", "regex")),
+        ({"structured_outputs": {"grammar": 'root ::= "a"'}}, ('root ::= "a"', "ebnf")),
+        ({"guided_choice": ["yes", 'n"o']}, ('root ::= "yes" | "n\\"o"', "ebnf")),
+    ],
+)
+def test_what_an_answer_must_follow_may_be_said_in_vllm_s_words(
+    served: Running, asked: dict[str, object], held: tuple[str, str]
+) -> None:
+    served.engine.asked.clear()
+    ask(served, "adder", "sums", extra_body=asked)
+    assert (served.engine.asked[0].sampling.schema, served.engine.asked[0].sampling.form) == held
+
+
+@pytest.mark.parametrize("model", ["adder", "symmoe/best"])
+def test_log_probabilities_are_those_of_the_answer_whole_and_streamed(served: Running, model: str) -> None:
+    whole = ask(served, model, "sums of 1", logprobs=True, top_logprobs=2).choices[0]
+    assert whole.logprobs is not None
+    tokens = whole.logprobs.content or []
+    assert "".join(token.token for token in tokens) == whole.message.content == "adder: sums of 1"
+    assert [token.logprob for token in tokens] == [-6.0, -5.0, -3.0, -2.0]
+    assert [(top.token, top.logprob) for top in tokens[0].top_logprobs] == [("adder:0", -6.0), ("adder:1", -7.0)]
+    assert tokens[0].bytes == list(b"adder:")
+    messages = [{"role": "user", "content": "sums of 1"}]
+    stream = served.openai.chat.completions.create(  # type: ignore[call-overload]
+        model=model, messages=messages, logprobs=True, top_logprobs=2, stream=True
+    )
+    streamed = [choice.logprobs for chunk in stream for choice in chunk.choices if choice.logprobs]
+    assert [token for each in streamed for token in each.content] == tokens
+    assert ask(served, model, "sums of 1").choices[0].logprobs is None
+
+
 def test_parts_of_text_are_joined_and_a_developer_is_the_system(served: Running) -> None:
     served.engine.asked.clear()
     parts = [{"type": "text", "text": "sums "}, {"type": "text", "text": "please"}]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from pathlib import Path
 
 import httpx
 import openai
@@ -11,11 +12,14 @@ import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from symmoe.deployments.settings import Settings
 
-from tests.deployments.api.conftest import Running
+from tests.deployments.api.conftest import Running, running
 
 USER = {"role": "user", "content": "sums"}
 BODY = {"model": "adder", "messages": [USER]}
+TOOL = {"type": "function", "function": {"name": "a"}}
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
 
 
 def error_of(response: httpx.Response, status: int = 400) -> dict[str, object]:
@@ -54,9 +58,32 @@ def error_of(response: httpx.Response, status: int = 400) -> dict[str, object]:
         ({"response_format": {"type": "json_schema"}}, "response_format"),
         ({"response_format": {"type": "json_schema", "json_schema": {"schema": {}}}}, "response_format"),
         ({"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": 3}}}, "response_format"),
-        ({"tools": [{"type": "function"}]}, "tools"),
-        ({"logprobs": True}, "logprobs"),
-        ({"max_token": 5}, "max_token"),
+        ({"tools": [{"type": "function"}]}, "tools.0.function"),
+        ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools.0.function.name"),
+        ({"tools": [TOOL]}, "tools"),  # no expert of this pool takes them
+        ({"tools": [TOOL] * 129}, "tools"),
+        ({"tools": [TOOL, TOOL]}, "tools"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "b"}}}, "tool_choice"),
+        ({"messages": [{"role": "assistant", "content": None}, USER]}, "messages.0.content"),
+        ({"messages": [{"role": "user", "content": [IMAGE]}]}, "messages.0.content"),
+        ({"top_logprobs": 3}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"logit_bias": {"one": 1}}, "logit_bias"),
+        ({"logit_bias": {"1": 101}}, "logit_bias"),
+        ({"logit_bias": {str(n): 1 for n in range(301)}}, "logit_bias"),
+        ({"repetition_penalty": 0}, "repetition_penalty"),
+        ({"frequency_penalty": 3}, "frequency_penalty"),
+        ({"min_p": 2}, "min_p"),
+        ({"stop_token_ids": [-1]}, "stop_token_ids.0"),
+        ({"chat_template_kwargs": {"chat_template": "{{ 7 }}"}}, "chat_template_kwargs"),
+        ({"chat_template_kwargs": {"a": "x" * 5000}}, "chat_template_kwargs"),
+        ({"structured_outputs": {"json": "{"}}, "structured_outputs"),
+        ({"structured_outputs": {"json": {}, "regex": "a"}}, "structured_outputs"),
+        ({"structured_outputs": {"lark": "a"}}, "structured_outputs.lark"),
+        ({"guided_regex": "a", "response_format": {"type": "json_object"}}, "guided_regex"),
+        ({"guided_regex": "a", "ignore_eos": True}, "ignore_eos"),
+        ({"functions": [{"name": "f"}]}, "functions"),
         ({"symmoe": {"k": 0}}, "symmoe.k"),
         ({"symmoe": {"kk": 1}}, "symmoe.kk"),
         ({"symmoe": {"aggregate": "maybe"}}, "symmoe.aggregate"),
@@ -72,15 +99,38 @@ def test_what_asks_for_nothing_special_is_let_pass(served: Running) -> None:
         "response_format": {"type": "text"},
         "tools": [],
         "logprobs": False,
-        "frequency_penalty": 0,
         "logit_bias": {},
+        "store": False,
+        "service_tier": "auto",
         "user": "me",
         "metadata": {"a": "b"},
         "stop": None,
         "n": None,
         "max_tokens": None,
     }
-    assert served.post(json={**BODY, **harmless}).status_code == 200
+    response = served.post(json={**BODY, **harmless})
+    assert response.status_code == 200
+    assert response.headers.get("x-symmoe-ignored") == "metadata"
+
+
+IDLE = {"store": True, "verbosity": "low", "reasoning_effort": "high", "max_token": 5, "töken\n": 1}
+
+
+def test_what_has_no_effect_is_named_in_a_header(served: Running) -> None:
+    message = {**USER, "annotations": ["a"], "refusal": None}
+    response = served.post(json={**BODY, **IDLE, "messages": [message]})
+    assert response.status_code == 200, response.text
+    named = response.headers["x-symmoe-ignored"].split(",")
+    assert named == ["store", "verbosity", "reasoning_effort", "max_token", "t%C3%B6ken%0A", "messages.annotations"]
+    many = served.post(json={**BODY, **{f"field{n}": 1 for n in range(1000)}})
+    assert many.headers["x-symmoe-ignored"].endswith(",field15,(+984)")
+
+
+def test_a_strict_service_refuses_what_has_no_effect(tmp_path: Path) -> None:
+    with running(tmp_path, Settings(strict=True)) as strict:
+        for name, value in IDLE.items():
+            assert error_of(strict.post(json={**BODY, name: value}))["param"] == name
+        assert strict.post(json={**BODY, "metadata": {"a": "b"}, "store": False}).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -150,7 +200,8 @@ JSON = st.recursive(
 )
 FIELDS = (
     "model messages stream stream_options n stop max_tokens max_completion_tokens temperature top_p seed "
-    "response_format logit_bias logprobs tools tool_choice user metadata symmoe"
+    "response_format logit_bias logprobs top_logprobs top_k min_p stop_token_ids structured_outputs guided_choice "
+    "chat_template_kwargs tools tool_choice user metadata symmoe"
 ).split()
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from symmoe.errors import RequestError
-from symmoe.wire.chat import schema_of
+from symmoe.wire.sampling import schema_of
 
 
 @pytest.mark.parametrize("asked", [None, {"type": "text"}])

@@ -1,0 +1,119 @@
+"""Text completions: a prompt that an expert goes on with, as OpenAI had it before chat."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+from pydantic import Field, field_validator
+
+from symmoe.errors import RequestError
+from symmoe.policy import AUTO
+from symmoe.types import Generation, TokenLogprob
+from symmoe.wire.answers import DONE, Told, envelope, event, usage
+from symmoe.wire.chat import ChatRequest, StreamOptions, SymmoeOptions
+from symmoe.wire.sampling import SamplingFields, Text
+
+
+class CompletionRequest(SamplingFields):
+    """A text completion."""
+
+    REFUSED: ClassVar[Mapping[str, str]] = {**SamplingFields.REFUSED, "suffix": ""}
+
+    model: Text = Field(default=AUTO, max_length=200)
+    prompt: Text
+    symmoe: SymmoeOptions = SymmoeOptions()
+    stream_options: StreamOptions | None = None
+    max_tokens: int | None = Field(default=16, ge=1, le=1 << 30)
+    logprobs: int | None = Field(default=None, ge=0, le=5)
+    echo: bool | None = False
+    best_of: int | None = Field(default=None, ge=1)
+
+    @field_validator("prompt", mode="before")
+    @classmethod
+    def _one_text(cls, value: Any) -> Any:
+        if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str):
+            return value[0]
+        if isinstance(value, list):
+            raise ValueError("one text, or a list of one: experts have different tokens, and each prompt is a request")
+        return value
+
+    def chat(self) -> ChatRequest:
+        """The same as a chat request, whose only message is the prompt. Raises `RequestError`."""
+        if self.best_of not in (None, self.n or 1):
+            raise RequestError("best_of must be n here", code="unsupported_parameter", param="best_of")
+        if self.echo and self.logprobs is not None:
+            message = "echo with logprobs is not supported: prompts have no log-probabilities here"
+            raise RequestError(message, code="unsupported_parameter", param="echo")
+        shared = {name: getattr(self, name) for name in SamplingFields.model_fields}
+        more: dict[str, Any] = {"model": self.model, "symmoe": self.symmoe, "stream_options": self.stream_options}
+        more |= {"logprobs": self.logprobs is not None, "top_logprobs": self.logprobs}
+        return ChatRequest.model_validate({**shared, **more, "messages": [{"role": "user", "content": self.prompt}]})
+
+
+class CompletionWriter:
+    """A text completion. `echo` is the prompt where it is to stand before each text."""
+
+    def __init__(self, ident: str, model: str, usage: bool = False, echo: str = "") -> None:
+        self._id, self._model, self._usage, self._echo, self._created = ident, model, usage, echo, int(time.time())
+        self._lengths: dict[int, int] = {}
+
+    def whole(self, finished: Mapping[int, Generation], told: Told) -> dict[str, Any]:
+        """The completion."""
+        found = [
+            self._choice(number, self._echo + each.text, each.logprobs, each.finish_reason)
+            for number, each in sorted(finished.items())
+        ]
+        return self._document(found, usage=usage(told.prompt_tokens, told.completion_tokens), **told.more)
+
+    def begin(self, choices: int) -> Iterator[bytes]:
+        """The prompt, where it is echoed."""
+        for number in range(choices if self._echo else 0):
+            yield event(self._document([self._choice(number, self._echo)]))
+
+    def piece(self, number: int, text: str, logprobs: Sequence[TokenLogprob]) -> Iterator[bytes]:
+        """A chunk of text."""
+        yield event(self._document([self._choice(number, text, logprobs)]))
+
+    def end(self, number: int, generation: Generation) -> Iterator[bytes]:
+        """The chunk that says why a choice ended."""
+        yield event(self._document([self._choice(number, "", reason=generation.finish_reason)]))
+
+    def over(self, finished: Mapping[int, Generation], told: Told) -> Iterator[bytes]:
+        """Usage where it was asked for, and how the answer came about."""
+        more = told.more
+        if self._usage:
+            more["usage"] = usage(told.prompt_tokens, told.completion_tokens)
+        if more:
+            yield event(self._document([], **more))
+        yield DONE
+
+    def failed(self, error: RequestError) -> Iterator[bytes]:
+        """The error, and the end."""
+        yield event(envelope(error))
+        yield DONE
+
+    def _document(self, choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+        shared = {"id": f"cmpl-{self._id}", "object": "text_completion", "created": self._created}
+        return {**shared, "model": self._model, "choices": choices, **more}
+
+    def _choice(
+        self, number: int, text: str, logprobs: Sequence[TokenLogprob] = (), reason: str | None = None
+    ) -> dict[str, Any]:
+        told = self._logprobs(number, logprobs) if logprobs else None
+        return {"index": number, "text": text, "logprobs": told, "finish_reason": reason}
+
+    def _logprobs(self, number: int, tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
+        """Tokens in lists side by side; offsets go on from chunk to chunk."""
+        offsets, length = [], self._lengths.get(number, 0)
+        for token in tokens:
+            offsets.append(length)
+            length += len(token.token)
+        self._lengths[number] = length
+        return {
+            "tokens": [token.token for token in tokens],
+            "token_logprobs": [token.logprob for token in tokens],
+            "top_logprobs": [dict(token.top) for token in tokens],
+            "text_offset": offsets,
+        }

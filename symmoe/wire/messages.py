@@ -1,0 +1,237 @@
+"""Anthropic's messages: a request, its answer whole and streamed, and errors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from symmoe.errors import RequestError
+from symmoe.limits import TOOLS
+from symmoe.policy import AUTO
+from symmoe.tools import before_calls
+from symmoe.types import Generation, TokenLogprob
+from symmoe.wire.answers import Told, argument_parts, call_id, event, finish_reason
+from symmoe.wire.chat import ChatRequest, SymmoeOptions
+from symmoe.wire.sampling import Lenient, Text
+
+_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+
+
+def _seen(kind: Any) -> Any:
+    """The type of a block; one of something that is to be looked at is refused by name."""
+    if kind in ("image", "document"):
+        raise ValueError("no expert of this pool sees images or documents")
+    return kind
+
+
+class ResultBlock(Lenient):
+    """One block of what a tool gave."""
+
+    type: Annotated[Literal["text"], BeforeValidator(_seen)]
+    text: Text
+
+
+class Block(Lenient):
+    """One block of a turn, or of what the system says: text, a call of a tool, or what a tool gave."""
+
+    type: Annotated[Literal["text", "tool_use", "tool_result", "thinking", "redacted_thinking"], BeforeValidator(_seen)]
+    text: Text = ""
+    id: Text = ""
+    name: Text = ""
+    input: dict[str, Any] = Field(default_factory=dict)
+    tool_use_id: Text = ""
+    content: Text | list[ResultBlock] = ""
+
+
+class Turn(Lenient):
+    """One turn of a conversation."""
+
+    role: Literal["user", "assistant"]
+    content: Text | list[Block]
+
+    @property
+    def turns(self) -> list[dict[str, Any]]:
+        """The same as chat messages: what tools gave stands apart, and before what is said to it."""
+        if isinstance(self.content, str):
+            return [{"role": self.role, "content": self.content}]
+        results = [
+            {"role": "tool", "tool_call_id": block.tool_use_id, "content": _text(block.content)}
+            for block in self.content
+            if block.type == "tool_result"
+        ]
+        calls = [
+            {"id": block.id, "type": "function", "function": {"name": block.name, "arguments": json.dumps(block.input)}}
+            for block in self.content
+            if block.type == "tool_use"
+        ]
+        text = _text(self.content)
+        own = [{"role": self.role, "content": text or None, "tool_calls": calls or None}] if text or calls else []
+        return [*results, *own]
+
+
+class Tool(Lenient):
+    """A tool that may be called."""
+
+    type: Literal["custom"] | None = None
+    name: Text
+    description: Text | None = None
+    input_schema: dict[str, Any]
+
+    @property
+    def function(self) -> dict[str, Any]:
+        """The same as chat completions have it."""
+        told = {"name": self.name, "description": self.description, "parameters": self.input_schema}
+        return {"type": "function", "function": told}
+
+
+class Choice(Lenient):
+    """Whether a tool may, or must, be called, and which."""
+
+    type: Literal["auto", "any", "tool", "none"]
+    name: Text | None = None
+
+    @property
+    def chat(self) -> Any:
+        """The same as chat completions have it."""
+        if self.type == "tool":
+            return {"type": "function", "function": {"name": self.name or ""}}
+        return "required" if self.type == "any" else self.type
+
+
+class CountRequest(Lenient):
+    """A conversation whose tokens are counted."""
+
+    model: Text = Field(default=AUTO, max_length=200)
+    messages: list[Turn] = Field(min_length=1, max_length=1024)
+    system: Text | list[Block] | None = None
+    tools: list[Tool] | None = Field(default=None, max_length=TOOLS)
+    tool_choice: Choice | None = None
+    symmoe: SymmoeOptions = SymmoeOptions()
+
+    def chat(self) -> ChatRequest:
+        """The same as a chat request. Raises `RequestError` and `ValidationError`."""
+        return ChatRequest.model_validate(self._fields())
+
+    def _fields(self) -> dict[str, Any]:
+        system = [] if not self.system else [{"role": "system", "content": _text(self.system)}]
+        turns = [each for turn in self.messages for each in turn.turns]
+        return {
+            "model": self.model,
+            "messages": [*system, *turns],
+            "tools": [tool.function for tool in self.tools or ()],
+            "tool_choice": self.tool_choice.chat if self.tool_choice else None,
+            "symmoe": self.symmoe,
+        }
+
+
+class MessageRequest(CountRequest):
+    """A message that is asked for."""
+
+    max_tokens: int = Field(ge=1, le=1 << 30)
+    stop_sequences: list[Text] | None = None
+    temperature: float | None = Field(default=None, ge=0, le=1)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    top_k: int | None = Field(default=None, ge=0, le=1 << 20)
+    stream: bool | None = False
+
+    def chat(self) -> ChatRequest:
+        """The same as a chat request. Raises `RequestError` and `ValidationError`."""
+        same = {name: getattr(self, name) for name in ("max_tokens", "temperature", "top_p", "top_k", "stream")}
+        return ChatRequest.model_validate({**self._fields(), **same, "stop": self.stop_sequences})
+
+
+def _text(content: str | Sequence[Block | ResultBlock]) -> str:
+    return content if isinstance(content, str) else "".join(block.text for block in content)
+
+
+def envelope(error: RequestError, request: str = "") -> dict[str, Any]:
+    """What a client is told of an error."""
+    usual = "api_error" if error.status >= 500 else "invalid_request_error"
+    told = {"type": _TYPES.get(error.status, usual), "message": str(error)}
+    return {"type": "error", "error": told, "request_id": request or None}
+
+
+class MessageWriter:
+    """A message."""
+
+    def __init__(self, ident: str, model: str) -> None:
+        self._id, self._model = ident, model
+        self._open = False
+
+    def whole(self, finished: Mapping[int, Generation], told: Told) -> dict[str, Any]:
+        """The message."""
+        given = finished[0]
+        text = before_calls(given.text) if given.calls else given.text
+        content = [{"type": "text", "text": text}] if text or not given.calls else []
+        content += [self._call(place, given, json.loads(call.arguments)) for place, call in enumerate(given.calls)]
+        return {**self._message(content), **_ending(given), "usage": _usage(told), **told.more}
+
+    def begin(self, choices: int) -> Iterator[bytes]:
+        """The message without its content."""
+        ending = {"stop_reason": None, "stop_sequence": None, "usage": _usage(Told(0, 0))}
+        yield _named("message_start", message={**self._message([]), **ending})
+
+    def piece(self, number: int, text: str, logprobs: Sequence[TokenLogprob]) -> Iterator[bytes]:
+        """Text that was added."""
+        if not text:
+            return
+        if not self._open:
+            self._open = True
+            yield _named("content_block_start", index=0, content_block={"type": "text", "text": ""})
+        yield _named("content_block_delta", index=0, delta={"type": "text_delta", "text": text})
+
+    def end(self, number: int, generation: Generation) -> Iterator[bytes]:
+        """The end of the text, and the calls."""
+        if self._open:
+            yield _named("content_block_stop", index=0)
+        for place, call in enumerate(generation.calls):
+            index = place + self._open
+            yield _named("content_block_start", index=index, content_block=self._call(place, generation, {}))
+            for part in argument_parts(call.arguments):
+                yield _named(
+                    "content_block_delta", index=index, delta={"type": "input_json_delta", "partial_json": part}
+                )
+            yield _named("content_block_stop", index=index)
+
+    def _call(self, place: int, generation: Generation, given: dict[str, Any]) -> dict[str, Any]:
+        name = generation.calls[place].name
+        return {"type": "tool_use", "id": call_id(self._id, 0, place), "name": name, "input": given}
+
+    def over(self, finished: Mapping[int, Generation], told: Told) -> Iterator[bytes]:
+        """Why it ended, and its tokens, which are known only now."""
+        yield _named("message_delta", delta=_ending(finished[0]), usage=_usage(told), **told.more)
+        yield _named("message_stop")
+
+    def failed(self, error: RequestError) -> Iterator[bytes]:
+        """The error."""
+        yield event(envelope(error), "error")
+
+    def _message(self, content: list[dict[str, Any]]) -> dict[str, Any]:
+        shared = {"id": f"msg_{self._id}", "type": "message", "role": "assistant"}
+        return {**shared, "model": self._model, "content": content}
+
+
+def _named(kind: str, **fields: Any) -> bytes:
+    return event({"type": kind, **fields}, kind)
+
+
+def _ending(generation: Generation) -> dict[str, Any]:
+    reasons = {"length": "max_tokens", "content_filter": "refusal", "tool_calls": "tool_use"}
+    why = finish_reason(generation)
+    reason = "stop_sequence" if generation.stop is not None else reasons.get(why, "end_turn")
+    return {"stop_reason": reason, "stop_sequence": generation.stop}
+
+
+def _usage(told: Told) -> dict[str, int]:
+    cached = {"cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}
+    return {"input_tokens": told.prompt_tokens, "output_tokens": told.completion_tokens, **cached}

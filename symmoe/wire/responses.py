@@ -1,0 +1,316 @@
+"""OpenAI's responses: a request, its answer whole and streamed, and what is kept of it for the next turn."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from symmoe.errors import RequestError
+from symmoe.limits import TOOLS, TOP_LOGPROBS
+from symmoe.policy import AUTO
+from symmoe.tools import before_calls
+from symmoe.types import Generation, TokenLogprob
+from symmoe.wire.answers import Told, argument_parts, call_id, event, told_logprobs
+from symmoe.wire.answers import envelope as error_envelope
+from symmoe.wire.chat import ChatRequest, SymmoeOptions
+from symmoe.wire.sampling import Lenient, Strict, Text
+
+_LOGPROBS = "message.output_text.logprobs"
+
+
+class InputPart(Lenient):
+    """One part of a turn; only text is understood."""
+
+    type: Literal["input_text", "output_text", "text"]
+    text: Text
+
+    @field_validator("type", mode="before")
+    @classmethod
+    def _seen(cls, value: Any) -> Any:
+        if value in ("input_image", "input_file", "input_audio"):
+            raise ValueError("no expert of this pool sees images, or takes files or audio")
+        return value
+
+
+class InputItem(Lenient):
+    """One item of the input: a turn, a call of a tool, or what a tool gave."""
+
+    type: Literal["message", "function_call", "function_call_output"] = "message"
+    role: Literal["system", "developer", "user", "assistant"] = "user"
+    content: Text | list[InputPart] = ""
+    call_id: Text = ""
+    name: Text = ""
+    arguments: Text = "{}"
+    output: Text | list[InputPart] = ""
+
+    @property
+    def turn(self) -> dict[str, Any]:
+        """The item as a chat message."""
+        if self.type == "function_call":
+            function = {"name": self.name, "arguments": self.arguments}
+            call = {"id": self.call_id, "type": "function", "function": function}
+            return {"role": "assistant", "content": None, "tool_calls": [call]}
+        if self.type == "function_call_output":
+            return {"role": "tool", "tool_call_id": self.call_id, "content": _text(self.output)}
+        return {"role": self.role, "content": _text(self.content)}
+
+
+def _text(content: str | list[InputPart]) -> str:
+    return content if isinstance(content, str) else "".join(part.text for part in content)
+
+
+class Tool(Lenient):
+    """A function that may be called."""
+
+    type: Literal["function"]
+    name: Text
+    description: Text | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Choice(Lenient):
+    """The one function that must be called."""
+
+    type: Literal["function"]
+    name: Text
+
+
+class TextFormat(Lenient):
+    """What the text must follow."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    name: Text | None = None
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+
+
+class TextOptions(Lenient):
+    """How the text is written."""
+
+    format: TextFormat | None = None
+
+
+class ResponseRequest(Lenient):
+    """A response that is asked for. `previous_response_id` names the one whose conversation goes on."""
+
+    UNABLE: ClassVar[Mapping[str, str]] = {
+        "background": "send a batch",
+        "conversation": "say previous_response_id",
+        "prompt": "say instructions and input",
+    }
+
+    model: Text = Field(default=AUTO, max_length=200)
+    input: Text | list[InputItem] = Field(min_length=1)
+    instructions: Text | None = None
+    previous_response_id: Text | None = Field(default=None, max_length=100)
+    store: bool | None = True
+    stream: bool | None = False
+    max_output_tokens: int | None = Field(default=None, ge=1, le=1 << 30)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    top_logprobs: int | None = Field(default=None, ge=0, le=TOP_LOGPROBS)
+    include: list[Text] | None = None
+    text: TextOptions | None = None
+    tools: list[Tool] | None = Field(default=None, max_length=TOOLS)
+    tool_choice: Literal["none", "auto", "required"] | Choice | None = None
+    parallel_tool_calls: bool | None = None
+    metadata: dict[Text, Text] | None = Field(default=None, max_length=16)
+    user: Text | None = None
+    symmoe: SymmoeOptions = SymmoeOptions()
+
+    def turns(self, before: Sequence[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:
+        """The conversation as chat messages, after those `before`, without the instructions."""
+        own = (
+            [{"role": "user", "content": self.input}]
+            if isinstance(self.input, str)
+            else [item.turn for item in self.input]
+        )
+        return [*map(dict, before), *own]
+
+    def chat(self, turns: Sequence[Mapping[str, Any]]) -> ChatRequest:
+        """The same as a chat request over these turns. Raises `RequestError` and `ValidationError`."""
+        for name, instead in self.UNABLE.items():
+            if (self.model_extra or {}).get(name):
+                message = f"{name} is not supported by this service; {instead}"
+                raise RequestError(message, code="unsupported_parameter", param=name)
+        system = [{"role": "system", "content": self.instructions}] if self.instructions else []
+        told = _LOGPROBS in (self.include or ()) or bool(self.top_logprobs)
+        return ChatRequest.model_validate(
+            {
+                **{name: getattr(self, name) for name in ("model", "stream", "temperature", "top_p", "symmoe")},
+                "messages": [*system, *turns],
+                "max_completion_tokens": self.max_output_tokens,
+                "logprobs": told,
+                "top_logprobs": self.top_logprobs if told else None,
+                "response_format": self._format(),
+                "tools": [{"type": "function", "function": _function(tool)} for tool in self.tools or ()],
+                "tool_choice": self._choice(),
+            }
+        )
+
+    def _choice(self) -> Any:
+        asked = self.tool_choice
+        return {"type": "function", "function": {"name": asked.name}} if isinstance(asked, Choice) else asked
+
+    def _format(self) -> dict[str, Any] | None:
+        asked = self.text.format if self.text else None
+        if asked is None or asked.type != "json_schema":
+            return None if asked is None else {"type": asked.type}
+        return {"type": "json_schema", "json_schema": {"name": asked.name, "schema": asked.schema_}}
+
+
+def _function(tool: Tool) -> dict[str, Any]:
+    return {"name": tool.name, "description": tool.description, "parameters": tool.parameters, "strict": tool.strict}
+
+
+class Kept(Strict):
+    """What is kept of a response: what a client is shown of it, and the conversation so far."""
+
+    response: dict[str, Any]
+    turns: list[dict[str, Any]]
+
+
+class ResponseWriter:
+    """A response."""
+
+    def __init__(self, ident: str, request: ResponseRequest) -> None:
+        self._id, self._request, self._created = ident, request, int(time.time())
+        self._number, self._open = -1, False
+
+    def whole(self, finished: Mapping[int, Generation], told: Told) -> dict[str, Any]:
+        """The response."""
+        given = finished[0]
+        cut = given.finish_reason == "length"
+        incomplete = {"reason": "max_output_tokens"} if cut else None
+        text = _said(given)
+        output = [self._message(given)] if text or not given.calls else []
+        output += [self._call(place, given) for place in range(len(given.calls))]
+        return self._response("incomplete" if cut else "completed", output, incomplete, told)
+
+    def begin(self, choices: int) -> Iterator[bytes]:
+        """The response without its output."""
+        opened = self._response("in_progress", [])
+        yield self._event("response.created", response=opened)
+        yield self._event("response.in_progress", response=opened)
+
+    def piece(self, number: int, text: str, logprobs: Sequence[TokenLogprob]) -> Iterator[bytes]:
+        """Text that was added."""
+        if text or logprobs:
+            yield from self._opened()
+            yield self._event("response.output_text.delta", **self._place, delta=text, logprobs=_told(logprobs))
+
+    def end(self, number: int, generation: Generation) -> Iterator[bytes]:
+        """The end of the text and of the message, and the calls."""
+        if not generation.calls:
+            yield from self._opened()
+        if self._open:
+            part = _part(_said(generation), generation.logprobs)
+            text = {"text": part["text"], "logprobs": part["logprobs"]}
+            yield self._event("response.output_text.done", **self._place, **text)
+            yield self._event("response.content_part.done", **self._place, part=part)
+            yield self._event("response.output_item.done", output_index=0, item=self._message(generation))
+        for place, call in enumerate(generation.calls):
+            item, index = self._call(place, generation), place + self._open
+            opened = {**item, "arguments": "", "status": "in_progress"}
+            at = {"item_id": item["id"], "output_index": index}
+            yield self._event("response.output_item.added", output_index=index, item=opened)
+            for some in argument_parts(call.arguments):
+                yield self._event("response.function_call_arguments.delta", **at, delta=some)
+            told = {"name": call.name, "arguments": call.arguments}
+            yield self._event("response.function_call_arguments.done", **at, **told)
+            yield self._event("response.output_item.done", output_index=index, item=item)
+
+    def _opened(self) -> Iterator[bytes]:
+        """The message, where it was not begun yet."""
+        if self._open:
+            return
+        self._open = True
+        item = {"id": f"msg_{self._id}", "type": "message", "role": "assistant", "status": "in_progress", "content": []}
+        yield self._event("response.output_item.added", output_index=0, item=item)
+        yield self._event("response.content_part.added", **self._place, part=_part(""))
+
+    def _call(self, place: int, generation: Generation) -> dict[str, Any]:
+        ident, call = call_id(self._id, 0, place), generation.calls[place]
+        shared = {"id": f"fc_{ident[5:]}", "type": "function_call", "status": "completed", "call_id": ident}
+        return {**shared, "name": call.name, "arguments": call.arguments}
+
+    def over(self, finished: Mapping[int, Generation], told: Told) -> Iterator[bytes]:
+        """The response as a whole."""
+        response = self.whole(finished, told)
+        yield self._event(f"response.{response['status']}", response=response)
+
+    def failed(self, error: RequestError) -> Iterator[bytes]:
+        """The response with its error."""
+        told = error_envelope(error)["error"]
+        response = self._response("failed", []) | {"error": {"code": "server_error", "message": told["message"]}}
+        yield self._event("response.failed", response=response)
+
+    @property
+    def _place(self) -> dict[str, Any]:
+        return {"item_id": f"msg_{self._id}", "output_index": 0, "content_index": 0}
+
+    def _event(self, kind: str, **fields: Any) -> bytes:
+        self._number += 1
+        return event({"type": kind, "sequence_number": self._number, **fields}, kind)
+
+    def _message(self, generation: Generation) -> dict[str, Any]:
+        status = "incomplete" if generation.finish_reason == "length" else "completed"
+        shared = {"id": f"msg_{self._id}", "type": "message", "role": "assistant", "status": status}
+        return {**shared, "content": [_part(_said(generation), generation.logprobs)]}
+
+    def _response(
+        self,
+        status: str,
+        output: list[dict[str, Any]],
+        incomplete: dict[str, Any] | None = None,
+        told: Told | None = None,
+    ) -> dict[str, Any]:
+        asked = self._request
+        choice = asked.tool_choice or "auto"
+        form = asked.text.model_dump(by_alias=True, exclude_none=True) if asked.text else {"format": {"type": "text"}}
+        same = ("model", "instructions", "previous_response_id", "max_output_tokens", "temperature", "top_p", "user")
+        return {
+            "id": f"resp_{self._id}",
+            "object": "response",
+            "created_at": self._created,
+            "status": status,
+            "error": None,
+            "incomplete_details": incomplete,
+            **{name: getattr(asked, name) for name in same},
+            "output": output,
+            "parallel_tool_calls": asked.parallel_tool_calls is not False,
+            "tool_choice": asked.tool_choice.model_dump() if isinstance(asked.tool_choice, Choice) else choice,
+            "tools": [tool.model_dump() for tool in asked.tools or ()],
+            "text": form,
+            "truncation": "disabled",
+            "store": asked.store is not False,
+            "metadata": asked.metadata or {},
+            "usage": None if told is None else _usage(told),
+            **({} if told is None else told.more),
+        }
+
+
+def _said(generation: Generation) -> str:
+    return before_calls(generation.text) if generation.calls else generation.text
+
+
+def _part(text: str, logprobs: Sequence[TokenLogprob] = ()) -> dict[str, Any]:
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": _told(logprobs)}
+
+
+def _told(logprobs: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
+    told = told_logprobs(logprobs)
+    return [] if told is None else list(told["content"])
+
+
+def _usage(told: Told) -> dict[str, Any]:
+    return {
+        "input_tokens": told.prompt_tokens,
+        "input_tokens_details": {"cached_tokens": 0},
+        "output_tokens": told.completion_tokens,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": told.prompt_tokens + told.completion_tokens,
+    }

@@ -1,0 +1,127 @@
+"""Tools through every door, on experts that echo: one writes a call where the prompt says one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from symmoe.deployments.settings import Settings
+
+from tests.deployments.api.conftest import Running, running
+from tests.deployments.api.test_doors import events
+from tests.deployments.api.test_refusals import error_of
+
+pytestmark = pytest.mark.usefixtures("state")
+CALL = '{"name": "add", "arguments": {"a": 1}}'
+SAYS = f"sums ```json {CALL} ```"
+SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
+TOOL = {"type": "function", "function": {"name": "add", "description": "Adds.", "parameters": SCHEMA}}
+ASKED = {"model": "symmoe/auto", "messages": [{"role": "user", "content": SAYS}]}
+
+
+@pytest.fixture(scope="module")
+def able(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A pool of three, two of which take tools."""
+    folder, names = tmp_path_factory.mktemp("pool"), ("adder", "speaker", "sorter")
+    with running(folder, Settings(), experts=names, able=("adder", "sorter")) as served:
+        yield served
+
+
+@pytest.mark.parametrize("model", ["adder", "symmoe/auto", "symmoe/best"])
+def test_a_call_is_a_call_whole_and_streamed(able: Running, model: str) -> None:
+    messages: Any = ASKED["messages"]
+    whole = able.openai.chat.completions.create(model=model, messages=messages, tools=[TOOL]).choices[0]  # type: ignore[list-item]
+    assert whole.finish_reason == "tool_calls"
+    assert whole.message.content == "adder: sums"
+    (call,) = whole.message.tool_calls or ()
+    assert (call.function.name, json.loads(call.function.arguments)) == ("add", {"a": 1})  # type: ignore[union-attr]
+    stream = able.openai.chat.completions.create(model=model, messages=messages, tools=[TOOL], stream=True)  # type: ignore[list-item]
+    chunks = [choice for chunk in stream for choice in chunk.choices]
+    deltas = [delta for chunk in chunks for delta in chunk.delta.tool_calls or ()]
+    assert deltas[0].id
+    assert deltas[0].function.name == "add"  # type: ignore[union-attr]
+    assert json.loads("".join(delta.function.arguments or "" for delta in deltas)) == {"a": 1}  # type: ignore[union-attr]
+    assert "".join(chunk.delta.content or "" for chunk in chunks).strip() == "adder: sums"
+    assert [chunk.finish_reason for chunk in chunks if chunk.finish_reason] == ["tool_calls"]
+
+
+def test_only_experts_that_can_are_asked(able: Running) -> None:
+    body = {"model": "symmoe/best", "messages": [{"role": "user", "content": "spanish"}], "symmoe": {"explain": True}}
+    assert "speaker" in able.post(json=body).json()["symmoe"]["asked"]
+    assert "speaker" not in able.post(json={**body, "tools": [TOOL]}).json()["symmoe"]["asked"]
+    assert "speaker" in able.post(json={**body, "tools": [TOOL], "tool_choice": "none"}).json()["symmoe"]["asked"]
+    named = error_of(able.post(json={**body, "model": "speaker", "tools": [TOOL]}))
+    assert named["param"] == "tools"
+
+
+def test_text_that_is_no_call_comes_as_text_all_of_it(able: Running) -> None:
+    body = {"model": "adder", "messages": [{"role": "user", "content": "a {1, 2} set ``` x"}], "tools": [TOOL]}
+    assert able.post(json=body).json()["choices"][0]["message"]["content"] == "adder: a {1, 2} set ``` x"
+    lines = able.post(json={**body, "stream": True}).text.splitlines()
+    chunks = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
+    assert "".join(c["choices"][0]["delta"].get("content", "") for c in chunks) == "adder: a {1, 2} set ``` x"
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "add"}}])
+def test_a_forced_call_is_held_to_the_tool_s_schema(able: Running, choice: object) -> None:
+    able.engine.asked.clear()
+    able.post(json={**ASKED, "tools": [TOOL], "tool_choice": choice})
+    held = json.loads(able.engine.asked[0].sampling.schema or "")
+    assert held["properties"] == {"name": {"const": "add"}, "arguments": SCHEMA}
+
+
+def test_a_conversation_with_calls_and_what_tools_gave_reaches_the_expert(able: Running) -> None:
+    able.engine.asked.clear()
+    function = {"name": "add", "arguments": '{"a": 1}'}
+    turns = [
+        *ASKED["messages"],
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "c", "type": "function", "function": function}]},
+        {"role": "tool", "tool_call_id": "c", "content": "3"},
+    ]
+    assert able.post(json={**ASKED, "messages": turns, "tools": [TOOL]}).status_code == 200
+    _, assistant, tool = able.engine.asked[0].messages
+    assert (assistant.calls[0].name, assistant.calls[0].id, assistant.content) == ("add", "c", "")
+    assert (tool.role, tool.call_id, tool.content) == ("tool", "c", "3")
+
+
+def test_messages_call_tools_as_anthropic_has_it(able: Running) -> None:
+    tool = {"name": "add", "input_schema": SCHEMA}
+    body = {"model": "adder", "max_tokens": 9, "messages": ASKED["messages"], "tools": [tool]}
+    said = able.post("/v1/messages", json=body).json()
+    assert said["stop_reason"] == "tool_use"
+    text, use = said["content"]
+    assert (text["text"], use["type"], use["name"], use["input"]) == ("adder: sums", "tool_use", "add", {"a": 1})
+    found = events(able.post("/v1/messages", json={**body, "stream": True}).text)
+    parts = [e["delta"]["partial_json"] for e in found if e.get("delta", {}).get("type") == "input_json_delta"]
+    assert json.loads("".join(parts)) == {"a": 1}
+    starts = [(e["index"], e["content_block"]["type"]) for e in found if e["type"] == "content_block_start"]
+    assert starts == [(0, "text"), (1, "tool_use")]
+    able.engine.asked.clear()
+    result = {"type": "tool_result", "tool_use_id": use["id"], "content": [{"type": "text", "text": "3"}]}
+    turns = [
+        *ASKED["messages"],
+        {"role": "assistant", "content": said["content"]},
+        {"role": "user", "content": [result]},
+    ]
+    assert able.post("/v1/messages", json={**body, "messages": turns}).status_code == 200
+    assert [m.role for m in able.engine.asked[0].messages] == ["user", "assistant", "tool"]
+    forced = {**body, "tool_choice": {"type": "tool", "name": "add"}}
+    assert able.post("/v1/messages", json=forced).status_code == 200
+    assert able.engine.asked[-1].sampling.schema is not None
+
+
+def test_responses_call_tools_and_go_on_with_what_they_gave(able: Running) -> None:
+    tool: Any = {"type": "function", "name": "add", "parameters": SCHEMA}
+    first = able.openai.responses.create(model="adder", input=SAYS, tools=[tool])
+    message, call = first.output
+    assert (message.type, call.type, call.name) == ("message", "function_call", "add")  # type: ignore[union-attr]
+    able.engine.asked.clear()
+    gave: Any = [{"type": "function_call_output", "call_id": call.call_id, "output": "3"}]  # type: ignore[union-attr]
+    able.openai.responses.create(model="adder", input=gave, tools=[tool], previous_response_id=first.id)
+    _, assistant, result = able.engine.asked[0].messages
+    assert assistant.calls[0].id == result.call_id
+    stream = list(able.openai.responses.create(model="adder", input=SAYS, tools=[tool], stream=True))
+    done = [event for event in stream if event.type == "response.function_call_arguments.done"]
+    assert [json.loads(event.arguments) for event in done] == [{"a": 1}]
