@@ -120,6 +120,7 @@ def test_the_json_of_a_record_holds_what_it_was_earned_by() -> None:
         "digests": [],
         "borrowed": {},
         "aggregation": {},
+        "earned": {},
     }
 
 

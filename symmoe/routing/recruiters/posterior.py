@@ -21,8 +21,8 @@ def evidence_of(records: Profiles | Tallies) -> Evidence:
     """What records say: learned from the questions where they keep enough of them, else counted by topics."""
     topics = TopicEvidence(records)
     places = places_of(records.questions) if isinstance(records, Profiles) else None
-    if places is None or not isinstance(records, Profiles):
-        return topics
+    if places is None or len(places.home) < 2 or not isinstance(records, Profiles):
+        return topics  # of one region nothing can be told that topics do not tell better
     learned = Competence(places, earned_of(records))
     return LearnedEvidence(learned, topics) if learned.known.any() else topics
 
