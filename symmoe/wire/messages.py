@@ -157,7 +157,8 @@ def _text(content: str | Sequence[Block | ResultBlock]) -> str:
 def envelope(error: RequestError, request: str = "") -> dict[str, Any]:
     """What a client is told of an error."""
     usual = "api_error" if error.status >= 500 else "invalid_request_error"
-    told = {"type": _TYPES.get(error.status, usual), "message": str(error)}
+    kind = _TYPES.get(error.status, usual)
+    told = {"type": kind, "message": str(error), "param": error.param, "code": error.code}
     return {"type": "error", "error": told, "request_id": request or None}
 
 
