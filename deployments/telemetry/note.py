@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from symmoe.types import Query
@@ -90,3 +90,8 @@ def _times(report: Report) -> dict[str, float]:
     for stage in report.stages:
         times[stage.name] = times.get(stage.name, 0.0) + stage.seconds
     return times
+
+
+def messages_of(query: Query) -> list[dict[str, Any]]:
+    """The conversation as plain JSON types; what a message has not is left out."""
+    return [{name: value for name, value in asdict(message).items() if value} for message in query.messages]

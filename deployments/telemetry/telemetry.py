@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from symmoe.errors import ConfigError
 
 from ..settings import Settings
 from .logs import RequestLog
-from .note import Note
+from .note import Note, messages_of
 from .traces import Traces, traces_of_environment
 
 _LOGS = ("none", "json")
@@ -38,7 +36,7 @@ class Telemetry:
         if trace is not None:
             facts["trace"] = trace
         if self._prompts and note.query is not None:
-            facts["messages"] = [asdict(message) for message in note.query.messages]
+            facts["messages"] = messages_of(note.query)
         self._log.write(facts)
 
     def close(self) -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ..order import Report, Share
-from .note import Note
+from .note import Note, messages_of
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -101,7 +100,7 @@ class Traces:
         if note.report is not None:
             told["symmoe.path"] = note.report.routed.way
         if self._prompts and note.query is not None:
-            messages = [asdict(message) for message in note.query.messages]
+            messages = messages_of(note.query)
             told["gen_ai.input.messages"] = json.dumps(messages, ensure_ascii=False)
         return told
 

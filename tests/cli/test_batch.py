@@ -31,6 +31,7 @@ def test_a_run_that_answers_every_line_ends_with_0(
         "candidates_resumed": 0,
         "seconds": {},
         "loads": [["adder", "rebuild"], ["speaker", "merged"]],
+        "ignored": {},
     }
     assert [row["custom_id"] for row in rows(output)] == ["a", "b"]
 
