@@ -409,6 +409,7 @@ def _environment() -> None:
     """Settings that vLLM reads from the environment; the user's own win."""
     wanted = {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_HOST_IP": "127.0.0.1",  # an engine is a group of one: nobody else has to find it
         "VLLM_LOGGING_LEVEL": "WARNING",
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_XGRAMMAR_CACHE_MB": str(ENGINE_GRAMMARS_MIB),
