@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
+import setuptools  # noqa: F401 - vLLM's parts import it, which fails where distutils was imported before it
 
 from symmoe.build import Assembly
 from symmoe.config import read_pool
