@@ -87,19 +87,6 @@ def shared_names(files: Iterable[Path], tensors: Mapping[str, StoredTensor]) -> 
     return shared
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises `CheckpointError` if the file cannot be read or holds anything else."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise CheckpointError(f"{path}: not JSON ({error})") from error
-    if not isinstance(document, dict):
-        raise CheckpointError(f"{path}: not a JSON object")
-    return document
-
-
 def _header(file: Path) -> tuple[dict[str, Any], int]:
     """The header of a file that safetensors found valid, and where its data begins."""
     from safetensors import SafetensorError, safe_open

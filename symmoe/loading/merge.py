@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from symmoe.errors import CheckpointError
-from symmoe.loading.headers import INDEX, read_json, weight_files
+from symmoe.json_files import read_json
+from symmoe.loading.headers import INDEX, weight_files
 
 if TYPE_CHECKING:
     import torch

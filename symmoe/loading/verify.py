@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from symmoe.errors import CheckpointError
-from symmoe.loading.headers import read_json, stored_tensors, weight_files
+from symmoe.json_files import read_json
+from symmoe.loading.headers import stored_tensors, weight_files
 from symmoe.loading.merge import ADAPTER_CONFIG, ADAPTER_WEIGHTS, base_name, lora_scale
 from symmoe.loading.sources import MANIFEST, recorded_sha256, sha256_of
 

@@ -30,7 +30,6 @@ _KINDS: dict[Scorer, AnswerKind] = {
     "program": "text",
 }
 _SENTENCE_END = re.compile(r"(?<=[.!?:])\s+|\n+")
-_LINES_END = re.compile(r"\n+")
 _MARKS = re.compile(r"[*`\"“”„«»]|(?<!\w)'|'(?!\w)")
 _DOUBT = re.compile(
     r"\b(?:not|never|neither|nor|or|unlike|instead|rather|wrong|wrongly|mistaken\w*|confuse[ds]?|formerly|maybe|"

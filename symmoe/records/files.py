@@ -212,7 +212,7 @@ def _manifest(directory: Path) -> _Manifest:
         document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RecordsError(
-            f"{path}: cannot be read ({error.strerror})", hint="make a records directory with `symmoe replay import`"
+            f"{path}: cannot be read ({error.strerror})", hint="make a records directory with `symmoe records import`"
         ) from error
     except ValueError as error:
         raise RecordsError(f"{path}: not JSON ({error})") from error

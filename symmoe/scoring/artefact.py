@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from symmoe.errors import CheckpointError
-from symmoe.scoring.checkpoint import read_json, read_tensors
+from symmoe.json_files import read_json
+from symmoe.scoring.checkpoint import read_tensors
 from symmoe.scoring.heads import Heads
 from symmoe.scoring.tensors import PREFIXES, from_tensors, to_tensors
 

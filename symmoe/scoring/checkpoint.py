@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,19 +14,6 @@ from symmoe.errors import CheckpointError
 
 Architecture = Literal["AutoModel", "AutoModelForSequenceClassification"]
 Precision = Literal["auto", "float32", "bfloat16"]
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A file that holds one JSON object. Raises `CheckpointError`."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise CheckpointError(f"{path}: not JSON ({error})") from error
-    if not isinstance(document, dict):
-        raise CheckpointError(f"{path}: not a JSON object")
-    return document
 
 
 def read_tensors(directory: Path, prefixes: tuple[str, ...]) -> dict[str, NDArray[np.float32]]:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from symmoe.errors import CheckpointError
+from symmoe.json_files import read_json
 from symmoe.scoring.batching import TOKEN_BUDGET, padded, read_in_batches
-from symmoe.scoring.checkpoint import Precision, load_model, load_tokenizer, read_json, window_of
+from symmoe.scoring.checkpoint import Precision, load_model, load_tokenizer, window_of
 from symmoe.scoring.conversation import Conversation, ConversationTokenizer
 from symmoe.types import Query, Reward
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from symmoe.errors import CheckpointError
+from symmoe.json_files import read_json
 from symmoe.protocols import RewardModel
 from symmoe.scoring.armorm import load_armorm
 from symmoe.scoring.artefact import CARD, WEIGHTS, load_heads
-from symmoe.scoring.checkpoint import read_json
 from symmoe.scoring.classifier import load_classifier
 from symmoe.scoring.mixing import Mixture
 from symmoe.scoring.small import SmallScorer

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from symmoe.errors import CheckpointError
-from symmoe.loading.headers import StoredTensor, read_json
+from symmoe.json_files import read_json
+from symmoe.loading.headers import StoredTensor
 from symmoe.loading.sources import sampled_sha256
 
 _SPOTS, _SPOT_BYTES = 4, 4096
