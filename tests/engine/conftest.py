@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-import setuptools  # noqa: F401 - vLLM's parts import it, which fails where distutils was imported before it
 
 from symmoe.build import Assembly
 from symmoe.config import read_pool

