@@ -54,13 +54,14 @@ SECONDS, MEMORY = 5, 1 << 30
 """What a program that is run for its tests may take: seconds of a processor, bytes of memory."""
 
 # what it is given is run with no files to write, no environment and no other modules than Python's own
-_RUNNER = f"""
+_RUNNER = """
 import resource, sys
-for what, most in ((resource.RLIMIT_CPU, {SECONDS}), (resource.RLIMIT_AS, {MEMORY}), (resource.RLIMIT_FSIZE, 0),
+seconds, memory = map(int, sys.argv[1:])
+for what, most in ((resource.RLIMIT_CPU, seconds), (resource.RLIMIT_AS, memory), (resource.RLIMIT_FSIZE, 0),
                    (resource.RLIMIT_NPROC, 0), (resource.RLIMIT_NOFILE, 16), (resource.RLIMIT_CORE, 0)):
     resource.setrlimit(what, (most, most))
 program, tests = sys.stdin.read().split("\\0")
-space = {{"__name__": "program"}}
+space = {"__name__": "program"}
 exec(compile(program, "program", "exec"), space)
 exec(compile(tests, "tests", "exec"), space)
 sys.__stdout__.write("\\0passed")
@@ -103,7 +104,7 @@ def passes(program: str, tests: str) -> bool:
         return False
     with tempfile.TemporaryDirectory() as folder:
         process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _RUNNER],
+            [sys.executable, "-I", "-S", "-c", _RUNNER, str(SECONDS), str(MEMORY)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -44,7 +44,7 @@ def counted(batch: Batch) -> tuple[int, int]:
     return batch.request_counts.completed, batch.request_counts.failed
 
 
-@pytest.mark.parametrize("count", [12, pytest.param(90, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [6, pytest.param(90, marks=pytest.mark.slow)])
 def test_neither_the_service_nor_the_store_grows_with_the_rows(stored: Path, tmp_path: Path, count: int) -> None:
     with process(tmp_path, 0.0) as service:
         exactly_once(service.client, ended(service.client, start(service.client, [line(0)])), 1)

@@ -18,7 +18,7 @@ from redis.retry import Retry
 from .conftest import Bench, essence, ids, questions
 
 ROOT = Path(__file__).parents[2]
-ROWS = 400
+ROWS = 200
 K = 2
 
 
@@ -79,7 +79,7 @@ def assert_as_undisturbed(bench: Bench) -> None:
 
 
 def test_a_run_killed_three_times_and_resumed_answers_every_line_once(runs: Runs) -> None:
-    for at in (1, 150, 500):
+    for at in (1, 75, 250):
         before = runs.candidates()
         code, _ = runs.start_and_signal(signal.SIGKILL, at, "--resume")
         assert code == -signal.SIGKILL

@@ -181,6 +181,7 @@ with ray_session(1):
 """
 
 
+@pytest.mark.slow
 def test_nor_where_ray_was_imported_before_symmoe_said_what_it_may_do(tmp_path: Path) -> None:
     said = subprocess.run([sys.executable, "-c", IMPORTED_EARLIER], cwd=tmp_path, capture_output=True, text=True)
     assert said.returncode == 0, said.stderr

@@ -66,6 +66,7 @@ def own_rendering(tmp_path: Path) -> Manifests:
     return build(write_overlay(SHIPPED, tmp_path / "rendered", size_cluster(read_pool("tiny"), "cpu", 1)))
 
 
+@pytest.mark.slow
 def test_the_application_of_the_manifests_answers_with_engines_that_echo(ray_here: None, tmp_path: Path) -> None:
     """Its own arguments, but for the size of this machine and the engine; experts are asked by name."""
     from ray import serve

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from symmoe.profiles import marking
 from symmoe.profiles.marking import is_right, passes, program_in
 from symmoe.questions.families import FAMILIES
 from symmoe.questions.suites import mixed_suite
@@ -175,13 +176,17 @@ def test_whatever_is_said_can_be_marked(said: str) -> None:
         ("```python\ndef square(n):\n    return n + n\n```", False),
         ("```python\ndef square(n)\n    return n * n\n```", False),
         ("Multiply the number by itself.", False),
-        ("def square(n):\n    while True: pass", False),
         ("def square(n):\n    return len(bytearray(1 << 40))", False),
         ("import sys\ndef square(n):\n    sys.exit(0)", False),
     ],
 )
 def test_a_program_is_right_where_its_tests_pass_within_limits(said: str, right: bool) -> None:
     assert is_right(said, question("Write a Python function square(n).", SQUARE, scorer="program")) is right
+
+
+def test_a_program_without_end_is_not_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(marking, "SECONDS", 1)
+    assert not passes("def square(n):\n    while True: pass", SQUARE)
 
 
 def test_of_a_text_only_the_python_is_run() -> None:
