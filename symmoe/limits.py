@@ -14,6 +14,8 @@ STORE_ANSWER_SECONDS = 60.0
 """How long a command's own reading or writing may take: a batch job should outlast a stall rather than end."""
 STORE_REQUEST_SECONDS = 5.0
 """How long a service waits for one answer of the store, or for its turn to ask: then the caller is told."""
+STORE_PATIENCE = 1.0
+"""How long a request waits for the store to tell of its key and its limits, while the process is not busy."""
 STORE_CONNECTIONS = 64
 """Connections of one process of a service: more would not be answered sooner, the server does one thing at a time."""
 STORE_DISK_MS = 3000

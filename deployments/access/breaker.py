@@ -35,8 +35,9 @@ class Breaker:
     look: many requests that come together are no sign of a store that is lost.
     """
 
-    def __init__(self, stored: Stored, patience: float = 1.0, pause: float = 0.5) -> None:
-        self._stored, self._patience, self._pause = stored, patience, pause
+    def __init__(self, stored: Stored, patience: float | None = None, pause: float = 0.5) -> None:
+        self._stored, self._pause = stored, pause
+        self._patience = limits.STORE_PATIENCE if patience is None else patience
         self._open_until = 0.0
         self._going_on: set[asyncio.Future[Any]] = set()
         self._line = asyncio.Semaphore(limits.STORE_ASKS)

@@ -23,7 +23,7 @@ from symmoe.deployments.storage import Storage
 from symmoe import limits
 from tests.attacks.door import QUESTION, answered, closed, connected, half_sent, head, on_ray_serve
 from tests.deployments.access.conftest import keyed, make_key
-from tests.deployments.api.conftest import running
+from tests.deployments.api.conftest import PATIENCE, running
 
 own_store = pytest.mark.usefixtures("state")
 PLACES = Settings(most_open=16, key_share=0.25)
@@ -96,7 +96,10 @@ def test_a_burst_is_no_sign_that_the_store_is_lost(tmp_path: Path) -> None:
 
     async def burst() -> list[tuple[str | None, bool]]:
         slow = Slow(Storage(), 0.05)
-        known, counted = StoredKeys(Breaker(slow)), Limits(Breaker(slow), lambda: pytest.fail("nobody was counted"))
+        known, counted = (
+            StoredKeys(Breaker(slow, PATIENCE)),
+            Limits(Breaker(slow, PATIENCE), lambda: pytest.fail("nobody was counted")),
+        )
 
         async def ask(key: str) -> tuple[str | None, bool]:
             caller = await known.caller(key)

@@ -112,8 +112,7 @@ def mined(tmp_path: Path) -> Iterator[tuple[EngineLoop, Heard]]:
 def test_an_engine_that_breaks_tells_who_ran_before_from_who_had_just_come(mined: tuple[EngineLoop, Heard]) -> None:
     loop, heard = mined
     loop.submit(Asked("before", "adder", query("a word"), "me", 60.0, stream=True))
-    with heard._changed:
-        assert heard._changed.wait_for(lambda: any(isinstance(e, Piece) for e in heard.events.get("before", ())), 10)
+    heard.until("before", Piece)
     loop.submit(Asked("guilty", "adder", query("a mine"), "you", 60.0))
     ends = {ident: heard.end(ident) for ident in ("before", "guilty")}
     assert all(isinstance(end, TurnedAway) and end.again for end in ends.values())

@@ -19,7 +19,7 @@ from .conftest import Symmoe
 
 
 @pytest.fixture
-def served(tmp_path: Path) -> Iterator[Running]:
+def served(tmp_path: Path, state: Path) -> Iterator[Running]:
     with running(tmp_path / "served", Settings(), Open(admin=True), aggregation={"trust": 1.0}) as service:
         yield service
 

@@ -17,7 +17,7 @@ from symmoe.errors import EngineLostError
 from symmoe.planning.turns import Turns
 from symmoe.types import Delta
 from tests.conftest import echo_pool
-from tests.deployments.lifecycle.conftest import until
+from tests.deployments.api.conftest import PATIENCE, until
 from tests.fakes import query
 
 
@@ -34,11 +34,15 @@ class Heard:
                 self.events.setdefault(ident, []).append(event)
             self._changed.notify_all()
 
-    def end(self, ident: str) -> Event:
+    def until(self, ident: str, kind: type | tuple[type, ...]) -> Event:
+        """The last event of a request, once that is of this kind."""
         with self._changed:
-            over = self._changed.wait_for(lambda: isinstance((self.events.get(ident) or [None])[-1], ENDS), 10)
-        assert over, self.events
+            told = self._changed.wait_for(lambda: isinstance((self.events.get(ident) or [None])[-1], kind), PATIENCE)
+        assert told, self.events
         return self.events[ident][-1]
+
+    def end(self, ident: str) -> Event:
+        return self.until(ident, ENDS)
 
 
 class Blocked(EchoEngine):

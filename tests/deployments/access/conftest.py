@@ -23,7 +23,7 @@ from symmoe.deployments.settings import Settings
 from symmoe.deployments.storage import Storage
 
 from symmoe.store import embedded_socket, open_store
-from tests.deployments.api.conftest import PATIENCE, Running, running
+from tests.deployments.api.conftest import PATIENCE, Running, running, until
 
 
 def make_key(**facts: Any) -> tuple[str, KeyRecord]:
@@ -37,7 +37,7 @@ def make_key(**facts: Any) -> tuple[str, KeyRecord]:
 def keyed(folder: Path, settings: Settings, **options: Any) -> Iterator[Running]:
     """A service that asks for keys, as an ingress does."""
     storage = Storage()
-    with running(folder, settings, StoredKeys(Breaker(storage)), storage, **options) as served:
+    with running(folder, settings, StoredKeys(Breaker(storage, PATIENCE)), storage, **options) as served:
         yield served
 
 
@@ -68,13 +68,8 @@ def kill_the_store() -> None:
     """End the server without warning, and wait until it is gone."""
     server = redis.Redis(unix_socket_path=str(embedded_socket()), retry=Retry(NoBackoff(), 0))
     os.kill(int(server.info("server")["process_id"]), signal.SIGKILL)
-    ends = time.monotonic() + PATIENCE
-    while time.monotonic() < ends:
-        try:
-            server.ping()
-        except redis.RedisError:
-            return
-    pytest.fail("the store would not end")
+    with pytest.raises(redis.RedisError):
+        until(lambda: not server.ping())
 
 
 @pytest.fixture

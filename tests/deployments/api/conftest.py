@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from symmoe.deployments.orchestrator import Orchestrator
 from symmoe.deployments.settings import Settings
 from symmoe.deployments.storage import Storage
 
+from symmoe import limits
 from symmoe.build import Assembly
 from symmoe.config import Pool, read_pool
 from symmoe.engines.echo import EchoEngine
@@ -89,6 +90,17 @@ PATIENCE = 120.0
 """Seconds until what should come is taken to be lost; a busy machine is slow, and waiting is not measured."""
 
 
+def until(condition: Callable[[], object], *despite: type[Exception]) -> None:
+    """Wait until something holds that no event tells of; errors of these kinds mean that it does not yet."""
+    ends = time.monotonic() + PATIENCE
+    while True:
+        with suppress(*despite):
+            if condition():
+                return
+        assert time.monotonic() < ends, "it never came about"
+        time.sleep(0.01)
+
+
 @dataclass
 class Running:
     """A service that runs, and what is behind it."""
@@ -122,10 +134,7 @@ class Running:
 
     def until(self, line: str, value: float) -> None:
         """Wait until a metric has a value."""
-        ends = time.monotonic() + PATIENCE
-        while self.metric(line) != value:
-            assert time.monotonic() < ends, self.get("/metrics").text
-            time.sleep(0.01)
+        until(lambda: self.metric(line) == value)
 
 
 def assembled(pool: Pool, engine: EchoEngine | None = None) -> Assembly:
@@ -160,7 +169,9 @@ def running(
     )
     local = LocalExperts(replica)
     orchestrator = Orchestrator(assembled(pool), local, settings, storage if remembers else None)
-    service = Service(pool, orchestrator, keys or Open(), settings, storage)
+    with pytest.MonkeyPatch.context() as patch:  # a busy machine is no sign of a store that is lost
+        patch.setattr(limits, "STORE_PATIENCE", PATIENCE)
+        service = Service(pool, orchestrator, keys or Open(), settings, storage)
     app = Door(application(service)) if door else application(service)
     http: Any = Connection if door else "auto"
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, lifespan="on", http=http))

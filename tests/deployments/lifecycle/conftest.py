@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -50,14 +48,6 @@ def refused(response: httpx.Response) -> tuple[int, str]:
 
 def listed(served: Running) -> dict[str, dict[str, Any]]:
     return {each["name"]: each for each in served.get(EXPERTS).json()["data"]}
-
-
-def until(condition: Callable[[], object], seconds: float = 10) -> None:
-    """Wait until something holds that no event tells of."""
-    ends = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < ends, "it never came about"
-        threading.Event().wait(0.01)
 
 
 Later = Callable[..., Future[httpx.Response]]

@@ -13,7 +13,7 @@ from symmoe.deployments.settings import Settings
 from symmoe.deployments.storage import Storage
 
 from tests.deployments.access.conftest import make_key
-from tests.deployments.api.conftest import Running
+from tests.deployments.api.conftest import PATIENCE, Running
 
 from .conftest import EXPERTS, add, change, changeable, listed, refused
 
@@ -48,7 +48,7 @@ def test_of_keys_only_those_made_for_it_change_experts(tmp_path: Path, state: Pa
     plain, _ = make_key()
     admin, _ = make_key(admin=True)
     storage = Storage()
-    with changeable(tmp_path, Settings(), StoredKeys(Breaker(storage)), storage=storage) as served:
+    with changeable(tmp_path, Settings(), StoredKeys(Breaker(storage, PATIENCE)), storage=storage) as served:
         assert set(every_change(served, {})) == {(401, "invalid_api_key")}
         assert set(every_change(served, {"authorization": f"Bearer {plain}"})) == {(403, "not_admin")}
         headers = {"authorization": f"Bearer {admin}"}

@@ -12,9 +12,8 @@ from symmoe.deployments.settings import Settings
 from symmoe.deployments.telemetry.telemetry import Telemetry
 from symmoe.deployments.telemetry.traces import Traces
 
-from tests.deployments.api.conftest import running
+from tests.deployments.api.conftest import running, until
 from tests.deployments.batches.conftest import ended, line, rows_of, start, state_in
-from tests.deployments.lifecycle.conftest import until
 
 SECRET = "the-secret-question"
 

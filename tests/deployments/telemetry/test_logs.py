@@ -18,7 +18,7 @@ from symmoe.deployments.telemetry.telemetry import Telemetry
 
 from symmoe.errors import ConfigError
 from tests.deployments.access.conftest import make_key
-from tests.deployments.api.conftest import running
+from tests.deployments.api.conftest import PATIENCE, running
 
 SECRET = "the-secret-question"
 
@@ -75,7 +75,7 @@ def test_keys_are_never_in_it_not_even_wrong_ones(tmp_path: Path, state: Path) -
     key, record = make_key()
     file, storage = tmp_path / "log", Storage()
     settings = Settings(log="json", log_file=str(file), log_prompts=True)
-    with running(tmp_path, settings, StoredKeys(Breaker(storage)), storage) as served:
+    with running(tmp_path, settings, StoredKeys(Breaker(storage, PATIENCE)), storage) as served:
         for tried in (key, "sk-symmoe-wrong"):
             ask(served, "adder", headers={"authorization": f"Bearer {tried}", "x-request-id": tried * 9})
     found = {line["status"]: line for line in lines(file)}

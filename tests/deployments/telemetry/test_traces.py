@@ -14,8 +14,7 @@ from symmoe.deployments.settings import Settings
 from symmoe.deployments.telemetry.telemetry import Telemetry
 from symmoe.deployments.telemetry.traces import Traces, traces_of_environment
 
-from tests.deployments.api.conftest import Running, running
-from tests.deployments.lifecycle.conftest import until
+from tests.deployments.api.conftest import Running, running, until
 
 sdk = pytest.importorskip("opentelemetry.sdk.trace")
 export = pytest.importorskip("opentelemetry.sdk.trace.export")
