@@ -232,16 +232,22 @@ class HostTier:
 
     Space is reserved under one lock before it is filled, and filled outside of it. What is in use, pinned or being
     filled stays; of the rest goes first what the order given to `expect` needs last. `directory` is where the memory
-    comes from, see `Arena`; `workers` is how many prefetches run at once. Raises `CapacityError` where memory is short.
+    comes from, see `Arena`; `workers` is how many prefetches run at once; on `changed` its users wait for each other.
+    Raises `CapacityError` where memory is short.
     """
 
     def __init__(
-        self, budget_bytes: int, source: Callable[[str], ImageBuilder], directory: Path | None = None, workers: int = 1
+        self,
+        budget_bytes: int,
+        source: Callable[[str], ImageBuilder],
+        directory: Path | None = None,
+        workers: int = 1,
+        changed: threading.Condition | None = None,
     ) -> None:
         self._arena = Arena(budget_bytes, directory)
         self._residency = Residency(budget_bytes)
         self._source = source
-        self._changed = threading.Condition()
+        self._changed = changed or threading.Condition()
         self._queue: dict[str, None] = {}
         self._promises: dict[str, Future[bool]] = {}
         self._fetchers = ThreadPoolExecutor(workers, "host-tier")

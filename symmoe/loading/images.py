@@ -54,7 +54,7 @@ class HostImages:
             self._verify(packed).result()
             yield Image(key, weights.model, str(packed), 0, packed.stat().st_size)
             return
-        with self._tier.use(key) as held:
+        with self.tier.use(key) as held:
             yield Image(key, weights.model, held.path, held.offset, held.nbytes)
 
     def expect(self, weights: Sequence[ExpertWeights]) -> None:
@@ -66,22 +66,23 @@ class HostImages:
         packed = {key: self._packed(key) for key in keys}
         built = [key for key in keys if packed[key] is None]
         if built:
-            self._tier.expect(built)
+            self.tier.expect(built)
         for key in keys[:1]:
             file = packed[key]
             if file:
                 self._verify(file)
             else:
-                self._tier.prefetch(key)
+                self.tier.prefetch(key)
 
     def close(self) -> None:
         """Give the memory back."""
         self._verifying.shutdown(cancel_futures=True)
-        if "_tier" in self.__dict__:
-            self._tier.close()
+        if "tier" in self.__dict__:
+            self.tier.close()
 
     @cached_property
-    def _tier(self) -> HostTier:
+    def tier(self) -> HostTier:
+        """What holds the images that are built, made at first use."""
         return HostTier(self._budget, self._by_key.__getitem__)
 
     def _layout(self, weights: ExpertWeights) -> Layout:

@@ -15,7 +15,9 @@ QUESTION = "Name a colour of the sky."
 
 
 def token_ids(assembly: Assembly, text: str) -> list[int]:
-    ids: list[int] = assembly.engine._tokenizer(assembly.engine.model)._ids(text)  # type: ignore[attr-defined]
+    from transformers import AutoTokenizer
+
+    ids: list[int] = AutoTokenizer.from_pretrained(assembly.engine.model)(text, add_special_tokens=False).input_ids
     return ids
 
 

@@ -51,6 +51,7 @@ class Cluster:
         self._idle, self._dead = set(range(len(self.speeds))), set[int]()
         self._events: list[tuple[float, int, list[Call | None]]] = []
         self._resident = [""] * len(self.speeds)
+        self._running = [""] * len(self.speeds)
         self._hand_out()
         while self._events:
             self.now, worker, todo = heapq.heappop(self._events)
@@ -64,6 +65,7 @@ class Cluster:
             begun = self.dispatch.next(worker)
             if begun is not None:
                 self._idle.discard(worker)
+                self._running[worker] = begun.expert
                 self.begun.append((worker, begun))
                 self._schedule(worker, [None, *begun.calls], begun.expert)
 
@@ -88,7 +90,7 @@ class Cluster:
         if done in self.poison or (self._lives.get(worker) and self._age[worker] > self._lives[worker][0]):
             self._die(worker, done in self.poison)
             return
-        expert = self.dispatch._runs[worker].work.step.expert
+        expert = self._running[worker]
         if done is None:
             if self._resident[worker] != expert:
                 self.loads.append((worker, expert))

@@ -34,28 +34,32 @@ def hit(tier: HostTier, key: str) -> bool:
         return held.hit
 
 
-def waiting(tier: HostTier, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """Set as soon as some thread waits for another in the tier."""
-    event, wait = threading.Event(), tier._changed.wait
+class Watched(threading.Condition):
+    """Tells by `waits` that some thread waits."""
 
-    def tell(timeout: float | None = None) -> bool:
-        event.set()
-        return wait(timeout)
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits = threading.Event()
 
-    monkeypatch.setattr(tier._changed, "wait", tell)
-    return event
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waits.set()
+        return super().wait(timeout)
+
+
+@pytest.fixture
+def changed() -> Watched:
+    return Watched()
 
 
 def test_a_use_waits_for_a_prefetch_under_way_instead_of_filling_twice(
-    source: FakeSource, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+    source: FakeSource, threads: ThreadPoolExecutor, changed: Watched
 ) -> None:
     gate = source.gate("a")
-    with HostTier(PAGE, source) as tier:
-        waits = waiting(tier, monkeypatch)
+    with HostTier(PAGE, source, changed=changed) as tier:
         prefetched = tier.prefetch("a")
         assert gate.began.wait(30)
         use = threads.submit(hit, tier, "a")
-        assert waits.wait(30)
+        assert changed.waits.wait(30)
         gate.open.set()
         assert use.result(30) is False
         assert prefetched.result(30) is True
@@ -64,16 +68,15 @@ def test_a_use_waits_for_a_prefetch_under_way_instead_of_filling_twice(
 
 
 def test_a_failed_prefetch_reaches_the_use_that_waits_for_it_and_the_next_use_tries_again(
-    source: FakeSource, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+    source: FakeSource, threads: ThreadPoolExecutor, changed: Watched
 ) -> None:
     gate = source.gate("a")
     source.errors["a"] = [CheckpointError("truncated")]
-    with HostTier(PAGE, source) as tier:
-        waits = waiting(tier, monkeypatch)
+    with HostTier(PAGE, source, changed=changed) as tier:
         prefetched = tier.prefetch("a")
         assert gate.began.wait(30)
         use = threads.submit(hit, tier, "a")
-        assert waits.wait(30)
+        assert changed.waits.wait(30)
         gate.open.set()
         for asked in (use, prefetched):
             with pytest.raises(CheckpointError, match="truncated"):
@@ -83,16 +86,15 @@ def test_a_failed_prefetch_reaches_the_use_that_waits_for_it_and_the_next_use_tr
 
 
 def test_a_use_that_waits_for_an_interrupted_one_fills_by_itself(
-    source: FakeSource, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+    source: FakeSource, threads: ThreadPoolExecutor, changed: Watched
 ) -> None:
     gate = source.gate("a")
     source.errors["a"] = [KeyboardInterrupt()]
-    with HostTier(PAGE, source) as tier:
-        waits = waiting(tier, monkeypatch)
+    with HostTier(PAGE, source, changed=changed) as tier:
         interrupted = threads.submit(hit, tier, "a")
         assert gate.began.wait(30)
         use = threads.submit(hit, tier, "a")
-        assert waits.wait(30)
+        assert changed.waits.wait(30)
         gate.open.set()
         assert isinstance(interrupted.exception(30), KeyboardInterrupt)
         assert use.result(30) is False
@@ -153,16 +155,15 @@ def test_a_prefetch_of_what_a_use_is_filling_ends_with_it(source: FakeSource, th
 
 
 def test_a_use_that_needs_the_room_of_a_prefetch_under_way_waits_for_it(
-    source: FakeSource, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+    source: FakeSource, threads: ThreadPoolExecutor, changed: Watched
 ) -> None:
     gate = source.gate("a")
-    with HostTier(PAGE, source) as tier:
-        waits = waiting(tier, monkeypatch)
+    with HostTier(PAGE, source, changed=changed) as tier:
         prefetched = tier.prefetch("a")
         assert gate.began.wait(30)
         assert tier.evict("a") is False
         use = threads.submit(hit, tier, "b")
-        assert waits.wait(30)
+        assert changed.waits.wait(30)
         assert tier.used == PAGE
         gate.open.set()
         assert (prefetched.result(30), use.result(30)) == (True, False)
@@ -170,16 +171,15 @@ def test_a_use_that_needs_the_room_of_a_prefetch_under_way_waits_for_it(
 
 
 def test_a_use_that_waits_for_room_takes_what_another_use_leaves(
-    source: FakeSource, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+    source: FakeSource, threads: ThreadPoolExecutor, changed: Watched
 ) -> None:
     gate = source.gate("b")
-    with HostTier(2 * PAGE, source) as tier:
+    with HostTier(2 * PAGE, source, changed=changed) as tier:
         with tier.use("a"):
-            waits = waiting(tier, monkeypatch)
             prefetched = tier.prefetch("b")
             assert gate.began.wait(30)
             use = threads.submit(hit, tier, "c")
-            assert waits.wait(30)
+            assert changed.waits.wait(30)
         assert use.result(30) is False
         assert not prefetched.done()
         gate.open.set()
@@ -218,15 +218,14 @@ def test_closing_declines_what_is_queued_and_waits_for_what_is_under_way(
 
 @pytest.mark.parametrize("key", ["a", "b"])  # it waits for the fill, and for the room that it takes up
 def test_a_use_that_waits_when_the_tier_closes_is_told(
-    key: str, source: FakeSource, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+    key: str, source: FakeSource, threads: ThreadPoolExecutor, changed: Watched
 ) -> None:
     gate = source.gate("a")
-    tier = HostTier(PAGE, source)
-    waits = waiting(tier, monkeypatch)
+    tier = HostTier(PAGE, source, changed=changed)
     tier.prefetch("a")
     assert gate.began.wait(30)
     use = threads.submit(hit, tier, key)
-    assert waits.wait(30)
+    assert changed.waits.wait(30)
     closing = threads.submit(tier.close)
     with pytest.raises(ValueError, match="closed"):
         use.result(30)

@@ -76,10 +76,10 @@ def test_what_was_announced_is_there_when_it_is_needed(base: Path, adapter: Path
     images = HostImages(MIB, NOWHERE)
     weights = ExpertWeights(str(base), str(adapter))
     images.expect([weights])
-    assert images._tier.prefetch(images.key(weights)).result()  # the promise that `expect` was given
+    assert images.tier.prefetch(images.key(weights)).result()  # the promise that `expect` was given
     with images.hold(weights) as image:
         assert read(image)
-    assert (images._tier.stats.hits, images._tier.stats.misses) == (1, 0)
+    assert (images.tier.stats.hits, images.tier.stats.misses) == (1, 0)
     images.close()
 
 
