@@ -47,7 +47,15 @@ def demo(
         policy = policy_for(described, k=k)
         outcome = answer(assembly.parts(), queries, policy, seed, watch=watch, explain=True)
     with watching("baselines") as watch:
-        matrix = run_matrix(assembly.executor, described.names, assembly.models, questions, described.sampling, watch)
+        matrix = run_matrix(
+            assembly.executor,
+            described.names,
+            assembly.models,
+            questions,
+            described.sampling,
+            watch,
+            assembly.pool.most_tokens,
+        )
     settings = {"pool": described.name, "k": draws, "seed": seed, "per_family": per_family}
     report = demo_report(questions, outcome, matrix, engine_start, settings)
 

@@ -61,7 +61,7 @@ class Parts:
 
     `recruiter` gives the recruiter of a policy. `fleet` describes the executor's workers and what experts cost there,
     where there is more than one. Without `synthesis` every answer is the vote's. `belief` says how far
-    votes are believed.
+    votes are believed, `most_tokens` the most that some experts write.
     """
 
     tagger: Tagger
@@ -73,6 +73,7 @@ class Parts:
     fleet: Fleet | None = None
     synthesis: Synthesis | None = None
     belief: Belief = field(default_factory=Belief)
+    most_tokens: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +236,7 @@ class _Run:
         parts = self._parts
         with self.clock("plan"):
             queries, recruitments = [need.query for need in needs], [need.recruitment for need in needs]
-            steps = plan(queries, recruitments, parts.models, self._kept, self._seed, parts.fleet)
+            steps = plan(queries, recruitments, parts.models, self._kept, self._seed, parts.fleet, parts.most_tokens)
             self._watch.planned(steps)
         times, loading, began = StepTimes(), 0.0, time.perf_counter()
         try:

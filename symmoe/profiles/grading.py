@@ -89,12 +89,13 @@ def run_matrix(
     questions: Sequence[Question],
     sampling: SamplingConfig,
     watch: Watch = UNWATCHED,
+    most_tokens: Mapping[str, int] | None = None,
 ) -> Matrix:
-    """Ask `experts` every question, each made ready once."""
+    """Ask `experts` every question, each made ready once. `most_tokens` bounds what some experts write."""
     began = time.perf_counter()
     queries = [as_query(question, sampling) for question in questions]
     everyone = [Recruitment(q.id, tuple(Assignment(q.id, e, 0) for e in experts), {}) for q in queries]
-    steps = plan(queries, everyone, models)
+    steps = plan(queries, everyone, models, most_tokens=most_tokens)
     found = {(candidate.expert, candidate.query_id): candidate for candidate in gathered(executor, steps, watch)}
     texts = {e: tuple(found[e, q.id].text for q in questions) for e in experts}
     failed = {e: tuple(found[e, q.id].finish_reason == "error" for q in questions) for e in experts}
