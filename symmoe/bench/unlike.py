@@ -37,6 +37,8 @@ ARCHITECTURES: Mapping[str, Mapping[str, int]] = {
 }
 """Architectures of the models that the benchmark makes, by transformers' names, and what each wants besides a size."""
 _SMALL = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 8}
+ANSWER_TOKENS = 32
+"""The most that anybody writes: the families' answers are shorter, and a model of random weights never stops."""
 _LOOK_SECONDS = 0.25
 _BARS = {"wake_seconds": 0.1, "rebuild_to_wake": 100.0, "growth": 0.02, "ours_to_ideal": 1.15, "rebuild_to_ours": 5.0}
 
@@ -79,7 +81,8 @@ def unlike_pool(pool: Pool, model: Path | None, folder: Path) -> Pool:
         ExpertConfig(name=f"random-{each}".replace("_", "-"), model=str(random_model(each, source, folder / each)))
         for each in ARCHITECTURES
     ]
-    return pool.model_copy(update={"experts": (base, adapted, others[0], *made)})
+    sampling = pool.sampling.model_copy(update={"max_tokens": min(pool.sampling.max_tokens, ANSWER_TOKENS)})
+    return pool.model_copy(update={"experts": (base, adapted, others[0], *made), "sampling": sampling})
 
 
 def measure_unlike_batch(
