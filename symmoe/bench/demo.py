@@ -108,9 +108,8 @@ def plot_report(report: dict[str, Any], path: Path) -> None:
     axes.set_ylabel("right answers, %")
     axes.set_ylim(0, 105)
     loads = max(each["loads"] for each in report["experts"].values())
-    axes.set_title(
-        f"{report['questions']} questions, {len(report['experts'])} experts, none made ready more than {loads}×"
-    )
+    often = "once" if loads <= 1 else f"{loads} times"
+    axes.set_title(f"{report['questions']} questions, {len(report['experts'])} experts, each loaded at most {often}")
     axes.legend(ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.1), frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=110)
