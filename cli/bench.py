@@ -226,7 +226,7 @@ def _unlike_swap_tables(report: dict[str, Any]) -> list[Any]:
     memory, killed = report["memory"], report["killed"]
     return [
         table(f"{report['switches']} switches", ("engine", "wake ms", "new engine s"), rows, right=(1, 2)),
-        table(f"Bars ({report['slowest']})", ("what", "measured", "bar"), bars, right=(1, 2)),
+        table(f"Bars ({report['largest']})", ("what", "measured", "bar"), bars, right=(1, 2)),
         "memory, GB: {:.2f} reserved and {:.2f} taken at most, of {:.2f}".format(
             *(memory[name] / 1e9 for name in ("peak_reserved", "peak_resident", "budget"))
         ),

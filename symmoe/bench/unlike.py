@@ -29,6 +29,7 @@ from symmoe.config import ExpertConfig, Pool
 from symmoe.errors import PoolError
 from symmoe.loading.engines import SleepingEngines
 from symmoe.loading.merge import write_merged
+from symmoe.quiet import output_to
 from symmoe.types import Candidate, Load, Plan
 
 ARCHITECTURES: Mapping[str, Mapping[str, int]] = {
@@ -53,7 +54,8 @@ def random_model(architecture: str, tokenizer: str, out: Path) -> Path:
     config = AutoConfig.for_model(
         architecture, vocab_size=len(words), max_position_embeddings=2048, **_SMALL, **ARCHITECTURES[architecture]
     )
-    AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(out)
+    with output_to(out.parent / "made.log", shared=True):  # a progress bar of its own
+        AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(out)
     words.save_pretrained(out)
     return out
 
@@ -153,8 +155,8 @@ def measure_unlike_swaps(
 ) -> dict[str, Any]:
     """Seconds of waking each engine and of building it, memory over `switches` switches, and two engines killed.
 
-    `kills`: in a plan of `lines` calls, the engine that runs is killed once, and one that sleeps; every call must be
-    answered once.
+    The bars are those of the largest model. `kills`: in a plan of `lines` calls, the engine that runs is killed once,
+    and one that sleeps; every call must be answered once.
     """
     with tempfile.TemporaryDirectory() as folder:
         tell("making two models")
@@ -178,16 +180,16 @@ def measure_unlike_swaps(
             finally:
                 assembly.close()
     wake = {name: median_of(wakes[name]) for name in order}
-    slowest = max(order, key=lambda name: rebuilds[name])
+    largest = max(order, key=lambda name: _size(Path(assembly.weights(name).model)))
     growth = after / before - 1
     measured = {
-        "wake_seconds": wake[slowest],
-        "rebuild_to_wake": rebuilds[slowest] / wake[slowest],
+        "wake_seconds": wake[largest],
+        "rebuild_to_wake": rebuilds[largest] / wake[largest],
         "growth": growth,
     }
     return {
         "seconds": {name: {"rebuild": round(rebuilds[name], 3), "wake": round(wake[name], 5)} for name in order},
-        "slowest": slowest,
+        "largest": largest,
         "bars": {name: {"bar": _BARS[name], "measured": round(value, 4)} for name, value in measured.items()},
         "memory": {
             "before": before,
@@ -213,6 +215,11 @@ def _whole(assembly: Assembly, name: str, folder: Path) -> str:
     return (
         weights.model if weights.adapter is None else str(write_merged(weights.model, weights.adapter, folder / name))
     )
+
+
+def _size(model: Path) -> int:
+    """Bytes of a checkpoint's weights."""
+    return sum(file.stat().st_size for file in model.glob("*.safetensors"))
 
 
 def _told(loads: Sequence[Load]) -> list[dict[str, Any]]:
