@@ -187,7 +187,7 @@ def annotate(
     """The keywords of each question, empty where the passes agreed on none."""
     queries = annotation_queries(questions, seed)
     alone = [Recruitment(query.id, (Assignment(query.id, annotator, 0),), {annotator: 1.0}) for query in queries]
-    refusals = assembly.executor.refuse(queries)
+    refusals = assembly.executor.refuse(queries, annotator)
     steps = plan(
         [query for query, refusal in zip(queries, refusals, strict=True) if refusal is None],
         [recruitment for recruitment, refusal in zip(alone, refusals, strict=True) if refusal is None],
