@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
@@ -48,11 +48,15 @@ Route = Callable[[Policy], Awaitable[Routed]]
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What requests are answered with: the experts, what weighs their candidates, and how these become one answer."""
+    """What requests are answered with: the experts, what weighs their candidates, and how these become one answer.
+
+    `most_tokens` gives the most that an expert writes, for those that have such a bound.
+    """
 
     experts: Experts
     scorer: Scoring
     judging: Judging
+    most_tokens: Callable[[], Mapping[str, int]]
 
 
 class Request:
@@ -177,7 +181,7 @@ class Request:
     async def _said(self, need: Ask, choices: Sequence[int]) -> list[Said]:
         """What each of the recruited says or why it says nothing; its pieces go to `choices` as they come."""
         models = {assignment.expert: "" for assignment in need.recruitment.assignments}
-        steps = plan([need.query], [need.recruitment], models).steps
+        steps = plan([need.query], [need.recruitment], models, most_tokens=self._means.most_tokens()).steps
         asked = [self._called(call, choices) for step in steps for call in step.calls]
         found = {assignment: said for each in await asyncio.gather(*asked) for assignment, said in each.items()}
         return [found[assignment] for assignment in need.recruitment.assignments]
@@ -271,7 +275,8 @@ class Orchestrator:
         self.lifecycle = Lifecycle(assembly.pool, experts, settings, stored)
         self.router = Router(assembly, self.lifecycle.roster)
         self._settings = settings
-        self._means = Means(self.lifecycle.experts, scorer or LocalScorer(assembly.scorer), assembly.judging())
+        scoring = scorer or LocalScorer(assembly.scorer)
+        self._means = Means(self.lifecycle.experts, scoring, assembly.judging(), lambda: assembly.pool.most_tokens)
 
     async def begin(self, order: Order) -> Request:
         """Route an order and begin to answer it."""

@@ -219,6 +219,7 @@ class Assembly:
             self.fleet,
             judging.synthesis,
             judging.belief,
+            self.pool.most_tokens,
         )
 
     def judging(self) -> Judging:

@@ -96,7 +96,8 @@ class ExpertConfig(_Section):
     """One expert: a model, or a model with a LoRA adapter.
 
     A `remote` one is not run here; `symmoe serve` asks it. A `dedicated` one has engines of its own there. One with
-    `tools` may be asked to call them: `json` reads calls that are JSON objects, however they are marked.
+    `tools` may be asked to call them: `json` reads calls that are JSON objects, however they are marked. `max_tokens`
+    is the most that it writes, however much a request allows: for one whose right answers are short.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$", max_length=64)
@@ -108,6 +109,7 @@ class ExpertConfig(_Section):
     remote: RemoteConfig | None = None
     dedicated: Dedicated = None
     tools: Literal["json"] | None = None
+    max_tokens: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
     def _in_one_place(self) -> Self:
@@ -266,6 +268,11 @@ class Pool(_Section):
     def names(self) -> tuple[str, ...]:
         """The experts' names, in the file's order."""
         return tuple(expert.name for expert in self.experts)
+
+    @property
+    def most_tokens(self) -> dict[str, int]:
+        """The most tokens that an expert writes, for those that have such a bound."""
+        return {expert.name: expert.max_tokens for expert in self.experts if expert.max_tokens is not None}
 
     def path(self, relative: str) -> Path:
         """A path of the file, counted from the file's own directory."""

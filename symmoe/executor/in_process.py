@@ -47,9 +47,9 @@ class InProcessExecutor:
         self._engine = engine
         self._loader = loader
 
-    def refuse(self, queries: Sequence[Query]) -> list[Refusal | None]:
-        """Why each query could never be served; None where it could."""
-        return self._engine.refuse(queries)
+    def refuse(self, queries: Sequence[Query], expert: str) -> list[Refusal | None]:
+        """Why an expert could never answer each query; None where it could."""
+        return self._engine.refuse(queries, self._loader.model(expert))
 
     def run(self, plan: Plan) -> Iterator[Load | list[Candidate]]:
         """Run every step, each expert once; loads and candidates come out as they happen.
