@@ -36,7 +36,7 @@ class Troubled(EchoEngine):
             time.sleep(600)
         if word == "fail":
             raise CapacityError("it is full", hint="make room")
-        for _ in range(30 if word == "slow" else 0):
+        for _ in range(60 if word == "slow" else 0):
             time.sleep(0.05)
             self.stepped()
 

@@ -38,13 +38,13 @@ def call(text: str, ident: str = "1") -> Call:
 
 
 def gone(pid: int) -> bool:
-    """Whether a process ends within ten seconds."""
+    """Whether a process ends, sooner or later."""
     try:
         watched = os.pidfd_open(pid)
     except ProcessLookupError:
         return True
     try:
-        return bool(select.select([watched], [], [], 10)[0])
+        return bool(select.select([watched], [], [], 120)[0])
     finally:
         os.close(watched)
 
@@ -106,7 +106,7 @@ def test_an_engine_that_gives_no_sign_of_life_is_ended(processes: EngineProcesse
 def test_one_that_takes_steps_is_not_ended_however_long_a_call_takes(
     processes: EngineProcesses, engine: EngineProcess
 ) -> None:
-    processes.stall = 1.3  # the call takes 1.5 s, with a sign of life each second
+    processes.stall = 2.6  # the call takes 3 s, with a sign of life each second
     assert [generation.text for _, generation in engine.generate([call("slow")])] == ["one: slow"]
 
 
