@@ -3,7 +3,7 @@ SYMMOE := .venv/bin/symmoe
 LINES := 700
 JOBS ?= 2
 TOGETHER := -n $(JOBS) --no-loadscope-reorder
-.PHONY: setup demo test test-all check format bench lock clean
+.PHONY: setup demo test test-all check format bench lock bom audit clean
 
 setup:
 	@bash tools/setup.sh
@@ -38,6 +38,15 @@ bench: setup
 # torch has none: its CPU build comes from PyTorch's index or a local folder.
 lock: setup
 	.venv/bin/uv pip compile --quiet --no-deps --generate-hashes --no-annotate --no-header requirements.lock -o requirements.lock
+
+# What symmoe consists of, in CycloneDX, with the hashes of every package's files.
+bom: setup
+	@mkdir -p out
+	.venv/bin/uv tool run --quiet --from cyclonedx-bom==7.5.0 cyclonedx-py requirements requirements.lock --of JSON -o out/bom.json
+
+# Known vulnerabilities of what is in the lock; wants PyPI itself, or OSV, within reach.
+audit: setup
+	.venv/bin/uv tool run --quiet --from pip-audit==2.10.1 pip-audit -r requirements.lock --no-deps --disable-pip
 
 clean:
 	rm -rf .venv build out *.egg-info

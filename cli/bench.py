@@ -226,7 +226,7 @@ def _unlike_swap_tables(report: dict[str, Any]) -> list[Any]:
     memory, killed = report["memory"], report["killed"]
     return [
         table(f"{report['switches']} switches", ("engine", "wake ms", "new engine s"), rows, right=(1, 2)),
-        table(f"Bars ({report['slowest']})", ("what", "measured", "bar"), bars, right=(1, 2)),
+        table(f"Bars ({report['largest']})", ("what", "measured", "bar"), bars, right=(1, 2)),
         "memory, GB: {:.2f} reserved and {:.2f} taken at most, of {:.2f}".format(
             *(memory[name] / 1e9 for name in ("peak_reserved", "peak_resident", "budget"))
         ),
@@ -508,12 +508,12 @@ def quality(
     from symmoe.bench.quality import compare, kept_apart, read_suites
     from symmoe.bench.quality_page import render
     from symmoe.build import Assembly
-    from symmoe.config import read_pool
+    from symmoe.config import TINY, read_pool
 
     from .render import show, show_json, watching, write_report
 
-    suites = read_suites(suite) if suite else kept_apart(per_family, seed)
     described = read_pool(pool)
+    suites = read_suites(suite) if suite else kept_apart(per_family, seed, everyday=described.name != TINY)
     named = described.expert(aggregator).name if aggregator else None
     options.verified(described)
     assembly = Assembly(described)

@@ -46,13 +46,22 @@ def demo(
     with watching("symmoe") as watch:
         policy = policy_for(described, k=k)
         outcome = answer(assembly.parts(), queries, policy, seed, watch=watch, explain=True)
+    traces = [result for result in outcome.results if isinstance(result, Trace)]
     with watching("baselines") as watch:
-        matrix = run_matrix(assembly.executor, described.names, assembly.models, questions, described.sampling, watch)
+        matrix = run_matrix(
+            assembly.executor,
+            described.names,
+            assembly.models,
+            questions,
+            described.sampling,
+            watch,
+            described.most_tokens,
+            [candidate for trace in traces for candidate in trace.candidates],
+        )
     settings = {"pool": described.name, "k": draws, "seed": seed, "per_family": per_family}
     report = demo_report(questions, outcome, matrix, engine_start, settings)
 
     out.mkdir(parents=True, exist_ok=True)
-    traces = [result for result in outcome.results if isinstance(result, Trace)]
     write_suite(out / "questions.jsonl", questions)
     lines = [GoodLine(number, query.id, AUTO, (query,), policy) for number, query in enumerate(queries, start=1)]
     answers = zip(lines, outcome.results, strict=True)

@@ -71,7 +71,9 @@ def evaluate(
     questions = suite_at(suite, per_family, "test", seed)
     assembly = Assembly(described)
     with watching("asking") as watch:
-        matrix = run_matrix(assembly.executor, names, assembly.models, questions, described.sampling, watch)
+        matrix = run_matrix(
+            assembly.executor, names, assembly.models, questions, described.sampling, watch, assembly.pool.most_tokens
+        )
     families = {name: by_family(matrix, name) for name in names}
     for name, card in cards.items():
         _write_card(card, families[name], len(questions), None if suite else seed)

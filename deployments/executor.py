@@ -70,9 +70,11 @@ class RayExecutor:
     def _assembly(self) -> Assembly:
         return self._build(self._pool)
 
-    def refuse(self, queries: Sequence[Query]) -> list[Refusal | None]:
-        """Why each query could never be served, told by an engine of this process, not started; None where it could."""
-        return self._assembly.engine.refuse(queries)
+    def refuse(self, queries: Sequence[Query], expert: str) -> list[Refusal | None]:
+        """Why an expert could never answer each query, told by an engine of this process, not started; None where it
+        could.
+        """
+        return self._assembly.engine.refuse(queries, self._assembly.weights(expert).model)
 
     def standing(self) -> list[tuple[str, frozenset[str]]]:
         """Of each worker the expert that it has ready, and those that it had ready since its process began."""

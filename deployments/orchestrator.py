@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
@@ -50,12 +50,14 @@ Route = Callable[[Policy], Awaitable[Routed]]
 class Means:
     """What requests are answered with: the experts, what weighs their candidates, and how these become one answer.
 
-    Those `apart` have engines of their own, here or elsewhere: where these are lost or busy, others are not.
+    `most_tokens` gives the most that an expert writes, for those that have such a bound. Those `apart` have engines of
+    their own, here or elsewhere: where these are lost or busy, others are not.
     """
 
     experts: Experts
     scorer: Scoring
     judging: Judging
+    most_tokens: Callable[[], Mapping[str, int]]
     apart: frozenset[str] = frozenset()
 
 
@@ -183,7 +185,7 @@ class Request:
     async def _said(self, need: Ask, choices: Sequence[int]) -> list[Said]:
         """What each of the recruited says or why it says nothing; its pieces go to `choices` as they come."""
         models = {assignment.expert: "" for assignment in need.recruitment.assignments}
-        steps = plan([need.query], [need.recruitment], models).steps
+        steps = plan([need.query], [need.recruitment], models, most_tokens=self._means.most_tokens()).steps
         asked = [self._called(call, choices) for step in steps for call in step.calls]
         found = {assignment: said for each in await asyncio.gather(*asked) for assignment, said in each.items()}
         return [found[assignment] for assignment in need.recruitment.assignments]
@@ -283,10 +285,9 @@ class Orchestrator:
         self.lifecycle = Lifecycle(assembly.pool, experts, settings, stored)
         self.router = Router(assembly, self.lifecycle.roster)
         self._settings = settings
-        apart = (each.name for each in assembly.pool.experts if each.remote or each.dedicated)
-        self._means = Means(
-            self.lifecycle.experts, scorer or LocalScorer(assembly.scorer), assembly.judging(), frozenset(apart)
-        )
+        scoring, bounds = scorer or LocalScorer(assembly.scorer), lambda: assembly.pool.most_tokens
+        apart = frozenset(each.name for each in assembly.pool.experts if each.remote or each.dedicated)
+        self._means = Means(self.lifecycle.experts, scoring, assembly.judging(), bounds, apart)
 
     async def begin(self, order: Order) -> Request:
         """Route an order and begin to answer it."""

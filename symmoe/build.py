@@ -238,6 +238,7 @@ class Assembly:
             self.fleet,
             judging.synthesis,
             judging.belief,
+            self.pool.most_tokens,
         )
 
     def judging(self) -> Judging:

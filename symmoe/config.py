@@ -99,6 +99,7 @@ class ExpertConfig(_Section):
     A `remote` one is not run here; `symmoe serve` asks it. A `dedicated` one has engines of its own there. One with
     `tools` may be asked to call them: `json` reads calls that are JSON objects, however they are marked, and any other
     name is a parser of vLLM's (`hermes`, `mistral`). `reasoning` names vLLM's parser of what it thinks (`qwen3`).
+    `max_tokens` is the most that it writes, however much a request allows: for one whose right answers are short.
     A service that cannot have it answer asks it again `retries` times where that may help; who named it is then
     answered by the first of its `fallbacks` that can, in order.
     """
@@ -113,6 +114,7 @@ class ExpertConfig(_Section):
     dedicated: Dedicated = None
     tools: str | None = Field(default=None, pattern=_PARSER)
     reasoning: str | None = Field(default=None, pattern=_PARSER)
+    max_tokens: int | None = Field(default=None, ge=1)
     retries: int = Field(default=1, ge=0, le=5)
     fallbacks: tuple[str, ...] = Field(default=(), max_length=2)
 
@@ -281,6 +283,11 @@ class Pool(_Section):
     def names(self) -> tuple[str, ...]:
         """The experts' names, in the file's order."""
         return tuple(expert.name for expert in self.experts)
+
+    @property
+    def most_tokens(self) -> dict[str, int]:
+        """The most tokens that an expert writes, for those that have such a bound."""
+        return {expert.name: expert.max_tokens for expert in self.experts if expert.max_tokens is not None}
 
     def path(self, relative: str) -> Path:
         """A path of the file, counted from the file's own directory."""

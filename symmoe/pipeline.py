@@ -62,7 +62,7 @@ class Parts:
 
     `recruiter` gives the recruiter of a policy. `fleet` describes the executor's workers and what experts cost there,
     where there is more than one. Without `synthesis` every answer is the vote's. `belief` says how far
-    votes are believed.
+    votes are believed, `most_tokens` the most that some experts write.
     """
 
     tagger: Tagger
@@ -74,6 +74,7 @@ class Parts:
     fleet: Fleet | None = None
     synthesis: Synthesis | None = None
     belief: Belief = field(default_factory=Belief)
+    most_tokens: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,13 +208,27 @@ class _Run:
         return [Weighed(tuple(row)) for row in verdicts]
 
     def refused(self, needs: Sequence[Ask]) -> list[Given | None]:
-        """Refusals of what the engine could never generate for; None for what it could."""
+        """Refusals of what none of those asked could ever generate for; None for what one of them could.
+
+        One of several that cannot gives a candidate without a text.
+        """
+        asked: dict[str, tuple[str, list[int]]] = {}
+        for place, need in enumerate(needs):
+            experts = {self._parts.models[each.expert]: each.expert for each in need.recruitment.assignments}
+            for model, expert in experts.items():
+                asked.setdefault(model, (expert, []))[1].append(place)
+        found: dict[int, list[Refusal | None]] = {}
         with self.clock("plan"):
-            refusals = self._parts.executor.refuse([need.query for need in needs])
-        return [
-            None if refusal is None else [refusal] * len(need.recruitment.assignments)
-            for need, refusal in zip(needs, refusals, strict=True)
-        ]
+            for expert, places in asked.values():
+                refusals = self._parts.executor.refuse([needs[place].query for place in places], expert)
+                for place, refusal in zip(places, refusals, strict=True):
+                    found.setdefault(place, []).append(refusal)
+        given: list[Given | None] = []
+        for place, need in enumerate(needs):
+            told = [refusal for refusal in found[place] if refusal is not None]
+            whole = len(told) == len(found[place])
+            given.append(told[:1] * len(need.recruitment.assignments) if whole else None)
+        return given
 
     def asked(self, needs: Sequence[Ask]) -> list[Given | None]:
         """What experts say, planned for all together. Where only aggregators are asked, one that fails is refused."""
@@ -238,7 +253,7 @@ class _Run:
         parts = self._parts
         with self.clock("plan"):
             queries, recruitments = [need.query for need in needs], [need.recruitment for need in needs]
-            steps = plan(queries, recruitments, parts.models, self._kept, self._seed, parts.fleet)
+            steps = plan(queries, recruitments, parts.models, self._kept, self._seed, parts.fleet, parts.most_tokens)
             self._watch.planned(steps)
         times, loading, began = StepTimes(), 0.0, time.perf_counter()
         try:

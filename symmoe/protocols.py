@@ -73,8 +73,11 @@ class Engine(Protocol):
         """Which start the running engine stems from: no two starts of engines have the same number."""
         ...
 
-    def refuse(self, queries: Sequence[Query]) -> list[Refusal | None]:
-        """Why each query could never be generated for, told before anything is loaded; None where it could."""
+    def refuse(self, queries: Sequence[Query], model: str | None = None) -> list[Refusal | None]:
+        """Why each query could never be generated for, told before anything is loaded; None where it could.
+
+        `model` is the directory of the checkpoint that would answer; left open, of the one that is at hand.
+        """
         ...
 
     def start(self, model: str, tags: Mapping[str, str]) -> None:
@@ -163,12 +166,16 @@ class Loader(Protocol):
         """Make `expert` the one that the engine serves, and say how."""
         ...
 
+    def model(self, expert: str) -> str:
+        """The directory of an expert's model."""
+        ...
+
 
 class Executor(Protocol):
     """Runs a plan; the same plan in process or on many machines."""
 
-    def refuse(self, queries: Sequence[Query]) -> list[Refusal | None]:
-        """Why each query could never be served; None where it could."""
+    def refuse(self, queries: Sequence[Query], expert: str) -> list[Refusal | None]:
+        """Why an expert could never answer each query; None where it could."""
         ...
 
     def run(self, plan: Plan) -> Iterator[Load | list[Candidate]]:

@@ -249,14 +249,39 @@ def test_the_posterior_recruiter_asks_each_expert_at_most_once_and_the_vote_stil
             assert trace.answer.expert in trace.recruited
 
 
+class Narrow(EchoEngine):
+    """An engine in which model `two` has room for a few words only."""
+
+    def refuse(self, queries: Sequence[Query], model: str | None = None) -> list[Refusal | None]:
+        narrow = EchoEngine(window=5)
+        return narrow.refuse(queries) if model == "two" else super().refuse(queries)
+
+
+@pytest.mark.parametrize(("text", "answered"), [("sums of 1 and 2 and 3", True), ("spanish for 1 and 2 and 3", False)])
+def test_a_prompt_is_measured_for_the_model_that_will_get_it(text: str, answered: bool) -> None:
+    parts = echo_parts(RECORDS, lambda expert: ExpertWeights(TWO_MODELS[expert], expert), Narrow(window=20))
+    (result,) = answer(parts, [query(text, "1")], everyone(1), 0).results
+    assert isinstance(result, Trace if answered else Refusal)
+
+
+def test_a_prompt_for_which_one_of_the_experts_has_room_is_answered() -> None:
+    parts = echo_parts(RECORDS, lambda expert: ExpertWeights(TWO_MODELS[expert], expert), Narrow(window=20))
+    recruiter = always(PosteriorRecruiter(profiles(RECORDS), top_p=1.0))
+    (result,) = answer(
+        replace(parts, recruiter=recruiter), [query("spanish for 1 and 2 and 3", "1")], everyone(3), 0
+    ).results
+    assert isinstance(result, Trace)
+    assert len(result.recruited) == 3
+
+
 class SideBySide:
     """An executor of two workers, both of which load for as long as the whole run takes."""
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
 
-    def refuse(self, queries: Sequence[Query]) -> list[Refusal | None]:
-        return self._executor.refuse(queries)
+    def refuse(self, queries: Sequence[Query], expert: str) -> list[Refusal | None]:
+        return self._executor.refuse(queries, expert)
 
     def run(self, plan: Plan) -> Iterator[Load | tuple[Candidate, ...]]:
         began = time.perf_counter()

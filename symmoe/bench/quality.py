@@ -17,7 +17,7 @@ from symmoe.pipeline import UNWATCHED, Watch
 from symmoe.profiles.grading import RESAMPLES, estimate, paired
 from symmoe.profiles.marking import is_right
 from symmoe.questions.families import FAMILIES
-from symmoe.questions.suites import draw, mixed_suite, read_suite
+from symmoe.questions.suites import draw, everyday_suite, mixed_suite, read_suite
 from symmoe.types import Question
 
 Suites = dict[str, list[Question]]
@@ -41,10 +41,10 @@ def read_suites(paths: Sequence[Path]) -> Suites:
     return suites
 
 
-def kept_apart(per_family: int, seed: int) -> Suites:
+def kept_apart(per_family: int, seed: int, everyday: bool = False) -> Suites:
     """Two suites of the test split: `even`, and `uneven` of about as many, families mixed by chance, of the next seed.
 
-    No question stands in both.
+    No question stands in both. With `everyday` the everyday questions kept apart are a third.
     """
     even = mixed_suite(per_family, "test", seed)
     known = {question.question for question in even}
@@ -57,7 +57,8 @@ def kept_apart(per_family: int, seed: int) -> Suites:
         for question in islice((q for q in draw(family, "test", seed + 1) if q.question not in known), count)
     ]
     rng.shuffle(uneven)
-    return {"even": even, "uneven": uneven}
+    suites = {"even": even, "uneven": uneven}
+    return suites | {"everyday": everyday_suite("test")} if everyday else suites
 
 
 def claims(right: Mapping[str, Sequence[float]], spent: Mapping[str, Spent], seed: int) -> dict[str, Any]:

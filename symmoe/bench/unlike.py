@@ -29,6 +29,7 @@ from symmoe.config import ExpertConfig, Pool
 from symmoe.errors import PoolError
 from symmoe.loading.engines import SleepingEngines
 from symmoe.loading.merge import write_merged
+from symmoe.quiet import output_to
 from symmoe.types import Candidate, Load, Plan
 
 ARCHITECTURES: Mapping[str, Mapping[str, int]] = {
@@ -37,6 +38,8 @@ ARCHITECTURES: Mapping[str, Mapping[str, int]] = {
 }
 """Architectures of the models that the benchmark makes, by transformers' names, and what each wants besides a size."""
 _SMALL = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 8}
+ANSWER_TOKENS = 32
+"""The most that anybody writes: the families' answers are shorter, and a model of random weights never stops."""
 _LOOK_SECONDS = 0.25
 _BARS = {"wake_seconds": 0.1, "rebuild_to_wake": 100.0, "growth": 0.02, "ours_to_ideal": 1.15, "rebuild_to_ours": 5.0}
 
@@ -51,7 +54,8 @@ def random_model(architecture: str, tokenizer: str, out: Path) -> Path:
     config = AutoConfig.for_model(
         architecture, vocab_size=len(words), max_position_embeddings=2048, **_SMALL, **ARCHITECTURES[architecture]
     )
-    AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(out)
+    with output_to(out.parent / "made.log", shared=True):  # a progress bar of its own
+        AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(out)
     words.save_pretrained(out)
     return out
 
@@ -79,7 +83,8 @@ def unlike_pool(pool: Pool, model: Path | None, folder: Path) -> Pool:
         ExpertConfig(name=f"random-{each}".replace("_", "-"), model=str(random_model(each, source, folder / each)))
         for each in ARCHITECTURES
     ]
-    return pool.model_copy(update={"experts": (base, adapted, others[0], *made)})
+    sampling = pool.sampling.model_copy(update={"max_tokens": min(pool.sampling.max_tokens, ANSWER_TOKENS)})
+    return pool.model_copy(update={"experts": (base, adapted, others[0], *made), "sampling": sampling})
 
 
 def measure_unlike_batch(
@@ -150,8 +155,8 @@ def measure_unlike_swaps(
 ) -> dict[str, Any]:
     """Seconds of waking each engine and of building it, memory over `switches` switches, and two engines killed.
 
-    `kills`: in a plan of `lines` calls, the engine that runs is killed once, and one that sleeps; every call must be
-    answered once.
+    The bars are those of the largest model. `kills`: in a plan of `lines` calls, the engine that runs is killed once,
+    and one that sleeps; every call must be answered once.
     """
     with tempfile.TemporaryDirectory() as folder:
         tell("making two models")
@@ -175,16 +180,16 @@ def measure_unlike_swaps(
             finally:
                 assembly.close()
     wake = {name: median_of(wakes[name]) for name in order}
-    slowest = max(order, key=lambda name: rebuilds[name])
+    largest = max(order, key=lambda name: _size(Path(assembly.weights(name).model)))
     growth = after / before - 1
     measured = {
-        "wake_seconds": wake[slowest],
-        "rebuild_to_wake": rebuilds[slowest] / wake[slowest],
+        "wake_seconds": wake[largest],
+        "rebuild_to_wake": rebuilds[largest] / wake[largest],
         "growth": growth,
     }
     return {
         "seconds": {name: {"rebuild": round(rebuilds[name], 3), "wake": round(wake[name], 5)} for name in order},
-        "slowest": slowest,
+        "largest": largest,
         "bars": {name: {"bar": _BARS[name], "measured": round(value, 4)} for name, value in measured.items()},
         "memory": {
             "before": before,
@@ -210,6 +215,11 @@ def _whole(assembly: Assembly, name: str, folder: Path) -> str:
     return (
         weights.model if weights.adapter is None else str(write_merged(weights.model, weights.adapter, folder / name))
     )
+
+
+def _size(model: Path) -> int:
+    """Bytes of a checkpoint's weights."""
+    return sum(file.stat().st_size for file in model.glob("*.safetensors"))
 
 
 def _told(loads: Sequence[Load]) -> list[dict[str, Any]]:

@@ -125,7 +125,8 @@ class Contest:
         began = time.perf_counter()
         assigned = [[Assignment(q.id, *draw) for draw in draws] for q, draws in zip(queries, chosen, strict=True)]
         alone = [Recruitment(q.id, tuple(mine), {}) for q, mine in zip(queries, assigned, strict=True)]
-        steps = plan(queries, alone, self.assembly.models, seed=self.seed)
+        bounds = self.assembly.pool.most_tokens
+        steps = plan(queries, alone, self.assembly.models, seed=self.seed, most_tokens=bounds)
         found = {
             Assignment(candidate.query_id, candidate.expert, candidate.slot): candidate
             for candidate in gathered(self.assembly.executor, steps, self.watch)

@@ -27,7 +27,7 @@ class EchoEngine:
         """The model given to `start`."""
         return self._model
 
-    def refuse(self, queries: Sequence[Query]) -> list[Refusal | None]:
+    def refuse(self, queries: Sequence[Query], model: str | None = None) -> list[Refusal | None]:
         """Refuse prompts of more words than the window."""
         return [
             Refusal(query.id, "context_length_exceeded", f"longer than {self._window} words", self._window)

@@ -124,9 +124,9 @@ class EngineProcess:
         """Its process, while there is one."""
         return self._pid or None
 
-    def refuse(self, queries: Sequence[Query]) -> list[Refusal | None]:
+    def refuse(self, queries: Sequence[Query], model: str | None = None) -> list[Refusal | None]:
         """Refuse as the engine does."""
-        return list(self._ask("refuse", queries))
+        return list(self._ask("refuse", queries, model))
 
     def start(self, model: str, tags: Mapping[str, str]) -> None:
         """Start in a new process, ending the one before."""

@@ -20,7 +20,7 @@ class RecordedEngine(EchoEngine):
         super().__init__()
         self._records = records
 
-    def refuse(self, queries: Sequence[Query]) -> list[Refusal | None]:
+    def refuse(self, queries: Sequence[Query], model: str | None = None) -> list[Refusal | None]:
         """Nothing is refused: it was answered before."""
         return [None] * len(queries)
 

@@ -94,27 +94,27 @@ class VllmEngine:
         """How often an engine was started."""
         return self._starts
 
-    def refuse(self, queries: Sequence[Query]) -> list[Refusal | None]:
+    def refuse(self, queries: Sequence[Query], model: str | None = None) -> list[Refusal | None]:
         """Refuse prompts that fill the window, token ids that there are not, and schemas that could end the engine or
         hold it up.
 
-        Prompts are counted with the pool's first model's tokenizer.
+        Prompts are counted with the tokenizer of `model`, or else of what runs or would first.
         """
-        model = self._model or self.first_model
+        model = model or self._model or self.first_model
         refusals = self._tokenizer(model).refuse(queries)
         forms = dict.fromkeys((query.sampling.schema, query.sampling.form) for query in queries)
-        faults = {each: None if each[0] is None else self._fault(each[0], each[1]) for each in forms}
+        faults = {each: None if each[0] is None else self._fault(each[0], each[1], model) for each in forms}
         return [
             refusal or unknown_tokens(query, model) or _unfit(query, faults[query.sampling.schema, query.sampling.form])
             for query, refusal in zip(queries, refusals, strict=True)
         ]
 
-    def _fault(self, schema: str, form: Form) -> Verdict:
+    def _fault(self, schema: str, form: Form, model: str) -> Verdict:
         """What a process that may be killed says of a schema, before an engine sees it."""
         if self._grammars is None:
             self._grammars = Grammars()
         try:
-            verdict = self._grammars.verdict(schema, self._model or self.first_model, "batch", form)
+            verdict = self._grammars.verdict(schema, model, "batch", form)
             return verdict.result(SCHEMA_PATIENCE)
         except (TimeoutError, SymmoeError) as error:
             return Verdict(_first_line(error), sure=False)

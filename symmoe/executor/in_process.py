@@ -59,9 +59,9 @@ class InProcessExecutor:
     def __init__(self, engine: Engine, loader: Loader, read: Read = unread) -> None:
         self._engine, self._loader, self._read = engine, loader, read
 
-    def refuse(self, queries: Sequence[Query]) -> list[Refusal | None]:
-        """Why each query could never be served; None where it could."""
-        return self._engine.refuse(queries)
+    def refuse(self, queries: Sequence[Query], expert: str) -> list[Refusal | None]:
+        """Why an expert could never answer each query; None where it could."""
+        return self._engine.refuse(queries, self._loader.model(expert))
 
     def run(self, plan: Plan) -> Iterator[Load | list[Candidate]]:
         """Run every step, each expert once; loads and candidates come out as they happen.

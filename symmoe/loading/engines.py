@@ -124,9 +124,9 @@ class SleepingEngines:
         """Begin what can be done before it is known which engine is wanted first."""
         self._source.prepare()
 
-    def refuse(self, queries: Sequence[Query]) -> list[Refusal | None]:
+    def refuse(self, queries: Sequence[Query], model: str | None = None) -> list[Refusal | None]:
         """Refuse as the engines would."""
-        return self._front.refuse(queries)
+        return self._front.refuse(queries, model)
 
     def start(self, model: str, tags: Mapping[str, str]) -> None:
         """Start an engine and let it be the one awake, in place of one of its shape. Raises `CapacityError`."""

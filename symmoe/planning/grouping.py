@@ -101,6 +101,7 @@ def plan(
     done: Collection[Assignment] = (),
     seed: int = 0,
     fleet: Fleet | None = None,
+    most_tokens: Mapping[str, int] | None = None,
 ) -> Plan:
     """The stage: one step for each recruited expert, holding all its calls; divided among a fleet of several workers.
 
@@ -108,14 +109,14 @@ def plan(
     them is cheap, and otherwise keep the pool's order. Assignments in `done` are left out. Greedy calls with equal
     prompts are made once and serve every assignment that asked; sampled ones have the
     seed that their request names, else one of their own, whichever worker
-    makes them.
+    makes them. `most_tokens` bounds what some experts write, whatever was asked for.
     """
-    finished = set(done)
+    finished, bounds = set(done), most_tokens or {}
     asked: dict[str, dict[_CallKey, tuple[Query, list[Assignment]]]] = {}
     for query, recruitment in zip(queries, recruitments, strict=True):
         for assignment in recruitment.assignments:
             if assignment not in finished:
-                worded = _reseeded(query, assignment, seed)
+                worded = _bounded(_reseeded(query, assignment, seed), bounds.get(assignment.expert))
                 calls = asked.setdefault(assignment.expert, {})
                 calls.setdefault((worded.messages, worded.sampling), (worded, []))[1].append(assignment)
     order = list(dict.fromkeys(models.values()))
@@ -134,6 +135,12 @@ def _reseeded(query: Query, assignment: Assignment, seed: int) -> Query:
     if query.sampling.temperature == 0:
         return query
     return replace(query, sampling=replace(query.sampling, seed=_own_seed(query, assignment, seed)))
+
+
+def _bounded(query: Query, most: int | None) -> Query:
+    if most is None or query.sampling.max_tokens <= most:
+        return query
+    return replace(query, sampling=replace(query.sampling, max_tokens=most))
 
 
 def _own_seed(query: Query, assignment: Assignment, seed: int) -> int:

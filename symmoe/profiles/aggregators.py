@@ -135,7 +135,9 @@ def bench_aggregators(
     The tasks are worded as the pipeline words them.
     """
     pool = assembly.pool
-    matrix = run_matrix(assembly.executor, pool.names, assembly.models, questions, pool.sampling, watch)
+    matrix = run_matrix(
+        assembly.executor, pool.names, assembly.models, questions, pool.sampling, watch, assembly.pool.most_tokens
+    )
     tasks = aggregation_tasks(matrix, seed)
     answered = _ask(assembly, tasks, watch, wording)
     skills = {name: tallied(tasks, answered[name]) for name in pool.names}

@@ -61,7 +61,9 @@ def profile_pool(
         record = profiles.experts.get(name)
         if record is not None and record.fingerprint == weights and digest in record.digests:
             continue
-        matrix = run_matrix(assembly.executor, [name], assembly.models, questions, pool.sampling, watch)
+        matrix = run_matrix(
+            assembly.executor, [name], assembly.models, questions, pool.sampling, watch, assembly.pool.most_tokens
+        )
         fresh = _earned(matrix, name, skills, range(len(questions)), every_topic, weights, digest)
         alone = replace(profiles, experts={name: fresh})
         others = {e: p for e, p in profiles.experts.items() if e != name}
@@ -77,7 +79,9 @@ def profile_records(
     """The records of all experts of a pool that answers from records, and how far their votes can be believed."""
     pool, digest = assembly.pool, evidence_digest(questions, skills)
     every_topic = pool.routing.recruiter != "symmoe"
-    matrix = run_matrix(assembly.executor, pool.names, assembly.models, questions, pool.sampling, watch)
+    matrix = run_matrix(
+        assembly.executor, pool.names, assembly.models, questions, pool.sampling, watch, assembly.pool.most_tokens
+    )
     weights = {name: expert_fingerprint(pool, name) for name in pool.names}
 
     def profiled(places: Sequence[int]) -> Profiles:
@@ -139,7 +143,9 @@ def onboard(
     chosen = diverse_questions(skills, count)
     asked, needed = [questions[i] for i in chosen], [skills[i] for i in chosen]
     everyone = [newcomer] if labelled else [newcomer, *profiles.experts]
-    matrix = run_matrix(joined.executor, everyone, joined.models, asked, joined.pool.sampling, watch)
+    matrix = run_matrix(
+        joined.executor, everyone, joined.models, asked, joined.pool.sampling, watch, joined.pool.most_tokens
+    )
     if labelled:
         earned = [float(right) for right in matrix.right[newcomer]]
     else:
@@ -181,7 +187,7 @@ def annotate(
     """The keywords of each question, empty where the passes agreed on none."""
     queries = annotation_queries(questions, seed)
     alone = [Recruitment(query.id, (Assignment(query.id, annotator, 0),), {annotator: 1.0}) for query in queries]
-    refusals = assembly.executor.refuse(queries)
+    refusals = assembly.executor.refuse(queries, annotator)
     steps = plan(
         [query for query, refusal in zip(queries, refusals, strict=True) if refusal is None],
         [recruitment for recruitment, refusal in zip(alone, refusals, strict=True) if refusal is None],

@@ -89,13 +89,19 @@ def run_matrix(
     questions: Sequence[Question],
     sampling: SamplingConfig,
     watch: Watch = UNWATCHED,
+    most_tokens: Mapping[str, int] | None = None,
+    known: Sequence[Candidate] = (),
 ) -> Matrix:
-    """Ask `experts` every question, each made ready once."""
+    """Ask `experts` every question, each made ready once. `most_tokens` bounds what some experts write.
+
+    `known` are candidates of the same questions and sampling: they are taken, not made again.
+    """
     began = time.perf_counter()
     queries = [as_query(question, sampling) for question in questions]
     everyone = [Recruitment(q.id, tuple(Assignment(q.id, e, 0) for e in experts), {}) for q in queries]
-    steps = plan(queries, everyone, models)
-    found = {(candidate.expert, candidate.query_id): candidate for candidate in gathered(executor, steps, watch)}
+    done = {Assignment(each.query_id, each.expert, 0): each for each in known if each.slot == 0}
+    steps = plan(queries, everyone, models, done, most_tokens=most_tokens)
+    found = {(each.expert, each.query_id): each for each in (*done.values(), *gathered(executor, steps, watch))}
     texts = {e: tuple(found[e, q.id].text for q in questions) for e in experts}
     failed = {e: tuple(found[e, q.id].finish_reason == "error" for q in questions) for e in experts}
     right = {e: tuple(is_right(t, q) for t, q in zip(texts[e], questions, strict=True)) for e in experts}

@@ -151,6 +151,12 @@ def test_the_second_suite_mixes_the_families_otherwise_and_shares_no_question(ap
     assert len({q.id for own in families.values() for q in own}) == sum(map(len, apart.values()))
 
 
+def test_everyday_questions_are_asked_where_the_pool_knows_more_than_families() -> None:
+    suites = kept_apart(1, 2026, everyday=True)
+    assert list(suites) == ["even", "uneven", "everyday"]
+    assert not {q.family for q in suites["everyday"]} & set(FAMILIES)
+
+
 @pytest.fixture
 def scripted(hall: Hall) -> dict[str, Any]:
     return compare(hall.contest(questions=1).assembly, {"<script>": suite(3)}, 2, 0, 0.7, None, 2)

@@ -152,7 +152,7 @@ def test_a_plan_without_work_starts_no_worker(executor: RayExecutor, folder: Pat
 
 
 def test_refusals_are_those_of_the_engine_and_need_no_worker(executor: RayExecutor, folder: Path) -> None:
-    refused = executor.refuse([query("short", "1"), query("word " * 70, "2")])
+    refused = executor.refuse([query("short", "1"), query("word " * 70, "2")], "adder")
     assert refused[0] is None
     assert isinstance(refused[1], Refusal)
     assert not pids(folder)

@@ -106,7 +106,7 @@ def test_a_plan_without_steps_does_nothing() -> None:
 
 def test_refusals_are_those_of_the_engine_each_at_its_place() -> None:
     long = query("word " * 30, "2")
-    refused = executor(EchoEngine(window=20)).refuse([query("short", "1"), long])
+    refused = executor(EchoEngine(window=20)).refuse([query("short", "1"), long], "adder")
     assert refused[0] is None
     assert isinstance(refused[1], Refusal)
     assert (refused[1].query_id, refused[1].code) == ("2", "context_length_exceeded")

@@ -61,12 +61,12 @@ def dequantised(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Stands in for the slow step of a preparation, and keeps what it was asked for."""
     asked: list[Path] = []
 
-    def write(gguf: Path, out: Path, template: str | None) -> None:
+    def write(gguf: Path, out: Path, template: str | None, int8: bool) -> None:
         asked.append(gguf)
         out.mkdir()
         (out / "model.safetensors").write_bytes(b"weights")
 
-    monkeypatch.setattr(sources, "_dequantise", write)
+    monkeypatch.setattr(sources, "_unpack", write)
     return asked
 
 

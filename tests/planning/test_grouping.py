@@ -96,6 +96,13 @@ def test_greedy_calls_with_other_sampling_are_not_shared() -> None:
     assert [call.query.sampling.max_tokens for call in step.calls] == [16, 99]
 
 
+def test_an_expert_with_a_bound_is_asked_for_no_more_and_the_others_for_what_was_wanted() -> None:
+    asked = query("x", "1")
+    steps = plan([asked], [recruited("1", "a", "b", "c")], MODELS, most_tokens={"a": 4, "c": 99}).steps
+    bounds = {call.expert: call.query.sampling.max_tokens for step in steps for call in step.calls}
+    assert bounds == {"a": 4, "b": 16, "c": 16}
+
+
 def test_sampled_calls_are_never_shared_and_each_draws_with_a_seed_of_its_own() -> None:
     queries = [query("x", "1", temperature=0.7), query("x", "2", temperature=0.7)]
     steps = plan(queries, [recruited("1", "a", "a", "b"), recruited("2", "a")], MODELS)

@@ -8,7 +8,7 @@ from symmoe.engines.echo import EchoEngine
 from symmoe.loading.lanes import ExpertWeights
 from symmoe.pipeline import Watch
 from symmoe.profiles.grading import RESAMPLES, Matrix, as_query, estimate, paired, run_matrix
-from symmoe.types import Load, Message, Sampling
+from symmoe.types import Candidate, Load, Message, Sampling
 from tests.fakes import echo_parts, question
 
 
@@ -42,6 +42,15 @@ def test_of_equally_good_experts_the_first_of_the_pool_is_the_best() -> None:
 
 def test_the_oracle_is_right_where_anybody_is() -> None:
     assert matrix(a="0010", b="1000").any_right == (True, False, True, False)
+
+
+def test_what_is_known_already_is_not_asked_again() -> None:
+    engine = EchoEngine()
+    parts = echo_parts({"a": {"s": 1}}, engine=engine)
+    before = Candidate("2", "a", 0, "said before", "stop", 3, 7, "resident")
+    found = run_matrix(parts.executor, ["a"], parts.models, QUESTIONS, SamplingConfig(), known=[before])
+    assert found.texts["a"] == ("a: number 0", "a: number 1", "said before", "a: number 3")
+    assert found.spent == {"a": 3 * 3 + 7}
 
 
 def test_every_expert_is_asked_every_question_after_one_load_each() -> None:
