@@ -48,8 +48,8 @@ class DedicatedReplica(DedicatedExpert):
 
         turns = Turns(described.engine.max_num_seqs, settings.most_waiting, settings.patience, settings.amortise)
         prompts = Prompts(lambda _: tokenizer, Grammars())
-        places = Places(expert.name, turns)
-        super().__init__(expert.name, server, CompletionRequest, prompts, tokenizer.window, places)
+        places, reader = Places(expert.name, turns), assembly.reader(expert.name)
+        super().__init__(expert.name, server, CompletionRequest, prompts, tokenizer.window, places, reader)
 
 
 def checkpoint(assembly: Assembly, expert: ExpertConfig) -> str:

@@ -8,10 +8,11 @@ from contextlib import aclosing
 from typing import Any, Protocol
 
 from symmoe.engines.arguments import SAME_TO_VLLM, format_fields
+from symmoe.engines.readers import Parted, Reader
 from symmoe.engines.streams import Stripped
 from symmoe.types import Generation, TokenLogprob
 
-from .events import Asked, Begun, EngineState, Event, Finished, Piece, TurnedAway, TurnedAwayError, ended
+from .events import Asked, Begun, EngineState, Event, Piece, TurnedAway, TurnedAwayError, ended, finished, piece
 from .gathering import gathered
 from .places import Places
 from .prompts import Prompts
@@ -36,10 +37,17 @@ class DedicatedExpert:
     """
 
     def __init__(
-        self, name: str, server: Server, request: Callable[..., Any], prompts: Prompts, window: int, places: Places
+        self,
+        name: str,
+        server: Server,
+        request: Callable[..., Any],
+        prompts: Prompts,
+        window: int,
+        places: Places,
+        reader: Reader | None = None,
     ) -> None:
         self._name, self._server, self._request = name, server, request
-        self._prompts, self._window, self._places = prompts, window, places
+        self._prompts, self._window, self._places, self._reader = prompts, window, places, reader
 
     async def complete(self, asked: Asked) -> list[Event]:
         """Everything that became of a request, when it is over."""
@@ -70,10 +78,15 @@ class DedicatedExpert:
             with self._places.leaving(asked.id):
                 yield Begun(await self._places.taken(asked), 0.0, "resident", False)
                 said = _Said(asked.query.sampling.top_logprobs or 0)
-                async for piece in self._pieces(self._request(**fields), said):
-                    if (piece.text or piece.logprobs) and asked.stream:
-                        yield piece
-                yield said.end(asked.query.sampling.schema is not None)
+                parted = None if self._reader is None else Parted(self._reader, asked.query.sampling)
+                async for given in self._pieces(self._request(**fields), said):
+                    more = piece(given.text, given.logprobs, parted)
+                    if more and asked.stream:
+                        yield more
+                generation, rest = finished(said.generation, parted)
+                if rest and asked.stream:
+                    yield rest
+                yield ended(generation, asked.query.sampling.schema is not None)
         except TurnedAwayError as error:
             yield error.why
         except Exception as error:  # a server's parts raise what they like
@@ -117,13 +130,13 @@ class _Said:
         self._logprobs += logprobs
         return Piece(self._text.feed(text), tuple(logprobs))
 
-    def end(self, held: bool) -> Finished | TurnedAway:
-        """How it ended; `held` says that a schema held it."""
+    @property
+    def generation(self) -> Generation:
+        """What it gave, at its end. Raises `TurnedAwayError` where it has none."""
         if not self._reason:
-            return TurnedAway(503, "expert_lost", "the engine broke off", 1.0, again=True)
+            raise TurnedAwayError(TurnedAway(503, "expert_lost", "the engine broke off", 1.0, again=True))
         tokens = self._prompt, self._completion
-        generation = Generation(self._text.whole, self._reason, *tokens, tuple(self._logprobs), self._stop)
-        return ended(generation, held)
+        return Generation(self._text.whole, self._reason, *tokens, tuple(self._logprobs), self._stop)
 
 
 def completion_fields(asked: Asked, window: int) -> dict[str, Any]:

@@ -11,12 +11,13 @@ from typing import Any, cast
 
 from symmoe.build import Assembly
 from symmoe.config import ExpertConfig
+from symmoe.engines.readers import Parted
 from symmoe.errors import EngineLostError, SymmoeError
 from symmoe.planning.turns import Turns, Waiting
 from symmoe.protocols import StreamingEngine
 from symmoe.types import Load
 
-from .events import Asked, Begun, EngineState, Event, Piece, TurnedAway, ended
+from .events import Asked, Begun, EngineState, Event, TurnedAway, ended, finished, piece, unready
 
 Tell = Callable[[Sequence[tuple[str, Event]]], None]
 _FAILURES = 3
@@ -48,6 +49,7 @@ class EngineLoop:
         self._assembly: Assembly | None = None
         self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._asked: dict[str, Asked] = {}
+        self._parted: dict[str, Parted] = {}
         self._built: set[str] = set()
         self._newcomers: dict[str, ExpertConfig] = {}
         self._load: Load | None = None
@@ -141,9 +143,8 @@ class EngineLoop:
         try:
             load = self._parts().loader.ready(expert)
         except SymmoeError as error:
-            hint = f" ({error.hint})" if error.hint else ""
-            message = f"expert {expert!r} cannot be made ready: {error}{hint}"
-            self._turn_away(self._turns.failed(expert), lambda _: TurnedAway(503, "expert_unavailable", message))
+            why = unready(expert, error)
+            self._turn_away(self._turns.failed(expert), lambda _: why)
             return
         finally:
             self._expected = self._clock() + self._stall
@@ -156,6 +157,14 @@ class EngineLoop:
     def _begin(self, each: Waiting) -> None:
         asked, load = self._asked[each.id], self._load
         self._untried.add(each.id)
+        try:
+            reader = self._parts().reader(asked.expert)
+        except SymmoeError as error:
+            self._turns.leave(each.id)
+            self._give(each.id, unready(asked.expert, error))
+            return
+        if reader is not None:
+            self._parted[each.id] = Parted(reader, asked.query.sampling)
         refusal = self._engine().add(each.id, asked.query, asked.stream, asked.prompt)
         if refusal is not None:
             self._turns.leave(each.id)
@@ -173,12 +182,15 @@ class EngineLoop:
         for delta in deltas:
             if delta.id not in self._asked:
                 continue
-            if (delta.text or delta.logprobs) and self._asked[delta.id].stream:
-                told.append((delta.id, Piece(delta.text, delta.logprobs)))
+            asked, parted = self._asked[delta.id], self._parted.get(delta.id)
+            given = piece(delta.text, delta.logprobs, parted)
+            told += [(delta.id, given)] if given and asked.stream else []
             if delta.generation is not None:
-                schema = self._asked[delta.id].query.sampling.schema
-                told.append((delta.id, ended(delta.generation, schema is not None)))
+                generation, rest = finished(delta.generation, parted)
+                told += [(delta.id, rest)] if rest and asked.stream else []
+                told.append((delta.id, ended(generation, asked.query.sampling.schema is not None)))
                 del self._asked[delta.id]
+                self._parted.pop(delta.id, None)
                 self._turns.leave(delta.id, self._clock())
         if told:
             self._tell(told)
@@ -220,6 +232,7 @@ class EngineLoop:
                 self._assembly.learn(expert)
 
     def _cancel(self, ident: str) -> None:
+        self._parted.pop(ident, None)
         if self._asked.pop(ident, None) is not None:
             self._turns.leave(ident)
             if self._assembly is not None:
@@ -250,6 +263,7 @@ class EngineLoop:
             self._give(each.id, why(each))
 
     def _give(self, ident: str, last: TurnedAway) -> None:
+        self._parted.pop(ident, None)
         if self._asked.pop(ident, None) is not None:
             self._tell([(ident, last)])
 

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from symmoe.config import ExpertConfig
+from symmoe.engines.readers import Parted
+from symmoe.errors import SymmoeError
+from symmoe.tools import CallPart
 from symmoe.types import Generation, Lane, Prompt, Query, TokenLogprob
 
 
@@ -44,10 +47,14 @@ class Begun:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Text that was added, and its tokens' log-probabilities where they were asked for."""
+    """Text that was added, and its tokens' log-probabilities where they were asked for, or more of a `call`, or of the
+    `reasoning` that is no part of the text.
+    """
 
     text: str
     logprobs: tuple[TokenLogprob, ...] = ()
+    call: CallPart | None = None
+    reasoning: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +101,26 @@ class EngineState:
 
 REASONS = ("stop", "length", "content_filter")
 """Why a generation may end that is an answer, as OpenAI names it."""
+
+
+def piece(text: str, logprobs: tuple[TokenLogprob, ...], parted: Parted | None) -> Piece | None:
+    """What text adds to an answer whose thoughts are `parted` from its words, or not; None for nothing."""
+    thought, said = ("", text) if parted is None else parted.feed(text)
+    return Piece(said, logprobs, reasoning=thought) if thought or said or logprobs else None
+
+
+def finished(generation: Generation, parted: Parted | None) -> tuple[Generation, Piece | None]:
+    """A generation as it is read, and what was not told of it yet."""
+    if parted is None:
+        return generation, None
+    read, thought, said = parted.end(generation)
+    return read, Piece(said, reasoning=thought) if thought or said else None
+
+
+def unready(expert: str, error: SymmoeError) -> TurnedAway:
+    """Why an expert cannot be made ready."""
+    hint = f" ({error.hint})" if error.hint else ""
+    return TurnedAway(503, "expert_unavailable", f"expert {expert!r} cannot be made ready: {error}{hint}")
 
 
 def ended(generation: Generation, held: bool) -> Finished | TurnedAway:

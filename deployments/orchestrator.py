@@ -26,7 +26,7 @@ from symmoe.build import Assembly
 from symmoe.executor.in_process import candidates
 from symmoe.planning.grouping import plan
 from symmoe.policy import Policy
-from symmoe.tools import Held, before_calls, calls_in
+from symmoe.tools import CallPart, Reading, before_calls, calls_in
 from symmoe.types import Assignment, Call, Generation, Lane, Query, Refusal, Trace
 
 from .access.breaker import Stored
@@ -50,13 +50,15 @@ Route = Callable[[Policy], Awaitable[Routed]]
 class Means:
     """What requests are answered with: the experts, what weighs their candidates, and how these become one answer.
 
-    `most_tokens` gives the most that an expert writes, for those that have such a bound.
+    `most_tokens` gives the most that an expert writes, for those that have such a bound. Those `apart` have engines of
+    their own, here or elsewhere: where these are lost or busy, others are not.
     """
 
     experts: Experts
     scorer: Scoring
     judging: Judging
     most_tokens: Callable[[], Mapping[str, int]]
+    apart: frozenset[str] = frozenset()
 
 
 class Request:
@@ -147,6 +149,8 @@ class Request:
         given = result.given
         if result.way == "aggregated":
             self._note_first_token()
+            if given.reasoning:
+                self._give(choices, Piece("", reasoning=given.reasoning))
             self._give(choices, Piece(before_calls(given.text)) if given.calls else Piece(given.text, given.logprobs))
         self._give(choices, Finished(given))
 
@@ -192,7 +196,9 @@ class Request:
         try:
             generation, lane = await self._generate(call.query, call.expert, first.slot, choices)
         except TurnedAwayError as error:
-            return dict.fromkeys(call.serves, _refusal(first.query_id, error))
+            refusal = _refusal(first.query_id, error)
+            apart = call.expert in self._means.apart and not refusal.by_query
+            return dict.fromkeys(call.serves, replace(refusal, elsewhere=apart))
         return dict(zip(call.serves, map(writable, candidates(call, generation, lane)), strict=True))
 
     async def _weighed(self, need: Weigh) -> Weighed:
@@ -215,7 +221,8 @@ class Request:
 
     async def _followed(self, asked: Asked, choices: Sequence[int]) -> tuple[Generation, Lane]:
         begun: Begun | None = None
-        began, tools, held = self.report.now, asked.query.sampling.tools, Held()
+        began, tools = self.report.now, asked.query.sampling.tools
+        reading = Reading(tools, asked.query.sampling.most_calls)
         async with aclosing(self._means.experts.ask(asked)) as events:
             async for event in events:
                 if isinstance(event, TurnedAway):
@@ -226,15 +233,18 @@ class Request:
                 elif isinstance(event, Piece):
                     self._note_first_token()
                     self.report.pieces += 1
-                    if not tools:
-                        self._give(choices, event)
-                    elif text := held.feed(event.text):
-                        self._give(choices, Piece(text))
+                    if event.reasoning:
+                        self._give(choices, Piece("", reasoning=event.reasoning))
+                    if not tools and (event.text or event.logprobs):
+                        self._give(choices, replace(event, reasoning=""))
+                    for part in reading.feed(event.text) if tools else ():
+                        self._give(choices, Piece("", call=part) if isinstance(part, CallPart) else Piece(part))
                 elif isinstance(event, Finished) and begun is not None:
                     share = Share(asked.expert, begun, event.generation, began, self.report.now)
                     self.report.shares.append(share)
-                    if held.rest and not calls_in(event.generation.text, tools):
-                        self._give(choices, Piece(held.rest))
+                    called = event.generation.calls or calls_in(event.generation.text, tools)
+                    if reading.rest and not called:
+                        self._give(choices, Piece(reading.rest))
                     return event.generation, begun.lane
         message = f"expert {asked.expert!r} ended without an answer"
         raise TurnedAwayError(TurnedAway(503, "expert_lost", message, 1.0))
@@ -275,13 +285,19 @@ class Orchestrator:
         self.lifecycle = Lifecycle(assembly.pool, experts, settings, stored)
         self.router = Router(assembly, self.lifecycle.roster)
         self._settings = settings
-        scoring = scorer or LocalScorer(assembly.scorer)
-        self._means = Means(self.lifecycle.experts, scoring, assembly.judging(), lambda: assembly.pool.most_tokens)
+        scoring, bounds = scorer or LocalScorer(assembly.scorer), lambda: assembly.pool.most_tokens
+        apart = frozenset(each.name for each in assembly.pool.experts if each.remote or each.dedicated)
+        self._means = Means(self.lifecycle.experts, scoring, assembly.judging(), bounds, apart)
 
     async def begin(self, order: Order) -> Request:
         """Route an order and begin to answer it."""
 
         async def route(policy: Policy) -> Routed:
+            if policy.expert is not None:
+                refusal = self.lifecycle.roster.refusal(policy.expert)
+                if refusal is not None:
+                    raise TurnedAwayError(refusal)
+                return named(order.query, policy.expert)
             without = policy.excluding(self.lifecycle.roster.without)
             return await self.router.route(order.query, without, order.explain, order.background)
 

@@ -107,3 +107,8 @@ class Report:
     def completion_tokens(self) -> int:
         """Of all generations together."""
         return sum(share.generation.completion_tokens for share in self.shares)
+
+    @property
+    def reasoning_tokens(self) -> int:
+        """Of all generations together: part of the completion tokens."""
+        return sum(share.generation.reasoning_tokens for share in self.shares)

@@ -17,7 +17,7 @@ from symmoe.errors import CapacityError, SymmoeError
 from symmoe.limits import PROMPT_CHARACTERS_PER_TOKEN, SCHEMA_PATIENCE
 from symmoe.types import Form, Prompt, Query, Refusal, Sampling
 
-from .events import Asked, TurnedAway, TurnedAwayError
+from .events import Asked, TurnedAway, TurnedAwayError, unready
 
 
 class Tokenizer(Protocol):
@@ -63,9 +63,7 @@ class Prompts:
             thread = self._long if characters > tokenizer.window * PROMPT_CHARACTERS_PER_TOKEN else self._brief
             prompt = await loop.run_in_executor(thread, tokenizer.prompt, asked.query)
         except SymmoeError as error:
-            hint = f" ({error.hint})" if error.hint else ""
-            message = f"expert {asked.expert!r} cannot be made ready: {error}{hint}"
-            raise TurnedAwayError(TurnedAway(503, "expert_unavailable", message)) from error
+            raise TurnedAwayError(unready(asked.expert, error)) from error
         if isinstance(prompt, Refusal):
             raise TurnedAwayError(TurnedAway(400, prompt.code, prompt.message, spent=prompt.tokens))
         unknown = unknown_tokens(asked.query, tokenizer.model)

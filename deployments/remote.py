@@ -94,7 +94,7 @@ class RemoteExpert:
                 yield Begun(time.monotonic() - began, 0.0, "resident", False)
                 async for chunk in _chunks(lines):
                     piece = said.take(chunk)
-                    if (piece.text or piece.logprobs) and asked.stream:
+                    if (piece.text or piece.logprobs or piece.reasoning) and asked.stream:
                         yield piece
         except (httpx.HTTPError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             message = f"expert {self._name!r} did not answer: {type(error).__name__}"
@@ -126,6 +126,8 @@ class _Said:
 
     def __init__(self, query: Query) -> None:
         self._texts: list[str] = []
+        self._thoughts: list[str] = []
+        self._thinking = 0
         self._logprobs: list[TokenLogprob] = []
         self._wanted = query.sampling.top_logprobs
         self.reason = ""
@@ -138,9 +140,13 @@ class _Said:
         usage = chunk.get("usage") or {}
         self._prompt = min(_count(usage.get("prompt_tokens", self._prompt)), self._most_prompt)
         self._completion = min(_count(usage.get("completion_tokens", self._completion)), self._most_completion)
-        text, logprobs = "", list[TokenLogprob]()
+        details = usage.get("completion_tokens_details") or {}
+        self._thinking = min(_count(details.get("reasoning_tokens") or self._thinking), self._completion)
+        text, thought, logprobs = "", "", list[TokenLogprob]()
         for choice in chunk.get("choices") or []:
-            text += (choice.get("delta") or {}).get("content") or ""
+            delta = choice.get("delta") or {}
+            text += delta.get("content") or ""
+            thought += delta.get("reasoning_content") or delta.get("reasoning") or ""
             if self._wanted is not None:
                 logprobs += [
                     _logprob(each, self._wanted) for each in (choice.get("logprobs") or {}).get("content") or ()
@@ -149,15 +155,21 @@ class _Said:
             if reason and reason not in _REASONS:
                 raise ValueError("an unknown finish_reason")
             self.reason = reason
-        text = encodable(text)
+        text, thought = encodable(text), encodable(thought)
         self._texts.append(text)
+        self._thoughts.append(thought)
         self._logprobs += logprobs
-        return Piece(text, tuple(logprobs))
+        return Piece(text, tuple(logprobs), reasoning=thought)
 
     def generation(self) -> Generation:
         """All of it."""
         tokens = self._prompt, self._completion
-        return Generation("".join(self._texts), self.reason, *tokens, tuple(self._logprobs))
+        thought = "".join(self._thoughts)
+        return Generation(
+            *("".join(self._texts), self.reason, *tokens, tuple(self._logprobs)),
+            reasoning=thought,
+            reasoning_tokens=self._thinking,
+        )
 
 
 def _logprob(told: Mapping[str, Any], top: int) -> TokenLogprob:

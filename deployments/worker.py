@@ -40,4 +40,4 @@ class Worker:
         """Generate for calls of the expert that is ready, giving each by its place as soon as it is finished."""
         places = {call: place for place, call in enumerate(calls)}
         for call, generation in self._assembly.engine.generate(calls):
-            yield places[call], generation
+            yield places[call], self._assembly.read(call, generation)

@@ -158,8 +158,8 @@ def answering(query: Query, policy: Policy, judging: Judging, seed: int = 0) -> 
     `seed` decides the order in which an aggregator sees the candidates.
     """
     missing: Refusal | None = None
-    for _ in range(1 + _REROUTES):
-        routed = yield from _routed(query, policy)
+    for attempt in range(1 + _REROUTES):
+        routed = yield from _routed(query, policy, attempt > 0)
         if isinstance(routed, Refusal):
             return missing or routed
         said = yield from _heard(query, routed, policy, judging)
@@ -168,9 +168,14 @@ def answering(query: Query, policy: Policy, judging: Judging, seed: int = 0) -> 
         if missing is None:
             candidates = tuple(map(_candidate, asked, said))
             return (yield from _judged(query, routed, candidates, judging, seed))
-        if missing.code != UNAVAILABLE or routed.way == "named":
+        if missing.code != UNAVAILABLE and not missing.elsewhere:
             break
-        policy = policy.excluding(tuple(assignment.expert for assignment in asked))
+        if routed.way != "named":
+            policy = policy.excluding(tuple(assignment.expert for assignment in asked))
+        elif policy.fallbacks:
+            policy = replace(policy, expert=policy.fallbacks[0], fallbacks=policy.fallbacks[1:])
+        else:
+            break
     return missing or Refusal(query.id, UNAVAILABLE, "no expert can be asked just now", status=503, retry_after=1.0)
 
 
@@ -247,8 +252,8 @@ def _judged(
     return replace(_trace(routed, settled, weighed.trouble), posterior=posterior)
 
 
-def _routed(query: Query, policy: Policy) -> Steps[Routed | Refusal]:
-    if policy.expert is not None:
+def _routed(query: Query, policy: Policy, again: bool) -> Steps[Routed | Refusal]:
+    if policy.expert is not None and not again:  # whether a fallback may be asked is not for us to know
         return named(query, policy.expert)
     routed = yield Recruit(query, policy)
     assert isinstance(routed, Routed | Refusal)  # noqa: S101  (what `Recruit` wants)

@@ -17,6 +17,7 @@ from symmoe.build_scorer import build_scorer, check_reward, reward_files
 from symmoe.config import STARTER, STATIC, TINY, EngineConfig, ExpertConfig, Pool, cache_dir, state_dir
 from symmoe.engines.echo import EchoEngine
 from symmoe.engines.process import EngineProcesses
+from symmoe.engines.readers import OWN, Reader
 from symmoe.engines.recorded import RecordedEngine
 from symmoe.errors import PoolError
 from symmoe.executor import InProcessExecutor
@@ -58,7 +59,7 @@ from symmoe.routing.static import StaticEmbedder, distilled
 from symmoe.routing.tagging import EmbeddingTagger
 from symmoe.routing.taxonomy import read_taxonomy
 from symmoe.store import open_store
-from symmoe.types import Belief, Profiles, Skill
+from symmoe.types import Belief, Call, Generation, Profiles, Skill
 
 SWAP_EXTENSION, TRANSFER = "symmoe.loading.worker.SwapExtension", "symmoe"
 SLEEP_BACKEND = ("symmoe.loading.sleep:register_backend", "symmoe")
@@ -96,6 +97,7 @@ class Assembly:
         self.tagger: Tagger = build_tagger(pool, self.embedder) if tagger is None else tagger
         self.models = {expert.name: _model_key(expert) for expert in pool.experts}
         self.fleet: Fleet | None = None
+        self._readers: dict[tuple[str, str | None, str | None], Reader] = {}
         if profiles is not None:
             self._records = complete(profiles, pool.names)
         if records is not None:
@@ -155,7 +157,24 @@ class Assembly:
         """The executor that runs plans: in this process, unless they are spread."""
         if isinstance(self.engine, SleepingEngines):
             self.engine.prepare()  # while questions are routed
-        return InProcessExecutor(self.engine, self.loader)
+        return InProcessExecutor(self.engine, self.loader, self.read)
+
+    def read(self, call: Call, generation: Generation) -> Generation:
+        """A generation as the parsers of its expert read it. Raises `EngineError` where they cannot be had."""
+        reader = self.reader(call.expert)
+        return generation if reader is None else reader.read(generation, call.query.sampling)
+
+    def reader(self, expert: str) -> Reader | None:
+        """What reads the texts of an expert, where the pool file names parsers of vLLM's. Raises `EngineError`."""
+        own = self.pool.expert(expert)
+        tools = None if own.tools == OWN else own.tools
+        if not (own.reasoning or tools) or not self.pool.engine.runs_models:
+            return None
+        model = self.weights(expert).model
+        wanted = model, own.reasoning, tools
+        if wanted not in self._readers:
+            self._readers[wanted] = Reader.of(model, own.reasoning, tools)
+        return self._readers[wanted]
 
     def costs(self, store: Store) -> CostModel:
         """What the pool's experts cost, from the runs that the store knows of."""

@@ -22,6 +22,7 @@ STARTER, TINY = "starter", "tiny"
 SHIPPED = (STARTER, TINY)
 PRESETS = ("symbolic-moe-16", "small-2026")
 _HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
+_PARSER = r"^[A-Za-z0-9][\w.-]{0,63}$"
 _PACKAGE = re.compile(r"^package:[a-z0-9][a-z0-9-]*$")
 
 
@@ -96,8 +97,11 @@ class ExpertConfig(_Section):
     """One expert: a model, or a model with a LoRA adapter.
 
     A `remote` one is not run here; `symmoe serve` asks it. A `dedicated` one has engines of its own there. One with
-    `tools` may be asked to call them: `json` reads calls that are JSON objects, however they are marked. `max_tokens`
-    is the most that it writes, however much a request allows: for one whose right answers are short.
+    `tools` may be asked to call them: `json` reads calls that are JSON objects, however they are marked, and any other
+    name is a parser of vLLM's (`hermes`, `mistral`). `reasoning` names vLLM's parser of what it thinks (`qwen3`).
+    `max_tokens` is the most that it writes, however much a request allows: for one whose right answers are short.
+    A service that cannot have it answer asks it again `retries` times where that may help; who named it is then
+    answered by the first of its `fallbacks` that can, in order.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$", max_length=64)
@@ -108,8 +112,11 @@ class ExpertConfig(_Section):
     trust_remote_code: bool = False
     remote: RemoteConfig | None = None
     dedicated: Dedicated = None
-    tools: Literal["json"] | None = None
+    tools: str | None = Field(default=None, pattern=_PARSER)
+    reasoning: str | None = Field(default=None, pattern=_PARSER)
     max_tokens: int | None = Field(default=None, ge=1)
+    retries: int = Field(default=1, ge=0, le=5)
+    fallbacks: tuple[str, ...] = Field(default=(), max_length=2)
 
     @model_validator(mode="after")
     def _in_one_place(self) -> Self:
@@ -242,6 +249,14 @@ class Pool(_Section):
         twice = sorted(name for name, count in Counter(e.name for e in self.experts).items() if count > 1)
         if twice:
             raise ValueError(f"two experts are named {', '.join(map(repr, twice))}; names must be distinct")
+        return self
+
+    @model_validator(mode="after")
+    def _fallbacks(self) -> Self:
+        for expert in self.experts:
+            for name in expert.fallbacks:
+                if name not in self.names or name == expert.name:
+                    raise ValueError(f"{expert.name}: fallbacks: {name!r} is no other expert of this pool")
         return self
 
     @model_validator(mode="after")

@@ -42,6 +42,8 @@ TOP_LOGPROBS = 20
 """Likeliest tokens told of with each token of an answer, as OpenAI has it, and vLLM by default."""
 TEMPLATE_CHARACTERS = 4096
 """Of a request's own arguments of the chat template, as JSON: they are flags and names."""
+PROMPTS = 64
+"""Of one request for completions, as many at most as choices that it asks for: each is routed and generated for."""
 TOOLS = 128
 """Tools of one request, and calls in one turn of a conversation, as OpenAI has it."""
 TOOLS_CHARACTERS = 65_536

@@ -24,6 +24,7 @@ from symmoe.answering import (
     Weighed,
     advance,
     answering,
+    named,
     synthesising,
     writable,
 )
@@ -185,6 +186,8 @@ class _Run:
             found = recruit(self._parts.recruiter, queries, skills, policies, self._seed)
             return [
                 Routed(policy.way(recruitment), recruitment, needed, self._why(query, needed, policy))
+                if policy.expert is None
+                else named(query, policy.expert)
                 for query, needed, policy, recruitment in zip(queries, skills, policies, found, strict=True)
             ]
 

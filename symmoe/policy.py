@@ -32,7 +32,8 @@ class Policy:
     at most `budget` tokens; `full` fills every one of the k places. None of those in `without` (sorted) is asked. With
     `aggregate` "auto" the first expert's answer stands alone if its share of the recruiter's mass is `trust` or more.
     With `quality`, 0 to 1, the recruited are asked one after another or few at a time, and no more once their leading
-    answer is believed to be right with that probability; without it all at once.
+    answer is believed to be right with that probability; without it all at once. `fallbacks` are asked in their order
+    where the named expert cannot be had.
     """
 
     k: int = 1
@@ -43,6 +44,7 @@ class Policy:
     without: tuple[str, ...] = ()
     expert: str | None = None
     quality: float | None = None
+    fallbacks: tuple[str, ...] = ()
 
     def excluding(self, experts: tuple[str, ...]) -> Policy:
         """The same without these experts, too."""
@@ -102,5 +104,6 @@ def policy_for(
         aggregate=aggregate or usual,
         trust=pool.aggregation.trust,
         expert=expert,
+        fallbacks=() if expert is None or expert not in pool.names else pool.expert(expert).fallbacks,
         quality=dial if quality is None else quality,
     )

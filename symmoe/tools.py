@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -12,19 +14,35 @@ from symmoe.types import Message, ToolCall
 _OPENINGS = ("```", "<tool_call>", "{", "[")
 _LONGEST_OPENING = max(map(len, _OPENINGS))
 _DECODER = json.JSONDecoder()
+_HEAD = re.compile(r'\{\s*"name"\s*:\s*"([^"\\]{1,64})"\s*,\s*"(?:arguments|parameters)"\s*:\s*(?=\{)')
+"""What a call begins with as models are taught to write it."""
+_LONGEST_HEAD = 200
+_BETWEEN = re.compile(r"(?:[\s,\[\]}]|```[a-z]*|</?tool_call>)*")
 
 
 def calls_in(text: str, tools: str) -> tuple[ToolCall, ...]:
     """The calls in a text of an expert that knows `tools` (as `Sampling` has them).
 
     A call is an object, bare, fenced, in a list or between `<tool_call>` marks, whose `name` is one of the tools' and
-    whose `arguments` (`parameters`) are an object or one written as JSON. Models differ in how they were taught to
-    write calls, and small ones in what they do: Qwen2.5-Coder fences what its template wants marked.
+    whose `arguments` (`parameters`) are an object or one written as JSON; the last brace may be missing. Models differ
+    in how they were taught to write calls, and small ones in what they do: Qwen2.5-Coder fences what its template wants
+    marked.
     """
     if not tools:
         return ()
-    names = _names(tools)
-    return tuple(call for value in _values(text) if (call := _call(value, names)) is not None)
+    names, found, place = _names(tools), list[ToolCall](), 0
+    while (place := text.find("{", place)) >= 0:
+        head = _HEAD.match(text, place)
+        begin = head.end() if head and head[1] in names else place
+        try:
+            value, end = _DECODER.raw_decode(text, begin)
+        except (ValueError, RecursionError):
+            place += 1
+            continue
+        call = ToolCall(head[1], text[begin:end]) if head and begin > place else _call(value, names)
+        found += [] if call is None else [call]
+        place = end
+    return tuple(found)
 
 
 def before_calls(text: str) -> str:
@@ -37,27 +55,93 @@ def normalised(calls: Sequence[ToolCall]) -> str:
     return json.dumps(sorted([call.name, _sorted(json.loads(call.arguments))] for call in calls))
 
 
-class Held:
-    """Passes on the text of an expert that may call tools, up to what may be a call."""
+@dataclass(frozen=True, slots=True)
+class CallPart:
+    """The call at a `place` among an answer's calls, as it is written: more of its arguments."""
 
-    def __init__(self) -> None:
-        self._text, self._passed = "", 0
+    place: int
+    name: str
+    arguments: str
 
-    def feed(self, text: str) -> str:
+
+class Reading:
+    """The text of an expert that may call tools as it comes: words are passed on, and so are calls as they are written.
+
+    What may yet be a call, and one that is written in an unusual order, is held back until its text is whole: `rest`.
+    The parts add up to what `before_calls` and `calls_in` make of the whole. At most so many calls are told of.
+    """
+
+    def __init__(self, tools: str, most: int | None = None) -> None:
+        self._names, self._most = _names(tools) if tools else frozenset(), most
+        self._text, self._passed, self._calls = "", 0, 0
+        self._next: Callable[[], str | CallPart | None] = self._words
+        self._name, self._depth, self._quoted, self._escaped = "", 0, False, False
+
+    def feed(self, text: str) -> list[str | CallPart]:
         """What can be passed on now."""
         self._text += text
+        parts: list[str | CallPart] = []
+        while (part := self._next()) is not None:
+            parts.append(part)
+        return [part for part in parts if part]
+
+    @property
+    def rest(self) -> str:
+        """What was held back of a text that calls nothing."""
+        return "" if self._calls else self._text[self._passed :]
+
+    def _words(self) -> str | None:
+        """Words up to where a call may begin, without the space before it."""
         end = _opening(self._text)
         if end == len(self._text):  # what may yet become an opening waits
             tails = (n for n in range(1, _LONGEST_OPENING) if any(o.startswith(self._text[-n:]) for o in _OPENINGS))
             end -= max(tails, default=0)
-        given = self._text[self._passed : max(end, self._passed)]
+        else:
+            self._place, self._next = end, self._between
+        given = self._text[self._passed : end].rstrip()
         self._passed += len(given)
-        return given
+        return given if given or self._next != self._words else None
 
-    @property
-    def rest(self) -> str:
-        """What was held back."""
-        return self._text[self._passed :]
+    def _between(self) -> CallPart | None:
+        """The head of a call, after whatever stands before it."""
+        found = _BETWEEN.match(self._text, self._place)
+        begin = found.end() if found else self._place
+        if self._calls == self._most or self._text[begin : begin + 1] not in ("{", "", "`", "<"):
+            self._next = _nothing
+            return None
+        head = _HEAD.match(self._text, begin)
+        if head is None or head[1] not in self._names:
+            if len(self._text) - begin > _LONGEST_HEAD:
+                self._next = _nothing
+            return None
+        self._name, self._place, self._depth, self._next = head[1], head.end(), 0, self._arguments
+        self._calls += 1
+        return CallPart(self._calls - 1, self._name, "")
+
+    def _arguments(self) -> CallPart | None:
+        """More of a call's arguments, up to the brace that ends them."""
+        begin = self._place
+        while self._place < len(self._text) and self._next == self._arguments:
+            self._letter(self._text[self._place])
+            self._place += 1
+        if begin == self._place:
+            return None
+        return CallPart(self._calls - 1, self._name, self._text[begin : self._place])
+
+    def _letter(self, letter: str) -> None:
+        if self._quoted:
+            self._quoted = self._escaped or letter != '"'
+            self._escaped = letter == "\\" and not self._escaped
+        elif letter == '"':
+            self._quoted = True
+        else:
+            self._depth += (letter in "{[") - (letter in "}]")
+            if not self._depth:
+                self._next = self._between
+
+
+def _nothing() -> None:
+    """No more is passed on."""
 
 
 def forced_schema(tools: Sequence[dict[str, Any]], name: str | None) -> dict[str, Any]:
@@ -100,18 +184,6 @@ def _names(tools: str) -> frozenset[str]:
 def _opening(text: str) -> int:
     """Where a text may begin to be a call; its end where nowhere."""
     return min((place for opening in _OPENINGS if (place := text.find(opening)) >= 0), default=len(text))
-
-
-def _values(text: str) -> Iterator[Any]:
-    """The JSON objects in a text, those of lists one by one; nothing within an object."""
-    place = 0
-    while (found := min((n for n in (text.find("{", place), text.find("[", place)) if n >= 0), default=-1)) >= 0:
-        try:
-            value, place = _DECODER.raw_decode(text, found)
-        except (ValueError, RecursionError):
-            place = found + 1
-            continue
-        yield from value if isinstance(value, list) else (value,)
 
 
 def _call(value: Any, names: frozenset[str]) -> ToolCall | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,12 +104,14 @@ def echo_pool(
     tmp_path: Path,
     experts: Sequence[str] = ("adder", "speaker", "sorter"),
     able: Sequence[str] = (),
+    more: Mapping[str, Mapping[str, object]] | None = None,
     **sections: object,
 ) -> Path:
     """Write a pool of echo experts with its taxonomy and profiles into `tmp_path`, and give the pool file's path.
 
     All experts share the model `org/base`; each has the adapter `./NAME`, so that its answers begin with `NAME:`.
-    The n-th expert is good at the n-th skill and bad at the others; those that are `able` take tools. `sections`
+    The n-th expert is good at the n-th skill and bad at the others; those that are `able` take tools, and what the pool
+    file says `more` of one is said by its name. `sections`
     replace keys of the pool file; those that are mappings are laid over what stands there.
     """
     profiles = {
@@ -127,7 +129,13 @@ def echo_pool(
         "sampling": {"max_tokens": 16, "temperature": 0.0},
         "routing": {"taxonomy": "./taxonomy.yaml", "profiles": "./profiles.json", "k": 3},
         "experts": [
-            {"name": name, "model": "org/base", "adapter": f"./{name}", **({"tools": "json"} if name in able else {})}
+            {
+                "name": name,
+                "model": "org/base",
+                "adapter": f"./{name}",
+                **({"tools": "json"} if name in able else {}),
+                **(more or {}).get(name, {}),
+            }
             for name in experts
         ],
     }

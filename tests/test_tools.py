@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from symmoe.aggregation.vote import WeightedVote
-from symmoe.tools import Held, before_calls, calls_in, forced_schema, normalised, worded
+from symmoe.tools import CallPart, Reading, before_calls, calls_in, forced_schema, normalised, worded
 from symmoe.types import Candidate, Message, Query, Sampling, ToolCall, Verdict
 
 ADD = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
@@ -31,6 +31,7 @@ CALL = '{"name": "add", "arguments": {"a": 1}}'
         '{"name": "add", "parameters": {"a": 1}}',
         '{"type": "function", "name": "add", "arguments": "{\\"a\\": 1}"}',
         f"{{1, 2}} and {CALL}",
+        CALL[:-1],
     ],
 )
 def test_a_call_is_read_however_it_is_marked(text: str) -> None:
@@ -61,15 +62,51 @@ def test_several_calls_are_several() -> None:
     assert before_calls(text) == "Both:"
 
 
-@given(st.text(alphabet='ab `{}[]<tol_c>":,\n1', max_size=60), st.lists(st.integers(0, 60), max_size=8))
-def test_what_is_held_back_and_passed_on_is_the_text_and_no_call_is_passed_on(text: str, cuts: list[int]) -> None:
-    held, given_text = Held(), ""
+PARTS = [
+    CALL,
+    "```json\n",
+    "\n```",
+    "<tool_call>",
+    " ",
+    "words",
+    "{",
+    "[",
+    ",",
+    '"',
+    "}",
+    CALL[:-1],
+    CALL[:20],
+    '{"name": "b"}',
+]
+
+
+@given(st.lists(st.sampled_from(PARTS), max_size=6).map("".join), st.lists(st.integers(0, 200), max_size=8))
+def test_what_is_passed_on_as_it_comes_is_what_is_read_in_the_whole(text: str, cuts: list[int]) -> None:
+    reading, words, calls = Reading(TOOLS), "", dict[int, str]()
     places = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
     for start, end in pairwise(places):
-        given_text += held.feed(text[start:end])
-    assert given_text + held.rest == text
-    assert not set(given_text) & set("{[")
-    assert "```" not in given_text
+        for part in reading.feed(text[start:end]):
+            if isinstance(part, CallPart):
+                calls[part.place] = calls.get(part.place, "") + part.arguments
+            else:
+                words += part
+    found = calls_in(text, TOOLS)
+    if not calls and not found:
+        assert words + reading.rest == text
+    if found:
+        assert words == before_calls(text)
+    for place, arguments in calls.items():  # the last may have been cut short
+        assert place >= len(found) or found[place].arguments == arguments
+    assert len(calls) <= len(found) + 1
+
+
+def test_arguments_are_passed_on_as_they_are_written_and_no_call_beyond_the_most() -> None:
+    reading = Reading(TOOLS, most=1)
+    parts = [part for letter in f"Both:\n```json\n{CALL}\n{CALL}" for part in reading.feed(letter)]
+    assert "".join(part for part in parts if isinstance(part, str)) == "Both:"
+    calls = [part for part in parts if isinstance(part, CallPart)]
+    assert [part.arguments for part in calls] == ["", *'{"a": 1}']
+    assert {part.place for part in calls} == {0}
 
 
 @given(st.dictionaries(st.text(max_size=3), st.integers() | st.text(max_size=3) | st.booleans(), max_size=4))

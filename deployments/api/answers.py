@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -66,19 +66,48 @@ class Answers:
         answering = _Answering(request, writer, charge, found is not None, over)
         if order.stream:
             return await self._stream(answering, told, watched)
-        try:
-            finished = await all_finished(request)
-        finally:
-            # in a task of its own: who leaves cancels this, and has used what was generated all the same
-            charged = self._soon(answering.charged())
-            await self._close(request)
-            await asyncio.shield(charged)
+        finished = await self._whole(answering)
         if answering.keep:
             self._soon(self._keep(order, request.report, finished))
         about = told_of(request.report, order.explain)
         if over is not None:
             await over(finished, about)
         return JSONResponse(writer.whole(finished, about), headers={**headers(request.report), **told})
+
+    async def several(
+        self, orders: Sequence[Order], writer: Writer, told: Mapping[str, str], charge: Charge, note: Note
+    ) -> Response:
+        """The response to orders that came as one, the choices of each after those of the one before.
+
+        They are not looked for in the cache, and a stream of them begins when all are there. Raises `TurnedAwayError`.
+        """
+        requests = [await self._orchestrator.begin(order) for order in orders]
+        note.report = requests[0].report
+        tasks = [
+            asyncio.ensure_future(self._whole(_Answering(request, writer, charge, False, None))) for request in requests
+        ]
+        try:
+            parts = await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        finished = dict(enumerate(part[number] for part in parts for number in sorted(part)))
+        abouts = [told_of(request.report, orders[0].explain) for request in requests]
+        spent = sum(about.prompt_tokens for about in abouts), sum(about.completion_tokens for about in abouts)
+        return _given(
+            finished, Told(*spent, abouts[0].symmoe), writer, orders[0].stream, {**headers(note.report), **told}
+        )
+
+    async def _whole(self, answering: _Answering) -> dict[int, Generation]:
+        """Every choice by its number, charged for whether or not they are finished."""
+        try:
+            return await all_finished(answering.request)
+        finally:
+            # in a task of its own: who leaves cancels this, and has used what was generated all the same
+            charged = self._soon(answering.charged())
+            await self._close(answering.request)
+            await asyncio.shield(charged)
 
     async def _found(self, order: Order) -> Found | None:
         if self._cache is None:
@@ -116,7 +145,7 @@ class Answers:
         asked = {assignment.expert for assignment in report.routed.asked}
         if self._cache is None or not asked <= {share.expert for share in report.shares}:
             return
-        if any(stage.failed for stage in report.stages):
+        if report.rerouted or any(stage.failed for stage in report.stages):
             return
         lasting = {name: value for name, value in headers(report).items() if name in _LASTING}
         choices = {str(number): to_json(generation) for number, generation in finished.items()}
@@ -174,7 +203,14 @@ async def _again(
     about = Told(**answer["told"])
     if over is not None:
         await over(finished, about)
-    if order.stream:
-        stream = {**shown, **HEADERS}
-        return StreamingResponse(replayed(finished, about, writer), media_type="text/event-stream", headers=stream)
+    return _given(finished, about, writer, order.stream, shown)
+
+
+def _given(
+    finished: Mapping[int, Generation], about: Told, writer: Writer, stream: bool, shown: Mapping[str, str]
+) -> Response:
+    """What is there already, whole or as if it were just being given."""
+    if stream:
+        shown = {**shown, **HEADERS}
+        return StreamingResponse(replayed(finished, about, writer), media_type="text/event-stream", headers=shown)
     return JSONResponse(writer.whole(finished, about), headers=shown)

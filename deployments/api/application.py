@@ -56,7 +56,8 @@ def application(service: Service) -> ASGIApp:
     origins = list(service.settings.origins)
     if not origins:
         return whole
-    told = ["retry-after", "x-request-id", *(f"x-symmoe-{name}" for name in ("cache", "experts", "ignored", "path"))]
+    own = ("cache", "experts", "fallback", "ignored", "path")
+    told = ["retry-after", "x-request-id", *(f"x-symmoe-{name}" for name in own)]
     return CORSMiddleware(whole, origins, allow_methods=["*"], allow_headers=["*"], expose_headers=told)
 
 

@@ -22,7 +22,8 @@ def api_error(why: TurnedAway) -> ApiError:
 
 def told_of(report: Report, explain: bool) -> Told:
     """What is told at an answer's end."""
-    return Told(report.prompt_tokens, report.completion_tokens, explanation(report) if explain else None)
+    spent = report.prompt_tokens, report.completion_tokens
+    return Told(*spent, explanation(report) if explain else None, report.reasoning_tokens)
 
 
 async def all_finished(request: Request) -> dict[int, Generation]:
@@ -41,6 +42,10 @@ async def streamed(
     finished: dict[int, Generation] = {}
 
     def written(number: int, given: Piece | Finished) -> bytes:
+        if isinstance(given, Piece) and given.call is not None:
+            return b"".join(writer.called(number, given.call))
+        if isinstance(given, Piece) and given.reasoning:
+            return b"".join(writer.thought(number, given.reasoning))
         if isinstance(given, Piece):
             return b"".join(writer.piece(number, given.text, given.logprobs))
         finished[number] = proper(given.generation)
@@ -63,6 +68,8 @@ async def replayed(finished: Mapping[int, Generation], told: Told, writer: Write
     """An answer that is there already, as server-sent events."""
     yield b"".join(writer.begin(len(finished)))
     for number, generation in sorted(finished.items()):
+        if generation.reasoning:
+            yield b"".join(writer.thought(number, generation.reasoning))
         text = before_calls(generation.text) if generation.calls else generation.text
         yield b"".join(writer.piece(number, text, generation.logprobs))
         yield b"".join(writer.end(number, generation))

@@ -80,9 +80,11 @@ async def _completion(service: Service, request: Request) -> Response:
     body.check(service.settings.most_choices)
     told |= told_or_refused(body.ignored, service.settings.strict)
     ident, options = secrets.token_hex(12), body.stream_options
-    echo = body.prompt if body.echo else ""
-    writer = CompletionWriter(ident, body.model, options is not None and options.include_usage, echo)
-    return await service.answer(request, caller, body.chat(), ident, writer, told, raw=True)
+    chats, echoed = body.chats(), body.prompts if body.echo else ()
+    writer = CompletionWriter(ident, body.model, options is not None and options.include_usage, echoed)
+    if len(chats) > 1:
+        return await service.several(request, caller, chats, ident, writer, told)
+    return await service.answer(request, caller, chats[0], ident, writer, told, raw=True)
 
 
 async def _message(service: Service, request: Request) -> Response:

@@ -188,6 +188,21 @@ class Service:
         watched = partial(self._watch.watched, key_in(http.headers))
         return await self._answers.answer(order, writer, told, charge, repeatable, note, watched, over)
 
+    async def several(
+        self,
+        http: HttpRequest,
+        caller: Caller,
+        bodies: Sequence[ChatRequest],
+        ident: str,
+        writer: Writer,
+        told: Mapping[str, str],
+    ) -> Response:
+        """The answers to prompts that came as one request. Raises `RequestError`."""
+        orders = [self._order(body, f"{ident}-{n}", caller, True) for n, body in enumerate(bodies)]
+        note = noted(http)
+        note.model, note.query = bodies[0].model, orders[0].query
+        return await self._answers.several(orders, writer, told, partial(self.limits.charge, caller), note)
+
     @property
     def embedder(self) -> str:
         """The name of the embedder that the pool routes with."""

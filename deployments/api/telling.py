@@ -9,7 +9,7 @@ from symmoe.types import Answer, to_json
 
 from ..order import Report
 
-_SAFE = " ,:;=()/|"
+_SAFE = " ,:;=()/|>"
 SCHEMA = "1"
 
 
@@ -27,6 +27,9 @@ def headers(report: Report) -> dict[str, str]:
         "wait-ms": _ms(max((begun.waited for begun in report.begun), default=0.0)),
         "load-ms": _ms(sum(begun.load for begun in report.begun)),
     }
+    if report.rerouted and report.failures:
+        asked = ",".join(dict.fromkeys(failed.expert for failed in report.failures))
+        told["fallback"] = f"{asked}->{told['experts']}"
     if report.first_token is not None:
         told["first-token-ms"] = _ms(report.first_token)
     if report.total is not None:

@@ -58,15 +58,18 @@ class AdmittedExperts:
         return Counter(each.expert for each in self._open)
 
     async def ask(self, asked: Asked) -> AsyncGenerator[Event, None]:
-        """What becomes of a request; lost before any of its text was given, it is asked once more.
+        """What becomes of a request; lost before any of its text was given, it is asked again `retries` times.
 
         It may be what ended the engine, and end the next. So one that was held to a schema is not asked again, and only
-        one that is told to have been a bystander is asked a third time.
+        one that is told to have been a bystander is asked once more than that.
         """
         one, suspected = _Open(asked.expert), 0
+        known = {expert.name: expert.retries for expert in self._roster.pool.experts}
+        retries = known.get(asked.expert, 1)
+        most = _TRIES - 1 + retries
         self._open.add(one)
         try:
-            for attempt in range(_TRIES):
+            for attempt in range(most):
                 refusal = self._roster.refusal(asked.expert)
                 if refusal is not None:
                     yield refusal
@@ -77,7 +80,7 @@ class AdmittedExperts:
                         self._note(asked.expert, event)
                         if isinstance(event, TurnedAway):
                             suspected += not event.bystander
-                            if attempt < _TRIES - 1 and suspected < 2 and _repeatable(asked, event, one):
+                            if attempt < most - 1 and suspected <= retries and _repeatable(asked, event, one):
                                 break
                         yield event
                         if isinstance(event, ENDS):

@@ -10,7 +10,7 @@ from typing import Any
 from symmoe.batch.lines import BadLine, GoodLine
 from symmoe.errors import RequestError
 from symmoe.types import Refusal, Trace, to_json
-from symmoe.wire.answers import bad_row, choices, completion, envelope, line_id, response_row, row_text, usage
+from symmoe.wire.answers import Told, bad_row, choices, completion, envelope, line_id, response_row, row_text, usage
 
 
 def result_row(line: GoodLine, results: Sequence[Trace | Refusal], job: str, created: int) -> dict[str, Any]:
@@ -22,9 +22,13 @@ def result_row(line: GoodLine, results: Sequence[Trace | Refusal], job: str, cre
     traces = [result for result in results if isinstance(result, Trace)]
     finished = {number: trace.given for number, trace in enumerate(traces)}
     given = finished.values()
-    spent = usage(sum(g.prompt_tokens for g in given), sum(g.completion_tokens for g in given))
+    spent = Told(
+        sum(g.prompt_tokens for g in given),
+        sum(g.completion_tokens for g in given),
+        reasoning_tokens=sum(g.reasoning_tokens for g in given),
+    )
     ident = line_id(job, line.number)
-    body = completion(ident, line.model, created, choices(ident, finished), usage=spent)
+    body = completion(ident, line.model, created, choices(ident, finished), usage=usage(spent))
     return response_row(job, line.number, line.id, 200, body)[0]
 
 

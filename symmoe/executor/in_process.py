@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from symmoe.errors import EngineLostError
@@ -15,8 +15,18 @@ LOST = Generation("", "error", 0, 0)
 """What stands for a call that cannot be answered: it weighs nothing in the vote."""
 
 
+def unread(call: Call, generation: Generation) -> Generation:
+    """A generation as it is."""
+    return generation
+
+
+Read = Callable[[Call, Generation], Generation]
+
+
 def candidates(call: Call, generation: Generation, lane: Lane) -> list[Candidate]:
     """One candidate for each assignment that the call serves; the first bears its tokens."""
+    sampling = call.query.sampling
+    calls = (generation.calls or calls_in(generation.text, sampling.tools))[: sampling.most_calls]
     return [
         Candidate(
             query_id=assignment.query_id,
@@ -30,7 +40,9 @@ def candidates(call: Call, generation: Generation, lane: Lane) -> list[Candidate
             shared=number > 0,
             logprobs=generation.logprobs,
             stop=generation.stop,
-            calls=calls_in(generation.text, call.query.sampling.tools),
+            calls=calls,
+            reasoning=generation.reasoning,
+            reasoning_tokens=generation.reasoning_tokens,
         )
         for number, assignment in enumerate(call.serves)
     ]
@@ -40,12 +52,12 @@ class InProcessExecutor:
     """One step after another, whatever workers the plan was made for.
 
     An engine that dies, or is ended because it hangs, is made ready again, and only the calls that it had not answered
-    are repeated. A call that ends three, the last time alone, is given up.
+    are repeated. A call that ends three, the last time alone, is given up. `read` tells thoughts and calls of a
+    generation from its text.
     """
 
-    def __init__(self, engine: Engine, loader: Loader) -> None:
-        self._engine = engine
-        self._loader = loader
+    def __init__(self, engine: Engine, loader: Loader, read: Read = unread) -> None:
+        self._engine, self._loader, self._read = engine, loader, read
 
     def refuse(self, queries: Sequence[Query], expert: str) -> list[Refusal | None]:
         """Why an expert could never answer each query; None where it could."""
@@ -67,7 +79,7 @@ class InProcessExecutor:
                 yield load
                 for call, generation in self._engine.generate(step.calls):
                     if dispatch.delivered(0, call):
-                        yield candidates(call, generation, lane)
+                        yield candidates(call, self._read(call, generation), lane)
             except EngineLostError:
                 for call in dispatch.died(0):
                     yield candidates(call, LOST, lane)

@@ -15,6 +15,10 @@ from symmoe.types import Query, Skill, SkillMatch, Skills
 Floats = NDArray[np.float32]
 FOREIGN = 0.1
 """What a skill loses in cosine when the question lacks the facet that the skill's own examples share."""
+_LONG, _END = 2400, 500
+"""Characters from which on a question's end is read by itself, too, and how many of them."""
+_BRIEF = 12
+"""Words of a turn that may refer to the one before it."""
 _CELLS = 4_000_000
 """How many similarities are held at once."""
 
@@ -30,12 +34,26 @@ def routed_part(text: str) -> str:
     return text if len(text) <= ROUTED_CHARACTERS else f"{text[:half]}\n{text[-half:]}"
 
 
+def readings(query: Query) -> tuple[str, ...]:
+    """The texts by which a query may be routed: what is asked; of what is long its end alone, for embedders read some
+    hundred tokens and a question may follow its background; and what a brief turn may refer to, such as "And 19?".
+    """
+    text = routed_part(query.text)
+    earlier = [message.content for message in query.messages if message.role == "user"][:-1]
+    found = [text]
+    if len(text) > _LONG:
+        found.append(text[-_END:].partition(" ")[2])
+    if earlier and len(text.split()) <= _BRIEF:
+        found.append(f"{earlier[-1][-_END:]}\n{text}")
+    return tuple(found)
+
+
 class EmbeddingTagger:
     """Matches a question to skills by cosine similarity, as Symbolic-MoE §3.2 matches keywords; no LLM is called.
 
     A skill's similarity is that to the mean of its description and examples. A question keeps its nearest skill and up
     to `most - 1` more, but none below `least`, and none that trails the nearest by over `within`. Its facets (answer
-    format, language) are read off the text.
+    format, language) are read off the text. Of several `readings` the one counts that comes nearest to a skill.
     """
 
     def __init__(
@@ -51,13 +69,18 @@ class EmbeddingTagger:
 
     def tag(self, queries: Sequence[Query]) -> list[Skills]:
         """The skills of each query, best first; no topic when nothing in the taxonomy comes near."""
-        read = {query.text: routed_part(query.text) for query in queries}
-        distinct = list(dict.fromkeys(read.values()))
+        read = [readings(query) for query in queries]
+        distinct = list(dict.fromkeys(text for texts in read for text in texts))
         facets = [facets_of(text) for text in distinct]
         vectors = self.embedder.embed(distinct)
         embedded = [vector.tobytes() for vector in vectors.astype(np.float32, copy=False)]
         matches = dict(zip(distinct, zip(self.topics(vectors, facets), facets, embedded, strict=True), strict=True))
-        return [Skills(query.id, *matches[read[query.text]]) for query in queries]
+
+        def near(text: str) -> float:
+            topics = matches[text][0]
+            return topics[0].similarity if topics else 0.0
+
+        return [Skills(query.id, *matches[max(texts, key=near)]) for query, texts in zip(queries, read, strict=True)]
 
     def topics(self, vectors: Floats, facets: Sequence[Sequence[str]]) -> list[tuple[SkillMatch, ...]]:
         """The topics of questions whose embeddings, `[n, d]` unit rows, and facets are given."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from symmoe.types.skills import Explanation, SkillMatch
@@ -118,9 +118,15 @@ class Trace:
             said = (self.synthesis, *said)
         words = next((each for each in said if (each.expert, each.text) == (answer.expert, answer.text)), None)
         tokens = answer.prompt_tokens, answer.completion_tokens
+        given = Generation(
+            answer.text,
+            answer.finish_reason,
+            *tokens,
+            reasoning_tokens=sum(each.reasoning_tokens for each in said if not each.shared),
+        )
         if words is None:
-            return Generation(answer.text, answer.finish_reason, *tokens)
-        return Generation(answer.text, answer.finish_reason, *tokens, words.logprobs, words.stop, words.calls)
+            return given
+        return replace(given, logprobs=words.logprobs, stop=words.stop, calls=words.calls, reasoning=words.reasoning)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +134,7 @@ class Refusal:
     """A query that cannot be served, and why. `tokens` are those of its prompt that were made to find that out.
 
     `status` is what HTTP calls it: from 500 on, and 429, it is no fault of the query, and asking again after
-    `retry_after` seconds may help.
+    `retry_after` seconds may help. `elsewhere` says that another expert may be asked in this one's place.
     """
 
     query_id: str
@@ -137,6 +143,7 @@ class Refusal:
     tokens: int = 0
     status: int = 400
     retry_after: float | None = None
+    elsewhere: bool = False
 
     @property
     def by_query(self) -> bool:

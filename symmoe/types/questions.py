@@ -52,7 +52,7 @@ class Sampling:
     expression, or a grammar. `logit_bias` pairs token ids with what is added to their logits. With `top_logprobs` each
     token comes with its log-probability, and those of so many likeliest ones. `template` holds arguments of the chat
     template, as JSON; a `raw` prompt is given to the expert as it is, without one. `tools` are those that may be
-    called, as JSON in OpenAI's shape. The other names mean what they mean to vLLM.
+    called, as JSON in OpenAI's shape, at most `most_calls` at once. The other names mean what they mean to vLLM.
     """
 
     max_tokens: int
@@ -75,6 +75,7 @@ class Sampling:
     template: str = ""
     raw: bool = False
     tools: str = ""
+    most_calls: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,7 @@ class TokenLogprob:
 class Generation:
     """What the engine gave for one call: `logprobs` where they were asked for, and the stop sequence that ended it.
 
-    `calls` are those of tools that its text makes.
+    `calls` are those of tools that its text makes. `reasoning` is what was thought and is no part of the text.
     """
 
     text: str
@@ -72,6 +72,8 @@ class Generation:
     logprobs: tuple[TokenLogprob, ...] = ()
     stop: str | None = None
     calls: tuple[ToolCall, ...] = ()
+    reasoning: str = ""
+    reasoning_tokens: int = 0
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Generation:
@@ -111,6 +113,8 @@ class Candidate:
     logprobs: tuple[TokenLogprob, ...] = ()
     stop: str | None = None
     calls: tuple[ToolCall, ...] = ()
+    reasoning: str = ""
+    reasoning_tokens: int = 0
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Candidate:

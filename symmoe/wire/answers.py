@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from symmoe.errors import RequestError
-from symmoe.tools import before_calls
+from symmoe.tools import CallPart, before_calls
 from symmoe.types import Generation, TokenLogprob
 
 Count = Literal["answered", "failed"]
@@ -30,13 +30,16 @@ def envelope(error: RequestError) -> dict[str, Any]:
     return {"error": {"message": str(error), "type": kind, "param": error.param, "code": error.code}}
 
 
-def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
+def usage(told: Told) -> dict[str, Any]:
     """Tokens that were spent."""
-    return {
-        "prompt_tokens": prompt_tokens,
-        "completion_tokens": completion_tokens,
-        "total_tokens": prompt_tokens + completion_tokens,
+    spent: dict[str, Any] = {
+        "prompt_tokens": told.prompt_tokens,
+        "completion_tokens": told.completion_tokens,
+        "total_tokens": told.prompt_tokens + told.completion_tokens,
     }
+    if told.reasoning_tokens:
+        spent["completion_tokens_details"] = {"reasoning_tokens": told.reasoning_tokens}
+    return spent
 
 
 def choices(ident: str, finished: Mapping[int, Generation]) -> list[dict[str, Any]]:
@@ -53,10 +56,11 @@ def choices(ident: str, finished: Mapping[int, Generation]) -> list[dict[str, An
 
 
 def _message(ident: str, number: int, generation: Generation) -> dict[str, Any]:
+    thought = {"reasoning_content": generation.reasoning} if generation.reasoning else {}
     if not generation.calls:
-        return {"role": "assistant", "content": generation.text, "refusal": None}
+        return {"role": "assistant", **thought, "content": generation.text, "refusal": None}
     said, calls = before_calls(generation.text) or None, tool_calls(ident, number, generation)
-    return {"role": "assistant", "content": said, "refusal": None, "tool_calls": calls}
+    return {"role": "assistant", **thought, "content": said, "refusal": None, "tool_calls": calls}
 
 
 def tool_calls(ident: str, number: int, generation: Generation) -> list[dict[str, Any]]:
@@ -108,6 +112,7 @@ class Told:
     prompt_tokens: int
     completion_tokens: int
     symmoe: Mapping[str, Any] | None = None
+    reasoning_tokens: int = 0
 
     @property
     def more(self) -> dict[str, Any]:
@@ -130,8 +135,16 @@ class Writer(Protocol):
         """Text that was added to a choice, never after its end."""
         ...
 
+    def thought(self, number: int, text: str) -> Iterator[bytes]:
+        """More of what is thought before a choice's text."""
+        ...
+
+    def called(self, number: int, part: CallPart) -> Iterator[bytes]:
+        """More of a call that a choice makes; the first part of one names it. After it come no pieces."""
+        ...
+
     def end(self, number: int, generation: Generation) -> Iterator[bytes]:
-        """A choice is finished; its pieces were all told."""
+        """A choice is finished; its pieces were all told, of its calls what was told of."""
         ...
 
     def over(self, finished: Mapping[int, Generation], told: Told) -> Iterator[bytes]:
@@ -149,10 +162,27 @@ def event(document: Mapping[str, Any], name: str = "") -> bytes:
     return head + b"data: " + json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
 
 
-def argument_parts(arguments: str) -> Iterator[str]:
-    """The arguments of a call in parts that are sent one by one."""
-    for start in range(0, len(arguments), _ARGUMENT_PART):
-        yield arguments[start : start + _ARGUMENT_PART]
+class CallsTold:
+    """How much was told of the calls of a stream's choices."""
+
+    def __init__(self) -> None:
+        self._told: dict[tuple[int, int], int] = {}
+
+    def new(self, number: int, part: CallPart) -> bool:
+        """Whether the part is the first of its call. Notes it."""
+        place = number, part.place
+        first = place not in self._told
+        self._told[place] = self._told.get(place, 0) + len(part.arguments)
+        return first
+
+    def left(self, number: int, generation: Generation) -> Iterator[CallPart]:
+        """What is left to tell of a choice that is finished."""
+        for place, call in enumerate(generation.calls):
+            begin = self._told.get((number, place), 0)
+            if (number, place) not in self._told:
+                yield CallPart(place, call.name, "")
+            for start in range(begin, len(call.arguments), _ARGUMENT_PART):
+                yield CallPart(place, call.name, call.arguments[start : start + _ARGUMENT_PART])
 
 
 _ARGUMENT_PART = 4096
@@ -164,11 +194,12 @@ class ChatWriter:
 
     def __init__(self, ident: str, model: str, usage: bool = False) -> None:
         self._id, self._model, self._usage, self._created = ident, model, usage, int(time.time())
+        self._told = CallsTold()
 
     def whole(self, finished: Mapping[int, Generation], told: Told) -> dict[str, Any]:
         """The completion."""
-        spent = usage(told.prompt_tokens, told.completion_tokens)
-        return completion(self._id, self._model, self._created, choices(self._id, finished), usage=spent, **told.more)
+        found = choices(self._id, finished)
+        return completion(self._id, self._model, self._created, found, usage=usage(told), **told.more)
 
     def begin(self, choices: int) -> Iterator[bytes]:
         """Each choice's role."""
@@ -179,20 +210,30 @@ class ChatWriter:
         """A chunk of text."""
         yield self._chunk(number, {"content": text}, logprobs=logprobs)
 
+    def thought(self, number: int, text: str) -> Iterator[bytes]:
+        """A chunk of what is thought."""
+        yield self._chunk(number, {"reasoning_content": text})
+
+    def called(self, number: int, part: CallPart) -> Iterator[bytes]:
+        """A chunk of a call, which its first one names."""
+        function = {"arguments": part.arguments}
+        told: dict[str, Any] = {"index": part.place}
+        if self._told.new(number, part):
+            told |= {"id": call_id(self._id, number, part.place), "type": "function"}
+            function = {"name": part.name, **function}
+        yield self._chunk(number, {"tool_calls": [{**told, "function": function}]})
+
     def end(self, number: int, generation: Generation) -> Iterator[bytes]:
-        """The calls, each opened by its name, and the chunk that says why a choice ended."""
-        for place, call in enumerate(tool_calls(self._id, number, generation)):
-            function = {**call["function"], "arguments": ""}
-            yield self._chunk(number, {"tool_calls": [{**call, "index": place, "function": function}]})
-            for part in argument_parts(call["function"]["arguments"]):
-                yield self._chunk(number, {"tool_calls": [{"index": place, "function": {"arguments": part}}]})
+        """What is left of the calls, and the chunk that says why a choice ended."""
+        for part in self._told.left(number, generation):
+            yield from self.called(number, part)
         yield self._chunk(number, {}, finish_reason(generation))
 
     def over(self, finished: Mapping[int, Generation], told: Told) -> Iterator[bytes]:
         """Usage where it was asked for, and how the answer came about."""
         more = told.more
         if self._usage:
-            more["usage"] = usage(told.prompt_tokens, told.completion_tokens)
+            more["usage"] = usage(told)
         if more:
             yield self._event([], **more)
         yield DONE

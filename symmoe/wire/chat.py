@@ -200,18 +200,19 @@ class ChatRequest(SamplingFields, Question):
         sampling, tools = super().sampling(defaults), self.callable_tools
         if not tools:
             return sampling
-        text = json.dumps(tools, sort_keys=True)
+        text, most = json.dumps(tools, sort_keys=True), 1 if self.parallel_tool_calls is False else None
+        sampling = replace(sampling, tools=text, most_calls=most)
         if len(text) > TOOLS_CHARACTERS:
             message = f"tools: {len(text)} characters as JSON, and {TOOLS_CHARACTERS} are the most"
             raise RequestError(message, code="invalid_value", param="tools")
         if self.tool_choice in (None, "auto"):
-            return replace(sampling, tools=text)
+            return sampling
         if sampling.schema is not None:
             message = "tool_choice: a forced call leaves no room for another form of the answer"
             raise RequestError(message, code="invalid_value", param="tool_choice")
         self.check_ends("tool_choice")
         name = self.tool_choice.function.name if isinstance(self.tool_choice, NamedTool) else None
-        return replace(sampling, tools=text, schema=checked_schema(forced_schema(tools, name), "tools"))
+        return replace(sampling, schema=checked_schema(forced_schema(tools, name), "tools"))
 
     @property
     def callable_tools(self) -> list[dict[str, Any]]:

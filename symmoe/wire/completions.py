@@ -9,7 +9,9 @@ from typing import Any, ClassVar
 from pydantic import Field, field_validator
 
 from symmoe.errors import RequestError
+from symmoe.limits import PROMPTS
 from symmoe.policy import AUTO
+from symmoe.tools import CallPart
 from symmoe.types import Generation, TokenLogprob
 from symmoe.wire.answers import DONE, Told, envelope, event, usage
 from symmoe.wire.chat import ChatRequest, StreamOptions, SymmoeOptions
@@ -22,7 +24,7 @@ class CompletionRequest(SamplingFields):
     REFUSED: ClassVar[Mapping[str, str]] = {**SamplingFields.REFUSED, "suffix": ""}
 
     model: Text = Field(default=AUTO, max_length=200)
-    prompt: Text
+    prompt: Text | list[Text] = Field(min_length=1)
     symmoe: SymmoeOptions = SymmoeOptions()
     stream_options: StreamOptions | None = None
     max_tokens: int | None = Field(default=16, ge=1, le=1 << 30)
@@ -32,49 +34,74 @@ class CompletionRequest(SamplingFields):
 
     @field_validator("prompt", mode="before")
     @classmethod
-    def _one_text(cls, value: Any) -> Any:
-        if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str):
-            return value[0]
-        if isinstance(value, list):
-            raise ValueError("one text, or a list of one: experts have different tokens, and each prompt is a request")
+    def _texts(cls, value: Any) -> Any:
+        if isinstance(value, list) and any(isinstance(each, int | list) for each in value):
+            raise ValueError("texts, not tokens: experts have different ones")
         return value
 
-    def chat(self) -> ChatRequest:
-        """The same as a chat request, whose only message is the prompt. Raises `RequestError`."""
+    @property
+    def prompts(self) -> list[str]:
+        """All of them."""
+        return [self.prompt] if isinstance(self.prompt, str) else self.prompt
+
+    def check(self, most_choices: int) -> None:
+        """Raise `RequestError` for what no expert here can do, by name."""
+        super().check(most_choices)
+        if len(self.prompts) * (self.n or 1) > PROMPTS and len(self.prompts) > 1:
+            message = f"prompt: at most {PROMPTS} choices of all prompts together"
+            raise RequestError(message, code="invalid_value", param="prompt")
         if self.best_of not in (None, self.n or 1):
             raise RequestError("best_of must be n here", code="unsupported_parameter", param="best_of")
         if self.echo and self.logprobs is not None:
             message = "echo with logprobs is not supported: prompts have no log-probabilities here"
             raise RequestError(message, code="unsupported_parameter", param="echo")
+
+    def chats(self) -> list[ChatRequest]:
+        """Each prompt as a chat request, whose only message it is. Raises `RequestError` and `ValidationError`."""
         shared = {name: getattr(self, name) for name in SamplingFields.model_fields}
         more: dict[str, Any] = {"model": self.model, "symmoe": self.symmoe, "stream_options": self.stream_options}
         more |= {"logprobs": self.logprobs is not None, "top_logprobs": self.logprobs}
-        return ChatRequest.model_validate({**shared, **more, "messages": [{"role": "user", "content": self.prompt}]})
+        same = {**shared, **more}
+        return [
+            ChatRequest.model_validate({**same, "messages": [{"role": "user", "content": prompt}]})
+            for prompt in self.prompts
+        ]
 
 
 class CompletionWriter:
-    """A text completion. `echo` is the prompt where it is to stand before each text."""
+    """A text completion. `echoed` are the prompts where each is to stand before its texts."""
 
-    def __init__(self, ident: str, model: str, usage: bool = False, echo: str = "") -> None:
-        self._id, self._model, self._usage, self._echo, self._created = ident, model, usage, echo, int(time.time())
+    def __init__(self, ident: str, model: str, usage: bool = False, echoed: Sequence[str] = ()) -> None:
+        self._id, self._model, self._usage, self._created = ident, model, usage, int(time.time())
+        self._echoed, self._choices = echoed, 1
         self._lengths: dict[int, int] = {}
 
     def whole(self, finished: Mapping[int, Generation], told: Told) -> dict[str, Any]:
         """The completion."""
+        self._choices = len(finished)
         found = [
-            self._choice(number, self._echo + each.text, each.logprobs, each.finish_reason)
+            self._choice(number, self._echo(number) + each.text, each.logprobs, each.finish_reason)
             for number, each in sorted(finished.items())
         ]
-        return self._document(found, usage=usage(told.prompt_tokens, told.completion_tokens), **told.more)
+        return self._document(found, usage=usage(told), **told.more)
 
     def begin(self, choices: int) -> Iterator[bytes]:
         """The prompt, where it is echoed."""
-        for number in range(choices if self._echo else 0):
-            yield event(self._document([self._choice(number, self._echo)]))
+        self._choices = choices
+        for number in range(choices if self._echoed else 0):
+            yield event(self._document([self._choice(number, self._echo(number))]))
 
     def piece(self, number: int, text: str, logprobs: Sequence[TokenLogprob]) -> Iterator[bytes]:
         """A chunk of text."""
         yield event(self._document([self._choice(number, text, logprobs)]))
+
+    def thought(self, number: int, text: str) -> Iterator[bytes]:
+        """Nothing: what goes on with a prompt is given as it is."""
+        return iter(())
+
+    def called(self, number: int, part: CallPart) -> Iterator[bytes]:
+        """Nothing: completions have no tools."""
+        return iter(())
 
     def end(self, number: int, generation: Generation) -> Iterator[bytes]:
         """The chunk that says why a choice ended."""
@@ -84,7 +111,7 @@ class CompletionWriter:
         """Usage where it was asked for, and how the answer came about."""
         more = told.more
         if self._usage:
-            more["usage"] = usage(told.prompt_tokens, told.completion_tokens)
+            more["usage"] = usage(told)
         if more:
             yield event(self._document([], **more))
         yield DONE
@@ -93,6 +120,10 @@ class CompletionWriter:
         """The error, and the end."""
         yield event(envelope(error))
         yield DONE
+
+    def _echo(self, number: int) -> str:
+        """What stands before a choice; those of a prompt are side by side."""
+        return self._echoed[number * len(self._echoed) // self._choices] if self._echoed else ""
 
     def _document(self, choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
         shared = {"id": f"cmpl-{self._id}", "object": "text_completion", "created": self._created}

@@ -11,9 +11,9 @@ from pydantic import BeforeValidator, Field
 from symmoe.errors import RequestError
 from symmoe.limits import TOOLS
 from symmoe.policy import AUTO
-from symmoe.tools import before_calls
+from symmoe.tools import CallPart, before_calls
 from symmoe.types import Generation, TokenLogprob
-from symmoe.wire.answers import Told, argument_parts, call_id, event, finish_reason
+from symmoe.wire.answers import CallsTold, Told, call_id, event, finish_reason
 from symmoe.wire.chat import ChatRequest, SymmoeOptions
 from symmoe.wire.sampling import Lenient, Text
 
@@ -99,6 +99,7 @@ class Choice(Lenient):
 
     type: Literal["auto", "any", "tool", "none"]
     name: Text | None = None
+    disable_parallel_tool_use: bool = False
 
     @property
     def chat(self) -> Any:
@@ -130,8 +131,22 @@ class CountRequest(Lenient):
             "messages": [*system, *turns],
             "tools": [tool.function for tool in self.tools or ()],
             "tool_choice": self.tool_choice.chat if self.tool_choice else None,
+            "parallel_tool_calls": not (self.tool_choice and self.tool_choice.disable_parallel_tool_use),
             "symmoe": self.symmoe,
         }
+
+
+class Format(Lenient):
+    """The JSON schema that a message must follow."""
+
+    type: Literal["json_schema"]
+    schema_: dict[str, Any] = Field(alias="schema")
+
+
+class OutputConfig(Lenient):
+    """How a message is written."""
+
+    format: Format | None = None
 
 
 class MessageRequest(CountRequest):
@@ -142,12 +157,18 @@ class MessageRequest(CountRequest):
     temperature: float | None = Field(default=None, ge=0, le=1)
     top_p: float | None = Field(default=None, gt=0, le=1)
     top_k: int | None = Field(default=None, ge=0, le=1 << 20)
+    output_config: OutputConfig | None = None
+    output_format: Format | None = None
     stream: bool | None = False
 
     def chat(self) -> ChatRequest:
         """The same as a chat request. Raises `RequestError` and `ValidationError`."""
         same = {name: getattr(self, name) for name in ("max_tokens", "temperature", "top_p", "top_k", "stream")}
-        return ChatRequest.model_validate({**self._fields(), **same, "stop": self.stop_sequences})
+        asked = (self.output_config and self.output_config.format) or self.output_format
+        held = asked and {"type": "json_schema", "json_schema": {"name": "message", "schema": asked.schema_}}
+        return ChatRequest.model_validate(
+            {**self._fields(), **same, "stop": self.stop_sequences, "response_format": held}
+        )
 
 
 def _text(content: str | Sequence[Block | ResultBlock]) -> str:
@@ -167,14 +188,16 @@ class MessageWriter:
 
     def __init__(self, ident: str, model: str) -> None:
         self._id, self._model = ident, model
-        self._open = False
+        self._told = CallsTold()
+        self._index, self._open = -1, ""
 
     def whole(self, finished: Mapping[int, Generation], told: Told) -> dict[str, Any]:
         """The message."""
         given = finished[0]
         text = before_calls(given.text) if given.calls else given.text
-        content = [{"type": "text", "text": text}] if text or not given.calls else []
-        content += [self._call(place, given, json.loads(call.arguments)) for place, call in enumerate(given.calls)]
+        content = [_thinking(given.reasoning)] if given.reasoning else []
+        content += [{"type": "text", "text": text}] if text or not given.calls else []
+        content += [self._call(place, call.name, json.loads(call.arguments)) for place, call in enumerate(given.calls)]
         return {**self._message(content), **_ending(given), "usage": _usage(told), **told.more}
 
     def begin(self, choices: int) -> Iterator[bytes]:
@@ -186,26 +209,43 @@ class MessageWriter:
         """Text that was added."""
         if not text:
             return
-        if not self._open:
-            self._open = True
-            yield _named("content_block_start", index=0, content_block={"type": "text", "text": ""})
-        yield _named("content_block_delta", index=0, delta={"type": "text_delta", "text": text})
+        yield from self._opened("text", {"type": "text", "text": ""})
+        yield self._delta({"type": "text_delta", "text": text})
+
+    def thought(self, number: int, text: str) -> Iterator[bytes]:
+        """More of what is thought."""
+        yield from self._opened("thinking", _thinking(""))
+        yield self._delta({"type": "thinking_delta", "thinking": text})
+
+    def called(self, number: int, part: CallPart) -> Iterator[bytes]:
+        """A part of the input of a tool's use, which its first one names."""
+        if self._told.new(number, part):
+            yield from self._opened(f"call {part.place}", self._call(part.place, part.name, {}))
+        if part.arguments:
+            yield self._delta({"type": "input_json_delta", "partial_json": part.arguments})
 
     def end(self, number: int, generation: Generation) -> Iterator[bytes]:
-        """The end of the text, and the calls."""
-        if self._open:
-            yield _named("content_block_stop", index=0)
-        for place, call in enumerate(generation.calls):
-            index = place + self._open
-            yield _named("content_block_start", index=index, content_block=self._call(place, generation, {}))
-            for part in argument_parts(call.arguments):
-                yield _named(
-                    "content_block_delta", index=index, delta={"type": "input_json_delta", "partial_json": part}
-                )
-            yield _named("content_block_stop", index=index)
+        """What is left of the calls, and the end of the last block."""
+        for part in self._told.left(number, generation):
+            yield from self.called(number, part)
+        yield from self._closed()
 
-    def _call(self, place: int, generation: Generation, given: dict[str, Any]) -> dict[str, Any]:
-        name = generation.calls[place].name
+    def _opened(self, name: str, block: dict[str, Any]) -> Iterator[bytes]:
+        """A block of that name, where it is not open; the one before it is closed."""
+        if self._open != name:
+            yield from self._closed()
+            self._open, self._index = name, self._index + 1
+            yield _named("content_block_start", index=self._index, content_block=block)
+
+    def _closed(self) -> Iterator[bytes]:
+        if self._open:
+            self._open = ""
+            yield _named("content_block_stop", index=self._index)
+
+    def _delta(self, delta: dict[str, Any]) -> bytes:
+        return _named("content_block_delta", index=self._index, delta=delta)
+
+    def _call(self, place: int, name: str, given: dict[str, Any]) -> dict[str, Any]:
         return {"type": "tool_use", "id": call_id(self._id, 0, place), "name": name, "input": given}
 
     def over(self, finished: Mapping[int, Generation], told: Told) -> Iterator[bytes]:
@@ -220,6 +260,11 @@ class MessageWriter:
     def _message(self, content: list[dict[str, Any]]) -> dict[str, Any]:
         shared = {"id": f"msg_{self._id}", "type": "message", "role": "assistant"}
         return {**shared, "model": self._model, "content": content}
+
+
+def _thinking(text: str) -> dict[str, Any]:
+    """A block of what was thought. Anthropic's signature is there to tell it again; nobody checks it here."""
+    return {"type": "thinking", "thinking": text, "signature": ""}
 
 
 def _named(kind: str, **fields: Any) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
@@ -11,9 +12,9 @@ from pydantic import Field, field_validator
 from symmoe.errors import RequestError
 from symmoe.limits import TOOLS, TOP_LOGPROBS
 from symmoe.policy import AUTO
-from symmoe.tools import before_calls
+from symmoe.tools import CallPart, before_calls
 from symmoe.types import Generation, TokenLogprob
-from symmoe.wire.answers import Told, argument_parts, call_id, event, told_logprobs
+from symmoe.wire.answers import CallsTold, Told, call_id, event, told_logprobs
 from symmoe.wire.answers import envelope as error_envelope
 from symmoe.wire.chat import ChatRequest, SymmoeOptions
 from symmoe.wire.sampling import Lenient, Strict, Text
@@ -38,7 +39,7 @@ class InputPart(Lenient):
 class InputItem(Lenient):
     """One item of the input: a turn, a call of a tool, or what a tool gave."""
 
-    type: Literal["message", "function_call", "function_call_output"] = "message"
+    type: Literal["message", "function_call", "function_call_output", "reasoning"] = "message"
     role: Literal["system", "developer", "user", "assistant"] = "user"
     content: Text | list[InputPart] = ""
     call_id: Text = ""
@@ -126,7 +127,7 @@ class ResponseRequest(Lenient):
         own = (
             [{"role": "user", "content": self.input}]
             if isinstance(self.input, str)
-            else [item.turn for item in self.input]
+            else [item.turn for item in self.input if item.type != "reasoning"]
         )
         return [*map(dict, before), *own]
 
@@ -148,6 +149,7 @@ class ResponseRequest(Lenient):
                 "response_format": self._format(),
                 "tools": [{"type": "function", "function": _function(tool)} for tool in self.tools or ()],
                 "tool_choice": self._choice(),
+                "parallel_tool_calls": self.parallel_tool_calls,
             }
         )
 
@@ -173,12 +175,23 @@ class Kept(Strict):
     turns: list[dict[str, Any]]
 
 
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One item of a response's output, as it is shown before its text is there."""
+
+    kind: Literal["reasoning", "message", "call"]
+    shown: dict[str, Any]
+
+
 class ResponseWriter:
     """A response."""
 
     def __init__(self, ident: str, request: ResponseRequest) -> None:
         self._id, self._request, self._created = ident, request, int(time.time())
-        self._number, self._open = -1, False
+        self._number, self._told = -1, CallsTold()
+        self._open: Item | None = None
+        self._parts: list[str] = []
+        self._items = 0
 
     def whole(self, finished: Mapping[int, Generation], told: Told) -> dict[str, Any]:
         """The response."""
@@ -186,8 +199,9 @@ class ResponseWriter:
         cut = given.finish_reason == "length"
         incomplete = {"reason": "max_output_tokens"} if cut else None
         text = _said(given)
-        output = [self._message(given)] if text or not given.calls else []
-        output += [self._call(place, given) for place in range(len(given.calls))]
+        output = [self._reasoning(given.reasoning)] if given.reasoning else []
+        output += [self._message(text, given)] if text or not given.calls else []
+        output += [self._call(place, call.name, call.arguments) for place, call in enumerate(given.calls)]
         return self._response("incomplete" if cut else "completed", output, incomplete, told)
 
     def begin(self, choices: int) -> Iterator[bytes]:
@@ -196,46 +210,71 @@ class ResponseWriter:
         yield self._event("response.created", response=opened)
         yield self._event("response.in_progress", response=opened)
 
+    def thought(self, number: int, text: str) -> Iterator[bytes]:
+        """More of what is thought."""
+        yield from self._opened(Item("reasoning", self._reasoning("")))
+        self._parts.append(text)
+        yield self._event("response.reasoning_text.delta", **self._place, content_index=0, delta=text)
+
     def piece(self, number: int, text: str, logprobs: Sequence[TokenLogprob]) -> Iterator[bytes]:
         """Text that was added."""
         if text or logprobs:
-            yield from self._opened()
-            yield self._event("response.output_text.delta", **self._place, delta=text, logprobs=_told(logprobs))
+            yield from self._opened(Item("message", self._message("")))
+            self._parts.append(text)
+            told = {"delta": text, "logprobs": _told(logprobs)}
+            yield self._event("response.output_text.delta", **self._place, content_index=0, **told)
+
+    def called(self, number: int, part: CallPart) -> Iterator[bytes]:
+        """A part of a call, which its first one names."""
+        if self._told.new(number, part):
+            yield from self._opened(Item("call", self._call(part.place, part.name, "")))
+        if part.arguments:
+            self._parts.append(part.arguments)
+            yield self._event("response.function_call_arguments.delta", **self._place, delta=part.arguments)
 
     def end(self, number: int, generation: Generation) -> Iterator[bytes]:
-        """The end of the text and of the message, and the calls."""
-        if not generation.calls:
-            yield from self._opened()
-        if self._open:
-            part = _part(_said(generation), generation.logprobs)
-            text = {"text": part["text"], "logprobs": part["logprobs"]}
-            yield self._event("response.output_text.done", **self._place, **text)
-            yield self._event("response.content_part.done", **self._place, part=part)
-            yield self._event("response.output_item.done", output_index=0, item=self._message(generation))
-        for place, call in enumerate(generation.calls):
-            item, index = self._call(place, generation), place + self._open
-            opened = {**item, "arguments": "", "status": "in_progress"}
-            at = {"item_id": item["id"], "output_index": index}
-            yield self._event("response.output_item.added", output_index=index, item=opened)
-            for some in argument_parts(call.arguments):
-                yield self._event("response.function_call_arguments.delta", **at, delta=some)
-            told = {"name": call.name, "arguments": call.arguments}
-            yield self._event("response.function_call_arguments.done", **at, **told)
-            yield self._event("response.output_item.done", output_index=index, item=item)
+        """What is left of the calls, and the end of the last item; a message there is at least where nothing is."""
+        if not generation.calls and (self._open is None or self._open.kind == "reasoning"):
+            yield from self._opened(Item("message", self._message("")))
+        for part in self._told.left(number, generation):
+            yield from self.called(number, part)
+        yield from self._closed(generation)
 
-    def _opened(self) -> Iterator[bytes]:
-        """The message, where it was not begun yet."""
-        if self._open:
+    def _opened(self, item: Item) -> Iterator[bytes]:
+        """An item, where it is not open; the one before it is over."""
+        if self._open is not None and self._open.shown["id"] == item.shown["id"]:
             return
-        self._open = True
-        item = {"id": f"msg_{self._id}", "type": "message", "role": "assistant", "status": "in_progress", "content": []}
-        yield self._event("response.output_item.added", output_index=0, item=item)
-        yield self._event("response.content_part.added", **self._place, part=_part(""))
+        yield from self._closed()
+        self._open, self._parts = item, []
+        shown = {**item.shown, "status": "in_progress", **({} if item.kind == "call" else {"content": []})}
+        yield self._event("response.output_item.added", output_index=self._items, item=shown)
+        if item.kind != "call":
+            part = item.shown["content"][0]
+            yield self._event("response.content_part.added", **self._place, content_index=0, part=part)
 
-    def _call(self, place: int, generation: Generation) -> dict[str, Any]:
-        ident, call = call_id(self._id, 0, place), generation.calls[place]
+    def _closed(self, generation: Generation | None = None) -> Iterator[bytes]:
+        """The end of the item that is open, if one is; of the last message with its log-probabilities."""
+        if self._open is None:
+            return
+        kind, shown, text = self._open.kind, self._open.shown, "".join(self._parts)
+        if kind == "call":
+            item = {**shown, "arguments": text}
+            told = {"name": item["name"], "arguments": text}
+            yield self._event("response.function_call_arguments.done", **self._place, **told)
+        else:
+            item = self._reasoning(text) if kind == "reasoning" else self._message(text, generation)
+            part = item["content"][0]
+            told = {"text": text} if kind == "reasoning" else {"text": text, "logprobs": part["logprobs"]}
+            name = "reasoning_text" if kind == "reasoning" else "output_text"
+            yield self._event(f"response.{name}.done", **self._place, content_index=0, **told)
+            yield self._event("response.content_part.done", **self._place, content_index=0, part=part)
+        yield self._event("response.output_item.done", output_index=self._items, item=item)
+        self._open, self._items = None, self._items + 1
+
+    def _call(self, place: int, name: str, arguments: str) -> dict[str, Any]:
+        ident = call_id(self._id, 0, place)
         shared = {"id": f"fc_{ident[5:]}", "type": "function_call", "status": "completed", "call_id": ident}
-        return {**shared, "name": call.name, "arguments": call.arguments}
+        return {**shared, "name": name, "arguments": arguments}
 
     def over(self, finished: Mapping[int, Generation], told: Told) -> Iterator[bytes]:
         """The response as a whole."""
@@ -250,16 +289,21 @@ class ResponseWriter:
 
     @property
     def _place(self) -> dict[str, Any]:
-        return {"item_id": f"msg_{self._id}", "output_index": 0, "content_index": 0}
+        return {"item_id": self._open and self._open.shown["id"], "output_index": self._items}
 
     def _event(self, kind: str, **fields: Any) -> bytes:
         self._number += 1
         return event({"type": kind, "sequence_number": self._number, **fields}, kind)
 
-    def _message(self, generation: Generation) -> dict[str, Any]:
-        status = "incomplete" if generation.finish_reason == "length" else "completed"
-        shared = {"id": f"msg_{self._id}", "type": "message", "role": "assistant", "status": status}
-        return {**shared, "content": [_part(_said(generation), generation.logprobs)]}
+    def _message(self, text: str, generation: Generation | None = None) -> dict[str, Any]:
+        cut = generation is not None and generation.finish_reason == "length"
+        shared = {"id": f"msg_{self._id}", "type": "message", "role": "assistant"}
+        part = _part(text, generation.logprobs if generation else ())
+        return {**shared, "status": "incomplete" if cut else "completed", "content": [part]}
+
+    def _reasoning(self, text: str) -> dict[str, Any]:
+        part = {"type": "reasoning_text", "text": text}
+        return {"id": f"rs_{self._id}", "type": "reasoning", "status": "completed", "summary": [], "content": [part]}
 
     def _response(
         self,
@@ -311,6 +355,6 @@ def _usage(told: Told) -> dict[str, Any]:
         "input_tokens": told.prompt_tokens,
         "input_tokens_details": {"cached_tokens": 0},
         "output_tokens": told.completion_tokens,
-        "output_tokens_details": {"reasoning_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": told.reasoning_tokens},
         "total_tokens": told.prompt_tokens + told.completion_tokens,
     }

@@ -23,6 +23,7 @@ from symmoe.deployments.door.proxy import Door
 from symmoe.deployments.expert import ExpertReplica
 from symmoe.deployments.experts import LocalExperts
 from symmoe.deployments.orchestrator import Orchestrator
+from symmoe.deployments.remote import PoolExperts
 from symmoe.deployments.settings import Settings
 from symmoe.deployments.storage import Storage
 
@@ -30,6 +31,7 @@ from symmoe import limits
 from symmoe.build import Assembly
 from symmoe.config import Pool, read_pool
 from symmoe.engines.echo import EchoEngine
+from symmoe.engines.readers import Reader
 from symmoe.errors import EngineError
 from symmoe.types import Delta, Image, Prompt, Query, Refusal
 from tests.conftest import SKILLS, echo_pool
@@ -44,8 +46,8 @@ class ScriptedEngine(EchoEngine):
     The expert `broken` cannot be made ready.
     """
 
-    def __init__(self) -> None:
-        super().__init__(window=64)
+    def __init__(self, window: int = 64) -> None:
+        super().__init__(window)
         self.held: set[str] = set()
         self.released = threading.Event()
         self.aborted = threading.Event()
@@ -155,6 +157,8 @@ def running(
     first: str | None = EXPERTS[0],
     door: bool = False,
     experts: Sequence[str] = EXPERTS,
+    by: ScriptedEngine | None = None,
+    reader: Reader | None = None,
     **sections: object,
 ) -> Iterator[Running]:
     """Serve a pool of echoes under a free port of this machine; what is decided about experts it `remembers`.
@@ -163,12 +167,17 @@ def running(
     Ray Serve's proxy.
     """
     pool, storage = read_pool(str(echo_pool(folder, tuple(experts), **sections))), storage or Storage()
-    engine = ScriptedEngine()
-    replica = ExpertReplica(
-        pool.model_dump_json(), str(pool.root), settings, lambda pool: assembled(pool, engine), first=lambda pool: first
-    )
+    engine = by or ScriptedEngine()
+
+    def build(pool: Pool) -> Assembly:
+        made = assembled(pool, engine)
+        made.reader = lambda expert: reader  # type: ignore[method-assign]
+        return made
+
+    replica = ExpertReplica(pool.model_dump_json(), str(pool.root), settings, build, first=lambda pool: first)
     local = LocalExperts(replica)
-    orchestrator = Orchestrator(assembled(pool), local, settings, storage if remembers else None)
+    reached = PoolExperts(pool, local) if any(expert.remote for expert in pool.experts) else local
+    orchestrator = Orchestrator(assembled(pool), reached, settings, storage if remembers else None)
     with pytest.MonkeyPatch.context() as patch:  # a busy machine is no sign of a store that is lost
         patch.setattr(limits, "STORE_PATIENCE", PATIENCE)
         service = Service(pool, orchestrator, keys or Open(), settings, storage)

@@ -67,11 +67,27 @@ def test_an_echo_stands_before_the_text(served: Running) -> None:
     assert [c["text"] for c in served.post("/v1/completions", json=body).json()["choices"]] == ["sumsadder: sums"] * 2
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_several_prompts_are_gone_on_with_side_by_side(served: Running, stream: bool) -> None:
+    body = {"model": "adder", "prompt": ["sums", "of 1 and 2"], "n": 2, "echo": True, "stream": stream}
+    if stream:
+        said = [""] * 4
+        for chunk in served.openai.completions.create(**body):  # type: ignore[call-overload]
+            said[chunk.choices[0].index] += chunk.choices[0].text
+    else:
+        whole = served.post("/v1/completions", json=body).json()
+        said = [choice["text"] for choice in whole["choices"]]
+        assert whole["usage"] == {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}
+    assert said == ["sumsadder: sums"] * 2 + ["of 1 and 2adder: of 1 and 2"] * 2
+
+
 @pytest.mark.parametrize(
     ("wrong", "param"),
     [
         ({"prompt": [1, 2]}, "prompt"),
-        ({"prompt": ["a", "b"]}, "prompt"),
+        ({"prompt": []}, "prompt"),
+        ({"prompt": ["a"] * 65}, "prompt"),
+        ({"prompt": ["a", " "]}, None),
         ({"prompt": " "}, None),
         ({"suffix": "x"}, "suffix"),
         ({"best_of": 3}, "best_of"),

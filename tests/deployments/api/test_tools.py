@@ -64,6 +64,19 @@ def test_text_that_is_no_call_comes_as_text_all_of_it(able: Running) -> None:
     assert "".join(c["choices"][0]["delta"].get("content", "") for c in chunks) == "adder: a {1, 2} set ``` x"
 
 
+def test_arguments_are_streamed_as_they_are_written(able: Running) -> None:
+    call = '{"name": "add", "arguments": {"a": 1, "b": [2, 3]}}'
+    messages: Any = [{"role": "user", "content": f"sums {call} {call}"}]
+    body: Any = {"model": "adder", "messages": messages, "tools": [TOOL], "stream": True}
+    for parallel, most in ((True, 2), (False, 1)):
+        stream = able.openai.chat.completions.create(**body, parallel_tool_calls=parallel)
+        deltas = [each for chunk in stream for choice in chunk.choices for each in choice.delta.tool_calls or ()]
+        written = ["".join(d.function.arguments for d in deltas if d.index == n) for n in range(2)]
+        assert written == ['{"a": 1, "b": [2, 3]}'] * most + [""] * (2 - most)
+        assert sum(each.index == 0 for each in deltas) > 3
+        assert len([each for each in deltas if each.id]) == most
+
+
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "add"}}])
 def test_a_forced_call_is_held_to_the_tool_s_schema(able: Running, choice: object) -> None:
     able.engine.asked.clear()

@@ -1,0 +1,56 @@
+"""A dead expert elsewhere: its questions go to the next best, and who named it is answered by its fallbacks."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+from symmoe.deployments.settings import Settings
+
+from tests.deployments.api.conftest import Running, running
+from tests.deployments.api.test_refusals import error_of
+
+pytestmark = pytest.mark.usefixtures("state")
+
+
+@pytest.fixture(scope="module")
+def dead() -> str:
+    """The address of a port where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return f"http://127.0.0.1:{server.getsockname()[1]}/v1"
+
+
+@pytest.fixture(scope="module")
+def partly(tmp_path_factory: pytest.TempPathFactory, dead: str) -> Iterator[Running]:
+    far = {"remote": {"url": dead}, "adapter": None}
+    more = {"adder": {**far, "fallbacks": ["sorter"], "retries": 0}, "speaker": far}
+    names = ("adder", "speaker", "sorter")
+    with running(
+        tmp_path_factory.mktemp("pool"), Settings(quarantine_after=0), experts=names, first="sorter", more=more
+    ) as served:
+        yield served
+
+
+def test_a_routed_question_goes_to_the_next_best(partly: Running) -> None:
+    body = {"model": "symmoe/fast", "messages": [{"role": "user", "content": "sums of 1"}]}
+    response = partly.post(json=body)
+    assert response.json()["choices"][0]["message"]["content"] == "sorter: sums of 1"
+    asked, answered = response.headers["x-symmoe-fallback"].split("->")
+    assert (asked.split(",")[0], answered) == ("adder", "sorter")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_who_named_it_is_answered_by_its_fallback(partly: Running, stream: bool) -> None:
+    body = {"model": "adder", "messages": [{"role": "user", "content": "sums"}], "stream": stream}
+    response = partly.post(json=body)
+    assert "sorter:" in response.text
+    assert response.headers["x-symmoe-fallback"] == "adder->sorter"
+    assert response.headers["x-symmoe-experts"] == "sorter"
+
+
+def test_without_a_fallback_it_is_unavailable(partly: Running) -> None:
+    body = {"model": "speaker", "messages": [{"role": "user", "content": "sums"}]}
+    response = partly.post(json=body)
+    assert error_of(response, 503)["code"] == "expert_unavailable"
+    assert "x-symmoe-fallback" not in response.headers

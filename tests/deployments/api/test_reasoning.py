@@ -1,0 +1,91 @@
+"""What an expert thinks stands apart from what it says, at every door."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from symmoe.deployments.settings import Settings
+
+from symmoe.engines.readers import Reader
+from symmoe.types import Sampling
+from tests.deployments.api.conftest import Running, running
+from tests.deployments.api.test_doors import events
+
+pytestmark = pytest.mark.usefixtures("state")
+SAYS = "so thinks sums and so on END of 1 and more"
+THOUGHT, SAID = "adder: so thinks sums and so on", "of 1 and more"
+ASKED: Any = [{"role": "user", "content": SAYS}]
+
+
+class UpToTheEnd(Reader):
+    """What stands before END was thought; a token is a word."""
+
+    def __init__(self) -> None:
+        self._tools = self._reasoning = None
+        self.marked = True
+        self._tokenizer = lambda text, **_: SimpleNamespace(input_ids=text.split())
+
+    def thought(self, text: str, sampling: Sampling) -> tuple[str, str]:
+        thought, _, said = text.partition("END")
+        return thought, said
+
+
+@pytest.fixture(scope="module")
+def thinking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with running(
+        tmp_path_factory.mktemp("pool"), Settings(), experts=("adder", "speaker"), reader=UpToTheEnd()
+    ) as served:
+        yield served
+
+
+@pytest.mark.parametrize("model", ["adder", "symmoe/auto", "symmoe/best"])
+def test_a_chat_has_reasoning_content_whole_and_streamed(thinking: Running, model: str) -> None:
+    whole = thinking.openai.chat.completions.create(model=model, messages=ASKED)
+    message = whole.choices[0].message
+    assert (message.content, message.reasoning_content) == (SAID, THOUGHT)  # type: ignore[attr-defined]
+    assert whole.usage.completion_tokens_details.reasoning_tokens % 7 == 0  # type: ignore[union-attr]
+    stream = thinking.openai.chat.completions.create(model=model, messages=ASKED, stream=True)
+    deltas = [choice.delta for chunk in stream for choice in chunk.choices]
+    thoughts = [getattr(delta, "reasoning_content", None) or "" for delta in deltas]
+    assert ("".join(thoughts), "".join(delta.content or "" for delta in deltas)) == (THOUGHT, SAID)
+    assert not any("END" in (delta.content or "") for delta in deltas)
+
+
+def test_a_message_has_a_block_of_thinking(thinking: Running) -> None:
+    body = {"model": "adder", "max_tokens": 99, "messages": ASKED}
+    thought, said = thinking.post("/v1/messages", json=body).json()["content"]
+    assert (thought["type"], thought["thinking"], said["text"]) == ("thinking", THOUGHT, SAID)
+    found = events(thinking.post("/v1/messages", json={**body, "stream": True}).text)
+    starts = [(e["index"], e["content_block"]["type"]) for e in found if e["type"] == "content_block_start"]
+    assert starts == [(0, "thinking"), (1, "text")]
+    assert "".join(e["delta"].get("thinking", "") for e in found if e["type"] == "content_block_delta") == THOUGHT
+
+
+def test_a_response_has_an_item_of_reasoning(thinking: Running) -> None:
+    whole = thinking.openai.responses.create(model="adder", input=SAYS)
+    thought, _ = whole.output
+    assert (thought.type, thought.content[0].text, whole.output_text) == ("reasoning", THOUGHT, SAID)  # type: ignore[union-attr, index]
+    assert whole.usage.output_tokens_details.reasoning_tokens == 7  # type: ignore[union-attr]
+    stream = list(thinking.openai.responses.create(model="adder", input=SAYS, stream=True))
+    assert "".join(e.delta for e in stream if e.type == "response.reasoning_text.delta") == THOUGHT
+    assert stream[-1].response.output_text == SAID  # type: ignore[union-attr]
+    done = [event.item for event in stream if event.type == "response.output_item.done"]
+    assert [item.type for item in done] == ["reasoning", "message"]
+    again = thinking.openai.responses.create(model="adder", input="more", previous_response_id=whole.id)
+    assert again.status == "completed"
+
+
+def test_a_batch_has_it_too(thinking: Running) -> None:
+    line = {"custom_id": "q", "method": "POST", "url": "/v1/chat/completions"}
+    raw = json.dumps({**line, "body": {"model": "adder", "messages": ASKED}}).encode()
+    client = thinking.openai
+    file = client.files.create(file=("q.jsonl", raw), purpose="batch")
+    batch = client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
+    thinking.until('symmoe_batch_states_total{state="completed"}', 1.0)
+    output = client.batches.retrieve(batch.id).output_file_id
+    message = json.loads(client.files.content(str(output)).text)["response"]["body"]["choices"][0]["message"]
+    assert (message["content"], message["reasoning_content"]) == (SAID, THOUGHT)
