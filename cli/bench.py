@@ -42,12 +42,12 @@ def replay(
     """Judge routers by the recorded scores of real models, without running any. The pool gives the embedder."""
     from symmoe.bench.replay import plot_replay, read_sets
     from symmoe.bench.replay import replay as compare
-    from symmoe.build import build_embedder
+    from symmoe.build import build_kept_embedder
     from symmoe.config import read_pool
 
     from .render import show, show_json, working, write_report
 
-    embedder = build_embedder(read_pool(pool))
+    embedder = build_kept_embedder(read_pool(pool))
     fitted_on = read_sets(train)
     judged_on = read_sets(test, fitted_on[0].models)
     with working("embedding, fitting, replaying"):

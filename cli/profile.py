@@ -31,7 +31,7 @@ def build(
     goes on where it stopped. A pool that answers from records is judged on them where no suite is named, and nothing
     is generated.
     """
-    from symmoe.build import Assembly
+    from symmoe.build import Assembly, build_kept_embedder
     from symmoe.config import read_pool
     from symmoe.profiles.building import profile_pool, profile_records, tag_questions
     from symmoe.questions.suites import suite_at
@@ -41,7 +41,7 @@ def build(
     from .render import show, show_json, watching
 
     described = read_pool(pool).without_profiles()
-    assembly = Assembly(described)
+    assembly = Assembly(described, embedder=build_kept_embedder(described))
     recorded = described.engine.kind == "recorded" and suite is None
     questions = assembly.records.known() if recorded else suite_at(suite, per_family, "profile", seed, everyday=True)
     partial = out.with_name(f"{out.name}.partial")

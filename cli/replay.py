@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from symmoe.replaying import Setting
 
 RECRUITERS = ("symmoe", "published", "published-code")
+SCORERS = ("verifier", "records")
 
 
 def replay(
@@ -37,6 +38,10 @@ def replay(
     quality: Annotated[
         list[float] | None,
         typer.Option("--quality", min=0, max=1, help="The dial, beside k asked at once; repeat it."),
+    ] = None,
+    scorer: Annotated[
+        list[str] | None,
+        typer.Option("--scorer", help=f"What weighs answers: {' or '.join(SCORERS)}; repeat it to compare."),
     ] = None,
     learn: Annotated[
         float | None,
@@ -74,11 +79,15 @@ def replay(
             code="unknown_recruiter",
             hint=f"there are: {', '.join(RECRUITERS)}",
         )
+    if strange := sorted(set(scorer or ()) - set(SCORERS)):
+        raise RequestError(
+            f"no scorer is called {strange[0]!r}", code="unknown_scorer", hint=f"there are: {', '.join(SCORERS)}"
+        )
     with narrating("replaying") as now:
         now("reading records")
         recorded = read_records(records)
         described = read_pool(pool or str(records / "pool.yaml"))
-        settings = _settings(described, k, budget, recruiter, quality)
+        settings = _settings(described, k, budget, recruiter, quality, scorer)
         if newcomer:
             counts, most = questions or [5, 50], settings[0] if k else Setting(k=described.routing.k)
             first, rest = recorded.divided(learn or 0.5, seed)
@@ -109,17 +118,21 @@ def _settings(
     budget: list[float] | None,
     recruiter: list[str] | None,
     quality: list[float] | None,
+    scorer: list[str] | None,
 ) -> list[Setting]:
     """The settings to compare; the dial, which needs to know how accurate experts are, is our recruiter's alone."""
     from symmoe.replaying import Setting
 
     most = pool.routing.k
-    if not (k or budget or recruiter or quality):
+    if not (k or budget or recruiter or quality or scorer):
         dial = Setting(k=most, quality=pool.aggregation.quality)
         return list(dict.fromkeys([Setting(k=1), dial, Setting(k=most), Setting("published", most)]))
     budgets: list[float | None] = [*budget] if budget else [None]
-    chosen = product(recruiter or RECRUITERS[:1], k or [most], budgets, [None, *(quality or ())])
-    return [Setting(*each) for each in chosen if each[0] == RECRUITERS[0] or each[3] is None]
+    verified = [name == SCORERS[0] for name in scorer or SCORERS[:1]]
+    chosen = product(recruiter or RECRUITERS[:1], k or [most], budgets, [None, *(quality or ())], verified)
+    return [
+        Setting(*each) for each in chosen if each[0] == RECRUITERS[0] or (each[3] is None and each[4] == verified[0])
+    ]
 
 
 def _tables(report: dict[str, Any]) -> list[Any]:

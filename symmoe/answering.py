@@ -11,15 +11,17 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
-from symmoe.aggregation.belief import further, standing
+from symmoe.aggregation.belief import Standing, further, standing
 from symmoe.aggregation.cases import Case, no_answer
 from symmoe.aggregation.cleaning import encodable
 from symmoe.aggregation.synthesis import NO_ROOM, Settled, Synthesis, decide, prompts, settle
+from symmoe.aggregation.verifier import Verifying
 from symmoe.policy import Policy
 from symmoe.protocols import Aggregator
 from symmoe.questions.options import support
 from symmoe.scoring.evidence import weigh_by_records, weight_of
 from symmoe.types import (
+    Answer,
     Assignment,
     Belief,
     Candidate,
@@ -116,12 +118,24 @@ Steps = Generator[Need, Given, Result]
 class Judging:
     """How candidates become one answer: by a vote, and where that is not enough by an aggregator, if there is one.
 
-    `belief` says how far a vote is believed when a policy's dial decides whether further experts are asked.
+    `belief` says how far a vote is believed when a policy's dial decides whether further experts are asked; with
+    `verifying` answers are believed, and weighed, as it says.
     """
 
     vote: Aggregator
     synthesis: Synthesis | None = None
     belief: Belief = field(default_factory=Belief)
+    verifying: Verifying | None = None
+
+    def weigh(self, query: Query, candidates: Sequence[Candidate], recruitment: Recruitment) -> list[Verdict]:
+        """What candidates weigh before, or without, the pool's scorer."""
+        if self.verifying is None or not recruitment.accuracies:
+            return weigh_by_records(query, candidates, recruitment)
+        return self.verifying.weigh(query, candidates, recruitment)
+
+    def standing(self, query: Query, recruitment: Recruitment, verdicts: Sequence[Verdict], voted: Answer) -> Standing:
+        """How a vote stands; accuracies are known."""
+        return standing(query, recruitment, verdicts, voted.votes, self.verifying is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,9 +213,11 @@ def _wave(query: Query, routed: Routed, policy: Policy, judging: Judging, said: 
     if policy.quality is None or not recruitment.accuracies:
         return len(left)
     candidates = tuple(map(_candidate, routed.asked, said))
-    verdicts = weigh_by_records(query, candidates, recruitment)
-    votes = judging.vote.aggregate(query, candidates, verdicts).votes if candidates else ()
-    now = standing(query, recruitment, verdicts, votes)
+    verdicts = judging.weigh(query, candidates, recruitment)
+    if candidates:
+        now = judging.standing(query, recruitment, verdicts, judging.vote.aggregate(query, candidates, verdicts))
+    else:
+        now = standing(query, recruitment, (), ())
     could = [
         (support(recruitment.accuracies.get(a.expert, 0.0), now.options), weight_of(query.text, recruitment, a.expert))
         for a in left
@@ -239,7 +255,7 @@ def _judged(
         weighed = yield Weigh(query, candidates, recruitment)
         assert isinstance(weighed, Weighed)  # noqa: S101  (what `Weigh` wants)
     else:
-        weighed = Weighed(tuple(weigh_by_records(query, candidates, recruitment)))
+        weighed = Weighed(tuple(judging.weigh(query, candidates, recruitment)))
     voted = judging.vote.aggregate(query, candidates, weighed.verdicts)
     case = Case(query, candidates, weighed.verdicts, voted)
     if together and judging.synthesis is not None and not query.sampling.tools:  # an aggregator writes prose
@@ -248,7 +264,8 @@ def _judged(
         settled = Settled(case, voted)
     posterior = None
     if recruitment.accuracies:
-        posterior = round(standing(query, recruitment, weighed.verdicts, voted.votes).posterior(judging.belief), 6)
+        now = judging.standing(query, recruitment, weighed.verdicts, voted)
+        posterior = round(now.posterior(judging.belief), 6)
     return replace(_trace(routed, settled, weighed.trouble), posterior=posterior)
 
 

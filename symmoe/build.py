@@ -7,10 +7,11 @@ import json
 import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from functools import cached_property, lru_cache, partial
+from functools import cache, cached_property, lru_cache, partial
 from importlib.resources import files
 from pathlib import Path
 
+from symmoe.aggregation.verifier import VerifierScorer, Verifying
 from symmoe.answering import Judging
 from symmoe.build_aggregation import aggregator_last, aggregator_of, build_synthesis, build_vote, rule_files
 from symmoe.build_scorer import build_scorer, check_reward, reward_files
@@ -46,7 +47,7 @@ from symmoe.planning.problem import Worker
 from symmoe.policy import Policy
 from symmoe.protocols import Embedder, Engine, Executor, Recruiter, Scorer, SpreadExecutor, Store, Tagger
 from symmoe.records.files import Records, read_records, records_files
-from symmoe.routing.embedding import SentenceEmbedder
+from symmoe.routing.embedding import KeptEmbedder, SentenceEmbedder
 from symmoe.routing.kept import STORE, pull_document, pull_profiles
 from symmoe.routing.profiles import complete
 from symmoe.routing.records import read_profiles
@@ -59,7 +60,7 @@ from symmoe.routing.static import StaticEmbedder, distilled
 from symmoe.routing.tagging import EmbeddingTagger
 from symmoe.routing.taxonomy import read_taxonomy
 from symmoe.store import open_store
-from symmoe.types import Belief, Call, Generation, Profiles, Skill
+from symmoe.types import Call, Generation, Profiles, Skill
 
 SWAP_EXTENSION, TRANSFER = "symmoe.loading.worker.SwapExtension", "symmoe"
 SLEEP_BACKEND = ("symmoe.loading.sleep:register_backend", "symmoe")
@@ -211,8 +212,17 @@ class Assembly:
 
     @cached_property
     def scorer(self) -> Scorer:
-        """What weighs candidates; a reward model is read when it is first asked."""
-        return build_scorer(self.pool)
+        """What weighs candidates: a reward model, read when it is first asked, a verifier, or records alone."""
+        scorer = build_scorer(self.pool)
+        return scorer if self.verifying is None else VerifierScorer(self.verifying, scorer)
+
+    @cached_property
+    def verifying(self) -> Verifying | None:
+        """The verifier that the profiles bring, unless the pool file names a reward model or another recruiter."""
+        if self.pool.reward is not None or self.pool.routing.recruiter != "symmoe":
+            return None
+        trees = self.profiles().verifier
+        return None if trees is None else Verifying(trees)
 
     def recruiter_for(self, policy: Policy) -> Recruiter:
         """The recruiter under a policy; made once for all policies that recruit alike."""
@@ -239,6 +249,7 @@ class Assembly:
             judging.synthesis,
             judging.belief,
             self.pool.most_tokens,
+            judging.verifying,
         )
 
     def judging(self) -> Judging:
@@ -246,8 +257,7 @@ class Assembly:
         embedder = self.embedder
         directory = lambda expert: self.weights(expert).model  # noqa: E731
         synthesis = build_synthesis(self.pool, embedder, directory, self.profiles)
-        belief = Belief() if self.pool.routing.profiles is None else self.profiles().belief
-        return Judging(build_vote(self.pool, embedder), synthesis, belief)
+        return Judging(build_vote(self.pool, embedder), synthesis, self.profiles().belief, self.verifying)
 
     def close(self) -> None:
         """Stop the engine if there is one, and give its memory back."""
@@ -357,6 +367,19 @@ def build_embedder(pool: Pool) -> Embedder:
         return SentenceEmbedder(teacher)
     name = hashlib.sha256(f"{pool.root.resolve() if is_local_path(source[len(STATIC) :]) else ''}{source}".encode())
     return StaticEmbedder(lambda: distilled(teacher(), cache_dir() / "embedders" / f"static-{name.hexdigest()[:12]}"))
+
+
+def build_kept_embedder(pool: Pool) -> Embedder:
+    """The pool's embedder, which keeps in the cache what it embeds where that takes time: for recorded questions."""
+    embedder, source = build_embedder(pool), pool.routing.embedder
+    if not isinstance(embedder, SentenceEmbedder):
+        return embedder
+
+    def key() -> str:
+        weights = sorted(_embedder_directory(source, pool.root).rglob("*.safetensors"))
+        return hashlib.sha256("".join([source, *map(sampled_sha256, weights)]).encode()).hexdigest()[:16]
+
+    return KeptEmbedder(embedder, cache_dir() / "embeddings", cache(key))
 
 
 def build_tagger(pool: Pool, embedder: Embedder) -> EmbeddingTagger:

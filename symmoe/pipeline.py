@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 
 from symmoe.aggregation.cases import Case
 from symmoe.aggregation.synthesis import Settled, Synthesis
+from symmoe.aggregation.verifier import Verifying
 from symmoe.answering import (
     Ask,
     Given,
@@ -62,7 +63,8 @@ class Parts:
 
     `recruiter` gives the recruiter of a policy. `fleet` describes the executor's workers and what experts cost there,
     where there is more than one. Without `synthesis` every answer is the vote's. `belief` says how far
-    votes are believed, `most_tokens` the most that some experts write.
+    votes are believed, unless `verifying` tells how likely answers are right; `most_tokens` the most that some experts
+    write.
     """
 
     tagger: Tagger
@@ -75,6 +77,7 @@ class Parts:
     synthesis: Synthesis | None = None
     belief: Belief = field(default_factory=Belief)
     most_tokens: Mapping[str, int] = field(default_factory=dict)
+    verifying: Verifying | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,8 @@ def answer(
     `explain` every trace says why its experts were chosen. A query that gets no answer becomes a refusal.
     """
     each = [policies] * len(queries) if isinstance(policies, Policy) else policies
-    run, judging = _Run(parts, seed, watch, known, explain), Judging(parts.aggregator, parts.synthesis, parts.belief)
+    run = _Run(parts, seed, watch, known, explain)
+    judging = Judging(parts.aggregator, parts.synthesis, parts.belief, parts.verifying)
     begun = [answering(query, policy, judging, seed) for query, policy in zip(queries, each, strict=True)]
     results = _Waves(run, begun).results()
     return Outcome(tuple(results), tuple(run.loads), run.clock.seconds, tuple(run.observations))

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from symmoe.aggregation.extraction import extract
-from symmoe.build import Assembly, build_embedder, build_tagger
+from symmoe.build import Assembly, build_kept_embedder, build_tagger
 from symmoe.config import EngineConfig, Pool
 from symmoe.pipeline import answer
 from symmoe.policy import Policy, policy_for
@@ -29,19 +29,24 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One way to answer: a recruiter, at most k experts, what they may take, and the dial; None asks all at once."""
+    """One way to answer: a recruiter, at most k experts, what they may take, and the dial; None asks all at once.
+
+    With `verified` answers are weighed by the profiles' verifier, if they bring one, else by records alone.
+    """
 
     recruiter: str = SYMMOE
     k: int = 3
     budget: float | None = None
     quality: float | None = None
+    verified: bool = True
 
     @property
     def name(self) -> str:
         """The setting in a few words."""
         budget = "" if self.budget is None else f", {self.budget:g} tokens"
         dial = "" if self.quality is None else f", quality {self.quality:g}"
-        return f"{self.recruiter}, k = {self.k}{budget}{dial}"
+        records = "" if self.verified else ", records alone"
+        return f"{self.recruiter}, k = {self.k}{budget}{dial}{records}"
 
     def policy(self, pool: Pool, without: tuple[str, ...]) -> Policy:
         """The policy that this means: with the dial what the pool does with it, else k experts asked at once."""
@@ -85,7 +90,7 @@ class Replay:
         self.without = tuple(sorted({pool.expert(name).name for name in without}))
         self.experts = [name for name in pool.names if name not in self.without]
         records.check(self.experts)
-        self.records, self._embedder = records, build_embedder(pool) if embedder is None else embedder
+        self.records, self._embedder = records, build_kept_embedder(pool) if embedder is None else embedder
         self.pool = _recorded(pool, records)
         self._tagger = TaggedOnce(build_tagger(pool, self._embedder))
         self.profiles = profiles or self._assembly(self.pool, None).profiles()
@@ -99,7 +104,8 @@ class Replay:
         """What becomes of every question, in order; under other profiles and without further experts, if given."""
         routing = self.pool.routing.model_copy(update={"recruiter": setting.recruiter})
         pool = self.pool.model_copy(update={"routing": routing})
-        parts = self._assembly(pool, profiles or self.profiles).parts()
+        known = profiles or self.profiles
+        parts = self._assembly(pool, known if setting.verified else replace(known, verifier=None)).parts()
         policy = setting.policy(pool, self.without).excluding(without)
         return list(answer(parts, self.queries, policy, seed).results)
 
@@ -307,7 +313,7 @@ class Lessons:
     def __init__(self, pool: Pool, records: Records) -> None:
         records.check(pool.names)
         self._questions = records.known()
-        embedder = build_embedder(pool)
+        embedder = build_kept_embedder(pool)
         tagger = TaggedOnce(build_tagger(pool, embedder))
         self._assembly = Assembly(_recorded(pool, records), tagger=tagger, embedder=embedder, records=records)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -9,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from symmoe.aggregation.belief import WAVES
 from symmoe.aggregation.synthesis import Synthesis
+from symmoe.aggregation.verifier import Verifying
 from symmoe.aggregation.vote import WeightedVote
 from symmoe.answering import (
     TOO_LONG,
@@ -26,8 +29,8 @@ from symmoe.answering import (
     answering,
 )
 from symmoe.policy import Policy
-from symmoe.scoring.evidence import weigh_by_records
 from symmoe.types import Assignment, Candidate, Recruitment, Refusal, Trace
+from tests.aggregation.test_verifier import stump
 from tests.fakes import query
 
 ASKED = query("How much is 5 + 7?")
@@ -79,7 +82,7 @@ class Driven:
             else:
                 assert isinstance(need, Weigh)
                 self.weighed += 1
-                need = advance(steps, Weighed(tuple(weigh_by_records(need.query, need.candidates, need.recruitment))))
+                need = advance(steps, Weighed(tuple(judging.weigh(need.query, need.candidates, need.recruitment))))
         self.result = need.result
 
     @property
@@ -238,3 +241,14 @@ def test_whatever_experts_do_it_ends_with_an_answer_of_somebody_asked_or_a_reaso
         assert len(driven.result.candidates) == len(driven.result.verdicts) == len(driven.asked[0])
     else:
         assert all(not isinstance(words[expert], str) or not words[expert] for expert in driven.asked[0])
+
+
+def test_with_a_verifier_the_dial_asks_on_until_it_believes_the_answer() -> None:
+    trees = stump("best giver: hedges", 0.5, 3.0, -1.0)
+    judging = Judging(WeightedVote(), verifying=Verifying(trees))
+    policy = Policy(5, aggregate="always", quality=0.9)
+    sure = Driven(policy, [FIVE], dict.fromkeys(FIVE, "It is clear. The answer is 12."), judging, accuracy=0.2)
+    assert (len(sure.asked), sure.trace.posterior) == (1, pytest.approx(1 / (1 + math.exp(-3.0)), abs=1e-6))
+    unsure = Driven(policy, [FIVE], dict.fromkeys(FIVE, "It might be 12. The answer is 12."), judging, accuracy=0.2)
+    assert [expert for wave in unsure.asked for expert in wave] == list(FIVE)
+    assert len(unsure.asked) <= WAVES

@@ -25,18 +25,22 @@ _SLACK = 1e-9
 class Standing:
     """How a vote stands, its leading answer first: what supports each answer, and what each weighs in the vote.
 
-    `voters` are the experts of whom an answer could be read, `options` the answers that there could be.
+    `voters` are the experts of whom an answer could be read, `options` the answers that there could be. Where answers
+    are `verified`, they weigh how likely they are right.
     """
 
     supports: tuple[float, ...]
     weights: tuple[float, ...]
     voters: int
     options: int
+    verified: bool = False
 
     def posterior(self, belief: Belief) -> float:
         """How likely the leading answer is right, 0 where there is none."""
         if not self.supports:
             return 0.0
+        if self.verified:
+            return min(self.weights[0], 1.0)
         effective = 1 + (self.voters - 1) * belief.overlap
         raised = [math.exp(support / effective) for support in self.supports]
         share = raised[0] / (sum(raised) + max(self.options - len(raised), 0))
@@ -44,16 +48,25 @@ class Standing:
 
     def decided(self, left: float) -> bool:
         """Whether the leading answer wins whatever further experts, who weigh `left` together, say."""
+        if self.verified:
+            return False  # an answer may change everybody's standing
         return bool(self.weights) and self.weights[0] - max(self.weights[1:], default=0.0) > left + _SLACK
 
     def joined(self, support: float, weight: float) -> Standing:
         """How the vote would stand if one more expert gave the leading answer."""
-        supports, weights = self.supports or (0.0,), self.weights or (0.0,)
+        supports = self.supports or (0.0,)
+        weights = supports if self.verified or not self.weights else self.weights
         first = (supports[0] + support,), (weights[0] + weight,)
         return Standing((*first[0], *supports[1:]), (*first[1], *weights[1:]), self.voters + 1, self.options)
 
 
-def standing(query: Query, recruitment: Recruitment, verdicts: Sequence[Verdict], votes: Sequence[Vote]) -> Standing:
+def standing(
+    query: Query,
+    recruitment: Recruitment,
+    verdicts: Sequence[Verdict],
+    votes: Sequence[Vote],
+    verified: bool = False,
+) -> Standing:
     """How a vote on the answers to a query stands."""
     options = options_of(query.text)
     read = [vote for vote in votes if vote.answer != UNREAD]
@@ -64,6 +77,7 @@ def standing(query: Query, recruitment: Recruitment, verdicts: Sequence[Verdict]
         tuple(sum(verdicts[place].weight for place in vote.members) for vote in read),
         sum(len(vote.experts) for vote in read),
         options,
+        verified,
     )
 
 

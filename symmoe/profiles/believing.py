@@ -47,30 +47,42 @@ class Course:
         return self.counted[asked]
 
 
-def learn_belief(
-    matrix: Matrix,
+@dataclass(frozen=True, slots=True)
+class Recruited:
+    """The question at a place of a matrix, and who was recruited for it by the records of other questions."""
+
+    place: int
+    query: Query
+    recruitment: Recruitment
+
+
+def recruit_by_halves(
     queries: Sequence[Query],
     skills: Sequence[Skills],
     profiled: Callable[[Sequence[int]], Profiles],
     recruiter: Callable[[Profiles], Recruiter],
     k: int,
     seed: int,
-) -> Belief:
-    """The belief under which votes of up to `k` experts are right as often as it says.
+) -> list[Recruited]:
+    """Up to `k` experts for each question of either half, by profiles that the other half gave.
 
-    Each half of the questions is voted on by experts whose profiles the other half gave (`profiled` of its places), so
-    that nobody is judged on what made its record.
+    `profiled` makes profiles of the questions at some places. So nobody is judged on what made its record.
     """
     order = np.random.default_rng(seed).permutation(len(queries))
     halves = order[: len(order) // 2].tolist(), order[len(order) // 2 :].tolist()
-    courses: list[Course] = []
+    found: list[Recruited] = []
     for known, asked in (halves, halves[::-1]):
         if not known or not asked:
-            return Belief()
+            return []
         some = [queries[place] for place in asked]
         recruited = recruiter(profiled(known)).recruit(some, [skills[place] for place in asked], k, seed)
-        courses += [_course(matrix, place, found) for place, found in zip(asked, recruited, strict=True)]
-    return fit_belief(courses)
+        found += map(Recruited, asked, some, recruited)
+    return found
+
+
+def learn_belief(matrix: Matrix, recruited: Sequence[Recruited], k: int) -> Belief:
+    """The belief under which votes of the first of those recruited, up to `k`, are right as often as it says."""
+    return fit_belief([_course(matrix, each, k) for each in recruited])
 
 
 def fit_belief(courses: Sequence[Course]) -> Belief:
@@ -108,7 +120,8 @@ def _voted(counted: Sequence[Counted]) -> list[Counted]:
     return voted[:: -(-len(voted) // _VOTES) or 1]
 
 
-def _course(matrix: Matrix, place: int, recruitment: Recruitment) -> Course:
+def _course(matrix: Matrix, each: Recruited, k: int) -> Course:
+    place, recruitment = each.place, each.recruitment
     question = matrix.questions[place]
     asked = question.question
     options = options_of(asked)
@@ -117,7 +130,7 @@ def _course(matrix: Matrix, place: int, recruitment: Recruitment) -> Course:
     right: dict[str, bool] = {}
     counted: list[Counted] = [(Standing((), (), 0, options), False)]
     experts = []
-    for assignment in recruitment.assignments:
+    for assignment in recruitment.assignments[:k]:
         expert = assignment.expert
         own = support(recruitment.accuracies.get(expert, 0.0), options), weight_of(asked, recruitment, expert)
         experts.append(own)

@@ -11,8 +11,9 @@ from symmoe.aggregation.extraction import extract
 from symmoe.build import Assembly, expert_fingerprint, recruiter_under
 from symmoe.pipeline import UNWATCHED, Watch
 from symmoe.planning.grouping import plan
-from symmoe.profiles.believing import learn_belief
+from symmoe.profiles.believing import learn_belief, recruit_by_halves
 from symmoe.profiles.grading import Matrix, as_query, gathered, run_matrix
+from symmoe.profiles.verifying import SIZES, learn_verifier
 from symmoe.routing.keywords import PASSES, annotation_queries, keywords_of
 from symmoe.routing.onboarding import borrow, diverse_questions, earned_by_agreement, likeness
 from symmoe.routing.profiles import build_profile, complete, identity, merge, parents_of, recorded
@@ -76,7 +77,9 @@ def profile_pool(
 def profile_records(
     assembly: Assembly, questions: Sequence[Question], skills: Sequence[Skills], seed: int, watch: Watch = UNWATCHED
 ) -> Profiles:
-    """The records of all experts of a pool that answers from records, and how far their votes can be believed."""
+    """The records of all experts of a pool that answers from records, how far their votes can be believed, and a
+    verifier of their answers where that is better than a vote.
+    """
     pool, digest = assembly.pool, evidence_digest(questions, skills)
     every_topic = pool.routing.recruiter != "symmoe"
     matrix = run_matrix(
@@ -94,16 +97,18 @@ def profile_records(
         return Profiles(experts, needed, questions=asked, embedder=pool.routing.embedder)
 
     queries = [as_query(question, pool.sampling) for question in questions]
-    belief = learn_belief(
-        matrix,
+    recruited = recruit_by_halves(
         queries,
         skills,
         profiled,
         lambda known: recruiter_under(pool, known, assembly.embedder, True, None, ()),
-        pool.routing.k,
+        max(pool.routing.k, *SIZES),
         seed,
     )
-    return replace(profiled(range(len(questions))), belief=belief)
+    belief = learn_belief(matrix, recruited, pool.routing.k)
+    weighs = pool.reward is None and pool.routing.recruiter == "symmoe"
+    verifier = learn_verifier(matrix, recruited, pool.routing.k, seed) if weighs else None
+    return replace(profiled(range(len(questions))), belief=belief, verifier=verifier)
 
 
 def _earned(

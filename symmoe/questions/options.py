@@ -13,13 +13,29 @@ _CLOSE = 1e-4
 
 def options_listed(question: str) -> int:
     """How many options (A), (B), … a question lists, one after the other; 0 where it does not list two or more."""
-    count = place = 0
+    return len(_marks(question))
+
+
+def options_in(question: str) -> tuple[str, tuple[str, ...]]:
+    """What a question asks, without its options, and these, in the order of their letters; none if it lists none."""
+    marks = _marks(question)
+    if not marks:
+        return question, ()
+    ends = [*(start for start, _ in marks[1:]), len(question)]
+    return question[: marks[0][0]], tuple(
+        question[start:end].strip() for (_, start), end in zip(marks, ends, strict=True)
+    )
+
+
+def _marks(question: str) -> list[tuple[int, int]]:
+    """From where to where each option's letter stands; none where there are not two or more."""
+    marks: list[tuple[int, int]] = []
     for option in _OPTIONS:
-        found = option.search(question, place)
+        found = option.search(question, marks[-1][1] - 1 if marks else 0)
         if found is None:
             break
-        count, place = count + 1, found.end() - 1
-    return count if count > 1 else 0
+        marks.append(found.span())
+    return marks if len(marks) > 1 else []
 
 
 def options_of(question: str) -> int:

@@ -93,9 +93,10 @@ def merge(first: Profiles, second: Profiles) -> Profiles:
         same = known is not None and known.fingerprint == profile.fingerprint
         experts[name] = _added(known, profile) if known is not None and same else profile
     same = first.embedder in ("", second.embedder) or not second.questions
+    verifier = second.verifier or first.verifier
     questions = {**(first.questions if same else {}), **second.questions}
     embedder = second.embedder if second.questions else first.embedder
-    return Profiles(experts, {**first.parents, **second.parents}, second.belief, questions, embedder)
+    return Profiles(experts, {**first.parents, **second.parents}, second.belief, questions, embedder, verifier)
 
 
 def shared_evidence(first: Profiles, second: Profiles) -> list[str]:

@@ -6,17 +6,21 @@ import json
 import os
 import re
 from base64 import b64decode, b64encode
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, replace
+from math import isfinite, isnan
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from symmoe.errors import PoolError
-from symmoe.types import AnswerKind, Belief, ExpertProfile, Profiles, RecordedQuestion, Tally
+from symmoe.types import AnswerKind, Belief, ExpertProfile, Profiles, RecordedQuestion, Tally, Trees
 
 FORMAT = 2
+_COLUMNS: dict[str, Callable[[str], Any]] = {
+    "roots": int, "feature": int, "threshold": float, "unknown_left": int, "left": int, "right": int, "value": float,
+}  # fmt: skip
 Count = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _Pair = tuple[Count, Count]
 
@@ -39,6 +43,22 @@ class _Belief(BaseModel):
 
     overlap: Annotated[float, Field(ge=0, le=1)]
     corrections: tuple[tuple[Annotated[float, Field(ge=0)], float], ...] = ()
+
+
+class _Trees(BaseModel):
+    """Trees as columns of text: a list would take a line for each of thousands of nodes."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    experts: tuple[str, ...]
+    offset: float
+    roots: str
+    feature: str
+    threshold: str
+    unknown_left: str
+    left: str
+    right: str
+    value: str
 
 
 class _Questions(BaseModel):
@@ -71,6 +91,7 @@ class _Document(BaseModel):
     about: _About = _About()
     parents: dict[Annotated[str, Field(pattern=r"^[^:]*$")], Annotated[str, Field(pattern=r"^$|:")]] = {}
     belief: _Belief | None = None
+    verifier: _Trees | None = None
     experts: dict[str, _Record]
     questions: _Questions | None = None
 
@@ -91,6 +112,7 @@ def as_document(profiles: Profiles, about: Mapping[str, object]) -> dict[str, An
         "about": dict(about),
         "parents": dict(profiles.parents),
         **({} if profiles.belief == Belief() else {"belief": asdict(profiles.belief)}),
+        **({} if profiles.verifier is None else {"verifier": _tree_columns(profiles.verifier)}),
         "experts": {name: _row(profile) for name, profile in profiles.experts.items()},
         **_columns(profiles),
     }
@@ -130,13 +152,13 @@ def parse_profiles(raw: Any, where: str, pool: Collection[str] | None = None) ->
         )
     belief = Belief(document.belief.overlap, document.belief.corrections) if document.belief else Belief()
     experts = {name: _profile(name, row) for name, row in document.experts.items()}
-    profiles = Profiles(experts, document.parents, belief)
-    if document.questions is None:
-        return profiles
+    part = "verifier"
     try:
-        return _with_questions(profiles, document.questions)
+        profiles = Profiles(experts, document.parents, belief, verifier=_trees(document.verifier))
+        part = "questions"
+        return profiles if document.questions is None else _with_questions(profiles, document.questions)
     except (ValueError, IndexError) as error:
-        raise PoolError(f"profiles {where}: questions: {error}", hint="build them again") from error
+        raise PoolError(f"profiles {where}: {part}: {error}", hint="build them again") from error
 
 
 def about_profiles(path: Path) -> dict[str, Any]:
@@ -219,6 +241,30 @@ def _with_questions(profiles: Profiles, columns: _Questions) -> Profiles:
             raise ValueError(f"earned: {name}: not between 0 and 1")
         experts[name] = replace(experts[name], earned=scores)
     return replace(profiles, experts=experts, questions=questions, embedder=columns.embedder)
+
+
+def _tree_columns(trees: Trees) -> dict[str, Any]:
+    columns = {name: " ".join(map(repr, value)) for name, value in asdict(trees).items() if name in _COLUMNS}
+    return {"experts": list(trees.experts), "offset": trees.offset, **columns}
+
+
+def _trees(columns: _Trees | None) -> Trees | None:
+    """Trees as they were written. Raises `ValueError` where columns do not fit, or a node leads nowhere or back."""
+    if columns is None:
+        return None
+    told = {name: [kind(each) for each in getattr(columns, name).split()] for name, kind in _COLUMNS.items()}
+    roots, feature = told.pop("roots"), told["feature"]
+    nodes = len(feature)
+    if any(len(column) != nodes for column in told.values()):
+        raise ValueError("columns of unequal length")
+    inner = zip(range(nodes), feature, told["left"], told["right"], strict=True)
+    if any(f >= 0 and not (n < a < nodes and n < b < nodes) for n, f, a, b in inner):
+        raise ValueError("a node leads nowhere or back")
+    if any(not 0 <= root < nodes for root in roots):
+        raise ValueError("a tree begins nowhere")
+    if any(map(isnan, told["threshold"])) or not all(map(isfinite, told["value"])):
+        raise ValueError("a number that is none")
+    return Trees(columns.experts, columns.offset, tuple(roots), **{name: tuple(each) for name, each in told.items()})
 
 
 def _plain(value: float) -> float:

@@ -17,6 +17,7 @@ from symmoe.types.skills import (
     Skills,
     Standing,
     Tally,
+    Trees,
 )
 from symmoe.types.work import (
     Call,
@@ -73,6 +74,7 @@ __all__ = [
     "TokenLogprob",
     "ToolCall",
     "Trace",
+    "Trees",
     "Verdict",
     "Vote",
     "Way",

@@ -107,11 +107,32 @@ class Belief:
 
 
 @dataclass(frozen=True, slots=True)
+class Trees:
+    """Boosted trees that say how likely an answer is right: one leaf of each and `offset` add up to its log-odds.
+
+    The nodes of all trees stand one after another, in columns; `roots` are where trees begin. A node goes `left` where
+    its `feature` is at most `threshold`, or is unknown and `unknown_left`; a leaf has the feature -1. `experts` are
+    those that are told apart by the last features.
+    """
+
+    experts: tuple[str, ...]
+    offset: float
+    roots: tuple[int, ...]
+    feature: tuple[int, ...] = field(repr=False)
+    threshold: tuple[float, ...] = field(repr=False)
+    unknown_left: tuple[int, ...] = field(repr=False)
+    left: tuple[int, ...] = field(repr=False)
+    right: tuple[int, ...] = field(repr=False)
+    value: tuple[float, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Profiles:
     """The records of a pool's experts. `parents` gives for each topic the facet that its validation questions share.
 
     A topic whose questions share no facet has the parent `""`. `belief` is how far votes of these experts are believed.
-    `questions` are the recorded questions by their identity, `embedder` is what embedded them.
+    `questions` are the recorded questions by their identity, `embedder` is what embedded them. `verifier` judges these
+    experts' answers, where one was trained that is better than the vote.
     """
 
     experts: Mapping[str, ExpertProfile]
@@ -119,6 +140,7 @@ class Profiles:
     belief: Belief = field(default_factory=Belief)
     questions: Mapping[str, RecordedQuestion] = field(default_factory=dict, repr=False)
     embedder: str = ""
+    verifier: Trees | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from symmoe import replaying
 from symmoe.aggregation.belief import Standing
 from symmoe.config import read_pool
 from symmoe.errors import PoolError, RecordsError
@@ -18,7 +19,15 @@ from symmoe.types import Belief
 
 from ..cli.conftest import Symmoe
 from ..cli.conftest import symmoe_command as symmoe_command
+from ..conftest import SKILLS
+from ..fakes import NamingTagger
 from .conftest import recorded
+
+
+@pytest.fixture(autouse=True)
+def skills_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A question's skills are those whose names stand in it, as everywhere under `symmoe_command`."""
+    monkeypatch.setattr(replaying, "build_tagger", lambda *_: NamingTagger(*SKILLS))
 
 
 @pytest.fixture

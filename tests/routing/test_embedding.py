@@ -1,21 +1,24 @@
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from symmoe.build import Assembly
 from symmoe.config import read_pool
 from symmoe.errors import CheckpointError
 from symmoe.loading.sources import packaged_path
 from symmoe.routing import embedding
-from symmoe.routing.embedding import SentenceEmbedder
+from symmoe.routing.embedding import KeptEmbedder, SentenceEmbedder
 from symmoe.routing.tagging import EmbeddingTagger
 from symmoe.routing.taxonomy import read_taxonomy
-from tests.fakes import query
+from tests.fakes import ScatteringEmbedder, query
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +68,59 @@ def test_a_directory_that_holds_no_embedding_model_is_refused_by_name(tmp_path: 
     with pytest.raises(CheckpointError) as caught:
         SentenceEmbedder(lambda: tmp_path / "none").embed(["text"])
     assert str(tmp_path / "none") in str(caught.value)
+
+
+class Counted(ScatteringEmbedder):
+    """Tells what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[str]] = []
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        self.asked.append(list(texts))
+        return super().embed(texts)
+
+
+def test_what_was_embedded_once_is_kept_for_the_next_process(tmp_path: Path) -> None:
+    first, second, other = Counted(), Counted(), Counted()
+    made = KeptEmbedder(first, tmp_path, lambda: "minilm").embed(["cat", "mat", "cat"])
+    kept = KeptEmbedder(second, tmp_path, lambda: "minilm")
+    assert np.array_equal(kept.embed(["mat", "cat", "rate"])[:2], made[[1, 0]])
+    assert (first.asked, second.asked) == ([["cat", "mat"]], [["rate"]])
+    assert kept.embed([]).shape[0] == 0
+    KeptEmbedder(other, tmp_path, lambda: "another model").embed(["cat"])
+    assert other.asked == [["cat"]]
+    assert not any(b"mat" in file.read_bytes() for file in tmp_path.rglob("*.safetensors"))
+
+
+def test_a_kept_file_that_was_cut_short_is_made_anew(tmp_path: Path) -> None:
+    kept = KeptEmbedder(Counted(), tmp_path, lambda: "m")
+    whole = kept.embed(["cat", "mat"])
+    (file,) = tmp_path.rglob("*.safetensors")
+    file.write_bytes(file.read_bytes()[:-5])
+    assert np.array_equal(kept.embed(["cat", "mat"]), whole)
+
+
+def test_no_more_is_kept_than_there_is_room_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = KeptEmbedder(Counted(), tmp_path, lambda: "m")
+    kept.embed(["cat"])
+    (first,) = tmp_path.rglob("*.safetensors")
+    os.utime(first, (1, 1))
+    monkeypatch.setattr(embedding, "KEPT_BYTES", first.stat().st_size * 3 // 2)
+    kept.embed(["mat"])
+    (second,) = tmp_path.rglob("*.safetensors")
+    assert second != first
+
+
+@pytest.mark.slow
+def test_many_texts_are_embedded_in_half_precision_to_the_same_directions(embedder: SentenceEmbedder) -> None:
+    texts = [
+        f"How many {thing} are {n} and {n + 3}?"
+        for n in range(embedding.MANY // 4)
+        for thing in ("cats", "nouns", "kg", "laws")
+    ]
+    many, few = (
+        embedder.embed(texts),
+        np.concatenate([embedder.embed(texts[n : n + 64]) for n in range(0, len(texts), 64)]),
+    )
+    assert ((many * few).sum(axis=1) > 0.9999).all()
