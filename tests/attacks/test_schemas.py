@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from symmoe.engines.grammar_child import TOO_LARGE
+from symmoe.engines import grammar_child
 from symmoe.engines.grammars import Grammars, Verdict
 from symmoe.errors import CapacityError
 from symmoe.limits import SCHEMA_CPU_SECONDS, SCHEMA_WALL_SECONDS, SCHEMAS_WAITING_OF_KEY
@@ -140,24 +140,21 @@ def test_the_compiler_ends_with_whoever_started_it(model: str) -> None:
         time.sleep(0.05)
 
 
-GREEDY = """
-from symmoe.engines import grammar_child
+def test_what_takes_too_much_memory_is_refused(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def greedy(*_: object) -> str | None:
+        try:
+            return str(len(bytearray(64 << 30)))
+        except MemoryError:
+            return grammar_child.TOO_LARGE
 
-def greedy(*_):
-    try:
-        return str(len(bytearray(64 << 30)))
-    except MemoryError:
-        return grammar_child.TOO_LARGE
-
-grammar_child.fault_of = greedy
-grammar_child.main()
-"""
-
-
-def test_what_takes_too_much_memory_is_refused(model: str) -> None:
-    grammars = Grammars([sys.executable, "-c", GREEDY])
-    assert verdict_at_last(grammars, {}, model).fault == TOO_LARGE
-    grammars.close()
+    told: list[dict[str, object]] = []
+    monkeypatch.setattr(grammar_child, "fault_of", greedy)
+    trials = grammar_child._Trials(told.append)
+    trials._begin({"id": 1, "model": model, "vocabulary": 257, "schema": "{}"})
+    while not told:
+        for key, _ in trials._selector.select(LONG):
+            trials._hear(key.data)
+    assert told[0]["fault"] == grammar_child.TOO_LARGE
 
 
 @pytest.mark.slow
