@@ -165,6 +165,7 @@ def measure_unlike_swaps(
         engines = sleeping_engines(assembly)
         shapes = {many.expert(name).model: name for name in reversed(many.names)}
         order = list(shapes.values())
+        largest = max(order, key=lambda name: _size(Path(assembly.weights(name).model)))
         ready = assembly.loader.ready
         with _peak_of(engines) as peak:
             try:
@@ -180,7 +181,6 @@ def measure_unlike_swaps(
             finally:
                 assembly.close()
     wake = {name: median_of(wakes[name]) for name in order}
-    largest = max(order, key=lambda name: _size(Path(assembly.weights(name).model)))
     growth = after / before - 1
     measured = {
         "wake_seconds": wake[largest],
