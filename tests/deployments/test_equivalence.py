@@ -3,40 +3,65 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 from symmoe.deployments.settings import Settings
 
 from symmoe.batch.job import BatchJob, run_batch
-from symmoe.build import fingerprint
-from symmoe.config import read_pool
+from symmoe.build import Assembly, fingerprint
+from symmoe.config import Pool, read_pool
 from symmoe.engines.echo import EchoEngine
 from symmoe.pipeline import UNWATCHED
+from symmoe.questions.suites import mixed_suite
 from tests.batch.conftest import MemoryStore, read_jsonl
 from tests.conftest import SKILLS, echo_pool
 from tests.deployments.api.conftest import EXPERTS, Running, assembled, running
 from tests.deployments.batches.conftest import ended, rows_of, start, state_in
 
-COUNT = 200
 SOUND = EXPERTS[:3]
 """An expert that cannot be made ready ends a batch of the command line, which resumes; online it has no say."""
 WINDOW = 64
-MODELS = ("symmoe/auto", "symmoe/fast", "symmoe/best", "adder", "symmoe/auto", "speaker", "nobody")
 Body = dict[str, Any]
 Told = dict[str, Any]
 """What came of one question: its choices and usage and traces, or the status and code of an error."""
 
 
-def body(number: int) -> Body:
-    """Question and policy, one after the other through all of them; no two have the same words."""
-    first, second = SKILLS[number % len(SKILLS)], SKILLS[number // 5 % len(SKILLS)]
-    text = f"{first} {second} {number}"
+@dataclass(frozen=True)
+class Asked:
+    """A pool, and the questions that it is asked."""
+
+    pool: Pool
+    engine: EchoEngine | None
+    """None where the pool's own is started."""
+    texts: Sequence[str]
+    models: Sequence[str]
+
+    def assembly(self) -> Assembly:
+        return assembled(self.pool, self.engine) if self.engine else Assembly(self.pool)
+
+    def bodies(self) -> list[Body]:
+        window = self.pool.engine.max_model_len or WINDOW
+        return [body(number, text, self.models, window) for number, text in enumerate(self.texts)]
+
+    def lines(self) -> list[Body]:
+        asked = {"method": "POST", "url": "/v1/chat/completions"}
+        return [{"custom_id": f"q{number}", **asked, "body": body} for number, body in enumerate(self.bodies())]
+
+
+def models(first: str, second: str) -> Sequence[str]:
+    return ("symmoe/auto", "symmoe/fast", "symmoe/best", first, "symmoe/auto", second, "nobody")
+
+
+def body(number: int, text: str, models: Sequence[str], window: int) -> Body:
+    """Question and policy, one after the other through all of them."""
     if number % 23 == 0:
-        text += " word" * WINDOW
-    asked: Body = {"model": MODELS[number % len(MODELS)], "messages": [{"role": "user", "content": text}]}
+        text += " word" * window
+    asked: Body = {"model": models[number % len(models)], "messages": [{"role": "user", "content": text}]}
     asked["symmoe"] = {"explain": True}
     if number % 4:
         asked["symmoe"] |= {"k": number % 4, "aggregate": ("auto", "always", "never")[number // 4 % 3]}
@@ -51,10 +76,6 @@ def body(number: int) -> Body:
     if number % 37 == 0:
         asked["top_p"] = 7
     return asked
-
-
-def line(number: int) -> Body:
-    return {"custom_id": f"q{number}", "method": "POST", "url": "/v1/chat/completions", "body": body(number)}
 
 
 def trace_told(trace: Told) -> Told:
@@ -84,28 +105,56 @@ def told(status: int, body: Told, traces: list[Told] | None = None) -> Told:
     }
 
 
-@pytest.fixture(scope="module", params=[None, "sorter"], ids=["vote", "synthesis"])
-def sections(request: pytest.FixtureRequest) -> Body:
-    aggregation = {"trust": 0.6} if request.param is None else {"trust": 0.6, "aggregator": request.param}
-    return {"routing": {"top_p": 0.9}, "aggregation": aggregation}
+def echoes(folder: Path, **aggregation: str) -> Asked:
+    """200 questions to echoes; no two have the same words."""
+    sections: Body = {"routing": {"top_p": 0.9}, "aggregation": {"trust": 0.6, **aggregation}}
+    texts = [f"{SKILLS[n % len(SKILLS)]} {SKILLS[n // 5 % len(SKILLS)]} {n}" for n in range(200)]
+    return Asked(
+        read_pool(str(echo_pool(folder, SOUND, **sections))), EchoEngine(WINDOW), texts, models("adder", "speaker")
+    )
+
+
+def real() -> Asked:
+    """Forty questions to vLLM on real weights."""
+    pool = read_pool("tiny")
+    changed = {"sampling": pool.sampling.model_copy(update={"max_tokens": 16})}
+    texts = [each.question for each in mixed_suite(4, "test", 11)][:40]
+    return Asked(pool.model_copy(update=changed), None, texts, models("roman", "dates"))
+
+
+@pytest.fixture(
+    scope="module",
+    params=["vote", "synthesis", pytest.param("vllm", marks=[pytest.mark.slow, pytest.mark.engine])],
+)
+def asked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Asked:
+    if request.param == "vllm":
+        return real()
+    aggregator = {"aggregator": "sorter"} if request.param == "synthesis" else {}
+    return echoes(tmp_path_factory.mktemp("pool"), **aggregator)
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory, sections: Body) -> Iterator[Running]:
-    folder = tmp_path_factory.mktemp("service")
-    with state_in(folder), running(folder, Settings(batch_lease=1.0), experts=SOUND, **sections) as service:
+def served(tmp_path_factory: pytest.TempPathFactory, asked: Asked, by_command: list[Told]) -> Iterator[Running]:
+    """A service of the same pool, begun when the command is done: two engines would take memory and cores."""
+    folder, first = tmp_path_factory.mktemp("service"), asked.pool.names[0]
+    settings = Settings(batch_lease=1.0)
+    with (
+        state_in(folder),
+        running(folder, settings, first=first, pool=asked.pool, real=asked.engine is None) as service,
+    ):
         yield service
 
 
 @pytest.fixture(scope="module")
-def by_command(tmp_path_factory: pytest.TempPathFactory, sections: Body) -> list[Told]:
+def by_command(tmp_path_factory: pytest.TempPathFactory, asked: Asked) -> list[Told]:
     """What `symmoe batch run` makes of them."""
     folder = tmp_path_factory.mktemp("batch")
     source = folder / "in.jsonl"
-    source.write_text("".join(json.dumps(line(number)) + "\n" for number in range(COUNT)), encoding="utf-8")
-    pool = read_pool(str(echo_pool(folder, SOUND, **sections)))
-    job = BatchJob(source, folder / "out.jsonl", pool, fingerprint(pool), None, 0, explain=True)
-    run_batch(job, _Ready(assembled(pool, EchoEngine(WINDOW))), MemoryStore(), False, UNWATCHED)
+    source.write_text("".join(json.dumps(line) + "\n" for line in asked.lines()), encoding="utf-8")
+    job = BatchJob(source, folder / "out.jsonl", asked.pool, fingerprint(asked.pool), None, 0, explain=True)
+    assembly = asked.assembly()
+    run_batch(job, _Ready(assembly), MemoryStore(), False, UNWATCHED)
+    assembly.close()
     traces: dict[str, list[Told]] = {}
     for trace in read_jsonl(job.trace):
         traces.setdefault(trace["query_id"].split("\x1f")[0], []).append(trace)
@@ -122,27 +171,28 @@ class _Ready:
         self.parts = assembly.parts
 
 
-def test_a_batch_of_the_service_gives_what_the_command_gives(served: Running, by_command: list[Told]) -> None:
-    client = served.openai
-    over = ended(client, start(client, [line(number) for number in range(COUNT)]))
+def test_a_batch_of_the_service_gives_what_the_command_gives(
+    served: Running, asked: Asked, by_command: list[Told]
+) -> None:
+    client, lines = served.openai, asked.lines()
+    over = ended(client, start(client, lines), 600)
     rows = [*rows_of(client, over.output_file_id), *rows_of(client, over.error_file_id)]
     given = {row["custom_id"]: told(row["response"]["status_code"], row["response"]["body"]) for row in rows}
-    assert [given[f"q{number}"] for number in range(COUNT)] == by_command
+    assert [given[line["custom_id"]] for line in lines] == by_command
 
 
-def test_whole_answers_are_what_the_command_gives(served: Running, by_command: list[Told]) -> None:
-    def ask(number: int) -> Told:
-        response = served.post(json=body(number))
+def test_whole_answers_are_what_the_command_gives(served: Running, asked: Asked, by_command: list[Told]) -> None:
+    def ask(body: Body) -> Told:
+        response = served.post(json=body)
         return told(response.status_code, response.json())
 
     with ThreadPoolExecutor(8) as threads:
-        assert list(threads.map(ask, range(COUNT))) == by_command
+        assert list(threads.map(ask, asked.bodies())) == by_command
 
 
-def test_streamed_answers_are_what_the_command_gives(served: Running, by_command: list[Told]) -> None:
-    def ask(number: int) -> Told:
-        asked = body(number) | {"stream": True, "stream_options": {"include_usage": True}}
-        response = served.post(json=asked)
+def test_streamed_answers_are_what_the_command_gives(served: Running, asked: Asked, by_command: list[Told]) -> None:
+    def ask(body: Body) -> Told:
+        response = served.post(json=body | {"stream": True, "stream_options": {"include_usage": True}})
         if response.status_code != 200:
             return told(response.status_code, response.json())
         chunks = [json.loads(each[6:]) for each in response.text.splitlines() if each.startswith("data: {")]
@@ -155,7 +205,7 @@ def test_streamed_answers_are_what_the_command_gives(served: Running, by_command
         return told(200, {**chunks[-1], "choices": [choices[place] for place in sorted(choices)]})
 
     with ThreadPoolExecutor(8) as threads:
-        assert list(threads.map(ask, range(COUNT))) == by_command
+        assert list(threads.map(ask, asked.bodies())) == by_command
 
 
 def test_the_questions_go_every_way_and_fail_in_every_way(by_command: list[Told]) -> None:

@@ -159,25 +159,28 @@ def running(
     experts: Sequence[str] = EXPERTS,
     by: ScriptedEngine | None = None,
     reader: Reader | None = None,
+    pool: Pool | None = None,
+    real: bool = False,
     **sections: object,
 ) -> Iterator[Running]:
-    """Serve a pool of echoes under a free port of this machine; what is decided about experts it `remembers`.
+    """Serve a pool, if none is given of echoes, under a free port; what is decided about experts it `remembers`.
 
     The expert that is `first` is made ready before anybody asks. With a `door` the same stands before it as before
-    Ray Serve's proxy.
+    Ray Serve's proxy. With `real` the pool's own engine and tagger are used.
     """
-    pool, storage = read_pool(str(echo_pool(folder, tuple(experts), **sections))), storage or Storage()
+    storage = storage or Storage()
+    pool = pool or read_pool(str(echo_pool(folder, tuple(experts), **sections)))
     engine = by or ScriptedEngine()
 
     def build(pool: Pool) -> Assembly:
-        made = assembled(pool, engine)
+        made = Assembly(pool) if real else assembled(pool, engine)
         made.reader = lambda expert: reader  # type: ignore[method-assign]
         return made
 
     replica = ExpertReplica(pool.model_dump_json(), str(pool.root), settings, build, first=lambda pool: first)
     local = LocalExperts(replica)
     reached = PoolExperts(pool, local) if any(expert.remote for expert in pool.experts) else local
-    orchestrator = Orchestrator(assembled(pool), reached, settings, storage if remembers else None)
+    orchestrator = Orchestrator(build(pool), reached, settings, storage if remembers else None)
     with pytest.MonkeyPatch.context() as patch:  # a busy machine is no sign of a store that is lost
         patch.setattr(limits, "STORE_PATIENCE", PATIENCE)
         service = Service(pool, orchestrator, keys or Open(), settings, storage)
