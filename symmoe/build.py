@@ -374,6 +374,7 @@ def build_kept_embedder(pool: Pool) -> Embedder:
     embedder, source = build_embedder(pool), pool.routing.embedder
     if not isinstance(embedder, SentenceEmbedder):
         return embedder
+    embedder.half = True
 
     def key() -> str:
         weights = sorted(_embedder_directory(source, pool.root).rglob("*.safetensors"))

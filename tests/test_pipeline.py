@@ -274,6 +274,14 @@ def test_a_prompt_for_which_one_of_the_experts_has_room_is_answered() -> None:
     assert len(result.recruited) == 3
 
 
+def test_an_expert_with_a_bound_is_asked_for_no_more() -> None:
+    seen, parts = Seen(), replace(echo_parts(RECORDS), most_tokens={"speaker": 2})
+    answer(parts, QUERIES[:2], everyone(1), 0, watch=seen.watch())
+    asked = {call.expert: call.query.sampling.max_tokens for each in seen.plans for s in each.steps for call in s.calls}
+    assert asked.pop("speaker") == 2
+    assert set(asked.values()) == {QUERIES[0].sampling.max_tokens}
+
+
 class SideBySide:
     """An executor of two workers, both of which load for as long as the whole run takes."""
 

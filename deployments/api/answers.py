@@ -81,22 +81,24 @@ class Answers:
 
         They are not looked for in the cache, and a stream of them begins when all are there. Raises `TurnedAwayError`.
         """
-        requests = [await self._orchestrator.begin(order) for order in orders]
-        note.report = requests[0].report
-        tasks = [
-            asyncio.ensure_future(self._whole(_Answering(request, writer, charge, False, None))) for request in requests
-        ]
+
+        async def one(order: Order) -> tuple[Report, dict[int, Generation]]:
+            request = await self._orchestrator.begin(order)
+            note.report = note.report or request.report
+            return request.report, await self._whole(_Answering(request, writer, charge, False, None))
+
+        tasks = [asyncio.ensure_future(one(order)) for order in orders]
         try:
-            parts = await asyncio.gather(*tasks)
+            done = await asyncio.gather(*tasks)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        finished = dict(enumerate(part[number] for part in parts for number in sorted(part)))
-        abouts = [told_of(request.report, orders[0].explain) for request in requests]
+        finished = dict(enumerate(part[number] for _, part in done for number in sorted(part)))
+        abouts = [told_of(report, orders[0].explain) for report, _ in done]
         spent = sum(about.prompt_tokens for about in abouts), sum(about.completion_tokens for about in abouts)
         return _given(
-            finished, Told(*spent, abouts[0].symmoe), writer, orders[0].stream, {**headers(note.report), **told}
+            finished, Told(*spent, abouts[0].symmoe), writer, orders[0].stream, {**headers(done[0][0]), **told}
         )
 
     async def _whole(self, answering: _Answering) -> dict[int, Generation]:

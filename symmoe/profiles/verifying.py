@@ -22,6 +22,16 @@ LEAST = 200
 SIZES = (1, 2, 3, 5, 8)
 """So many of those recruited first are taken to have answered: a verifier judges while answers still come in."""
 
+GROWTH: dict[str, Any] = {
+    "learning_rate": 0.06,
+    "max_iter": 150,
+    "max_leaf_nodes": 12,
+    "min_samples_leaf": 60,
+    "l2_regularization": 5.0,
+    "early_stopping": False,
+}
+"""How trees are grown: scikit-learn's names."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Rows:
@@ -120,15 +130,7 @@ def _grown(rows: _Rows, experts: tuple[str, ...], seed: int) -> Trees | None:
         return None
     with np.errstate(invalid="ignore"):
         telling = [n for n, column in enumerate(rows.known.T) if len(np.unique(column[~np.isnan(column)])) > 1]
-    grown = HistGradientBoostingClassifier(
-        learning_rate=0.06,
-        max_iter=150,
-        max_leaf_nodes=12,
-        min_samples_leaf=60,
-        l2_regularization=5.0,
-        early_stopping=False,
-        random_state=seed,
-    )
+    grown = HistGradientBoostingClassifier(**GROWTH, random_state=seed)
     grown.fit(rows.known[:, telling], rows.right)  # a constant column breaks its binning
     return _columns(grown, telling, experts)
 

@@ -27,11 +27,12 @@ class SentenceEmbedder:
     """all-MiniLM-L6-v2 or any other sentence-transformers model; loaded when first asked, used by one thread at a time.
 
     `locate` gives the model's directory, and may prepare or fetch it. Texts beyond the model's window (256 tokens for
-    MiniLM) are cut by the model itself.
+    MiniLM) are cut by the model itself. With `half`, for recorded questions, many texts at
+    once are embedded in half precision; without it a question is embedded alike alone and among many.
     """
 
-    def __init__(self, locate: Callable[[], Path]) -> None:
-        self._locate = locate
+    def __init__(self, locate: Callable[[], Path], half: bool = False) -> None:
+        self._locate, self.half = locate, half
         self._model: Any = None
         self._alone = threading.Lock()  # its tokenizer bears one thread at a time
 
@@ -46,7 +47,7 @@ class SentenceEmbedder:
             model = self._loaded()
             if len(texts) == 1:
                 return _one(model, texts[0])
-            with _half_precision(len(texts) >= MANY):
+            with _half_precision(self.half and len(texts) >= MANY):
                 vectors = model.encode(list(texts), batch_size=64, normalize_embeddings=True, show_progress_bar=False)
         return np.asarray(vectors, dtype=np.float32)
 

@@ -9,7 +9,7 @@ from symmoe.aggregation.verifier import Verifying, names
 from symmoe.errors import PoolError
 from symmoe.profiles.believing import Recruited
 from symmoe.profiles.grading import Matrix
-from symmoe.profiles.verifying import _grown, _Rows, learn_verifier
+from symmoe.profiles.verifying import GROWTH, _grown, _Rows, learn_verifier
 from symmoe.routing.records import as_document, parse_profiles
 from symmoe.types import Assignment, Profiles, Recruitment
 from tests.fakes import candidate, query, question
@@ -79,15 +79,7 @@ def test_trees_judge_as_scikit_learn_does_also_what_is_unknown_and_after_a_profi
     rows = _Rows(known, right, np.zeros(900), np.arange(900), np.full(900, 3))
     trees = _grown(rows, EXPERTS, 7)
     assert trees is not None
-    theirs = HistGradientBoostingClassifier(
-        learning_rate=0.06,
-        max_iter=150,
-        max_leaf_nodes=12,
-        min_samples_leaf=60,
-        l2_regularization=5.0,
-        early_stopping=False,
-        random_state=7,
-    )
+    theirs = HistGradientBoostingClassifier(**GROWTH, random_state=7)
     theirs.fit(np.delete(known, 4, axis=1), right)
     fresh = rng.normal(size=(200, known.shape[1]))
     fresh[rng.random(fresh.shape) < 0.3] = np.nan
