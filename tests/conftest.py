@@ -18,6 +18,8 @@ settings.register_profile("repeatable", settings.get_profile("thorough"), max_ex
 settings.load_profile("repeatable")
 os.environ["SYMMOE_POOL"] = "tiny"  # no test fetches the starter pool's model unless it says so
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the hub client is first imported
+if "PYTEST_XDIST_WORKER" in os.environ:  # two teams of threads on the same cores wait for each other at every step
+    os.environ |= {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 os.environ.pop("SSL_CERT_FILE", None)
 os.environ["SSL_CERT_DIR"] = str(Path(__file__).parent)  # no test speaks TLS: reading certificates is 30 ms a client
 
