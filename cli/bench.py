@@ -381,6 +381,39 @@ def gather(
     show(*parts, f"report in {out}")
 
 
+@app.command("replicas")
+def replicas(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where the report goes.")] = Path("out/bench/replicas.json"),
+    pool: options.Pool = "tiny",
+    expert: Annotated[str | None, typer.Option("--expert", help="Whose model; else the pool's first expert's.")] = None,
+    machines: Annotated[int, typer.Option("--machines", min=2, help="Machines, each a folder of this one.")] = 2,
+    count: Annotated[int, typer.Option("--replicas", min=2, help="Replicas, in turn on the machines.")] = 4,
+    throttle: Annotated[
+        float, typer.Option("--throttle", min=1, help="What the shared storage gives to all together, in MiB/s.")
+    ] = 400.0,
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Times that both ways are measured.")] = 3,
+    json: options.Json = False,
+) -> None:
+    """Time replicas that start at once on several machines: reading together against each for itself."""
+    from symmoe.bench.replicas import measure
+    from symmoe.build import Assembly
+
+    from .render import show, show_json, table, working, write_report
+
+    described = options.ready(pool)
+    directory = Path(Assembly(described).weights(expert or described.names[0]).model)
+    with working("measuring"):
+        report = measure(directory, machines, count, throttle, repeats)
+    write_report(report, out)
+    if json:
+        show_json(report)
+        return
+    rows = [(name, f"{seconds:.2f}") for name, seconds in report["seconds"].items()]
+    bars = [f"{name}: {each['measured']} (bar {each['bar']})" for name, each in report["bars"].items()]
+    title = f"{count} replicas on {machines} machines, {report['mib']} MiB at {throttle:g} MiB/s"
+    show(table(title, ("way", "s"), rows, right=(1,)), *bars, f"exact: {report['exact']}", f"report in {out}")
+
+
 def _counts(words: str) -> list[int]:
     from symmoe.errors import RequestError
 

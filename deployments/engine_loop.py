@@ -18,6 +18,7 @@ from symmoe.protocols import StreamingEngine
 from symmoe.types import Load
 
 from .events import Asked, Begun, EngineState, Event, TurnedAway, ended, finished, piece, unready
+from .staging import on_cluster, staged_load
 
 Tell = Callable[[Sequence[tuple[str, Event]]], None]
 _FAILURES = 3
@@ -141,7 +142,7 @@ class EngineLoop:
         self._expected = self._clock() + self._slowest_load
         self._look(expert, at_once=True)
         try:
-            load = self._parts().loader.ready(expert)
+            load = staged_load(self._parts(), expert)
         except SymmoeError as error:
             why = unready(expert, error)
             self._turn_away(self._turns.failed(expert), lambda _: why)
@@ -269,7 +270,7 @@ class EngineLoop:
 
     def _parts(self) -> Assembly:
         if self._assembly is None:
-            self._assembly = self._build()
+            self._assembly = on_cluster(self._build())
             for expert in self._newcomers.values():
                 self._assembly.learn(expert)
         return self._assembly

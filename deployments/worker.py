@@ -11,6 +11,8 @@ from symmoe.build import Assembly
 from symmoe.config import Pool
 from symmoe.types import Call, Generation, Load
 
+from .staging import on_cluster, staged_load
+
 Build = Callable[[Pool], Assembly]
 
 
@@ -28,11 +30,11 @@ class Worker:
 
     @cached_property
     def _assembly(self) -> Assembly:
-        return self._build(Pool.model_validate({**json.loads(self._pool), "root": self._root}))
+        return on_cluster(self._build(Pool.model_validate({**json.loads(self._pool), "root": self._root})))
 
     def ready(self, expert: str, ahead: Sequence[str]) -> Load:
         """Make an expert ready. `ahead` are those that come after it, soonest first."""
-        load = self._assembly.loader.ready(expert)
+        load = staged_load(self._assembly, expert)
         self._assembly.loader.expect(ahead)
         return load
 

@@ -39,6 +39,7 @@ from symmoe.loading.sources import (
     sampled_sha256,
     sha256_of,
 )
+from symmoe.loading.staging import Staging
 from symmoe.loading.verify import trained_on, verify_adapter, verify_model
 from symmoe.pipeline import Parts
 from symmoe.planning.costs import CostModel, ExpertCost, recall_observations
@@ -98,6 +99,9 @@ class Assembly:
         self.tagger: Tagger = build_tagger(pool, self.embedder) if tagger is None else tagger
         self.models = {expert.name: _model_key(expert) for expert in pool.experts}
         self.fleet: Fleet | None = None
+        self.staging: Staging | None = None
+        """What brings models here where several machines of a cluster want them; None for a machine by itself."""
+        self._staged: dict[Path, Path] = {}
         self._readers: dict[tuple[str, str | None, str | None], Reader] = {}
         if profiles is not None:
             self._records = complete(profiles, pool.names)
@@ -114,7 +118,24 @@ class Assembly:
                 f"expert {expert!r} is remote: it has no weights here", hint="ask it through `symmoe serve`"
             )
         model = _model_directory(self.pool, config)
+        model = self._staged.get(model, model)
         return ExpertWeights(str(model), str(self.pool.path(config.adapter)) if config.adapter else None)
+
+    def stage(self, expert: str) -> str:
+        """Bring an expert's model into this machine's memory, together with machines that want it too; how that went.
+
+        Empty where there is nothing to bring, and from the second time on. A model whose code is trusted stays where
+        it is: trust goes by directory.
+        """
+        config = self.pool.expert(expert)
+        if self.staging is None or config.remote is not None or config.trust_remote_code:
+            return ""
+        model = _model_directory(self.pool, config)
+        if model in self._staged or not self.pool.engine.runs_models:
+            return ""
+        staged = self.staging.stage(model)
+        self._staged[model] = staged.directory
+        return f"{staged.way}: {staged.reason}"
 
     def learn(self, expert: ExpertConfig) -> None:
         """From now on the pool has this expert too, in place of one of its name. What runs already is not touched."""
@@ -265,6 +286,8 @@ class Assembly:
             self.engine.close()
         if "images" in self.__dict__ and isinstance(self.images, HostImages):
             self.images.close()
+        if self.staging is not None:
+            self.staging.close()
 
 
 def build_recruiter(pool: Pool, profiles: Profiles, embedder: Embedder) -> Recruiter:

@@ -204,13 +204,21 @@ class Alarm:
 
 
 def open_group(
-    store: Store, rank: int, size: int, *, backend: Backend = "gloo", device: str | None = None, timeout: float = 30.0
+    store: Store,
+    rank: int,
+    size: int,
+    *,
+    backend: Backend = "gloo",
+    device: str | None = None,
+    timeout: float = 30.0,
+    address: str | None = None,
 ) -> GatherGroup:
     """Connect `size` ranks, each of which calls this; `CollectiveError` if not all come within `timeout` seconds.
 
     `store` is where ranks find each other and leave word of failures: a `TCPStore` of the process that started the
     ranks and outlives them, or on one machine a `FileStore`. `nccl` carries chunks between GPUs, this rank's being
-    `device` ("cuda:0"); gloo, which follows `GLOO_SOCKET_IFNAME`, carries them in host memory and watches over either.
+    `device` ("cuda:0"); gloo, which follows `GLOO_SOCKET_IFNAME` where no `address` of this machine is given, carries
+    them in host memory and watches over either.
     """
     import torch
     from torch.distributed import PrefixStore  # type: ignore[attr-defined]
@@ -222,7 +230,7 @@ def open_group(
         # what an earlier group left in the store is not this one's
         part = PrefixStore(f"group/{store.add(f'opened/{rank}', 1)}", store)
         if size > 1:
-            control, carrier = _connect(part, rank, size, backend, device, timeout)
+            control, carrier = _connect(part, rank, size, backend, device, timeout, address)
     except RuntimeError as error:
         raise CollectiveError(
             f"rank {rank}: the {size} ranks did not all connect within {timeout:g} s ({_first_line(error)})",
@@ -328,11 +336,11 @@ class GatherGroup:
 
 
 def _connect(
-    store: Store, rank: int, size: int, backend: Backend, device: str | None, timeout: float
+    store: Store, rank: int, size: int, backend: Backend, device: str | None, timeout: float, address: str | None
 ) -> tuple[Any, Carrier]:
-    from torch.distributed import PrefixStore, ProcessGroupGloo  # type: ignore[attr-defined]
+    from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
-    control = ProcessGroupGloo(PrefixStore("gloo", store), rank, size, timedelta(seconds=timeout))
+    control = _gloo(PrefixStore("gloo", store), rank, size, timeout, address)
     carrier: Carrier
     if backend == "gloo":
         carrier = GlooCarrier(control)
@@ -342,6 +350,17 @@ def _connect(
     store.set(f"connected/{rank}", "")
     store.wait([f"connected/{peer}" for peer in range(size)], timedelta(seconds=timeout))
     return control, carrier
+
+
+def _gloo(store: Store, rank: int, size: int, timeout: float, address: str | None) -> Any:
+    from torch.distributed import ProcessGroupGloo
+
+    if address is None:
+        return ProcessGroupGloo(store, rank, size, timedelta(seconds=timeout))
+    options = ProcessGroupGloo._Options()  # type: ignore[attr-defined]
+    options._timeout = timedelta(seconds=timeout)
+    options._devices = [ProcessGroupGloo.create_device(hostname=address)]
+    return ProcessGroupGloo(store, rank, size, options)
 
 
 def _nccl(store: Store, rank: int, size: int, device: str | None, timeout: float) -> Any:

@@ -1,0 +1,132 @@
+"""Machines of a Ray cluster that want the same model at about the same time, and where they meet."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from symmoe.build import Assembly
+from symmoe.errors import CollectiveError
+from symmoe.loading.arena import available_memory
+from symmoe.loading.staging import Place, Seat, Staging
+from symmoe.types import Load
+
+from .session import NAMESPACE
+
+PATIENCE = 3.0
+"""Seconds that the first machine waits for others."""
+_ADDRESS_SECONDS = 20.0
+_MEMORY = Path("/dev/shm")  # noqa: S108  # memory that processes of one machine share
+
+
+@dataclass(slots=True)
+class _Table:
+    """Those who wait for others that want the same."""
+
+    number: int
+    machines: list[str] = field(default_factory=list)
+    closed: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Meetings:
+    """Seats machines that want the same key: all `machines` that have not had it, or those that come in `patience`."""
+
+    def __init__(self, machines: Sequence[str], patience: float = PATIENCE) -> None:
+        self._machines, self._patience = frozenset(machines), patience
+        self._tables: dict[str, _Table] = {}
+        self._served: dict[str, set[str]] = {}
+        self._addresses: dict[int, asyncio.Future[str]] = {}
+        self._count = 0
+
+    async def meet(self, key: str, machine: str) -> tuple[int, int, int]:
+        """The rank, the size and the number of the meeting that a machine comes to."""
+        table = self._tables.get(key)
+        if table is None:
+            self._count += 1
+            table = self._tables[key] = _Table(self._count)
+            self._addresses[table.number] = asyncio.get_running_loop().create_future()
+            asyncio.get_running_loop().call_later(self._patience, self._close, key, table)
+        if machine not in table.machines:
+            table.machines.append(machine)
+        if self._machines - self._served.get(key, set()) <= set(table.machines):
+            self._close(key, table)
+        await table.closed.wait()
+        return table.machines.index(machine), len(table.machines), table.number
+
+    async def open(self, number: int, address: str) -> None:
+        """Tell the others of a meeting where its first rank listens."""
+        if not self._addresses[number].done():
+            self._addresses[number].set_result(address)
+
+    async def address(self, number: int) -> str:
+        """Where the first rank listens. Raises `TimeoutError`."""
+        return await asyncio.wait_for(asyncio.shield(self._addresses[number]), _ADDRESS_SECONDS)
+
+    def _close(self, key: str, table: _Table) -> None:
+        if self._tables.get(key) is table:
+            del self._tables[key]
+        self._served.setdefault(key, set()).update(table.machines)
+        table.closed.set()
+
+
+class OnRay:
+    """Meetings in an actor that whoever comes first begins."""
+
+    def __init__(self, machines: Sequence[str]) -> None:
+        import ray
+
+        actor = ray.remote(Meetings).options(name="meetings", namespace=NAMESPACE, get_if_exists=True, num_cpus=0)
+        self._actor: Any = actor.remote(list(machines))
+
+    def meet(self, key: str, machine: str) -> Seat:
+        """Wait for others; alone where the actor is lost."""
+        return Seat(*self._asked("meet", key, machine))
+
+    def open(self, number: int, address: str) -> None:
+        """Say where the first rank listens."""
+        self._asked("open", number, address)
+
+    def address(self, number: int) -> str:
+        """Where it listens. Raises `CollectiveError`."""
+        return str(self._asked("address", number))
+
+    def _asked(self, method: str, *words: object) -> Any:
+        import ray
+
+        try:
+            return ray.get(getattr(self._actor, method).remote(*words), timeout=PATIENCE + _ADDRESS_SECONDS)
+        except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError) as error:
+            raise CollectiveError(f"machines could not meet: {type(error).__name__}") from error
+
+
+def cluster_staging() -> Staging | None:
+    """What brings models to this machine of a cluster; None in no cluster, or in one of a single machine at work."""
+    import ray
+
+    if not ray.is_initialized():
+        return None
+    working = [node for node in ray.nodes() if node["Alive"] and {"CPU", "GPU"} & node["Resources"].keys()]
+    if len(working) < 2:
+        return None
+    machine = ray.get_runtime_context().get_node_id()
+    folder = _MEMORY / f"symmoe-{os.getuid()}" / machine[:12]
+    place = Place(machine, ray.util.get_node_ip_address(), folder)
+    return Staging(place, OnRay([node["NodeID"] for node in working]), available_memory)
+
+
+def on_cluster(assembly: Assembly) -> Assembly:
+    """An assembly that brings its models together with other machines of the cluster that this process is part of."""
+    if assembly.pool.engine.kind == "vllm":
+        assembly.staging = cluster_staging()
+    return assembly
+
+
+def staged_load(assembly: Assembly, expert: str) -> Load:
+    """Make an expert ready; the reason of the load also says how its model was brought here, if it was."""
+    brought = assembly.stage(expert)
+    load = assembly.loader.ready(expert)
+    return replace(load, reason=f"{load.reason}; {brought}") if brought else load
