@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 8 << 20
 _PROBE_CHUNKS = 2
-_LINK_BYTES = 8 << 20
+_LINK_BYTES, _LINK_ROUNDS = 8 << 20, 3
 _HOT = 0.9
 _CONNECT_SECONDS, _SPARE_SECONDS, _SLOWER = 20.0, 5.0, 2.0
 """A gather may take so many times what was predicted, and so many seconds more, before it is given up."""
@@ -259,7 +259,7 @@ def _planned(source: Any, group: GatherGroup, store: TCPStore) -> GatherPlan:
     for chunk in probes:
         source.read(chunk, buffer[: source.sizes[chunk]])
     own = sum(source.sizes[chunk] for chunk in probes) / max(time.perf_counter() - began, 1e-6)
-    link = _link(group)
+    link = max(_link(group) for _ in range(_LINK_ROUNDS))  # the first one also opens connections
     said = _exchanged(store, group, {"storage": own, "link": link})
     topology = Topology(
         device=(float("inf"),) * group.size,

@@ -1,0 +1,21 @@
+"""`symmoe bench replicas`, small."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from symmoe.bench import replicas
+
+
+@pytest.mark.slow
+def test_replicas_get_the_same_bytes_by_every_way_also_when_a_machine_dies(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(os.urandom(100_000_000))
+    report = replicas.measure(tmp_path, replicas=3, throttle=50, repeats=1)
+    assert report["exact"]
+    assert report["late"] == "plain"
+    (only,) = report["rounds"]
+    assert only["together_ways"] == ["gathered", "gathered", "shared"], only["reason"]
+    assert len(report["killed"]) >= 1
