@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 
 from . import options
 
 if TYPE_CHECKING:
-    from symmoe.deployments.access.records import KeyRecord
     from symmoe.deployments.storage import Storage
 
 Result = TypeVar("Result")
@@ -48,24 +47,25 @@ def create(
     expires: Annotated[
         float | None, typer.Option("--expires", metavar="DAYS", min=0.001, max=36_500, help="Days until it ends.")
     ] = None,
-    admin: Annotated[
-        bool, typer.Option("--admin", help="With it experts may be added, drained, quarantined and removed.")
-    ] = False,
+    scope: Annotated[
+        Literal["ask", "admin"],
+        typer.Option("--scope", help="admin: besides asking, change experts and keys, and see everybody's traces."),
+    ] = "ask",
     json: options.Json = False,
 ) -> None:
     """Make a key and show it, this once: the store keeps its SHA-256 only."""
     import time
 
-    from symmoe.deployments.access.records import KeyRecord, add, new_id, new_key
+    from symmoe.deployments.access.records import KeyRecord, add, checked_name, new_id, new_key
 
     from .render import show, show_json
 
     key, now = new_key(), time.time()
     ends = None if expires is None else now + expires * _DAY
-    record = KeyRecord(new_id(), _named(name), now, ends, None, requests, tokens, admin)
+    record = KeyRecord(new_id(), checked_name(name), now, ends, None, requests, tokens, scope == "admin")
     with_store(lambda storage: add(storage, key, record))
     if json:
-        show_json({"key": key, **_facts(record, now)})
+        show_json({"key": key, **record.facts(now)})
         return
     show(key, f"{record.id} ({record.name}): send it as `Authorization: Bearer KEY`. It is not shown again.")
 
@@ -80,12 +80,16 @@ def list_keys(json: options.Json = False) -> None:
     from .render import show, show_json, table
 
     now = time.time()
-    facts = [_facts(record, now) for record in with_store(everyone)]
+    facts = [record.facts(now) for record in with_store(everyone)]
     if json:
         show_json(facts)
         return
     columns = ("id", "name", "state", "created", "expires", "requests_per_minute", "tokens_per_minute")
-    rows = [["-" if each[column] is None else each[column] for column in columns] for each in facts]
+    shown = [
+        {**each, "state": "active, admin" if (each["state"], each["scope"]) == ("active", "admin") else each["state"]}
+        for each in facts
+    ]
+    rows = [["-" if each[column] is None else each[column] for column in columns] for each in shown]
     show(table("Keys", [column.replace("_per_minute", "/min") for column in columns], rows, right=(5, 6)))
 
 
@@ -108,37 +112,6 @@ def revoke(
     if record is None:  # what was given is not repeated: it may be a key
         raise ConfigError("no key has that id", hint="`symmoe key list` shows the ids")
     if json:
-        show_json(_facts(record, now))
+        show_json(record.facts(now))
         return
     show(f"{record.id} ({record.name}) is revoked")
-
-
-def _named(name: str) -> str:
-    from symmoe.deployments.access.records import PREFIX
-
-    from symmoe.errors import ConfigError
-
-    name = name.strip()
-    if not 0 < len(name) <= 100 or not name.isprintable() or PREFIX in name:
-        raise ConfigError("that is no name for a key", hint="give 1 to 100 printable characters, and no key")
-    return name
-
-
-def _facts(record: KeyRecord, now: float) -> dict[str, Any]:
-    return {
-        "id": record.id,
-        "name": record.name,
-        "state": record.state(now),
-        "created": _date(record.created),
-        "expires": None if record.expires is None else _date(record.expires),
-        "revoked": None if record.revoked is None else _date(record.revoked),
-        "requests_per_minute": record.requests_per_minute,
-        "tokens_per_minute": record.tokens_per_minute,
-        "admin": record.admin,
-    }
-
-
-def _date(seconds: float) -> str:
-    from datetime import UTC, datetime
-
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

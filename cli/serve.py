@@ -53,6 +53,11 @@ def serve(
     log_prompts: Annotated[
         bool, typer.Option("--log-prompts", help="Let these lines, and traces, hold what was asked.")
     ] = False,
+    traces: Annotated[
+        Literal["off", "metadata", "text"],
+        typer.Option("--traces", help="What is kept of each request for a week: how it went, with texts, or nothing."),
+    ] = "metadata",
+    console: Annotated[bool, typer.Option(help="Pages for people at /console.")] = True,
     json: options.Json = False,
 ) -> None:
     """Serve the pool to OpenAI clients until Ctrl-C or SIGTERM; open requests are finished first."""
@@ -85,6 +90,8 @@ def serve(
                 log=log,
                 log_file=lines,
                 log_prompts=log_prompts,
+                traces=traces,
+                console=console,
             )
             served = running.enter_context(
                 serving(described, settings, host, port, address, checked, without_token=without_ray_token)

@@ -53,7 +53,12 @@ class Ingress:
         self._service = Service(described, orchestrator, known, settings, storage)
 
     def __serve_build_asgi_app__(self) -> Any:
-        return application(self._service)
+        app = application(self._service)
+        if not self._service.settings.console:
+            return app
+        from .console.console import Console
+
+        return Console(app, self._service)
 
     async def readiness(self) -> str:
         """`ready`, `starting` or `stopping`."""
@@ -96,7 +101,8 @@ def build_app(args: Mapping[str, Any]) -> Any:
     unknown = sorted(args.keys() - known - {"pool", "without_keys"})
     if unknown:
         raise JobError(f"unknown arguments: {', '.join(unknown)}", hint=f"there are: {', '.join(sorted(known))}, pool")
-    settings = Settings(**{name: _frozen(value) for name, value in args.items() if name in known})
+    said = {name: _frozen(value) for name, value in args.items() if name in known}
+    settings = Settings(**{"traces": "metadata", **said})
     keys = args.get("without_keys") is not True
     return service_app(read_pool(str(args.get("pool", "starter"))), settings, keys)
 

@@ -27,7 +27,7 @@ from symmoe.executor.in_process import candidates
 from symmoe.planning.grouping import plan
 from symmoe.policy import Policy
 from symmoe.tools import CallPart, Reading, before_calls, calls_in
-from symmoe.types import Assignment, Call, Generation, Lane, Query, Refusal, Trace
+from symmoe.types import Assignment, Call, Candidate, Generation, Lane, Query, Refusal, Trace
 
 from .access.breaker import Stored
 from .events import Asked, Begun, Finished, Piece, TurnedAway, TurnedAwayError
@@ -267,6 +267,15 @@ def _refusal(query: str, error: TurnedAwayError) -> Refusal:
     return Refusal(query, why.code, why.message, why.spent, why.status, why.retry_after)
 
 
+@dataclass(frozen=True, slots=True)
+class Again:
+    """What would have become of a question by recorded candidates, and which experts' are `missing` on record."""
+
+    routed: Routed
+    result: Trace | Refusal
+    missing: tuple[str, ...]
+
+
 class Orchestrator:
     """Answers orders with a pool's records and the replicas that run its experts.
 
@@ -288,6 +297,38 @@ class Orchestrator:
         scoring, bounds = scorer or LocalScorer(assembly.scorer), lambda: assembly.pool.most_tokens
         apart = frozenset(each.name for each in assembly.pool.experts if each.remote or each.dedicated)
         self._means = Means(self.lifecycle.experts, scoring, assembly.judging(), bounds, apart)
+
+    async def again(
+        self, query: Query, policy: Policy, recorded: Sequence[Candidate], rule: str | None = None
+    ) -> Again:
+        """What a policy, or another `rule` of recruiting, would have made of a question, no expert being asked.
+
+        Raises `TurnedAwayError` where nobody could be recruited.
+        """
+        policy = policy.excluding(self.lifecycle.roster.without)
+        routed = named(query, policy.expert) if policy.expert else await self.router.under(query, policy, rule)
+        known = {(each.expert, each.slot): each for each in recorded}
+        missing: list[str] = []
+
+        def said(assignment: Assignment) -> Said:
+            found = known.get((assignment.expert, assignment.slot))
+            if found is not None:
+                return found
+            missing.append(assignment.expert)
+            return Refusal(query.id, "not_recorded", f"no answer of {assignment.expert!r} is on record", status=503)
+
+        steps = answering(query, policy, self._means.judging)
+        need = advance(steps)
+        while not isinstance(need, Over):
+            given: Routed | Sequence[Said] | Weighed
+            if isinstance(need, Recruit):
+                given = routed
+            elif isinstance(need, Ask):
+                given = [said(assignment) for assignment in need.recruitment.assignments]
+            else:
+                given = await self._means.scorer.weigh(need.query, need.candidates, need.recruitment)
+            need = await asyncio.to_thread(advance, steps, given)
+        return Again(routed, need.result, tuple(dict.fromkeys(missing)))
 
     async def begin(self, order: Order) -> Request:
         """Route an order and begin to answer it."""

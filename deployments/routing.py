@@ -18,7 +18,7 @@ from symmoe.policy import Policy
 from symmoe.protocols import Recruiter
 from symmoe.routing.recruiting import recruit
 from symmoe.routing.tagging import tag
-from symmoe.types import Message, Query, Recruitment, Sampling, Skills
+from symmoe.types import Message, Profiles, Query, Recruitment, Sampling, Skills
 
 from .events import TurnedAway, TurnedAwayError
 from .lifecycle.roster import Roster
@@ -75,6 +75,27 @@ class Router:
         way, seconds = policy.way(recruitment), time.perf_counter() - began
         return Routed(way, recruitment, skills, explanation, seconds)
 
+    async def under(self, query: Query, policy: Policy, rule: str | None = None) -> Routed:
+        """Who would answer a question by another `rule` of recruiting than the pool's, and why; for looking back.
+
+        Raises `TurnedAwayError` where nobody is left.
+        """
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, self._under, query, policy, rule)
+
+    def _under(self, query: Query, policy: Policy, rule: str | None) -> Routed:
+        recruiter = self._new_recruiter(policy.full, policy.budget, policy.without, self._roster.version, rule)
+        (skills,) = tag(self._assembly.tagger, [query])
+        (recruitment,) = recruiter.recruit([query], [skills], policy.k, SEED)
+        explanation = recruiter.explain(query, skills, policy.k, SEED)
+        return Routed(policy.way(recruitment), recruitment, skills, explanation)
+
+    @property
+    def records(self) -> Profiles:
+        """The experts' records, newcomers' included."""
+        known = self._assembly.profiles()
+        return replace(known, experts={**known.experts, **self._roster.profiles})
+
     def _choose(self, items: Sequence[tuple[Query, Policy]]) -> list[tuple[Skills, Recruitment]]:
         """Tag all together, then recruit. Runs in the batch's thread."""
         skills = tag(self._assembly.tagger, [query for query, _ in items])
@@ -84,12 +105,14 @@ class Router:
     def _recruiter_for(self, policy: Policy) -> Recruiter:
         return self._recruiter(policy.full, policy.budget, policy.without, self._roster.version)
 
-    def _new_recruiter(self, full: bool, budget: float | None, without: tuple[str, ...], version: int) -> Recruiter:
+    def _new_recruiter(
+        self, full: bool, budget: float | None, without: tuple[str, ...], version: int, rule: str | None = None
+    ) -> Recruiter:
         """One over the experts that there are in this `version` of the roster but for some."""
         pool = self._roster.pool
         left = [expert.name for expert in pool.experts if expert.name not in without]
         if not left:
             raise TurnedAwayError(_NOBODY)
-        known = self._assembly.profiles()
-        records = replace(known, experts={**known.experts, **self._roster.profiles})
-        return recruiter_under(pool, records, self._assembly.embedder, full, budget, without)
+        if rule is not None:
+            pool = pool.model_copy(update={"routing": pool.routing.model_copy(update={"recruiter": rule})})
+        return recruiter_under(pool, self.records, self._assembly.embedder, full, budget, without)

@@ -52,7 +52,12 @@ class Settings:
     weights_folder  a folder besides the pool file's own in which files of added experts may lie
     log            "json" for a line about every request, or "none"
     log_file       where those lines go; None for the standard error of the ingress
-    log_prompts    whether the lines, and traces, hold what was asked
+    log_prompts    whether the lines, and traces that are sent, hold what was asked
+    traces         "metadata" for traces in the store without texts, "text" with what was asked and answered, or "off";
+                   `symmoe serve` and a Serve config that does not say have "metadata"
+    traces_most    traces that are kept; beyond that the oldest give way
+    traces_seconds  how long they are kept
+    console        whether the console stands at /console
     """
 
     replicas: int = 1
@@ -99,3 +104,7 @@ class Settings:
     log: str = "none"
     log_file: str | None = None
     log_prompts: bool = False
+    traces: str = "off"
+    traces_most: int = 10_000
+    traces_seconds: float = 7 * 86400.0
+    console: bool = True

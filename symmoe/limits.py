@@ -129,6 +129,14 @@ RESPONSES_BYTES_OF_KEY = 16 << 20
 """Of all of them together: the store's memory is for a hundred keys of that and all else."""
 RESPONSE_SECONDS = 30 * 86400.0
 """For which a response is kept, as OpenAI keeps them."""
+TRACE_BYTES = 1 << 18
+"""Of one trace that is kept; a larger one is kept without texts and standings."""
+TRACE_TEXT_CHARACTERS = 16_384
+"""Of one message or candidate in a trace that is kept with texts: what is beyond is left out."""
+TRACES_BYTES = 256 << 20
+"""Of all traces that are kept, whatever their number: the oldest give way."""
+TRACES_WAITING = 2_000
+"""Requests whose traces wait to be written: a store that is slow costs traces, not memory."""
 
 # --- what the store says of experts -----------------------------------------------------------------------------------
 

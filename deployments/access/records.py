@@ -10,9 +10,12 @@ import json
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from symmoe.errors import ConfigError
 
 from ..storage import durably
 from .breaker import Stored
@@ -30,7 +33,7 @@ _TABLE = "symmoe:keys"
 class KeyRecord:
     """What is known of a key. `id` is drawn, not derived from it; times are seconds since 1970; None is no limit.
 
-    The key of an `admin` may change which experts there are.
+    The key of an `admin` may change which experts and keys there are, and see everybody's traces.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
@@ -43,6 +46,12 @@ class KeyRecord:
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     admin: bool = False
+
+    def facts(self, now: float) -> dict[str, Any]:
+        """All of it for people and programs, times as ISO 8601."""
+        told = {name: value for name, value in asdict(self).items() if name != "admin"}
+        dates = {name: _date(told[name]) for name in ("created", "expires", "revoked")}
+        return {**told, **dates, "state": self.state(now), "scope": "admin" if self.admin else "ask"}
 
     def state(self, now: float) -> str:
         """`active`, `expired` or `revoked`."""
@@ -58,6 +67,14 @@ _Row = TypeAdapter(KeyRecord)
 def new_key() -> str:
     """A key of 256 random bits; whoever makes it shows it once."""
     return PREFIX + secrets.token_urlsafe(_BYTES)
+
+
+def checked_name(name: str) -> str:
+    """A name for people, without spaces around it. Raises `ConfigError` for what is none, or may be a key."""
+    name = name.strip()
+    if not 0 < len(name) <= 100 or not name.isprintable() or PREFIX in name:
+        raise ConfigError("that is no name for a key", hint="give 1 to 100 printable characters, and no key")
+    return name
 
 
 def new_id() -> str:
@@ -156,3 +173,7 @@ def _parse(row: bytes) -> KeyRecord | None:
         return _Row.validate_json(row)
     except ValidationError:
         return None
+
+
+def _date(seconds: float | None) -> str | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

@@ -86,13 +86,14 @@ class Admin:
         """`ApiError` for who may not do this."""
         caller = await self._service.caller(request)
         if not caller.admin:
-            raise ApiError(403, "not_admin", "this needs a key that `symmoe key create --admin` made")
+            raise ApiError(403, "not_admin", "this needs a key that `symmoe key create --scope admin` made")
 
     async def everybody(self) -> dict[str, Any]:
         """The experts, and the engines."""
         engines = await self._service.engines()
         opened = self._lifecycle.experts.open
-        data = [self._described(name, opened.get(name, 0)) for name in self._names()]
+        counted = self._service.metrics.of_experts()
+        data = [{**self._described(name, opened.get(name, 0)), **counted.get(name, {})} for name in self._names()]
         return {"object": "list", "data": data, "engines": [asdict(engine) for engine in engines]}
 
     async def add(self, body: Joining) -> dict[str, Any]:

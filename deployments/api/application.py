@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
@@ -28,9 +28,12 @@ from .completions import api_error
 from .documented import json_body
 from .doors import door_paths
 from .files import file_paths
+from .keys import key_paths
 from .middleware import RequestMiddleware
 from .page import POLICY, page
 from .service import Service, noted
+from .skills import skill_paths
+from .traces import trace_paths
 
 
 def application(service: Service) -> ASGIApp:
@@ -50,6 +53,9 @@ def application(service: Service) -> ASGIApp:
     file_paths(app, service, batching)
     batch_paths(app, service, batching)
     admin_paths(app, service)
+    key_paths(app, service)
+    skill_paths(app, service)
+    trace_paths(app, service)
     _looking(app, service)
     _failing(app)
     whole: ASGIApp = RequestMiddleware(batching.online.around(app), service)
@@ -67,12 +73,17 @@ def _living(service: Service, batching: Batching) -> Callable[[FastAPI], Abstrac
     @asynccontextmanager
     async def living(app: FastAPI) -> AsyncIterator[None]:
         try:
-            async with batching.lifespan(app), service.lifecycle.keeping():
+            async with batching.lifespan(app), service.lifecycle.keeping(), _tracing(service):
                 yield
         finally:
             await asyncio.to_thread(service.telemetry.close)
 
     return living
+
+
+def _tracing(service: Service) -> AbstractAsyncContextManager[None]:
+    kept = service.telemetry.kept
+    return nullcontext() if kept is None else kept.keeping()
 
 
 def _answering(app: FastAPI, service: Service) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -95,6 +96,24 @@ class Metrics:
         for histogram, seconds in ((self._first, report.first_token), (self._total, report.total)):
             if seconds is not None:
                 histogram.observe(seconds)
+
+    def of_experts(self) -> dict[str, dict[str, Any]]:
+        """By expert what this ingress counted: `generations`, `loads` by `lanes` and what they took, and `failed`."""
+        counted = {
+            "generations": self._asked,
+            "loads": self._loads,
+            "loading_seconds": self._loading,
+            "failed": self._failures,
+        }
+        found: dict[str, dict[str, Any]] = {}
+        for name, counter in counted.items():
+            for sample in (each for metric in counter.collect() for each in metric.samples):
+                if sample.name.endswith("_total"):
+                    row = found.setdefault(sample.labels["expert"], {**dict.fromkeys(counted, 0.0), "lanes": {}})
+                    row[name] += sample.value
+                    if name == "loads":
+                        row["lanes"][sample.labels["lane"]] = sample.value
+        return found
 
     def quarantined(self, expert: str) -> None:
         """The service quarantined an expert by itself."""

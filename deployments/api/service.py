@@ -21,7 +21,7 @@ from symmoe.config import Pool
 from symmoe.errors import CheckpointError, StoreError
 from symmoe.limits import STORE_REQUEST_SECONDS
 from symmoe.policy import Model, Policy, catalogue, known_model, policy_for
-from symmoe.types import Query, Sampling
+from symmoe.types import Candidate, Profiles, Query, Sampling
 from symmoe.wire.answers import ChatWriter, Writer
 from symmoe.wire.chat import ChatRequest, Question, SymmoeOptions, without_tools
 from symmoe.wire.sampling import SEEDS, refuse_ignored, told_of_ignored
@@ -33,10 +33,11 @@ from ..access.limits import Limits
 from ..access.watch import KeyWatch
 from ..errors import ApiError
 from ..events import EngineState, TurnedAwayError
-from ..orchestrator import Orchestrator
+from ..orchestrator import Again, Orchestrator
 from ..order import Order, Report
 from ..settings import Settings
 from ..storage import Storage
+from ..telemetry.kept import kept_traces
 from ..telemetry.note import Note
 from ..telemetry.telemetry import Telemetry
 from .answers import Answers, Over
@@ -74,6 +75,7 @@ class Service:
         breaker = Breaker(storage)
         self.limits = Limits(breaker, self.metrics.unchecked)
         self.patient = Breaker(storage, STORE_REQUEST_SECONDS)
+        self.telemetry.kept = kept_traces(settings, Breaker(storage, STORE_REQUEST_SECONDS))
         self._answers = Answers(orchestrator, self._cache(breaker), self.metrics)
         self._counting = Counting(pool)
         self._own, self._attempts = secrets.token_hex(4), count()
@@ -202,6 +204,20 @@ class Service:
         note = noted(http)
         note.model, note.query = bodies[0].model, orders[0].query
         return await self._answers.several(orders, writer, told, partial(self.limits.charge, caller), note)
+
+    @property
+    def pool(self) -> Pool:
+        """The pool as it is now."""
+        return self.lifecycle.roster.pool
+
+    @property
+    def records(self) -> Profiles:
+        """The experts' records; read when they are first wanted, which may block."""
+        return self._orchestrator.router.records
+
+    async def again(self, query: Query, policy: Policy, recorded: Sequence[Candidate], rule: str | None) -> Again:
+        """What a policy would have made of a question by what experts answered. Raises `TurnedAwayError`."""
+        return await self._orchestrator.again(query, policy, recorded, rule)
 
     @property
     def embedder(self) -> str:

@@ -8,6 +8,7 @@ from urllib.parse import quote
 from symmoe.types import Answer, to_json
 
 from ..order import Report
+from ..telemetry.kept import spans_of
 
 _SAFE = " ,:;=()/|>"
 SCHEMA = "1"
@@ -45,6 +46,7 @@ def explanation(report: Report) -> dict[str, Any]:
         "skills": [to_json(match) for match in routed.skills.matches] if routed.skills else [],
         "facets": list(routed.skills.facets) if routed.skills else [],
         "shares": dict(routed.recruitment.shares),
+        "accuracies": dict(routed.recruitment.accuracies),
         "recruited": [assignment.expert for assignment in routed.recruitment.assignments],
         "asked": [assignment.expert for assignment in routed.asked],
         "answers": [_answer(trace.answer) for trace in report.traces],
@@ -61,6 +63,7 @@ def explanation(report: Report) -> dict[str, Any]:
             }
             for share in report.shares
         ],
+        "spans": spans_of(report),
         "seconds": {"route": routed.seconds, "first_token": report.first_token, "total": report.total},
         "explanation": to_json(routed.explanation) if routed.explanation else None,
     }

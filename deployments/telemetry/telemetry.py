@@ -5,6 +5,7 @@ from __future__ import annotations
 from symmoe.errors import ConfigError
 
 from ..settings import Settings
+from .kept import KeptTraces
 from .logs import RequestLog
 from .note import Note, messages_of
 from .traces import Traces, traces_of_environment
@@ -13,10 +14,11 @@ _LOGS = ("none", "json")
 
 
 class Telemetry:
-    """A log and traces, either of which may be None."""
+    """A log, traces that are sent, and traces that are `kept`, each of which may be None."""
 
     def __init__(self, log: RequestLog | None = None, traces: Traces | None = None, prompts: bool = False) -> None:
         self._log, self._traces, self._prompts = log, traces, prompts
+        self.kept: KeptTraces | None = None
 
     @classmethod
     def of(cls, settings: Settings) -> Telemetry:
@@ -29,6 +31,8 @@ class Telemetry:
     def over(self, note: Note) -> None:
         """A request is over."""
         note.end()
+        if self.kept is not None:
+            self.kept.add(note)
         trace = None if self._traces is None else self._traces.record(note)
         if self._log is None:
             return

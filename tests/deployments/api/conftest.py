@@ -18,6 +18,7 @@ import uvicorn
 from symmoe.deployments.access.callers import Keys, Open
 from symmoe.deployments.api.application import application
 from symmoe.deployments.api.service import Service
+from symmoe.deployments.console.console import Console
 from symmoe.deployments.door.connection import Connection
 from symmoe.deployments.door.proxy import Door
 from symmoe.deployments.expert import ExpertReplica
@@ -161,6 +162,7 @@ def running(
     reader: Reader | None = None,
     pool: Pool | None = None,
     real: bool = False,
+    console: bool = False,
     **sections: object,
 ) -> Iterator[Running]:
     """Serve a pool, if none is given of echoes, under a free port; what is decided about experts it `remembers`.
@@ -184,11 +186,17 @@ def running(
     with pytest.MonkeyPatch.context() as patch:  # a busy machine is no sign of a store that is lost
         patch.setattr(limits, "STORE_PATIENCE", PATIENCE)
         service = Service(pool, orchestrator, keys or Open(), settings, storage)
-    app = Door(application(service)) if door else application(service)
+    app = Console(application(service), service) if console else application(service)
+    app = Door(app) if door else app
     http: Any = Connection if door else "auto"
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, lifespan="on", http=http))
     loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=lambda: loop.run_until_complete(server.serve()), daemon=True)
+
+    async def serve() -> None:
+        await server.serve()
+        await storage.close()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()), daemon=True)
     thread.start()
     while not server.started:
         assert thread.is_alive()
@@ -200,7 +208,6 @@ def running(
         engine.released.set()
         server.should_exit = True
         thread.join(20)
-        loop.run_until_complete(storage.close())
         loop.close()
         replica.stop()
 

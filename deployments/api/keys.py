@@ -1,0 +1,82 @@
+"""`/v1/admin/keys`: who may ask, as `symmoe key` has it; and `/v1/key`, what the caller's own key may."""
+
+from __future__ import annotations
+
+import time
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from symmoe.errors import ConfigError
+from symmoe.wire.sampling import Text
+
+from ..access.records import KeyRecord, add, checked_name, everyone, new_id, new_key, revoke
+from ..errors import ApiError
+from .admin import Admin
+from .body import read_body
+from .documented import json_body
+from .service import Service
+
+_KEYS = "/v1/admin/keys"
+_DAY = 86_400.0
+
+
+class NewKey(BaseModel):
+    """A key to make. A limit that is null is none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    name: Text = Field(min_length=1, max_length=100)
+    scope: str = Field(default="ask", pattern="^(ask|admin)$")
+    requests_per_minute: int | None = Field(default=None, ge=1, le=10**9)
+    tokens_per_minute: int | None = Field(default=None, ge=1, le=10**12)
+    expires_days: float | None = Field(default=None, ge=0.001, le=36_500)
+
+
+def key_paths(app: FastAPI, service: Service) -> None:
+    """Register them."""
+    admin = Admin(service)
+
+    @app.get("/v1/key", response_model=None)
+    async def own(request: Request) -> Response:
+        """Who asks: the key's id, what it may, and its limits."""
+        caller = await service.caller(request)
+        scope = "admin" if caller.admin else "ask"
+        limits = {"requests_per_minute": caller.requests_per_minute, "tokens_per_minute": caller.tokens_per_minute}
+        return JSONResponse({"object": "symmoe.key", "id": caller.id, "scope": scope, **limits})
+
+    @app.get(_KEYS, response_model=None)
+    async def keys(request: Request) -> Response:
+        """Every key by its id; the keys themselves are known to nobody here."""
+        await admin.check(request)
+        now = time.time()
+        data = [{"object": "symmoe.key", **record.facts(now)} for record in await everyone(service.patient)]
+        return JSONResponse({"object": "list", "data": data, "required": service.asks_for_keys})
+
+    @app.post(_KEYS, openapi_extra=json_body(NewKey), response_model=None)
+    async def create(request: Request) -> Response:
+        """A new key, shown this once."""
+        await admin.check(request)
+        body = await read_body(request, NewKey, service.settings.most_bytes)
+        try:
+            name = checked_name(body.name)
+        except ConfigError as error:
+            raise ApiError(400, "invalid_value", f"name: {error}", "name") from error
+        now, key = time.time(), new_key()
+        ends = None if body.expires_days is None else now + body.expires_days * _DAY
+        limits = body.requests_per_minute, body.tokens_per_minute
+        record = KeyRecord(new_id(), name, now, ends, None, *limits, body.scope == "admin")
+        await add(service.patient, key, record)
+        shown = {"object": "symmoe.key", **record.facts(now), "key": key}
+        return JSONResponse(shown, 201, headers={"cache-control": "no-store"})
+
+    @app.delete(f"{_KEYS}/{{ident}}", response_model=None)
+    async def remove(request: Request, ident: str) -> Response:
+        """A key is revoked for good; services refuse it within a second or two."""
+        await admin.check(request)
+        now = time.time()
+        record = await revoke(service.patient, ident, now)
+        if record is None:
+            raise ApiError(404, "key_not_found", "no key has that id; GET /v1/admin/keys lists them")
+        return JSONResponse({"object": "symmoe.key", **record.facts(now)})

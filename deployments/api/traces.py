@@ -1,0 +1,150 @@
+"""`/v1/traces`: how earlier requests came to their answers, and what other settings would have made of them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from symmoe.policy import AUTO, Aggregate, Model, policy_for
+from symmoe.types import Candidate, Message, Query, Refusal, Sampling, to_json
+from symmoe.wire.chat import request_error
+from symmoe.wire.sampling import Text
+
+from ..access.callers import Caller
+from ..errors import ApiError
+from ..orchestrator import Again
+from ..telemetry.kept import KeptTraces, Sought
+from .body import read_body
+from .documented import json_body
+from .service import Service
+
+_TRACES = "/v1/traces"
+_TEXT = ("id", "expert", "skill", "outcome", "model", "batch", "key")
+Name = Field(default=None, max_length=200)
+
+
+class _Searched(BaseModel):
+    """What traces are searched for by; `since` and `before` are seconds since 1970."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    id: Text | None = Name
+    expert: Text | None = Name
+    skill: Text | None = Name
+    outcome: Text | None = Name
+    model: Text | None = Name
+    batch: Text | None = Name
+    key: Text | None = Name
+    since: float | None = Field(default=None, ge=0, le=1e11)
+    before: float | None = Field(default=None, ge=0, le=1e11)
+    limit: int = Field(default=50, ge=1, le=500)
+
+
+class WhatIf(BaseModel):
+    """What should have been otherwise; what is not said stays as the trace's model has it."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    k: int | None = Field(default=None, ge=1, le=64)
+    without: list[Text] = Field(default=[], max_length=64)
+    recruiter: Literal["symmoe", "published", "published-code"] | None = None
+    quality: float | None = Field(default=None, ge=0, le=1)
+    aggregate: Aggregate | None = None
+    model: Text | None = Name
+
+
+def trace_paths(app: FastAPI, service: Service) -> None:
+    """Register them. A plain key sees its own traces only, an admin's everybody's."""
+
+    @app.get(_TRACES, openapi_extra=_parameters(), response_model=None)
+    async def search(request: Request) -> Response:
+        """Traces in short, the newest first."""
+        caller, kept = await service.caller(request), _kept(service)
+        try:
+            asked = _Searched.model_validate(dict(request.query_params))
+        except ValidationError as error:
+            raise request_error(error) from error
+        key = asked.key if caller.admin else caller.id
+        names = {name: getattr(asked, name) for name in ("expert", "skill", "outcome", "model", "batch", "since")}
+        sought = Sought(key=key, ident=asked.id, till=asked.before, **names)
+        found = await kept.search(sought, asked.limit + 1)
+        if not caller.admin and asked.key not in (None, caller.id):
+            found = []
+        shown = found[: asked.limit]
+        document = {"object": "list", "data": shown, "has_more": len(found) > len(shown), "texts": kept.texts}
+        return JSONResponse(document)
+
+    @app.get(f"{_TRACES}/{{ident}}", response_model=None)
+    async def one(request: Request, ident: str) -> Response:
+        """A whole trace, by its id or by its request's (`x-request-id`)."""
+        return JSONResponse(await _own(service, await service.caller(request), ident))
+
+    @app.post(f"{_TRACES}/{{ident}}/what-if", openapi_extra=json_body(WhatIf), response_model=None)
+    async def what_if(request: Request, ident: str) -> Response:
+        """What other settings would have made of it by what experts answered then. Nobody is asked."""
+        caller = await service.caller(request)
+        told = await service.admitted(caller)
+        body = await read_body(request, WhatIf, service.settings.most_bytes)
+        found = await _own(service, caller, ident)
+        return JSONResponse(await _looked_back(service, found, body), headers=told)
+
+
+def _kept(service: Service) -> KeptTraces:
+    if service.telemetry.kept is None:
+        raise ApiError(404, "traces_off", "this service keeps no traces; serve with `--traces metadata` or `text`")
+    return service.telemetry.kept
+
+
+async def _own(service: Service, caller: Caller, ident: str) -> dict[str, Any]:
+    """The caller's trace of that id; `ApiError` 404 for any other."""
+    found = await _kept(service).find(ident, None if caller.admin else caller.id)
+    if found is None:
+        raise ApiError(404, "trace_not_found", "no such trace: it was not kept, has expired, or gave way to newer ones")
+    return found
+
+
+async def _looked_back(service: Service, found: dict[str, Any], body: WhatIf) -> dict[str, Any]:
+    traces = found.get("symmoe", {}).get("traces", [])
+    if not found["texts"] or not found["messages"] or not traces:
+        message = "this trace holds no texts to look back on; those do that are kept with `--traces text`"
+        raise ApiError(409, "trace_without_texts", message)
+    # of a model that is gone since, and of a named expert's trace, only the question is of use
+    model: Model | str = service.model(body.model or found["model"]) if body.model or found["model"] else AUTO
+    policy = policy_for(service.pool, model, body.k, None, body.aggregate, body.quality).excluding(tuple(body.without))
+    messages = tuple(Message(each["role"], each.get("content", "")) for each in found["messages"])
+    query = Query("0", messages, Sampling(1))
+    again = await service.again(query, policy, [_candidate(each) for each in traces[0]["candidates"]], body.recruiter)
+    return _told(again)
+
+
+def _candidate(row: dict[str, Any]) -> Candidate:
+    names = ("expert", "slot", "text", "finish_reason", "prompt_tokens", "completion_tokens", "lane", "shared")
+    return Candidate(query_id="0", **{name: row[name] for name in names})
+
+
+def _told(again: Again) -> dict[str, Any]:
+    routed, result = again.routed, again.result
+    answer = None if isinstance(result, Refusal) else to_json(result.answer)
+    return {
+        "object": "symmoe.what_if",
+        "path": routed.way,
+        "shares": dict(routed.recruitment.shares),
+        "asked": [assignment.expert for assignment in routed.asked],
+        "missing": list(again.missing),
+        "complete": not again.missing,
+        "answer": answer,
+        "posterior": None if isinstance(result, Refusal) else result.posterior,
+        "refused": result.message if isinstance(result, Refusal) else None,
+        "explanation": to_json(routed.explanation) if routed.explanation else None,
+    }
+
+
+def _parameters() -> dict[str, Any]:
+    """The query's part of the OpenAPI document."""
+    texts = [{"name": name, "in": "query", "schema": {"type": "string", "maxLength": 200}} for name in _TEXT]
+    times = [{"name": name, "in": "query", "schema": {"type": "number", "minimum": 0}} for name in ("since", "before")]
+    limit = {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 500}}
+    return {"parameters": [*texts, *times, limit]}

@@ -1,0 +1,43 @@
+// How good each expert is at each skill, and where nobody is.
+
+import { choice, el, empty, field, number, percent, said, show, table } from "/console/dom.js";
+import { get } from "/console/api.js";
+
+const kind = (value) => (value >= 0.75 ? "good" : value >= 0.4 ? "warn" : "bad");
+
+function cell(row, name) {
+  const found = row.experts[name];
+  if (!found) return el("span", { class: "quiet" }, "–");
+  const label = `${percent(found.accuracy)}, ${percent(found.low)} to ${percent(found.high)}, ${number(found.asked)} answers`;
+  return el("span", { class: `cell ${kind(found.accuracy)}`, title: label }, percent(found.accuracy),
+    el("small", {}, `${Math.round(100 * found.low)}–${Math.round(100 * found.high)} · ${number(found.asked)}`));
+}
+
+export async function open(page) {
+  const found = await get("/v1/admin/skills");
+  if (!found.data.length) {
+    return void show(page, el("h1", {}, "Skills"), empty("No records yet", "Ask your experts what you know the answers of: ", el("code", {}, "symmoe profile build -o my.json --suite validation.jsonl"), "."));
+  }
+  for (const row of found.data) {
+    const ranked = Object.entries(row.experts).sort((a, b) => b[1].accuracy - a[1].accuracy);
+    row.best = ranked[0] ? { name: ranked[0][0], ...ranked[0][1] } : null;
+  }
+  const shown = choice([["all", "all skills"], ["weak", "weak: best expert under 60 %"], ["thin", "thin: best expert asked under 20 times"]]);
+  const body = el("div", { class: "framed matrix" });
+  const draw = () => {
+    const rows = found.data.filter(({ best }) => shown.value === "all" || !best || (shown.value === "weak" ? best.accuracy < 0.6 : best.asked < 20));
+    if (!rows.length) return show(body, empty("No such skill", "Every skill has an expert that is good at it, and asked often enough to know."));
+    show(body, table("Skills and experts", [
+      ["Skill", (row) => said(row.skill), "", (row) => row.skill],
+      ["Best", (row) => (row.best ? said(row.best.name) : "–"), "", (row) => row.best?.name ?? null],
+      ["Best is", (row) => cell({ experts: row.best ? { best: row.best } : {} }, "best"), "n", (row) => row.best?.accuracy ?? null],
+      ...found.experts.map(({ name }) => [name, (row) => cell(row, name), "n", (row) => row.experts[name]?.accuracy ?? null]),
+    ], rows, { place: 2, down: false }));
+  };
+  shown.addEventListener("change", draw);
+  show(page, el("h1", {}, "Skills"),
+    el("p", { class: "quiet" }, "Accuracy on validation answers that called for the skill, its 95 % interval, and how many there were. The skills where even the best expert is weak come first."),
+    el("div", { class: "fields" }, field("Show", shown)), body,
+    found.unrecorded.length > 0 && el("p", { class: "quiet" }, "Without a record, so asked by name only: ", found.unrecorded.map((each) => said(`${each} `))));
+  draw();
+}

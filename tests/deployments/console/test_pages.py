@@ -1,0 +1,188 @@
+"""Each page's main task, done as a person would."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.deployments.api.conftest import Running
+from tests.deployments.batches.conftest import line
+
+from .conftest import ask, axe
+
+PARTS = ("responseBodySize", "responseHeadersSize")
+PAGES = ("ask", "traces", "pool", "skills", "batches", "keys")
+QUESTION = "sums or spanish: what is 2 plus 3?"
+
+
+def test_a_question_is_answered_with_its_way_beside_it(served: Running, page: Any) -> None:
+    ask(page, served, QUESTION)
+    assert page.locator(".answer .words").inner_text() == f"adder: {QUESTION}"
+    way = page.locator(".way")
+    for title in ("Skills", "Experts", "Candidates", "Votes", "Times"):
+        assert way.get_by_role("heading", name=title).is_visible()
+    assert way.locator(".experts tbody th").first.inner_text() == "adderasked"
+    assert way.locator(".experts .interval").count() == 4
+    assert [each.inner_text() for each in way.locator(".candidate b").all()] == ["adder", "speaker", "broken"]
+    assert "route" in way.locator(".waterfall").inner_text()
+
+
+@pytest.mark.slow
+def test_a_link_shows_the_same_again_and_looks_back_on_other_settings(served: Running, page: Any) -> None:
+    ask(page, served, QUESTION)
+    page.get_by_role("link", name="Trace", exact=True).click()
+    page.get_by_role("heading", name="What if").wait_for()
+    assert page.locator(".way .words").first.inner_text() == QUESTION
+    page.get_by_label("Without").select_option("adder")
+    page.get_by_role("button", name="Look back").click()
+    page.get_by_role("status").locator(".words").wait_for()
+    assert page.get_by_role("status").locator(".words").inner_text() == f"speaker: {QUESTION}"
+
+
+@pytest.mark.slow
+def test_two_settings_are_compared(served: Running, page: Any) -> None:
+    page.goto(f"{served.url}/console")
+    page.get_by_label("Question").fill("sorting things")
+    page.get_by_label("Compare two settings").check()
+    page.get_by_label("Model").nth(0).select_option("adder")
+    page.get_by_label("Model").nth(1).select_option("sorter")
+    page.get_by_label("Question").press("Control+Enter")
+    page.locator(".status .chip.good").nth(1).wait_for()
+    assert page.locator(".answer .words").all_inner_texts() == ["adder: sorting things", "sorter: sorting things"]
+
+
+@pytest.mark.slow
+def test_traces_are_searched_for_by_expert(served: Running, page: Any) -> None:
+    ask(page, served, "spanish words", "speaker")
+    page.goto(f"{served.url}/console#/traces")
+    page.get_by_label("Expert").fill("speaker")
+    page.get_by_label("Model").fill("speaker")
+    page.get_by_role("button", name="Search").click()
+    page.locator("tbody tr").first.wait_for()
+    assert {row.split("\t")[2] for row in page.locator("tbody tr").all_inner_texts()} == {"speaker"}
+    page.get_by_label("Expert").fill("nobody")
+    page.get_by_role("button", name="Search").click()
+    page.get_by_text("No trace fits").wait_for()
+
+
+@pytest.mark.slow
+def test_an_expert_is_drained_and_resumed(served: Running, page: Any) -> None:
+    page.goto(f"{served.url}/console#/pool")
+    row = page.get_by_role("row").filter(has=page.get_by_role("rowheader", name="sorter"))
+    row.get_by_role("button", name="Drain").click()
+    row.get_by_text("draining").wait_for()
+    assert served.post(json={"model": "sorter", "messages": [{"role": "user", "content": "x"}]}).status_code == 503
+    row.get_by_role("button", name="Resume").click()
+    row.get_by_text("active").wait_for()
+
+
+@pytest.mark.slow
+def test_skills_begin_with_the_weakest_and_sort_by_expert(served: Running, page: Any) -> None:
+    page.goto(f"{served.url}/console#/skills")
+    page.locator("tbody tr").first.wait_for()
+    assert page.locator("tbody tr").count() == 3
+    page.get_by_role("button", name="sorter").click()
+    assert page.locator("tbody th").first.inner_text() == "sorting"
+    assert page.locator("[aria-sort=descending]").inner_text().startswith("sorter")
+
+
+@pytest.mark.slow
+def test_a_batch_is_uploaded_watched_and_fetched(served: Running, page: Any, tmp_path: Path) -> None:
+    path = tmp_path / "questions.jsonl"
+    path.write_text("".join(json.dumps(line(number)) + "\n" for number in range(6)), encoding="utf-8")
+    page.goto(f"{served.url}/console#/batches")
+    page.get_by_label("File").set_input_files(path)
+    page.get_by_role("button", name="Upload and start").click()
+    page.get_by_text("6 of 6 answered").wait_for(timeout=60_000)
+    with page.expect_download() as fetched:
+        page.get_by_role("button", name="Answers").first.click()
+    rows = Path(fetched.value.path()).read_text(encoding="utf-8").splitlines()
+    assert {json.loads(row)["custom_id"] for row in rows} == {f"line-{number}" for number in range(6)}
+
+
+@pytest.mark.slow
+def test_a_batch_that_cannot_be_read_says_in_which_line(served: Running, page: Any, tmp_path: Path) -> None:
+    path = tmp_path / "broken.jsonl"
+    path.write_text(json.dumps(line(0)) + "\nnot json\n", encoding="utf-8")
+    page.goto(f"{served.url}/console#/batches")
+    page.get_by_label("File").set_input_files(path)
+    page.get_by_role("button", name="Upload and start").click()
+    row = page.get_by_role("row").filter(has_text="broken.jsonl").filter(has_text="1 failed")
+    row.get_by_text("Why").click(timeout=60_000)
+    assert row.locator("li").inner_text().startswith("line 2")
+
+
+@pytest.mark.slow
+def test_a_key_is_made_shown_once_and_revoked(served: Running, page: Any) -> None:
+    page.goto(f"{served.url}/console#/keys")
+    page.get_by_label("Name").fill("team-a")
+    page.get_by_role("button", name="Make key").click()
+    assert page.locator(".secret").inner_text().startswith("sk-symmoe-")
+    row = page.get_by_role("row").filter(has_text="team-a")
+    page.on("dialog", lambda dialog: dialog.accept())
+    row.get_by_role("button", name="Revoke").click()
+    row.get_by_text("revoked").wait_for()
+    page.reload()
+    row.get_by_text("revoked").wait_for()
+    assert page.locator(".secret").count() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_serious_keeps_anybody_out(served: Running, browser: Any, scheme: str) -> None:
+    with browser.new_context(color_scheme=scheme, viewport={"width": 1280, "height": 860}) as context:
+        page = context.new_page()
+        ask(page, served, QUESTION)
+        page.get_by_role("link", name="Trace", exact=True).click()
+        page.get_by_role("heading", name="What if").wait_for()
+        seen = [page.url, *(f"{served.url}/console#/{name}" for name in PAGES)]
+        for url in seen:
+            page.goto(url)
+            page.get_by_role("heading", level=1).wait_for()
+            page.wait_for_load_state("networkidle")
+            page.evaluate(axe())
+            found = page.evaluate("async () => (await axe.run()).violations")
+            serious = {each["id"]: [node["html"] for node in each["nodes"]][:3] for each in found}
+            assert serious == {}, url
+
+
+@pytest.mark.slow
+def test_everything_can_be_done_by_keyboard(served: Running, page: Any) -> None:
+    page.goto(f"{served.url}/console")
+    page.get_by_label("Question").wait_for()
+    page.keyboard.type("sums by keys")  # the question is where one begins
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.tagName") == "SELECT"
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.locator(".status .chip.good").wait_for()
+    reached = set()
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.textContent.trim()"))
+    assert {"Trace", "Copy link", "Traces", "Pool", "Skip to content"} <= reached
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PAGES)
+def test_nothing_stands_beyond_the_edge_of_a_phone(served: Running, browser: Any, name: str) -> None:
+    with browser.new_context(viewport={"width": 390, "height": 800}) as context:
+        page = context.new_page()
+        page.goto(f"{served.url}/console#/{name}")
+        page.get_by_role("heading", level=1).wait_for()
+        page.wait_for_load_state("networkidle")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_the_first_page_is_small(served: Running, page: Any) -> None:
+    sizes: list[int] = []
+    page.on("requestfinished", lambda request: sizes.append(sum(request.sizes()[part] for part in PARTS)))
+    page.goto(f"{served.url}/console")
+    page.get_by_label("Question").wait_for()
+    page.wait_for_load_state("networkidle")
+    assert len(sizes) > 5
+    assert sum(sizes) <= 150_000

@@ -1,0 +1,130 @@
+"""Traces that are kept: what they hold, who finds them by what, and how many stay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from symmoe.deployments.access.callers import Open
+from symmoe.deployments.settings import Settings
+from symmoe.deployments.storage import Storage
+from symmoe.deployments.telemetry import kept
+
+from symmoe.errors import ConfigError
+from tests.deployments.access.conftest import contents
+from tests.deployments.api.conftest import Running, running
+from tests.deployments.batches.conftest import state_in
+
+TOGETHER: dict[str, Any] = {"aggregation": {"trust": 0.99}, "routing": {"top_p": 0.9}}
+WORDS = "sums and spanish words"
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("kept")
+    with state_in(folder), running(folder, Settings(traces="text"), Open(True), **TOGETHER) as served:
+        yield served
+
+
+def ask(served: Running, text: str = WORDS, model: str = "symmoe/best", name: str = "", **more: Any) -> str:
+    """Ask, and give the request's name."""
+    body = {"model": model, "messages": [{"role": "user", "content": text}], **more}
+    return served.post(json=body, headers={"x-request-id": name} if name else {}).headers["x-request-id"]
+
+
+def found(served: Running, query: str = "") -> list[dict[str, Any]]:
+    response = served.get(f"/v1/traces{query}")
+    assert response.status_code == 200, response.text
+    return list(response.json()["data"])
+
+
+def test_a_trace_tells_how_the_answer_came_about(served: Running) -> None:
+    trace = served.get(f"/v1/traces/{ask(served)}").json()
+    assert (trace["outcome"], trace["path"], trace["experts"]) == (
+        "answered",
+        "aggregated",
+        ["adder", "speaker", "broken"],
+    )
+    assert trace["messages"] == [{"role": "user", "content": WORDS}]
+    way = trace["symmoe"]
+    assert [each["skill"] for each in way["skills"]] == ["sums", "spanish"]
+    assert {each["expert"] for each in way["traces"][0]["candidates"]} == {"adder", "speaker", "broken"}
+    assert way["traces"][0]["answer"]["votes"][0]["answer"].startswith("adder")
+    assert [span["name"] for span in way["spans"]][:1] == ["route"]
+    assert way["failures"] == [{"expert": "broken", "code": "expert_unavailable"}]
+
+
+def test_it_is_found_by_what_it_was(served: Running) -> None:
+    name = ask(served, "sorting", "sorter", name="my-own.name")
+    whole = served.get(f"/v1/traces/{name}").json()
+    for query in ("id=my-own.name", f"id={whole['id']}", "model=sorter", f"since={whole['at']}&expert=sorter"):
+        assert [each["id"] for each in found(served, f"?{query}")] == [whole["id"]], query
+    for query in ("expert=nobody", "outcome=left&expert=sorter", f"before={whole['at']}&model=sorter", "id=my-own"):
+        assert found(served, f"?{query}") == [], query
+    assert served.get("/v1/traces/none").json()["error"]["code"] == "trace_not_found"
+
+
+def test_pages_follow_one_another(served: Running) -> None:
+    names = [ask(served, "sums", "adder") for _ in range(5)]
+    first = served.get("/v1/traces?model=adder&limit=3").json()
+    rest = served.get(f"/v1/traces?model=adder&limit=3&before={first['data'][-1]['at']}").json()
+    assert (first["has_more"], rest["has_more"]) == (True, False)
+    assert [each["request"] for each in (*first["data"], *rest["data"])] == names[::-1]
+
+
+def test_what_fails_and_what_streams_is_kept_too(served: Running) -> None:
+    failed = ask(served, "x", "broken")
+    assert served.get(f"/v1/traces/{failed}").json()["outcome"] == "expert_unavailable"
+    streamed = ask(served, stream=True)
+    assert served.get(f"/v1/traces/{streamed}").json()["outcome"] == "answered"
+    before = len(found(served))
+    served.post("/v1/route", json={"model": "symmoe/auto", "messages": [{"role": "user", "content": "sums"}]})
+    assert len(found(served)) == before
+
+
+def test_other_settings_are_answered_from_what_was_said(served: Running) -> None:
+    path = f"/v1/traces/{ask(served)}/what-if"
+    asked = len(served.engine.asked)
+    without = served.post(path, json={"without": ["adder"]}).json()
+    assert without["answer"]["text"] == f"speaker: {WORDS}"
+    alone = served.post(path, json={"k": 1}).json()
+    assert (alone["path"], alone["asked"], alone["complete"]) == ("single", ["adder"], True)
+    published = served.post(path, json={"recruiter": "published-code", "k": 2}).json()
+    assert published["explanation"]["recruiter"] == "published-code"
+    unknown = served.post(path, json={"without": ["adder", "speaker", "broken"]}).json()
+    assert (unknown["answer"], unknown["missing"]) == (None, ["sorter"])
+    assert "on record" in unknown["refused"]
+    assert len(served.engine.asked) == asked
+
+
+def test_without_texts_nothing_that_was_said_is_in_the_store(tmp_path: Path) -> None:
+    with state_in(tmp_path), running(tmp_path, Settings(traces="metadata"), Open(True), **TOGETHER) as served:
+        name = ask(served, "sums and spanish secretly", symmoe={"explain": True})
+        trace = served.get(f"/v1/traces/{name}").json()
+        assert (trace["texts"], trace["messages"]) == (False, None)
+        assert [each["expert"] for each in trace["symmoe"]["explanation"]["standings"]][:2] == ["adder", "speaker"]
+        refused = served.post(f"/v1/traces/{name}/what-if", json={})
+        assert refused.json()["error"]["code"] == "trace_without_texts"
+        assert b"secretly" not in b"".join(str(each).encode() for each in contents().values())
+
+
+def test_the_oldest_give_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with state_in(tmp_path), running(tmp_path, Settings(traces="metadata", traces_most=3), Open(True)) as served:
+        names = [ask(served, "sums", "adder") for _ in range(5)]
+        assert [each["request"] for each in found(served)] == names[:1:-1]
+        assert len([name for name in contents() if name.startswith(b"symmoe:trace:")]) == 3
+        monkeypatch.setattr(kept, "TRACES_BYTES", 1)
+        ask(served, "sums", "adder")
+        assert found(served) == []
+        assert not [name for name in contents() if name.startswith(b"symmoe:trace:")]
+
+
+def test_they_can_be_switched_off(tmp_path: Path) -> None:
+    with state_in(tmp_path), running(tmp_path, Settings(traces="off"), Open(True)) as served:
+        ask(served)
+        assert served.get("/v1/traces").json()["error"]["code"] == "traces_off"
+        assert not [name for name in contents() if name.startswith(b"symmoe:trace")]
+    with pytest.raises(ConfigError, match="no policy"):
+        kept.kept_traces(Settings(traces="some"), Storage())
