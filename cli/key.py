@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 _DAY = 86_400.0
+
 
 app = typer.Typer(help="Make, list and revoke the keys of a service.", no_args_is_help=True)
 
@@ -51,6 +52,16 @@ def create(
     admin: Annotated[
         bool, typer.Option("--admin", help="With it experts may be added, drained, quarantined and removed.")
     ] = False,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            "--budget", metavar="AMOUNT", min=0, max=1e12, help="Most that it may spend, in the pool's currency."
+        ),
+    ] = None,
+    per: Annotated[
+        Literal["day", "month", "ever"],
+        typer.Option("--budget-per", help="How long the budget is for; days and months of UTC."),
+    ] = "month",
     json: options.Json = False,
 ) -> None:
     """Make a key and show it, this once: the store keeps its SHA-256 only."""
@@ -62,7 +73,8 @@ def create(
 
     key, now = new_key(), time.time()
     ends = None if expires is None else now + expires * _DAY
-    record = KeyRecord(new_id(), _named(name), now, ends, None, requests, tokens, admin)
+    limits = requests, tokens
+    record = KeyRecord(new_id(), _named(name), now, ends, None, *limits, admin, budget, per)
     with_store(lambda storage: add(storage, key, record))
     if json:
         show_json({"key": key, **_facts(record, now)})
@@ -84,9 +96,11 @@ def list_keys(json: options.Json = False) -> None:
     if json:
         show_json(facts)
         return
-    columns = ("id", "name", "state", "created", "expires", "requests_per_minute", "tokens_per_minute")
+    columns = ("id", "name", "state", "expires", "requests_per_minute", "tokens_per_minute", "budget")
     rows = [["-" if each[column] is None else each[column] for column in columns] for each in facts]
-    show(table("Keys", [column.replace("_per_minute", "/min") for column in columns], rows, right=(5, 6)))
+    for row, each in zip(rows, facts, strict=True):
+        row[-1] = row[-1] if each["budget_per"] in (None, "ever") else f"{row[-1]:g} a {each['budget_per']}"
+    show(table("Keys", [column.replace("_per_minute", "/min") for column in columns], rows, right=(4, 5, 6)))
 
 
 @app.command("revoke")
@@ -135,6 +149,8 @@ def _facts(record: KeyRecord, now: float) -> dict[str, Any]:
         "requests_per_minute": record.requests_per_minute,
         "tokens_per_minute": record.tokens_per_minute,
         "admin": record.admin,
+        "budget": record.budget,
+        "budget_per": record.budget_per if record.budget is not None else None,
     }
 
 

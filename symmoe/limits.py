@@ -130,6 +130,9 @@ RESPONSES_BYTES_OF_KEY = 16 << 20
 RESPONSE_SECONDS = 30 * 86400.0
 """For which a response is kept, as OpenAI keeps them."""
 
+USAGE_DAYS = 400
+"""Days of usage that are told at once: each key has a row for each month of them."""
+
 # --- what the store says of experts -----------------------------------------------------------------------------------
 
 EXPERTS = 256

@@ -16,6 +16,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from ..storage import durably
 from .breaker import Stored
+from .callers import BudgetPer
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -30,7 +31,8 @@ _TABLE = "symmoe:keys"
 class KeyRecord:
     """What is known of a key. `id` is drawn, not derived from it; times are seconds since 1970; None is no limit.
 
-    The key of an `admin` may change which experts there are.
+    The key of an `admin` may change which experts there are. What a key spends in each `budget_per` may reach its
+    `budget`, in the pool's currency; days and months are those of UTC.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
@@ -43,6 +45,8 @@ class KeyRecord:
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     admin: bool = False
+    budget: float | None = None
+    budget_per: BudgetPer = "month"
 
     def state(self, now: float) -> str:
         """`active`, `expired` or `revoked`."""

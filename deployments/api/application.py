@@ -31,6 +31,7 @@ from .files import file_paths
 from .middleware import RequestMiddleware
 from .page import POLICY, page
 from .service import Service, noted
+from .usage import usage_paths
 
 
 def application(service: Service) -> ASGIApp:
@@ -50,6 +51,7 @@ def application(service: Service) -> ASGIApp:
     file_paths(app, service, batching)
     batch_paths(app, service, batching)
     admin_paths(app, service)
+    usage_paths(app, service)
     _looking(app, service)
     _failing(app)
     whole: ASGIApp = RequestMiddleware(batching.online.around(app), service)
@@ -67,9 +69,10 @@ def _living(service: Service, batching: Batching) -> Callable[[FastAPI], Abstrac
     @asynccontextmanager
     async def living(app: FastAPI) -> AsyncIterator[None]:
         try:
-            async with batching.lifespan(app), service.lifecycle.keeping():
+            async with service.usage.keeping(), batching.lifespan(app), service.lifecycle.keeping():
                 yield
         finally:
+            await service.storage.close()
             await asyncio.to_thread(service.telemetry.close)
 
     return living
