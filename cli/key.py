@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 _DAY = 86_400.0
 
+
 app = typer.Typer(help="Make, list and revoke the keys of a service.", no_args_is_help=True)
 
 
@@ -51,6 +52,16 @@ def create(
         Literal["ask", "admin"],
         typer.Option("--scope", help="admin: besides asking, change experts and keys, and see everybody's traces."),
     ] = "ask",
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            "--budget", metavar="AMOUNT", min=0, max=1e12, help="Most that it may spend, in the pool's currency."
+        ),
+    ] = None,
+    per: Annotated[
+        Literal["day", "month", "ever"],
+        typer.Option("--budget-per", help="How long the budget is for; days and months of UTC."),
+    ] = "month",
     json: options.Json = False,
 ) -> None:
     """Make a key and show it, this once: the store keeps its SHA-256 only."""
@@ -62,7 +73,8 @@ def create(
 
     key, now = new_key(), time.time()
     ends = None if expires is None else now + expires * _DAY
-    record = KeyRecord(new_id(), checked_name(name), now, ends, None, requests, tokens, scope == "admin")
+    limits = requests, tokens
+    record = KeyRecord(new_id(), checked_name(name), now, ends, None, *limits, scope == "admin", budget, per)
     with_store(lambda storage: add(storage, key, record))
     if json:
         show_json({"key": key, **record.facts(now)})
@@ -84,13 +96,15 @@ def list_keys(json: options.Json = False) -> None:
     if json:
         show_json(facts)
         return
-    columns = ("id", "name", "state", "created", "expires", "requests_per_minute", "tokens_per_minute")
-    shown = [
-        {**each, "state": "active, admin" if (each["state"], each["scope"]) == ("active", "admin") else each["state"]}
-        for each in facts
-    ]
-    rows = [["-" if each[column] is None else each[column] for column in columns] for each in shown]
-    show(table("Keys", [column.replace("_per_minute", "/min") for column in columns], rows, right=(5, 6)))
+    columns = ("id", "name", "state", "expires", "requests_per_minute", "tokens_per_minute", "budget")
+    rows = []
+    for each in facts:
+        admin = (each["state"], each["scope"]) == ("active", "admin")
+        shown = {**each, "state": "active, admin" if admin else each["state"]}
+        if each["budget_per"] not in (None, "ever"):
+            shown["budget"] = f"{each['budget']:g} a {each['budget_per']}"
+        rows.append(["-" if shown[column] is None else shown[column] for column in columns])
+    show(table("Keys", [column.replace("_per_minute", "/min") for column in columns], rows, right=(4, 5, 6)))
 
 
 @app.command("revoke")

@@ -28,6 +28,7 @@ from . import (
     skill,
     store,
     top,
+    usage,
 )
 
 app = typer.Typer(
@@ -41,6 +42,7 @@ app.command("ask")(ask.ask)
 app.command("route")(route.route)
 app.command("serve")(serve.serve)
 app.command("top")(top.top)
+app.command("usage")(usage.usage)
 app.command("replay")(replay.replay)
 app.add_typer(batch.app, name="batch")
 app.add_typer(plan.app, name="plan")

@@ -76,7 +76,8 @@ class DedicatedExpert:
             asked = await self._prompts.ready(asked)
             fields = completion_fields(asked, self._window)
             with self._places.leaving(asked.id):
-                yield Begun(await self._places.taken(asked), 0.0, "resident", False)
+                tokens = len(asked.prompt.ids) if asked.prompt else 0
+                yield Begun(await self._places.taken(asked), 0.0, "resident", False, tokens)
                 said = _Said(asked.query.sampling.top_logprobs or 0)
                 parted = None if self._reader is None else Parted(self._reader, asked.query.sampling)
                 async for given in self._pieces(self._request(**fields), said):

@@ -173,7 +173,8 @@ class EngineLoop:
             return
         first, self._fresh = self._fresh, False
         seconds, lane = (load.seconds, load.lane) if load is not None and first else (0.0, "resident")
-        self._tell([(each.id, Begun(self._clock() - each.arrived, seconds, cast(Any, lane), first))])
+        tokens = len(asked.prompt.ids) if asked.prompt else 0
+        self._tell([(each.id, Begun(self._clock() - each.arrived, seconds, cast(Any, lane), first, tokens))])
 
     def _step(self) -> None:
         deltas = self._engine().step()

@@ -37,12 +37,14 @@ class Begun:
     """The generation began after `waited` seconds in the queue, of which `load` seconds went into its own expert.
 
     `lane` says how the expert was made ready, `first` that it was made ready for this request and those beside it.
+    `prompt_tokens` are those of its prompt, 0 where that is not known before the end.
     """
 
     waited: float
     load: float
     lane: Lane
     first: bool
+    prompt_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

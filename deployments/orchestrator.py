@@ -23,6 +23,7 @@ from symmoe.answering import (
     writable,
 )
 from symmoe.build import Assembly
+from symmoe.config import PriceConfig
 from symmoe.executor.in_process import candidates
 from symmoe.planning.grouping import plan
 from symmoe.policy import Policy
@@ -33,11 +34,12 @@ from .access.breaker import Stored
 from .events import Asked, Begun, Finished, Piece, TurnedAway, TurnedAwayError
 from .experts import Experts
 from .lifecycle.lifecycle import Lifecycle
-from .order import Failed, Order, Report, Share, Stage
+from .order import Failed, Order, Report, Share, Stage, Unfinished
 from .routing import Router
 from .scoring import LocalScorer, Scoring
 from .settings import Settings
 
+_FREE = PriceConfig()
 _LATER = 1.0
 """Seconds after which a request whose deadline is over is certain to have been told so."""
 
@@ -50,14 +52,16 @@ Route = Callable[[Policy], Awaitable[Routed]]
 class Means:
     """What requests are answered with: the experts, what weighs their candidates, and how these become one answer.
 
-    `most_tokens` gives the most that an expert writes, for those that have such a bound. Those `apart` have engines of
-    their own, here or elsewhere: where these are lost or busy, others are not.
+    `most_tokens` gives the most that an expert writes, for those that have such a bound, `prices` what those cost that
+    have a price. Those `apart` have engines of their own, here or elsewhere: where these are lost or busy, others are
+    not.
     """
 
     experts: Experts
     scorer: Scoring
     judging: Judging
     most_tokens: Callable[[], Mapping[str, int]]
+    prices: Callable[[], Mapping[str, PriceConfig]]
     apart: frozenset[str] = frozenset()
 
 
@@ -212,14 +216,22 @@ class Request:
         stream, ident = self.order.stream and bool(choices), f"{self.order.id}-{query.id}-{expert}-{slot}"
         background = self.order.background
         asked = Asked(ident, expert, query, self.order.key, self._patience, stream, background=background)
+        unfinished = Unfinished(expert, self._means.prices().get(expert, _FREE))
+        self.report.unfinished.append(unfinished)
         try:
-            return await self._followed(asked, choices)
+            share = await self._followed(asked, choices, unfinished)
         except TurnedAwayError as error:
             self.report.failures.append(Failed(expert, error.why.code))
             self.report.refused += error.why.spent
+            if error.why.spent:
+                self.report.unfinished.remove(unfinished)
             raise
+        self.report.unfinished.remove(unfinished)
+        self.report.shares.append(share)
+        return share.generation, share.begun.lane
 
-    async def _followed(self, asked: Asked, choices: Sequence[int]) -> tuple[Generation, Lane]:
+    async def _followed(self, asked: Asked, choices: Sequence[int], unfinished: Unfinished) -> Share:
+        """What an expert gave; what is known of it before it ends is noted."""
         begun: Begun | None = None
         began, tools = self.report.now, asked.query.sampling.tools
         reading = Reading(tools, asked.query.sampling.most_calls)
@@ -230,9 +242,10 @@ class Request:
                 if isinstance(event, Begun):
                     begun = event
                     self.report.begun.append(event)
+                    unfinished.prompt_tokens = event.prompt_tokens
                 elif isinstance(event, Piece):
                     self._note_first_token()
-                    self.report.pieces += 1
+                    unfinished.completion_tokens += 1
                     if event.reasoning:
                         self._give(choices, Piece("", reasoning=event.reasoning))
                     if not tools and (event.text or event.logprobs):
@@ -240,12 +253,12 @@ class Request:
                     for part in reading.feed(event.text) if tools else ():
                         self._give(choices, Piece("", call=part) if isinstance(part, CallPart) else Piece(part))
                 elif isinstance(event, Finished) and begun is not None:
-                    share = Share(asked.expert, begun, event.generation, began, self.report.now)
-                    self.report.shares.append(share)
-                    called = event.generation.calls or calls_in(event.generation.text, tools)
+                    given = event.generation
+                    called = given.calls or calls_in(given.text, tools)
                     if reading.rest and not called:
                         self._give(choices, Piece(reading.rest))
-                    return event.generation, begun.lane
+                    cost = unfinished.price.cost(given.prompt_tokens, given.completion_tokens)
+                    return Share(asked.expert, begun, given, began, self.report.now, cost)
         message = f"expert {asked.expert!r} ended without an answer"
         raise TurnedAwayError(TurnedAway(503, "expert_lost", message, 1.0))
 
@@ -296,7 +309,10 @@ class Orchestrator:
         self._settings = settings
         scoring, bounds = scorer or LocalScorer(assembly.scorer), lambda: assembly.pool.most_tokens
         apart = frozenset(each.name for each in assembly.pool.experts if each.remote or each.dedicated)
-        self._means = Means(self.lifecycle.experts, scoring, assembly.judging(), bounds, apart)
+        self._means = Means(self.lifecycle.experts, scoring, assembly.judging(), bounds, self._prices, apart)
+
+    def _prices(self) -> Mapping[str, PriceConfig]:
+        return self.lifecycle.roster.pool.prices
 
     async def again(
         self, query: Query, policy: Policy, recorded: Sequence[Candidate], rule: str | None = None

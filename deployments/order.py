@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 
 from symmoe.answering import Routed
+from symmoe.config import PriceConfig
 from symmoe.policy import Policy
 from symmoe.types import Generation, Query, Trace
 
@@ -18,7 +19,8 @@ class Order:
 
     No two orders have the same `id`. `key` says who it is, for fair shares; `deadline` is in seconds from now.
     `patience` is how long it waits for an expert, None for as long as the service's settings say. `came` stands for the
-    experts that came while the service ran, as they were then; `hurried` says that the deadline is the client's own.
+    experts that came while the service ran, as they were then; `hurried` says that the deadline is the client's own,
+    `costed` that the answer tells what it cost.
     One in the `background` waits for all others wherever there is a queue.
     """
 
@@ -34,13 +36,14 @@ class Order:
     came: str = ""
     hurried: bool = False
     background: bool = False
+    costed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
     """What one expert contributed: how its generation began, what it gave, and from when to when it took.
 
-    Times are seconds since the request came in.
+    Times are seconds since the request came in. `cost` is counted as `PriceConfig.cost` does.
     """
 
     expert: str
@@ -48,6 +51,22 @@ class Share:
     generation: Generation
     asked: float = 0.0
     ended: float = 0.0
+    cost: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Unfinished:
+    """A generation that is not over, or was not waited for to its end: the tokens that are known of it so far."""
+
+    expert: str
+    price: PriceConfig
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    @property
+    def cost(self) -> int:
+        """Of these tokens, as `PriceConfig.cost` counts."""
+        return self.price.cost(self.prompt_tokens, self.completion_tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +94,6 @@ class Stage:
 class Report:
     """How a request went, filled in while it goes on. Times are seconds since it came in, or lengths.
 
-    `pieces` counts the pieces of text that experts gave, each a token or more: all that is known of what is cut short.
     `began` is when the request came in, by `time.perf_counter`; `rerouted` how often others had to be found; `refused`
     are the tokens of prompts that were refused, and of generations that came to nothing.
     """
@@ -86,7 +104,7 @@ class Report:
     traces: list[Trace] = field(default_factory=list)
     first_token: float | None = None
     total: float | None = None
-    pieces: int = 0
+    unfinished: list[Unfinished] = field(default_factory=list)
     failures: list[Failed] = field(default_factory=list)
     stages: list[Stage] = field(default_factory=list)
     began: float = 0.0
@@ -112,3 +130,14 @@ class Report:
     def reasoning_tokens(self) -> int:
         """Of all generations together: part of the completion tokens."""
         return sum(share.generation.reasoning_tokens for share in self.shares)
+
+    @property
+    def spent_tokens(self) -> int:
+        """All that it took, with what was cut short or came to nothing."""
+        cut = sum(each.prompt_tokens + each.completion_tokens for each in self.unfinished)
+        return self.prompt_tokens + self.completion_tokens + cut + self.refused
+
+    @property
+    def cost(self) -> int:
+        """Of all generations together, as `PriceConfig.cost` counts."""
+        return sum(share.cost for share in self.shares) + sum(each.cost for each in self.unfinished)

@@ -47,6 +47,7 @@ class Settings:
     batch_lease    a batch whose ingress gave no sign of life for so long is taken up by another
     cache_seconds  how long an answer is given again to an equal request of the same key; 0 for not at all
     cache_entries  entries of the cache that one key has at most
+    usage_seconds  how long what keys used is kept after its month; 0 for not counted at all
     quarantine_after  an expert that fails so many times in a row is quarantined; 0 for never
     quarantine_seconds  how long that lasts; then one more failure brings it back
     weights_folder  a folder besides the pool file's own in which files of added experts may lie
@@ -98,6 +99,7 @@ class Settings:
     batch_lease: float = 15.0
     cache_seconds: float = 0.0
     cache_entries: int = 10_000
+    usage_seconds: float = 400 * 86400.0
     quarantine_after: int = 5
     quarantine_seconds: float = 300.0
     weights_folder: str | None = None

@@ -93,6 +93,21 @@ Dedicated = Annotated[DedicatedConfig | None, BeforeValidator(_spelled_out)]
 """`true` stands for a dedicated expert with nothing further said."""
 
 
+class PriceConfig(_Section):
+    """What an expert costs for a million tokens of prompts, and for a million of answers, in the pool's currency."""
+
+    prompt: float = Field(default=0.0, ge=0, le=1e6, allow_inf_nan=False)
+    completion: float = Field(default=0.0, ge=0, le=1e6, allow_inf_nan=False)
+
+    def cost(self, prompt_tokens: int, completion_tokens: int) -> int:
+        """What so many tokens cost, in thousand millionths of the currency: whole numbers add up exactly."""
+        return round(1000 * (self.prompt * prompt_tokens + self.completion * completion_tokens))
+
+
+COST_UNITS = 10**9
+"""Of what `PriceConfig.cost` counts, to one of the pool's currency."""
+
+
 class ExpertConfig(_Section):
     """One expert: a model, or a model with a LoRA adapter.
 
@@ -101,7 +116,7 @@ class ExpertConfig(_Section):
     name is a parser of vLLM's (`hermes`, `mistral`). `reasoning` names vLLM's parser of what it thinks (`qwen3`).
     `max_tokens` is the most that it writes, however much a request allows: for one whose right answers are short.
     A service that cannot have it answer asks it again `retries` times where that may help; who named it is then
-    answered by the first of its `fallbacks` that can, in order.
+    answered by the first of its `fallbacks` that can, in order. One without a `price` costs nothing.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$", max_length=64)
@@ -117,6 +132,7 @@ class ExpertConfig(_Section):
     max_tokens: int | None = Field(default=None, ge=1)
     retries: int = Field(default=1, ge=0, le=5)
     fallbacks: tuple[str, ...] = Field(default=(), max_length=2)
+    price: PriceConfig | None = None
 
     @model_validator(mode="after")
     def _in_one_place(self) -> Self:
@@ -232,7 +248,10 @@ class AggregationConfig(_Section):
 
 
 class Pool(_Section):
-    """A validated pool file. `root` is its directory, from which relative paths in it count."""
+    """A validated pool file. `root` is its directory, from which relative paths in it count.
+
+    `currency` is what prices and budgets are in, for people.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$", max_length=64)
     description: str = ""
@@ -242,6 +261,7 @@ class Pool(_Section):
     routing: RoutingConfig = RoutingConfig()
     aggregation: AggregationConfig = AggregationConfig()
     reward: RewardConfig | None = None
+    currency: str = Field(default="", pattern=r"^[A-Za-z]{0,16}$")
     root: Path = Field(default=Path("."), exclude=True)
 
     @model_validator(mode="after")
@@ -288,6 +308,11 @@ class Pool(_Section):
     def most_tokens(self) -> dict[str, int]:
         """The most tokens that an expert writes, for those that have such a bound."""
         return {expert.name: expert.max_tokens for expert in self.experts if expert.max_tokens is not None}
+
+    @property
+    def prices(self) -> dict[str, PriceConfig]:
+        """What experts cost, for those that have a price."""
+        return {expert.name: expert.price for expert in self.experts if expert.price is not None}
 
     def path(self, relative: str) -> Path:
         """A path of the file, counted from the file's own directory."""

@@ -138,6 +138,9 @@ TRACES_BYTES = 256 << 20
 TRACES_WAITING = 2_000
 """Requests whose traces wait to be written: a store that is slow costs traces, not memory."""
 
+USAGE_DAYS = 400
+"""Days of usage that are told at once: each key has a row for each month of them."""
+
 # --- what the store says of experts -----------------------------------------------------------------------------------
 
 EXPERTS = 256

@@ -5,24 +5,27 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from symmoe.errors import JobError
 
 NOBODY = "anonymous"
+BudgetPer = Literal["day", "month", "ever"]
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
     """Who asks; `id` stands for the key, from which it cannot be told. A limit that is None is none.
 
-    An `admin` may change which experts there are.
+    An `admin` may change which experts there are. The `budget` is in the pool's currency.
     """
 
     id: str
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     admin: bool = False
+    budget: float | None = None
+    budget_per: BudgetPer = "month"
 
 
 class Keys(Protocol):

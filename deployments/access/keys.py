@@ -91,4 +91,5 @@ class StoredKeys:
 def _caller(record: KeyRecord | None) -> Caller | None:
     if record is None or record.state(time.time()) != "active":
         return None
-    return Caller(record.id, record.requests_per_minute, record.tokens_per_minute, record.admin)
+    limits = record.requests_per_minute, record.tokens_per_minute
+    return Caller(record.id, *limits, record.admin, record.budget, record.budget_per)

@@ -19,6 +19,7 @@ from symmoe.errors import ConfigError
 
 from ..storage import durably
 from .breaker import Stored
+from .callers import BudgetPer
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -33,7 +34,8 @@ _TABLE = "symmoe:keys"
 class KeyRecord:
     """What is known of a key. `id` is drawn, not derived from it; times are seconds since 1970; None is no limit.
 
-    The key of an `admin` may change which experts and keys there are, and see everybody's traces.
+    The key of an `admin` may change which experts and keys there are, and see everybody's traces. What a key spends in
+    each `budget_per` may reach its `budget`, in the pool's currency; days and months are those of UTC.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
@@ -46,10 +48,13 @@ class KeyRecord:
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     admin: bool = False
+    budget: float | None = None
+    budget_per: BudgetPer = "month"
 
     def facts(self, now: float) -> dict[str, Any]:
         """All of it for people and programs, times as ISO 8601."""
         told = {name: value for name, value in asdict(self).items() if name != "admin"}
+        told["budget_per"] = None if self.budget is None else self.budget_per
         dates = {name: _date(told[name]) for name in ("created", "expires", "revoked")}
         return {**told, **dates, "state": self.state(now), "scope": "admin" if self.admin else "ask"}
 

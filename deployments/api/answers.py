@@ -22,8 +22,8 @@ from .metrics import Metrics
 from .streaming import HEADERS, Stream
 from .telling import headers
 
-Charge = Callable[[int], Awaitable[None]]
-"""Counts the tokens that an answer took."""
+Charge = Callable[[Report | None], Awaitable[None]]
+"""Counts what an answer took; None for one that was there already, and took nothing."""
 Watched = Callable[[Callable[[], None]], AbstractContextManager[None]]
 """While this lasts, the function is called if whoever asked may not ask any more."""
 Over = Callable[[Mapping[int, Generation], Told], Awaitable[None]]
@@ -60,6 +60,7 @@ class Answers:
         note.cache = "" if found is None else found.how
         told = {**told, **({} if found is None else {"x-symmoe-cache": found.how})}
         if found is not None and found.answer is not None:
+            await charge(None)
             return await _again(order, writer, found.answer, told, over)
         request = await self._orchestrator.begin(order)
         note.report = request.report
@@ -69,7 +70,7 @@ class Answers:
         finished = await self._whole(answering)
         if answering.keep:
             self._soon(self._keep(order, request.report, finished))
-        about = told_of(request.report, order.explain)
+        about = told_of(request.report, order)
         if over is not None:
             await over(finished, about)
         return JSONResponse(writer.whole(finished, about), headers={**headers(request.report), **told})
@@ -95,11 +96,11 @@ class Answers:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         finished = dict(enumerate(part[number] for _, part in done for number in sorted(part)))
-        abouts = [told_of(report, orders[0].explain) for report, _ in done]
+        abouts = [told_of(report, orders[0]) for report, _ in done]
         spent = sum(about.prompt_tokens for about in abouts), sum(about.completion_tokens for about in abouts)
-        return _given(
-            finished, Told(*spent, abouts[0].symmoe), writer, orders[0].stream, {**headers(done[0][0]), **told}
-        )
+        cost = None if abouts[0].cost is None else sum(about.cost or 0.0 for about in abouts)
+        about = Told(*spent, abouts[0].symmoe, cost=cost)
+        return _given(finished, about, writer, orders[0].stream, {**headers(done[0][0]), **told})
 
     async def _whole(self, answering: _Answering) -> dict[int, Generation]:
         """Every choice by its number, charged for whether or not they are finished."""
@@ -151,7 +152,7 @@ class Answers:
             return
         lasting = {name: value for name, value in headers(report).items() if name in _LASTING}
         choices = {str(number): to_json(generation) for number, generation in finished.items()}
-        about = to_json(told_of(report, order.explain))
+        about = to_json(told_of(report, order))
         await self._cache.keep(order, {"choices": choices, "told": about, "headers": lasting})
 
     async def _close(self, request: Request) -> None:
@@ -182,18 +183,17 @@ class _Answering:
             yield number, event
         await self.charged()
         if self._over is not None and len(self.finished) == self.request.order.n:
-            await self._over(self.finished, told_of(self.request.report, self.request.order.explain))
+            await self._over(self.finished, told_of(self.request.report, self.request.order))
 
     async def charged(self) -> None:
-        """Charge the tokens that it took, once. What did not finish is charged by the pieces that experts gave.
+        """Charge what it took, once. Of what did not finish, the prompt and the pieces that were given are charged.
 
         A prompt that was refused is charged by what it took to find that out.
         """
         if self._was_charged:
             return
         self._was_charged = True
-        report = self.request.report
-        await self._charge(max(report.prompt_tokens + report.completion_tokens, report.pieces) + report.refused)
+        await self._charge(self.request.report)
 
 
 async def _again(
@@ -202,7 +202,7 @@ async def _again(
     """An answer from the cache, as if it had just been given."""
     shown = {**answer["headers"], **told}
     finished = {int(number): Generation.from_json(row) for number, row in answer["choices"].items()}
-    about = Told(**answer["told"])
+    about = Told(**{**answer["told"], "cost": 0.0 if order.costed else None})
     if over is not None:
         await over(finished, about)
     return _given(finished, about, writer, order.stream, shown)

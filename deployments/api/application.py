@@ -34,6 +34,7 @@ from .page import POLICY, page
 from .service import Service, noted
 from .skills import skill_paths
 from .traces import trace_paths
+from .usage import usage_paths
 
 
 def application(service: Service) -> ASGIApp:
@@ -56,6 +57,7 @@ def application(service: Service) -> ASGIApp:
     key_paths(app, service)
     skill_paths(app, service)
     trace_paths(app, service)
+    usage_paths(app, service)
     _looking(app, service)
     _failing(app)
     whole: ASGIApp = RequestMiddleware(batching.online.around(app), service)
@@ -73,9 +75,15 @@ def _living(service: Service, batching: Batching) -> Callable[[FastAPI], Abstrac
     @asynccontextmanager
     async def living(app: FastAPI) -> AsyncIterator[None]:
         try:
-            async with batching.lifespan(app), service.lifecycle.keeping(), _tracing(service):
+            async with (
+                service.usage.keeping(),
+                batching.lifespan(app),
+                service.lifecycle.keeping(),
+                _tracing(service),
+            ):
                 yield
         finally:
+            await service.storage.close()
             await asyncio.to_thread(service.telemetry.close)
 
     return living

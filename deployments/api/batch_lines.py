@@ -55,6 +55,6 @@ class LineAnswers:
 
 def _refused(error: RequestError, own_deadline: bool = False) -> Answered:
     over = own_deadline and error.code == "deadline_exceeded"
-    again = error.status in (429, 503) and not over
+    again = error.status in (429, 503) and not over and error.code != "insufficient_quota"
     after = 1.0 if error.retry_after is None else error.retry_after
     return Answered(error.status, envelope(error), again, error.code == "expert_lost", after)

@@ -61,7 +61,6 @@ class Batching:
             yield
         finally:
             await self.runner.close()
-            await self._service.storage.close()
 
     def _room(self) -> int:
         """How many lines may be open now; none once the service is stopping."""

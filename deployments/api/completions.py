@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
+from symmoe.config import COST_UNITS
 from symmoe.tools import before_calls
 from symmoe.types import Generation
 from symmoe.wire.answers import Told, Writer
@@ -11,7 +12,7 @@ from symmoe.wire.answers import Told, Writer
 from ..errors import ApiError, internal_error
 from ..events import REASONS, Finished, Piece, TurnedAway, TurnedAwayError
 from ..orchestrator import Given, Request
-from ..order import Report
+from ..order import Order, Report
 from .telling import explanation
 
 
@@ -20,10 +21,11 @@ def api_error(why: TurnedAway) -> ApiError:
     return ApiError(why.status, why.code, why.message, retry_after=why.retry_after)
 
 
-def told_of(report: Report, explain: bool) -> Told:
+def told_of(report: Report, order: Order) -> Told:
     """What is told at an answer's end."""
     spent = report.prompt_tokens, report.completion_tokens
-    return Told(*spent, explanation(report) if explain else None, report.reasoning_tokens)
+    cost = report.cost / COST_UNITS if order.costed else None
+    return Told(*spent, explanation(report) if order.explain else None, report.reasoning_tokens, cost)
 
 
 async def all_finished(request: Request) -> dict[int, Generation]:
@@ -56,7 +58,7 @@ async def streamed(
         yield written(*first)
         async for given in rest:
             yield written(*given)
-        for part in writer.over(finished, told_of(request.report, request.order.explain)):
+        for part in writer.over(finished, told_of(request.report, request.order)):
             yield part
     except TurnedAwayError as error:
         yield b"".join(writer.failed(api_error(error.why)))

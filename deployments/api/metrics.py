@@ -7,6 +7,8 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from symmoe.config import COST_UNITS
+
 from ..events import EngineState
 from ..lifecycle.standing import STATES
 from ..order import Report
@@ -25,6 +27,9 @@ class Metrics:
         self._asked = Counter("symmoe_generations", "Generations", ("expert", "lane"), registry=self.registry)
         self._loads = Counter("symmoe_loads", "Experts made ready", ("expert", "lane"), registry=self.registry)
         self._tokens = Counter("symmoe_tokens", "Tokens", ("expert", "kind"), registry=self.registry)
+        self._cost = Counter(
+            "symmoe_cost", "What answers cost, in the pool's currency", ("expert",), registry=self.registry
+        )
         self._refused = Counter("symmoe_refused", "Requests refused by key or limit", ("why",), registry=self.registry)
         self._unchecked = Counter(
             "symmoe_limits_unchecked", "Limits not checked, the store being lost", registry=self.registry
@@ -81,6 +86,7 @@ class Metrics:
             self._wait.observe(share.begun.waited)
             self._tokens.labels(share.expert, "prompt").inc(share.generation.prompt_tokens)
             self._tokens.labels(share.expert, "completion").inc(share.generation.completion_tokens)
+            self._cost.labels(share.expert).inc(share.cost / COST_UNITS)
             if share.begun.first:
                 self._loads.labels(share.expert, share.begun.lane).inc()
                 self._load.observe(share.begun.load)
@@ -131,8 +137,8 @@ class Metrics:
             self._running.labels(expert).set(sum(e.running for e in engines if e.expert == expert))
 
     def refused(self, why: str) -> None:
-        """A request was refused: for its `key`, its key's `requests` or `tokens`, too many that are `open`, or for want
-        of the `store`.
+        """A request was refused: for its `key`, its key's `requests`, `tokens` or `budget`, too many that are `open`,
+        or for want of the `store`.
         """
         self._refused.labels(why).inc()
 

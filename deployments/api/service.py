@@ -30,6 +30,7 @@ from ..access.breaker import Breaker
 from ..access.cache import AnswerCache
 from ..access.callers import Caller, Keys, key_in
 from ..access.limits import Limits
+from ..access.usage import EMBEDDING, Usage, Used, used_of
 from ..access.watch import KeyWatch
 from ..errors import ApiError
 from ..events import EngineState, TurnedAwayError
@@ -74,6 +75,8 @@ class Service:
         self._watch = KeyWatch(keys)
         breaker = Breaker(storage)
         self.limits = Limits(breaker, self.metrics.unchecked)
+        counted = settings.usage_seconds > 0 and (keys.required or self.lifecycle.remembers)
+        self.usage = Usage(breaker if counted else None, settings.usage_seconds, self.metrics.unchecked)
         self.patient = Breaker(storage, STORE_REQUEST_SECONDS)
         self.telemetry.kept = kept_traces(settings, Breaker(storage, STORE_REQUEST_SECONDS))
         self._answers = Answers(orchestrator, self._cache(breaker), self.metrics)
@@ -89,6 +92,11 @@ class Service:
     def asks_for_keys(self) -> bool:
         """Whether a request without a key is turned away."""
         return self._keys.required
+
+    @property
+    def currency(self) -> str:
+        """What prices are in, for people."""
+        return self._pool.currency
 
     async def known(self, key: str | None, note: Note) -> Caller:
         """Who asks, by a request's key; `ApiError` for somebody who may not."""
@@ -127,7 +135,9 @@ class Service:
         """A model in OpenAI's shape."""
         model = self.models[name]
         shape = {"id": name, "object": "model", "created": self._created, "owned_by": "symmoe"}
-        return {**shape, "parent": model.parent, "description": model.description}
+        found = {**shape, "parent": model.parent, "description": model.description}
+        price = self.lifecycle.roster.pool.prices.get(name)
+        return found if price is None else {**found, "pricing": {**price.model_dump(), "currency": self.currency}}
 
     async def readiness(self) -> str:
         """`ready`, `starting` or `stopping`."""
@@ -157,6 +167,7 @@ class Service:
         """Who asks, the headers that tell of limits, and the body, read when there is room within these."""
         caller = await self.caller(http)
         told = await self.admitted(caller)  # before the body, which may keep the service waiting
+        await self._within_budget(caller)
         return caller, told, await read_body(http, body, self.settings.most_bytes)
 
     async def chat(self, http: HttpRequest) -> Response:
@@ -186,7 +197,7 @@ class Service:
         order, note = self._order(body, ident, caller, raw), noted(http)
         note.model, note.query = body.model, order.query
         repeatable = (order.query.sampling.temperature == 0 or body.seed is not None) and not _uncached(http)
-        charge = partial(self.limits.charge, caller)
+        charge = partial(self._charge, caller)
         watched = partial(self._watch.watched, key_in(http.headers))
         return await self._answers.answer(order, writer, told, charge, repeatable, note, watched, over)
 
@@ -203,7 +214,7 @@ class Service:
         orders = [self._order(body, f"{ident}-{n}", caller, True) for n, body in enumerate(bodies)]
         note = noted(http)
         note.model, note.query = bodies[0].model, orders[0].query
-        return await self._answers.several(orders, writer, told, partial(self.limits.charge, caller), note)
+        return await self._answers.several(orders, writer, told, partial(self._charge, caller), note)
 
     @property
     def pool(self) -> Pool:
@@ -224,14 +235,17 @@ class Service:
         """The name of the embedder that the pool routes with."""
         return self._pool.routing.embedder
 
-    async def embedded(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], int]:
-        """The vectors of texts, and how many tokens they had. Raises `ApiError`."""
+    async def embedded(self, caller: Caller, texts: Sequence[str]) -> tuple[NDArray[np.float32], int]:
+        """The vectors of a caller's texts, and how many tokens they had, which are charged. Raises `ApiError`."""
         try:
-            return await self._orchestrator.router.embed(texts)
+            vectors, tokens = await self._orchestrator.router.embed(texts)
         except CheckpointError as error:
             raise ApiError(
                 503, "embedder_unavailable", "the pool's embedder cannot be loaded", retry_after=30
             ) from error
+        self.usage.note(caller.id, [Used(EMBEDDING, tokens)])
+        await self.limits.charge(caller, tokens)
+        return vectors, tokens
 
     async def tokens(self, query: Query, expert: str | None) -> int:
         """The tokens of a conversation for an expert, None for the pool's first. Raises `ApiError`."""
@@ -288,6 +302,7 @@ class Service:
         caller = await self._keys.named(note.key)
         if caller is None:
             raise ApiError(401, "invalid_api_key", "the key that made this batch is expired or revoked")
+        await self._within_budget(caller)
         attempt = f"{note.id}-{self._own}-{next(self._attempts)}"  # an earlier one may not be over yet
         order = replace(self._order(body, attempt, Caller(share)), deadline=seconds, patience=seconds, background=True)
         note.query = order.query
@@ -295,12 +310,28 @@ class Service:
         note.report = request.report
         try:
             finished = await all_finished(request)
-            return ChatWriter(note.id, body.model).whole(finished, told_of(request.report, order.explain))
+            return ChatWriter(note.id, body.model).whole(finished, told_of(request.report, order))
         finally:
             await request.close()
             self.metrics.reported(request.report)
-            report = request.report
-            await self.limits.charge(caller, report.prompt_tokens + report.completion_tokens + report.refused)
+            await self._charge(caller, request.report)
+
+    async def _charge(self, caller: Caller, report: Report | None) -> None:
+        """Count what an answer took; None for one from the cache."""
+        self.usage.note(caller.id, () if report is None else used_of(report))
+        if report is not None:
+            await self.limits.charge(caller, report.spent_tokens)
+
+    async def _within_budget(self, caller: Caller) -> None:
+        """Raise `ApiError` where a caller has spent what its key may spend."""
+        spent = await self.usage.spent(caller)
+        if spent is None or caller.budget is None or spent < caller.budget:
+            return
+        self.metrics.refused("budget")
+        when = {"day": " a day", "month": " a month", "ever": ""}[caller.budget_per]
+        money = f"{self.currency} {caller.budget:g}".strip()
+        message = f"this key may spend {money}{when}, and has; its usage is at /v1/usage"
+        raise ApiError(429, "insufficient_quota", message, told={"x-should-retry": "false"})
 
     def _cache(self, breaker: Breaker) -> AnswerCache | None:
         settings = self.settings
@@ -326,6 +357,7 @@ class Service:
             deadline=min(options.deadline or self.settings.deadline, self.settings.deadline),
             came=self.lifecycle.roster.fingerprint,
             hurried=options.deadline is not None,
+            costed=body.usage is not None and body.usage.include,
         )
 
     def _policy(self, model: Model, options: SymmoeOptions) -> Policy:

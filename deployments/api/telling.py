@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
+from symmoe.config import COST_UNITS
 from symmoe.types import Answer, to_json
 
 from ..order import Report
@@ -60,6 +61,7 @@ def explanation(report: Report) -> dict[str, Any]:
                 "prompt_tokens": share.generation.prompt_tokens,
                 "completion_tokens": share.generation.completion_tokens,
                 "finish_reason": share.generation.finish_reason,
+                "cost": share.cost / COST_UNITS,
             }
             for share in report.shares
         ],

@@ -36,7 +36,13 @@ class Lifecycle:
         self.quarantined: Callable[[str], None] = lambda expert: None
         self._seconds, self._clock = settings.quarantine_seconds, clock
         self._keeper = Keeper(self.roster, pool.name, stored)
+        self._stored = stored is not None
         self._deciding: dict[str, asyncio.Task[None]] = {}
+
+    @property
+    def remembers(self) -> bool:
+        """Whether what is decided is in a store."""
+        return self._stored
 
     def keeping(self) -> AbstractAsyncContextManager[None]:
         """Keep the roster what the store says, as long as the block lasts."""

@@ -14,6 +14,7 @@ from symmoe.tools import CallPart, before_calls
 from symmoe.types import Generation, TokenLogprob
 
 Count = Literal["answered", "failed"]
+_QUOTA = "insufficient_quota"
 _ENCODER = json.JSONEncoder(separators=(",", ":"))  # ASCII: some readers take U+2028 for the end of a line
 _TYPES = {
     401: "authentication_error",
@@ -26,7 +27,7 @@ _TYPES = {
 
 def envelope(error: RequestError) -> dict[str, Any]:
     """What a client is told of an error."""
-    kind = _TYPES.get(error.status, "invalid_request_error")
+    kind = _QUOTA if error.code == _QUOTA else _TYPES.get(error.status, "invalid_request_error")
     return {"error": {"message": str(error), "type": kind, "param": error.param, "code": error.code}}
 
 
@@ -36,6 +37,7 @@ def usage(told: Told) -> dict[str, Any]:
         "prompt_tokens": told.prompt_tokens,
         "completion_tokens": told.completion_tokens,
         "total_tokens": told.prompt_tokens + told.completion_tokens,
+        **told.costs,
     }
     if told.reasoning_tokens:
         spent["completion_tokens_details"] = {"reasoning_tokens": told.reasoning_tokens}
@@ -107,12 +109,20 @@ def completion(
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What is known of an answer at its end: its tokens, and how it came about where that was asked for."""
+    """What is known of an answer at its end: its tokens, and where that was asked for how it came about, and its `cost`
+    in the pool's currency.
+    """
 
     prompt_tokens: int
     completion_tokens: int
     symmoe: Mapping[str, Any] | None = None
     reasoning_tokens: int = 0
+    cost: float | None = None
+
+    @property
+    def costs(self) -> dict[str, Any]:
+        """What stands with the tokens."""
+        return {} if self.cost is None else {"cost": self.cost}
 
     @property
     def more(self) -> dict[str, Any]:

@@ -143,6 +143,12 @@ class SymmoeOptions(Strict):
     deadline: float | None = Field(default=None, gt=0, le=3600)
 
 
+class UsageOptions(Lenient):
+    """Whether an answer's `usage` tells its `cost`, as gateways have it."""
+
+    include: bool = False
+
+
 class Question(Lenient):
     """A conversation and the model that is asked; what `/v1/route` needs to know."""
 
@@ -172,6 +178,7 @@ class ChatRequest(SamplingFields, Question):
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     modalities: list[str] | None = None
+    usage: UsageOptions | None = None
 
     @property
     def most_tokens(self) -> int | None:

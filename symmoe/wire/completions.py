@@ -14,7 +14,7 @@ from symmoe.policy import AUTO
 from symmoe.tools import CallPart
 from symmoe.types import Generation, TokenLogprob
 from symmoe.wire.answers import DONE, Told, envelope, event, usage
-from symmoe.wire.chat import ChatRequest, StreamOptions, SymmoeOptions
+from symmoe.wire.chat import ChatRequest, StreamOptions, SymmoeOptions, UsageOptions
 from symmoe.wire.sampling import SamplingFields, Text
 
 
@@ -26,6 +26,7 @@ class CompletionRequest(SamplingFields):
     model: Text = Field(default=AUTO, max_length=200)
     prompt: Text | list[Text] = Field(min_length=1)
     symmoe: SymmoeOptions = SymmoeOptions()
+    usage: UsageOptions | None = None
     stream_options: StreamOptions | None = None
     max_tokens: int | None = Field(default=16, ge=1, le=1 << 30)
     logprobs: int | None = Field(default=None, ge=0, le=5)
@@ -60,7 +61,7 @@ class CompletionRequest(SamplingFields):
         """Each prompt as a chat request, whose only message it is. Raises `RequestError` and `ValidationError`."""
         shared = {name: getattr(self, name) for name in SamplingFields.model_fields}
         more: dict[str, Any] = {"model": self.model, "symmoe": self.symmoe, "stream_options": self.stream_options}
-        more |= {"logprobs": self.logprobs is not None, "top_logprobs": self.logprobs}
+        more |= {"usage": self.usage, "logprobs": self.logprobs is not None, "top_logprobs": self.logprobs}
         same = {**shared, **more}
         return [
             ChatRequest.model_validate({**same, "messages": [{"role": "user", "content": prompt}]})

@@ -14,7 +14,7 @@ from symmoe.policy import AUTO
 from symmoe.tools import CallPart, before_calls
 from symmoe.types import Generation, TokenLogprob
 from symmoe.wire.answers import CallsTold, Told, call_id, event, finish_reason
-from symmoe.wire.chat import ChatRequest, SymmoeOptions
+from symmoe.wire.chat import ChatRequest, SymmoeOptions, UsageOptions
 from symmoe.wire.sampling import Lenient, Text
 
 _TYPES = {
@@ -118,6 +118,7 @@ class CountRequest(Lenient):
     tools: list[Tool] | None = Field(default=None, max_length=TOOLS)
     tool_choice: Choice | None = None
     symmoe: SymmoeOptions = SymmoeOptions()
+    usage: UsageOptions | None = None
 
     def chat(self) -> ChatRequest:
         """The same as a chat request. Raises `RequestError` and `ValidationError`."""
@@ -133,6 +134,7 @@ class CountRequest(Lenient):
             "tool_choice": self.tool_choice.chat if self.tool_choice else None,
             "parallel_tool_calls": not (self.tool_choice and self.tool_choice.disable_parallel_tool_use),
             "symmoe": self.symmoe,
+            "usage": self.usage,
         }
 
 
@@ -278,6 +280,6 @@ def _ending(generation: Generation) -> dict[str, Any]:
     return {"stop_reason": reason, "stop_sequence": generation.stop}
 
 
-def _usage(told: Told) -> dict[str, int]:
-    cached = {"cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}
+def _usage(told: Told) -> dict[str, Any]:
+    cached = {"cache_creation_input_tokens": 0, "cache_read_input_tokens": 0, **told.costs}
     return {"input_tokens": told.prompt_tokens, "output_tokens": told.completion_tokens, **cached}

@@ -16,10 +16,12 @@ from symmoe.tools import CallPart, before_calls
 from symmoe.types import Generation, TokenLogprob
 from symmoe.wire.answers import CallsTold, Told, call_id, event, told_logprobs
 from symmoe.wire.answers import envelope as error_envelope
-from symmoe.wire.chat import ChatRequest, SymmoeOptions
+from symmoe.wire.chat import ChatRequest, SymmoeOptions, UsageOptions
 from symmoe.wire.sampling import Lenient, Strict, Text
 
 _LOGPROBS = "message.output_text.logprobs"
+_SAME = ("model", "stream", "temperature", "top_p", "symmoe", "usage")
+"""Fields that a chat request has, too."""
 
 
 class InputPart(Lenient):
@@ -121,6 +123,7 @@ class ResponseRequest(Lenient):
     metadata: dict[Text, Text] | None = Field(default=None, max_length=16)
     user: Text | None = None
     symmoe: SymmoeOptions = SymmoeOptions()
+    usage: UsageOptions | None = None
 
     def turns(self, before: Sequence[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:
         """The conversation as chat messages, after those `before`, without the instructions."""
@@ -141,7 +144,7 @@ class ResponseRequest(Lenient):
         told = _LOGPROBS in (self.include or ()) or bool(self.top_logprobs)
         return ChatRequest.model_validate(
             {
-                **{name: getattr(self, name) for name in ("model", "stream", "temperature", "top_p", "symmoe")},
+                **{name: getattr(self, name) for name in _SAME},
                 "messages": [*system, *turns],
                 "max_completion_tokens": self.max_output_tokens,
                 "logprobs": told,
@@ -357,4 +360,5 @@ def _usage(told: Told) -> dict[str, Any]:
         "output_tokens": told.completion_tokens,
         "output_tokens_details": {"reasoning_tokens": told.reasoning_tokens},
         "total_tokens": told.prompt_tokens + told.completion_tokens,
+        **told.costs,
     }
