@@ -40,8 +40,8 @@ watch.begin()
 
 
 def test_who_waits_is_told(tmp_path: Path) -> None:
-    wait = "try:\n    threading.Event().wait(50)\nexcept EngineError as error:\n    print(error)\n"
-    then = f"raylet.kill()\n{wait}watch.end()"
+    wait = "    raylet.kill()\n    threading.Event().wait(50)\n"  # within `try`: word may come at once
+    then = f"try:\n{wait}except EngineError as error:\n    print(error)\nwatch.end()"
     done = under_watch(tmp_path, then)
     assert (done.returncode, done.stdout.strip()) == (0, WORDS), done.stderr
 

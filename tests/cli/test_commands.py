@@ -39,6 +39,7 @@ JSON_RUNS = {
     "bench quality": "bench quality --pool {pool} --per-family 1 -o {folder}/quality.json",
     "bench swap": "bench swap --pool {pool} -o {folder}/swap.json",
     "bench batch": "bench batch --pool {pool} -o {folder}/batch.json",
+    "bench replicas": "bench replicas --pool {pool}",
     "bench gather": "bench gather --megabytes 2 --ranks 2 --repeats 1 -o {folder}/gather.json",
     "bench scoring": "bench scoring --pool {pool} --per-family 1 --draws 1 -o {folder}/scorer.json",
     "bench siege": "bench siege --pool {folder}/none.yaml -o {folder}/siege.json",
@@ -72,6 +73,7 @@ JSON_RUNS = {
     "records import-mmlu-pro": "records import-mmlu-pro --data {folder}/none -o {folder}/records",
     "records split": "records split {folder}/none --first {folder}/a --rest {folder}/b",
     "top": "top --url {nowhere}",
+    "usage": "usage",
     "serve": "serve --pool {pool} --host 0.0.0.0",
     "skill learn": "skill learn --pool {pool} --per-family 2 -o {folder}/learned.yaml",
     "skill show": "skill show --pool {pool}",
@@ -87,6 +89,7 @@ JSON_RUNS = {
 FAILING = {
     "bench siege",
     "bench batch",
+    "bench replicas",
     "bench swap",
     "expert drain",
     "expert list",
