@@ -395,14 +395,15 @@ def replicas(
     json: options.Json = False,
 ) -> None:
     """Time replicas that start at once on several machines: reading together against each for itself."""
-    from symmoe.bench.loading import require_weights
     from symmoe.bench.replicas import measure
     from symmoe.build import Assembly
+    from symmoe.errors import PoolError
 
     from .render import show, show_json, table, working, write_report
 
     described = options.ready(pool)
-    require_weights(described)
+    if not described.engine.runs_models:
+        raise PoolError(f"pool {described.name!r} has no weights to read", hint="measure with --pool tiny or starter")
     directory = Path(Assembly(described).weights(expert or described.names[0]).model)
     with working("measuring"):
         report = measure(directory, machines, count, throttle, repeats)

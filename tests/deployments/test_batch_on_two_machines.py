@@ -8,6 +8,7 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -64,7 +65,11 @@ def batch(folder: Path, cluster: Cluster | None, *words: str) -> psutil.Popen:
 
 def generating(cluster: Cluster, name: str) -> bool:
     """Whether an engine of a machine has been given calls: Ray names its processes after what they run."""
-    return any("ray::Worker.generate" in " ".join(each.cmdline()) for each in cluster.processes(name))
+    for each in cluster.processes(name):
+        with suppress(psutil.Error):  # it has just ended
+            if any("ray::Worker.generate" in word for word in each.cmdline()):
+                return True
+    return False
 
 
 def answers(out: Path) -> dict[str, str]:
