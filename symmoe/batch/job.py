@@ -121,7 +121,7 @@ def run_batch(job: BatchJob, parts: PartsSource, store: Store, resume: bool, wat
     Killed at any moment and resumed, it generates only what is missing; the output appears when it is whole.
     """
     _make_room(job)
-    lines = LineReader(job.pool, job.k).read(job.source)
+    lines = list(LineReader(job.pool, job.k).read(job.source))
     progress = Progress(store, job)
     facts = progress.begin(job.fingerprint(), resume)
     if "finished" in facts and job.output.exists() and job.trace.exists():

@@ -1,16 +1,105 @@
-"""Writing a batch's results in OpenAI's batch output form, and its traces, each file whole or not at all."""
+"""Writing a batch's results and its traces: appended as they come, and gone on with at a known row after a kill."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from symmoe.batch.lines import BadLine, GoodLine
-from symmoe.errors import RequestError
+from symmoe.errors import JobError, RequestError
 from symmoe.types import Refusal, Trace, to_json
 from symmoe.wire.answers import Told, bad_row, choices, completion, envelope, line_id, response_row, row_text, usage
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How far a file was written for good: so many rows, in so many bytes."""
+
+    rows: int = 0
+    bytes: int = 0
+
+
+START = Mark()
+
+
+class RowWriter(Protocol):
+    """Writes one row for each line, in the order in which they are given. All may raise `OSError`."""
+
+    def write(self, line: GoodLine | BadLine, results: Sequence[Trace | Refusal]) -> None:
+        """Write what became of a line: a result for each of its queries, none for a bad line."""
+        ...
+
+    def flush(self) -> Mark:
+        """Have all that was written on the disk and readable; where a writer that is opened anew goes on."""
+        ...
+
+    def close(self) -> None:
+        """Flush, and let go of the file."""
+        ...
+
+
+class _Appended:
+    """A file of lines that grows. What stands in it behind `at`, whole or torn, is cut off as it is opened."""
+
+    def __init__(self, path: Path, at: Mark) -> None:
+        self._file = path.open("r+b" if at.bytes else "wb")
+        self._rows = at.rows
+        if self._file.seek(0, os.SEEK_END) < at.bytes:
+            self._file.close()
+            raise JobError(f"{path}: is shorter than it was", hint="run without --resume to start over")
+        self._file.seek(at.bytes)
+        self._file.truncate()
+
+    def add(self, *texts: str) -> None:
+        """Add one row of so many lines."""
+        self._rows += 1
+        for text in texts:
+            self._file.write(text.encode() + b"\n")
+
+    def flush(self) -> Mark:
+        """Everything on the disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return Mark(self._rows, self._file.tell())
+
+    def close(self) -> None:
+        """The same, and over."""
+        with self._file:
+            self.flush()
+
+
+class JsonlWriter(_Appended):
+    """Rows as JSON lines. `job` and `created` (seconds since 1970) name the requests in OpenAI's form."""
+
+    def __init__(self, path: Path, job: str, created: int, at: Mark = START) -> None:
+        super().__init__(path, at)
+        self._job, self._created = job, created
+
+    def write(self, line: GoodLine | BadLine, results: Sequence[Trace | Refusal]) -> None:
+        """Write a line's row."""
+        if isinstance(line, BadLine):
+            self.add(row_text(refused_row(line, self._job)))
+        else:
+            self.add(row_text(result_row(line, results, self._job, self._created)))
+
+
+class TraceWriter(_Appended):
+    """The traces of a line's answered queries as JSON lines; a line without one counts as a row, too."""
+
+    def __init__(self, path: Path, at: Mark = START) -> None:
+        super().__init__(path, at)
+
+    def write(self, line: GoodLine | BadLine, results: Sequence[Trace | Refusal]) -> None:
+        """Write a line's traces."""
+        self.add(*(row_text(trace_line(result)) for result in results if isinstance(result, Trace)))
+
+
+def open_output(path: Path, job: str, created: int, at: Mark = START) -> RowWriter:
+    """The writer for a file of that name. Raises `OSError`, and `JobError` for a file shorter than `at`."""
+    return JsonlWriter(path, job, created, at)
 
 
 def result_row(line: GoodLine, results: Sequence[Trace | Refusal], job: str, created: int) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from symmoe.batch.job import Progress
+from symmoe.batch.lines import BadLine, GoodLine
+from symmoe.batch.output import Mark, RowWriter, open_output
 from symmoe.errors import EngineError, JobError
 from symmoe.pipeline import Watch
 
@@ -320,3 +322,37 @@ def test_words_of_every_script_are_written_as_they_are(bench: Bench) -> None:
     (row,) = bench.rows()
     assert row["custom_id"] == "ñ☃"
     assert content(row) == "adder: sums größer 数 \u2028 \x00"
+
+
+def written(writer: RowWriter, *lines: GoodLine | BadLine) -> Mark:
+    for line in lines:
+        writer.write(line, [])
+    return writer.flush()
+
+
+def test_rows_are_appended_and_gone_on_with_at_a_known_row(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    lines = [BadLine(number, f"q{number}", "broken", "is broken") for number in range(1, 6)]
+    writer = open_output(path, "job", 0)
+    mark = written(writer, *lines[:2])
+    assert (mark.rows, mark.bytes, ids(read_jsonl(path))) == (2, path.stat().st_size, ["q1", "q2"])
+    written(writer, *lines[2:4])
+    writer.close()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-7])
+
+    again = open_output(path, "job", 0, mark)
+    assert path.stat().st_size == mark.bytes
+    assert written(again, *lines[2:]).rows == 5
+    again.close()
+    assert path.read_bytes().startswith(whole)
+    assert ids(read_jsonl(path)) == ["q1", "q2", "q3", "q4", "q5"]
+
+
+def test_an_output_that_was_cut_short_is_not_gone_on_with(tmp_path: Path) -> None:
+    writer = open_output(tmp_path / "out.jsonl", "job", 0)
+    mark = written(writer, BadLine(1, "a", "broken", "is broken"))
+    writer.close()
+    (tmp_path / "out.jsonl").write_bytes(b"{}\n")
+    with pytest.raises(JobError, match="shorter than it was"):
+        open_output(tmp_path / "out.jsonl", "job", 0, mark)
