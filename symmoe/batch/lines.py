@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -69,6 +69,23 @@ class BadLine:
     came: Came = field(default=Came(), compare=False, repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class KnownLine:
+    """A line that an earlier run has answered: it is not parsed again. `id_hash` is its id's, 0 where it has none.
+
+    `place` is the row of that run's files where its answer stands; None where it stands in its place already.
+    """
+
+    number: int
+    digest: bytes
+    id_hash: int
+    place: tuple[int, int] | None = None
+
+
+Known = Callable[[int, bytes], KnownLine | None]
+"""Tells by number and digest whether a line was answered before."""
+
+
 class SeenIds:
     """Which line used an id first, in 12 bytes an id and half as much again: a table of hashes, no Python object each.
 
@@ -85,9 +102,12 @@ class SeenIds:
 
     def first_use(self, ident: str, number: int) -> int:
         """The number of the line that has used the id before, else this one's, which has it from now on."""
+        return self.note(id_hash(ident), number)
+
+    def note(self, hashed: int, number: int) -> int:
+        """The same for the hash of an id."""
         if 4 * self._count >= 3 * len(self._hashes):
             self._grow()
-        hashed = xxh3_64_intdigest(ident.encode("utf-8", "surrogatepass")) or 1
         place = self._place(hashed)
         if not self._hashes[place]:
             self._hashes[place], self._numbers[place] = hashed, number
@@ -112,6 +132,11 @@ class SeenIds:
                 self._hashes[place], self._numbers[place] = hashed, number
 
 
+def id_hash(ident: str) -> int:
+    """What stands for an id: 64 bits, never 0."""
+    return xxh3_64_intdigest(ident.encode("utf-8", "surrogatepass")) or 1
+
+
 class LineReader:
     """Reads lines in OpenAI's batch form, or `{"id", "prompt"}` with the fields of a request beside them.
 
@@ -123,8 +148,8 @@ class LineReader:
         self._pool, self._k = pool, k
         self._models = catalogue(pool)
 
-    def read(self, path: Path) -> Iterator[GoodLine | BadLine]:
-        """Every line of a file, one after the other; blank ones are passed over.
+    def read(self, path: Path, known: Known = lambda number, digest: None) -> Generator[GoodLine | BadLine | KnownLine]:
+        """Every line of a file, one after the other; blank ones are passed over, and those that are `known` not parsed.
 
         Only a file that cannot be opened raises, at once. Memory does not grow with the file but for 18 bytes an id: a
         line over `MAX_LINE_BYTES` is not kept. Every id stands for one line, the first that has it: a second use is an
@@ -134,18 +159,23 @@ class LineReader:
             file = path.open("rb")
         except OSError as error:
             raise JobError(f"{path}: cannot be read ({error.strerror})") from error
-        return self._lines(str(path), file)
+        return self._lines(str(path), file, known)
 
-    def _lines(self, source: str, file: BinaryIO) -> Iterator[GoodLine | BadLine]:
+    def _lines(self, source: str, file: BinaryIO, known: Known) -> Generator[GoodLine | BadLine | KnownLine]:
         seen = SeenIds()
         for number, raw in _raw_lines(file):
-            yield _once(self._line(number, raw, source), seen)
+            digest = b"" if raw is None else xxh3_128_digest(raw.strip())
+            before = known(number, digest)
+            if before is not None and (not before.id_hash or seen.note(before.id_hash, number) == number):
+                yield before
+            else:
+                yield _once(self._line(number, raw, source, digest), seen)
 
-    def _line(self, number: int, raw: bytes | None, source: str) -> GoodLine | BadLine:
+    def _line(self, number: int, raw: bytes | None, source: str, digest: bytes) -> GoodLine | BadLine:
         if raw is None:
             message = f"line {number} is longer than {MAX_LINE_BYTES} bytes"
             return BadLine(number, None, "line_too_long", message, came=Came(source, number))
-        ident, row, digest = None, None, xxh3_128_digest(raw.strip())
+        ident, row = None, None
         try:
             row = read_object(raw, number)
             came = Came(source, number, row, digest)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,6 +27,10 @@ START = Mark()
 
 class RowWriter(Protocol):
     """Writes one row for each line, in the order in which they are given. All may raise `OSError`."""
+
+    def add(self, *texts: str) -> None:
+        """Add one row that an earlier run has written."""
+        ...
 
     def write(self, line: GoodLine | BadLine, results: Sequence[Trace | Refusal]) -> None:
         """Write what became of a line: a result for each of its queries, none for a bad line."""
@@ -97,6 +101,48 @@ class TraceWriter(_Appended):
         self.add(*(row_text(trace_line(result)) for result in results if isinstance(result, Trace)))
 
 
+class ErrorWriter(_Appended):
+    """Lines that failed, each as it came, with its place, what is wrong, and who was tried. None, and no file."""
+
+    def __init__(self, path: Path, at: Mark = START) -> None:
+        self._path, self._at, self._begun = path, at, bool(at.bytes)
+        if self._begun:
+            super().__init__(path, at)
+
+    def write(self, line: GoodLine | BadLine, results: Sequence[Trace | Refusal]) -> None:
+        """Write a failed line."""
+        if not self._begun:
+            self._begun = True
+            super().__init__(self._path, self._at)
+        self.add(row_text(error_row(line, results)))
+
+    def flush(self) -> Mark:
+        """Everything on the disk."""
+        return super().flush() if self._begun else self._at
+
+    def close(self) -> None:
+        """The same, and over."""
+        if self._begun:
+            super().close()
+
+
+def error_row(line: GoodLine | BadLine, results: Sequence[Trace | Refusal]) -> dict[str, Any]:
+    """What there is to know of a line that failed. `attempts` counts the experts that were asked in vain."""
+    refusal = next((result for result in results if isinstance(result, Refusal)), None)
+    code, message = (line.code, line.message) if isinstance(line, BadLine) else ("", "")
+    failed = {} if refusal is None else dict(refusal.failed)
+    return {
+        "row": line.came.row,
+        "source": line.came.source,
+        "line": line.came.number,
+        "custom_id": line.id,
+        "code": code if refusal is None else refusal.code,
+        "message": message if refusal is None else refusal.message,
+        "attempts": len(failed),
+        "experts": failed,
+    }
+
+
 def open_output(path: Path, job: str, created: int, at: Mark = START) -> RowWriter:
     """The writer for a file of that name. Raises `OSError`, and `JobError` for a file shorter than `at`."""
     return JsonlWriter(path, job, created, at)
@@ -116,9 +162,10 @@ def result_row(line: GoodLine, results: Sequence[Trace | Refusal], job: str, cre
         sum(g.completion_tokens for g in given),
         reasoning_tokens=sum(g.reasoning_tokens for g in given),
     )
-    ident = line_id(job, line.number)
+    name = f"id:{line.id}"  # and not its number: the row stays as it is where lines are put in another order
+    ident = line_id(job, name)
     body = completion(ident, line.model, created, choices(ident, finished), usage=usage(spent))
-    return response_row(job, line.number, line.id, 200, body)[0]
+    return response_row(job, name, line.id, 200, body)[0]
 
 
 def refused_row(line: BadLine, job: str) -> dict[str, Any]:
@@ -132,14 +179,3 @@ def refused_row(line: BadLine, job: str) -> dict[str, Any]:
 def trace_line(trace: Trace) -> dict[str, Any]:
     """The trace of one query as JSON."""
     return to_json(trace)
-
-
-def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows beside `path` and rename, so that a reader sees the old file or the whole new one."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        for row in rows:
-            file.write(row_text(row) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
