@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,7 +24,7 @@ def demo(
     """Answer mixed questions with the pool, then ask every expert everything to see what symmoe is worth."""
 
     from symmoe.batch.lines import GoodLine
-    from symmoe.batch.output import result_row, trace_line, write_jsonl
+    from symmoe.batch.output import TraceWriter, open_output
     from symmoe.bench.demo import demo_report, plot_report
     from symmoe.build import Assembly
     from symmoe.config import TINY, read_pool
@@ -65,8 +66,11 @@ def demo(
     write_suite(out / "questions.jsonl", questions)
     lines = [GoodLine(number, query.id, AUTO, (query,), policy) for number, query in enumerate(queries, start=1)]
     answers = zip(lines, outcome.results, strict=True)
-    write_jsonl(out / "answers.jsonl", (result_row(line, [result], "demo", 0) for line, result in answers))
-    write_jsonl(out / "traces.jsonl", map(trace_line, traces))
+    answered, evidence = open_output(out / "answers.jsonl", "demo", 0), TraceWriter(out / "traces.jsonl")
+    with closing(answered), closing(evidence):
+        for line, result in answers:
+            answered.write(line, [result])
+            evidence.write(line, [result])
     _write_json(out / "report.json", report)
     plot_report(report, out / "accuracy.png")
     if json:

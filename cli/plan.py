@@ -96,7 +96,7 @@ def _questions(pool: PoolFile, suite: Path | None, source: Path | None, seed: in
     if source is None:
         questions = suite_at(suite, PER_FAMILY, "test", seed)
         return [as_query(question, pool.sampling) for question in questions], 0
-    lines = LineReader(pool).read(source)
+    lines = list(LineReader(pool).read(source))
     good = [query for line in lines if isinstance(line, GoodLine) for query in line.queries]
     if not good:
         raise RequestError(f"{source}: no line in it can be asked", code="no_questions")

@@ -120,6 +120,20 @@ def watching(what: str) -> Iterator[Watch]:
         )
 
 
+@contextmanager
+def following(words: Callable[[Any], str]) -> Iterator[tuple[Watch, Callable[[Any], None]]]:
+    """One line that says how a job stands; call the second of what is yielded with what `words` is to put in words."""
+    from rich.console import Console
+
+    from symmoe.pipeline import Watch
+
+    with _terminal() as terminal, Console(file=terminal).status("starting") as status:
+        yield (
+            Watch(loaded=lambda load: status.update(f"{load.expert} is ready ({load.lane}, {load.seconds:.1f} s)")),
+            lambda standing: status.update(words(standing)),
+        )
+
+
 def _more(total: float | None, plan: Plan) -> float:
     return (total or 0) + sum(len(step.calls) for step in plan.steps)
 

@@ -172,16 +172,20 @@ def answering(query: Query, policy: Policy, judging: Judging, seed: int = 0) -> 
     `seed` decides the order in which an aggregator sees the candidates.
     """
     missing: Refusal | None = None
+    failed: dict[str, str] = {}
     for attempt in range(1 + _REROUTES):
         routed = yield from _routed(query, policy, attempt > 0)
         if isinstance(routed, Refusal):
-            return missing or routed
+            return replace(missing or routed, failed=failed)
         said = yield from _heard(query, routed, policy, judging)
         missing = _missing(said)
         asked = routed.asked[: len(said)]
+        refused = zip(asked, said, strict=True)
+        failed |= {a.expert: each.message for a, each in refused if isinstance(each, Refusal) and not each.by_query}
         if missing is None:
             candidates = tuple(map(_candidate, asked, said))
-            return (yield from _judged(query, routed, candidates, judging, seed))
+            result = yield from _judged(query, routed, candidates, judging, seed)
+            return replace(result, failed=failed) if failed else result
         if missing.code != UNAVAILABLE and not missing.elsewhere:
             break
         if routed.way != "named":
@@ -190,7 +194,8 @@ def answering(query: Query, policy: Policy, judging: Judging, seed: int = 0) -> 
             policy = replace(policy, expert=policy.fallbacks[0], fallbacks=policy.fallbacks[1:])
         else:
             break
-    return missing or Refusal(query.id, UNAVAILABLE, "no expert can be asked just now", status=503, retry_after=1.0)
+    missing = missing or Refusal(query.id, UNAVAILABLE, "no expert can be asked just now", status=503, retry_after=1.0)
+    return replace(missing, failed=failed) if failed else missing
 
 
 def _heard(query: Query, routed: Routed, policy: Policy, judging: Judging) -> Steps[Sequence[Said]]:

@@ -10,6 +10,7 @@
     ├── CapacityError          memory that was set aside cannot hold what it is asked to hold
     ├── RequestError           one request or batch line cannot be served
     ├── JobError               a batch job cannot start or go on
+    │   └── ErrorLimitError    too many of its lines failed
     ├── StoreError             the store cannot be reached or started
     ├── EngineError            the inference engine failed
     │   └── EngineLostError    its process has died, or was ended because it hung
@@ -20,15 +21,29 @@ A message says what is wrong and where; `hint` says what to do about it.
 
 from __future__ import annotations
 
+from typing import Self
+
 
 class SymmoeError(Exception):
-    """Base of all errors raised on purpose; the command line prints it as one line and its hint as another."""
+    """Base of all errors raised on purpose; the command line prints it as one line and its hint as another.
+
+    `expert` names the one that failed, where one did while a plan ran: what others were asked is not touched.
+    `attempts` says how often it was tried, and `unloaded` that it could not be made ready.
+    """
 
     exit_code = 1
+    expert: str = ""
+    attempts: int = 1
+    unloaded: bool = False
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
         self.hint = hint
+
+    def of(self, expert: str, attempts: int = 1, unloaded: bool = False) -> Self:
+        """The same, known to be a failure of that expert."""
+        self.expert, self.attempts, self.unloaded = expert, attempts, unloaded
+        return self
 
 
 class ConfigError(SymmoeError):
@@ -92,6 +107,12 @@ class JobError(SymmoeError):
     """A batch job cannot start or go on."""
 
     exit_code = 2
+
+
+class ErrorLimitError(JobError):
+    """More of a batch job's lines failed than it may have."""
+
+    exit_code = 4
 
 
 class StoreError(SymmoeError):

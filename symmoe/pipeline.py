@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from symmoe.aggregation.cases import Case
 from symmoe.aggregation.synthesis import Settled, Synthesis
 from symmoe.aggregation.verifier import Verifying
 from symmoe.answering import (
+    UNAVAILABLE,
     Ask,
     Given,
     Judging,
@@ -19,7 +20,6 @@ from symmoe.answering import (
     Over,
     Recruit,
     Routed,
-    Said,
     Steps,
     Weigh,
     Weighed,
@@ -29,7 +29,7 @@ from symmoe.answering import (
     synthesising,
     writable,
 )
-from symmoe.errors import CapacityError, CheckpointError, EngineError
+from symmoe.errors import CapacityError, CheckpointError, EngineError, SymmoeError
 from symmoe.planning.costs import StepTimes
 from symmoe.planning.grouping import Fleet, plan
 from symmoe.policy import Policy
@@ -43,14 +43,18 @@ from symmoe.types import (
     Candidate,
     Explanation,
     Load,
+    Message,
     Observation,
     Outcome,
     Plan,
     Query,
     Refusal,
+    Sampling,
     Skills,
 )
 
+_MOST_SAID = 4096
+_Asked = tuple[str, tuple[Message, ...], Sampling]
 STAGES = ("tag", "recruit", "plan", "load", "generate", "score", "aggregate")
 
 Result = TypeVar("Result")
@@ -93,6 +97,52 @@ UNWATCHED = Watch()
 """For a run that nobody follows."""
 
 
+@dataclass(slots=True)
+class Carried:
+    """What runs of one job pass on to each other: the expert that is ready, and those that failed, by why.
+
+    With `stop` a run ends with the error of the first expert that fails. Without it the questions of one that fails go
+    to the next best. One that cannot be made ready, or fails in two runs, is `lost`: it is asked no more. `said` holds
+    the latest greedy calls, so that one that comes again is not made again.
+    """
+
+    stop: bool = True
+    resident: str = ""
+    failed: dict[str, str] = field(default_factory=dict)
+    lost: dict[str, str] = field(default_factory=dict)
+    said: dict[_Asked, Candidate] = field(default_factory=dict)
+
+    def remember(self, query: Query, candidate: Candidate) -> None:
+        """An expert has answered a query."""
+        if query.sampling.temperature == 0 and candidate.finish_reason != "error":
+            self.said[candidate.expert, query.messages, query.sampling] = candidate
+            if len(self.said) > _MOST_SAID:
+                del self.said[next(iter(self.said))]
+
+    def recall(self, query: Query, assignment: Assignment) -> Candidate | None:
+        """What the expert said when it was asked the same before."""
+        said = self.said.get((assignment.expert, query.messages, query.sampling))
+        return None if said is None else replace(said, query_id=query.id, slot=assignment.slot, shared=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """Who answers queries, as it was found out before they were asked; and what that took, in seconds by stage."""
+
+    given: Mapping[str, Given]
+    seconds: Mapping[str, float]
+
+
+def route(
+    parts: Parts, queries: Sequence[Query], policies: Sequence[Policy], seed: int, explain: bool = False
+) -> Ahead:
+    """Find out who answers queries with distinct ids: what `answer` begins with; another thread may do it."""
+    run = _Run(parts, seed, UNWATCHED, explain=explain)
+    given = run.recruited([Recruit(query, policy) for query, policy in zip(queries, policies, strict=True)])
+    found = {query.id: each for query, each in zip(queries, given, strict=True) if each is not None}
+    return Ahead(found, run.clock.seconds)
+
+
 def answer(
     parts: Parts,
     queries: Sequence[Query],
@@ -101,17 +151,22 @@ def answer(
     known: Sequence[Candidate] = (),
     watch: Watch = UNWATCHED,
     explain: bool = False,
+    ahead: Ahead | None = None,
+    carried: Carried | None = None,
 ) -> Outcome:
     """Answer queries with distinct ids, all under one policy or each under its own; results come in their order.
 
     `known` are candidates of an earlier, unfinished run with the same queries, policies and seed, which are kept. With
-    `explain` every trace says why its experts were chosen. A query that gets no answer becomes a refusal.
+    `explain` every trace says why its experts were chosen. A query that gets no answer becomes a refusal. `ahead` is
+    what `route` found for the same queries, `carried` what an earlier run of the job left. Raises `EngineError` where
+    no expert is left, and where one fails and `carried` says to stop.
     """
     each = [policies] * len(queries) if isinstance(policies, Policy) else policies
-    run = _Run(parts, seed, watch, known, explain)
+    run = _Run(parts, seed, watch, known, explain, ahead, carried)
     judging = Judging(parts.aggregator, parts.synthesis, parts.belief, parts.verifying)
     begun = [answering(query, policy, judging, seed) for query, policy in zip(queries, each, strict=True)]
     results = _Waves(run, begun).results()
+    run.remember(queries)
     return Outcome(tuple(results), tuple(run.loads), run.clock.seconds, tuple(run.observations))
 
 
@@ -173,20 +228,55 @@ class _Run:
     """How a batch gives questions what they need, and what that took. `known` are candidates that are there already."""
 
     def __init__(
-        self, parts: Parts, seed: int, watch: Watch, known: Sequence[Candidate] = (), explain: bool = False
+        self,
+        parts: Parts,
+        seed: int,
+        watch: Watch,
+        known: Sequence[Candidate] = (),
+        explain: bool = False,
+        ahead: Ahead | None = None,
+        carried: Carried | None = None,
     ) -> None:
         self.clock = _Clock()
         self._parts, self._seed, self._watch, self._explain = parts, seed, watch, explain
+        self._ahead = {} if ahead is None else dict(ahead.given)
+        self._carried = Carried() if carried is None else carried
         self._kept = {_assignment(candidate): candidate for candidate in known}
+        self._given_up: dict[Assignment, Refusal] = {}
+        for stage, spent in ahead.seconds.items() if ahead else ():
+            self.clock.add(stage, spent)
         self.loads: list[Load] = []
         self.observations: list[Observation] = []
 
+    def remember(self, queries: Sequence[Query]) -> None:
+        """Have later runs of the job know what was said to the last of these."""
+        by_id = {query.id: query for query in queries[-_MOST_SAID:]}
+        for assignment, candidate in self._kept.items():
+            if assignment.query_id in by_id and not candidate.shared:
+                self._carried.remember(by_id[assignment.query_id], candidate)
+
     def recruited(self, needs: Sequence[Recruit]) -> list[Given | None]:
-        """Who answers each query."""
+        """Who answers each query: as was found ahead, but for what goes to others since."""
+        found = {
+            place: self._ahead.pop(need.query.id) for place, need in enumerate(needs) if need.query.id in self._ahead
+        }
+        open_ = [place for place in range(len(needs)) if place not in found]
+        found.update(zip(open_, self._recruited([needs[place] for place in open_]), strict=True))
+        return [found[place] for place in range(len(needs))]
+
+    def _recruited(self, needs: Sequence[Recruit]) -> list[Given]:
+        if not needs:
+            return []
+        lost = self._carried.lost
+        if lost and lost.keys() >= self._parts.models.keys():
+            raise EngineError("no expert is left: " + "; ".join(f"{name}: {why}" for name, why in lost.items()))
         with self.clock("tag"):
             skills = tag(self._parts.tagger, [need.query for need in needs])
         with self.clock("recruit"):
-            queries, policies = [need.query for need in needs], [need.policy for need in needs]
+            queries = [need.query for need in needs]
+            policies = [need.policy.excluding(tuple(lost)) if lost else need.policy for need in needs]
+            if any(policy.expert is None and set(policy.without) >= self._parts.models.keys() for policy in policies):
+                return [_nobody(need) for need in needs]
             found = recruit(self._parts.recruiter, queries, skills, policies, self._seed)
             return [
                 Routed(policy.way(recruitment), recruitment, needed, self._why(query, needed, policy))
@@ -235,19 +325,50 @@ class _Run:
         return given
 
     def asked(self, needs: Sequence[Ask]) -> list[Given | None]:
-        """What experts say, planned for all together. Where only aggregators are asked, one that fails is refused."""
+        """What experts say, planned for all together. One that fails is refused: only an aggregator, or whoever may."""
         aggregating = all(need.aggregating for need in needs)
-        try:
-            self._generate(needs, "aggregate" if aggregating else "generate")
-        except (EngineError, CheckpointError, CapacityError) as error:
-            if not aggregating:
-                raise
-            return [[self._found(a, str(error)) for a in need.recruitment.assignments] for need in needs]
-        return [[self._kept[assignment] for assignment in need.recruitment.assignments] for need in needs]
+        wanted = [assignment for need in needs for assignment in need.recruitment.assignments]
+        self._heard_before(needs)
+        for expert, why in self._carried.lost.items():
+            self._give_up(expert, why, wanted)
+        while any(each not in self._kept and each not in self._given_up for each in wanted):
+            try:
+                self._generate(needs, "aggregate" if aggregating else "generate")
+            except (EngineError, CheckpointError, CapacityError) as error:
+                if not error.expert or (self._carried.stop and not aggregating):
+                    raise
+                self._failed(error)
+                self._give_up(error.expert, str(error), wanted)
+        return [
+            [self._kept.get(each) or self._given_up[each] for each in need.recruitment.assignments] for need in needs
+        ]
 
-    def _found(self, assignment: Assignment, trouble: str) -> Said:
-        """What came of an assignment before the trouble."""
-        return self._kept.get(assignment) or Refusal(assignment.query_id, "expert_lost", trouble, status=503)
+    def _failed(self, error: SymmoeError) -> None:
+        carried = self._carried
+        if error.unloaded or error.expert in carried.failed:
+            carried.lost[error.expert] = str(error)
+        carried.failed[error.expert] = str(error)
+
+    def _give_up(self, expert: str, why: str, wanted: Sequence[Assignment]) -> None:
+        """What an expert that failed was still to say, others will."""
+        for each in wanted:
+            if each.expert == expert and each not in self._kept:
+                refusal = Refusal(each.query_id, UNAVAILABLE, why, status=503, elsewhere=True)
+                self._given_up.setdefault(each, refusal)
+
+    def _heard_before(self, needs: Sequence[Ask]) -> None:
+        """Take what was said to the same words in an earlier run of the job."""
+        carried = self._carried
+        if carried.said:
+            found = (
+                carried.recall(need.query, each)
+                for need in needs
+                for each in need.recruitment.assignments
+                if each not in self._kept and need.query.sampling.temperature == 0
+            )
+            if again := [candidate for candidate in found if candidate is not None]:
+                self._watch.candidates(again)
+                self._kept.update((_assignment(candidate), candidate) for candidate in again)
 
     def _generate(self, needs: Sequence[Ask], stage: str) -> None:
         """Plan what is not there yet and run it; its seconds count for `stage`, but for those of loading.
@@ -257,7 +378,17 @@ class _Run:
         parts = self._parts
         with self.clock("plan"):
             queries, recruitments = [need.query for need in needs], [need.recruitment for need in needs]
-            steps = plan(queries, recruitments, parts.models, self._kept, self._seed, parts.fleet, parts.most_tokens)
+            done = {**self._kept, **self._given_up} if self._given_up else self._kept
+            steps = plan(
+                queries,
+                recruitments,
+                parts.models,
+                done,
+                self._seed,
+                parts.fleet,
+                parts.most_tokens,
+                self._carried.resident,
+            )
             self._watch.planned(steps)
         times, loading, began = StepTimes(), 0.0, time.perf_counter()
         try:
@@ -266,6 +397,7 @@ class _Run:
                     loading += event.seconds
                     times.load(event)
                     self.loads.append(event)
+                    self._carried.resident = event.expert
                     self._watch.loaded(event)
                 else:
                     times.candidates(event)
@@ -277,6 +409,11 @@ class _Run:
             self.clock.add("load", loading)
             self.clock.add(stage, time.perf_counter() - began - loading)
             self.observations += times.observations()
+
+
+def _nobody(need: Recruit) -> Refusal:
+    """For a question that nobody is left for."""
+    return Refusal(need.query.id, UNAVAILABLE, "every expert that may be asked has failed", status=503)
 
 
 def _assignment(candidate: Candidate) -> Assignment:

@@ -125,7 +125,7 @@ def test_an_expert_that_fails_beside_others_has_no_say() -> None:
 def test_where_all_that_were_asked_cannot_be_had_others_are_recruited_without_them() -> None:
     driven = Driven(Policy(1), [{"adder": 1.0}, {"speaker": 1.0}], {"adder": DOWN, "speaker": "13"})
     assert driven.without == [(), ("adder",)]
-    assert driven.trace.answer.text == "13"
+    assert (driven.trace.answer.text, driven.trace.failed) == ("13", {"adder": DOWN.message})
 
 
 def test_after_two_others_it_is_given_up_and_the_last_failure_is_told() -> None:
@@ -137,13 +137,15 @@ def test_after_two_others_it_is_given_up_and_the_last_failure_is_told() -> None:
 
 def test_where_nobody_is_left_the_first_failure_is_told() -> None:
     nobody = Refusal("q", UNAVAILABLE, "nobody is left", status=503)
-    assert Driven(Policy(1), [{"adder": 1.0}, nobody], {"adder": DOWN}).result == DOWN
+    told = replace(DOWN, failed={"adder": DOWN.message})
+    assert Driven(Policy(1), [{"adder": 1.0}, nobody], {"adder": DOWN}).result == told
     assert Driven(Policy(1), [nobody], {}).result == nobody
 
 
 @pytest.mark.parametrize("fault", [Refusal("q", TOO_LONG, "too long"), Refusal("q", "expert_lost", "died", status=503)])
 def test_what_another_expert_could_not_mend_is_told_at_once(fault: Refusal) -> None:
-    assert Driven(Policy(1), [{"adder": 1.0}], {"adder": fault}).result == fault
+    told = replace(fault, failed={} if fault.by_query else {"adder": fault.message})
+    assert Driven(Policy(1), [{"adder": 1.0}], {"adder": fault}).result == told
 
 
 def test_the_querys_own_fault_counts_even_if_one_expert_could_answer() -> None:

@@ -74,6 +74,7 @@ def test_the_json_of_a_trace_holds_every_part_of_it() -> None:
         "synthesis": None,
         "way": "aggregated",
         "posterior": None,
+        "failed": {},
         "facets": ["format: number", "language: english"],
         "explanation": {
             "query_id": "q1",

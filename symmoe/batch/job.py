@@ -1,25 +1,32 @@
-"""One batch job: what it has done lives in the store, so that it can die at any moment and go on."""
+"""One batch job: windows of lines are read, routed, answered and written, one after the other, in bounded memory."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import islice
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from symmoe.batch.lines import BadLine, GoodLine, LineReader
-from symmoe.batch.output import refused_row, result_row, trace_line, write_jsonl
+from symmoe.batch.lines import BadLine, GoodLine, KnownLine, LineReader, id_hash
+from symmoe.batch.output import ErrorWriter, TraceWriter, open_output
+from symmoe.batch.record import STATUS_SECONDS, Candidates, Cause, Files, Passing, Record, write_status
+from symmoe.batch.windows import choose_window
 from symmoe.config import Pool
-from symmoe.errors import JobError
-from symmoe.pipeline import Parts, Watch, answer
-from symmoe.planning.costs import keep_observations
+from symmoe.errors import ErrorLimitError, JobError
+from symmoe.pipeline import Ahead, Carried, Parts, Watch, answer, route
+from symmoe.planning.costs import CostModel, keep_observations, recall_observations
 from symmoe.protocols import Store
-from symmoe.types import Candidate, Outcome, Refusal, Trace, to_json
+from symmoe.types import Candidate, Load, Observation, Refusal, Trace
+
+Line = GoodLine | BadLine | KnownLine
+JUDGED_FROM = 1000
+"""From so many lines on the rate of failed ones is looked at while a job runs."""
+_KEPT_OBSERVATIONS = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +34,8 @@ class BatchJob:
     """What decides a job's results, and where they go. `pool_fingerprint` stands for every weight and record used.
 
     `k` is for lines that do not say it, None for the pool's. With `explain` the traces say why experts were chosen; the
-    results are the same.
+    results are the same. With `stop` the first expert that fails ends the job; without it others are asked. The job
+    ends, too, where more than `max_error_rate` of its lines fail. `words` are kept for whoever runs it again.
     """
 
     source: Path
@@ -37,37 +45,73 @@ class BatchJob:
     k: int | None
     seed: int
     explain: bool = False
+    stop: bool = False
+    max_error_rate: float = 1.0
+    words: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def files(self) -> Files:
+        """The output, and what stands beside it."""
+        return Files(self.output)
 
     @property
     def trace(self) -> Path:
         """The trace file beside the output."""
-        return self.output.with_name(f"{self.output.stem}.trace.jsonl")
+        return self.files.trace
 
     @property
     def name(self) -> str:
         """The job's name in the store: one per output file."""
         return hashlib.sha256(str(self.output.resolve()).encode()).hexdigest()[:16]
 
-    def fingerprint(self) -> str:
-        """Equal for two jobs whose candidates may be shared."""
-        with self.source.open("rb") as file:
-            source = hashlib.file_digest(file, "sha256").hexdigest()
-        decided = [source, self.pool_fingerprint, self.k, self.seed]
-        return hashlib.sha256(json.dumps(decided).encode()).hexdigest()
+    def settings(self) -> dict[str, Any]:
+        """What is kept of a job: the first three decide whether its answers may be shared."""
+        decided = {"pool": self.pool_fingerprint, "k": self.k, "seed": self.seed}
+        return {**decided, "pool_name": self.pool.name, "created": int(time.time()), "words": dict(self.words)}
 
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """What became of a job. `outcome` is None for one that had been finished before.
+    """What became of a job: lines answered and failed, candidates that an earlier run had left, and what it took.
 
-    `ignored` counts the lines that have a field without effect, by its name.
+    `ran` says whether there was anything to do, `kept` how many lines an earlier run had done. `ignored` counts the
+    lines that have a field without effect, by its name; `causes` says why lines failed, by code; `lost` are experts
+    that failed, and why. `window` says what a window held, and why.
     """
 
     answered: int
     failed: int
-    resumed: int
-    outcome: Outcome | None
+    resumed: int = 0
+    ran: bool = False
+    kept: int = 0
+    loads: tuple[Load, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
     ignored: Mapping[str, int] = field(default_factory=dict)
+    causes: Mapping[str, Cause] = field(default_factory=dict)
+    lost: Mapping[str, str] = field(default_factory=dict)
+    window: str = ""
+
+
+@dataclass(slots=True)
+class Status:
+    """How a job stands: `state` is running, finished or stopped. Rates are means over this run; times in seconds.
+
+    `share` is how much of the input was read, and `left` when it will be done at this rate; None where nobody knows.
+    """
+
+    state: str = "running"
+    done: int = 0
+    failed: int = 0
+    lines_per_second: float = 0.0
+    tokens_per_second: float = 0.0
+    share: float | None = None
+    left: float | None = None
+    expert: str = ""
+    lane: str = ""
+    loads: int = 0
+    window: str = ""
+    seconds: float = 0.0
+    at: float = 0.0
 
 
 class PartsSource(Protocol):
@@ -78,105 +122,351 @@ class PartsSource(Protocol):
         ...
 
 
-class Progress:
-    """The job's record in the store: its fingerprint, its candidates, and whether it is finished."""
-
-    def __init__(self, store: Store, job: BatchJob) -> None:
-        self._store = store
-        self._facts = f"batch:{job.name}:facts"
-        self._candidates = f"batch:{job.name}:candidates"
-
-    def begin(self, fingerprint: str, resume: bool) -> dict[str, Any]:
-        """Start anew, or go on where a job with the same fingerprint stopped. Gives the job's facts."""
-        facts = self._store.rows(self._facts)
-        if resume and facts and facts["job"]["fingerprint"] != fingerprint:
-            raise JobError(
-                "cannot resume: the input, the pool, k or the seed is not what the unfinished job had",
-                hint="restore them, or run without --resume to start over",
-            )
-        if not resume or not facts:
-            self._store.drop([self._facts, self._candidates])
-            self._store.put(self._facts, {"job": {"fingerprint": fingerprint, "created": int(time.time())}})
-            facts = self._store.rows(self._facts)
-        return facts
-
-    def candidates(self) -> list[Candidate]:
-        """What was generated so far."""
-        return [Candidate.from_json(row) for row in self._store.rows(self._candidates).values()]
-
-    def add(self, candidates: Sequence[Candidate]) -> None:
-        """Keep candidates; one kept before stays as it was."""
-        rows = {json.dumps([c.query_id, c.expert, c.slot]): to_json(c) for c in candidates}
-        self._store.put(self._candidates, rows)
-
-    def finish(self, answered: int, failed: int) -> None:
-        """Record that the output is written, and let go of the candidates."""
-        self._store.put(self._facts, {"finished": {"answered": answered, "failed": failed}})
-        self._store.drop([self._candidates])
+def unheard(status: Status) -> None:
+    """For a job that nobody follows."""
 
 
-def run_batch(job: BatchJob, parts: PartsSource, store: Store, resume: bool, watch: Watch) -> BatchResult:
-    """Answer every line of `job.source` into `job.output`, in order, and the traces beside it.
+def run_batch(
+    job: BatchJob,
+    parts: PartsSource,
+    store: Store,
+    resume: bool,
+    watch: Watch,
+    again: bool = False,
+    tell: Callable[[Status], None] = unheard,
+) -> BatchResult:
+    """Answer every line of `job.source` into `job.output`, in order, and the traces and errors beside it.
 
-    Killed at any moment and resumed, it generates only what is missing; the output appears when it is whole.
+    Rows appear while it runs, a window at a time. Killed at any moment and resumed, it generates only what is missing.
+    Lines are known by what they say: of an input that was appended to, edited or sorted anew only what changed is run.
+    With `again` lines that failed are run once more.
     """
     _make_room(job)
-    lines = LineReader(job.pool, job.k).read(job.source)
-    progress = Progress(store, job)
-    facts = progress.begin(job.fingerprint(), resume)
-    if "finished" in facts and job.output.exists() and job.trace.exists():
-        return BatchResult(**facts["finished"], resumed=0, outcome=None)
-
-    good = [line for line in lines if isinstance(line, GoodLine)]
-    known = progress.candidates()
-    outcome = Outcome(())
-    if good:
-        queries = [query for line in good for query in line.queries]
-        policies = [line.policy for line in good for _ in line.queries]
-        outcome = answer(parts.parts(), queries, policies, job.seed, known, _keeping(progress, watch), job.explain)
-        keep_observations(store, job.pool.name, outcome.observations)
-
-    each = iter(outcome.results)
-    results = {line.number: list(islice(each, len(line.queries))) for line in good}
-    traces = [result for result in outcome.results if isinstance(result, Trace)]
-    answered = sum(all(isinstance(result, Trace) for result in found) for found in results.values())
-    created = facts["job"]["created"]
+    reader = LineReader(job.pool, job.k)
+    facts = f"batch:{job.name}:facts"
+    record = Record(job.files)
+    settings = _agreed(record, job) if resume else None
     try:
-        write_jsonl(job.trace, map(trace_line, traces))
-        write_jsonl(job.output, (_output_line(line, results, job.name, created) for line in lines))
+        if settings is None:
+            settings = job.settings()
+            record.start(settings)
+        else:
+            record.resume()
+        if not resume or not store.rows(facts):
+            store.drop([facts])
+            store.put(facts, {"job": settings})
+        lines = _to_do(reader, job.source, record, again)
+        first = next(lines, None)
+        if first is None and record.commit.finished:
+            done = record.commit
+            return BatchResult(done.answered, done.failed, causes=done.causes, kept=done.lines)
+        with _Run(job, parts, store, record, settings["created"], watch, tell) as run:
+            result = run.over(chain([] if first is None else [first], lines))
+        store.put(facts, {"finished": {"answered": result.answered, "failed": result.failed}})
+        return result
     except OSError as error:
-        hint = "nothing is lost: make it writable and run again with --resume"
+        hint = "nothing is lost: make room, or make it writable, and run again with --resume"
         raise JobError(f"{error.filename or job.output}: cannot be written ({error.strerror})", hint=hint) from error
-    progress.finish(answered, len(lines) - answered)
-    ignored = Counter(name for line in good for name in line.ignored)
-    return BatchResult(answered, len(lines) - answered, len(known), outcome, ignored)
+    finally:
+        record.close()
+
+
+def _agreed(record: Record, job: BatchJob) -> dict[str, Any] | None:
+    """The settings of the job that is resumed; None where there is none, or its files were removed.
+
+    Raises `JobError` with the difference where it was begun under others.
+    """
+    settings = record.settings()
+    if settings is None or not (job.output.exists() and job.trace.exists()):
+        return None
+    wanted = job.settings()
+    names = {"pool": "the pool or a file that it names", "k": "k", "seed": "the seed"}
+    told = [
+        f"{name} has changed" if key == "pool" else f"{name} was {settings[key]} and is {wanted[key]}"
+        for key, name in names.items()
+        if settings[key] != wanted[key]
+    ]
+    if told:
+        raise JobError(
+            f"cannot resume: {', '.join(told)}", hint="restore what it was, or run without --resume to start over"
+        )
+    return settings
+
+
+def _to_do(reader: LineReader, source: Path, record: Record, again: bool) -> Iterator[Line]:
+    """The lines behind those that stand in their places; all of them, where the input or what failed wants that."""
+    if record.commit.lines and not again:
+        passing = Passing(record.written(), record.before())
+        lines = reader.read(source, passing)
+        behind = next((line for line in lines if passing.changed or not _in_place(line)), None)
+        if not passing.changed and not passing.left:
+            return chain([] if behind is None else [behind], lines)
+        lines.close()
+    if record.commit.lines:
+        record.put_aside()
+    return iter(reader.read(source, Passing((), record.before())))
+
+
+def _in_place(line: Line) -> bool:
+    return isinstance(line, KnownLine) and line.place is None
+
+
+@dataclass(slots=True)
+class _Piece:
+    """A window's lines, and who answers them."""
+
+    lines: list[Line]
+    good: list[GoodLine]
+    ahead: Ahead | None = None
+
+
+class _Run:
+    """A job at work: one window is answered and written while the next is read and routed in a thread."""
+
+    def __init__(
+        self,
+        job: BatchJob,
+        parts: PartsSource,
+        store: Store,
+        record: Record,
+        created: int,
+        watch: Watch,
+        tell: Callable[[Status], None],
+    ) -> None:
+        self._job, self._source, self._store, self._record = job, parts, store, record
+        self._watch = replace(watch, candidates=self._said, loaded=self._loaded)
+        self._watched, self._tell = watch, tell
+        self._carried = Carried(stop=job.stop)
+        experts = {expert.name: expert.model for expert in job.pool.experts}
+        costs = CostModel(experts, observations=recall_observations(store, job.pool.name)).costs()
+        self._window = choose_window(costs, job.pool.engine.runs_models)
+        self._size = min(self._window.lines, self._window.first)
+        self._before = record.before()
+        self._candidates = Candidates(job.files.folder)
+        self._recalled = self._candidates.recall()
+        self._digests: dict[str, str] = {}
+        self._observations: list[Observation] = []
+        self._loads: list[Load] = []
+        self._seconds: dict[str, float] = {}
+        self._tokens = self._resumed = self._kept = 0
+        self._began, self._told, self._begun_with = time.monotonic(), 0.0, record.commit.lines
+        self._status = Status()
+        self._files = ExitStack()
+        commit = record.commit
+        self._rows = open_output(job.output, job.name, created, commit.output)
+        self._files.callback(self._rows.close)
+        self._traces = TraceWriter(job.trace, commit.trace)
+        self._files.callback(self._traces.close)
+        self._errors = ErrorWriter(job.files.errors, commit.errors)
+        self._files.callback(self._errors.close)
+
+    def __enter__(self) -> _Run:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._candidates.close()
+        if kind is not None:
+            self._told = 0.0
+            self._status.state = "stopped"
+            self._show()
+            with ExitStack() as quiet:  # the error that is under way says more than one of closing
+                quiet.push(lambda *_: True)
+                self._files.close()
+        keep_observations(self._store, self._job.pool.name, self._observations)
+
+    def over(self, lines: Iterator[Line]) -> BatchResult:
+        """Everything, to the end."""
+        stat = _stat(self._job.source)
+        with ThreadPoolExecutor(1, "ahead") as thread:
+            coming: Future[_Piece] = thread.submit(self._read, lines)
+            while (piece := coming.result()).lines:
+                coming = thread.submit(self._read, lines)
+                self._answer(piece)
+                self._judge_rate(JUDGED_FROM)
+        self._files.close()
+        if _stat(self._job.source) != stat:
+            raise JobError(
+                f"{self._job.source}: changed while it was read",
+                hint="nothing is lost: run again with --resume, and only what changed is run",
+            )
+        self._judge_rate(1)
+        self._record.finish()
+        self._status.state, self._told = "finished", 0.0
+        self._show()
+        commit = self._record.commit
+        return BatchResult(
+            commit.answered,
+            commit.failed,
+            self._resumed,
+            True,
+            self._begun_with + self._kept,
+            tuple(self._loads),
+            self._seconds,
+            commit.ignored,
+            commit.causes,
+            self._carried.lost,
+            self._window.why,
+        )
+
+    def _read(self, lines: Iterator[Line]) -> _Piece:
+        """The next window, and who answers it."""
+        piece, room = _Piece([], []), self._window.bytes
+        for line in islice(lines, self._size):
+            piece.lines.append(line)
+            if isinstance(line, GoodLine):
+                piece.good.append(line)
+                room -= sum(len(message.content) for query in line.queries for message in query.messages)
+            if room < 0:
+                break
+        if piece.good:
+            queries, policies = _asked(piece.good)
+            piece.ahead = route(self._source.parts(), queries, policies, self._job.seed, self._job.explain)
+        self._size = self._window.lines
+        return piece
+
+    def _answer(self, piece: _Piece) -> None:
+        """Answer a window, write its rows, and let go of it."""
+        results: dict[int, list[Trace | Refusal]] = {}
+        if piece.good:
+            queries, policies = _asked(piece.good)
+            self._digests = {query.id: line.came.digest.hex() for line in piece.good for query in line.queries}
+            known = self._known([query.id for query in queries])
+            outcome = answer(
+                self._source.parts(),
+                queries,
+                policies,
+                self._job.seed,
+                known,
+                self._watch,
+                self._job.explain,
+                piece.ahead,
+                self._carried,
+            )
+            each = iter(outcome.results)
+            results = {line.number: list(islice(each, len(line.queries))) for line in piece.good}
+            self._observations += outcome.observations
+            if len(self._observations) > _KEPT_OBSERVATIONS:
+                keep_observations(self._store, self._job.pool.name, self._observations)
+                self._observations = []
+            for stage, spent in outcome.seconds.items():
+                self._seconds[stage] = self._seconds.get(stage, 0.0) + spent
+        began = time.perf_counter()
+        for line in piece.lines:
+            self._write(line, results.get(line.number, []))
+        commit = self._record.commit
+        commit.output, commit.trace, commit.errors = self._rows.flush(), self._traces.flush(), self._errors.flush()
+        self._record.keep()
+        self._candidates.clear()
+        for said in self._recalled.values():  # of lines that are still to come
+            self._candidates.add([c for _, c in said], {c.query_id: digest for digest, c in said})
+        self._seconds["write"] = self._seconds.get("write", 0.0) + time.perf_counter() - began
+        self._show()
+
+    def _known(self, queries: Sequence[str]) -> list[Candidate]:
+        """What an earlier run has heard for these queries, as their lines are now."""
+        if not self._recalled:
+            return []
+        known = [
+            candidate
+            for query in queries
+            for digest, candidate in self._recalled.pop(query, [])
+            if digest == self._digests[query]
+        ]
+        self._resumed += len(known)
+        return known
+
+    def _write(self, line: Line, results: Sequence[Trace | Refusal]) -> None:
+        commit = self._record.commit
+        if isinstance(line, KnownLine):
+            assert line.place is not None  # noqa: S101  (those in their places are not written again)
+            run, row = line.place
+            text, traces = self._before[run].texts(row)
+            self._rows.add(text)
+            self._traces.add(*traces)
+            self._record.add(line.digest, line.id_hash, len(traces), True)
+            self._kept += 1
+            commit.answered += 1
+            return
+        self._rows.write(line, results)
+        self._traces.write(line, results)
+        hashed = 0 if line.id is None else id_hash(line.id)
+        refusal = next((result for result in results if isinstance(result, Refusal)), None)
+        traces_written = sum(isinstance(result, Trace) for result in results)
+        self._record.add(line.came.digest, hashed, traces_written, isinstance(line, GoodLine) and refusal is None)
+        if isinstance(line, GoodLine):
+            for name in line.ignored:
+                if name in commit.ignored or len(commit.ignored) < _KEPT_OBSERVATIONS:
+                    commit.ignored[name] = commit.ignored.get(name, 0) + 1
+            if refusal is None:
+                commit.answered += 1
+                return
+        self._errors.write(line, results)
+        code, message = (line.code, line.message) if isinstance(line, BadLine) else _why(refusal)
+        commit.fails(code, line.number, message)
+
+    def _judge_rate(self, least: int) -> None:
+        commit, most = self._record.commit, self._job.max_error_rate
+        done = commit.answered + commit.failed
+        if done >= least and commit.failed > most * done:
+            raise ErrorLimitError(
+                f"{commit.failed} of {done} lines failed, more than {100 * most:g} %",
+                hint="mend what failed (the errors stand beside the output) and run again with --resume",
+            )
+
+    def _said(self, candidates: Sequence[Candidate]) -> None:
+        """Candidates are kept before anybody else hears of them."""
+        self._candidates.add(candidates, self._digests)
+        self._tokens += sum(each.completion_tokens for each in candidates if not each.shared)
+        self._watched.candidates(candidates)
+        self._show()
+
+    def _loaded(self, load: Load) -> None:
+        self._loads.append(load)
+        self._status.expert, self._status.lane = load.expert, load.lane
+        self._watched.loaded(load)
+        self._show()
+
+    def _show(self) -> None:
+        """Tell how the job stands, once a second."""
+        now = time.monotonic()
+        if now - self._told < STATUS_SECONDS:
+            return
+        self._told, commit, status = now, self._record.commit, self._status
+        status.seconds = spent = max(now - self._began, 1e-9)
+        status.done, status.failed = commit.answered + commit.failed, commit.failed
+        status.lines_per_second = round((commit.lines - self._begun_with) / spent, 2)
+        status.tokens_per_second = round(self._tokens / spent, 2)
+        status.loads, status.window, status.at = len(self._loads), self._window.why, time.time()
+        self._tell(status)
+        write_status(self._job.files, asdict(status))
+
+
+def _asked(lines: Sequence[GoodLine]) -> tuple[list[Any], list[Any]]:
+    """Every query of lines, and how it is answered."""
+    return [q for line in lines for q in line.queries], [line.policy for line in lines for _ in line.queries]
+
+
+def _why(refusal: Refusal | None) -> tuple[str, str]:
+    return ("", "") if refusal is None else (refusal.code, refusal.message)
+
+
+def _stat(path: Path) -> tuple[int, int]:
+    facts = path.stat()
+    return facts.st_size, facts.st_mtime_ns
 
 
 def _make_room(job: BatchJob) -> None:
-    """Tell what would keep the output from being written before anything is generated."""
-    if job.source.resolve() in (job.output.resolve(), job.trace.resolve()):
+    """Tell what would keep the input from being read or the output from being written, before anything is touched."""
+    try:
+        job.source.open("rb").close()
+    except OSError as error:
+        raise JobError(f"{job.source}: cannot be read ({error.strerror})") from error
+    if job.source.resolve() in (path.resolve() for path in job.files.rows):
         raise JobError(f"{job.source}: the output or its trace would overwrite the input", hint="name another output")
     if job.output.exists() and not job.output.is_file():
         raise JobError(f"{job.output}: is a directory or a device", hint="name a file")
     try:
         job.output.parent.mkdir(parents=True, exist_ok=True)
+        job.files.folder.mkdir(exist_ok=True)
     except OSError as error:
         raise JobError(f"{job.output.parent}: is no directory for the output ({error.strerror})") from error
-
-
-def _output_line(
-    line: GoodLine | BadLine, results: Mapping[int, Sequence[Trace | Refusal]], job: str, created: int
-) -> dict[str, Any]:
-    if isinstance(line, BadLine):
-        return refused_row(line, job)
-    return result_row(line, results[line.number], job, created)
-
-
-def _keeping(progress: Progress, watch: Watch) -> Watch:
-    """The same watch, told of candidates only after they are in the store."""
-
-    def both(candidates: Sequence[Candidate]) -> None:
-        progress.add(candidates)
-        watch.candidates(candidates)
-
-    return replace(watch, candidates=both)

@@ -10,6 +10,9 @@ from typing import Protocol
 from symmoe.errors import EngineError, SymmoeError
 from symmoe.types import Call, Plan, Step
 
+TRIES = 3
+"""How often a step is tried that fails and brings nothing."""
+
 
 class Cost(Protocol):
     """What an expert is predicted to cost: making it ready, and each of its calls. `planning.costs` has such values."""
@@ -98,10 +101,11 @@ def _judge(
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """Something to run. `barred` is the worker on which it failed: another should try."""
+    """Something to run. `barred` is the worker on which it failed last: another should try. `failed` counts that."""
 
     step: Step
     barred: int | None = None
+    failed: int = 0
 
 
 @dataclass(slots=True)
@@ -125,7 +129,7 @@ class Dispatch:
 
     `costs` predict every expert of the plan in one unit, such as seconds; without them calls are counted. A call whose
     worker died is tried again `retries` times, the last time with no other beside it, so that it is known which call
-    kills. A step that fails, not by a death, is tried again once, elsewhere if there is another worker.
+    kills. A step that fails, not by a death, is tried `TRIES` times, each time elsewhere if there is another worker.
     """
 
     def __init__(self, plan: Plan, workers: int, costs: Mapping[str, Cost] | None = None, retries: int = 2) -> None:
@@ -184,14 +188,20 @@ class Dispatch:
             del self._runs[worker]
 
     def failed(self, worker: int, error: SymmoeError) -> None:
-        """The worker's step ended with an error. The second time, that is an `EngineError` for the whole batch."""
+        """The worker's step ended with an error. After the last try it is an `EngineError` that names the expert.
+
+        What a try brought starts the count anew: what fails for good brings nothing.
+        """
         run = self._runs.pop(worker)
         self._resident[worker] = ""
         if not run.left:
             return
-        if run.work.barred is not None:
-            raise EngineError(f"expert {run.work.step.expert!r} failed twice: {error}", hint=error.hint) from error
-        self._adrift.append(replace(run.rest(), barred=worker))
+        expert = run.work.step.expert
+        failed = 1 + (run.work.failed if len(run.left) == len(run.work.step.calls) else 0)
+        if failed >= TRIES:
+            why = f"expert {expert!r} failed {failed} times: {error}"
+            raise EngineError(why, hint=error.hint).of(expert, failed, unloaded=not run.loaded) from error
+        self._adrift.append(replace(run.rest(), barred=worker, failed=failed))
 
     def died(self, worker: int) -> tuple[Call, ...]:
         """The worker is no more: others may take its work. Gives the calls that are given up.
@@ -217,7 +227,7 @@ class Dispatch:
             raise EngineError(
                 f"expert {expert!r} cannot be loaded: {self._deaths_in_load[expert]} workers died of it",
                 hint="most often memory: look into the engine's log, or use fewer workers",
-            )
+            ).of(expert, self._deaths_in_load[expert], unloaded=True)
 
     def _again(self, rest: _Work) -> Iterable[_Work]:
         """What is tried again of a step that died: together at first, each call alone the last time."""

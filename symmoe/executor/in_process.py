@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from symmoe.errors import EngineLostError
+from symmoe.errors import CapacityError, CheckpointError, EngineError, EngineLostError
 from symmoe.executor.dispatch import Dispatch
 from symmoe.protocols import Engine, Loader
 from symmoe.tools import calls_in
@@ -51,9 +51,9 @@ def candidates(call: Call, generation: Generation, lane: Lane) -> list[Candidate
 class InProcessExecutor:
     """One step after another, whatever workers the plan was made for.
 
-    An engine that dies, or is ended because it hangs, is made ready again, and only the calls that it had not answered
-    are repeated. A call that ends three, the last time alone, is given up. `read` tells thoughts and calls of a
-    generation from its text.
+    An engine that dies, is ended because it hangs, or fails, is made ready again, and only the calls that it had not
+    answered are repeated. A call that ends three, the last time alone, is given up. `read` tells thoughts and calls of
+    a generation from its text.
     """
 
     def __init__(self, engine: Engine, loader: Loader, read: Read = unread) -> None:
@@ -66,7 +66,8 @@ class InProcessExecutor:
     def run(self, plan: Plan) -> Iterator[Load | list[Candidate]]:
         """Run every step, each expert once; loads and candidates come out as they happen.
 
-        `EngineError` for an expert with which three engines died before they were ready.
+        `EngineError` for an expert with which three engines died before they were ready, or that failed three times;
+        other errors of one, such as a `CheckpointError`, at once. Both name it.
         """
         dispatch = Dispatch(Plan(tuple(merged(plan))), workers=1)
         while (step := dispatch.next(0)) is not None:
@@ -83,6 +84,12 @@ class InProcessExecutor:
             except EngineLostError:
                 for call in dispatch.died(0):
                     yield candidates(call, LOST, lane)
+            except EngineError as error:
+                self._engine.close()  # after an error nobody knows what state an engine is in
+                dispatch.failed(0, error)
+            except (CheckpointError, CapacityError) as error:
+                error.of(step.expert, unloaded=True)
+                raise
             else:
                 dispatch.finished(0)
 

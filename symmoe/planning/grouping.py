@@ -102,6 +102,7 @@ def plan(
     seed: int = 0,
     fleet: Fleet | None = None,
     most_tokens: Mapping[str, int] | None = None,
+    resident: str = "",
 ) -> Plan:
     """The stage: one step for each recruited expert, holding all its calls; divided among a fleet of several workers.
 
@@ -109,7 +110,8 @@ def plan(
     them is cheap, and otherwise keep the pool's order. Assignments in `done` are left out. Greedy calls with equal
     prompts are made once and serve every assignment that asked; sampled ones have the
     seed that their request names, else one of their own, whichever worker
-    makes them. `most_tokens` bounds what some experts write, whatever was asked for.
+    makes them. `most_tokens` bounds what some experts write, whatever was asked for. The `resident` expert, which is
+    ready, comes first; then those after it, then those before it, backwards: so windows of one job go back and forth.
     """
     finished, bounds = set(done), most_tokens or {}
     asked: dict[str, dict[_CallKey, tuple[Query, list[Assignment]]]] = {}
@@ -120,8 +122,11 @@ def plan(
                 calls = asked.setdefault(assignment.expert, {})
                 calls.setdefault((worded.messages, worded.sampling), (worded, []))[1].append(assignment)
     order = list(dict.fromkeys(models.values()))
-    names = sorted(models, key=lambda expert: order.index(models[expert]))
-    whole = Plan(tuple(Step(name, _calls(name, asked[name])) for name in names if name in asked))
+    names = [name for name in sorted(models, key=lambda expert: order.index(models[expert])) if name in asked]
+    if resident in names:
+        place = names.index(resident)
+        names = names[place:] + names[:place][::-1]
+    whole = Plan(tuple(Step(name, _calls(name, asked[name])) for name in names))
     if fleet is None or len(fleet.workers) == 1:
         return whole
     return spread(whole, schedule(problem_of(whole, recruitments, models, fleet), fleet.program_seconds))

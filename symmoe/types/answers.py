@@ -93,7 +93,8 @@ class Trace:
     """The evidence for one answer: what every stage decided. `synthesis` is what the aggregator gave, if asked.
 
     Of the `recruited`, those asked have a candidate and a verdict; with `way` "single" that is the first alone.
-    `posterior` is how likely the records say the vote's answer is right, where the recruiter could tell.
+    `posterior` is how likely the records say the vote's answer is right, where the recruiter could tell. `failed` are
+    experts that were asked and could not answer, and why.
     """
 
     query_id: str
@@ -109,6 +110,7 @@ class Trace:
     synthesis: Candidate | None = None
     way: Way = "aggregated"
     posterior: float | None = None
+    failed: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def given(self) -> Generation:
@@ -134,7 +136,8 @@ class Refusal:
     """A query that cannot be served, and why. `tokens` are those of its prompt that were made to find that out.
 
     `status` is what HTTP calls it: from 500 on, and 429, it is no fault of the query, and asking again after
-    `retry_after` seconds may help. `elsewhere` says that another expert may be asked in this one's place.
+    `retry_after` seconds may help. `elsewhere` says that another expert may be asked in this one's place. `failed` are
+    the experts that were asked in vain, and why.
     """
 
     query_id: str
@@ -144,6 +147,7 @@ class Refusal:
     status: int = 400
     retry_after: float | None = None
     elsewhere: bool = False
+    failed: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def by_query(self) -> bool:

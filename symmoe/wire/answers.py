@@ -267,13 +267,13 @@ class ChatWriter:
         return event(completion(self._id, self._model, self._created, choices, "chat.completion.chunk", **more))
 
 
-def line_id(batch: str, number: int) -> str:
-    """The name of a line's request: the same whenever the batch is resumed."""
+def line_id(batch: str, number: int | str) -> str:
+    """The name of a line's request, by its number or name: the same whenever the batch is resumed."""
     return hashlib.blake2b(f"{batch}/{number}".encode(), digest_size=12).hexdigest()
 
 
 def response_row(
-    batch: str, number: int, custom_id: str, status: int, body: Mapping[str, Any]
+    batch: str, number: int | str, custom_id: str, status: int, body: Mapping[str, Any]
 ) -> tuple[dict[str, Any], Count]:
     """The row of a line that has its response, and what it counts as."""
     own = line_id(batch, number)

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from symmoe.batch.lock import job_lock
 from symmoe.deployments.batches.contents import Contents
 
-from symmoe.batch.lock import job_lock
 from symmoe.private import private_folder
 from symmoe.quiet import output_to
 from symmoe.store import open_store, stop_embedded

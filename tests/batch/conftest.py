@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from symmoe.batch.job import BatchJob, BatchResult, run_batch
+from symmoe.batch.record import Candidates
 from symmoe.build import Assembly, fingerprint
 from symmoe.config import read_pool
 from symmoe.engines.echo import EchoEngine
 from symmoe.errors import EngineError, StoreError
 from symmoe.pipeline import UNWATCHED, Watch
-from symmoe.types import Call, Generation
+from symmoe.types import Call, Candidate, Generation
 
 from ..conftest import SKILLS, echo_pool
 from ..fakes import NamingTagger
@@ -84,16 +85,31 @@ class Bench:
         self.source.write_bytes(b"".join(line + b"\n" for line in lines))
 
     def job(
-        self, *, k: int = 3, seed: int = 0, source: Path | None = None, output: Path | None = None, **pool: Any
+        self,
+        *,
+        k: int = 3,
+        seed: int = 0,
+        source: Path | None = None,
+        output: Path | None = None,
+        stop: bool = True,
+        max_error_rate: float = 1.0,
+        **pool: Any,
     ) -> BatchJob:
         described = read_pool(str(echo_pool(self.folder / "pool", **pool)))
-        return BatchJob(source or self.source, output or self.output, described, fingerprint(described), k, seed)
+        files = source or self.source, output or self.output
+        decided = described, fingerprint(described), k, seed
+        return BatchJob(*files, *decided, stop=stop, max_error_rate=max_error_rate)
 
-    def run(self, resume: bool = False, watch: Watch = UNWATCHED, **options: Any) -> BatchResult:
+    def run(self, resume: bool = False, watch: Watch = UNWATCHED, again: bool = False, **options: Any) -> BatchResult:
         job = self.job(**options)
         assembly = Assembly(job.pool, tagger=NamingTagger(*SKILLS))
         assembly.engine = self.engine
-        return run_batch(job, assembly, self.store, resume, watch)
+        return run_batch(job, assembly, self.store, resume, watch, again)
+
+    @property
+    def kept(self) -> list[Candidate]:
+        """The candidates that an interrupted run left."""
+        return [c for said in Candidates(self.job().files.folder).recall().values() for _, c in said]
 
     def rows(self) -> Rows:
         return read_jsonl(self.output)

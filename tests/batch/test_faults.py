@@ -49,7 +49,6 @@ def test_a_job_resumed_after_its_engine_died_at_any_generation_gives_the_undistu
         bench.engine.lasts = lasts
         with pytest.raises(EngineError):
             bench.run()
-        assert not bench.output.exists()
         assert essence(resumed(bench)) == essence(undisturbed.rows())
         assert len(bench.engine.asked) == len(undisturbed.engine.asked)
 
@@ -86,13 +85,13 @@ def test_a_job_disturbed_again_and_again_gives_the_undisturbed_output_in_the_end
     assert ids(bench.rows()) == expected
 
 
-def test_an_output_from_before_stays_whole_until_the_new_one_is(undisturbed: Bench) -> None:
+def test_an_output_from_before_is_kept_beside_the_new_one(undisturbed: Bench) -> None:
     before = undisturbed.output.read_bytes()
     undisturbed.write(*questions(3))
     undisturbed.engine.lasts = len(undisturbed.engine.asked) + 1
     with pytest.raises(EngineError):
         undisturbed.run()
-    assert undisturbed.output.read_bytes() == before
+    assert undisturbed.output.with_name("out.jsonl.before").read_bytes() == before
     assert ids(resumed(undisturbed)) == ["q0", "q1", "q2"]
 
 

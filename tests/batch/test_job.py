@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from symmoe.batch.job import Progress
+from symmoe.batch.lines import BadLine, GoodLine
+from symmoe.batch.output import Mark, RowWriter, open_output
 from symmoe.errors import EngineError, JobError
 from symmoe.pipeline import Watch
 
@@ -135,7 +135,7 @@ def test_a_finished_job_that_is_resumed_does_nothing(bench: Bench) -> None:
     before = [path.stat() for path in (bench.output, bench.folder / "out.trace.jsonl")]
     asked = len(bench.engine.asked)
     again = bench.run(resume=True)
-    assert (again.answered, again.failed, again.outcome) == (first.answered, first.failed, None) == (20, 1, None)
+    assert (again.answered, again.failed, again.ran) == (first.answered, first.failed, False) == (20, 1, False)
     assert len(bench.engine.asked) == asked
     after = [path.stat() for path in (bench.output, bench.folder / "out.trace.jsonl")]
     assert [(s.st_ino, s.st_mtime_ns) for s in after] == [(s.st_ino, s.st_mtime_ns) for s in before]
@@ -152,10 +152,11 @@ def test_a_finished_job_whose_files_were_removed_writes_them_again(bench: Bench,
     assert {name: (bench.folder / name).read_bytes() for name in before} == before
 
 
-def test_a_finished_job_leaves_no_candidates_in_the_store(bench: Bench) -> None:
+def test_a_finished_job_leaves_no_candidates_and_only_its_record_in_the_store(bench: Bench) -> None:
     bench.write(*questions(8))
     bench.run()
-    assert [table for table in bench.store.tables if table.endswith("candidates")] == []
+    assert bench.kept == []
+    assert [table for table in bench.store.tables if table.startswith("batch")] == [f"batch:{bench.job().name}:facts"]
 
 
 def test_without_resume_a_job_starts_over(bench: Bench) -> None:
@@ -188,15 +189,14 @@ def test_resume_without_anything_to_go_on_with_is_a_start(bench: Bench) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        pytest.param(lambda bench: bench.write(*questions(9)) or {}, id="input"),
-        pytest.param(lambda bench: {"k": 2}, id="k"),
-        pytest.param(lambda bench: {"seed": 1}, id="seed"),
-        pytest.param(lambda bench: {"routing": {"temperature": 0.7}}, id="pool"),
-        pytest.param(lambda bench: {"experts": ("adder", "speaker")}, id="experts and their profiles"),
+        pytest.param(({"k": 2}, "k was 3 and is 2"), id="k"),
+        pytest.param(({"seed": 1}, "the seed was 0 and is 1"), id="seed"),
+        pytest.param(({"routing": {"temperature": 0.7}}, "the pool or a file that it names has changed"), id="pool"),
+        pytest.param(({"experts": ("adder", "speaker")}, "the pool .* has changed"), id="experts and their profiles"),
     ],
 )
-def test_resuming_with_something_changed_is_a_job_error_that_leaves_the_job_alone(
-    bench: Bench, change: Callable[[Bench], dict[str, Any]], finished: bool
+def test_resuming_with_something_changed_is_a_job_error_that_names_it_and_leaves_the_job_alone(
+    bench: Bench, change: tuple[dict[str, Any], str], finished: bool
 ) -> None:
     bench.write(*questions(8))
     bench.engine.lasts = None if finished else 3
@@ -206,8 +206,9 @@ def test_resuming_with_something_changed_is_a_job_error_that_leaves_the_job_alon
         with pytest.raises(EngineError):
             bench.run()
     before = json.dumps(bench.store.tables)
-    with pytest.raises(JobError, match="cannot resume: the input, the pool, k or the seed") as caught:
-        bench.run(resume=True, **change(bench))
+    options, difference = change
+    with pytest.raises(JobError, match=f"cannot resume: {difference}") as caught:
+        bench.run(resume=True, **options)
     assert "without --resume" in (caught.value.hint or "")
     assert json.dumps(bench.store.tables) == before
 
@@ -218,13 +219,12 @@ def test_jobs_with_different_outputs_know_nothing_of_each_other(bench: Bench) ->
     with pytest.raises(EngineError):
         bench.run()
     bench.engine.lasts = None
-    job = bench.job()
-    other = Progress(bench.store, type(job)(job.source, bench.folder / "other.jsonl", job.pool, "", 3, 0))
-    assert other.candidates() == []
-    assert len(Progress(bench.store, job).candidates()) > 0
+    assert bench.kept
+    assert bench.run(output=bench.folder / "other.jsonl", resume=True).resumed == 0
+    assert bench.kept
 
 
-def test_candidates_in_the_store_are_not_generated_again(bench: Bench) -> None:
+def test_candidates_that_are_kept_are_not_generated_again(bench: Bench) -> None:
     bench.write(*questions(40))
     bench.engine.lasts = 17
     with pytest.raises(EngineError):
@@ -235,25 +235,25 @@ def test_candidates_in_the_store_are_not_generated_again(bench: Bench) -> None:
     assert len(bench.engine.asked) == len(set(bench.engine.asked)) == 40
 
 
-def test_a_candidate_is_in_the_store_before_anyone_else_hears_of_it(bench: Bench) -> None:
+def test_a_candidate_is_in_its_file_before_anyone_else_hears_of_it(bench: Bench) -> None:
     bench.write(*questions(5))
     seen: list[bool] = []
-    progress = Progress(bench.store, bench.job())
-    bench.run(watch=Watch(candidates=lambda given: seen.append(set(given) <= set(progress.candidates()))))
+    bench.run(watch=Watch(candidates=lambda given: seen.append(set(given) <= set(bench.kept))))
     assert seen
     assert all(seen)
 
 
-def test_a_candidate_kept_before_stays_as_it_was(bench: Bench) -> None:
-    bench.write({"id": "a", "prompt": "sums 1"})
-    bench.store.lasts = 2
-    with pytest.raises(Exception, match="the store is gone"):
+@pytest.mark.parametrize("end", [b"", b'["torn', b'["whole", {}]\n', b"\xff\n"])
+def test_a_damaged_end_of_the_candidates_costs_only_what_is_damaged(bench: Bench, end: bytes) -> None:
+    bench.write(*questions(20))
+    bench.engine.lasts = 9
+    with pytest.raises(EngineError):
         bench.run(k=1)
-    progress = Progress(bench.store, bench.job(k=1))
-    (kept,) = progress.candidates()
-    bench.store.lasts = None
-    progress.add([type(kept)(**{name: getattr(kept, name) for name in kept.__slots__} | {"text": "other"})])
-    assert progress.candidates() == [kept]
+    with (bench.job().files.folder / "candidates").open("ab") as file:
+        file.write(end)
+    bench.engine.lasts = None
+    assert bench.run(resume=True, k=1).resumed == 9
+    assert len(bench.engine.asked) == 20
 
 
 @pytest.mark.parametrize("target", ["in.jsonl", "out.jsonl", "link.jsonl"])
@@ -292,15 +292,14 @@ def test_an_output_that_cannot_be_written_at_the_end_is_written_when_resumed(
 ) -> None:
     bench.write(*questions(10))
 
-    def full(rows: object) -> None:
+    def full(writer: object) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("symmoe.batch.output.os.fsync", full)
+        patch.setattr("symmoe.batch.output.TraceWriter.flush", full)
         with pytest.raises(JobError, match="No space left on device") as caught:
             bench.run()
     assert "--resume" in (caught.value.hint or "")
-    assert not bench.output.exists()
     asked = len(bench.engine.asked)
     bench.run(resume=True)
     assert len(bench.engine.asked) == asked
@@ -311,7 +310,7 @@ def test_nothing_is_left_beside_the_output_and_its_trace(bench: Bench) -> None:
     bench.write(*questions(3))
     bench.run()
     names = {path.name for path in bench.folder.iterdir()}
-    assert names == {"in.jsonl", "out.jsonl", "out.trace.jsonl", "pool"}
+    assert names == {"in.jsonl", "out.jsonl", "out.trace.jsonl", ".out.jsonl.job", "pool"}
 
 
 def test_words_of_every_script_are_written_as_they_are(bench: Bench) -> None:
@@ -320,3 +319,37 @@ def test_words_of_every_script_are_written_as_they_are(bench: Bench) -> None:
     (row,) = bench.rows()
     assert row["custom_id"] == "ñ☃"
     assert content(row) == "adder: sums größer 数 \u2028 \x00"
+
+
+def written(writer: RowWriter, *lines: GoodLine | BadLine) -> Mark:
+    for line in lines:
+        writer.write(line, [])
+    return writer.flush()
+
+
+def test_rows_are_appended_and_gone_on_with_at_a_known_row(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    lines = [BadLine(number, f"q{number}", "broken", "is broken") for number in range(1, 6)]
+    writer = open_output(path, "job", 0)
+    mark = written(writer, *lines[:2])
+    assert (mark.rows, mark.bytes, ids(read_jsonl(path))) == (2, path.stat().st_size, ["q1", "q2"])
+    written(writer, *lines[2:4])
+    writer.close()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-7])
+
+    again = open_output(path, "job", 0, mark)
+    assert path.stat().st_size == mark.bytes
+    assert written(again, *lines[2:]).rows == 5
+    again.close()
+    assert path.read_bytes().startswith(whole)
+    assert ids(read_jsonl(path)) == ["q1", "q2", "q3", "q4", "q5"]
+
+
+def test_an_output_that_was_cut_short_is_not_gone_on_with(tmp_path: Path) -> None:
+    writer = open_output(tmp_path / "out.jsonl", "job", 0)
+    mark = written(writer, BadLine(1, "a", "broken", "is broken"))
+    writer.close()
+    (tmp_path / "out.jsonl").write_bytes(b"{}\n")
+    with pytest.raises(JobError, match="shorter than it was"):
+        open_output(tmp_path / "out.jsonl", "job", 0, mark)

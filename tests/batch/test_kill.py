@@ -1,8 +1,9 @@
-"""Runs in processes of their own, ended without warning."""
+"""Runs in processes of their own, ended without warning. `state` keeps their store out of the user's."""
 
 from __future__ import annotations
 
 import json
+import random
 import shlex
 import signal
 import subprocess
@@ -11,9 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
+
+from symmoe.batch.verify import verify
 
 from .conftest import Bench, essence, ids, questions
 
@@ -25,9 +25,9 @@ K = 2
 class Runs:
     """Starts runs of one batch job, and looks into their store."""
 
-    def __init__(self, bench: Bench, state: Path) -> None:
+    def __init__(self, bench: Bench) -> None:
         self.bench = bench
-        self._socket = state / "valkey.sock"
+        self._folder = bench.job().files.folder
         bench.write(*questions(ROWS))
         self.pool = bench.job().pool.root / "pool.yaml"
 
@@ -41,33 +41,33 @@ class Runs:
         return subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True)
 
     def start_and_signal(self, number: signal.Signals, at: int, *options: str) -> tuple[int, str]:
-        """Send a signal when `at` candidates are in the store; exit code and stderr."""
+        """Send a signal when `at` candidates are kept; exit code and stderr."""
         with self.start(*options) as process:
             self.wait_for(at, process)
             process.send_signal(number)
             _, said = process.communicate(timeout=300)
-        assert not self.bench.output.exists()
         return process.returncode, said
 
     def wait_for(self, candidates: int, process: subprocess.Popen[str]) -> None:
-        """Wait until that many are in the store, and no longer than the run goes on."""
+        """Wait until that many are kept, and no longer than the run goes on."""
         while self.candidates() < candidates:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(0.02)
                 pytest.fail("the run ended too early")
 
+    def rows(self) -> int:
+        """How many rows can be read."""
+        return self.bench.output.read_bytes().count(b"\n") if self.bench.output.exists() else 0
+
     def candidates(self) -> int:
-        """How many candidates are in the store; none before it is there."""
-        client = redis.Redis(unix_socket_path=str(self._socket), retry=Retry(NoBackoff(), 0))
-        try:
-            return sum(client.hlen(key) for key in client.scan_iter("symmoe:batch:*:candidates"))
-        except redis.ConnectionError:
-            return 0
+        """How many candidates are in the file of the window at work."""
+        file = self._folder / "candidates"
+        return file.read_bytes().count(b"\n") if file.exists() else 0
 
 
 @pytest.fixture
 def runs(bench: Bench, state: Path) -> Runs:
-    return Runs(bench, state)
+    return Runs(bench)
 
 
 def assert_as_undisturbed(bench: Bench) -> None:
@@ -91,6 +91,31 @@ def test_a_run_killed_three_times_and_resumed_answers_every_line_once(runs: Runs
     summary = json.loads(printed)
     assert (summary["answered"], summary["failed"], summary["candidates_resumed"]) == (ROWS, 0, kept)
     assert_as_undisturbed(runs.bench)
+
+
+@pytest.mark.parametrize(("lines", "kills"), [(2_000, 5), pytest.param(100_000, 20, marks=pytest.mark.slow)])
+def test_a_job_killed_at_random_and_resumed_has_every_line_once_each_time(runs: Runs, lines: int, kills: int) -> None:
+    rng = random.Random(7)
+    runs.bench.write(*questions(lines))
+    written = 0
+    for kill in range(kills):
+        target = written + rng.randrange(1, max(2, (lines - written) // (kills - kill)))
+        with runs.start("--resume", "--on-failure", "stop") as process:
+            while runs.rows() < target:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(0.02)
+                    pytest.fail("the run ended too early")
+            process.send_signal(signal.SIGKILL)
+        found = verify(runs.bench.source, runs.bench.output)
+        assert (found.twice, found.moved) == (0, 0)
+        assert found.rows >= written, "what was written stays"
+        written = target
+    with runs.start("--resume", "--json") as process:
+        printed, said = process.communicate(timeout=600)
+    assert process.returncode == 0, said
+    found = verify(runs.bench.source, runs.bench.output)
+    assert (found.whole, found.rows, found.answered) == (True, lines, lines)
+    assert json.loads(printed)["lines_kept"] >= written - 1024
 
 
 def test_an_interrupted_run_exits_with_130_and_its_hint_goes_on_with_the_same_job(runs: Runs) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from symmoe.batch.lines import MAX_LINE_BYTES, BadLine, GoodLine, LineReader
+from symmoe.batch.lines import MAX_LINE_BYTES, BadLine, GoodLine, LineReader, SeenIds
 from symmoe.config import EngineConfig, ExpertConfig, Pool, SamplingConfig
 from symmoe.errors import JobError
 from symmoe.types import Message, Sampling
@@ -31,7 +31,7 @@ TOOL = {"type": "function", "function": {"name": "add"}}
 def read(folder: Path, content: bytes) -> list[GoodLine | BadLine]:
     path = folder / "in.jsonl"
     path.write_bytes(content)
-    return LineReader(POOL).read(path)
+    return list(LineReader(POOL).read(path))
 
 
 def good(folder: Path, row: dict[str, Any]) -> GoodLine:
@@ -213,14 +213,39 @@ def test_the_second_use_of_an_id_is_an_error_that_names_the_first(tmp_path: Path
     assert second == BadLine(2, None, "duplicate_custom_id", "line 2: the id '1' was already used on line 1")
 
 
-def test_a_bad_line_does_not_cost_a_good_one_with_its_id_the_answer(tmp_path: Path) -> None:
+def test_an_id_stands_for_the_line_that_has_it_first(tmp_path: Path) -> None:
     first, second, third = read(
         tmp_path, b'{"id": "a", "prompt": ""}\n{"id": "a", "prompt": "y"}\n{"id": "a", "prompt": ""}\n'
     )
-    assert isinstance(second, GoodLine)
-    assert [(line.code, line.id) for line in (first, third) if isinstance(line, BadLine)] == [
-        ("invalid_value", None)
-    ] * 2
+    found = [(line.code, line.id) for line in (first, second, third) if isinstance(line, BadLine)]
+    assert found == [("invalid_value", "a"), ("duplicate_custom_id", None), ("invalid_value", None)]
+
+
+def test_a_hundred_thousand_ids_are_told_apart_in_few_bytes_each() -> None:
+    seen, count = SeenIds(), 100_000
+    assert [seen.first_use(f"id-{number}", number) for number in range(count)] == list(range(count))
+    assert [seen.first_use(f"id-{number}", count) for number in range(0, count, 777)] == list(range(0, count, 777))
+    assert seen.size <= 30 * count
+
+
+def test_a_line_is_read_when_it_is_wanted(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_bytes(GOOD + b"\n")
+    with (tmp_path / "in.jsonl").open("ab") as file:
+        lines = LineReader(POOL).read(tmp_path / "in.jsonl")
+        assert next(lines).id == "good"
+        file.write(b'{"id": "late", "prompt": "x"}\n')
+        file.flush()
+        assert [line.id for line in lines] == ["late"]
+
+
+def test_a_line_carries_the_row_as_it_came_and_its_place(tmp_path: Path) -> None:
+    first, broken, again = read(tmp_path, GOOD + b"\n\n{\n" + GOOD)
+    source = str(tmp_path / "in.jsonl")
+    assert (first.came.source, first.came.number, first.came.row) == (source, 1, json.loads(GOOD))
+    assert (broken.came.number, broken.came.row) == (3, "{")
+    assert again.came.number == 4
+    assert len(first.came.digest) == 16
+    assert first.came.digest == again.came.digest != broken.came.digest
 
 
 def test_of_bad_lines_with_one_id_the_first_keeps_it(tmp_path: Path) -> None:

@@ -265,16 +265,19 @@ def test_an_expert_that_the_thief_has_ready_costs_no_load() -> None:
     assert len(begin(dispatch, 1)) == 20
 
 
-def test_a_step_that_fails_is_tried_once_more_and_by_another_worker() -> None:
+def test_a_step_that_fails_and_brings_nothing_is_tried_three_times_each_time_by_another_worker() -> None:
     dispatch = Dispatch(Plan((step("a", 3),)), 2)
     first, *rest = begin(dispatch, 0)
     dispatch.delivered(0, first)
     dispatch.failed(0, EngineError("out of memory", hint="buy more"))
     assert dispatch.next(0) is None
     assert list(begin(dispatch, 1)) == rest
-    with pytest.raises(EngineError, match="expert 'a' failed twice: out of memory") as raised:
-        dispatch.failed(1, EngineError("out of memory", hint="buy more"))
-    assert raised.value.hint == "buy more"
+    dispatch.failed(1, EngineError("out of memory", hint="buy more"))
+    assert list(begin(dispatch, 0)) == rest
+    with pytest.raises(EngineError, match="expert 'a' failed 3 times: out of memory") as raised:
+        dispatch.failed(0, EngineError("out of memory", hint="buy more"))
+    error = raised.value
+    assert (error.hint, error.expert, error.attempts, error.unloaded) == ("buy more", "a", 3, False)
 
 
 def test_the_only_worker_there_is_tries_again_itself() -> None:

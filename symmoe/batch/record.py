@@ -1,0 +1,424 @@
+"""What a job keeps beside its output, so that it can die at any moment and go on, in a folder `.OUTPUT.job`.
+
+    lines       32 bytes for each line that was answered or refused: its digest, the hash of its id, what became of it
+    commits     a JSON object for each window: how far `lines`, the output, the traces and the errors go for good
+    candidates  what experts have said in the window at work, a JSON array each
+    status      how the job stands, for whoever asks
+    before-N    the files of a run whose input was another, as long as rows are taken from them
+
+A window's rows are on the disk (fsync) before its commit is, and that before its candidates go. A candidate is with
+the operating system before anything relies on it, and on the disk within `SYNC_SECONDS`: the end of the process loses
+none, the end of the machine the last few. What stands behind the last commit, whole or torn, is cut off.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import struct
+import time
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from pydantic_core import from_json
+
+from symmoe.batch.lines import KnownLine
+from symmoe.batch.output import START, Mark
+from symmoe.errors import JobError
+from symmoe.types import Candidate
+
+SYNC_SECONDS = 1.0
+STATUS_SECONDS = 1.0
+_LINE = struct.Struct("<16sQHB5x")
+_DTYPE = np.dtype({"names": ["key", "id", "traces", "answered"], "formats": ["<u8", "<u8", "<u2", "u1"],
+                   "offsets": [0, 16, 24, 26], "itemsize": _LINE.size})  # fmt: skip
+_EXAMPLE = 300
+_CAUSES = 64
+
+
+@dataclass(slots=True)
+class Cause:
+    """Why lines failed: how many, and one of them with its number and what was said."""
+
+    count: int = 0
+    line: int = 0
+    message: str = ""
+
+
+@dataclass(slots=True)
+class Commit:
+    """How far a job has come for good. `causes` are by code, `ignored` counts fields without effect."""
+
+    lines: int = 0
+    output: Mark = START
+    trace: Mark = START
+    errors: Mark = START
+    answered: int = 0
+    failed: int = 0
+    finished: bool = False
+    causes: dict[str, Cause] = field(default_factory=dict)
+    ignored: dict[str, int] = field(default_factory=dict)
+
+    def fails(self, code: str, line: int, message: str) -> None:
+        """One more line failed."""
+        self.failed += 1
+        code = code if code in self.causes or len(self.causes) < _CAUSES else "other"
+        cause = self.causes.setdefault(code, Cause(0, line, message[:_EXAMPLE]))
+        cause.count += 1
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Commit:
+        """The commit that `asdict` gave."""
+        marks = {name: Mark(**row[name]) for name in ("output", "trace", "errors")}
+        return cls(**{**row, **marks, "causes": {code: Cause(**cause) for code, cause in row["causes"].items()}})
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """The output of a job, and what stands beside it."""
+
+    output: Path
+
+    @property
+    def trace(self) -> Path:
+        """The traces of its answers."""
+        return self.output.with_name(f"{self.output.stem}.trace.jsonl")
+
+    @property
+    def errors(self) -> Path:
+        """Its failed lines."""
+        return self.output.with_name(f"{self.output.stem}.errors.jsonl")
+
+    @property
+    def folder(self) -> Path:
+        """What it needs to go on."""
+        return self.output.with_name(f".{self.output.name}.job")
+
+    @property
+    def rows(self) -> tuple[Path, Path, Path]:
+        """Those that grow with its rows."""
+        return self.output, self.trace, self.errors
+
+
+class Record:
+    """A job's folder, held by one process."""
+
+    def __init__(self, files: Files) -> None:
+        self._files, self._folder = files, files.folder
+        self.commit = Commit()
+        self._lines: IO[bytes] | None = None
+        self._commits: IO[bytes] | None = None
+        self._taken: list[Before] | None = None
+
+    def settings(self) -> dict[str, Any] | None:
+        """What the job was begun with; None where there is no job."""
+        self._finish_putting_aside()
+        found = _objects(self._folder / "commits")
+        return found[0] if found else None
+
+    def start(self, settings: Mapping[str, Any]) -> None:
+        """Begin anew: what was there of the job goes; an output from before is kept as `OUTPUT.before`."""
+        for path in self._files.rows:
+            if path.exists():
+                path.replace(path.with_name(f"{path.name}.before"))
+        for each in (*self._before(), self._folder):
+            _remove(each)
+        self._open(settings)
+
+    def resume(self) -> None:
+        """Go on behind the last commit."""
+        settings, *commits = _objects(self._folder / "commits")
+        self.commit = Commit.from_json(commits[-1]) if commits else Commit()
+        self._open(settings, 1 + len(commits))
+
+    def put_aside(self) -> None:
+        """Begin the rows anew, with those there are to be taken from, under the same settings."""
+        settings = self.settings() or {}
+        self.close()
+        target = self._folder / f"before-{len(self._before())}"
+        target.with_suffix(".part").mkdir()
+        self._finish_putting_aside()
+        self.commit = Commit()
+        self._open(settings)
+
+    def add(self, digest: bytes, hashed: int, traces: int, answered: bool) -> None:
+        """One more line is written."""
+        assert self._lines is not None  # noqa: S101  (it is open between `start` or `resume` and `close`)
+        self._lines.write(_LINE.pack(digest, hashed, traces, answered))
+        self.commit.lines += 1
+
+    def keep(self) -> None:
+        """Commit: what was added, and how far the rows go by the marks in `commit`, is for good."""
+        assert self._lines is not None  # noqa: S101
+        assert self._commits is not None  # noqa: S101
+        _sync(self._lines)
+        self._commits.write(json.dumps(asdict(self.commit)).encode() + b"\n")
+        _sync(self._commits)
+
+    def before(self) -> list[Before]:
+        """The runs whose rows may be taken."""
+        if self._taken is None:
+            self._taken = [Before(folder, self._files) for folder in self._before()]
+        return self._taken
+
+    def written(self) -> Iterator[tuple[bytes, int]]:
+        """Digest and id's hash of each line that is written for good."""
+        with (self._folder / "lines").open("rb") as file:
+            for _ in range(self.commit.lines):
+                digest, hashed, _, _ = _LINE.unpack(file.read(_LINE.size))
+                yield digest, hashed
+
+    def finish(self) -> None:
+        """The job is done: what it could go on with but its lines goes."""
+        self.commit.finished = True
+        self.keep()
+        for each in (*self._before(), self._folder / "candidates"):
+            _remove(each)
+
+    def close(self) -> None:
+        """Let go of the files."""
+        for file in (self._lines, self._commits, *(self._taken or ())):
+            if file is not None:
+                file.close()
+        self._lines = self._commits = self._taken = None
+
+    def _open(self, settings: Mapping[str, Any], objects: int = 0) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._lines = _cut(self._folder / "lines", self.commit.lines * _LINE.size)
+        commits = self._folder / "commits"
+        if not objects:
+            commits.write_bytes(json.dumps(settings).encode() + b"\n")
+        with commits.open("rb") as file:
+            whole = sum(len(file.readline()) for _ in range(max(1, objects)))
+        self._commits = _cut(commits, whole)
+        _sync(self._commits)
+
+    def _before(self) -> list[Path]:
+        whole = (each for each in self._folder.glob("before-*") if not each.suffix)
+        return sorted(whole, key=lambda each: int(each.name.partition("-")[2]))
+
+    def _finish_putting_aside(self) -> None:
+        """Move the rows of a run into a folder, whole however often it is interrupted: the folder's name says it is."""
+        for part in self._folder.glob("before-*.part"):
+            for path in (*self._files.rows, *(self._folder / name for name in ("lines", "commits"))):
+                if path.exists() and not (part / path.name).exists():
+                    path.replace(part / path.name)
+            settings = _objects(part / "commits")[:1]
+            (self._folder / "commits").write_bytes(b"".join(json.dumps(each).encode() + b"\n" for each in settings))
+            part.rename(part.with_suffix(""))
+
+
+class Before:
+    """The answered rows of a run that was put aside, found by their lines' digests."""
+
+    def __init__(self, folder: Path, files: Files) -> None:
+        commit = Commit.from_json(_objects(folder / "commits")[-1])
+        table = np.fromfile(folder / "lines", dtype=_DTYPE, count=commit.lines)
+        self._first_trace = np.concatenate([[0], np.cumsum(table["traces"], dtype=np.int64)])
+        rows = np.flatnonzero(table["answered"])
+        self._order = rows[np.argsort(table["key"][rows], kind="stable")]
+        self._keys, self._ids = table["key"][self._order], table["id"]
+        self._output = _Lines(folder / files.output.name)
+        self._traces = _Lines(folder / files.trace.name)
+
+    def find(self, digest: bytes) -> tuple[int, int] | None:
+        """The row and the id's hash of an answered line; None where there is none. The first 64 bits tell."""
+        key = int.from_bytes(digest[:8], "little")
+        place = int(np.searchsorted(self._keys, np.uint64(key)))
+        if place == len(self._keys) or int(self._keys[place]) != key:
+            return None
+        row = int(self._order[place])
+        return row, int(self._ids[row])
+
+    def texts(self, row: int) -> tuple[str, list[str]]:
+        """A row of the output, and its traces."""
+        first, behind = int(self._first_trace[row]), int(self._first_trace[row + 1])
+        return self._output[row], [self._traces[each] for each in range(first, behind)]
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self._output.close()
+        self._traces.close()
+
+
+class Passing:
+    """Tells of an input's rows, in order, which are answered: those in their places, then those taken from elsewhere.
+
+    `changed` is set once a row is another than the one that is written in its place.
+    """
+
+    def __init__(self, written: Iterable[tuple[bytes, int]] = (), before: Sequence[Before] = ()) -> None:
+        self._written, self._before = iter(written), before
+        self.changed = False
+
+    def __call__(self, number: int, digest: bytes) -> KnownLine | None:
+        """The line that is known, or None."""
+        there = next(self._written, None)
+        if there is not None:
+            self.changed = self.changed or there[0] != digest.ljust(16, b"\0")
+            return KnownLine(number, digest, 0 if self.changed else there[1])
+        for run, before in enumerate(self._before):
+            if (found := before.find(digest)) is not None:
+                return KnownLine(number, digest, found[1], (run, found[0]))
+        return None
+
+    @property
+    def left(self) -> bool:
+        """Whether there were fewer rows than are written."""
+        return next(self._written, None) is not None
+
+
+class Candidates:
+    """What experts have said in the window at work, appended as it comes."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "candidates"
+        self._file: IO[bytes] | None = None
+        self._synced = time.monotonic()
+
+    def recall(self) -> dict[str, list[tuple[str, Candidate]]]:
+        """Candidates by query, each with the digest of the line that asked. A torn end is cut off."""
+        found: dict[str, list[tuple[str, Candidate]]] = {}
+        whole = 0
+        if not self._path.exists():
+            return found
+        with self._path.open("rb") as file:
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                try:
+                    digest, row = from_json(line)
+                    candidate = Candidate.from_json(row)
+                except (ValueError, TypeError, KeyError):  # a damaged one is asked for again
+                    continue
+                finally:
+                    whole += len(line)
+                found.setdefault(candidate.query_id, []).append((digest, candidate))
+        os.truncate(self._path, whole)
+        return found
+
+    def add(self, candidates: Sequence[Candidate], digests: Mapping[str, str]) -> None:
+        """Keep candidates; `digests` are those of the lines behind their queries."""
+        rows = [json.dumps([digests[c.query_id], _plain(c)]).encode() + b"\n" for c in candidates]
+        if self._file is None:
+            self._file = self._path.open("ab", buffering=0)
+        self._file.write(b"".join(rows))
+        now = time.monotonic()
+        if now - self._synced > SYNC_SECONDS:
+            os.fsync(self._file.fileno())
+            self._synced = now
+
+    def clear(self) -> None:
+        """Their rows are written: let them go."""
+        if self._file is not None:
+            self._file.truncate(0)
+        elif self._path.exists():
+            os.truncate(self._path, 0)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._file is not None:
+            self._file.close()
+
+
+@contextmanager
+def job_lock(files: Files) -> Iterator[None]:
+    """Hold the job of an output; `JobError` at once if another process does.
+
+    The kernel frees it the moment its holder dies, `kill -9` included, so a resume never waits for a lease to end.
+    """
+    files.folder.mkdir(parents=True, exist_ok=True)
+    with (files.folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise JobError(
+                "another process is working on this output", hint="wait for it, or stop it and use --resume"
+            ) from error
+        yield
+
+
+def write_status(files: Files, status: Mapping[str, Any]) -> None:
+    """Tell whoever asks how the job stands."""
+    partial = files.folder / "status.partial"
+    partial.write_text(json.dumps(status), encoding="utf-8")
+    partial.replace(files.folder / "status")
+
+
+def read_status(files: Files) -> dict[str, Any]:
+    """How the job of an output stands, or stood when it ended. Raises `JobError` where there is none."""
+    try:
+        found = json.loads((files.folder / "status").read_bytes())
+    except (OSError, ValueError) as error:
+        raise JobError(f"{files.output}: no job has this output", hint="name what -o named") from error
+    return dict(found)
+
+
+class _Lines:
+    """The lines of a file, by number."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb") if path.exists() else None
+        self._starts = array("Q", [0])
+        for line in self._file or ():
+            self._starts.append(self._starts[-1] + len(line))
+
+    def __getitem__(self, number: int) -> str:
+        assert self._file is not None  # noqa: S101  (a row that was counted is there)
+        self._file.seek(self._starts[number])
+        return self._file.readline().decode().removesuffix("\n")
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def _plain(candidate: Candidate) -> dict[str, Any]:
+    """A candidate as `to_json` has it, in a tenth of the time for one without lists."""
+    if candidate.logprobs or candidate.calls:
+        return asdict(candidate)
+    return {name: getattr(candidate, name) for name in Candidate.__slots__}
+
+
+def _objects(path: Path) -> list[dict[str, Any]]:
+    """The whole JSON lines of a file, up to the first that is none."""
+    found: list[dict[str, Any]] = []
+    for line in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
+        try:
+            row = json.loads(line) if line.endswith(b"\n") else None
+        except ValueError:
+            row = None
+        if not isinstance(row, dict):
+            break
+        found.append(row)
+    return found
+
+
+def _cut(path: Path, size: int) -> IO[bytes]:
+    """A file open to append to, without what stands behind `size`."""
+    path.touch()
+    os.truncate(path, size)
+    return path.open("ab")
+
+
+def _sync(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _remove(path: Path) -> None:
+    """A file, or a folder with its files but for the lock that is held."""
+    if path.is_dir():
+        for each in path.iterdir():
+            if each.name != "lock":
+                _remove(each)
+        if not any(path.iterdir()):
+            path.rmdir()
+    else:
+        path.unlink(missing_ok=True)
