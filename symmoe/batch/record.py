@@ -31,6 +31,7 @@ from pydantic_core import from_json
 from symmoe.batch.lines import KnownLine
 from symmoe.batch.output import START, Mark
 from symmoe.errors import JobError
+from symmoe.private import private_folder, private_opener
 from symmoe.types import Candidate
 
 SYNC_SECONDS = 1.0
@@ -333,8 +334,8 @@ def job_lock(files: Files) -> Iterator[None]:
 
     The kernel frees it the moment its holder dies, `kill -9` included, so a resume never waits for a lease to end.
     """
-    files.folder.mkdir(parents=True, exist_ok=True)
-    with (files.folder / "lock").open("w") as lock:
+    private_folder(files.folder)  # it holds answers
+    with open(files.folder / "lock", "w", opener=private_opener) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from symmoe.batch.lock import job_lock
 from symmoe.deployments.batches.contents import Contents
 
+from symmoe.batch.record import Files, job_lock
 from symmoe.private import private_folder
 from symmoe.quiet import output_to
 from symmoe.store import open_store, stop_embedded
@@ -43,8 +43,9 @@ def test_all_else_is_closed_whoever_comes_first(state: Path, tmp_path: Path) -> 
         print("said")  # noqa: T201
     assert open_to_others(state) == []
     shutil.rmtree(state)
-    with job_lock("job"):
-        assert open_to_others(state) == []
+    files = Files(state / "out.jsonl")
+    with job_lock(files):
+        assert open_to_others(files.folder) == []
     shutil.rmtree(state)
     with Contents(state / "files")._beside(state / "files" / "file") as file:
         file.write(b"question")

@@ -46,6 +46,9 @@ JSON_RUNS = {
     "bench serve": "bench serve --part grouping --pool {pool} --requests 6 --clients 3 -o {folder}/serve.json",
     "reward train": "reward train --pool {pool} --per-family 1 -o {folder}/scorer",
     "reward show": "reward show",
+    "batch retry": "batch retry {folder}/none.jsonl",
+    "batch status": "batch status {folder}/none.jsonl",
+    "batch verify": "batch verify {source} {folder}/none.jsonl",
     "batch run": "batch run {source} -o {folder}/out.jsonl --pool {pool}",
     "plan show": "plan show --pool {pool} --input {source} --workers 2",
     "pool list": "pool list",
@@ -87,6 +90,9 @@ JSON_RUNS = {
     "store stop": "store stop",
 }
 FAILING = {
+    "batch retry",
+    "batch status",
+    "batch verify",
     "bench siege",
     "bench batch",
     "bench replicas",
