@@ -27,6 +27,7 @@ function frame(page) {
   const links = PAGES.filter(([name]) => who && (who.scope === "admin" || !ADMINS.has(name)));
   show(document.getElementById("nav"), links.map(([name, title]) =>
     el("a", { href: `#/${name}`, "aria-current": name === page ? "page" : null }, title)));
+  document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
   const out = who && who.id !== "anonymous" && button("Log out", async () => {
     await remove("/console/session");
     who = null;

@@ -8,7 +8,7 @@ import { tell } from "/console/app.js";
 const whole = (value) => (value === "" ? undefined : Number(value));
 
 /** The choices of one column: which model, and how it may decide. */
-function setting(models, usual) {
+function setting(title, models, usual) {
   const model = choice(models.map((each) => [each]), usual);
   const k = el("input", { type: "number", min: 1, max: 64, placeholder: "pool's" });
   const quality = el("input", { type: "number", min: 0, max: 1, step: "any", placeholder: "pool's" });
@@ -22,7 +22,7 @@ function setting(models, usual) {
     const symmoe = { k: whole(k.value), quality: whole(quality.value), aggregate: aggregate.value || undefined };
     return { model: model.value, max_tokens: whole(most.value), temperature: whole(heat.value), symmoe };
   };
-  return { node: el("div", { class: "setting" }, field("Model", model), more), read, model };
+  return { node: el("div", { class: "setting" }, field(title, model), more), read, model };
 }
 
 /** One answer on its way, and the picture beside it. */
@@ -63,10 +63,11 @@ function column(title) {
       over = true;
       if (last) show(way, picture(last));
       const trace = last?.traces?.[0];
+      const priced = (last?.generations ?? []).reduce((sum, each) => sum + (each.cost ?? 0), 0);
       const used = spent ?? (last ? { prompt_tokens: tokens(last).prompt, completion_tokens: tokens(last).completion } : null);
       show(head, chip("answered", "good"), last && ` ${{ single: "one expert was trusted", aggregated: "several put together", named: "asked by name" }[last.path]} · `,
         trace && [el("b", {}, said(trace.answer.expert)), " · "], seconds((performance.now() - began) / 1000),
-        used && ` · ${number(used.prompt_tokens)} + ${number(used.completion_tokens)} tokens`,
+        used && ` · ${number(used.prompt_tokens)} + ${number(used.completion_tokens)} tokens`, priced > 0 && ` · cost ${priced.toPrecision(2)}`,
         trace?.posterior != null && ` · believed right ${percent(trace.posterior)}`);
     } catch (error) {
       over = true;
@@ -86,7 +87,7 @@ function column(title) {
 export async function open(page) {
   const models = (await get("/v1/models")).data.map((each) => each.id);
   const question = el("textarea", { rows: 3, required: true, placeholder: "Ask something …" });
-  const [one, two] = [setting(models, "symmoe/auto"), setting(models, "symmoe/best")];
+  const [one, two] = [setting("Model", models, "symmoe/auto"), setting("Model B", models, "symmoe/best")];
   const both = el("input", { type: "checkbox", id: "both" });
   const settings = el("div", { class: "settings" }, one.node);
   const results = el("div", { class: "columns" });

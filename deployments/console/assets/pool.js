@@ -42,7 +42,7 @@ export async function open(page) {
     const tile = (value, label) => el("div", { class: "tile" }, el("b", {}, value), el("small", {}, label));
     show(tiles, tile(`${found.data.filter((each) => each.state === "active").length} of ${found.data.length}`, "experts active"),
       tile(number(told), "running"), tile(number(Object.values(waiting).reduce((a, b) => a + b, 0)), "waiting"),
-      tile(number(found.data.reduce((sum, each) => sum + (each.loads ?? 0), 0)), "switches since the start"));
+      tile(number(found.data.reduce((sum, each) => sum + (each.loads ?? 0), 0)), "switches"));
     show(engines, el("h2", {}, "Engines"), found.engines.length ? el("p", {}, found.engines.map((each, place) => [
       el("span", {}, `${place + 1}: `), each.expert ? chip(each.expert, "on") : chip("empty"), each.loading && chip(`loading ${each.loading}`, "warn"), `${each.running} running  `]))
       : el("p", { class: "quiet" }, "No engine runs: the next question starts one."));
