@@ -101,8 +101,9 @@ def serve(
         if json:
             show_json({"url": f"{served.url}/v1", "pool": described.name, "seconds": round(seconds, 1)})
         elif not stop.is_set():
+            pages = f"; pages for people at {served.url}/console" if console else ""
             show(
-                f"{described.name} is ready at {served.url}/v1 after {seconds:.0f} s; try:",
+                f"{described.name} is ready at {served.url}/v1 after {seconds:.0f} s{pages}; try:",
                 _example(served.url, checked),
             )
         sys.stdout.flush()

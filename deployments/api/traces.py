@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, Literal
 
 from fastapi import FastAPI, Request, Response
@@ -17,12 +18,19 @@ from ..access.callers import Caller
 from ..errors import ApiError
 from ..orchestrator import Again
 from ..telemetry.kept import KeptTraces, Sought
+from .admin import Admin
 from .body import read_body
 from .documented import json_body
 from .service import Service
 
 _TRACES = "/v1/traces"
 _TEXT = ("id", "expert", "skill", "outcome", "model", "batch", "key")
+_MOST_RAN = 500
+_SECONDS = {
+    "parameters": [
+        {"name": "seconds", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 86_400}},
+    ]
+}
 Name = Field(default=None, max_length=200)
 
 
@@ -43,6 +51,14 @@ class _Searched(BaseModel):
     limit: int = Field(default=50, ge=1, le=500)
 
 
+class _Span(BaseModel):
+    """How far back it goes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    seconds: int = Field(default=60, ge=1, le=86_400)
+
+
 class WhatIf(BaseModel):
     """What should have been otherwise; what is not said stays as the trace's model has it."""
 
@@ -58,6 +74,7 @@ class WhatIf(BaseModel):
 
 def trace_paths(app: FastAPI, service: Service) -> None:
     """Register them. A plain key sees its own traces only, an admin's everybody's."""
+    admin = Admin(service)
 
     @app.get(_TRACES, openapi_extra=_parameters(), response_model=None)
     async def search(request: Request) -> Response:
@@ -76,6 +93,18 @@ def trace_paths(app: FastAPI, service: Service) -> None:
         shown = found[: asked.limit]
         document = {"object": "list", "data": shown, "has_more": len(found) > len(shown), "texts": kept.texts}
         return JSONResponse(document)
+
+    @app.get("/v1/admin/timeline", openapi_extra=_SECONDS, response_model=None)
+    async def timeline(request: Request) -> Response:
+        """What each expert loaded and generated within the last seconds, as kept traces have it."""
+        await admin.check(request)
+        try:
+            asked = _Span.model_validate(dict(request.query_params))
+        except ValidationError as error:
+            raise request_error(error) from error
+        now = time.time()
+        data = await _kept(service).ran(now - asked.seconds, _MOST_RAN)
+        return JSONResponse({"object": "list", "from": now - asked.seconds, "to": now, "data": data})
 
     @app.get(f"{_TRACES}/{{ident}}", response_model=None)
     async def one(request: Request, ident: str) -> Response:

@@ -162,6 +162,24 @@ class KeptTraces:
 
         return [_short(from_json(row)) for row in await self._stored.do(work)]
 
+    async def ran(self, since: float, most: int) -> list[dict[str, Any]]:
+        """What experts did since a time, by the newest traces, at most so many: spans `at` seconds since 1970.
+
+        Raises `StoreError`.
+        """
+        found = await self.search(Sought(since=since), most)
+
+        async def work(client: Redis) -> list[bytes | str | None]:
+            return list(await client.mget([_PREFIX + each["id"] for each in found])) if found else []
+
+        documents = [from_json(row) for row in await self._stored.do(work) if row is not None]
+        return [
+            {**span, "at": each["at"] + span["began"], "trace": each["id"], "batch": each["batch"]}
+            for each in documents
+            for span in each.get("symmoe", {}).get("spans", [])
+            if span["expert"] is not None and span["name"] != "wait"
+        ]
+
     async def find(self, ident: str, key: str | None = None) -> dict[str, Any] | None:
         """The newest trace of that id or of the request of that name; of that key, if one is given.
 

@@ -1,14 +1,42 @@
 // Experts while the service runs: what they are at, and what is to become of them.
 
-import { button, chip, el, empty, field, number, said, seconds, show, table, when } from "/console/dom.js";
+import { button, chip, choice, el, empty, field, number, said, seconds, show, table, when } from "/console/dom.js";
 import { get, post, remove } from "/console/api.js";
 import { tell } from "/console/app.js";
 
 const KINDS = { active: "good", draining: "warn", quarantined: "bad", removed: "" };
 const PATH = "/v1/admin/experts";
 
+/** What ran when: a line for each expert, as the traces of the last seconds have it. */
+function timeline(found) {
+  const names = [...new Set(found.data.map((each) => each.expert))].sort();
+  const whole = found.to - found.from;
+  const rows = names.map((name) => {
+    const spans = found.data.filter((each) => each.expert === name && each.at + each.seconds >= found.from);
+    const told = (kind) => spans.filter((each) => each.name === kind);
+    return el("li", {}, el("span", { class: "name" }, said(name)), el("span", { class: "track wide", "aria-hidden": "true" }, spans.map((each) => {
+      const [began, ended] = [Math.max(0, each.at - found.from), Math.min(whole, each.at + each.seconds - found.from)];
+      return el("span", { class: `piece ${each.name === "load" ? "load" : "work"}`, title: `${each.name} ${seconds(each.seconds)}`, css: { left: `${(100 * began) / whole}%`, width: `${Math.max(0.15, (100 * (ended - began)) / whole)}%` } });
+    })), el("span", { class: "n" }, `${told("generate").length}`, el("span", { class: "hidden" }, " answers")));
+  });
+  return rows.length ? [el("ul", { class: "bars waterfall" }, rows), el("p", { class: "legend" }, [["load", "load"], ["work", "generate"]].map(([kind, label]) => el("span", {}, el("i", { class: `dot ${kind}` }), label)))]
+    : el("p", { class: "quiet" }, "Nothing ran in this time.");
+}
+
 export async function open(page) {
   const [tiles, engines, experts] = [el("div", { class: "tiles" }), el("div"), el("div", { class: "framed" })];
+
+  const back = choice([["60", "last minute"], ["600", "last ten minutes"], ["3600", "last hour"]]);
+  const ran = el("div");
+  const chart = el("section", { class: "card" }, el("h2", {}, "What ran"), el("div", { class: "fields" }, field("Time", back)), ran);
+  async function drawChart() {
+    try {
+      show(ran, timeline(await get(`/v1/admin/timeline?seconds=${back.value}`)));
+    } catch (error) {
+      show(ran, el("p", { class: "quiet" }, said(error.message)));
+    }
+  }
+  back.addEventListener("change", drawChart);
 
   async function change(work, told) {
     try {
@@ -67,10 +95,13 @@ export async function open(page) {
     change(() => post(PATH, { expert }), `${expert.name} has joined; it is asked by name, as it has no record`);
   } }, field("Name", inputs.name), field("Model", inputs.model, "a folder, as the service sees it"), field("Adapter", inputs.adapter, "its folder, if it has one"),
   field("Description", inputs.description), el("button", {}, "Add")));
-  show(page, el("h1", {}, "Pool"), tiles, el("section", { class: "card" }, engines), experts, el("section", { class: "card" }, adding));
-  await draw();
+  show(page, el("h1", {}, "Pool"), tiles, el("section", { class: "card" }, engines), experts, chart, el("section", { class: "card" }, adding));
+  await Promise.all([draw(), drawChart()]);
   const timer = setInterval(() => {
-    if (!document.hidden && !page.querySelector("button:focus, .sort:focus")) draw().catch(() => {});
+    if (!document.hidden && !page.querySelector("button:focus, select:focus")) {
+      draw().catch(() => {});
+      drawChart();
+    }
   }, 3000);
   return () => clearInterval(timer);
 }

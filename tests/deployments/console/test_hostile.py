@@ -61,7 +61,7 @@ def _untouched(page: Any) -> None:
 def test_a_hostile_file_name_is_text(served: Running, page: Any) -> None:
     name = "<img src=x onerror=document.title='taken'>.jsonl"
     page.goto(f"{served.url}/console#/batches")
-    page.get_by_label("File").set_input_files({"name": name, "mimeType": "text/plain", "buffer": b"{}\n"})
+    page.get_by_label("File", exact=True).set_input_files({"name": name, "mimeType": "text/plain", "buffer": b"{}\n"})
     page.get_by_role("button", name="Upload and start").click()
     page.get_by_role("rowheader", name=name).first.wait_for()
     _untouched(page)

@@ -94,7 +94,7 @@ def test_a_batch_is_uploaded_watched_and_fetched(served: Running, page: Any, tmp
     path = tmp_path / "questions.jsonl"
     path.write_text("".join(json.dumps(line(number)) + "\n" for number in range(6)), encoding="utf-8")
     page.goto(f"{served.url}/console#/batches")
-    page.get_by_label("File").set_input_files(path)
+    page.get_by_label("File", exact=True).set_input_files(path)
     page.get_by_role("button", name="Upload and start").click()
     page.get_by_text("6 of 6 answered").wait_for(timeout=60_000)
     with page.expect_download() as fetched:
@@ -108,7 +108,7 @@ def test_a_batch_that_cannot_be_read_says_in_which_line(served: Running, page: A
     path = tmp_path / "broken.jsonl"
     path.write_text(json.dumps(line(0)) + "\nnot json\n", encoding="utf-8")
     page.goto(f"{served.url}/console#/batches")
-    page.get_by_label("File").set_input_files(path)
+    page.get_by_label("File", exact=True).set_input_files(path)
     page.get_by_role("button", name="Upload and start").click()
     row = page.get_by_role("row").filter(has_text="broken.jsonl").filter(has_text="1 failed")
     row.get_by_text("Why").click(timeout=60_000)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import httpx
@@ -101,3 +103,8 @@ def test_its_files_allow_no_script_but_their_own(state: Path, tmp_path: Path) ->
 def test_without_it_there_is_no_page(state: Path, tmp_path: Path) -> None:
     with running(tmp_path, Settings(console=False)) as served:
         assert served.get("/console").status_code == 404
+
+
+def test_who_answers_knows_nothing_of_it() -> None:
+    code = "import sys, symmoe.deployments.app; sys.exit(any('deployments.console' in name for name in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -84,6 +84,14 @@ def test_what_fails_and_what_streams_is_kept_too(served: Running) -> None:
     assert len(found(served)) == before
 
 
+def test_what_experts_did_is_told_by_the_time(served: Running) -> None:
+    trace = served.get(f"/v1/traces/{ask(served)}").json()
+    found = served.get("/v1/admin/timeline?seconds=600").json()
+    assert {each["expert"] for each in found["data"] if each["trace"] == trace["id"]} == {"adder", "speaker"}
+    assert all(found["from"] <= each["at"] <= found["to"] for each in found["data"])
+    assert served.get("/v1/admin/timeline?seconds=0").status_code == 400
+
+
 def test_other_settings_are_answered_from_what_was_said(served: Running) -> None:
     path = f"/v1/traces/{ask(served)}/what-if"
     asked = len(served.engine.asked)
