@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from symmoe.errors import ConfigError
 from symmoe.wire.sampling import Text
 
+from ..access.callers import BudgetPer
 from ..access.records import KeyRecord, add, checked_name, everyone, new_id, new_key, revoke
 from ..errors import ApiError
 from .admin import Admin
@@ -31,6 +33,8 @@ class NewKey(BaseModel):
     scope: str = Field(default="ask", pattern="^(ask|admin)$")
     requests_per_minute: int | None = Field(default=None, ge=1, le=10**9)
     tokens_per_minute: int | None = Field(default=None, ge=1, le=10**12)
+    budget: float | None = Field(default=None, ge=0, le=1e12)
+    budget_per: BudgetPer = "month"
     expires_days: float | None = Field(default=None, ge=0.001, le=36_500)
 
 
@@ -43,8 +47,11 @@ def key_paths(app: FastAPI, service: Service) -> None:
         """Who asks: the key's id, what it may, and its limits."""
         caller = await service.caller(request)
         scope = "admin" if caller.admin else "ask"
-        limits = {"requests_per_minute": caller.requests_per_minute, "tokens_per_minute": caller.tokens_per_minute}
-        return JSONResponse({"object": "symmoe.key", "id": caller.id, "scope": scope, **limits})
+        told: dict[str, Any] = {"object": "symmoe.key", "id": caller.id, "scope": scope}
+        for name in ("requests_per_minute", "tokens_per_minute", "budget"):
+            told[name] = getattr(caller, name)
+        told["budget_per"] = None if caller.budget is None else caller.budget_per
+        return JSONResponse(told)
 
     @app.get(_KEYS, response_model=None)
     async def keys(request: Request) -> Response:
@@ -65,8 +72,8 @@ def key_paths(app: FastAPI, service: Service) -> None:
             raise ApiError(400, "invalid_value", f"name: {error}", "name") from error
         now, key = time.time(), new_key()
         ends = None if body.expires_days is None else now + body.expires_days * _DAY
-        limits = body.requests_per_minute, body.tokens_per_minute
-        record = KeyRecord(new_id(), name, now, ends, None, *limits, body.scope == "admin")
+        limits, budget = (body.requests_per_minute, body.tokens_per_minute), (body.budget, body.budget_per)
+        record = KeyRecord(new_id(), name, now, ends, None, *limits, body.scope == "admin", *budget)
         await add(service.patient, key, record)
         shown = {"object": "symmoe.key", **record.facts(now), "key": key}
         return JSONResponse(shown, 201, headers={"cache-control": "no-store"})

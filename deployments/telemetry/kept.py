@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json, to_json
 
+from symmoe.config import COST_UNITS
 from symmoe.errors import ConfigError, StoreError
 from symmoe.limits import TRACE_BYTES, TRACE_TEXT_CHARACTERS, TRACES_BYTES, TRACES_WAITING
 from symmoe.types import Candidate, Trace
@@ -239,10 +240,11 @@ def _rows(notes: Sequence[Note], texts: bool) -> list[tuple[str, float, bytes, b
     found = []
     for note in notes:
         ident = secrets.token_hex(12)
-        whole = to_json(_document(ident, note, texts))
+        row = _row(ident, note)
+        whole = to_json(_document(row, note, texts))
         if len(whole) > TRACE_BYTES:
-            whole = to_json(_document(ident, note, False, explained=False))
-        row = {"id": ident, "size": len(whole), **_row(ident, note)}
+            whole = to_json(_document(row, note, False, explained=False))
+        row["size"] = len(whole)
         found.append((ident, note.at / 1e9, to_json(row), whole))
     return found
 
@@ -260,6 +262,7 @@ def _row(ident: str, note: Note) -> dict[str, Any]:
         way, tokens = routed.way, [report.prompt_tokens, report.completion_tokens]
     return {
         "id": ident,
+        "size": 0,
         "at": note.at / 1e9,
         "way": way,
         "ms": round(1000 * note.seconds, 1),
@@ -294,7 +297,7 @@ def _mark(kind: str, value: str) -> str:
     return to_json(f"{kind}:{value}").decode()
 
 
-def _document(ident: str, note: Note, texts: bool, explained: bool = True) -> dict[str, Any]:
+def _document(row: dict[str, Any], note: Note, texts: bool, explained: bool = True) -> dict[str, Any]:
     head = {
         "at": note.at / 1e9,
         "endpoint": note.endpoint,
@@ -304,7 +307,7 @@ def _document(ident: str, note: Note, texts: bool, explained: bool = True) -> di
         "texts": texts,
         "messages": _cut(messages_of(note.query)) if texts and note.query is not None else None,
     }
-    shown = {**_short(_row(ident, note)), **head}
+    shown = {**_short(row), **head}
     return shown if note.report is None else {**shown, "symmoe": way_of(note.report, texts, explained)}
 
 
@@ -324,6 +327,7 @@ def way_of(report: Report, texts: bool, explained: bool = True) -> dict[str, Any
         "spans": spans_of(report),
         "failures": report.failures,
         "rerouted": report.rerouted,
+        "cost": report.cost / COST_UNITS,
         "seconds": {"route": routed.seconds, "first_token": report.first_token, "total": report.total},
     }
 

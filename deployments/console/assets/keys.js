@@ -5,6 +5,7 @@ import { get, post, remove } from "/console/api.js";
 import { tell } from "/console/app.js";
 
 const limit = (value) => (value === null ? "–" : number(value));
+const budget = (row) => (row.budget === null ? "–" : `${number(row.budget)}${row.budget_per === "ever" ? "" : ` a ${row.budget_per}`}`);
 const date = (value) => (value ? when(value) : "–");
 
 const cost = (value, currency) => (value ? `${value < 0.01 ? value.toPrecision(2) : value.toFixed(2)} ${currency}`.trim() : "–");
@@ -44,7 +45,7 @@ function usage(who) {
 export async function open(page, rest, query, who) {
   const own = el("section", { class: "card" }, el("h2", {}, "This key"), el("dl", { class: "facts" },
     [["Id", said(who.id)], ["Scope", chip(who.scope, who.scope === "admin" ? "on" : "")], ["Requests a minute", limit(who.requests_per_minute)],
-      ["Tokens a minute", limit(who.tokens_per_minute)]].map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)))));
+      ["Tokens a minute", limit(who.tokens_per_minute)], ["Budget", budget(who)]].map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)))));
   if (who.scope !== "admin") return void show(page, el("h1", {}, "Keys"), own, usage(who));
   const [list, made] = [el("div", { class: "framed" }), el("div", { role: "status" })];
 
@@ -57,6 +58,7 @@ export async function open(page, rest, query, who) {
       ["Scope", (row) => chip(row.scope, row.scope === "admin" ? "on" : ""), "", (row) => row.scope],
       ["Requests/min", (row) => limit(row.requests_per_minute), "n"],
       ["Tokens/min", (row) => limit(row.tokens_per_minute), "n"],
+      ["Budget", (row) => budget(row), "n", (row) => row.budget],
       ["Made", (row) => date(row.created), "", (row) => row.created],
       ["Ends", (row) => date(row.expires)],
       ["", (row) => row.state === "active" && button("Revoke", async () => {
@@ -69,6 +71,7 @@ export async function open(page, rest, query, who) {
   const inputs = {
     name: el("input", { required: true, maxlength: 100 }), scope: choice([["ask", "ask"], ["admin", "admin"]]),
     requests_per_minute: el("input", { type: "number", min: 1 }), tokens_per_minute: el("input", { type: "number", min: 1 }),
+    budget: el("input", { type: "number", min: 0, step: "any" }), budget_per: choice([["month", "a month"], ["day", "a day"], ["ever", "for ever"]]),
     expires_days: el("input", { type: "number", min: 0.001, step: "any" }),
   };
   const form = el("form", { class: "card", onsubmit: async (event) => {
@@ -83,7 +86,7 @@ export async function open(page, rest, query, who) {
     }
     await draw();
   } }, el("h2", {}, "New key"), el("div", { class: "fields" }, field("Name", inputs.name), field("Scope", inputs.scope),
-    field("Requests a minute", inputs.requests_per_minute), field("Tokens a minute", inputs.tokens_per_minute), field("Ends after days", inputs.expires_days)),
+    field("Requests a minute", inputs.requests_per_minute), field("Tokens a minute", inputs.tokens_per_minute), field("Budget", inputs.budget), field("Budget is for", inputs.budget_per), field("Ends after days", inputs.expires_days)),
   el("button", { class: "main" }, "Make key"), made);
   show(page, el("h1", {}, "Keys"), own, form, list, usage(who));
   await draw();

@@ -88,7 +88,7 @@ async function one(page, ident) {
   if (!trace) return;
   const facts = [["Outcome", outcome(trace.outcome)], ["Model", said(trace.model)], ["Path", trace.path ?? "–"], ["When", when(trace.at)],
     ["Took", seconds(trace.seconds)], ["Tokens", `${number(trace.tokens.prompt)} + ${number(trace.tokens.completion)}`],
-    ["Key", said(trace.key)], ["Request", said(trace.request)], trace.batch && ["Batch", said(trace.batch)]].filter(Boolean);
+    trace.symmoe?.cost > 0 && ["Cost", trace.symmoe.cost.toPrecision(2)], ["Key", said(trace.key)], ["Request", said(trace.request)], trace.batch && ["Batch", said(trace.batch)]].filter(Boolean);
   const answer = trace.symmoe?.traces?.[0]?.answer;
   show(page, el("p", { class: "back" }, el("a", { href: "#/traces" }, "← Traces")), el("h1", {}, "Trace ", el("code", {}, said(trace.id.slice(0, 8)))),
     el("dl", { class: "facts" }, facts.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)))),

@@ -186,3 +186,13 @@ def test_the_first_page_is_small(served: Running, page: Any) -> None:
     page.wait_for_load_state("networkidle")
     assert len(sizes) > 5
     assert sum(sizes) <= 150_000
+
+
+@pytest.mark.slow
+def test_what_was_used_is_added_up(served: Running, page: Any) -> None:
+    ask(page, served, "sums once more", "adder")
+    page.goto(f"{served.url}/console#/keys")
+    page.get_by_role("heading", name="Usage").wait_for()
+    page.get_by_label("Show").select_option("expert")
+    row = page.get_by_role("row").filter(has=page.get_by_role("rowheader", name="adder"))
+    assert int(row.locator("td").first.inner_text()) >= 1
