@@ -13,6 +13,7 @@ import typer
 from . import options
 
 if TYPE_CHECKING:
+    from symmoe.batch.accuracy import Accuracy
     from symmoe.batch.job import BatchJob, BatchResult, Status
     from symmoe.build import Assembly
     from symmoe.config import Pool
@@ -173,12 +174,17 @@ def _run(
         word = f"it is {stop}" if isinstance(stop, _TimeIsUp) else "stopped"
         tell(f"{word}; nothing is lost. Go on with: {_again(sources, output, words)}")
         raise typer.Exit(NOT_WHOLE if isinstance(stop, _TimeIsUp) else 130) from None
-    _show_result(job, result, json)
+    score = None
+    if words["score"]:
+        from symmoe.batch.accuracy import accuracy
+
+        score = accuracy(output, reading)
+    _show_result(job, result, score, json)
     if result.failed:
         raise typer.Exit(PARTLY_DONE)
 
 
-def _show_result(job: BatchJob, result: BatchResult, json: bool) -> None:
+def _show_result(job: BatchJob, result: BatchResult, score: Accuracy | None, json: bool) -> None:
     from .render import show, show_json, tell
 
     if json:
@@ -194,6 +200,7 @@ def _show_result(job: BatchJob, result: BatchResult, json: bool) -> None:
                 "ignored": dict(result.ignored),
                 "causes": {code: [cause.count, cause.line, cause.message] for code, cause in result.causes.items()},
                 "experts_lost": dict(result.lost),
+                "score": None if score is None else score.report,
                 "window": result.window,
                 "seconds": {stage: round(spent, 3) for stage, spent in result.seconds.items()},
                 "loads": [[load.expert, load.lane] for load in result.loads],
@@ -205,11 +212,24 @@ def _show_result(job: BatchJob, result: BatchResult, json: bool) -> None:
     show(f"{counts}{evidence}" if result.ran else f"already finished: {counts}")
     if result.causes:
         show(_causes_table(result), f"each of them: {job.files.errors}; once more: symmoe batch retry {job.output}")
+    if score is not None:
+        show(_score_table(score))
     for expert, why in result.lost.items():
         tell(f"expert {expert} failed and was not asked any more: {why}")
     if result.ignored:
         named = ", ".join(f"{name} ({lines} lines)" for name, lines in sorted(result.ignored.items()))
         tell(f"fields without effect: {named}")
+
+
+def _score_table(score: Accuracy) -> Any:
+    from .render import percent, table
+
+    groups = [("all", "", [score.right, score.graded])]
+    groups += [("skill", name, tally) for name, tally in sorted(score.by_skill.items())]
+    groups += [("expert", name, tally) for name, tally in sorted(score.by_expert.items())]
+    rows = [(by, name, f"{of:,}", f"{right:,}", percent(right / of) if of else "") for by, name, (right, of) in groups]
+    title = f"Right answers; {score.unknown:,} rows have no known answer" if score.unknown else "Right answers"
+    return table(title, ("by", "", "graded", "right", "%"), rows, right=(2, 3, 4))
 
 
 def _causes_table(result: BatchResult) -> Any:

@@ -19,7 +19,7 @@ from symmoe.types import Message
 MOST_ID = 512
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _CONTEXTS = ("context", "passage", "article", "paragraph", "story")
-_OPTIONS = ("choices", "options")
+_OPTIONS, _WITH_OPTIONS = ("choices", "options"), "its options"
 _REFERENCES = (
     "reference answer reference_answer gold_answer answer answerkey correct_answer best_answer correct target solution "
     "output response completion canonical_solution"
@@ -59,7 +59,7 @@ class Asked:
     """What a row asks: a conversation that ends with its question, and the questions that follow on the answer.
 
     `shape` names the columns that it was read from. `reference` is the known answer where the row has one, as a grader
-    wants it. `id` is None for a row that has none.
+    wants it, a letter where the question has `options`. `id` is None for a row that has none.
     """
 
     shape: str
@@ -67,6 +67,11 @@ class Asked:
     later: tuple[str, ...] = ()
     id: str | None = None
     reference: str | None = None
+
+    @property
+    def options(self) -> bool:
+        """Whether the question lists options."""
+        return self.shape.endswith(_WITH_OPTIONS)
 
 
 @dataclass(frozen=True)
@@ -213,8 +218,8 @@ def _with_options(kind: str, row: Mapping[str, Any], columns: Mapping[str, str])
     value, options = row[name], options_of(row)
     stem = value.get("stem") if isinstance(value, dict) else value
     more = _context(row, columns, _CONTEXTS)
-    lettered = tuple(f"{letter}. {option}" if letter else option for letter, option in options)
-    shape = " + ".join((*more, name, *(["its options"] if options else [])))
+    lettered = tuple(f"{letter}. {option}" if letter else option for letter, option, _ in options)
+    shape = " + ".join((*more, name, *([_WITH_OPTIONS] if options else [])))
     asked = "\n".join((_text(stem, name), *lettered))
     return shape, _user("\n\n".join((*more.values(), asked))), ()
 
@@ -230,20 +235,20 @@ _SHAPES: dict[str, Callable[[Mapping[str, Any], Mapping[str, str]], _Read]] = {
 }
 
 
-def options_of(row: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The options that a row lists, each with its letter, which is empty where the option begins with it.
+def options_of(row: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """The options that a row lists: the letter of each, empty where the option begins with it, its text and its label.
 
     They are a list of texts, texts and labels as ARC and CommonsenseQA have them, an object by letters, or columns
     called A, B, C. Raises `RequestError` for others.
     """
     value = next((row[name] for name in row if name.lower() in _OPTIONS and row[name] not in (None, "", [])), None)
     inner = row.get("question")
-    if value is None and isinstance(inner, dict):
+    if value is None and isinstance(inner, Mapping):
         value = inner.get("choices")
     if value is None:
         given = [(letter, row[letter]) for letter in _LETTERS if row.get(letter) not in (None, "")]
         apart = len(given) > 1 and [letter for letter, _ in given] == list(_LETTERS[: len(given)])
-        return [(letter, _text(option, letter)) for letter, option in given] if apart else []
+        return [(letter, _text(option, letter), letter) for letter, option in given] if apart else []
     if isinstance(value, str):
         value = _listed(value, "the options")
     if isinstance(value, Mapping) and isinstance(value.get("text"), list):
@@ -251,19 +256,19 @@ def options_of(row: Mapping[str, Any]) -> list[tuple[str, str]]:
         value = [{"label": label, "text": text} for label, text in zip(labels, value["text"], strict=False)]
     if isinstance(value, Mapping):
         value = [{"label": label, "text": text} for label, text in value.items() if text is not None]
-    if not isinstance(value, list) or len(value) > len(_LETTERS):
+    if not isinstance(value, list) or not 0 < len(value) <= len(_LETTERS):
         raise RequestError(f"the options are no list of at most {len(_LETTERS)}", code="invalid_options")
     if all(isinstance(option, Mapping) for option in value):
-        return [(str(option.get("label", letter)), _text(option.get("text"), "an option"))
-                for letter, option in zip(_LETTERS, value, strict=False)]  # fmt: skip
+        labelled = [(str(option.get("label", "")), _text(option.get("text"), "an option")) for option in value]
+        return [(letter, text, label) for letter, (label, text) in zip(_LETTERS, labelled, strict=False)]
     texts = [str(option) if isinstance(option, int | float) else _text(option, "an option") for option in value]
     marks = [_LETTERED.match(text) for text in texts]
     own = all(mark and mark.group(1) == letter for mark, letter in zip(marks, _LETTERS, strict=False))
-    return [("" if own else letter, text) for letter, text in zip(_LETTERS, texts, strict=False)]
+    return [("" if own else letter, text, letter) for letter, text in zip(_LETTERS, texts, strict=False)]
 
 
 def reference_of(row: Mapping[str, Any], column: str | None = None) -> str | None:
-    """The known answer of a row as it stands there: of its column, else of the first column of a name that says so.
+    """The known answer of a row: what stands in its column, else in the first column of a name that says so.
 
     Of a question with options it is a letter. Raises `ShapeError` where the column that was named is not there.
     """
@@ -275,10 +280,10 @@ def reference_of(row: Mapping[str, Any], column: str | None = None) -> str | Non
     if value is None:
         return None
     options = options_of(row)
-    if options and isinstance(value, int) and 0 <= value < len(options):
-        return options[value][0] or _LETTERS[value]
-    told = next((letter or _LETTERS[place] for place, (letter, text) in enumerate(options) if text == value), None)
-    return told or str(value)
+    if options and type(value) is int and 0 <= value < len(options):
+        return _LETTERS[value]
+    told = (_LETTERS[place] for place, (_, text, label) in enumerate(options) if value in (text, label))
+    return next(told, str(value))
 
 
 def _context(row: Mapping[str, Any], columns: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:

@@ -224,3 +224,17 @@ def test_a_check_loads_nothing_and_ends_with_0_where_every_row_can_be_asked(symm
     said = symmoe_command("batch", "check", *(PUBLIC / name for name in FILES))
     assert said.code == 0, said.out
     assert "1 loads" in said.out or "2 loads" in said.out or "3 loads" in said.out
+
+
+def test_answers_are_scored_where_they_are_known(symmoe_command: Symmoe, tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"  # an echo says the question again: right where that names the answer
+    rows_in = [{"question": f"sums {n}", "answer": f"so {n}\n#### {n if n % 2 else n + 1}"} for n in range(10)]
+    source.write_text("\n".join(map(json.dumps, rows_in)), encoding="utf-8")
+    for name in ("out.jsonl", "out.csv"):
+        said = symmoe_command("batch", "run", source, "-o", tmp_path / name, "--score", "--json")
+        score = said.json["score"]
+        assert (score["graded"], score["unknown"], score["right"]) == (10, 0, 5)
+        assert score["by_expert"] == {"adder": [5, 10]}
+    said = symmoe_command("batch", "run", source, "-o", tmp_path / "out.jsonl", "--reference", "answer")
+    assert "Right answers" in said.out
+    assert symmoe_command("batch", "run", source, "-o", tmp_path / "out.jsonl", "--reference", "key").code == 2

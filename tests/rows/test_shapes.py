@@ -119,7 +119,7 @@ def test_a_system_message_stands_first_unless_the_row_has_one() -> None:
         ({"question": "a", "answer": "4 + 9 = 13\n#### 13"}, "4 + 9 = 13\n#### 13"),
         ({"question": "a", "choices": ["x", "y"], "answer": 1}, "B"),
         ({"question": "a", "choices": ["x", "y"], "answer": "y"}, "B"),
-        ({"question": "a", "choices": {"text": ["x", "y"], "label": ["1", "2"]}, "answerKey": "2"}, "2"),
+        ({"question": "a", "choices": {"text": ["x", "y"], "label": ["1", "2"]}, "answerKey": "2"}, "B"),
         ({"question": "a", "gold_answer": 40}, "40"),
         ({"Question": "a", "Best Answer": "No"}, "No"),
         ({"problem": "a", "solution": r"\boxed{3}"}, r"\boxed{3}"),
