@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from importlib.resources import files
 from itertools import islice
 from pathlib import Path
@@ -17,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from symmoe.errors import InputError, RequestError, SuiteError
 from symmoe.questions.families import FAMILIES
 from symmoe.questions.options import boxed
-from symmoe.rows.reading import Rows
+from symmoe.rows.reading import Row, Rows
 from symmoe.rows.shapes import Reading
 from symmoe.types import Question, Scorer, to_json
 
@@ -106,19 +107,24 @@ def read_suite(path: Path) -> list[Question]:
     """
     questions: dict[str, Question] = {}
     try:
-        for row in Rows([path]):
-            if row.code:
-                raise SuiteError(f"{path}: {row.fault}")
-            place = f"{path}: line {row.number}"
-            question = _own(row.row, place) if _OWN <= row.row.keys() <= _FIELDS else _any(row.row, row.number, place)
-            if question.id in questions:
-                raise SuiteError(f"{place}: id {question.id!r} stands there twice")
-            questions[question.id] = question
+        with closing(Rows([path])) as rows:
+            for row in rows:
+                question = _question(row, path)
+                if question.id in questions:
+                    raise SuiteError(f"{path}: line {row.number}: id {question.id!r} stands there twice")
+                questions[question.id] = question
     except InputError as error:
         raise error if isinstance(error, SuiteError) else SuiteError(str(error), hint=error.hint) from error
     if not questions:
         raise SuiteError(f"{path}: no questions in it")
     return list(questions.values())
+
+
+def _question(row: Row, path: Path) -> Question:
+    if row.code:
+        raise SuiteError(f"{path}: {row.fault}")
+    place = f"{path}: line {row.number}"
+    return _own(row.row, place) if _OWN <= row.row.keys() <= _FIELDS else _any(row.row, row.number, place)
 
 
 def _own(row: dict[str, Any], place: str) -> Question:

@@ -28,6 +28,7 @@ def test_a_run_that_answers_every_line_ends_with_0(
         "trace": str(tmp_path / "out.trace.jsonl"),
         "answered": 2,
         "failed": 0,
+        "score": None,
         "errors": None,
         "causes": {},
         "experts_lost": {},
