@@ -6,16 +6,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from . import options
 
 if TYPE_CHECKING:
+    from symmoe.batch.accuracy import Accuracy
     from symmoe.batch.job import BatchJob, BatchResult, Status
     from symmoe.build import Assembly
     from symmoe.config import Pool
+    from symmoe.engines.chat import ChatTokenizer
     from symmoe.protocols import Store
 
 app = typer.Typer(help="Answer files of questions.", no_args_is_help=True)
@@ -37,8 +39,10 @@ def _group() -> None:
 
 @app.command("run")
 def run(
-    source: Annotated[Path, typer.Argument(metavar="IN.jsonl", help="OpenAI batch lines, or {id, prompt} lines.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT.jsonl", help="Where answers go.")],
+    sources: options.Sources,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="OUT", help="Where answers go: .jsonl, .csv or .parquet.")
+    ],
     pool: options.Pool = "starter",
     k: options.K = None,
     quality: options.Quality = None,
@@ -46,6 +50,24 @@ def run(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where an interrupted run with the same output stopped.")
     ] = False,
+    prompt: options.Prompt = None,
+    prompt_column: options.PromptColumn = None,
+    id_column: options.IdColumn = None,
+    system: options.System = None,
+    reference: Annotated[
+        str | None, typer.Option("--reference", metavar="COLUMN", help="The column of known answers; implies --score.")
+    ] = None,
+    score: Annotated[
+        bool, typer.Option("--score", help="Say at the end how many answers are right, by skill and by expert.")
+    ] = False,
+    limit: options.Limit = None,
+    sample: options.Share = 1.0,
+    until: Annotated[
+        str | None, typer.Option("--until", metavar="HH:MM", help="Stop at that time of day, to go on with --resume.")
+    ] = None,
+    trace: Annotated[
+        Literal["full", "brief", "none"], typer.Option("--trace", help="How much evidence is kept beside the output.")
+    ] = "full",
     explain: Annotated[
         bool, typer.Option("--explain", help="Have every trace say why its experts were chosen and others not.")
     ] = False,
@@ -62,9 +84,10 @@ def run(
     without_ray_token: options.WithoutRayToken = False,
     json: options.Json = False,
 ) -> None:
-    """Answer every line of a file, in order, while rows appear; traces and failed lines go beside the output.
+    """Answer every row of files of questions, in order; traces and failed rows go beside the output.
 
-    Exit code 3 says that some lines could not be answered, 4 that too many failed: OUT.errors.jsonl has each.
+    Exit code 3 says that some rows could not be answered, 4 that too many failed or the time of --until came:
+    OUT.errors.jsonl has each that failed.
     """
     words = {
         "pool": pool,
@@ -76,8 +99,18 @@ def run(
         "on_failure": on_failure.value,
         "max_error_rate": max_error_rate,
         "without_ray_token": without_ray_token,
+        "prompt": prompt,
+        "prompt_column": prompt_column,
+        "id_column": id_column,
+        "system": system,
+        "reference": reference,
+        "score": score or reference is not None,
+        "limit": limit,
+        "sample": sample,
+        "trace": trace,
     }
-    _run(source, output, words, resume, False, json)
+    _seconds_until(until)
+    _run(sources, output, words, resume, False, json, until)
 
 
 @app.command("retry")
@@ -90,23 +123,30 @@ def retry(output: Output, json: options.Json = False) -> None:
     if settings is None:
         raise JobError(f"{output}: no job has this output", hint="name what -o named")
     words = dict(settings["words"])
-    _run(Path(words.pop("source")), output, words, True, True, json)
+    _run(words.pop("sources"), output, words, True, True, json)
 
 
-def _run(source: Path, output: Path, words: dict[str, Any], resume: bool, again: bool, json: bool) -> None:
+def _run(
+    sources: list[str],
+    output: Path,
+    words: dict[str, Any],
+    resume: bool,
+    again: bool,
+    json: bool,
+    until: str | None = None,
+) -> None:
     from symmoe.batch.job import BatchJob, run_batch
     from symmoe.batch.record import job_lock
     from symmoe.build import fingerprint
-    from symmoe.errors import JobError
     from symmoe.store import open_store
 
     from .render import following, tell
 
-    if not source.is_file():
-        raise JobError(f"{source}: no such file")
+    read = [words[name] for name in ("prompt", "prompt_column", "id_column", "system", "reference", "score")]
+    reading = options.reading(*read)
     pool = options.with_quality(options.ready(words["pool"]), words["quality"])
     job = BatchJob(
-        source,
+        tuple(sources),
         output,
         pool,
         fingerprint(pool),
@@ -115,32 +155,43 @@ def _run(source: Path, output: Path, words: dict[str, Any], resume: bool, again:
         words["explain"],
         words["on_failure"] == OnFailure.STOP,
         words["max_error_rate"],
-        {"source": str(source), **words},
+        {"sources": sources, **words},
+        reading,
+        words["trace"],
+        words["limit"],
+        words["sample"],
     )
     store = open_store()
     try:
         with (
+            _stopped_at(until),
             job_lock(job.files),
             following(_told) as (watch, follow),
             _assembly(pool, words["workers"], store, words["without_ray_token"]) as assembly,
         ):
-            result = run_batch(job, assembly, store, resume, watch, again, follow)
-    except KeyboardInterrupt:
-        tell(f"stopped; nothing is lost. Go on with: {_again(source, output, words)}")
-        raise typer.Exit(130) from None
-    _show_result(job, result, json)
+            result = run_batch(job, assembly, store, resume, watch, again, follow, options.tell_shapes)
+    except KeyboardInterrupt as stop:
+        word = f"it is {stop}" if isinstance(stop, _TimeIsUp) else "stopped"
+        tell(f"{word}; nothing is lost. Go on with: {_again(sources, output, words)}")
+        raise typer.Exit(NOT_WHOLE if isinstance(stop, _TimeIsUp) else 130) from None
+    score = None
+    if words["score"]:
+        from symmoe.batch.accuracy import accuracy
+
+        score = accuracy(output, reading)
+    _show_result(job, result, score, json)
     if result.failed:
         raise typer.Exit(PARTLY_DONE)
 
 
-def _show_result(job: BatchJob, result: BatchResult, json: bool) -> None:
+def _show_result(job: BatchJob, result: BatchResult, score: Accuracy | None, json: bool) -> None:
     from .render import show, show_json, tell
 
     if json:
         show_json(
             {
                 "output": str(job.output),
-                "trace": str(job.trace),
+                "trace": None if job.detail == "none" else str(job.trace),
                 "errors": str(job.files.errors) if result.failed else None,
                 "answered": result.answered,
                 "failed": result.failed,
@@ -149,6 +200,7 @@ def _show_result(job: BatchJob, result: BatchResult, json: bool) -> None:
                 "ignored": dict(result.ignored),
                 "causes": {code: [cause.count, cause.line, cause.message] for code, cause in result.causes.items()},
                 "experts_lost": dict(result.lost),
+                "score": None if score is None else score.report,
                 "window": result.window,
                 "seconds": {stage: round(spent, 3) for stage, spent in result.seconds.items()},
                 "loads": [[load.expert, load.lane] for load in result.loads],
@@ -156,14 +208,28 @@ def _show_result(job: BatchJob, result: BatchResult, json: bool) -> None:
         )
         return
     counts = f"{result.answered} answered, {result.failed} failed, in {job.output}"
-    show(f"{counts}; evidence in {job.trace}" if result.ran else f"already finished: {counts}")
+    evidence = "" if job.detail == "none" else f"; evidence in {job.trace}"
+    show(f"{counts}{evidence}" if result.ran else f"already finished: {counts}")
     if result.causes:
         show(_causes_table(result), f"each of them: {job.files.errors}; once more: symmoe batch retry {job.output}")
+    if score is not None:
+        show(_score_table(score))
     for expert, why in result.lost.items():
         tell(f"expert {expert} failed and was not asked any more: {why}")
     if result.ignored:
         named = ", ".join(f"{name} ({lines} lines)" for name, lines in sorted(result.ignored.items()))
         tell(f"fields without effect: {named}")
+
+
+def _score_table(score: Accuracy) -> Any:
+    from .render import percent, table
+
+    groups = [("all", "", [score.right, score.graded])]
+    groups += [("skill", name, tally) for name, tally in sorted(score.by_skill.items())]
+    groups += [("expert", name, tally) for name, tally in sorted(score.by_expert.items())]
+    rows = [(by, name, f"{of:,}", f"{right:,}", percent(right / of) if of else "") for by, name, (right, of) in groups]
+    title = f"Right answers; {score.unknown:,} rows have no known answer" if score.unknown else "Right answers"
+    return table(title, ("by", "", "graded", "right", "%"), rows, right=(2, 3, 4))
 
 
 def _causes_table(result: BatchResult) -> Any:
@@ -175,11 +241,12 @@ def _causes_table(result: BatchResult) -> Any:
 
 @app.command("verify")
 def verify(
-    source: Annotated[Path, typer.Argument(metavar="IN.jsonl", help="What was asked.")],
+    sources: options.Sources,
     output: Output,
+    id_column: options.IdColumn = None,
     json: options.Json = False,
 ) -> None:
-    """Tell from the two files alone whether every line has its row, once, in order, and nothing else has.
+    """Tell from the files alone whether every line has its row, once, in order, and nothing else has.
 
     Exit code 3 says that some rows are errors, 4 that rows are missing, twice, strange or out of order.
     """
@@ -190,7 +257,7 @@ def verify(
     from .render import show, show_json, table, working
 
     with working("comparing"):
-        found = compare(source, output)
+        found = compare(sources, output, options.reading(None, None, id_column, None))
     if json:
         show_json(asdict(found) | {"whole": found.whole})
     else:
@@ -237,6 +304,142 @@ def _told_of(status: Mapping[str, Any]) -> str:
     return ", ".join([*words, f"{status['loads']} loads"])
 
 
+@app.command("check")
+def check(
+    sources: options.Sources,
+    pool: options.Pool = "starter",
+    k: options.K = None,
+    quality: options.Quality = None,
+    seed: options.Seed = 0,
+    prompt: options.Prompt = None,
+    prompt_column: options.PromptColumn = None,
+    id_column: options.IdColumn = None,
+    system: options.System = None,
+    limit: options.Limit = None,
+    sample: options.Share = 1.0,
+    json: options.Json = False,
+) -> None:
+    """Read files of questions as `batch run` would, and tell what is wrong with them and what they would take.
+
+    No expert is loaded. Exit code 3 says that some rows cannot be asked.
+    """
+    from symmoe.batch.checking import fit, look, predict, report
+    from symmoe.batch.lines import LineReader
+    from symmoe.build import Assembly
+    from symmoe.store import open_store
+
+    from .render import counting, show, show_json, tell, working
+
+    reading = options.reading(prompt, prompt_column, id_column, system)
+    described = options.with_quality(options.ready(pool), quality)
+    lines = LineReader(described, k, reading).read(*sources, limit=limit, share=sample)
+    options.tell_shapes(lines)
+    with counting("reading rows", lines.meter) as counted:
+        seen = look(lines, described.engine.max_model_len, seed, counted)
+    with working("counting tokens and recruiting"):
+        assembly = Assembly(described)
+        fits = {name: fit(seen, tokenizer) for name, tokenizer in _tokenizers(assembly).items()} if seen.good else {}
+        shares = predict(seen, assembly, assembly.costs(open_store()), seed)
+    facts = report(seen, fits, shares)
+    if json:
+        show_json(facts)
+    else:
+        show(*_checked(facts))
+        guessed = [share.expert for share in shares if share.guessed]
+        if guessed:
+            tell(f"times are guessed, not measured, for: {', '.join(guessed)}")
+    if seen.bad:
+        raise typer.Exit(PARTLY_DONE)
+
+
+def _tokenizers(assembly: Assembly) -> dict[str, ChatTokenizer]:
+    """What counts prompts for each model of the pool; none where no model runs."""
+    from symmoe.engines.chat import ChatTokenizer
+
+    if assembly.pool.engine.kind != "vllm":
+        return {}
+    window = assembly.pool.engine.max_model_len
+    first = {model: expert for expert, model in reversed(assembly.models.items())}
+    return {expert: ChatTokenizer(str(assembly.weights(expert).model), window) for expert in first.values()}
+
+
+def _checked(facts: dict[str, Any]) -> list[Any]:
+    """What a check found, as tables."""
+    from .render import table
+
+    shapes = [(shape, f"{lines:,}") for shape, lines in facts["shapes"].items()]
+    causes = [(code, f"{each['lines']:,}", each["first"], each["message"]) for code, each in facts["causes"].items()]
+    tokens = [
+        (name, each["median"], each["p99"], f"{'' if each['exact'] else 'about '}{each['too_long']:,}")
+        for name, each in facts["tokens"].items()
+    ]
+    experts = [
+        (name, f"{each['calls']:,}", f"{each['load_seconds']:.1f}", f"{each['answer_seconds']:,.0f}")
+        for name, each in facts["experts"].items()
+    ]
+    again = f"; {facts['repeated']:,} prompts stand there before word for word" if facts["repeated"] else ""
+    parts: list[Any] = [table("Rows", ("read from", "rows"), shapes, right=(1,))]
+    if causes:
+        parts.append(table("Rows that cannot be asked", ("code", "rows", "first", "such as"), causes, right=(1, 2)))
+    if tokens:
+        columns = ("tokens by", "median", "99 %", f"no room in {facts['window']}")
+        parts.append(table("Prompts", columns, tokens, right=(1, 2, 3)))
+    if experts:
+        parts.append(table("Experts", ("expert", "calls", "load s", "answer s"), experts, right=(1, 2, 3)))
+    parts.append(
+        f"{facts['good']:,} of {facts['lines']:,} rows can be asked{again}. One engine: {facts['loads']} loads, "
+        f"{facts['calls']:,} calls, about {_duration(facts['seconds'])}"
+    )
+    return parts
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.0f} s"
+
+
+class _TimeIsUp(KeyboardInterrupt):
+    """The time came at which a job is to stop."""
+
+
+def _seconds_until(clock: str | None) -> float | None:
+    """How long it is until that time of day, today or tomorrow. Raises `RequestError` for what is none."""
+    from datetime import datetime, timedelta
+
+    from symmoe.errors import RequestError
+
+    if clock is None:
+        return None
+    now = datetime.now()
+    try:
+        due = datetime.combine(now, datetime.strptime(clock, "%H:%M").time())
+    except ValueError as error:
+        raise RequestError(f"--until {clock}: no time of day", code="bad_option", hint="such as 06:00") from error
+    return (due - now) / timedelta(seconds=1) % 86_400
+
+
+@contextmanager
+def _stopped_at(clock: str | None) -> Iterator[None]:
+    """Have the block interrupted at that time of day, as Ctrl-C would."""
+    seconds = _seconds_until(clock)
+    if seconds is None:
+        yield
+        return
+    import signal
+
+    def stop(number: int, frame: object) -> None:
+        raise _TimeIsUp(clock)
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 @contextmanager
 def _assembly(pool: Pool, workers: int, store: Store, without_ray_token: bool) -> Iterator[Assembly]:
     """The pool's parts; with more than one worker, plans are divided by cost and run on Ray."""
@@ -256,11 +459,11 @@ def _assembly(pool: Pool, workers: int, store: Store, without_ray_token: bool) -
         yield assembly
 
 
-def _again(source: Path, output: Path, words: Mapping[str, Any]) -> str:
+def _again(sources: Sequence[str], output: Path, words: Mapping[str, Any]) -> str:
     """The command that goes on with a job: it must name all that the job was started with."""
     import shlex
 
-    said = ["symmoe", "batch", "run", str(source), "-o", str(output)]
+    said = ["symmoe", "batch", "run", *sources, "-o", str(output)]
     for name, value in words.items():
         option = f"--{name.replace('_', '-')}"
         said += [option] if value is True else [] if value in (None, False) else [option, str(value)]

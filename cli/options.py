@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from symmoe.batch.lines import Lines
     from symmoe.config import Pool as PoolFile
+    from symmoe.rows.shapes import Reading
 
 
 def _for_machine(name: str) -> str:
@@ -107,6 +109,56 @@ def with_quality(pool: PoolFile, quality: float | None) -> PoolFile:
     if quality is None:
         return pool
     return pool.model_copy(update={"aggregation": pool.aggregation.model_copy(update={"quality": quality})})
+
+
+Sources = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="IN…",
+        help="JSON lines, a JSON array, CSV, TSV, text, Parquet, an Arrow folder, also .gz and .zst: files, folders, "
+        "patterns, - or addresses such as s3://… and hf://….",
+    ),
+]
+Prompt = Annotated[
+    str | None, typer.Option("--prompt", metavar="TEMPLATE", help="What is asked, in Jinja: '{{ title }}: {{ text }}'.")
+]
+PromptColumn = Annotated[str | None, typer.Option("--prompt-column", metavar="COLUMN", help="The column to ask.")]
+IdColumn = Annotated[
+    str | None, typer.Option("--id-column", metavar="COLUMN", help="Rows' ids; else `id`, or numbers.")
+]
+System = Annotated[str | None, typer.Option("--system", metavar="TEXT", help="A system message before every row.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="The first so many rows only.")]
+Share = Annotated[
+    float,
+    typer.Option("--sample", min=0, max=1, metavar="SHARE", help="This share of the rows, drawn by what they say."),
+]
+
+
+def reading(
+    prompt: str | None,
+    prompt_column: str | None,
+    id_column: str | None,
+    system: str | None,
+    reference: str | None = None,
+    score: bool = False,
+) -> Reading:
+    """How rows are read. Raises `InputError`."""
+    from symmoe.rows.shapes import Reading
+
+    return Reading(prompt, prompt_column, id_column, system, reference, score)
+
+
+def tell_shapes(lines: Lines) -> None:
+    """Say how the first rows are read, and show one question."""
+    from .render import tell
+
+    example = lines.example
+    if example is not None:
+        first = example.queries[0].text
+        short = first if len(first) <= 300 else f"{first[:300]} …"
+        more = f", and {len(example.later)} more after the answer" if example.later else ""
+        tell(f"read from: {lines.told_shapes}. Row {example.number} asks{more}:")
+        tell("\n".join(f"  | {line}" for line in short.splitlines()))
 
 
 WithoutRayToken = Annotated[

@@ -31,7 +31,7 @@ def _group() -> None:
 def show_plan(
     pool: options.Pool = "starter",
     suite: Annotated[Path | None, typer.Option("--suite", help="Questions with answers, as JSON lines.")] = None,
-    source: Annotated[Path | None, typer.Option("--input", help="Questions as `symmoe batch run` takes them.")] = None,
+    source: Annotated[str | None, typer.Option("--input", help="Questions as `symmoe batch run` takes them.")] = None,
     workers: Annotated[int, typer.Option("--workers", min=1, max=1024, help="Accelerators that share the plan.")] = 1,
     aggregator: Annotated[
         str | None, typer.Option("--aggregator", help="The expert that reads all candidates: kept near them.")
@@ -84,7 +84,7 @@ def show_plan(
     show(*_chart(shown), *([f"picture in {out}"] if out else []))
 
 
-def _questions(pool: PoolFile, suite: Path | None, source: Path | None, seed: int) -> tuple[list[Query], int]:
+def _questions(pool: PoolFile, suite: Path | None, source: str | None, seed: int) -> tuple[list[Query], int]:
     """The queries to plan for, and how many lines are none."""
     from symmoe.batch.lines import GoodLine, LineReader
     from symmoe.errors import RequestError

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from symmoe.errors import SymmoeError
     from symmoe.pipeline import Watch
+    from symmoe.rows.files import Meter
     from symmoe.types import Plan
 
 
@@ -144,6 +145,20 @@ def stepping(what: str, total: int) -> Iterator[Any]:
     with _progress() as progress:
         bar = progress.add_task(what, total=total)
         yield lambda step, note: progress.update(bar, completed=step, description=f"{what}: {note}")
+
+
+@contextmanager
+def counting(what: str, meter: Meter) -> Iterator[Callable[[int], None]]:
+    """A bar over the bytes of files that are read: call what is yielded with how many rows there were."""
+    with _progress() as progress:
+        megabytes = None if meter.total is None else max(1, meter.total // 1_000_000)
+        bar = progress.add_task(what, total=megabytes)
+
+        def tell(rows: int) -> None:
+            done = min(meter.done, meter.total or meter.done) // 1_000_000
+            progress.update(bar, completed=done, description=f"{what}: {rows:,} (MB)")
+
+        yield tell
 
 
 @contextmanager

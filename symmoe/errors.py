@@ -5,7 +5,8 @@
     │   ├── PoolError          a pool file, or a file that it names
     │   ├── RecipeError        a training recipe
     │   ├── RecordsError       a directory of recorded answers
-    │   └── SuiteError         a file of questions
+    │   └── InputError         a file of questions
+    │       └── SuiteError     its answers
     ├── CheckpointError        weights missing, altered, truncated or of the wrong shape
     ├── CapacityError          memory that was set aside cannot hold what it is asked to hold
     ├── RequestError           one request or batch line cannot be served
@@ -64,8 +65,12 @@ class RecordsError(ConfigError):
     """A directory of recorded answers, or what is imported into one, cannot be used."""
 
 
-class SuiteError(ConfigError):
-    """A file of questions cannot be used."""
+class InputError(ConfigError):
+    """A file of questions cannot be read, or it is not said how."""
+
+
+class SuiteError(InputError):
+    """A file of questions with known answers cannot be used."""
 
 
 class CheckpointError(SymmoeError):

@@ -8,10 +8,9 @@ from math import gcd
 from typing import assert_never
 
 from symmoe.aggregation.cleaning import visible, without_reasoning
-from symmoe.questions.options import options_listed
+from symmoe.questions.options import boxed, options_listed
 from symmoe.types import AnswerKind
 
-_BOXED = re.compile(r"\\boxed\s*+\{")
 # whitespace is matched possessively: endless answers of nothing else would take the square of their length
 _STATED = re.compile(r"(?:answer|(?:correct|right|best) (?:option|choice))\s*+(?:is|:)\s*+:?+\s*+(.+)", re.IGNORECASE)
 # A and I are words too: as choices they must stand in brackets, before a mark, or at the end
@@ -60,20 +59,6 @@ def extract(text: str, kind: AnswerKind, question: str = "") -> str | None:
 def lists_options(question: str) -> bool:
     """Whether a question lists options (A), (B), … to choose from."""
     return options_listed(question) > 0
-
-
-def boxed(text: str) -> str | None:
-    r"""What the last `\boxed{…}` holds, its braces balanced; None if there is none or it never closes."""
-    openings = list(_BOXED.finditer(text))
-    if not openings:
-        return None
-    start = openings[-1].end()
-    depth = 1
-    for position in range(start, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[position], 0)
-        if depth == 0:
-            return text[start:position].strip()
-    return None
 
 
 def normalise(text: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,8 +14,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from symmoe.batch.lines import BadLine, GoodLine, KnownLine, LineReader, id_hash
-from symmoe.batch.output import ErrorWriter, TraceWriter, open_output
+from symmoe.batch.lines import BadLine, GoodLine, Known, KnownLine, LineReader, Lines, id_hash
+from symmoe.batch.output import Detail, ErrorWriter, TraceWriter, open_output
 from symmoe.batch.record import STATUS_SECONDS, Candidates, Cause, Files, Passing, Record, write_status
 from symmoe.batch.windows import choose_window
 from symmoe.config import Pool
@@ -21,6 +23,8 @@ from symmoe.errors import ErrorLimitError, JobError
 from symmoe.pipeline import Ahead, Carried, Parts, Watch, answer, route
 from symmoe.planning.costs import CostModel, keep_observations, recall_observations
 from symmoe.protocols import Store
+from symmoe.rows.files import find_files
+from symmoe.rows.shapes import Reading
 from symmoe.types import Candidate, Load, Observation, Refusal, Trace
 
 Line = GoodLine | BadLine | KnownLine
@@ -33,12 +37,14 @@ _KEPT_OBSERVATIONS = 512
 class BatchJob:
     """What decides a job's results, and where they go. `pool_fingerprint` stands for every weight and record used.
 
-    `k` is for lines that do not say it, None for the pool's. With `explain` the traces say why experts were chosen; the
-    results are the same. With `stop` the first expert that fails ends the job; without it others are asked. The job
-    ends, too, where more than `max_error_rate` of its lines fail. `words` are kept for whoever runs it again.
+    `sources` are files as `find_files` takes them, of which `limit` rows at most and a `share` are asked, read as
+    `reading` says. `k` is for lines that do not say it, None for the pool's. With `explain` the traces say why
+    experts were chosen, and `detail` how much they tell; the results are the same. With `stop` the first expert that
+    fails ends the job; without it others are asked. The job ends, too, where more than `max_error_rate` of its lines
+    fail. `words` are kept for whoever runs it again.
     """
 
-    source: Path
+    sources: tuple[str, ...]
     output: Path
     pool: Pool
     pool_fingerprint: str
@@ -48,6 +54,20 @@ class BatchJob:
     stop: bool = False
     max_error_rate: float = 1.0
     words: Mapping[str, Any] = field(default_factory=dict)
+    reading: Reading = Reading()  # noqa: RUF009 - frozen
+    detail: Detail = "full"
+    limit: int | None = None
+    share: float = 1.0
+
+    def lines(self, sources: Sequence[str], known: Known = lambda *row: None) -> Lines:
+        """Its questions, read anew. Raises `InputError`."""
+        reader = LineReader(self.pool, self.k, self.reading)
+        return reader.read(*sources, limit=self.limit, share=self.share, known=known)
+
+    @property
+    def tabled(self) -> bool:
+        """Whether the output is a table, of which no row can be taken over."""
+        return self.output.suffix.lower() in (".csv", ".parquet")
 
     @property
     def files(self) -> Files:
@@ -65,8 +85,10 @@ class BatchJob:
         return hashlib.sha256(str(self.output.resolve()).encode()).hexdigest()[:16]
 
     def settings(self) -> dict[str, Any]:
-        """What is kept of a job: the first three decide whether its answers may be shared."""
-        decided = {"pool": self.pool_fingerprint, "k": self.k, "seed": self.seed}
+        """What is kept of a job: the first four decide whether its answers may be shared."""
+        how = asdict(self.reading) | {"limit": self.limit, "sample": self.share, "trace": self.detail}
+        read = {name: value for name, value in how.items() if value not in (None, False)}
+        decided = {"pool": self.pool_fingerprint, "k": self.k, "seed": self.seed, "read": read}
         return {**decided, "pool_name": self.pool.name, "created": int(time.time()), "words": dict(self.words)}
 
 
@@ -134,20 +156,23 @@ def run_batch(
     watch: Watch,
     again: bool = False,
     tell: Callable[[Status], None] = unheard,
+    told: Callable[[Lines], None] = lambda lines: None,
 ) -> BatchResult:
-    """Answer every line of `job.source` into `job.output`, in order, and the traces and errors beside it.
+    """Answer every line of `job.sources` into `job.output`, in order, and the traces and errors beside it.
 
-    Rows appear while it runs, a window at a time. Killed at any moment and resumed, it generates only what is missing.
+    `told` hears of the lines before any is asked. Rows appear while it runs, a window at a time. Killed at any moment
+    and resumed, it generates only what is missing.
     Lines are known by what they say: of an input that was appended to, edited or sorted anew only what changed is run.
     With `again` lines that failed are run once more.
     """
     _make_room(job)
-    reader = LineReader(job.pool, job.k)
+    sources = _lying(job, again)
     facts = f"batch:{job.name}:facts"
     record = Record(job.files)
     settings = _agreed(record, job) if resume else None
     try:
         if settings is None:
+            job.lines(sources).close()  # what cannot be read is told before the last run's output goes
             settings = job.settings()
             record.start(settings)
         else:
@@ -155,12 +180,12 @@ def run_batch(
         if not resume or not store.rows(facts):
             store.drop([facts])
             store.put(facts, {"job": settings})
-        lines = _to_do(reader, job.source, record, again)
+        lines = _to_do(job, sources, record, again, told)
         first = next(lines, None)
         if first is None and record.commit.finished:
             done = record.commit
             return BatchResult(done.answered, done.failed, causes=done.causes, kept=done.lines)
-        with _Run(job, parts, store, record, settings["created"], watch, tell) as run:
+        with _Run(job, sources, parts, store, record, settings["created"], watch, tell) as run:
             result = run.over(chain([] if first is None else [first], lines))
         store.put(facts, {"finished": {"answered": result.answered, "failed": result.failed}})
         return result
@@ -177,10 +202,10 @@ def _agreed(record: Record, job: BatchJob) -> dict[str, Any] | None:
     Raises `JobError` with the difference where it was begun under others.
     """
     settings = record.settings()
-    if settings is None or not (job.output.exists() and job.trace.exists()):
+    if settings is None or not (job.output.exists() and (job.trace.exists() or job.detail == "none")):
         return None
     wanted = job.settings()
-    names = {"pool": "the pool or a file that it names", "k": "k", "seed": "the seed"}
+    names = {"pool": "the pool or a file that it names", "k": "k", "seed": "the seed", "read": "how rows are read"}
     told = [
         f"{name} has changed" if key == "pool" else f"{name} was {settings[key]} and is {wanted[key]}"
         for key, name in names.items()
@@ -193,18 +218,28 @@ def _agreed(record: Record, job: BatchJob) -> dict[str, Any] | None:
     return settings
 
 
-def _to_do(reader: LineReader, source: Path, record: Record, again: bool) -> Iterator[Line]:
+def _to_do(
+    job: BatchJob, sources: Sequence[str], record: Record, again: bool, told: Callable[[Lines], None]
+) -> Iterator[Line]:
     """The lines behind those that stand in their places; all of them, where the input or what failed wants that."""
     if record.commit.lines and not again:
         passing = Passing(record.written(), record.before())
-        lines = reader.read(source, passing)
+        lines = job.lines(sources, passing)
         behind = next((line for line in lines if passing.changed or not _in_place(line)), None)
         if not passing.changed and not passing.left:
+            told(lines)
             return chain([] if behind is None else [behind], lines)
         lines.close()
     if record.commit.lines:
+        if job.tabled:
+            raise JobError(
+                f"{job.output}: rows of a table stay as they are: no line can be tried again, no input be another",
+                hint="name a .jsonl output, or run without --resume to start over",
+            )
         record.put_aside()
-    return iter(reader.read(source, Passing((), record.before())))
+    lines = job.lines(sources, Passing((), record.before()))
+    told(lines)
+    return lines
 
 
 def _in_place(line: Line) -> bool:
@@ -226,6 +261,7 @@ class _Run:
     def __init__(
         self,
         job: BatchJob,
+        sources: Sequence[str],
         parts: PartsSource,
         store: Store,
         record: Record,
@@ -234,6 +270,7 @@ class _Run:
         tell: Callable[[Status], None],
     ) -> None:
         self._job, self._source, self._store, self._record = job, parts, store, record
+        self._inputs = sources
         self._watch = replace(watch, candidates=self._said, loaded=self._loaded)
         self._watched, self._tell = watch, tell
         self._carried = Carried(stop=job.stop)
@@ -255,7 +292,7 @@ class _Run:
         commit = record.commit
         self._rows = open_output(job.output, job.name, created, commit.output)
         self._files.callback(self._rows.close)
-        self._traces = TraceWriter(job.trace, commit.trace)
+        self._traces = TraceWriter(job.trace, commit.trace, job.detail)
         self._files.callback(self._traces.close)
         self._errors = ErrorWriter(job.files.errors, commit.errors)
         self._files.callback(self._errors.close)
@@ -276,7 +313,7 @@ class _Run:
 
     def over(self, lines: Iterator[Line]) -> BatchResult:
         """Everything, to the end."""
-        stat = _stat(self._job.source)
+        stat = _stat(self._inputs)
         with ThreadPoolExecutor(1, "ahead") as thread:
             coming: Future[_Piece] = thread.submit(self._read, lines)
             while (piece := coming.result()).lines:
@@ -284,9 +321,9 @@ class _Run:
                 self._answer(piece)
                 self._judge_rate(JUDGED_FROM)
         self._files.close()
-        if _stat(self._job.source) != stat:
+        if _stat(self._inputs) != stat:
             raise JobError(
-                f"{self._job.source}: changed while it was read",
+                f"{', '.join(self._inputs)}: changed while it was read",
                 hint="nothing is lost: run again with --resume, and only what changed is run",
             )
         self._judge_rate(1)
@@ -315,7 +352,7 @@ class _Run:
             piece.lines.append(line)
             if isinstance(line, GoodLine):
                 piece.good.append(line)
-                room -= sum(len(message.content) for query in line.queries for message in query.messages)
+                room -= line.came.size + sum(len(message.content) for message in line.queries[0].messages)
             if room < 0:
                 break
         if piece.good:
@@ -328,28 +365,14 @@ class _Run:
         """Answer a window, write its rows, and let go of it."""
         results: dict[int, list[Trace | Refusal]] = {}
         if piece.good:
-            queries, policies = _asked(piece.good)
-            self._digests = {query.id: line.came.digest.hex() for line in piece.good for query in line.queries}
-            known = self._known([query.id for query in queries])
-            outcome = answer(
-                self._source.parts(),
-                queries,
-                policies,
-                self._job.seed,
-                known,
-                self._watch,
-                self._job.explain,
-                piece.ahead,
-                self._carried,
-            )
-            each = iter(outcome.results)
-            results = {line.number: list(islice(each, len(line.queries))) for line in piece.good}
-            self._observations += outcome.observations
-            if len(self._observations) > _KEPT_OBSERVATIONS:
-                keep_observations(self._store, self._job.pool.name, self._observations)
-                self._observations = []
-            for stage, spent in outcome.seconds.items():
-                self._seconds[stage] = self._seconds.get(stage, 0.0) + spent
+            found = self._said_to(piece.good, piece.ahead)
+            results = {line.number: given for line, given in zip(piece.good, found, strict=True)}
+            turns = [(line, line.after(results[line.number])) for line in piece.good if line.later]
+            while asking := [(first, line) for first, line in turns if line is not None]:
+                found = self._said_to([line for _, line in asking], None)
+                for (first, _), given in zip(asking, found, strict=True):
+                    results[first.number] += given
+                turns = [(first, line.after(results[first.number])) for first, line in asking]
         began = time.perf_counter()
         for line in piece.lines:
             self._write(line, results.get(line.number, []))
@@ -361,6 +384,31 @@ class _Run:
             self._candidates.add([c for _, c in said], {c.query_id: digest for digest, c in said})
         self._seconds["write"] = self._seconds.get("write", 0.0) + time.perf_counter() - began
         self._show()
+
+    def _said_to(self, lines: Sequence[GoodLine], ahead: Ahead | None) -> list[list[Trace | Refusal]]:
+        """What becomes of each query of lines."""
+        queries, policies = _asked(lines)
+        self._digests = {query.id: line.came.digest.hex() for line in lines for query in line.queries}
+        known = self._known([query.id for query in queries])
+        outcome = answer(
+            self._source.parts(),
+            queries,
+            policies,
+            self._job.seed,
+            known,
+            self._watch,
+            self._job.explain,
+            ahead,
+            self._carried,
+        )
+        self._observations += outcome.observations
+        if len(self._observations) > _KEPT_OBSERVATIONS:
+            keep_observations(self._store, self._job.pool.name, self._observations)
+            self._observations = []
+        for stage, spent in outcome.seconds.items():
+            self._seconds[stage] = self._seconds.get(stage, 0.0) + spent
+        each = iter(outcome.results)
+        return [list(islice(each, len(line.queries))) for line in lines]
 
     def _known(self, queries: Sequence[str]) -> list[Candidate]:
         """What an earlier run has heard for these queries, as their lines are now."""
@@ -381,7 +429,7 @@ class _Run:
             assert line.place is not None  # noqa: S101  (those in their places are not written again)
             run, row = line.place
             text, traces = self._before[run].texts(row)
-            self._rows.add(text)
+            self._rows.again(text, None if line.id_hash else line.number)
             self._traces.add(*traces)
             self._record.add(line.digest, line.id_hash, len(traces), True)
             self._kept += 1
@@ -389,9 +437,10 @@ class _Run:
             return
         self._rows.write(line, results)
         self._traces.write(line, results)
-        hashed = 0 if line.id is None else id_hash(line.id)
+        named = line.named if isinstance(line, GoodLine) else line.id is not None
+        hashed = id_hash(line.id) if named and line.id is not None else 0
         refusal = next((result for result in results if isinstance(result, Refusal)), None)
-        traces_written = sum(isinstance(result, Trace) for result in results)
+        traces_written = sum(isinstance(result, Trace) for result in results) if self._job.detail != "none" else 0
         self._record.add(line.came.digest, hashed, traces_written, isinstance(line, GoodLine) and refusal is None)
         if isinstance(line, GoodLine):
             for name in line.ignored:
@@ -450,20 +499,32 @@ def _why(refusal: Refusal | None) -> tuple[str, str]:
     return ("", "") if refusal is None else (refusal.code, refusal.message)
 
 
-def _stat(path: Path) -> tuple[int, int]:
-    facts = path.stat()
-    return facts.st_size, facts.st_mtime_ns
+def _stat(sources: Sequence[str]) -> list[tuple[str, int, int]]:
+    """What tells whether files have changed."""
+    facts = [(path, path.stat()) for path in map(Path, [file.name for file in find_files(sources)]) if path.exists()]
+    return [(str(path), fact.st_size, fact.st_mtime_ns) for path, fact in facts]
+
+
+def _lying(job: BatchJob, again: bool) -> tuple[str, ...]:
+    """The sources, standard input as a file that is there until the job starts over."""
+    if "-" not in job.sources:
+        return job.sources
+    lying = job.files.folder / "stdin"
+    if not (again and lying.exists()):
+        with lying.open("wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+    return tuple(str(lying) if source == "-" else source for source in job.sources)
 
 
 def _make_room(job: BatchJob) -> None:
     """Tell what would keep the input from being read or the output from being written, before anything is touched."""
-    try:
-        job.source.open("rb").close()
-    except OSError as error:
-        raise JobError(f"{job.source}: cannot be read ({error.strerror})") from error
-    if job.source.resolve() in (path.resolve() for path in job.files.rows):
-        raise JobError(f"{job.source}: the output or its trace would overwrite the input", hint="name another output")
-    if job.output.exists() and not job.output.is_file():
+    files = find_files([source for source in job.sources if source != "-"])
+    for file in files:
+        if Path(file.name).resolve() in (path.resolve() for path in job.files.rows):
+            raise JobError(
+                f"{file.name}: the output or its trace would overwrite the input", hint="name another output"
+            )
+    if job.output.exists() and not (job.output.is_file() or (job.output.is_dir() and job.output.suffix == ".parquet")):
         raise JobError(f"{job.output}: is a directory or a device", hint="name a file")
     try:
         job.output.parent.mkdir(parents=True, exist_ok=True)

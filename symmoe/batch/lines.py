@@ -1,46 +1,46 @@
-"""Reading a batch file: each line is a request or says what is wrong with it."""
+"""Reading questions for a batch: each row of any file is asked as it says, or told of with what is wrong with it."""
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from xxhash import xxh3_64_intdigest, xxh3_128_digest
+from pydantic import ValidationError
+from xxhash import xxh3_64_intdigest
 
 from symmoe.config import Pool
-from symmoe.errors import JobError, RequestError
+from symmoe.errors import InputError, RequestError
 from symmoe.policy import AUTO, Policy, catalogue, known_model, policy_for
-from symmoe.types import Query
-from symmoe.wire.chat import ChatRequest, line_request, without_tools
-from symmoe.wire.lines import MOST_ID, BadLineError, read_line, read_object
+from symmoe.rows.reading import Row, Rows
+from symmoe.rows.shapes import WHAT_TO_WRITE, Asked, Reading
+from symmoe.types import Message, Query, Refusal, Trace
+from symmoe.wire.chat import ChatRequest, line_request, request_error, without_tools
+from symmoe.wire.completions import CompletionRequest
+from symmoe.wire.lines import ENDPOINT, BadLineError, read_line
+from symmoe.wire.messages import MessageRequest
+from symmoe.wire.responses import ResponseRequest
 
-MAX_LINE_BYTES = 1 << 20
 MOST_CHOICES = 16
-_CHOICE = "\x1f"
-
-
-@dataclass(frozen=True, slots=True)
-class Came:
-    """How a line came: the row itself, where it stood, and what tells it from others.
-
-    `row` is the row as JSON has it, or its text where that is no JSON; None where it was too long to be kept. `number`
-    counts from 1 within the file `source`. `digest` (16 bytes) is equal for rows that say the same in the same bytes.
-    """
-
-    source: str = ""
-    number: int = 0
-    row: Any = None
-    digest: bytes = b""
+COMPLETIONS, RESPONSES, MESSAGES = "/v1/completions", "/v1/responses", "/v1/messages"
+_CHOICE, _TURN = "\x1f", "\x1e"
+_PEEKED, _PEEKED_BYTES = 1000, 8 << 20
+_OPTIONS = frozenset({*ChatRequest.model_fields, *ChatRequest.REFUSED} - {"messages", "user", "safety_identifier"})
+_SHAPED = frozenset("prompt messages question problem instruction conversations turns".split())
 
 
 @dataclass(frozen=True, slots=True)
 class GoodLine:
     """A line that can be asked: a query for each of its choices, and how they are answered.
 
-    `number` counts from 1 over all files of a job. `ignored` are its fields that have no effect.
+    `number` counts from 1 over all files of a job. `ignored` are its fields that have no effect. `door` is the path to
+    which it would have been sent as a request, "" for a row that is none, whose `shape` names the columns that were
+    read. `later` are questions to be asked after the answer. `named` says whether the id is the row's own.
     """
 
     number: int
@@ -49,7 +49,24 @@ class GoodLine:
     queries: tuple[Query, ...]
     policy: Policy
     ignored: tuple[str, ...] = ()
-    came: Came = field(default=Came(), compare=False, repr=False)
+    came: Row = field(default=Row(), compare=False, repr=False)
+    door: str = ENDPOINT
+    shape: str = ""
+    later: tuple[str, ...] = ()
+    named: bool = True
+
+    def after(self, results: Sequence[Trace | Refusal]) -> GoodLine | None:
+        """The line that asks its next question, of the expert that gave the last answer.
+
+        None where it has no more, or there was no answer.
+        """
+        if not self.later or not isinstance(results[-1], Trace):
+            return None
+        said, query = results[-1].answer, self.queries[0]
+        turns = (*query.messages, Message("assistant", said.text), Message("user", self.later[0]))
+        own = f"{self.id}{_TURN}{len(self.later)}"
+        policy = replace(self.policy, expert=said.expert)
+        return replace(self, queries=(replace(query, id=own, messages=turns),), policy=policy, later=self.later[1:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +74,7 @@ class BadLine:
     """A line that cannot, and why. `id` is its own where it could be read and no line before it has it.
 
     `param` is the field at fault and `status` what HTTP calls it, for a request whose line is whole; else `status` is
-    None.
+    None. `door` is as of a `GoodLine`: for what cannot be read, that of the first line that could be.
     """
 
     number: int
@@ -66,7 +83,8 @@ class BadLine:
     message: str
     param: str | None = None
     status: int | None = None
-    came: Came = field(default=Came(), compare=False, repr=False)
+    came: Row = field(default=Row(), compare=False, repr=False)
+    door: str = field(default=ENDPOINT, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,57 +156,89 @@ def id_hash(ident: str) -> int:
 
 
 class LineReader:
-    """Reads lines in OpenAI's batch form, or `{"id", "prompt"}` with the fields of a request beside them.
+    """Reads rows as questions: requests in OpenAI's and Anthropic's batch forms, and rows of every shape that is known.
 
-    `model`, `k` and the other fields of a request mean what they mean online; where a line leaves `k` open it is the
-    one given here, else the pool's.
+    `model`, `k` and the other fields of a request mean what they mean online, also beside `prompt` and `messages`;
+    where a line leaves `k` open it is the one given here, else the pool's. `reading` says how rows are read that are no
+    requests.
     """
 
-    def __init__(self, pool: Pool, k: int | None = None) -> None:
-        self._pool, self._k = pool, k
+    def __init__(self, pool: Pool, k: int | None = None, reading: Reading = Reading()) -> None:  # noqa: B008 - frozen
+        self._pool, self._k, self._reading = pool, k, reading
         self._models = catalogue(pool)
+        self._usual = policy_for(pool, k=k)
+        asked = ChatRequest.model_validate({"messages": [{"role": "user", "content": "?"}]})
+        self._sampling = asked.sampling(pool.sampling)
+        self._said = bool(reading.prompt or reading.prompt_column)
 
-    def read(self, path: Path, known: Known = lambda number, digest: None) -> Generator[GoodLine | BadLine | KnownLine]:
-        """Every line of a file, one after the other; blank ones are passed over, and those that are `known` not parsed.
+    def read(
+        self, *sources: str | Path, limit: int | None = None, share: float = 1.0, known: Known = lambda *line: None
+    ) -> Lines:
+        """Every row of files, one after the other; blank lines are passed over.
 
-        Only a file that cannot be opened raises, at once. Memory does not grow with the file but for 18 bytes an id: a
-        line over `MAX_LINE_BYTES` is not kept. Every id stands for one line, the first that has it: a second use is an
-        error without an id.
+        `limit` is how many at most. Of a `share` below 1 rows are drawn: the same in every run, wherever they stand.
+        Rows that are `known` come as such.
+
+        Memory does not grow with the files but for 18 bytes an id. Every id stands for one line, the first that has it:
+        a second use is an error without an id. Raises `InputError`, at once, for files that cannot be read, and where
+        none of the first rows has a shape that is known, or one of them could be read in two ways.
         """
-        try:
-            file = path.open("rb")
-        except OSError as error:
-            raise JobError(f"{path}: cannot be read ({error.strerror})") from error
-        return self._lines(str(path), file, known)
+        return Lines(self, sources, limit, share, known)
 
-    def _lines(self, source: str, file: BinaryIO, known: Known) -> Generator[GoodLine | BadLine | KnownLine]:
-        seen = SeenIds()
-        for number, raw in _raw_lines(file):
-            digest = b"" if raw is None else xxh3_128_digest(raw.strip())
-            before = known(number, digest)
-            if before is not None and (not before.id_hash or seen.note(before.id_hash, number) == number):
-                yield before
-            else:
-                yield _once(self._line(number, raw, source, digest), seen)
-
-    def _line(self, number: int, raw: bytes | None, source: str, digest: bytes) -> GoodLine | BadLine:
-        if raw is None:
-            message = f"line {number} is longer than {MAX_LINE_BYTES} bytes"
-            return BadLine(number, None, "line_too_long", message, came=Came(source, number))
-        ident, row = None, None
+    def line(self, number: int, row: Row, unread: str = ENDPOINT) -> GoodLine | BadLine:
+        """One row as a line. `unread` is the door of a row that cannot be read."""
+        if row.code:
+            return BadLine(number, None, row.code, row.fault, came=row, door=unread)
+        value, ident = row.row, None
+        addressed = "custom_id" in value or isinstance(value.get("body"), dict)
+        requested = addressed and not self._said and _SHAPED.isdisjoint(value)
         try:
-            row = read_object(raw, number)
-            came = Came(source, number, row, digest)
-            ident, body = _parts(row, number)
-            return replace(self._good(number, ident, line_request(body)), came=came)
+            if requested:
+                ident, door, body = _addressed(value, row.number)
+                return self._good(number, ident, row, door, *_READ[door](body))
+            ident = self._reading.ident(value)
+            line = self._asked(number, ident or str(number), row, self._reading.asked(value))
+            return line if ident else replace(line, named=False)
+        except BadLineError as error:
+            return BadLine(number, error.custom_id, error.code, str(error), came=row)
         except RequestError as error:
-            came = Came(source, number, raw.decode("utf-8", "replace").strip() if row is None else row, digest)
-            if isinstance(error, BadLineError):
-                return BadLine(number, error.custom_id, error.code, str(error), came=came)
-            return BadLine(number, ident, error.code, str(error), error.param, error.status, came)
+            door, message = (ENDPOINT, str(error)) if requested else ("", f"row {row.number}: {error}")
+            return BadLine(number, ident, error.code, message, error.param, error.status, row, door)
 
-    def _good(self, number: int, ident: str, request: ChatRequest) -> GoodLine:
-        request.check(MOST_CHOICES)
+    def _asked(self, number: int, ident: str, row: Row, asked: Asked) -> GoodLine:
+        """A row that is no request. What stands beside its prompt or messages may be options of a request."""
+        value: dict[str, Any] = row.row
+        beside = {} if self._said or asked.shape not in ("prompt", "messages") else value
+        tools = asked.shape == "messages" and any("tool_calls" in turn for turn in value["messages"])
+        if not tools and _OPTIONS.isdisjoint(beside):
+            query = Query(ident, asked.messages, self._sampling)
+            ignored = tuple(name for name, there in beside.items() if there and name not in ("id", asked.shape))
+            ignored = ignored if asked.shape == "prompt" else ()
+            return GoodLine(number, ident, AUTO, (query,), self._usual, ignored, row, "", asked.shape, asked.later)
+        turns: list[Any] = [_message(turn) for turn in asked.messages]
+        if tools:
+            own = value["messages"]
+            added = int(turns[0]["role"] == "system" != own[0].get("role"))
+            turns[added:] = own[: len(turns) - added]
+        options = {name: there for name, there in beside.items() if name not in ("id", "prompt") and there is not None}
+        request = line_request({"model": AUTO, **options, "messages": turns})
+        return self._good(number, ident, row, "", [request], request.ignored, asked)
+
+    def _good(
+        self,
+        number: int,
+        ident: str,
+        row: Row,
+        door: str,
+        requests: Sequence[ChatRequest],
+        ignored: tuple[str, ...],
+        asked: Asked | None = None,
+    ) -> GoodLine:
+        request = requests[0]
+        for each in requests:
+            if each.stream:
+                raise RequestError("stream: a batch cannot stream", code="invalid_value", param="stream")
+            each.check(MOST_CHOICES)
         options = request.symmoe
         policy = policy_for(
             self._pool,
@@ -198,39 +248,149 @@ class LineReader:
             options.aggregate,
             options.quality,
         )
-        query = request.query(request.sampling(self._pool.sampling))
-        policy = policy.excluding(without_tools(self._pool, policy.expert, query.sampling))
-        choices = tuple(_choices(query, ident, request.n or 1))
-        return GoodLine(number, ident, request.model, choices, policy, request.ignored)
+        queries = [each.query(each.sampling(self._pool.sampling)) for each in requests]
+        if door == COMPLETIONS:
+            queries = [replace(each, sampling=replace(each.sampling, raw=True)) for each in queries]
+        policy = policy.excluding(without_tools(self._pool, policy.expert, queries[0].sampling))
+        choices = tuple(_choices(queries, ident, request.n or 1))
+        shape, later = (asked.shape, asked.later) if asked else (door, ())
+        return GoodLine(number, ident, request.model, choices, policy, ignored, row, door, shape, later)
 
 
-def _parts(row: Mapping[str, Any], number: int) -> tuple[str, dict[str, Any]]:
-    """The id and the request of a row in either form."""
-    document = dict(row)
-    if "body" not in document and "custom_id" not in document and "prompt" not in document:
-        message = f"line {number} has neither a prompt and its id, nor a custom_id and a body"
-        raise BadLineError("invalid_line", message)
-    if "body" in document or "custom_id" in document:
-        line = read_line(document, number)
-        return str(line["custom_id"]), line["body"]
-    named = document.pop("id", None)
-    ident = str(named) if type(named) is int and -(2**63) <= named < 2**63 else named
-    if not isinstance(ident, str) or not 0 < len(ident) <= MOST_ID:
-        raise BadLineError(
-            "invalid_id", f"line {number}: id must be a whole number or a text of 1 to {MOST_ID} characters"
-        )
-    prompt = document.pop("prompt")
-    if not isinstance(prompt, str):
-        raise BadLineError("invalid_prompt", f"line {number}: prompt must be a text", ident)
-    return ident, {"model": AUTO, "messages": [{"role": "user", "content": prompt}], **document}
+class Lines:
+    """The lines of files, one after the other. The first thousand, or 8 MiB, are read at once: they tell the shape.
+
+    `shapes` counts what the lines so far were read from. Raises as `LineReader.read` says.
+    """
+
+    def __init__(
+        self, reader: LineReader, sources: Sequence[str | Path], limit: int | None, share: float, known: Known
+    ) -> None:
+        def told(number: int, digest: bytes) -> KnownLine | str | None:
+            return known(number, digest) if share >= 1 or _drawn(digest) < share else _LEFT_OUT
+
+        rows = Rows(sources, told)
+        drawn = rows if share >= 1 else (row for row in rows if row.known is not _LEFT_OUT)
+        self.shapes: Counter[str] = Counter()
+        self.meter, self.files = rows.meter, rows.files
+        self._reader, self._seen = reader, SeenIds()
+        self._all, self._rows = rows, islice(drawn, limit)
+        self._unread = ENDPOINT
+        self._ahead = deque(self._first())
+        self.example = next((line for line in self._ahead if isinstance(line, GoodLine)), None)
+        self._check()
+
+    @property
+    def told_shapes(self) -> str:
+        """What the first rows were read from, most often first."""
+        shapes = Counter(line.shape or line.door for line in self._ahead if isinstance(line, GoodLine))
+        return ", ".join(shape for shape, _ in shapes.most_common())
+
+    def __iter__(self) -> Iterator[GoodLine | BadLine | KnownLine]:
+        return self
+
+    def __next__(self) -> GoodLine | BadLine | KnownLine:
+        try:
+            line = self._ahead.popleft() if self._ahead else self._line(next(self._rows))
+        except StopIteration:
+            self.close()
+            raise
+        if isinstance(line, GoodLine):
+            self.shapes[line.shape] += 1
+        return line
+
+    def close(self) -> None:
+        """Let go of the file that is open."""
+        self._all.close()
+
+    def _first(self) -> Iterator[GoodLine | BadLine | KnownLine]:
+        """The first rows; of standard input, which may be slow to come, the first alone."""
+        most, size = (1 if self.files[:1] and self.files[0].name == "-" else _PEEKED), 0
+        while most and size < _PEEKED_BYTES and (row := next(self._rows, None)) is not None:
+            most, size = most - 1, size + row.size
+            yield self._line(row)
+
+    def _line(self, row: Row) -> GoodLine | BadLine | KnownLine:
+        number = row.place or row.number
+        before: KnownLine | None = row.known
+        if before is not None:
+            if not before.id_hash or self._seen.note(before.id_hash, number) == number:
+                return before
+            message = f"line {number}: its id was already used on another line"
+            return BadLine(number, None, "duplicate_custom_id", message, came=row, door=self._unread)
+        line = self._reader.line(number, row, self._unread)
+        if isinstance(line, GoodLine) and self._unread == ENDPOINT:
+            self._unread = line.door
+        return _once(line, self._seen)
+
+    def _check(self) -> None:
+        """Raise `InputError` where the first rows do not say how they are to be read."""
+        unread = [line for line in self._ahead if isinstance(line, BadLine) and line.code in _SHAPELESS]
+        wrong = next((line for line in unread if line.code == "ambiguous_shape"), unread[0] if unread else None)
+        if wrong is not None and (wrong.code == "ambiguous_shape" or self.example is None):
+            raise InputError(f"{wrong.came.source}: {wrong.message}", hint=WHAT_TO_WRITE)
 
 
-def _choices(query: Query, ident: str, n: int) -> Iterator[Query]:
+_SHAPELESS = frozenset({"ambiguous_shape", "unknown_shape", "missing_column", "invalid_template"})
+
+
+_LEFT_OUT = "left out"
+
+
+def _drawn(digest: bytes) -> float:
+    """A number from 0 to 1 that hangs on what a row says."""
+    return int.from_bytes(digest[:4]) / (1 << 32)
+
+
+def _addressed(value: Mapping[str, Any], number: int) -> tuple[str, str, dict[str, Any]]:
+    """Of a line of a batch its id, the path it is sent to, and the request. Raises `BadLineError`."""
+    if "params" in value and "url" not in value:  # as Anthropic has it
+        value = {"custom_id": value.get("custom_id"), "method": "POST", "url": MESSAGES, "body": value["params"]}
+    line = read_line(dict(value), number, urls=_READ.keys())
+    return str(line["custom_id"]), str(line["url"]), line["body"]
+
+
+def _read_with(
+    model: type[CompletionRequest] | type[ResponseRequest] | type[MessageRequest], body: dict[str, Any]
+) -> tuple[Sequence[ChatRequest], tuple[str, ...]]:
+    try:
+        request = model.model_validate(body)
+        if isinstance(request, CompletionRequest):
+            request.check(MOST_CHOICES)
+            return request.chats(), request.ignored
+        if isinstance(request, MessageRequest):
+            return [request.chat()], request.ignored
+        if request.previous_response_id:
+            message = "previous_response_id: a batch knows no response before; send the whole conversation"
+            raise RequestError(message, code="unsupported_parameter", param="previous_response_id")
+        return [request.chat(request.turns())], request.ignored
+    except ValidationError as error:
+        raise request_error(error) from error
+
+
+def _chat(body: dict[str, Any]) -> tuple[Sequence[ChatRequest], tuple[str, ...]]:
+    request = line_request(body)
+    return [request], request.ignored
+
+
+_READ: dict[str, Callable[[dict[str, Any]], tuple[Sequence[ChatRequest], tuple[str, ...]]]] = {
+    ENDPOINT: _chat,
+    COMPLETIONS: partial(_read_with, CompletionRequest),
+    RESPONSES: partial(_read_with, ResponseRequest),
+    MESSAGES: partial(_read_with, MessageRequest),
+}
+
+
+def _message(turn: Message) -> dict[str, str]:
+    return {"role": turn.role, "content": turn.content}
+
+
+def _choices(queries: Sequence[Query], ident: str, n: int) -> Iterator[Query]:
     """A query for each choice, under an id and, where one was given, a seed of its own."""
-    seed = query.sampling.seed
-    for number in range(n):
+    for number, query in enumerate(each for each in queries for _ in range(n)):
         own = ident if number == 0 else f"{ident}{_CHOICE}{number}"
-        sampling = query.sampling if seed is None else replace(query.sampling, seed=seed + number)
+        seed = query.sampling.seed
+        sampling = query.sampling if seed is None else replace(query.sampling, seed=seed + number % n)
         yield replace(query, id=own, sampling=sampling)
 
 
@@ -241,24 +401,4 @@ def _once(line: GoodLine | BadLine, seen: SeenIds) -> GoodLine | BadLine:
     if isinstance(line, BadLine):
         return replace(line, id=None)
     message = f"line {line.number}: the id {line.id!r} was already used on line {earlier}"
-    return BadLine(line.number, None, "duplicate_custom_id", message, came=line.came)
-
-
-def _raw_lines(file: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
-    """Numbered lines without their ends; None for one that is too long."""
-    with file:
-        number = 0
-        while raw := file.readline(MAX_LINE_BYTES + 1):
-            number += 1
-            whole = raw.endswith(b"\n") or len(raw) <= MAX_LINE_BYTES
-            while not whole:
-                rest = file.readline(MAX_LINE_BYTES)
-                whole = rest.endswith(b"\n") or not rest
-                raw = b""
-            if not raw:
-                yield number, None
-            elif raw.removeprefix(_BOM).strip():
-                yield number, raw
-
-
-_BOM = b"\xef\xbb\xbf"
+    return BadLine(line.number, None, "duplicate_custom_id", message, came=line.came, door=line.door)

@@ -1,25 +1,57 @@
-"""Writing a batch's results and its traces: appended as they come, and gone on with at a known row after a kill."""
+"""A batch's rows and traces: appended as answers come, readable meanwhile, and gone on with at a mark after a kill.
+
+Requests are answered in the form of their door. Any other row keeps its own columns and gets the answer beside them.
+"""
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
-from symmoe.batch.lines import BadLine, GoodLine
+from symmoe.batch.lines import COMPLETIONS, MESSAGES, RESPONSES, BadLine, GoodLine
 from symmoe.errors import JobError, RequestError
 from symmoe.types import Refusal, Trace, to_json
-from symmoe.wire.answers import Told, bad_row, choices, completion, envelope, line_id, response_row, row_text, usage
+from symmoe.wire.answers import Told, Writer, bad_row, choices, completion, envelope, line_id, response_row, row_text
+from symmoe.wire.answers import usage as told_usage
+from symmoe.wire.completions import CompletionRequest, CompletionWriter
+from symmoe.wire.messages import MessageWriter
+from symmoe.wire.messages import envelope as message_envelope
+from symmoe.wire.responses import ResponseRequest, ResponseWriter
+
+Results = Sequence[Trace | Refusal]
+Detail = Literal["full", "brief", "none"]
+OWN = "symmoe_"
+"""What the names of our columns begin with."""
+_COLUMNS: dict[str, type] = {
+    "id": str,
+    "expert": str,
+    "experts": str,
+    "skill": str,
+    "share": float,
+    "prompt_tokens": int,
+    "completion_tokens": int,
+    "finish_reason": str,
+    "error_code": str,
+    "error": str,
+    "line": int,
+}
+_REST = f"{OWN}other"
+_INPUT = f"{OWN}input"
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """How far a file was written for good: so many rows, in so many bytes."""
+    """How far a file was written for good: so many rows, in so many bytes or parts, and the columns that it has."""
 
     rows: int = 0
     bytes: int = 0
+    columns: tuple[tuple[str, str], ...] = ()
 
 
 START = Mark()
@@ -28,12 +60,12 @@ START = Mark()
 class RowWriter(Protocol):
     """Writes one row for each line, in the order in which they are given. All may raise `OSError`."""
 
-    def add(self, *texts: str) -> None:
-        """Add one row that an earlier run has written."""
+    def again(self, text: str, number: int | None) -> None:
+        """Write a row that an earlier run has written. `number` is its line's now where that is its id, else None."""
         ...
 
-    def write(self, line: GoodLine | BadLine, results: Sequence[Trace | Refusal]) -> None:
-        """Write what became of a line: a result for each of its queries, none for a bad line."""
+    def write(self, line: GoodLine | BadLine, results: Results) -> None:
+        """Write what became of a line: a result for each of its queries or turns, none for a bad line."""
         ...
 
     def flush(self) -> Mark:
@@ -43,6 +75,135 @@ class RowWriter(Protocol):
     def close(self) -> None:
         """Flush, and let go of the file."""
         ...
+
+
+def open_output(path: Path, job: str, created: int, at: Mark = START) -> RowWriter:
+    """The writer for a file of that name: CSV, Parquet, else JSON lines. `created` is in seconds since 1970.
+
+    Raises `OSError`, and `JobError` for a file that is shorter than `at`.
+    """
+    if path.suffix.lower() == ".parquet":
+        return ParquetWriter(path, at)
+    if path.suffix.lower() == ".csv":
+        return CsvWriter(path, at)
+    return JsonlWriter(path, job, created, at)
+
+
+def output_row(line: GoodLine | BadLine, results: Results, job: str, created: int) -> dict[str, Any]:
+    """The row of any line: in its door's form, or its own columns with the answer."""
+    if not line.door:
+        return plain_row(line, results)
+    return refused_row(line, job) if isinstance(line, BadLine) else result_row(line, results, job, created)
+
+
+def result_row(line: GoodLine, results: Results, job: str, created: int) -> dict[str, Any]:
+    """The row of a request: its choices, or why there is one that could not be answered."""
+    refusal = next((result for result in results if isinstance(result, Refusal)), None)
+    if refusal is not None:
+        return _refused(line, RequestError(refusal.message, code=refusal.code, status=refusal.status), job)
+    traces = [result for result in results if isinstance(result, Trace)]
+    finished = {number: trace.given for number, trace in enumerate(traces)}
+    name = f"id:{line.id}"  # and not its number: the row stays as it is where lines are put in another order
+    spent, ident = _spent(traces), line_id(job, name)
+    if line.door == MESSAGES:
+        message = MessageWriter(ident, line.model).whole(finished, spent)
+        return _of_anthropic(line.id, {"type": "succeeded", "message": message})
+    writer = _writer(line, ident)
+    if writer is None:
+        body = completion(ident, line.model, created, choices(ident, finished), usage=told_usage(spent))
+    else:
+        body = writer.whole(finished, spent)
+        body["created_at" if line.door == RESPONSES else "created"] = created
+    return response_row(job, name, line.id, 200, body)[0]
+
+
+def _writer(line: GoodLine, ident: str) -> Writer | None:
+    """What writes an answer as its door has it; None for chat."""
+    if line.door == COMPLETIONS:
+        request = CompletionRequest.model_validate(line.came.row["body"])
+        return CompletionWriter(ident, line.model, echoed=request.prompts if request.echo else ())
+    if line.door == RESPONSES:
+        return ResponseWriter(ident, ResponseRequest.model_validate(line.came.row["body"]))
+    return None
+
+
+def refused_row(line: BadLine, job: str) -> dict[str, Any]:
+    """The row of a line that could not be asked: a response where its request is at fault, else an error."""
+    if line.status is None or line.id is None:
+        return bad_row(job, line.number, line.id, line.code, line.message)
+    return _refused(line, RequestError(line.message, code=line.code, param=line.param, status=line.status), job)
+
+
+def _refused(line: GoodLine | BadLine, error: RequestError, job: str) -> dict[str, Any]:
+    if line.door == MESSAGES:
+        return _of_anthropic(line.id, {"type": "errored", "error": message_envelope(error)})
+    return response_row(job, line.number, line.id or "", error.status, envelope(error))[0]
+
+
+def _of_anthropic(custom_id: str | None, result: dict[str, Any]) -> dict[str, Any]:
+    return {"custom_id": custom_id, "result": result}
+
+
+def _spent(traces: Iterable[Trace]) -> Told:
+    given = [trace.given for trace in traces]
+    return Told(
+        sum(g.prompt_tokens for g in given),
+        sum(g.completion_tokens for g in given),
+        reasoning_tokens=sum(g.reasoning_tokens for g in given),
+    )
+
+
+def plain_row(line: GoodLine | BadLine, results: Results) -> dict[str, Any]:
+    """A row's own columns, then the answer, and what is told of it.
+
+    The answer is called `symmoe_answer` where the row has an `answer` of its own.
+    """
+    own, answer, told = _columns_of(line, results)
+    return {**own, f"{OWN}answer" if "answer" in own else "answer": answer, **told}
+
+
+def _columns_of(line: GoodLine | BadLine, results: Results) -> tuple[dict[str, Any], Any, dict[str, Any]]:
+    """A row's own columns, the answer, and our columns. Of several choices or turns the answer is a list."""
+    row = line.came.row
+    own = row if isinstance(row, dict) else {} if row is None else {_INPUT: row}
+    if any(name.startswith(OWN) for name in own):  # an output that is asked again
+        own = {name: value for name, value in own.items() if not name.startswith(OWN) or name == _INPUT}
+    traces = [result for result in results if isinstance(result, Trace)]
+    refusal = next((result for result in results if isinstance(result, Refusal)), None)
+    bad = line if isinstance(line, BadLine) else None
+    first, texts = traces[0] if traces else None, [trace.answer.text for trace in traces]
+    spent = _spent(traces)
+    told = {
+        "id": line.id,
+        "expert": first and first.answer.expert,
+        "experts": first and ", ".join(dict.fromkeys(candidate.expert for candidate in first.candidates)),
+        "skill": first.skills[0].skill if first and first.skills else None,
+        "share": first.answer.votes[0].share if first and first.answer.votes else None,
+        "prompt_tokens": spent.prompt_tokens,
+        "completion_tokens": spent.completion_tokens,
+        "finish_reason": first and first.answer.finish_reason,
+        "error_code": bad.code if bad else refusal and refusal.code,
+        "error": bad.message if bad else refusal and refusal.message,
+        "line": bad and bad.number,
+    }
+    answer = None if refusal or not texts else texts if len(results) > 1 else texts[0]
+    return own, answer, {OWN + name: value for name, value in told.items()}
+
+
+def trace_line(trace: Trace, detail: Detail = "full") -> dict[str, Any]:
+    """The trace of one query as JSON; a brief one leaves out what candidates wrote but for the answer."""
+    if detail != "brief":
+        return to_json(trace)
+    answer = trace.answer
+    return {
+        "query_id": trace.query_id,
+        "skills": [match.skill for match in trace.skills],
+        "way": trace.way,
+        "recruited": list(trace.recruited),
+        "expert": answer.expert,
+        "origin": answer.origin,
+        "votes": [[vote.answer[:200], round(vote.share, 4), list(vote.experts)] for vote in answer.votes],
+    }
 
 
 class _Appended:
@@ -76,29 +237,49 @@ class _Appended:
 
 
 class JsonlWriter(_Appended):
-    """Rows as JSON lines. `job` and `created` (seconds since 1970) name the requests in OpenAI's form."""
+    """Rows as JSON lines. `job` and `created` name the requests in OpenAI's form."""
 
     def __init__(self, path: Path, job: str, created: int, at: Mark = START) -> None:
         super().__init__(path, at)
         self._job, self._created = job, created
 
-    def write(self, line: GoodLine | BadLine, results: Sequence[Trace | Refusal]) -> None:
+    def write(self, line: GoodLine | BadLine, results: Results) -> None:
         """Write a line's row."""
-        if isinstance(line, BadLine):
-            self.add(row_text(refused_row(line, self._job)))
-        else:
-            self.add(row_text(result_row(line, results, self._job, self._created)))
+        self.add(_text(output_row(line, results, self._job, self._created)))
+
+    def again(self, text: str, number: int | None) -> None:
+        """Write a row once more."""
+        if number is not None and (row := json.loads(text)).get(f"{OWN}id") is not None:
+            text = _text({**row, f"{OWN}id": str(number)})
+        self.add(text)
 
 
 class TraceWriter(_Appended):
-    """The traces of a line's answered queries as JSON lines; a line without one counts as a row, too."""
+    """The traces of a line's answered queries as JSON lines; a line without one counts as a row, too. None, no file."""
 
-    def __init__(self, path: Path, at: Mark = START) -> None:
-        super().__init__(path, at)
+    def __init__(self, path: Path, at: Mark = START, detail: Detail = "full") -> None:
+        self._detail = detail
+        if detail != "none":
+            super().__init__(path, at)
 
-    def write(self, line: GoodLine | BadLine, results: Sequence[Trace | Refusal]) -> None:
+    def write(self, line: GoodLine | BadLine, results: Results) -> None:
         """Write a line's traces."""
-        self.add(*(row_text(trace_line(result)) for result in results if isinstance(result, Trace)))
+        traces = (result for result in results if isinstance(result, Trace))
+        self.add(*(row_text(trace_line(trace, self._detail)) for trace in traces))
+
+    def add(self, *texts: str) -> None:
+        """Add the traces of one row."""
+        if self._detail != "none":
+            super().add(*texts)
+
+    def flush(self) -> Mark:
+        """Everything on the disk."""
+        return super().flush() if self._detail != "none" else START
+
+    def close(self) -> None:
+        """The same, and over."""
+        if self._detail != "none":
+            super().close()
 
 
 class ErrorWriter(_Appended):
@@ -109,12 +290,12 @@ class ErrorWriter(_Appended):
         if self._begun:
             super().__init__(path, at)
 
-    def write(self, line: GoodLine | BadLine, results: Sequence[Trace | Refusal]) -> None:
+    def write(self, line: GoodLine | BadLine, results: Results) -> None:
         """Write a failed line."""
         if not self._begun:
             self._begun = True
             super().__init__(self._path, self._at)
-        self.add(row_text(error_row(line, results)))
+        self.add(_text(error_row(line, results)))
 
     def flush(self) -> Mark:
         """Everything on the disk."""
@@ -126,7 +307,7 @@ class ErrorWriter(_Appended):
             super().close()
 
 
-def error_row(line: GoodLine | BadLine, results: Sequence[Trace | Refusal]) -> dict[str, Any]:
+def error_row(line: GoodLine | BadLine, results: Results) -> dict[str, Any]:
     """What there is to know of a line that failed. `attempts` counts the experts that were asked in vain."""
     refusal = next((result for result in results if isinstance(result, Refusal)), None)
     code, message = (line.code, line.message) if isinstance(line, BadLine) else ("", "")
@@ -143,39 +324,159 @@ def error_row(line: GoodLine | BadLine, results: Sequence[Trace | Refusal]) -> d
     }
 
 
-def open_output(path: Path, job: str, created: int, at: Mark = START) -> RowWriter:
-    """The writer for a file of that name. Raises `OSError`, and `JobError` for a file shorter than `at`."""
-    return JsonlWriter(path, job, created, at)
+class _Tabled:
+    """Rows under one set of columns, which the first rows decide; what later ones have besides is in `symmoe_other`.
+
+    Rows wait for the next flush, or until there are many.
+    """
+
+    _many = 1000
+
+    def __init__(self, at: Mark) -> None:
+        self._columns = dict(at.columns)
+        self._waiting: list[tuple[dict[str, Any], Any, dict[str, Any]]] = []
+        self._rows = at.rows
+
+    def write(self, line: GoodLine | BadLine, results: Results) -> None:
+        """Take a line's row; a request's own columns are those of its line."""
+        self._rows += 1
+        self._waiting.append(_columns_of(line, results))
+        if len(self._waiting) >= self._many:
+            self._pour()
+
+    def again(self, text: str, number: int | None) -> None:
+        """Never: of a table no row is taken over."""
+        raise NotImplementedError
+
+    def _pour(self) -> None:
+        raise NotImplementedError
+
+    def _poured(self) -> list[dict[str, Any]]:
+        """The rows that wait, under the columns that there are."""
+        if not self._columns:
+            names = dict.fromkeys(name for own, _, _ in self._waiting for name in own)
+            kinds = {name: _kind(own.get(name) for own, _, _ in self._waiting) for name in names}
+            ours = {OWN + name: kind.__name__ for name, kind in _COLUMNS.items()}
+            self._columns = {**kinds, f"{OWN}answer" if "answer" in names else "answer": "str", **ours, _REST: "str"}
+        rows = [self._fitted(*each) for each in self._waiting]
+        self._waiting.clear()
+        return rows
+
+    def _fitted(self, own: Mapping[str, Any], answer: Any, told: Mapping[str, Any]) -> dict[str, Any]:
+        named = f"{OWN}answer" if f"{OWN}answer" in self._columns else "answer"
+        fitted: dict[str, Any] = {
+            **dict.fromkeys(self._columns),
+            **told,
+            named: None if answer is None else _cell(answer),
+        }
+        rest: dict[str, Any] = {}
+        for name, value in own.items():
+            kind = None if name == named else self._columns.get(name)
+            if kind == "str" and value is not None:
+                fitted[name] = _cell(value)
+            elif kind == _type(value) or (kind == "float" and _type(value) == "int"):
+                fitted[name] = value
+            elif value is not None:
+                rest[name] = value
+        return {**fitted, _REST: _text(rest) if rest else None}
 
 
-def result_row(line: GoodLine, results: Sequence[Trace | Refusal], job: str, created: int) -> dict[str, Any]:
-    """The row of a line that was asked: its choices, or why there is one that could not be answered."""
-    refusal = next((result for result in results if isinstance(result, Refusal)), None)
-    if refusal is not None:
-        error = RequestError(refusal.message, code=refusal.code, status=refusal.status)
-        return response_row(job, line.number, line.id, error.status, envelope(error))[0]
-    traces = [result for result in results if isinstance(result, Trace)]
-    finished = {number: trace.given for number, trace in enumerate(traces)}
-    given = finished.values()
-    spent = Told(
-        sum(g.prompt_tokens for g in given),
-        sum(g.completion_tokens for g in given),
-        reasoning_tokens=sum(g.reasoning_tokens for g in given),
-    )
-    name = f"id:{line.id}"  # and not its number: the row stays as it is where lines are put in another order
-    ident = line_id(job, name)
-    body = completion(ident, line.model, created, choices(ident, finished), usage=usage(spent))
-    return response_row(job, name, line.id, 200, body)[0]
+class CsvWriter(_Tabled):
+    """Rows as CSV with a header: lists and objects as JSON, nothing for null."""
+
+    def __init__(self, path: Path, at: Mark = START) -> None:
+        super().__init__(at)
+        self._out, self._headed = _Appended(path, at), bool(at.bytes)
+
+    def _pour(self) -> None:
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        rows = self._poured()
+        if not self._headed:
+            writer.writerow(self._columns)
+        self._headed = True
+        writer.writerows(["" if value is None else value for value in row.values()] for row in rows)
+        self._out.add(text.getvalue().removesuffix("\n"))
+
+    def flush(self) -> Mark:
+        """Everything on the disk."""
+        if self._waiting or not self._headed:
+            self._pour()
+        return Mark(self._rows, self._out.flush().bytes, tuple(self._columns.items()))
+
+    def close(self) -> None:
+        """The same, and over."""
+        self.flush()
+        self._out.close()
 
 
-def refused_row(line: BadLine, job: str) -> dict[str, Any]:
-    """The row of a line that could not be asked: a response where its request is at fault, else an error."""
-    if line.status is None or line.id is None:
-        return bad_row(job, line.number, line.id, line.code, line.message)
-    error = RequestError(line.message, code=line.code, param=line.param, status=line.status)
-    return response_row(job, line.number, line.id, line.status, envelope(error))[0]
+class ParquetWriter(_Tabled):
+    """A folder of Parquet files of equal columns: a part is there when it is whole, and each flush ends one."""
+
+    _many = 10_000
+
+    def __init__(self, path: Path, at: Mark = START) -> None:
+        super().__init__(at)
+        self._folder, self._parts = path, at.bytes
+        path.mkdir(parents=True, exist_ok=True)
+        there = sorted(path.glob("part-*.parquet"))
+        if len(there) < self._parts:
+            raise JobError(f"{path}: has fewer parts than it had", hint="run without --resume to start over")
+        for part in [*there[self._parts :], *path.glob(".part-*")]:
+            part.unlink()
+
+    def _pour(self) -> None:
+        import pyarrow
+        from pyarrow import parquet
+
+        rows = self._poured()
+        types = {"str": pyarrow.string(), "int": pyarrow.int64(), "float": pyarrow.float64(), "bool": pyarrow.bool_()}
+        schema = pyarrow.schema([(name, types[kind]) for name, kind in self._columns.items()])
+        table = pyarrow.Table.from_pylist(rows, schema)
+        name = f"part-{self._parts:06d}.parquet"
+        partial = self._folder / f".{name}"
+        with partial.open("wb") as file:
+            parquet.write_table(table, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, self._folder / name)
+        self._parts += 1
+
+    def flush(self) -> Mark:
+        """What waits as a part."""
+        if self._waiting or not self._parts:
+            self._pour()
+        return Mark(self._rows, self._parts, tuple(self._columns.items()))
+
+    def close(self) -> None:
+        """The same."""
+        self.flush()
 
 
-def trace_line(trace: Trace) -> dict[str, Any]:
-    """The trace of one query as JSON."""
-    return to_json(trace)
+def _kind(values: Iterable[Any]) -> str:
+    """The type that all values of a column have: text where they have several, or one that tables do not have."""
+    kinds = {_type(value) for value in values if value is not None}
+    if kinds == {"int", "float"}:
+        return "float"
+    only = kinds.pop() if len(kinds) == 1 else "str"
+    return only if only in ("int", "float", "bool") else "str"
+
+
+def _type(value: Any) -> str:
+    return "large" if type(value) is int and not -(2**63) <= value < 2**63 else type(value).__name__
+
+
+def _cell(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=_other)
+
+
+def _other(value: Any) -> str:
+    """What Parquet has and JSON has not: times, bytes."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+_ENCODER = json.JSONEncoder(separators=(",", ":"), default=_other)
+
+
+def _text(row: Mapping[str, Any]) -> str:
+    return _ENCODER.encode(row)

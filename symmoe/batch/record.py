@@ -127,7 +127,10 @@ class Record:
         """Begin anew: what was there of the job goes; an output from before is kept as `OUTPUT.before`."""
         for path in self._files.rows:
             if path.exists():
-                path.replace(path.with_name(f"{path.name}.before"))
+                before = path.with_name(f"{path.name}.before")
+                if before.is_dir():
+                    _remove(before)
+                path.replace(before)
         for each in (*self._before(), self._folder):
             _remove(each)
         self._open(settings)
@@ -414,10 +417,10 @@ def _sync(file: IO[bytes]) -> None:
 
 
 def _remove(path: Path) -> None:
-    """A file, or a folder with its files but for the lock that is held."""
+    """A file, or a folder with its files but for the lock that is held and what came through standard input."""
     if path.is_dir():
         for each in path.iterdir():
-            if each.name != "lock":
+            if each.name not in ("lock", "stdin"):
                 _remove(each)
         if not any(path.iterdir()):
             path.rmdir()

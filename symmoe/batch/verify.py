@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic_core import from_json
 from xxhash import xxh3_64_intdigest
 
-from symmoe.errors import JobError
+from symmoe.errors import RequestError
+from symmoe.rows.reading import Rows
+from symmoe.rows.shapes import Reading
 
 _EXAMPLES = 5
 _LINE, _ID = "line", "id"
@@ -42,16 +44,16 @@ class Verification:
             found.append(number)
 
 
-def verify(source: Path, output: Path) -> Verification:
-    """Compare two files of JSON lines from the files alone, in 16 bytes a line of memory.
+def verify(sources: Sequence[str | Path], output: Path, reading: Reading = Reading()) -> Verification:  # noqa: B008
+    """Compare files of questions with an output from the files alone, in 16 bytes a line of memory.
 
-    A row names its line by `custom_id`, or where that is null by the number in its error. Raises `JobError` for a file
+    A row names its line by its id, or where a line could not be asked by its number. Raises `InputError` for a file
     that cannot be opened.
     """
     found = Verification()
     names, numbers = array("Q"), array("Q")
     seen: set[int] = set()
-    for number, name in _lines(source):
+    for number, name in _lines(sources, reading):
         names.append(name)
         numbers.append(number)
     found.lines = len(names)
@@ -93,38 +95,33 @@ def _account(found: Verification, names: array[int], numbers: array[int], output
             found.note("missing", number)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, int]]:
+def _lines(sources: Sequence[str | Path], reading: Reading) -> Iterator[tuple[int, int]]:
     """Number of each line of an input, and what stands for its id."""
-    for number, raw in _raw(path):
-        try:
-            row = from_json(raw)
-            ident = row["custom_id"] if "custom_id" in row else row["id"]
-        except (ValueError, TypeError, KeyError):
-            ident = None
-        yield number, _name(ident)
+    for row in Rows(sources):
+        ident = None
+        with suppress(RequestError):
+            if isinstance(row.row, dict):
+                ident = row.row["custom_id"] if "custom_id" in row.row else reading.ident(row.row)
+        number = row.place or row.number
+        yield number, _name(ident if ident is not None else number)
 
 
 def _rows(path: Path) -> Iterator[tuple[int, int, bool]]:
     """What stands for the id of each row of an output, or the number of its line, and whether it is an answer."""
-    for _, raw in _raw(path):
+    for each in Rows([path]):
+        row = each.row
         try:
-            row = from_json(raw)
-            error, response, ident = row["error"], row["response"], row["custom_id"]
-            line = 0 if ident is not None else int(error["line"])
-            yield _name(ident), line, error is None and response["status_code"] == 200
+            if "symmoe_id" in row:
+                line, error = row["symmoe_line"] or 0, row["symmoe_error_code"] or None
+                yield _name(row["symmoe_id"]), int(line), error is None
+            elif "result" in row:
+                yield _name(row["custom_id"]), 0, row["result"]["type"] == "succeeded"
+            else:
+                error, response, ident = row["error"], row["response"], row["custom_id"]
+                line = 0 if ident is not None else int(error["line"])
+                yield _name(ident), line, error is None and response["status_code"] == 200
         except (ValueError, TypeError, KeyError):
             yield 0, 0, False
-
-
-def _raw(path: Path) -> Iterator[tuple[int, bytes]]:
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise JobError(f"{path}: cannot be read ({error.strerror})") from error
-    with file:
-        for number, raw in enumerate(file, 1):
-            if raw.strip(b"\xef\xbb\xbf \t\r\n"):
-                yield number, raw
 
 
 def _name(ident: object) -> int:

@@ -19,7 +19,8 @@ from fractions import Fraction
 
 from symmoe.aggregation.cleaning import visible, without_reasoning
 from symmoe.aggregation.equivalence import equal
-from symmoe.aggregation.extraction import boxed, canonical_number, extract, normalise, numbers_in, stated
+from symmoe.aggregation.extraction import canonical_number, extract, normalise, numbers_in, stated
+from symmoe.questions.options import boxed
 from symmoe.types import AnswerKind, Question, Scorer
 
 _KINDS: dict[Scorer, AnswerKind] = {

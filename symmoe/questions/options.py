@@ -9,6 +9,7 @@ OPEN = 50
 """As how many options a question counts that lists none."""
 _OPTIONS = [re.compile(rf"(?:^|\s)\(?{letter}[).:]\s") for letter in "ABCDEFGHIJ"]
 _CLOSE = 1e-4
+_BOXED = re.compile(r"\\boxed\s*+\{")
 
 
 def options_listed(question: str) -> int:
@@ -47,3 +48,17 @@ def support(accuracy: float, options: int) -> float:
     """What an answer gains by an expert of this accuracy, 0 for one that does no better than chance."""
     p = min(max(accuracy, _CLOSE), 1 - _CLOSE)
     return max(0.0, math.log(p * (options - 1) / (1 - p)))
+
+
+def boxed(text: str) -> str | None:
+    r"""What the last `\boxed{…}` holds, its braces balanced; None if there is none or it never closes."""
+    openings = list(_BOXED.finditer(text))
+    if not openings:
+        return None
+    start = openings[-1].end()
+    depth = 1
+    for position in range(start, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[position], 0)
+        if depth == 0:
+            return text[start:position].strip()
+    return None

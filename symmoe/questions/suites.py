@@ -1,20 +1,25 @@
-"""Suites of questions with known answers: drawn from the families, split by split, or read from JSONL files."""
+"""Suites of questions with known answers: drawn from the families, split by split, or read from any file."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from importlib.resources import files
 from itertools import islice
 from pathlib import Path
 from random import Random
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from symmoe.errors import SuiteError
+from symmoe.errors import InputError, RequestError, SuiteError
 from symmoe.questions.families import FAMILIES
+from symmoe.questions.options import boxed
+from symmoe.rows.reading import Row, Rows
+from symmoe.rows.shapes import Reading
 from symmoe.types import Question, Scorer, to_json
 
 Split = Literal["train", "profile", "test"]
@@ -91,28 +96,70 @@ class _Item(BaseModel):
     accepted: tuple[str, ...] = ()
 
 
+_OWN, _FIELDS = {"id", "question", "answer"}, _Item.model_fields.keys()
+_NUMBER = re.compile(r"[-+]?\$?\d[\d,]*(?:\.\d+)?%?")
+
+
 def read_suite(path: Path) -> list[Question]:
-    """Read a suite; `SuiteError` names the file, the line and the field at fault."""
+    """Read a suite: lines as `write_suite` has them, or any file of questions whose rows have a known answer.
+
+    `SuiteError` names the file, the row and the field at fault.
+    """
     questions: dict[str, Question] = {}
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SuiteError(f"{path}: cannot be read ({error})") from error
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            item = _Item.model_validate_json(line)
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"])) or "line"
-            raise SuiteError(f"{path}: line {number}: {place}: {first['msg']}") from error
-        if item.id in questions:
-            raise SuiteError(f"{path}: line {number}: id {item.id!r} stands there twice")
-        questions[item.id] = Question(**item.model_dump())
+        with closing(Rows([path])) as rows:
+            for row in rows:
+                question = _question(row, path)
+                if question.id in questions:
+                    raise SuiteError(f"{path}: line {row.number}: id {question.id!r} stands there twice")
+                questions[question.id] = question
+    except InputError as error:
+        raise error if isinstance(error, SuiteError) else SuiteError(str(error), hint=error.hint) from error
     if not questions:
         raise SuiteError(f"{path}: no questions in it")
     return list(questions.values())
+
+
+def _question(row: Row, path: Path) -> Question:
+    if row.code:
+        raise SuiteError(f"{path}: {row.fault}")
+    place = f"{path}: line {row.number}"
+    return _own(row.row, place) if _OWN <= row.row.keys() <= _FIELDS else _any(row.row, row.number, place)
+
+
+def _own(row: dict[str, Any], place: str) -> Question:
+    try:
+        return Question(**_Item.model_validate_json(json.dumps(row)).model_dump())
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise SuiteError(f"{place}: {'.'.join(map(str, first['loc'])) or 'line'}: {first['msg']}") from error
+
+
+def _any(row: dict[str, Any], number: int, place: str) -> Question:
+    try:
+        found = known_question(row, Reading(score=True), str(number))
+    except RequestError as error:
+        raise SuiteError(f"{place}: {error}") from error
+    if found is None:
+        raise SuiteError(f"{place}: no known answer; its columns are {', '.join(row)}")
+    return found
+
+
+def known_question(row: Mapping[str, Any], reading: Reading, ident: str) -> Question | None:
+    """The question of a row, under its id or `ident`, with the known answer as it is graded; None where none is known.
+
+    Of GSM8K's answers what stands behind `####` is taken, of MATH's what is boxed. Raises `RequestError`.
+    """
+    asked = reading.asked(row)
+    if asked.reference is None:
+        return None
+    said = asked.reference.rpartition("####")[2].strip()
+    said = boxed(said) or said
+    scorer: Scorer = "choice" if asked.options else "number" if _NUMBER.fullmatch(said) else "exact"
+    if scorer == "exact" and any(mark in said for mark in "\\^$"):
+        scorer = "math"
+    family = next((row[name] for name in ("category", "subject", "type") if isinstance(row.get(name), str)), "all")
+    return Question(asked.id or ident, asked.messages[-1].content, said, family or "all", scorer)
 
 
 def write_suite(path: Path, questions: Iterable[Question]) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any
 
-from pydantic_core import from_json
-
 from symmoe.errors import RequestError
+from symmoe.rows.reading import json_object
 
 MOST_ID = 512
 ENDPOINT = "/v1/chat/completions"
@@ -24,16 +24,15 @@ class BadLineError(RequestError):
 def read_object(raw: bytes, number: int) -> dict[str, Any]:
     """A line as a JSON object. Raises `BadLineError`."""
     try:
-        document = from_json(raw.removeprefix(_BOM) if number == 1 else raw, allow_inf_nan=False)
-    except ValueError as error:
-        raise BadLineError("invalid_json_line", f"line {number} is not valid JSON: {error}"[:300]) from error
-    if not isinstance(document, dict):
-        raise BadLineError("invalid_json_line", f"line {number} is not a JSON object")
-    return document
+        return json_object(raw.removeprefix(_BOM) if number == 1 else raw, number)
+    except RequestError as error:
+        raise BadLineError(error.code, str(error)) from error
 
 
-def read_line(document: dict[str, Any], number: int, earlier: int | None = None) -> dict[str, Any]:
-    """An object as a line with a `custom_id` of its own and a `body`, which is not looked into.
+def read_line(
+    document: dict[str, Any], number: int, earlier: int | None = None, urls: Container[str] = (ENDPOINT,)
+) -> dict[str, Any]:
+    """An object as a line with a `custom_id` of its own and a `body` for one of `urls`, which is not looked into.
 
     `earlier` is the line that has used its id before. Raises `BadLineError`.
     """
@@ -43,17 +42,17 @@ def read_line(document: dict[str, Any], number: int, earlier: int | None = None)
     if earlier is not None:
         message = f"line {number}: this custom_id was already used on line {earlier}"
         raise BadLineError("duplicate_custom_id", message, custom_id)
-    _check_target(document, number, custom_id)
+    _check_target(document, number, custom_id, urls)
     return document
 
 
-def _check_target(document: dict[str, Any], number: int, custom_id: str) -> None:
+def _check_target(document: dict[str, Any], number: int, custom_id: str, urls: Container[str]) -> None:
     unknown = sorted(document.keys() - {"custom_id", "method", "url", "body"})
     if unknown:
         raise BadLineError("unknown_field", f"line {number}: unknown field: {unknown[0][:100]}", custom_id)
     if document.get("method") != "POST":
         raise BadLineError("invalid_method", f"line {number}: method must be POST", custom_id)
-    if document.get("url") != ENDPOINT:
+    if document.get("url") not in urls:
         raise BadLineError("invalid_url", f"line {number}: url must be the batch's endpoint", custom_id)
     if not isinstance(document.get("body"), dict):
         raise BadLineError("invalid_body", f"line {number}: body must be an object", custom_id)

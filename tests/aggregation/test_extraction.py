@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from symmoe.aggregation.extraction import boxed, extract, normalise
+from symmoe.aggregation.extraction import extract, normalise
+from symmoe.questions.options import boxed
 from symmoe.types import AnswerKind
 
 OPTIONS = "Which city is in France? (A) Rome (B) Paris (C) Oslo"

@@ -96,7 +96,7 @@ class Bench:
         **pool: Any,
     ) -> BatchJob:
         described = read_pool(str(echo_pool(self.folder / "pool", **pool)))
-        files = source or self.source, output or self.output
+        files = (str(source or self.source),), output or self.output
         decided = described, fingerprint(described), k, seed
         return BatchJob(*files, *decided, stop=stop, max_error_rate=max_error_rate)
 
@@ -140,11 +140,13 @@ def read_jsonl(path: Path) -> Rows:
 
 
 def ids(rows: Rows) -> list[str | None]:
-    return [row["custom_id"] for row in rows]
+    return [row["custom_id"] if "custom_id" in row else row["symmoe_id"] for row in rows]
 
 
 def content(row: dict[str, Any]) -> str:
     """A row's answer, or the code of the error that stands for it."""
+    if "response" not in row:
+        return str(row["symmoe_error_code"] or row["answer"])
     body = row["response"]["body"]
     return str(body["error"]["code"] if "error" in body else body["choices"][0]["message"]["content"])
 
@@ -152,8 +154,8 @@ def content(row: dict[str, Any]) -> str:
 def essence(rows: Rows) -> list[tuple[Any, ...]]:
     """What must not differ between two runs of one job: ids, words, tokens and errors."""
     return [
-        (row["custom_id"], row["error"], row["response"] and (content(row), row["response"]["body"].get("usage")))
-        for row in rows
+        (name, row.get("error"), row.get("symmoe_error"), row.get("symmoe_completion_tokens"), content(row))
+        for name, row in zip(ids(rows), rows, strict=True)
     ]
 
 

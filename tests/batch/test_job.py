@@ -14,10 +14,15 @@ from symmoe.pipeline import Watch
 from .conftest import Bench, CountingEngine, content, ids, questions, read_jsonl
 
 
+def request(ident: str, asked: str) -> dict[str, Any]:
+    body = {"messages": [{"role": "user", "content": asked}]}
+    return {"custom_id": ident, "method": "POST", "url": "/v1/chat/completions", "body": body}
+
+
 def test_each_line_is_answered_in_its_place(bench: Bench) -> None:
     bench.write({"id": "b", "prompt": "spanish 5"}, {"id": "a", "prompt": "sums 2"}, {"id": "c", "prompt": "sums 1"})
     result = bench.run()
-    assert [(row["custom_id"], content(row)) for row in bench.rows()] == [
+    assert [(row["symmoe_id"], row["answer"]) for row in bench.rows()] == [
         ("b", "speaker: spanish 5"),
         ("a", "adder: sums 2"),
         ("c", "adder: sums 1"),
@@ -25,8 +30,8 @@ def test_each_line_is_answered_in_its_place(bench: Bench) -> None:
     assert (result.answered, result.failed, result.resumed) == (3, 0, 0)
 
 
-def test_an_answered_line_has_openais_batch_output_form(bench: Bench) -> None:
-    bench.write({"id": "a", "prompt": "sums 2"})
+def test_an_answered_request_has_openais_batch_output_form(bench: Bench) -> None:
+    bench.write(request("a", "sums 2"))
     bench.run()
     (row,) = bench.rows()
     body = row["response"]["body"]
@@ -43,13 +48,13 @@ def test_an_answered_line_has_openais_batch_output_form(bench: Bench) -> None:
 
 def test_lines_that_cannot_be_asked_stand_in_their_place_with_their_numbers(bench: Bench) -> None:
     rows = [
-        {"id": "one", "prompt": "sums 1"},
+        request("one", "sums 1"),
         b"{",
         b"",
-        {"id": "two", "prompt": "sums 2"},
-        {"id": "one", "prompt": "sums 3"},
-        {"id": "void", "prompt": " "},
-        {"id": "three", "prompt": "sums 4"},
+        request("two", "sums 2"),
+        request("one", "sums 3"),
+        request("void", " "),
+        request("three", "sums 4"),
     ]
     bench.write(*rows)
     result = bench.run()
@@ -74,9 +79,7 @@ def test_lines_that_cannot_be_asked_stand_in_their_place_with_their_numbers(benc
 
 
 def test_a_prompt_longer_than_the_window_is_answered_with_an_error_as_online(bench: Bench) -> None:
-    bench.write(
-        {"id": "short", "prompt": "sums 1"}, {"id": "long", "prompt": "sums " * 64}, {"id": "end", "prompt": "sums 2"}
-    )
+    bench.write(request("short", "sums 1"), request("long", "sums " * 64), request("end", "sums 2"))
     bench.run()
     first, long, last = bench.rows()
     assert (long["custom_id"], long["error"], long["response"]["status_code"]) == ("long", None, 400)
@@ -317,7 +320,7 @@ def test_words_of_every_script_are_written_as_they_are(bench: Bench) -> None:
     bench.write({"id": "ñ☃", "prompt": "sums größer 数 \u2028 \x00"})
     bench.run()
     (row,) = bench.rows()
-    assert row["custom_id"] == "ñ☃"
+    assert row["symmoe_id"] == "ñ☃"
     assert content(row) == "adder: sums größer 数 \u2028 \x00"
 
 

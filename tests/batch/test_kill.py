@@ -106,14 +106,14 @@ def test_a_job_killed_at_random_and_resumed_has_every_line_once_each_time(runs: 
                     process.wait(0.02)
                     pytest.fail("the run ended too early")
             process.send_signal(signal.SIGKILL)
-        found = verify(runs.bench.source, runs.bench.output)
+        found = verify([runs.bench.source], runs.bench.output)
         assert (found.twice, found.moved) == (0, 0)
         assert found.rows >= written, "what was written stays"
         written = target
     with runs.start("--resume", "--json") as process:
         printed, said = process.communicate(timeout=600)
     assert process.returncode == 0, said
-    found = verify(runs.bench.source, runs.bench.output)
+    found = verify([runs.bench.source], runs.bench.output)
     assert (found.whole, found.rows, found.answered) == (True, lines, lines)
     assert json.loads(printed)["lines_kept"] >= written - 1024
 

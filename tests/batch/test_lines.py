@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from symmoe.batch.lines import MAX_LINE_BYTES, BadLine, GoodLine, LineReader, SeenIds
+from symmoe.batch.lines import BadLine, GoodLine, LineReader, SeenIds
 from symmoe.config import EngineConfig, ExpertConfig, Pool, SamplingConfig
-from symmoe.errors import JobError
+from symmoe.errors import InputError
+from symmoe.rows.reading import MOST_ROW_BYTES
 from symmoe.types import Message, Sampling
 
 POOL = Pool(
@@ -104,9 +106,6 @@ def test_an_openai_line_keeps_every_turn_and_its_options(tmp_path: Path) -> None
         pytest.param(b"[" * 500_000, "invalid_json_line", "recursion", id="500,000 brackets"),
         pytest.param(b'{"a":' * 9000 + b"1" + b"}" * 9000, "invalid_json_line", "recursion", id="9,000 objects"),
         pytest.param(b'{"id": 1' + b"0" * 5000 + b"}", "invalid_json_line", "number out of range", id="5,000 digits"),
-        pytest.param(b"{}", "invalid_line", "neither", id="an empty object"),
-        pytest.param(b'{"prompt": "x"}', "invalid_id", "id must be", id="no id"),
-        pytest.param(b'{"id": "a"}', "invalid_line", "neither", id="no prompt"),
         pytest.param(b'{"id": "a", "prompt": "\\ud83d"}', "invalid_json_line", "hex escape", id="half a pair"),
         pytest.param(b'{"id": "a", "prompt": "x", "seed": NaN}', "invalid_json_line", "not valid JSON", id="NaN"),
     ],
@@ -123,8 +122,6 @@ def test_what_is_no_question_is_an_error_that_names_its_line(tmp_path: Path, lin
     ("row", "code", "says"),
     [
         pytest.param({"custom_id": "a"}, "invalid_method", "method", id="no method"),
-        pytest.param(plain(prompt=None), "invalid_prompt", "prompt", id="null prompt"),
-        pytest.param(plain(prompt=["Why?"]), "invalid_prompt", "prompt", id="list prompt"),
         pytest.param(openai() | {"method": "GET"}, "invalid_method", "method", id="method GET"),
         pytest.param(openai() | {"url": "/v1/embeddings"}, "invalid_url", "url", id="another url"),
         pytest.param(openai() | {"body": []}, "invalid_body", "body", id="a list for a body"),
@@ -144,6 +141,8 @@ def test_a_line_that_is_no_request_keeps_its_id_and_says_what_is_wrong(
     ("row", "code", "param"),
     [
         pytest.param(plain(prompt=""), "invalid_value", None, id="empty prompt"),
+        pytest.param(plain(prompt=None), "invalid_value", None, id="null prompt"),
+        pytest.param(plain(prompt=["Why?"]), "invalid_prompt", None, id="list prompt"),
         pytest.param(plain(prompt=" \t\n\u3000"), "invalid_value", None, id="blank prompt"),
         pytest.param(plain(functions=[{}]), "unsupported_parameter", "functions", id="functions"),
         pytest.param(plain(max_tokens="5"), "invalid_value", "max_tokens", id="max_tokens a string"),
@@ -193,7 +192,13 @@ def test_each_choice_is_a_query_with_a_seed_of_its_own(tmp_path: Path) -> None:
     assert len({query.id for query in line.queries}) == 3
 
 
-@pytest.mark.parametrize("wrong", ["", "x" * 513, True, None, 1.5, ["a"], {"a": 1}, 2**63, "\ud800"])
+@pytest.mark.parametrize("nothing", [{}, {"id": None}, {"id": ""}])
+def test_a_row_without_an_id_has_its_number(tmp_path: Path, nothing: dict[str, Any]) -> None:
+    _, line = read(tmp_path, GOOD + b"\n" + json.dumps({**nothing, "prompt": "x"}).encode())
+    assert line.id == "2"
+
+
+@pytest.mark.parametrize("wrong", ["x" * 513, True, 1.5, ["a"], {"a": 1}, 2**63, "\ud800"])
 def test_what_is_no_id_is_an_error_without_an_id(tmp_path: Path, wrong: object) -> None:
     line = bad(tmp_path, json.dumps(plain(id=wrong)).encode())
     assert (line.id, line.code) in [(None, "invalid_id"), (None, "invalid_json_line")]
@@ -228,14 +233,13 @@ def test_a_hundred_thousand_ids_are_told_apart_in_few_bytes_each() -> None:
     assert seen.size <= 30 * count
 
 
-def test_a_line_is_read_when_it_is_wanted(tmp_path: Path) -> None:
-    (tmp_path / "in.jsonl").write_bytes(GOOD + b"\n")
-    with (tmp_path / "in.jsonl").open("ab") as file:
-        lines = LineReader(POOL).read(tmp_path / "in.jsonl")
-        assert next(lines).id == "good"
-        file.write(b'{"id": "late", "prompt": "x"}\n')
-        file.flush()
-        assert [line.id for line in lines] == ["late"]
+def test_lines_are_read_when_they_are_wanted(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_bytes(b'{"prompt": "xxxxxxxx"}\n' * 100_000)
+    lines = LineReader(POOL).read(tmp_path / "in.jsonl")
+    assert next(lines).number == 1
+    assert lines.meter.done < (lines.meter.total or 0) / 2
+    assert sum(1 for _ in lines) == 99_999
+    assert lines.meter.done == lines.meter.total
 
 
 def test_a_line_carries_the_row_as_it_came_and_its_place(tmp_path: Path) -> None:
@@ -262,7 +266,7 @@ def test_a_line_of_five_megabytes_is_an_error_and_its_neighbours_are_read(
     rows.insert(place, HUGE)
     lines = read(tmp_path, b"\n".join(rows) + end)
     assert lines.pop(place) == BadLine(
-        place + 1, None, "line_too_long", f"line {place + 1} is longer than {MAX_LINE_BYTES} bytes"
+        place + 1, None, "line_too_long", f"line {place + 1} is longer than {MOST_ROW_BYTES} bytes"
     )
     assert [line.id for line in lines if isinstance(line, GoodLine)] == ["a", "b"]
 
@@ -273,7 +277,7 @@ def test_a_line_of_five_megabytes_is_an_error_and_its_neighbours_are_read(
 def test_the_longest_line_fits_and_one_byte_more_does_not(
     tmp_path: Path, spare: int, fits: bool, bom: bytes, end: bytes
 ) -> None:
-    length = MAX_LINE_BYTES - spare - len(GOOD) - len(bom) + len("Why?")
+    length = MOST_ROW_BYTES - spare - len(GOOD) + len("Why?")
     line, after = read(tmp_path, bom + GOOD.replace(b"Why?", b"x" * length) + b'\n{"id": "b", "prompt": "y"}' + end)
     assert isinstance(line, GoodLine) == fits
     assert isinstance(after, GoodLine)
@@ -307,11 +311,17 @@ def test_an_empty_file_has_no_lines(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_opened_is_a_job_error(tmp_path: Path) -> None:
-    with pytest.raises(JobError, match="No such file"):
+    with pytest.raises(InputError, match="No such file"):
         LineReader(POOL).read(tmp_path / "none.jsonl")
 
 
-def assert_one_result_each(lines: list[GoodLine | BadLine], content: bytes) -> None:
+def assert_one_result_each(folder: Path, content: bytes) -> None:
+    """Each line that is not blank is a line; what is no file of questions at all says so."""
+    lines: list[GoodLine | BadLine] = []
+    with suppress(InputError):
+        lines = read(folder, content)
+    if not lines:
+        return
     rows = content.removeprefix(b"\xef\xbb\xbf").split(b"\n")
     assert [line.number for line in lines] == [number for number, row in enumerate(rows, 1) if row.strip()]
     named = [line.id for line in lines]
@@ -323,9 +333,11 @@ def assert_one_result_each(lines: list[GoodLine | BadLine], content: bytes) -> N
 
 
 @fuzzing
-@given(st.binary(max_size=400))
-def test_any_bytes_give_one_result_for_each_line_that_is_not_blank(tmp_path: Path, content: bytes) -> None:
-    assert_one_result_each(read(tmp_path, content), content)
+@given(st.binary(max_size=400), st.sampled_from([b"", GOOD + b"\n"]))
+def test_any_bytes_give_one_result_for_each_line_that_is_not_blank(
+    tmp_path: Path, content: bytes, before: bytes
+) -> None:
+    assert_one_result_each(tmp_path, before + content)
 
 
 _json = st.recursive(
@@ -346,5 +358,4 @@ _written = (_near_row | _row).map(lambda row: json.dumps(row).encode())
 def test_rows_that_nearly_fit_give_one_result_each_and_no_id_twice(
     tmp_path: Path, rows: list[bytes], bom: bytes
 ) -> None:
-    content = bom + b"\n".join(rows)
-    assert_one_result_each(read(tmp_path, content), content)
+    assert_one_result_each(tmp_path, bom + b"\n".join([GOOD, *rows]))

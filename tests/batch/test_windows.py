@@ -120,7 +120,7 @@ def test_of_an_input_that_changed_only_what_changed_is_asked(
     given, traces = bench.rows(), bench.traces()
     assert ids(given) == [row["id"] for row in change(rows)] == [trace["query_id"] for trace in traces]
     assert [content(row).partition(": ")[2] for row in given] == [row["prompt"] for row in change(rows)]
-    assert verify(bench.source, bench.output).whole
+    assert verify([bench.source], bench.output).whole
     assert len({row["id"] for row in given}) == len(given)
 
 
@@ -147,7 +147,7 @@ def test_a_job_interrupted_while_its_input_changes_again_and_again_answers_the_l
     undisturbed.run()
     words = [(row[0], row[1], row[2] and row[2][0]) for row in essence(bench.rows())]
     assert words == [(row[0], row[1], row[2] and row[2][0]) for row in essence(undisturbed.rows())]
-    assert verify(bench.source, bench.output).whole
+    assert verify([bench.source], bench.output).whole
 
 
 def test_the_questions_of_an_expert_that_cannot_be_made_ready_go_to_the_next_best(bench: Bench) -> None:
@@ -218,7 +218,7 @@ def test_failed_lines_are_run_again_in_their_places_and_no_others(bench: Bench) 
     assert (result.answered, result.failed, result.kept, len(bench.engine.asked)) == (20, 0, 13, 7)
     assert ids(bench.rows()) == [row["id"] for row in rows]
     assert not (bench.folder / "out.errors.jsonl").exists()
-    assert verify(bench.source, bench.output).whole
+    assert verify([bench.source], bench.output).whole
 
 
 def test_a_job_of_whose_lines_too_many_fail_ends_and_says_so(bench: Bench) -> None:
@@ -250,7 +250,7 @@ def test_a_job_whose_disk_fills_goes_on_where_it_stopped(
     asked = len(bench.engine.asked)
     bench.run(k=1, resume=True)
     assert len(bench.engine.asked) - asked == 30 - write
-    assert verify(bench.source, bench.output).whole
+    assert verify([bench.source], bench.output).whole
 
 
 def test_an_output_made_read_only_while_the_job_runs_is_gone_on_with(
@@ -274,7 +274,7 @@ def test_an_output_made_read_only_while_the_job_runs_is_gone_on_with(
             bench.run()
     bench.run(resume=True)
     assert len(bench.engine.asked) == len(set(bench.engine.asked))
-    assert verify(bench.source, bench.output).whole
+    assert verify([bench.source], bench.output).whole
 
 
 def test_an_input_that_changes_while_it_is_read_is_told_and_made_good(bench: Bench) -> None:
@@ -287,7 +287,7 @@ def test_an_input_that_changes_while_it_is_read_is_told_and_made_good(bench: Ben
     with pytest.raises(JobError, match="changed while it was read"):
         bench.run(watch=Watch(candidates=change))
     bench.run(resume=True)
-    assert verify(bench.source, bench.output).whole
+    assert verify([bench.source], bench.output).whole
     assert content(bench.rows()[9]) == "adder: sums 99"
 
 
@@ -311,9 +311,9 @@ def test_what_is_missing_twice_strange_or_moved_is_named(bench: Bench) -> None:
     bench.write(*questions(10))
     bench.run()
     rows = bench.output.read_bytes().splitlines(keepends=True)
-    strange = json.dumps({**json.loads(rows[0]), "custom_id": "nobody"}).encode() + b"\n"
+    strange = json.dumps({**json.loads(rows[0]), "symmoe_id": "nobody"}).encode() + b"\n"
     bench.output.write_bytes(b"".join([*rows[:3], rows[4], rows[3], rows[5], rows[5], strange, *rows[7:]]))
-    found = verify(bench.source, bench.output)
+    found = verify([bench.source], bench.output)
     assert not found.whole
     assert (found.lines, found.rows, found.answered) == (10, 11, 11)
     assert (found.missing, found.twice, found.strange, found.moved) == (1, 1, 1, 1)

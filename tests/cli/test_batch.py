@@ -28,6 +28,7 @@ def test_a_run_that_answers_every_line_ends_with_0(
         "trace": str(tmp_path / "out.trace.jsonl"),
         "answered": 2,
         "failed": 0,
+        "score": None,
         "errors": None,
         "causes": {},
         "experts_lost": {},
@@ -38,7 +39,7 @@ def test_a_run_that_answers_every_line_ends_with_0(
         "loads": [["adder", "rebuild"], ["speaker", "merged"]],
         "ignored": {},
     }
-    assert [row["custom_id"] for row in rows(output)] == ["a", "b"]
+    assert [row["symmoe_id"] for row in rows(output)] == ["a", "b"]
 
 
 def test_a_run_that_cannot_answer_some_lines_ends_with_3_each_time(
@@ -107,7 +108,7 @@ def test_a_run_tags_with_the_embedder_that_is_installed(source: Path, pool: Path
     assert json.loads(process.stdout)["loads"] == [["adder", "rebuild"]]
     (trace,) = rows(tmp_path / "out.trace.jsonl")
     assert trace["recruited"] == ["adder"]
-    assert [row["custom_id"] for row in rows(tmp_path / "out.jsonl")] == ["a", None]
+    assert [row["symmoe_id"] for row in rows(tmp_path / "out.jsonl")] == ["a", "2"]
 
 
 def test_with_explain_every_trace_says_how_the_experts_stood(symmoe_command: Symmoe, pool: Path, source: Path) -> None:

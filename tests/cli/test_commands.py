@@ -50,6 +50,7 @@ JSON_RUNS = {
     "batch status": "batch status {folder}/none.jsonl",
     "batch verify": "batch verify {source} {folder}/none.jsonl",
     "batch run": "batch run {source} -o {folder}/out.jsonl --pool {pool}",
+    "batch check": "batch check {source} --pool {pool}",
     "plan show": "plan show --pool {pool} --input {source} --workers 2",
     "pool list": "pool list",
     "pool show": "pool show {pool}",

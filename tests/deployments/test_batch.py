@@ -30,7 +30,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 def run(folder: Path, store: MemoryStore) -> BatchResult:
     pool = read_pool(str(folder / "pool.yaml"))
-    job = BatchJob(folder / "in.jsonl", folder / "out.jsonl", pool, fingerprint(pool), k=1, seed=0, stop=True)
+    job = BatchJob((str(folder / "in.jsonl"),), folder / "out.jsonl", pool, fingerprint(pool), k=1, seed=0, stop=True)
     assembly = Assembly(pool)
     assembly.tagger = NamingTagger(*SKILLS)  # type: ignore[assignment]
     with RayExecutor(pool, WORKERS, build=troubled) as executor:
@@ -67,5 +67,5 @@ def test_the_command_answers_with_several_workers_what_it_answers_with_one_and_p
         assert said.code == 0, said.err
         assert said.json["answered"] == 30
         assert "ray" not in said.err
-        answers[workers] = [(row["custom_id"], content(row)) for row in read_jsonl(output)]
+        answers[workers] = [(row["symmoe_id"], content(row)) for row in read_jsonl(output)]
     assert answers[1] == answers[2]

@@ -154,7 +154,7 @@ def by_command(tmp_path_factory: pytest.TempPathFactory, asked: Asked) -> list[T
     folder = tmp_path_factory.mktemp("batch")
     source = folder / "in.jsonl"
     source.write_text("".join(json.dumps(line) + "\n" for line in asked.lines()), encoding="utf-8")
-    job = BatchJob(source, folder / "out.jsonl", asked.pool, fingerprint(asked.pool), None, 0, explain=True)
+    job = BatchJob((str(source),), folder / "out.jsonl", asked.pool, fingerprint(asked.pool), None, 0, explain=True)
     assembly = asked.assembly()
     run_batch(job, _Ready(assembly), MemoryStore(), False, UNWATCHED)
     assembly.close()

@@ -61,7 +61,7 @@ def finished(process: psutil.Popen, folder: Path) -> None:
     printed, said = process.communicate(timeout=120)
     assert process.returncode == 0, said
     assert json.loads(printed)["answered"] == len(PROMPTS)
-    assert [json.loads(row)["custom_id"] for row in (folder / "out.jsonl").read_text().splitlines()] == PROMPTS
+    assert [json.loads(row)["symmoe_id"] for row in (folder / "out.jsonl").read_text().splitlines()] == PROMPTS
 
 
 def test_ctrl_c_ends_every_process_and_removes_every_file_and_the_hint_goes_on(folder: Path, short: Path) -> None:

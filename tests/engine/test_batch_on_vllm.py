@@ -68,9 +68,6 @@ def test_a_batch_killed_while_generating_answers_every_line_once_when_resumed(tm
     assert resumed.returncode == 0
     assert json.loads(printed)["candidates_resumed"] >= 20
     rows = [json.loads(line) for line in output.read_text().splitlines()]
-    assert [row["custom_id"] for row in rows] == [q.id for q in questions]
-    right = sum(
-        row["response"]["body"]["choices"][0]["message"]["content"] == q.answer
-        for row, q in zip(rows, questions, strict=True)
-    )
+    assert [row["symmoe_id"] for row in rows] == [q.id for q in questions]
+    right = sum(row["answer"] == q.answer for row, q in zip(rows, questions, strict=True))
     assert right / len(questions) > 0.7

@@ -161,14 +161,14 @@ def test_family_and_scorer_may_be_left_out_and_blank_lines_are_passed_over(tmp_p
 @pytest.mark.parametrize(
     ("bad", "place"),
     [
-        ("{", "line: Invalid JSON"),
-        ("[]", "line: "),
-        (json.dumps(GOOD | {"id": "2", "scorer": "guess"}), "scorer: "),
-        (json.dumps(GOOD | {"id": "2", "answer": ""}), "answer: "),
-        (json.dumps(GOOD | {"id": 2}), "id: "),
-        (json.dumps(GOOD | {"id": "2", "why": ""}), "why: "),
-        (json.dumps({"id": "2", "question": "What?"}), "answer: Field required"),
-        (json.dumps(GOOD), "id '1' stands there twice"),
+        ("{", " is not valid JSON"),
+        ("[]", " is not a JSON object"),
+        (json.dumps(GOOD | {"id": "2", "scorer": "guess"}), ": scorer: "),
+        (json.dumps(GOOD | {"id": "2", "answer": ""}), ": answer: "),
+        (json.dumps(GOOD | {"id": 2}), ": id: "),
+        (json.dumps({"id": "2", "question": "What?"}), ": no known answer; its columns are id, question"),
+        (json.dumps({"id": "2", "text": "What?", "answer": "a"}), ": no column that is known to hold a question"),
+        (json.dumps(GOOD), ": id '1' stands there twice"),
     ],
 )
 def test_a_bad_line_is_refused_with_its_number_and_field(tmp_path: Path, bad: str, place: str) -> None:
@@ -176,7 +176,7 @@ def test_a_bad_line_is_refused_with_its_number_and_field(tmp_path: Path, bad: st
     path.write_text(f"{json.dumps(GOOD)}\n\n{bad}\n", encoding="utf-8")
     with pytest.raises(SuiteError) as caught:
         read_suite(path)
-    assert str(caught.value).startswith(f"{path}: line 3: {place}")
+    assert str(caught.value).startswith(f"{path}: line 3{place}")
     assert "\n" not in str(caught.value)
 
 
@@ -187,11 +187,28 @@ def test_an_empty_suite_is_refused(tmp_path: Path) -> None:
         read_suite(path)
 
 
-@pytest.mark.parametrize("content", [None, b"\xff\xfe"])
+@pytest.mark.parametrize("content", [None, b"\xff\xfea"])
 def test_a_file_that_is_missing_or_no_text_is_refused_by_name(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "suite.jsonl"
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(SuiteError) as caught:
         read_suite(path)
-    assert str(caught.value).startswith(f"{path}: cannot be read")
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "answers"),
+    [
+        ("gsm8k.jsonl", [("26", "number"), ("15", "number"), ("100", "number")]),
+        ("math.jsonl", [("3", "number"), (r"\frac{3}{4}", "math")]),
+        ("arc.jsonl", [("B", "choice"), ("B", "choice")]),
+        ("commonsense_qa.jsonl", [("A", "choice")]),
+        ("mmlu_pro.parquet", [("E", "choice")]),
+        ("truthfulqa.csv", [("No, they remember for months", "exact"), ("Good luck", "exact")]),
+        ("alpaca.json", [("Shorter showers, full washing machines, and a barrel for rain.", "exact")]),
+    ],
+)
+def test_a_public_file_with_known_answers_is_a_suite(name: str, answers: list[tuple[str, str]]) -> None:
+    suite = read_suite(Path(__file__).parent.parent / "batch" / "public" / name)
+    assert [(question.answer, question.scorer) for question in suite][: len(answers)] == answers

@@ -1,0 +1,407 @@
+"""Rows of files of questions, one by one: JSON lines, a JSON array, CSV, TSV, plain lines, Parquet and Arrow.
+
+What a file is, its content says; its name only where that leaves it open. Rows stay as they are: no column has a type,
+and a row that cannot be read is told of in its place.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import isfinite
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+
+from pydantic_core import from_json
+from xxhash import xxh3_128_digest
+
+from symmoe.errors import InputError, RequestError
+from symmoe.rows.files import File, Meter, find_files, opened
+
+MOST_ROW_BYTES = 1 << 20
+_AT_ONCE = 256
+_LONGEST_TEXT = 64 << 20
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}\[\],"]', re.DOTALL)
+_DELIMITERS = ",;\t|"
+_HEADINGS = frozenset(
+    "id prompt messages question questions problem instruction input query conversations turns answer text".split()
+)
+"""Names of columns by which the first line of a file is known for a header, whatever the file is called."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row as it came, and where it stood.
+
+    `number` counts from 1 within the file `source`: of lines, also blank ones, where a row is a line, else of rows.
+    `row` is a JSON value, or the text of what is none; None where it was too long to be kept. `code` and `fault` say
+    why a row cannot be read. `digest` (16 bytes) is equal for rows that say the same in the same bytes, of which it had
+    `size`. `place` counts from 1 over all files, where there are several. `known` is what was known of it before.
+    """
+
+    source: str = ""
+    number: int = 0
+    row: Any = None
+    digest: bytes = b""
+    code: str = ""
+    fault: str = ""
+    size: int = 0
+    place: int = 0
+    known: Any = None
+
+
+Known = Callable[[int, bytes], Any]
+"""What is known of a row, by its number over all files and its digest; None for nothing. Asked once of each."""
+
+
+class Rows:
+    """The rows of files, in order, read when they are wanted. Blank lines are passed over.
+
+    What cannot be found or opened raises `InputError` here; a file that is damaged further on ends in a row at fault.
+    JSON that is `known` is not parsed: its `row` is None.
+    """
+
+    def __init__(self, sources: Sequence[str | Path], known: Known = lambda number, digest: None) -> None:
+        self.files, self._known, self._base = find_files(sources), known, 0
+        sizes = [file.size for file in self.files]
+        self.meter = Meter(None if None in sizes else sum(size or 0 for size in sizes))
+        self._rows = self._all([self._begin(file) for file in self.files[:1]])
+
+    def __iter__(self) -> Iterator[Row]:
+        return self
+
+    def __next__(self) -> Row:
+        return next(self._rows)
+
+    def close(self) -> None:
+        """Let go of the file that is open."""
+        self._rows.close()
+
+    def _all(self, begun: list[Iterator[Row]]) -> Generator[Row]:
+        for file in self.files:
+            number = 0
+            try:
+                for row in begun.pop() if begun else self._begin(file):
+                    number = row.number
+                    yield row if self._base == 0 else replace(row, place=self._base + number)
+            except (InputError, OSError) as error:
+                if number == 0 and file is self.files[0]:
+                    raise
+                number += 1
+                fault = f"behind row {number - 1}: {error}"
+                yield Row(file.name, number, None, b"", "damaged_file", fault, place=self._base + number)
+            self._base += number
+
+    def _begin(self, file: File) -> Iterator[Row]:
+        """A file's rows; its first bytes are read at once."""
+        head, stream = opened(file, self.meter)
+        kind = _kind(file, head)
+        if kind in (".parquet", ".arrow"):
+            return self._asked(_columns(file, kind, head, stream))
+        if kind == ".jsonl":
+            return _json_lines(file.name, stream, self._known_here)
+        if kind == ".json":
+            return _array(file.name, stream, self._known_here)
+        return self._asked((_words if kind == ".txt" else _table)(file.name, stream))
+
+    def _asked(self, rows: Iterator[Row]) -> Iterator[Row]:
+        for row in rows:
+            known = self._known_here(row.number, row.digest)
+            yield row if known is None else replace(row, known=known)
+
+    def _known_here(self, number: int, digest: bytes) -> Any:
+        return self._known(self._base + number, digest)
+
+
+def _kind(file: File, head: bytes) -> str:
+    """What a file is: `.csv` stands for every table of text, whatever stands between its columns."""
+    if head.startswith(b"PAR1"):
+        return ".parquet"
+    if head.startswith((b"ARROW1", b"\xff\xff\xff\xff")):
+        return ".arrow"
+    named, begun = ".jsonl" if file.kind == ".ndjson" else file.kind, head.lstrip()
+    if b"\x00" in head and named != ".jsonl":
+        raise InputError(
+            f"{file.name}: is no text", hint="text is read in UTF-8, or in UTF-16 behind its byte order mark"
+        )
+    line, inside = begun.split(b"\n", 1)[0].strip(), begun[1:].lstrip()
+    if begun.startswith(b"[") and (inside.startswith(b"{") or (named == ".json" and inside[:1] in b"]")):
+        return ".json"
+    if begun.startswith(b"{") and named != ".jsonl":
+        return ".jsonl" if b":" in line else ".json"
+    if named in (".csv", ".tsv") or _is_header(line):
+        return ".csv"
+    if named in ("", ".txt", ".jsonl", ".json"):
+        return named or ".txt"
+    hint = f"it begins with {line[:60].decode('utf-8', 'replace')!r}; call it .txt if it is a question a line"
+    raise InputError(f"{file.name}: cannot be told what it is" if begun else f"{file.name}: is empty", hint=hint)
+
+
+def _is_header(line: bytes) -> bool:
+    """Whether a line names columns, at least two, one of which is known."""
+    text = line.decode("utf-8", "replace")
+    cells = [cell.strip().strip('"').lower() for cell in text.split(_delimiter(text))]
+    return len(cells) > 1 and not _HEADINGS.isdisjoint(cells) and all(re.fullmatch(r"[\w .-]{1,40}", c) for c in cells)
+
+
+def _delimiter(header: str) -> str:
+    """What stands between the columns of a table with this header."""
+    outside = re.sub(r'"[^"]*"', "", header)
+    return max(_DELIMITERS, key=outside.count)
+
+
+def json_object(raw: bytes, number: int) -> dict[str, Any]:
+    """A line as a JSON object. Raises `RequestError`."""
+    try:
+        document = from_json(raw, allow_inf_nan=False)
+    except ValueError as error:
+        message = f"line {number} is not valid JSON: {error}"[:300]
+        raise RequestError(message, code="invalid_json_line") from error
+    if not isinstance(document, dict):
+        raise RequestError(f"line {number} is not a JSON object", code="invalid_json_line")
+    return document
+
+
+def _object_row(source: str, number: int, raw: bytes, known: Known, what: str = "line") -> Row:
+    raw = raw.strip()
+    digest = xxh3_128_digest(raw)
+    told = known(number, digest)
+    if told is not None:
+        return Row(source, number, None, digest, size=len(raw), known=told)
+    try:
+        return Row(source, number, json_object(raw, number), digest, size=len(raw))
+    except RequestError as error:
+        message = what + str(error).removeprefix("line")
+        return Row(source, number, raw.decode("utf-8", "replace"), digest, error.code, message, len(raw))
+
+
+def _long(source: str, number: int, known: Known, what: str = "line") -> Row:
+    return replace(_too_long(source, number, what), known=known(number, b""))
+
+
+def _too_long(source: str, number: int, what: str = "line") -> Row:
+    message = f"{what} {number} is longer than {MOST_ROW_BYTES} bytes"
+    return Row(source, number, None, b"", "line_too_long", message)
+
+
+def _lines(stream: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
+    """Numbered lines; None for one that is too long."""
+    number = 0
+    with stream:
+        while raw := stream.readline(MOST_ROW_BYTES + 1):
+            number += 1
+            if len(raw) > MOST_ROW_BYTES and not raw.endswith(b"\n"):
+                while (rest := stream.readline(MOST_ROW_BYTES)) and not rest.endswith(b"\n"):
+                    pass
+                yield number, None
+            elif not raw.isspace():
+                yield number, raw
+
+
+def _json_lines(source: str, stream: BinaryIO, known: Known) -> Iterator[Row]:
+    for number, raw in _lines(stream):
+        yield _long(source, number, known) if raw is None else _object_row(source, number, raw, known)
+
+
+def _words(source: str, stream: BinaryIO) -> Iterator[Row]:
+    """A question a line."""
+    for number, raw in _lines(stream):
+        if raw is None:
+            yield _too_long(source, number)
+            continue
+        raw = raw.strip()
+        try:
+            yield Row(source, number, {"prompt": raw.decode()}, xxh3_128_digest(raw), size=len(raw))
+        except UnicodeDecodeError as error:
+            fault = f"line {number} is not UTF-8 ({error})"
+            yield Row(source, number, raw.decode("utf-8", "replace"), xxh3_128_digest(raw), "invalid_text", fault)
+
+
+def _array(source: str, stream: BinaryIO, known: Known) -> Iterator[Row]:
+    """The objects of one JSON array, of which no more is held than one. It may be the one list in an object."""
+    number = 0
+    with stream:
+        for raw in _elements(stream, source):
+            number += 1
+            yield _long(source, number, known, "row") if raw is None else _object_row(source, number, raw, known, "row")
+
+
+def _elements(stream: BinaryIO, source: str) -> Iterator[bytes | None]:
+    """The elements of the array that a stream is, as they are written; None for one that is too long."""
+    buffered, depth, start, place = b"", 0, 0, 0
+    kept = True
+    while True:
+        found = _TOKEN.search(buffered, place)
+        if found is None or found.group() == b'"':  # no mark, or a text that is not all there
+            at = found.start() if found else len(buffered)
+            kept = kept and len(buffered) - start <= MOST_ROW_BYTES
+            dropped = start if kept and depth else at
+            more = stream.read(max(1 << 16, len(buffered) - at))
+            if not more or len(buffered) - at > _LONGEST_TEXT:
+                raise InputError(f"{source}: the JSON array does not come to its end", hint="was it cut short?")
+            buffered, place, start = buffered[dropped:] + more, at - dropped, max(0, start - dropped)
+            continue
+        mark, place = found.group(), found.end()
+        if mark in (b"{", b"["):
+            if depth == 0 and mark == b"{":
+                hint = "rows are the objects of a JSON array, or an object a line"
+                raise InputError(f"{source}: is one JSON object", hint=hint)
+            start = start if depth else place
+            depth += 1
+        elif mark in (b"}", b"]") or (mark == b"," and depth == 1):
+            depth -= mark != b","
+            if depth > 1 or (depth == 1 and mark != b","):
+                continue
+            raw = buffered[start : place - 1].strip() if kept else b""
+            if not kept or len(raw) > MOST_ROW_BYTES:
+                yield None
+            elif raw or depth:
+                yield raw
+            start, kept = place, True
+            if depth <= 0:
+                break
+    if (buffered[place:] + stream.read(1 << 16)).strip():
+        raise InputError(f"{source}: something stands behind the JSON array")
+
+
+def _table(source: str, stream: BinaryIO) -> Iterator[Row]:
+    """The rows of a table with a header, every cell a text."""
+    lines = _CellLines(stream)
+    csv.field_size_limit(MOST_ROW_BYTES)
+    with stream:
+        header = next(lines, "")
+        delimiter = _delimiter(header)
+        names = _names(source, next(csv.reader([header], delimiter=delimiter), []))
+        reader, number, more = csv.reader(lines, delimiter=delimiter, strict=True), 0, True
+        while more:
+            lines.too_long, begun, fault = False, lines.count + 1, ""
+            cells: list[str] = []
+            try:
+                cells = next(reader)
+            except StopIteration:
+                more = False
+            except csv.Error as error:
+                fault = f"{error}; a quote that is opened and not closed?"
+            if cells or fault or lines.too_long:
+                number += 1
+                yield _table_row(source, number, begun, names, cells, fault, lines.too_long)
+
+
+def _table_row(
+    source: str, number: int, line: int, names: Sequence[str], cells: Sequence[str], fault: str, too_long: bool
+) -> Row:
+    if too_long:
+        return _too_long(source, number, "row")
+    text = "\x1f".join(cells)
+    if not fault and len(cells) != len(names):
+        fault = f"it has {len(cells)} cells and the header names {len(names)} columns"
+    if not fault and not text.isascii() and _SURROGATE.search(text):
+        fault = "it is not UTF-8"
+    digest = xxh3_128_digest(text.encode("utf-8", "surrogateescape"))
+    if fault:
+        told = f"row {number} (line {line}): {fault}"[:300]
+        return Row(source, number, [_SURROGATE.sub("�", cell) for cell in cells], digest, "invalid_row", told)
+    return Row(source, number, dict(zip(names, cells, strict=True)), digest, size=len(text))
+
+
+def _names(source: str, cells: Sequence[str]) -> list[str]:
+    """The names of a header's columns; one without a name has its number."""
+    names = [_SURROGATE.sub("�", cell.strip()) or f"column {place}" for place, cell in enumerate(cells, start=1)]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"{source}: two columns are called {twice[0]!r}", hint="rename one in the first line")
+    return names
+
+
+class _CellLines:
+    """Lines of a table as text. One that is too long is left out, and said of."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self.count, self.too_long = stream, 0, False
+
+    def __iter__(self) -> _CellLines:
+        return self
+
+    def __next__(self) -> str:
+        raw = self._stream.readline(MOST_ROW_BYTES + 1)
+        if not raw:
+            raise StopIteration
+        self.count += 1
+        if len(raw) > MOST_ROW_BYTES and not raw.endswith(b"\n"):
+            self.too_long = True
+            while (rest := self._stream.readline(MOST_ROW_BYTES)) and not rest.endswith(b"\n"):
+                pass
+            return "\n"
+        return raw.decode("utf-8", "surrogateescape")
+
+
+def _columns(file: File, kind: str, head: bytes, stream: BinaryIO) -> Iterator[Row]:
+    """The rows of a Parquet or Arrow file. What is packed or comes through a pipe is laid on disk first."""
+    import pyarrow
+
+    number = 0
+    with stream, _seekable(file, head, stream) as lying:
+        try:
+            for batch in _batches(kind, head, lying):
+                for row in batch.to_pylist():
+                    number += 1
+                    row, text = _as_json(row)
+                    if len(text) > MOST_ROW_BYTES:
+                        yield _too_long(file.name, number, "row")
+                    else:
+                        yield Row(file.name, number, row, xxh3_128_digest(text.encode()), size=len(text))
+        except pyarrow.ArrowException as error:
+            raise InputError(f"{file.name}: is damaged ({str(error)[:200]})") from error
+
+
+def _as_json(row: Any) -> tuple[Any, str]:
+    """A row without NaN, which JSON has not, and its text."""
+    try:
+        return row, json.dumps(row, default=str, allow_nan=False)
+    except ValueError:
+        return _without_nan(row), json.dumps(row, default=str)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nan(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(each) for each in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
+
+
+def _seekable(file: File, head: bytes, stream: BinaryIO) -> IO[bytes]:
+    if file.name != "-":
+        again = file.open()
+        if again.seekable() and again.read(8) == head[:8]:
+            return again
+        again.close()
+    lying = tempfile.TemporaryFile()  # noqa: SIM115 - its reader closes it
+    shutil.copyfileobj(stream, lying)
+    return lying
+
+
+def _batches(kind: str, head: bytes, file: IO[bytes]) -> Iterator[Any]:
+    """A file's rows, few at once."""
+    file.seek(0)
+    if kind == ".parquet":
+        from pyarrow.parquet import ParquetFile
+
+        yield from ParquetFile(file).iter_batches(_AT_ONCE, use_threads=False)
+        return
+    from pyarrow import ipc
+
+    if head.startswith(b"ARROW1"):
+        whole = ipc.open_file(file)
+        batches: Iterator[Any] = (whole.get_batch(place) for place in range(whole.num_record_batches))
+    else:
+        batches = iter(ipc.open_stream(file))
+    for batch in batches:
+        for place in range(0, batch.num_rows, _AT_ONCE):
+            yield batch.slice(place, _AT_ONCE)

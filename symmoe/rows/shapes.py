@@ -1,0 +1,353 @@
+"""What a row asks: its shape recognised by its columns, or read as the caller says.
+
+A row is read in one way or not at all: where two columns could be the question, nobody guesses.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from symmoe.errors import InputError, RequestError
+from symmoe.types import Message
+
+MOST_ID = 512
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_CONTEXTS = ("context", "passage", "article", "paragraph", "story")
+_OPTIONS, _WITH_OPTIONS = ("choices", "options"), "its options"
+_REFERENCES = (
+    "reference answer reference_answer gold_answer answer answerkey correct_answer best_answer correct target solution "
+    "output response completion canonical_solution"
+).split()
+_SPEAKERS = {
+    "human": "user",
+    "user": "user",
+    "prompter": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "chatgpt": "assistant",
+    "bing": "assistant",
+    "bard": "assistant",
+    "model": "assistant",
+    "system": "system",
+    "developer": "system",
+    "tool": "tool",
+}
+_LETTERED = re.compile(r"\s*\(?([A-Z])[).:]")
+WHAT_TO_WRITE = "say --prompt-column COLUMN, or --prompt 'a template with {{ COLUMN }}'"
+
+
+class ShapeError(RequestError):
+    """A row of which nobody can say what it asks. `ambiguous`: it could be asked in more than one way."""
+
+    def __init__(self, message: str, code: str, row: Mapping[str, Any]) -> None:
+        super().__init__(f"{message}; {_named(row)}"[:600], code=code, hint=WHAT_TO_WRITE)
+
+    @property
+    def ambiguous(self) -> bool:
+        """Whether too many columns could be the question, and not none."""
+        return self.code == "ambiguous_shape"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a row asks: a conversation that ends with its question, and the questions that follow on the answer.
+
+    `shape` names the columns that it was read from. `reference` is the known answer where the row has one, as a grader
+    wants it, a letter where the question has `options`. `id` is None for a row that has none.
+    """
+
+    shape: str
+    messages: tuple[Message, ...]
+    later: tuple[str, ...] = ()
+    id: str | None = None
+    reference: str | None = None
+
+    @property
+    def options(self) -> bool:
+        """Whether the question lists options."""
+        return self.shape.endswith(_WITH_OPTIONS)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How rows are read where the caller says: which column is what, or a Jinja template over the columns.
+
+    Raises `InputError` for a template that is none, and where both ways to say the question are used.
+    """
+
+    prompt: str | None = None
+    prompt_column: str | None = None
+    id_column: str | None = None
+    system: str | None = None
+    reference: str | None = None
+    score: bool = False
+
+    def __post_init__(self) -> None:
+        if self.prompt is not None and self.prompt_column is not None:
+            raise InputError("--prompt and --prompt-column are both given", hint="give one of them")
+        _ = self._template
+
+    @cached_property
+    def _template(self) -> Callable[..., str] | None:
+        if self.prompt is None:
+            return None
+        from jinja2 import StrictUndefined, TemplateSyntaxError
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+        environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+        try:
+            return environment.from_string(self.prompt).render
+        except TemplateSyntaxError as error:
+            raise InputError(f"--prompt is no Jinja template: {error}") from error
+
+    def asked(self, row: Mapping[str, Any]) -> Asked:
+        """What a row asks. Raises `RequestError`, a `ShapeError` where the row has no shape that is known."""
+        shape, turns, later = self._question(row)
+        if not any(message.content.strip() for message in turns):
+            raise RequestError("the messages are empty", code="invalid_value")
+        if self.system is not None and turns[0].role != "system":
+            turns = (Message("system", self.system), *turns)
+        wanted = self.score or self.reference is not None
+        return Asked(shape, turns, later, self.ident(row), reference_of(row, self.reference) if wanted else None)
+
+    def ident(self, row: Mapping[str, Any]) -> str | None:
+        """A row's id. Raises `RequestError` for one that is neither a text nor a whole number, or too long."""
+        if self.id_column is not None and self.id_column not in row:
+            raise ShapeError(f"no column {self.id_column!r}", "missing_column", row)
+        named = row.get(self.id_column or "id")
+        if named is None or named == "":
+            return None
+        ident = str(named) if type(named) is int and -(2**63) <= named < 2**63 else named
+        if not isinstance(ident, str) or len(ident) > MOST_ID:
+            message = f"id must be a whole number or a text of 1 to {MOST_ID} characters"
+            raise RequestError(message, code="invalid_id")
+        return ident
+
+    def _question(self, row: Mapping[str, Any]) -> tuple[str, tuple[Message, ...], tuple[str, ...]]:
+        if self._template is not None:
+            return "--prompt", _user(self._rendered(row)), ()
+        if self.prompt_column is None:
+            return _recognised(row)
+        if self.prompt_column not in row:
+            raise ShapeError(f"no column {self.prompt_column!r}", "missing_column", row)
+        value = row[self.prompt_column]
+        if isinstance(value, list):
+            read = _turns if all(isinstance(each, str) for each in value) else _conversation
+            return self.prompt_column, *read(value, self.prompt_column)
+        return self.prompt_column, _user(_text(value, self.prompt_column)), ()
+
+    def _rendered(self, row: Mapping[str, Any]) -> str:
+        from jinja2 import TemplateError
+
+        assert self._template is not None  # noqa: S101 - its caller has looked
+        try:
+            return self._template(**{str(name): value for name, value in row.items()})
+        except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+            raise ShapeError(f"--prompt cannot be filled: {error}", "invalid_template", row) from error
+
+
+_Read = tuple[str, tuple[Message, ...], tuple[str, ...]]
+"""The columns, the conversation up to its question, and the questions that follow."""
+
+
+def _recognised(row: Mapping[str, Any]) -> _Read:
+    columns = {name.lower().replace(" ", "_"): name for name in row}
+    there = [name for name in _SHAPES if name in columns]
+    if not there:
+        raise ShapeError("no column that is known to hold a question", "unknown_shape", row)
+    filled = [name for name in there if row[columns[name]] not in (None, "", [])]
+    if not filled:
+        empty = columns[there[0]]
+        raise RequestError(f"{empty} is empty", code="invalid_value")
+    first = _SHAPES[filled[0]](row, columns)
+    if any(_SHAPES[name](row, columns)[1:] != first[1:] for name in filled[1:]):
+        named = " or ".join(repr(columns[name]) for name in filled)
+        raise ShapeError(f"the question could be {named}", "ambiguous_shape", row)
+    return first
+
+
+def _prompt(row: Mapping[str, Any], columns: Mapping[str, str]) -> _Read:
+    value = row[columns["prompt"]]
+    if isinstance(value, list) and value and all(isinstance(each, dict) for each in value):
+        return columns["prompt"], *_conversation(value, columns["prompt"])
+    if not isinstance(value, str):
+        raise RequestError("prompt must be a text", code="invalid_prompt")
+    return columns["prompt"], _user(value), ()
+
+
+def _messages(row: Mapping[str, Any], columns: Mapping[str, str]) -> _Read:
+    name = columns["messages"]
+    return name, *_conversation(_listed(row[name], name), name)
+
+
+def _conversations(row: Mapping[str, Any], columns: Mapping[str, str]) -> _Read:
+    name = columns["conversations"]
+    return name, *_conversation(_listed(row[name], name), name)
+
+
+def _of_turns(row: Mapping[str, Any], columns: Mapping[str, str]) -> _Read:
+    name = columns["turns"]
+    value = _listed(row[name], name)
+    read = _turns if all(isinstance(each, str) for each in value) else _conversation
+    return name, *read(value, name)
+
+
+def _instruction(row: Mapping[str, Any], columns: Mapping[str, str]) -> _Read:
+    name = columns["instruction"]
+    more, text = _context(row, columns, ("input", *_CONTEXTS)), _text(row[name], name)
+    return " + ".join((name, *more)), _user("\n\n".join((text, *more.values()))), ()
+
+
+def _question(row: Mapping[str, Any], columns: Mapping[str, str]) -> _Read:
+    return _with_options("question", row, columns)
+
+
+def _problem(row: Mapping[str, Any], columns: Mapping[str, str]) -> _Read:
+    return _with_options("problem", row, columns)
+
+
+def _with_options(kind: str, row: Mapping[str, Any], columns: Mapping[str, str]) -> _Read:
+    """What stands before it, the question, and its options, each after its letter."""
+    name = columns[kind]
+    value, options = row[name], options_of(row)
+    stem = value.get("stem") if isinstance(value, dict) else value
+    more = _context(row, columns, _CONTEXTS)
+    lettered = tuple(f"{letter}. {option}" if letter else option for letter, option, _ in options)
+    shape = " + ".join((*more, name, *([_WITH_OPTIONS] if options else [])))
+    asked = "\n".join((_text(stem, name), *lettered))
+    return shape, _user("\n\n".join((*more.values(), asked))), ()
+
+
+_SHAPES: dict[str, Callable[[Mapping[str, Any], Mapping[str, str]], _Read]] = {
+    "messages": _messages,
+    "prompt": _prompt,
+    "question": _question,
+    "problem": _problem,
+    "instruction": _instruction,
+    "conversations": _conversations,
+    "turns": _of_turns,
+}
+
+
+def options_of(row: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """The options that a row lists: the letter of each, empty where the option begins with it, its text and its label.
+
+    They are a list of texts, texts and labels as ARC and CommonsenseQA have them, an object by letters, or columns
+    called A, B, C. Raises `RequestError` for others.
+    """
+    value = next((row[name] for name in row if name.lower() in _OPTIONS and row[name] not in (None, "", [])), None)
+    inner = row.get("question")
+    if value is None and isinstance(inner, Mapping):
+        value = inner.get("choices")
+    if value is None:
+        given = [(letter, row[letter]) for letter in _LETTERS if row.get(letter) not in (None, "")]
+        apart = len(given) > 1 and [letter for letter, _ in given] == list(_LETTERS[: len(given)])
+        return [(letter, _text(option, letter), letter) for letter, option in given] if apart else []
+    if isinstance(value, str):
+        value = _listed(value, "the options")
+    if isinstance(value, Mapping) and isinstance(value.get("text"), list):
+        labels = value.get("label") or list(_LETTERS)
+        value = [{"label": label, "text": text} for label, text in zip(labels, value["text"], strict=False)]
+    if isinstance(value, Mapping):
+        value = [{"label": label, "text": text} for label, text in value.items() if text is not None]
+    if not isinstance(value, list) or not 0 < len(value) <= len(_LETTERS):
+        raise RequestError(f"the options are no list of at most {len(_LETTERS)}", code="invalid_options")
+    if all(isinstance(option, Mapping) for option in value):
+        labelled = [(str(option.get("label", "")), _text(option.get("text"), "an option")) for option in value]
+        return [(letter, text, label) for letter, (label, text) in zip(_LETTERS, labelled, strict=False)]
+    texts = [str(option) if isinstance(option, int | float) else _text(option, "an option") for option in value]
+    marks = [_LETTERED.match(text) for text in texts]
+    own = all(mark and mark.group(1) == letter for mark, letter in zip(marks, _LETTERS, strict=False))
+    return [("" if own else letter, text, letter) for letter, text in zip(_LETTERS, texts, strict=False)]
+
+
+def reference_of(row: Mapping[str, Any], column: str | None = None) -> str | None:
+    """The known answer of a row: what stands in its column, else in the first column of a name that says so.
+
+    Of a question with options it is a letter. Raises `ShapeError` where the column that was named is not there.
+    """
+    if column is not None and column not in row:
+        raise ShapeError(f"no column {column!r}", "missing_column", row)
+    columns = {name.lower().replace(" ", "_"): name for name in row}
+    named = [columns[name] for name in _REFERENCES if name in columns] if column is None else [column]
+    value = next((row[name] for name in named if isinstance(row[name], str | int | float) and row[name] != ""), None)
+    if value is None:
+        return None
+    options = options_of(row)
+    if options and type(value) is int and 0 <= value < len(options):
+        return _LETTERS[value]
+    told = (_LETTERS[place] for place, (_, text, label) in enumerate(options) if value in (text, label))
+    return next(told, str(value))
+
+
+def _context(row: Mapping[str, Any], columns: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
+    """What a question is about, where columns hold that."""
+    there = [columns[name] for name in names if name in columns and row[columns[name]] not in (None, "", [])]
+    for name in there:
+        if not isinstance(row[name], str):
+            message = f"the question may need {name!r}, which is no text"
+            raise ShapeError(message, "ambiguous_shape", row)
+    return {name: row[name] for name in there}
+
+
+def _conversation(value: Sequence[Any], name: str) -> tuple[tuple[Message, ...], tuple[str, ...]]:
+    """A conversation up to the last turn of the user's: what was answered to that is not told."""
+    turns = [_turn(each, name) for each in value]
+    while turns and turns[-1].role == "assistant":
+        turns.pop()
+    if not any(turn.role == "user" for turn in turns):
+        raise RequestError(f"{name}: nobody asks anything", code="invalid_messages", param=name)
+    return tuple(turns), ()
+
+
+def _turn(value: Any, name: str) -> Message:
+    turn = value if isinstance(value, Mapping) else {}
+    said = turn.get("content", turn.get("value"))
+    role = _SPEAKERS.get(str(turn.get("role", turn.get("from"))).lower())
+    if isinstance(said, list) and all(isinstance(part, Mapping) and part.get("type") == "text" for part in said):
+        said = "".join(str(part.get("text", "")) for part in said)
+    said = "" if said is None and turn.get("tool_calls") else said
+    if role is None or not isinstance(said, str):
+        message = f"{name}: a turn has a role (user, assistant, system) and a content that is a text"
+        raise RequestError(message, code="invalid_messages", param=name)
+    return Message(role, said)
+
+
+def _turns(value: Sequence[Any], name: str) -> tuple[tuple[Message, ...], tuple[str, ...]]:
+    """Questions of one user, one after another."""
+    if not value or not all(isinstance(each, str) and each.strip() for each in value):
+        raise RequestError(f"{name}: an empty turn", code="invalid_value", param=name)
+    return _user(value[0]), tuple(value[1:])
+
+
+def _user(text: str) -> tuple[Message, ...]:
+    return (Message("user", text),)
+
+
+def _text(value: Any, name: str) -> str:
+    if not isinstance(value, str):
+        raise RequestError(f"{name} must be a text", code="invalid_prompt", param=name)
+    return value
+
+
+def _listed(value: Any, name: str) -> list[Any]:
+    """A list, also one that is written as JSON in a cell."""
+    if isinstance(value, str) and value.lstrip().startswith(("[", "{")):
+        with suppress(ValueError):
+            value = json.loads(value)
+    if not isinstance(value, list):
+        raise RequestError(f"{name} must be a list", code="invalid_messages", param=name)
+    return value
+
+
+def _named(row: Mapping[str, Any]) -> str:
+    """The columns of a row, for a message."""
+    names = [repr(str(name)[:60]) for name in row]
+    more = f" and {len(names) - 12} more" if len(names) > 12 else ""
+    return f"its columns are {', '.join(names[:12]) or 'none'}{more}"
