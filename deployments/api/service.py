@@ -143,10 +143,14 @@ class Service:
         """`ready`, `starting` or `stopping`."""
         if self.open.draining:
             return "stopping"
+        await self.routable()
+        return "ready" if await self.lifecycle.experts.warm() else "starting"
+
+    async def routable(self) -> None:
+        """Load what routing needs, the first time."""
         if not self._routable:
             await self._orchestrator.router.warm()
             self._routable = True
-        return "ready" if await self.lifecycle.experts.warm() else "starting"
 
     async def scraped(self) -> bytes:
         """The metrics, with what experts are at just now."""
