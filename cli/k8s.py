@@ -130,7 +130,7 @@ def _said(
     import os
 
     from symmoe.config import read_pool
-    from symmoe.manifests.rendering import VALUES, local_sources, sized_values
+    from symmoe.manifests.rendering import SIZED, VALUES, local_sources, sized_values
     from symmoe.manifests.values import changed_values, read_values, values_text
     from symmoe.sizing.cluster import size_cluster
 
@@ -148,11 +148,14 @@ def _said(
     else:
         values = read_values(to_json({"create_namespace": True, **given}), "options")
         text = values_text(values)
-    named = beside / values.pool
+    named = Path(os.path.normpath(beside / values.pool))  # the folder may not be there yet
     described = read_pool(str(named) if named.is_file() else values.pool)
     sizes = (values.accelerator, values.nodes, values.gpus_per_node, values.node_cpus, values.node_memory_gib)
     cluster = size_cluster(described, *sizes)
-    return _Said(text, sized_values(values, cluster), cluster, local_sources(described))
+    before = None
+    if out is not None and (out / SIZED).exists():
+        before = read_values((out / SIZED).read_text(encoding="utf-8"), str(out / SIZED))
+    return _Said(text, sized_values(values, cluster, before), cluster, local_sources(described))
 
 
 @app.command("sizes")
@@ -345,7 +348,7 @@ def _told(said: _Said) -> list[Any]:
 
 def _stream(said: _Said, manifests: list[Manifest]) -> str:
     """Manifests for `kubectl apply -f -`, the reasons before them as comments."""
-    from symmoe.manifests.rendering import to_yaml
+    from symmoe.manifests.values import to_yaml
 
     lines = [f"{n.name}: {f'{n.value:g} {n.unit}'.strip()} ({n.why})" for n in said.cluster.numbers]
     comments = "".join(f"# {line}\n" for line in [*lines, *_lines(said)])

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,6 +36,7 @@ from ..access.usage import EMBEDDING, Usage, Used, used_of
 from ..access.watch import KeyWatch
 from ..errors import ApiError
 from ..events import EngineState, TurnedAwayError
+from ..lifecycle.following import following
 from ..orchestrator import Again, Orchestrator
 from ..order import Order, Report
 from ..settings import Settings
@@ -145,6 +148,14 @@ class Service:
             return "stopping"
         await self.routable()
         return "ready" if await self.lifecycle.experts.warm() else "starting"
+
+    @asynccontextmanager
+    async def living(self) -> AsyncIterator[None]:
+        """Keep the experts what the store and the pool file say, as long as the block lasts."""
+        settings = self.settings
+        file = None if settings.follow is None else Path(settings.follow)
+        async with self.lifecycle.keeping(), following(file, self._pool, self.lifecycle, settings.weights_folder):
+            yield
 
     async def routable(self) -> None:
         """Load what routing needs, the first time."""

@@ -11,7 +11,15 @@ import yaml
 
 from symmoe.manifests.rendering import Manifest
 
-Effect = Literal["new cluster", "engines restart", "replicas change", "redis restarts", "refused", "nothing restarts"]
+Effect = Literal[
+    "new cluster",
+    "engines restart",
+    "replicas change",
+    "redis restarts",
+    "refused",
+    "experts come or go",
+    "nothing restarts",
+]
 _COUNTS = ("replicas", "minReplicas", "maxReplicas")
 _IMMUTABLE = {"PersistentVolumeClaim": ("spec.accessModes", "spec.storageClassName")}
 
@@ -96,6 +104,8 @@ def _effect(kind: str, name: str, places: Sequence[str]) -> Effect:
         return "refused"
     if kind == "StatefulSet":
         return "redis restarts" if any(path.startswith("spec.template") for path in paths) else "refused"
+    if name.startswith("ConfigMap symmoe-pool"):
+        return "experts come or go"
     if kind != "RayService":
         return "nothing restarts"
     cluster = [path for path in paths if path.startswith("spec.rayClusterConfig")]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import yaml
 from symmoe.config import STARTER, Pool, shipped_pool
 from symmoe.errors import ConfigError, PoolError
 from symmoe.manifests.templates import Templates
-from symmoe.manifests.values import OPERATORS, Sized, Values, values_text
+from symmoe.manifests.values import OPERATORS, Sized, Values, to_yaml, values_text
 from symmoe.sizing.cluster import Cluster
 
 Manifest = dict[str, Any]
@@ -27,8 +28,9 @@ VALUES, SIZED, MANIFESTS, KUSTOMIZATION, CHART = (
 )
 """What a folder holds: what the operator says, what was computed, all manifests, and how each tool takes them."""
 _CONFIG_MAP_BYTES = 900_000
+PROFILES, JOINED = "profiles.json", "joined.json"
 _BESIDE = (
-    ("routing", "profiles", "profiles.json"),
+    ("routing", "profiles", PROFILES),
     ("routing", "taxonomy", "taxonomy.yaml"),
     ("aggregation", "rule", "rule.json"),
 )
@@ -41,8 +43,11 @@ resources: [manifests.yaml]
 """
 
 
-def sized_values(values: Values, cluster: Cluster) -> Values:
-    """The values with what the pool takes on a cluster, and with the pool as pods read it."""
+def sized_values(values: Values, cluster: Cluster, before: Values | None = None) -> Values:
+    """The values with what the pool takes on a cluster, and with the pool as pods read it.
+
+    Where it differs from what was rendered `before` in that experts come or go, pods are not made anew.
+    """
     sized = Sized(
         replicas=cluster.replicas,
         accelerators=cluster.split if cluster.accelerator else 0,
@@ -54,7 +59,38 @@ def sized_values(values: Values, cluster: Cluster) -> Values:
         open_requests=cluster.pool.engine.max_num_seqs,
         reward=cluster.pool.reward is not None,
     )
-    return values.model_copy(update={"sized": sized, "pool_files": _pool_files(cluster.pool)})
+    files = _pool_files(cluster.pool)
+    base = (before.pool_base or before.pool_files) if before else {}
+    followed = followed_files(base, files) if base and base != files else None
+    pool = {"pool_files": files, "pool_base": {}} if followed is None else {"pool_files": followed, "pool_base": base}
+    return values.model_copy(update={"sized": sized, **pool})
+
+
+def followed_files(base: Mapping[str, str], files: Mapping[str, str]) -> dict[str, str] | None:
+    """The files of a pool as pods can follow them that began with those of `base`; None where they cannot.
+
+    They can where experts that need no deployment of their own come, with records, and others go. The records of who
+    comes stand apart, because a pod that starts anew takes the experts of `base` and refuses records of others.
+    """
+    old, new = yaml.safe_load(base["pool.yaml"]), yaml.safe_load(files["pool.yaml"])
+    before, after = ({expert["name"]: expert for expert in pool["experts"]} for pool in (old, new))
+    came = after.keys() - before.keys()
+    same = {**old, "experts": []} == {**new, "experts": []} and base.keys() - {JOINED} == files.keys()
+    same = same and all(base[name] == files[name] for name in files if name not in ("pool.yaml", PROFILES))
+    same = same and all(after[name] == before[name] for name in after if name in before)
+    if not same or any(after[name].get(key) for name in came for key in ("remote", "dedicated", "trust_remote_code")):
+        return None
+    if base.get(PROFILES) == files.get(PROFILES):
+        return dict(files)
+    had, has = (json.loads(each[PROFILES]) for each in (base, files))
+    rows = had["experts"], has["experts"]
+    rest = [{key: value for key, value in each.items() if key not in ("experts", "about")} for each in (had, has)]
+    if rest[0] != rest[1] or rest[1].keys() - {"format", "belief"}:
+        return None
+    if any(rows[1][name] != rows[0].get(name) for name in rows[1] if name not in came):
+        return None
+    joined = {name: rows[1].pop(name) for name in sorted(came & rows[1].keys())}
+    return {**files, PROFILES: json.dumps(has), JOINED: json.dumps({"experts": joined})}
 
 
 def render(values: Values) -> list[Manifest]:
@@ -91,25 +127,6 @@ def write_installation(folder: Path, text: str, values: Values) -> Path:
     with as_file(files("symmoe.k8s")) as shipped:
         shutil.copytree(shipped / CHART, folder / CHART, dirs_exist_ok=True)
     return folder / KUSTOMIZATION
-
-
-def to_yaml(documents: Iterable[Mapping[str, Any]]) -> str:
-    """One YAML stream."""
-    return "---\n".join(yaml.dump(dict(each), Dumper=_Plain, sort_keys=False, width=120) for each in documents)
-
-
-class _Plain(yaml.SafeDumper):
-    """No anchors, and texts of several lines as they are read."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
-
-
-_Plain.add_representer(str, _text)
 
 
 def _pool_files(pool: Pool) -> dict[str, str]:

@@ -6,6 +6,7 @@ The chart's `values.yaml` and `values.schema.json` are written from the models h
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -174,6 +175,7 @@ class Values(Part):
     upgrade: Upgrade = Upgrade()
     sized: Sized = Sized()
     pool_files: dict[str, str] = Field(default={}, description="the pool as pods read it")
+    pool_base: dict[str, str] = Field(default={}, description="what it was when they began, where they can follow")
 
     @model_validator(mode="after")
     def _consistent(self) -> Values:
@@ -200,7 +202,7 @@ class Values(Part):
         return self
 
 
-OPERATORS = tuple(name for name in Values.model_fields if name not in ("sized", "pool_files"))
+OPERATORS = tuple(name for name in Values.model_fields if name not in ("sized", "pool_files", "pool_base"))
 """What an operator says; the rest is computed."""
 
 
@@ -256,6 +258,25 @@ def schema_text() -> str:
     return json.dumps(schema, indent=1) + "\n"
 
 
+def to_yaml(documents: Iterable[Mapping[str, Any]]) -> str:
+    """One YAML stream."""
+    return "---\n".join(yaml.dump(dict(each), Dumper=_Plain, sort_keys=False, width=120) for each in documents)
+
+
+class _Plain(yaml.SafeDumper):
+    """No anchors, and texts of several lines as they are read."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Plain.add_representer(str, _text)
+
+
 def _described(part: Part, depth: int, names: tuple[str, ...]) -> str:
     made = ""
     for name in names:
@@ -266,10 +287,8 @@ def _described(part: Part, depth: int, names: tuple[str, ...]) -> str:
             made += f"{pad}{name}:  # {(type(value).__doc__ or '').splitlines()[0]}\n"
             made += _described(value, depth + 1, tuple(type(value).model_fields))
         elif isinstance(value, dict) and any("\n" in str(text) for text in value.values()):
-            made += f"{pad}{name}:{comment}\n"
-            for key, text in value.items():
-                indented = "".join(f"{pad}    {line}" if line.strip() else line for line in text.splitlines(True))
-                made += f"{pad}  {key}: |\n{indented}"
+            text = to_yaml([{name: value}])
+            made += f"{pad}#{comment.removeprefix('  #')}\n" + "".join(f"{pad}{line}" for line in text.splitlines(True))
         else:
             plain = part.model_dump(mode="json")[name]
             made += f"{pad}{name}: {json.dumps(plain, ensure_ascii=False)}{comment}\n"

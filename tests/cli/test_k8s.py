@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -114,3 +115,32 @@ def test_sizes_names_the_smallest_accelerator_for_each_expert(symmoe_command: Sy
     assert by_expert["mistral"]["smallest"] == "A100-40"
     assert by_expert["llama"]["smallest"] == "L4"
     assert by_expert["llama"]["kv_bytes_per_token"] == 131_072
+
+
+def test_an_expert_that_comes_or_goes_makes_no_new_cluster_and_another_model_does(
+    symmoe_command: Symmoe, tmp_path: Path
+) -> None:
+    file, out = tmp_path / "pool.yaml", tmp_path / "made"
+    three = [{"name": name, "model": "Qwen/Qwen3-8B"} for name in ("a", "b", "c")]
+    rows = {each["name"]: {"overall": [5, 1], "skills": {}, "tokens": 9.0} for each in three}
+
+    def effects(experts: list[dict[str, str]]) -> list[str]:
+        described = {"name": "own", "experts": experts, "routing": {"profiles": "./mine.json"}}
+        described["engine"] = {"host_tier_gib": 20}
+        file.write_text(yaml.safe_dump(described))
+        records = {each["name"]: rows[each["name"]] for each in experts}
+        (tmp_path / "mine.json").write_text(json.dumps({"format": 2, "experts": records}))
+        words = ("k8s", "render", "--pool", file, "--accelerator", "H100", "--out", out)
+        return sorted({each["effect"] for each in symmoe_command(*words, "--json").json["changes"]})
+
+    effects(three[:2])
+    followed = ["experts come or go", "nothing restarts"]
+    assert effects(three) == followed
+    (pool,) = [
+        m for m in yaml.safe_load_all((out / "manifests.yaml").read_text()) if "symmoe-pool" in str(m["metadata"])
+    ]
+    assert json.loads(pool["data"]["joined.json"])["experts"].keys() == {"c"}
+    assert json.loads(pool["data"]["profiles.json"])["experts"].keys() == {"a", "b"}
+    assert effects(three[1:]) == followed
+    assert effects(three[:2]) == followed
+    assert "new cluster" in effects([three[0], {"name": "b", "model": "Qwen/Qwen3-1.7B"}])

@@ -72,16 +72,17 @@ RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH: symmoe.deployments.door.proxy:middlew
 symmoe-environment-{{ include "symmoe.environment" . | sha256sum | trunc 10 }}
 {{- end }}
 
-{{- define "symmoe.poolText" -}}
-{{- range $name, $text := .Values.pool_files }}
+{{- define "symmoe.text" -}}
+{{- range $name, $text := . }}
 {{ $name }}
 {{ $text }}
 {{- end }}
 {{- end }}
 
-{{- /* Another pool is another name, another pod template, and with that a new Ray cluster beside the old one. */}}
+{{- /* Another pool is another name, another pod template, and with that a new Ray cluster beside the old one; but not
+where only experts come or go, which running pods follow. */}}
 {{- define "symmoe.poolName" -}}
-symmoe-pool-{{ include "symmoe.poolText" . | sha256sum | trunc 10 }}
+symmoe-pool-{{ include "symmoe.text" (.Values.pool_base | default .Values.pool_files) | sha256sum | trunc 10 }}
 {{- end }}
 
 {{- define "symmoe.volumeName" -}}

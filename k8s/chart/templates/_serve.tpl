@@ -17,6 +17,8 @@ applications:
   import_path: symmoe.deployments.app:build_app
   args:
     pool: /etc/symmoe/pool.yaml
+    follow: /etc/symmoe/pool.yaml
+    weights_folder: /var/lib/symmoe/pool
     {{- if eq $least 0 }}
     least: 0
     {{- end }}
