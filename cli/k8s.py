@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from json import dumps as to_json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +12,8 @@ import typer
 from . import options
 
 if TYPE_CHECKING:
-    from symmoe.manifests.building import Manifest
+    from symmoe.manifests.rendering import Manifest
+    from symmoe.manifests.values import Values
     from symmoe.sizing.cluster import Cluster
 
 app = typer.Typer(help="Size a pool for Kubernetes and write its manifests.", no_args_is_help=True)
@@ -22,51 +25,137 @@ def _group() -> None:
     """Size a pool for Kubernetes and write its manifests."""
 
 
+PoolFile = Annotated[str | None, typer.Option("--pool", "-p", help="A shipped pool or a pool file.")]
+Accelerator = Annotated[
+    str | None, typer.Option("--accelerator", help="L4, A10, A100-40, L40S, A100-80, H100, H200, B200; or cpu.")
+]
+Nodes = Annotated[int | None, typer.Option("--nodes", help="Nodes that run experts.")]
+PerNode = Annotated[int | None, typer.Option("--gpus-per-node", help="Accelerators of each.")]
+WithoutKeys = Annotated[
+    bool | None, typer.Option("--without-keys/--keys", help="For a try-out: who reaches the service may ask it.")
+]
+ValuesFile = Annotated[
+    Path | None, typer.Option("--values", help="What you say of the installation; without it OUT/values.yaml, if any.")
+]
+
+
 @app.command("render")
 def render(
-    pool: options.Pool = "starter",
-    accelerator: Annotated[
-        str, typer.Option("--accelerator", help="L4, A10, A100-40, L40S, A100-80, H100, H200, B200; or cpu.")
-    ] = "cpu",
-    nodes: Annotated[int, typer.Option("--nodes", min=1, max=1024, help="Nodes that run experts.")] = 1,
-    per_node: Annotated[int, typer.Option("--gpus-per-node", min=1, max=16, help="Accelerators of each.")] = 1,
-    least: Annotated[int, typer.Option("--least", min=0, help="Expert replicas that stay where nobody asks.")] = 1,
-    production: Annotated[bool, typer.Option("--production", help="Redis elsewhere, and an Ingress.")] = False,
-    without_keys: Annotated[
-        bool, typer.Option("--without-keys", help="For a try-out: who reaches the service may ask it.")
-    ] = False,
+    pool: PoolFile = None,
+    accelerator: Accelerator = None,
+    nodes: Nodes = None,
+    per_node: PerNode = None,
+    without_keys: WithoutKeys = None,
+    values: ValuesFile = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Write kustomizations here instead of printing manifests.")
+        Path | None, typer.Option("--out", "-o", help="Write here, for kubectl and for Helm, instead of printing.")
     ] = None,
     json: options.Json = False,
 ) -> None:
-    """Manifests sized from the pool, with the reason for each number; refuses what cannot fit and says what would."""
-    from symmoe.config import read_pool
-    from symmoe.errors import RequestError
-    from symmoe.manifests.sized import local_sources
-    from symmoe.sizing.cluster import size_cluster
+    """Manifests sized from the pool, with the reason for each number; refuses what cannot fit and says what would.
+
+    Everything else is said in values.yaml, which the first rendering writes and later ones keep; options go there.
+    """
+    from symmoe.manifests.rendering import MANIFESTS, render, write_installation
 
     from .render import show, show_json
 
-    described = read_pool(pool)
-    cluster = size_cluster(described, accelerator, nodes, per_node)
-    if production and cluster.accelerator is None:
-        raise RequestError("the production overlay needs an accelerator", code="bad_option", hint="name one")
-    if production and without_keys:
-        raise RequestError("the production overlay has an Ingress, and needs keys", code="bad_option")
-    copies = local_sources(described)
-    if out is not None:
-        overlay = _written(out, cluster, least, production, not without_keys)
+    said = _said(values, out, pool, accelerator, nodes, per_node, without_keys)
+    if out is None:
+        manifests = render(said.values)
         if json:
-            show_json(_facts(cluster, copies) | {"overlay": str(overlay)})
-            return
-        show(*_told(cluster, copies), f"apply it with: kubectl apply -k {overlay}")
+            show_json(_facts(said) | {"manifests": manifests})
+        else:
+            typer.echo(_stream(said, manifests), nl=False)
         return
-    manifests = _manifests(cluster, least, production, not without_keys)
+    before = _manifests(out / MANIFESTS)
+    written = write_installation(out, said.text, said.values)
+    after = _manifests(out / MANIFESTS)
     if json:
-        show_json(_facts(cluster, copies) | {"manifests": manifests})
+        show_json(_facts(said) | {"kustomization": str(written), **_changed(before, after)})
         return
-    typer.echo(_stream(cluster, copies, manifests), nl=False)
+    show(*_told(said), *(_compared(before, after, said.values.namespace) if before else ()))
+    show(f"apply it with: kubectl apply -k {out}", f"or: helm upgrade --install symmoe {out}/chart {_helm(out, said)}")
+
+
+@app.command("diff")
+def diff(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where `render` wrote what the cluster runs.")],
+    pool: PoolFile = None,
+    accelerator: Accelerator = None,
+    nodes: Nodes = None,
+    per_node: PerNode = None,
+    without_keys: WithoutKeys = None,
+    values: ValuesFile = None,
+    json: options.Json = False,
+) -> None:
+    """What rendering again would change, and what would start anew because of it. Writes nothing."""
+    from symmoe.errors import RequestError
+    from symmoe.manifests.rendering import MANIFESTS, render
+
+    from .render import show, show_json
+
+    before = _manifests(out / MANIFESTS)
+    if not before:
+        message = f"{out / MANIFESTS} is not there: nothing was rendered there yet"
+        raise RequestError(message, code="bad_option", hint=f"symmoe k8s render --out {out}")
+    said = _said(values, out, pool, accelerator, nodes, per_node, without_keys)
+    after = render(said.values)
+    if json:
+        show_json(_changed(before, after))
+    else:
+        show(*_compared(before, after, said.values.namespace))
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What an operator says, as text and as values, and what follows from it."""
+
+    text: str
+    values: Values
+    cluster: Cluster
+    copies: dict[str, str]
+
+
+def _said(
+    file: Path | None,
+    out: Path | None,
+    pool: str | None,
+    accelerator: str | None,
+    nodes: int | None,
+    per_node: int | None,
+    without_keys: bool | None,
+) -> _Said:
+    """The values of a file, if there is one, with what options say, sized."""
+    import os
+
+    from symmoe.config import read_pool
+    from symmoe.manifests.rendering import SIZED, VALUES, local_sources, sized_values
+    from symmoe.manifests.values import changed_values, read_values, values_text
+    from symmoe.sizing.cluster import size_cluster
+
+    file = file or (out / VALUES if out else None)
+    beside = file.parent if file else Path()
+    if pool is not None and Path(pool).is_file():
+        pool = os.path.relpath(pool, beside)
+    keys = None if without_keys is None else not without_keys
+    options = {"pool": pool, "accelerator": accelerator, "nodes": nodes, "gpus_per_node": per_node, "keys": keys}
+    given = {name: value for name, value in options.items() if value is not None}
+    if file is not None and file.exists():
+        text = file.read_text(encoding="utf-8")
+        text = changed_values(text, given, str(file)) if given else text
+        values = read_values(text, str(file))
+    else:
+        values = read_values(to_json({"create_namespace": True, **given}), "options")
+        text = values_text(values)
+    named = Path(os.path.normpath(beside / values.pool))  # the folder may not be there yet
+    described = read_pool(str(named) if named.is_file() else values.pool)
+    sizes = (values.accelerator, values.nodes, values.gpus_per_node, values.node_cpus, values.node_memory_gib)
+    cluster = size_cluster(described, *sizes)
+    before = None
+    if out is not None and (out / SIZED).exists():
+        before = read_values((out / SIZED).read_text(encoding="utf-8"), str(out / SIZED))
+    return _Said(text, sized_values(values, cluster, before), cluster, local_sources(described))
 
 
 @app.command("sizes")
@@ -113,12 +202,15 @@ def sizes(pool: options.Pool = "starter", json: options.Json = False) -> None:
 def fetch(
     pool: options.Pool = "starter",
     pack: Annotated[bool, typer.Option("--pack", help="Pack every expert too, which engines on CPUs map.")] = False,
+    leave_out: Annotated[
+        bool, typer.Option("--leave-out", help="Succeed if one expert is here at least; say what is missing.")
+    ] = False,
     json: options.Json = False,
 ) -> None:
     """Have every expert's weights in the cache, fetched or prepared; a pod runs it before its engine starts."""
     from symmoe.build import Assembly
     from symmoe.config import read_pool
-    from symmoe.errors import PoolError
+    from symmoe.errors import PoolError, SymmoeError
 
     from .pool import pack as pack_pool
     from .render import show, show_json, tell
@@ -127,16 +219,24 @@ def fetch(
     if not described.engine.runs_models:
         raise PoolError(f"pool {described.name!r} has {described.engine.kind} experts, which have no weights to fetch")
     assembly = Assembly(described)
-    found = {}
+    found, missing = {}, {}
     for name in (expert.name for expert in described.experts if expert.remote is None):
-        found[name] = assembly.weights(name).model
-        tell(f"{name}: {found[name]}")
+        try:
+            found[name] = assembly.weights(name).model
+            tell(f"{name}: {found[name]}")
+        except SymmoeError as error:
+            missing[name] = error
+            tell(f"{name}: missing: {error}{f' ({error.hint})' if error.hint else ''}")
+    if missing and (not leave_out or not found):
+        raise next(iter(missing.values()))
     if pack:
-        pack_pool(pool=pool, out=None, experts=None, verify=False, json=json)
+        pack_pool(pool=pool, out=None, experts=list(found), verify=False, json=json)
     elif json:
-        show_json({"pool": described.name, "models": found})
+        show_json(
+            {"pool": described.name, "models": found, "missing": {name: str(why) for name, why in missing.items()}}
+        )
     else:
-        show(f"{described.name}: the weights of {len(found)} experts are here")
+        show(f"{described.name}: the weights of {len(found)} experts are here, of {len(missing)} missing")
 
 
 def _smallest(pool: Any, name: str, model: Any) -> str | None:
@@ -147,29 +247,52 @@ def _smallest(pool: Any, name: str, model: Any) -> str | None:
     return min(fitting, key=lambda on: on.memory_gb).name if fitting else None
 
 
-def _written(folder: Path, cluster: Cluster, least: int, production: bool, keys: bool) -> Path:
-    """Write kustomizations; which of them to apply."""
-    from importlib.resources import as_file, files
+def _manifests(file: Path) -> list[Manifest]:
+    """Manifests as they were written, none where they were not."""
+    import yaml
 
-    from symmoe.manifests.sized import write_overlay
-
-    with as_file(files("symmoe.k8s")) as shipped:
-        overlay = write_overlay(shipped, folder, cluster, least, keys)
-    return overlay.with_name("production") if production else overlay
+    if not file.exists():
+        return []
+    return [each for each in yaml.safe_load_all(file.read_text(encoding="utf-8")) if each]
 
 
-def _manifests(cluster: Cluster, least: int, production: bool, keys: bool) -> list[Manifest]:
-    from tempfile import TemporaryDirectory
-
-    from symmoe.manifests.building import build
-
-    with TemporaryDirectory() as folder:
-        return build(_written(Path(folder), cluster, least, production, keys))
+def _helm(out: Path, said: _Said) -> str:
+    return f"--namespace {said.values.namespace} -f {out}/values.yaml -f {out}/sized.yaml --set create_namespace=false"
 
 
-def _facts(cluster: Cluster, copies: dict[str, str]) -> dict[str, Any]:
+def _changed(before: list[Manifest], after: list[Manifest]) -> dict[str, Any]:
     from dataclasses import asdict
 
+    from symmoe.manifests.changes import changes, patches
+
+    return {"changes": [asdict(each) for each in changes(before, after)], "patch": patches(before, after)}
+
+
+def _compared(before: list[Manifest], after: list[Manifest], namespace: str) -> list[Any]:
+    """What differs between two renderings, and what comes of it."""
+    from symmoe.manifests.changes import changes, patches
+
+    from .render import table
+
+    found = changes(before, after)
+    if not found:
+        return ["nothing changes"]
+    rows = [(each.what, each.how, "\n".join(each.places), each.effect) for each in found]
+    told: list[Any] = [table("What changes", ("object", "how", "where", "what starts anew"), rows)]
+    patch = patches(before, after)
+    if patch and all(each.effect != "new cluster" for each in found):
+        told.append(
+            "KubeRay leaves the numbers of a living cluster's pods alone; after applying it, patch them:\n"
+            f"kubectl -n {namespace} patch raycluster $(kubectl -n {namespace} get rayservice symmoe "
+            f"-o jsonpath='{{.status.activeServiceStatus.rayClusterName}}') --type=json -p '{patch}'"
+        )
+    return told
+
+
+def _facts(said: _Said) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    cluster = said.cluster
     return {
         "pool": cluster.pool.name,
         "accelerator": cluster.accelerator.name if cluster.accelerator else "cpu",
@@ -178,12 +301,13 @@ def _facts(cluster: Cluster, copies: dict[str, str]) -> dict[str, Any]:
         "experts": [asdict(each) for each in cluster.needs],
         "groups": cluster.groups,
         "notes": cluster.notes,
-        "copy_to_volume": copies,
+        "copy_to_volume": said.copies,
     }
 
 
-def _lines(cluster: Cluster, copies: dict[str, str]) -> list[str]:
+def _lines(said: _Said) -> list[str]:
     """Notes, and what must be copied."""
+    cluster = said.cluster
     swaps = [", ".join(group) for group in cluster.groups if len(group) > 1]
     lines = [f"swapped in one engine: {group}" for group in swaps]
     alone = sum(len(group) == 1 for group in cluster.groups)
@@ -193,12 +317,14 @@ def _lines(cluster: Cluster, copies: dict[str, str]) -> list[str]:
     lines.append(
         "Ray asks for a token: KubeRay (1.5.1 or newer, in the namespace kuberay) makes its Secret with each RayCluster"
     )
-    return lines + [f"copy {here} to {there} on the volume symmoe-models" for here, there in copies.items()]
+    return lines + [f"copy {here} to {there} on the volume symmoe-models" for here, there in said.copies.items()]
 
 
-def _told(cluster: Cluster, copies: dict[str, str]) -> list[Any]:
+def _told(said: _Said) -> list[Any]:
     """Every number with its reason, as tables."""
     from .render import table
+
+    cluster = said.cluster
 
     where = f"{cluster.nodes} nodes, {cluster.accelerator.name if cluster.accelerator else 'cpu'}"
     rows = [(number.name, f"{number.value:g} {number.unit}".strip(), number.why) for number in cluster.numbers]
@@ -217,13 +343,13 @@ def _told(cluster: Cluster, copies: dict[str, str]) -> list[Any]:
             for each in cluster.needs
         ]
         parts.append(table("On each accelerator, GB", columns, held, right=(1, 2, 3, 4, 5, 6)))
-    return parts + _lines(cluster, copies)
+    return parts + _lines(said)
 
 
-def _stream(cluster: Cluster, copies: dict[str, str], manifests: list[Manifest]) -> str:
+def _stream(said: _Said, manifests: list[Manifest]) -> str:
     """Manifests for `kubectl apply -f -`, the reasons before them as comments."""
-    from symmoe.manifests.building import to_yaml
+    from symmoe.manifests.values import to_yaml
 
-    lines = [f"{n.name}: {f'{n.value:g} {n.unit}'.strip()} ({n.why})" for n in cluster.numbers]
-    comments = "".join(f"# {line}\n" for line in [*lines, *_lines(cluster, copies)])
+    lines = [f"{n.name}: {f'{n.value:g} {n.unit}'.strip()} ({n.why})" for n in said.cluster.numbers]
+    comments = "".join(f"# {line}\n" for line in [*lines, *_lines(said)])
     return comments + to_yaml(manifests)

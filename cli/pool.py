@@ -118,8 +118,9 @@ def pack(
 
     described = read_pool(pool)
     folder = out or cache_dir() / "packed" / described.name
+    own = [expert.name for expert in described.experts if expert.remote is None]
     with working("checking"):
-        layouts = _layouts(described, list(dict.fromkeys(experts or described.names)))
+        layouts = _layouts(described, list(dict.fromkeys(experts or own)))
     packs = _pack_all(layouts, folder, verify)
     old = prune(folder, [Path(p["path"]) for p in packs], layouts if experts or out else None)
     if json:

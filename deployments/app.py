@@ -60,6 +60,10 @@ class Ingress:
 
         return Console(app, self._service)
 
+    async def check_health(self) -> None:
+        """The first time, have what routing needs: Ray Serve sends it no request before."""
+        await self._service.routable()
+
     async def readiness(self) -> str:
         """`ready`, `starting` or `stopping`."""
         return await self._service.readiness()
@@ -82,9 +86,16 @@ class Replica(ExpertReplica):
         if not get_gpu_ids():  # on CPUs an engine takes every core: without this its steps would hold up routing
             os.nice(YIELDING)
         super().__init__(pool, root, settings, build, first=first_to_load)
+        self._begun = False
 
-    def check_health(self) -> None:
-        """End the process if the engine cannot be saved; Ray Serve asks regularly, and starts another."""
+    async def check_health(self) -> None:  # type: ignore[override]  # Ray Serve awaits it
+        """The first time, wait until the first expert answers: Ray Serve counts a replica from then on.
+
+        Later, end the process if the engine cannot be saved; Ray Serve asks regularly, and starts another.
+        """
+        if not self._begun:
+            await self.begun()
+            self._begun = True
         try:
             super().check_health()
         except RuntimeError:

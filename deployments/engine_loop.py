@@ -60,11 +60,14 @@ class EngineLoop:
         self._expected: float | None = None
         self._stopping = False
         self.state, self._looked = EngineState(None, None, 0, {}), 0.0
-        self.warm = Flag()
+        self.warm, self.trouble = Flag(), ""
         self._thread = Thread(target=self._run, name="engine", daemon=True)
 
     def start(self, first: Callable[[], str | None]) -> None:
-        """Begin, by making the expert ready that is `first`, asked in this thread; `warm` is set when that is done."""
+        """Begin, by making the expert ready that is `first`, asked in this thread, or another where it cannot be.
+
+        `warm` is set when that is done. Where none can be made ready the loop gives up.
+        """
         self._inbox.put(lambda: self._warm_up(first))
         self._thread.start()
 
@@ -145,6 +148,7 @@ class EngineLoop:
             load = staged_load(self._parts(), expert)
         except SymmoeError as error:
             why = unready(expert, error)
+            self.trouble = why.message
             self._turn_away(self._turns.failed(expert), lambda _: why)
             return
         finally:
@@ -201,6 +205,7 @@ class EngineLoop:
         """The engine failed: build another, and let what it was running be tried again."""
         self._failures += 1
         message = f"the engine failed: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
+        self.trouble = message
         untried, self._untried = self._untried, set()
 
         def lost(each: Waiting) -> TurnedAway:
@@ -245,9 +250,19 @@ class EngineLoop:
             expert = first()
             if expert is not None:
                 self._ready(expert)
+                others = (name for name in self._parts().pool.names if name != expert)
+                while self._turns.resident is None:
+                    self._ready(next(others))
+        except StopIteration:
+            self._failures = _FAILURES  # none of them can answer
+            return
         except Exception as error:
             self._lose(error)
-        self._expected = None
+            if self._failures < _FAILURES:
+                self._inbox.put(lambda: self._warm_up(first))
+            return
+        finally:
+            self._expected = None
         self.warm.set()
 
     def _end(self) -> None:

@@ -19,6 +19,7 @@ from .worker import Build
 
 MakeTurns = Callable[[int, int, float, float], Turns]
 """Of the slots, the most that wait, the patience and the amortisation."""
+_LOOK = 0.05
 _GATHER = 0.02
 """Seconds within which the pieces of one text travel together: each message between processes costs a millisecond."""
 
@@ -83,8 +84,14 @@ class ExpertReplica:
                 self._loop.cancel(asked.id)
 
     async def warm(self) -> bool:
-        """Whether the first expert was made ready, or at least tried."""
+        """Whether an expert was made ready, or none is to be before somebody asks."""
         return self._loop.warm.is_set()
+
+    async def begun(self) -> None:
+        """Wait until it is `warm`. Raises `RuntimeError` if the engine cannot be had, or hangs."""
+        while not self._loop.warm.is_set():
+            self.check_health()
+            await asyncio.sleep(_LOOK)
 
     async def state(self) -> EngineState:
         """What the engine is at, as it was within the last moments."""
@@ -93,7 +100,9 @@ class ExpertReplica:
     def check_health(self) -> None:
         """Raise `RuntimeError` if the engine's thread has died or hangs."""
         if not self._loop.healthy:
-            raise RuntimeError("the engine's thread has died or hangs")
+            raise RuntimeError(
+                f"the engine's thread has died or hangs{self._loop.trouble and f': {self._loop.trouble}'}"
+            )
 
     def stop(self) -> None:
         """End the engine."""

@@ -37,9 +37,12 @@ class Served:
     def wait_until_ready(self, stopped: Callable[[], bool] = lambda: False, most: float = _START_SECONDS) -> float:
         """Wait until the first expert can answer, or the wait is `stopped`; seconds since the start of the service.
 
-        Raises `EngineError` after `most` seconds.
+        Raises `EngineError` after `most` seconds, or where Ray Serve gives up.
         """
-        while not stopped() and self.handle.readiness.remote().result(timeout_s=most) != "ready":
+        while not stopped() and (at := _state()).status != "RUNNING":
+            if at.status == "DEPLOY_FAILED":
+                said = (at.message.strip() or "no reason given").splitlines()
+                raise EngineError(f"Ray Serve did not start the service: {said[-1]}", hint="look into Ray's logs")
             if time.monotonic() - self.began > most:
                 raise EngineError(f"no expert was ready within {most:.0f} s", hint="look into the engine's log")
             time.sleep(0.1)
@@ -79,7 +82,8 @@ def serving(
             app = service_app(pool, settings, keys, build, admin=not keys)  # which is on loopback then
             handle = _run(app)
             yield Served(f"http://{where}", handle, began)
-            handle.drain.remote(settings.grace).result(timeout_s=settings.grace + 10)
+            if _state().status not in ("DEPLOYING", "DEPLOY_FAILED"):  # else nobody was let in
+                handle.drain.remote(settings.grace).result(timeout_s=settings.grace + 10)
 
 
 @contextmanager
@@ -122,13 +126,19 @@ def _listening(controller: Any) -> str:
 
 
 def _run(app: Any) -> Any:
+    """The handle of the ingress, which is not waited for: Ray Serve waits for engines, and cannot be interrupted."""
     from ray import serve
 
-    try:
-        return serve.run(app, name=NAME, route_prefix="/", logging_config=_QUIET)
-    except RuntimeError as error:
-        said = (str(error).strip() or "no reason given").splitlines()
-        raise EngineError(f"Ray Serve did not start the service: {said[-1]}", hint="look into Ray's logs") from error
+    target = serve.RunTarget(app, name=NAME, route_prefix="/", logging_config=_QUIET)
+    (handle,) = serve.run_many([target], wait_for_applications_running=False)
+    return handle
+
+
+def _state() -> Any:
+    """What Ray Serve says of the service: `status` and `message`."""
+    from ray import serve
+
+    return serve.status().applications[NAME]
 
 
 def _check_cluster(address: str | None, keys: bool) -> None:

@@ -51,6 +51,7 @@ class Settings:
     quarantine_after  an expert that fails so many times in a row is quarantined; 0 for never
     quarantine_seconds  how long that lasts; then one more failure brings it back
     weights_folder  a folder besides the pool file's own in which files of added experts may lie
+    follow         a pool file whose experts come and go while the service runs; None for the experts that there were
     log            "json" for a line about every request, or "none"
     log_file       where those lines go; None for the standard error of the ingress
     log_prompts    whether the lines, and traces that are sent, hold what was asked
@@ -103,6 +104,7 @@ class Settings:
     quarantine_after: int = 5
     quarantine_seconds: float = 300.0
     weights_folder: str | None = None
+    follow: str | None = None
     log: str = "none"
     log_file: str | None = None
     log_prompts: bool = False

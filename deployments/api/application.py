@@ -78,7 +78,7 @@ def _living(service: Service, batching: Batching) -> Callable[[FastAPI], Abstrac
             async with (
                 service.usage.keeping(),
                 batching.lifespan(app),
-                service.lifecycle.keeping(),
+                service.living(),
                 _tracing(service),
             ):
                 yield

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,6 +36,7 @@ from ..access.usage import EMBEDDING, Usage, Used, used_of
 from ..access.watch import KeyWatch
 from ..errors import ApiError
 from ..events import EngineState, TurnedAwayError
+from ..lifecycle.following import following
 from ..orchestrator import Again, Orchestrator
 from ..order import Order, Report
 from ..settings import Settings
@@ -143,10 +146,22 @@ class Service:
         """`ready`, `starting` or `stopping`."""
         if self.open.draining:
             return "stopping"
+        await self.routable()
+        return "ready" if await self.lifecycle.experts.warm() else "starting"
+
+    @asynccontextmanager
+    async def living(self) -> AsyncIterator[None]:
+        """Keep the experts what the store and the pool file say, as long as the block lasts."""
+        settings = self.settings
+        file = None if settings.follow is None else Path(settings.follow)
+        async with self.lifecycle.keeping(), following(file, self._pool, self.lifecycle, settings.weights_folder):
+            yield
+
+    async def routable(self) -> None:
+        """Load what routing needs, the first time."""
         if not self._routable:
             await self._orchestrator.router.warm()
             self._routable = True
-        return "ready" if await self.lifecycle.experts.warm() else "starting"
 
     async def scraped(self) -> bytes:
         """The metrics, with what experts are at just now."""

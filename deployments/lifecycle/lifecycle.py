@@ -55,9 +55,9 @@ class Lifecycle:
         forgotten = (state == "removed" and newcomer) or (state == "active" and not newcomer)
         await self._keeper.decide(name, None if forgotten else standing.changed(state, why, self._clock()))
 
-    async def add(self, name: str, standing: Standing) -> None:
+    async def add(self, name: str, standing: Standing, why: str = "") -> None:
         """Add a newcomer. Raises `StoreError`."""
-        await self._keeper.decide(name, standing.changed("active", "", self._clock()))
+        await self._keeper.decide(name, standing.changed("active", why, self._clock()))
 
     def _failed(self, expert: str, code: str) -> None:
         enough = self.failures.failed(expert, self.roster.on_trial(expert))

@@ -1,1 +1,1 @@
-"""Kubernetes manifests: built from kustomizations without kustomize, and sized for a pool."""
+"""Kubernetes manifests: the values of an installation, the chart that they fill in, and what a change comes to."""

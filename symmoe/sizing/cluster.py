@@ -33,7 +33,8 @@ class Cluster:
     """A sized cluster. A worker pod holds one expert replica: one engine on `split` accelerators, or on the CPU.
 
     `pool` is the pool with what its file left open filled in. `needs` is empty on the CPU; `groups` are experts that
-    can follow one another in one engine; `notes` are what to look into before it goes live.
+    can follow one another in one engine; `notes` are what to look into before it goes live. `device_gib` is the memory
+    that an accelerator must have for the largest expert, 0 on the CPU.
     """
 
     pool: Pool
@@ -45,14 +46,20 @@ class Cluster:
     memory_gib: int
     shared_gib: float
     disk_gib: int
+    device_gib: int
     needs: tuple[Need, ...]
     groups: tuple[tuple[str, ...], ...]
     numbers: tuple[Number, ...]
     notes: tuple[str, ...]
 
 
-def size_cluster(pool: Pool, kind: str, nodes: int, per_node: int = 1) -> Cluster:
+def size_cluster(
+    pool: Pool, kind: str, nodes: int, per_node: int = 1, node_cpus: int = 0, node_gib: int = 0
+) -> Cluster:
     """Size a cluster of `nodes` with `per_node` accelerators of a kind each, or none where the kind is `cpu`.
+
+    `node_cpus` and `node_gib` are what pods can have of a node, where that is known: pods ask for less then, and the
+    host tier is smaller where the pool file leaves it open.
 
     Raises `CapacityError`, whose hint says what would fit, `CheckpointError` for a model of unknown size, `PoolError`
     for a pool without weights.
@@ -70,14 +77,22 @@ def size_cluster(pool: Pool, kind: str, nodes: int, per_node: int = 1) -> Cluste
         raise PoolError(f"all experts of pool {pool.name!r} are served by others: there is nothing to size")
     on = None if kind.lower() == CPU else accelerator(kind)
     split = 1 if on is None else _split(pool, models, on, per_node)
-    tier, tier_why = _host_tier(pool, models)
+    a_node = per_node // split if on else 1
+    other = RUNTIME_GIB["accelerator"] + OBJECT_STORE_GIB + (1 if split > 1 else 0)
+    room = node_gib // a_node - other if on and node_gib else None
+    tier, tier_why = _host_tier(pool, models, room)
     engine = pool.engine.model_copy(update={"host_tier_gib": tier, "tensor_parallel_size": split})
     pool = pool.model_copy(update={"engine": engine})
-    replicas = nodes * (per_node // split if on else 1)
+    replicas = nodes * a_node
     shared = tier + OBJECT_STORE_GIB + (1 if split > 1 else 0)
     memory, memory_why = _memory(engine, models, on, shared)
     disk, disk_why = _disk(pool, models, on)
-    cpus = _CPUS_CPU if on is None else 2 + _CPUS_ACCELERATOR * split
+    cpus, cpus_why = _cpus(split if on else 0, node_cpus // a_node if node_cpus else None)
+    if node_gib and memory > node_gib // a_node:
+        raise CapacityError(
+            f"a pod takes {memory} GiB of memory, a node has {node_gib} for {a_node}: {memory_why}",
+            hint=f"nodes of {memory * a_node} GiB or more",
+        )
     fit = needs(models, engine, on, split) if on else ()
     numbers = (
         *((Number("accelerators a replica", split, "", _split_why(fit, split)),) if on else ()),
@@ -85,15 +100,26 @@ def size_cluster(pool: Pool, kind: str, nodes: int, per_node: int = 1) -> Cluste
         Number("host tier", tier, "GiB", tier_why),
         Number("shared memory a pod", shared, "GiB", "host tier, Ray's object store" + _collectives(split)),
         Number("memory a pod", memory, "GiB", memory_why),
-        Number(
-            "CPUs a pod", cpus, "", "4 for the engine" if on is None else f"2, and 4 for each of {split} accelerators"
-        ),
+        Number("CPUs a pod", cpus, "", cpus_why),
         Number("volume", disk, "GiB", disk_why),
     )
-    groups = shape_groups(pool)
-    return Cluster(
-        pool, on, nodes, split, replicas, cpus, memory, shared, disk, fit, groups, numbers, tuple(_notes(pool, models))
-    )
+    device = max((ceil((each.fixed + each.window) / engine.gpu_memory_utilization / GIB) for each in fit), default=0)
+    sizes = (pool, on, nodes, split, replicas, cpus, memory, shared, disk, device)
+    return Cluster(*sizes, fit, shape_groups(pool), numbers, tuple(_notes(pool, models)))
+
+
+def _cpus(split: int, room: int | None) -> tuple[int, str]:
+    """CPUs of a pod: fewer than would be good where a node has no more."""
+    wanted = 2 + _CPUS_ACCELERATOR * split if split else _CPUS_CPU
+    why = f"2, and 4 for each of {split} accelerators" if split else "4 for the engine"
+    least = 1 + split if split else _CPUS_CPU
+    if room is None or room >= wanted:
+        return wanted, why
+    if room < least:
+        raise CapacityError(
+            f"a pod takes {least} CPUs at least, and a node has {room} for each", hint="take larger nodes"
+        )
+    return room, f"all that a node has for it; better would be {wanted}: {why}"
 
 
 def _split(pool: Pool, models: dict[str, Architecture], on: Accelerator, per_node: int) -> int:
@@ -129,8 +155,11 @@ def _refusal(pool: Pool, models: dict[str, Architecture], on: Accelerator, split
     )
 
 
-def _host_tier(pool: Pool, models: dict[str, Architecture]) -> tuple[float, str]:
-    """GiB of the host tier. Left open, the two largest images: one that is read while the next is built."""
+def _host_tier(pool: Pool, models: dict[str, Architecture], room: float | None) -> tuple[float, str]:
+    """GiB of the host tier. Left open, the two largest images: one that is read while the next is built.
+
+    Where there is no `room` for two, one.
+    """
     sizes = sorted(((model.weight_bytes, name) for name, model in models.items()), reverse=True)
     largest, everything = sizes[0], sum(size for size, _ in sizes)
     if "host_tier_gib" in pool.engine.model_fields_set:
@@ -141,6 +170,9 @@ def _host_tier(pool: Pool, models: dict[str, Architecture]) -> tuple[float, str]
             )
         return pool.engine.host_tier_gib, "as the pool file says"
     tier = float(ceil(sum(size for size, _ in sizes[:2]) * 1.02 / GIB))
+    one = float(ceil(largest[0] * 1.02 / GIB))
+    if room is not None and one <= room < tier:
+        return float(int(room)), f"all that a node has for it: {largest[1]} fits; {tier:g} would be better"
     if tier * GIB >= everything or len(sizes) < 3:
         return tier, "holds every expert"
     return tier, (

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.k8s.conftest import RENDERED, one, rendered
+from tests.k8s.conftest import RENDERED, one, rendered, said
 
 NAMES = sorted(RENDERED)
 
@@ -29,10 +29,11 @@ def test_whoever_is_let_in_from_elsewhere_is_let_in_by_its_namespace(name: str) 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_job_api_is_open_to_the_operator_in_its_own_namespace_alone(name: str) -> None:
+    space = said(name).policies.operator_namespace
     outside = [peer for _, peer, ports in peers(name) if "namespaceSelector" in peer and 8265 in ports]
     assert outside == [
         {
-            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kuberay"}},
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": space}},
             "podSelector": {"matchLabels": {"app.kubernetes.io/component": "kuberay-operator"}},
         }
     ]

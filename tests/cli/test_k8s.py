@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import yaml
-
-from symmoe.manifests.building import build
 
 from .conftest import Symmoe
 
@@ -16,26 +15,85 @@ def test_render_prints_manifests_with_the_reasons_as_comments(symmoe_command: Sy
     said = symmoe_command("k8s", "render", "--pool", "small-2026", "--accelerator", "L4", "--nodes", "2")
     assert said.code == 0
     kinds = {each["kind"] for each in yaml.safe_load_all(said.out)}
-    assert {"RayService", "NetworkPolicy", "StatefulSet", "PrometheusRule"} <= kinds
+    assert {"RayService", "NetworkPolicy", "StatefulSet", "Job"} <= kinds
     assert any(line.startswith("# host tier: ") for line in said.out.splitlines())
 
 
-def test_render_writes_kustomizations_that_build_to_the_same(symmoe_command: Symmoe, tmp_path: Path) -> None:
+def test_render_writes_a_folder_for_kubectl_and_helm_with_the_same_objects(
+    symmoe_command: Symmoe, tmp_path: Path
+) -> None:
     words = ("k8s", "render", "--pool", "symbolic-moe-16", "--accelerator", "H100", "--gpus-per-node", "8")
     told = symmoe_command(*words, "--out", tmp_path / "made")
     assert told.code == 0
     assert "mistral" in told.out
     assert "42 GiB" in told.out
-    assert build(tmp_path / "made" / "overlays" / "gpu") == list(yaml.safe_load_all(symmoe_command(*words).out))
-    assert not list((tmp_path / "made").rglob("*.py"))
+    written = list(yaml.safe_load_all((tmp_path / "made" / "manifests.yaml").read_text()))
+    assert written == list(yaml.safe_load_all(symmoe_command(*words).out))
+    assert {each.name for each in (tmp_path / "made").iterdir()} == {
+        *("values.yaml", "sized.yaml", "manifests.yaml", "kustomization.yaml", "chart")
+    }
 
 
-def test_production_has_no_redis_of_its_own(symmoe_command: Symmoe) -> None:
-    words = ("k8s", "render", "--pool", "small-2026", "--accelerator", "H100", "--production")
-    kinds = [each["kind"] for each in yaml.safe_load_all(symmoe_command(*words).out)]
-    assert "StatefulSet" not in kinds
-    assert "Ingress" in kinds
-    assert symmoe_command("k8s", "render", "--production").code == 2
+EDITS = {
+    'host: ""  # empty: a Valkey': 'host: "redis.example"  # empty: a Valkey',
+    'host: ""\n  kind': 'host: "symmoe.example"\n  kind',
+    'kind: "HTTPRoute"': 'kind: "Ingress"',
+    'name: "symmoe"  # with its registry': 'name: "registry.example/symmoe"  # with its registry',
+    'storage_class: ""  # empty: the cluster': 'storage_class: "shared"  # empty: the cluster',
+}
+
+
+def test_what_the_operator_edited_is_there_after_every_rendering(symmoe_command: Symmoe, tmp_path: Path) -> None:
+    words = ("k8s", "render", "--out", tmp_path)
+    assert symmoe_command(*words, "--pool", "tiny").code == 0
+    values, kustomization = tmp_path / "values.yaml", tmp_path / "kustomization.yaml"
+    text = values.read_text()
+    for old, new in EDITS.items():
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    values.write_text(f"{text}# mine\n")
+    kustomization.write_text(f"{kustomization.read_text()}patches: []\n")
+    for number in (1, 2, 3):
+        assert symmoe_command(*words, "--nodes", str(number)).code == 0
+        assert values.read_text() == f"{text}# mine\n".replace("nodes: 1 ", f"nodes: {number} ")
+        assert kustomization.read_text().endswith("patches: []\n")
+        made = (tmp_path / "manifests.yaml").read_text()
+        for word in ("redis.example", "symmoe.example", "registry.example/symmoe", "storageClassName: shared"):
+            assert word in made
+
+
+@pytest.mark.parametrize(
+    ("words", "effect", "patched"),
+    [
+        ("--nodes 2", "refused", True),
+        ("--without-keys", "engines restart", False),
+        ("--accelerator L4", "new cluster", False),
+        ("--nodes 1", None, False),
+    ],
+)
+def test_diff_says_what_starts_anew_and_writes_nothing(
+    symmoe_command: Symmoe, tmp_path: Path, words: str, effect: str | None, patched: bool
+) -> None:
+    assert symmoe_command("k8s", "diff", "--out", tmp_path).code == 2
+    symmoe_command("k8s", "render", "--pool", "tiny", "--out", tmp_path)
+    before = {file: file.read_text() for file in tmp_path.iterdir() if file.is_file()}
+    said = symmoe_command("k8s", "diff", "--out", tmp_path, *words.split(), "--json").json
+    assert effect in {each["effect"] for each in said["changes"]} | {None if not said["changes"] else ""}
+    assert (said["patch"] is not None) == patched
+    assert before == {file: file.read_text() for file in before}
+
+
+def test_more_nodes_come_by_a_patch_of_the_living_cluster(symmoe_command: Symmoe, tmp_path: Path) -> None:
+    """KubeRay leaves the bounds of a RayCluster alone once it is there."""
+    words = ("k8s", "render", "--pool", "small-2026", "--accelerator", "H100", "--out", tmp_path)
+    symmoe_command(*words, "--nodes", "2")
+    said = symmoe_command(*words, "--nodes", "4", "--json").json
+    (change,) = said["changes"]
+    assert change["effect"] == "replicas change"
+    assert yaml.safe_load(said["patch"]) == [
+        {"op": "replace", "path": "/spec/workerGroupSpecs/0/maxReplicas", "value": 4}
+    ]
+    assert "patch raycluster" in symmoe_command(*words, "--nodes", "5").out
 
 
 def test_what_does_not_fit_is_refused_with_what_would(symmoe_command: Symmoe) -> None:
@@ -57,3 +115,32 @@ def test_sizes_names_the_smallest_accelerator_for_each_expert(symmoe_command: Sy
     assert by_expert["mistral"]["smallest"] == "A100-40"
     assert by_expert["llama"]["smallest"] == "L4"
     assert by_expert["llama"]["kv_bytes_per_token"] == 131_072
+
+
+def test_an_expert_that_comes_or_goes_makes_no_new_cluster_and_another_model_does(
+    symmoe_command: Symmoe, tmp_path: Path
+) -> None:
+    file, out = tmp_path / "pool.yaml", tmp_path / "made"
+    three = [{"name": name, "model": "Qwen/Qwen3-8B"} for name in ("a", "b", "c")]
+    rows = {each["name"]: {"overall": [5, 1], "skills": {}, "tokens": 9.0} for each in three}
+
+    def effects(experts: list[dict[str, str]]) -> list[str]:
+        described = {"name": "own", "experts": experts, "routing": {"profiles": "./mine.json"}}
+        described["engine"] = {"host_tier_gib": 20}
+        file.write_text(yaml.safe_dump(described))
+        records = {each["name"]: rows[each["name"]] for each in experts}
+        (tmp_path / "mine.json").write_text(json.dumps({"format": 2, "experts": records}))
+        words = ("k8s", "render", "--pool", file, "--accelerator", "H100", "--out", out)
+        return sorted({each["effect"] for each in symmoe_command(*words, "--json").json["changes"]})
+
+    effects(three[:2])
+    followed = ["experts come or go", "nothing restarts"]
+    assert effects(three) == followed
+    (pool,) = [
+        m for m in yaml.safe_load_all((out / "manifests.yaml").read_text()) if "symmoe-pool" in str(m["metadata"])
+    ]
+    assert json.loads(pool["data"]["joined.json"])["experts"].keys() == {"c"}
+    assert json.loads(pool["data"]["profiles.json"])["experts"].keys() == {"a", "b"}
+    assert effects(three[1:]) == followed
+    assert effects(three[:2]) == followed
+    assert "new cluster" in effects([three[0], {"name": "b", "model": "Qwen/Qwen3-1.7B"}])

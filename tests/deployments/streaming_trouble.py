@@ -3,6 +3,8 @@
 deadly   ends the process with SIGKILL
 hang     takes for ever over one step
 hold     gives a word and no more until there is a file `go` beside the pool file
+
+While there is a file `loading` beside the pool file, no expert is made ready.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from pathlib import Path
 from symmoe.build import Assembly
 from symmoe.config import Pool
 from symmoe.engines.echo import EchoEngine
-from symmoe.types import Delta, Prompt, Query, Refusal
+from symmoe.types import Delta, Image, Prompt, Query, Refusal
 from tests.conftest import SKILLS
 from tests.deployments.trouble import first
 from tests.fakes import NamingTagger, ScatteringEmbedder
@@ -35,6 +37,11 @@ class TroubledStreams(EchoEngine):
         with (self._folder / "asked").open("a", encoding="utf-8") as file:
             file.write(f"{os.getpid()} {query.text}\n")
         return super().add(ident, query, stream)
+
+    def swap(self, image: Image) -> int:
+        while (self._folder / "loading").exists():
+            time.sleep(0.01)
+        return super().swap(image)
 
     def step(self) -> list[Delta]:
         said = {word for ident in self._open for word in self._prompts[ident].split()}

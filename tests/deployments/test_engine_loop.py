@@ -13,9 +13,9 @@ from symmoe.deployments.events import ENDS, Asked, Begun, Event, Finished, Piece
 from symmoe.build import Assembly
 from symmoe.config import Pool, read_pool
 from symmoe.engines.echo import EchoEngine
-from symmoe.errors import EngineLostError
+from symmoe.errors import EngineError, EngineLostError
 from symmoe.planning.turns import Turns
-from symmoe.types import Delta
+from symmoe.types import Delta, Image
 from tests.conftest import echo_pool
 from tests.deployments.api.conftest import PATIENCE, until
 from tests.fakes import query
@@ -158,6 +158,49 @@ def test_an_engine_whose_process_ends_is_made_ready_again_and_no_other_is_touche
     assert isinstance(found, Finished)
     assert found.generation.text == "speaker: one two"
     assert engine.builds == 1
+
+
+class Unwell(Blocked):
+    """Fails to take in so many experts."""
+
+    def __init__(self, error: Exception, times: int) -> None:
+        super().__init__()
+        self._error, self._times = error, times
+
+    def swap(self, image: Image) -> int:
+        if self._times:
+            self._times -= 1
+            raise self._error
+        return super().swap(image)
+
+
+@pytest.mark.parametrize(
+    ("error", "times", "resident"),
+    [
+        (RuntimeError("out of memory"), 2, "adder"),
+        (RuntimeError("out of memory"), 3, None),
+        (EngineError("its weights are broken"), 2, "sorter"),
+        (EngineError("its weights are broken"), 3, None),
+    ],
+)
+def test_it_is_warm_once_an_expert_can_answer_and_says_why_where_none_can(
+    tmp_path: Path, error: Exception, times: int, resident: str | None
+) -> None:
+    pool = read_pool(str(echo_pool(tmp_path)))
+    engine = Unwell(error, times)
+
+    def build() -> Assembly:
+        assembly = Assembly(pool)
+        assembly.engine = engine
+        return assembly
+
+    loop = EngineLoop(build, Turns(4, 100, 5.0), Heard().tell, stall=30.0, slowest_load=300.0)
+    loop.start(lambda: "adder")
+    until(lambda: loop.warm.is_set() or not loop.healthy)
+    assert (loop.warm.is_set(), loop.healthy) == (resident is not None, resident is not None)
+    assert str(error) in loop.trouble
+    until(lambda: loop.state.expert == resident)
+    loop.stop()
 
 
 def test_after_three_failures_in_a_row_it_gives_up_and_says_so(make: Callable[[], Made]) -> None:

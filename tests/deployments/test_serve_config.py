@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,11 @@ import pytest
 import yaml
 from symmoe.deployments.app import build_app
 
-from symmoe.config import read_pool, shipped_pool
-from symmoe.manifests.building import build
-from symmoe.manifests.sized import write_overlay
-from symmoe.sizing.cluster import size_cluster
-from tests.clusters import BIN, LOCAL, Cluster, free_ports, ray_cluster, redis_server, wait_for
-from tests.k8s.conftest import SHIPPED, one, rendered
+from symmoe.config import shipped_pool
+from symmoe.manifests.rendering import render
+from symmoe.manifests.values import Values
+from tests.clusters import BIN, LOCAL, Cluster, free_ports, ray_cluster, redis_server
+from tests.k8s.conftest import one, rendered, sized
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field`")  # Ray Serve's own models
 PLACES = re.compile(r"(?<![\w./-])/(etc/symmoe|opt/symmoe|var/lib/symmoe|tmp)(?![\w.-])")
@@ -61,18 +61,13 @@ def environment_of(manifests: Manifests, folder: Path) -> dict[str, str]:
     return {name: moved(value, folder) for name, value in data.items()}
 
 
-def own_rendering(tmp_path: Path) -> Manifests:
-    """What `symmoe k8s render` gives for the starter pool."""
-    return build(write_overlay(SHIPPED, tmp_path / "rendered", size_cluster(read_pool("tiny"), "cpu", 1)))
-
-
 @pytest.mark.slow
 def test_the_application_of_the_manifests_answers_with_engines_that_echo(ray_here: None, tmp_path: Path) -> None:
     """Its own arguments, but for the size of this machine and the engine; experts are asked by name."""
     from ray import serve
 
-    laid_out(rendered("overlay cpu"), tmp_path)
-    config = serve_config(rendered("overlay cpu"), tmp_path)
+    laid_out(rendered("the chart as shipped"), tmp_path)
+    config = serve_config(rendered("the chart as shipped"), tmp_path)
     (application,) = config["applications"]
     arguments = {**application["args"], "cpus": 1}
     file = Path(arguments["pool"])
@@ -119,12 +114,14 @@ def run(cluster: Cluster, command: str, *words: str) -> str:
 
 @pytest.mark.slow
 @pytest.mark.engine
-@pytest.mark.parametrize("keys", [False, True], ids=["the cpu overlay", "its own rendering, with keys"])
-def test_the_config_that_is_in_the_manifests_comes_up_and_answers(keys: bool, tmp_path: Path) -> None:
-    manifests = own_rendering(tmp_path) if keys else rendered("overlay cpu")
+@pytest.mark.parametrize("keys", [False, True], ids=["the chart as shipped", "a rendering with keys"])
+def test_the_config_that_is_in_the_manifests_comes_up_and_answers(
+    keys: bool, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    manifests = render(sized(Values())) if keys else rendered("the chart as shipped")
     with deployed(manifests, tmp_path) as cluster:
         url = f"http://{LOCAL}:{cluster.serve_port}"
-        wait_for(lambda: httpx.get(f"{url}/ready", timeout=60).status_code == 200, "an engine")
+        assert httpx.get(f"{url}/ready", timeout=60).status_code == 200  # RUNNING is ready
         stranger = openai.OpenAI(base_url=f"{url}/v1", api_key="none", timeout=60, max_retries=0)
         client = stranger
         if keys:
@@ -132,10 +129,14 @@ def test_the_config_that_is_in_the_manifests_comes_up_and_answers(keys: bool, tm
             client = stranger.with_options(api_key=json.loads(made)["key"])
             with pytest.raises(openai.AuthenticationError):
                 ask(stranger, "roman", "Write the number 14 as a Roman numeral.")
+        began = time.monotonic()
+        assert ask(client, "generalist", "What is 17 + 25?", max_tokens=1)
+        record_property("seconds to a first answer", time.monotonic() - began)
         assert ask(client, "symmoe/auto", "What is 17 + 25?") == "42"
         assert ask(client, "roman", "Write the number 14 as a Roman numeral.") == "XIV"
 
 
-def ask(client: openai.OpenAI, model: str, text: str) -> str:
-    answer = client.chat.completions.create(model=model, messages=[{"role": "user", "content": text}])
+def ask(client: openai.OpenAI, model: str, text: str, max_tokens: int = 48) -> str:
+    messages: list[Any] = [{"role": "user", "content": text}]
+    answer = client.chat.completions.create(model=model, messages=messages, max_tokens=max_tokens)
     return str(answer.choices[0].message.content)

@@ -101,7 +101,7 @@ def test_both_images_start_the_service_as_the_user_that_the_pods_have() -> None:
         assert (found["ENTRYPOINT"], found["CMD"]) == ('["symmoe"]', '["serve"]')
         users = {
             pod["securityContext"]["runAsUser"]
-            for _, c, pod in containers(rendered("overlay gpu"))
+            for _, c, pod in containers(rendered("small-2026 on H100"))
             if "symmoe:" in c["image"]
         }
         assert {int(found["USER"].split(":")[0])} == users
@@ -150,7 +150,7 @@ def test_what_the_package_is_made_of_is_sent() -> None:
     for path in (
         "symmoe/config.py",
         "deployments/app.py",
-        "k8s/base/redis.yaml",
+        "k8s/chart/templates/redis.yaml",
         "tools/overrides.txt",
         "pyproject.toml",
     ):

@@ -27,14 +27,14 @@ def defined() -> set[str]:
 
 
 def rules() -> list[dict[str, Any]]:
-    (group,) = one(rendered("overlay gpu"), "PrometheusRule", "symmoe")["spec"]["groups"]
+    (group,) = one(rendered("small-2026 on H100"), "PrometheusRule", "symmoe")["spec"]["groups"]
     found: list[dict[str, Any]] = group["rules"]
     return found
 
 
 def dashboard() -> dict[str, Any]:
     loaded: dict[str, Any] = json.loads(
-        one(rendered("overlay gpu"), "ConfigMap", "symmoe-dashboard")["data"]["symmoe.json"]
+        one(rendered("small-2026 on H100"), "ConfigMap", "symmoe-dashboard")["data"]["symmoe.json"]
     )
     return loaded
 
@@ -83,10 +83,10 @@ def test_the_documentation_says_what_each_alert_means() -> None:
 
 
 def test_scraped_ports_are_ports_of_the_pods() -> None:
-    cluster = one(rendered("overlay gpu"), "RayService", "symmoe")["spec"]["rayClusterConfig"]
+    cluster = one(rendered("small-2026 on H100"), "RayService", "symmoe")["spec"]["rayClusterConfig"]
     front = cluster["workerGroupSpecs"][1]["template"]
     ports = {port["name"] for port in front["spec"]["containers"][0]["ports"]}
-    monitors = [each for each in rendered("overlay gpu") if each["kind"] == "PodMonitor"]
+    monitors = [each for each in rendered("small-2026 on H100") if each["kind"] == "PodMonitor"]
     assert len(monitors) == 2
     for monitor in monitors:
         assert {endpoint["port"] for endpoint in monitor["spec"]["podMetricsEndpoints"]} <= ports

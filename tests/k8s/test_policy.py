@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
 
-from .conftest import RENDERED, containers, one, pods, rendered
+from .conftest import RENDERED, containers, one, pods, rendered, said
 
 NAMES = sorted(RENDERED)
 PORTS = {6379: "gcs-server redis", 8265: "dashboard", 8080: "metrics", 8000: "serve"}
@@ -21,7 +22,8 @@ def test_no_container_runs_as_root_or_can_become_it(name: str) -> None:
     for where, container, pod in containers(rendered(name)):
         inner, outer = container["securityContext"], pod["securityContext"]
         assert {**outer, **inner}["runAsNonRoot"] is True, where
-        assert {**outer, **inner}["runAsUser"] >= 10000, where
+        assert {**outer, **inner}.get("runAsUser", 10000) >= 10000, where
+        assert said(name).openshift != ("runAsUser" in {**outer, **inner}), where
         assert inner["allowPrivilegeEscalation"] is False, where
         assert inner["readOnlyRootFilesystem"] is True, where
         assert inner["capabilities"] == {"drop": ["ALL"]}, where
@@ -50,7 +52,7 @@ def test_no_container_is_without_requests_and_limits(name: str) -> None:
 def test_everything_that_lives_on_is_probed(name: str) -> None:
     for where, pod in pods(rendered(name)):
         for container in pod["spec"]["containers"]:
-            assert container.keys() >= {"readinessProbe", "livenessProbe"}, where
+            assert container["name"] == "weights" or container.keys() >= {"readinessProbe", "livenessProbe"}, where
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -141,7 +143,7 @@ def test_every_pod_is_met_by_a_policy_that_lets_in_only_what_it_serves(name: str
         assert [port["port"] for port in rule["ports"]] == [6379]
     for where, pod in pods(rendered(name)):
         labels = pod["metadata"]["labels"]
-        assert ("symmoe/ray" in labels) == (where != "symmoe-redis")
+        assert ("symmoe/ray" in labels) == (not where.startswith(("symmoe-redis", "symmoe-weights")))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -149,8 +151,10 @@ def test_nothing_reaches_the_metadata_service(name: str) -> None:
     for policy in (each for each in rendered(name) if each["kind"] == "NetworkPolicy"):
         for rule in policy["spec"].get("egress", ()):
             for peer in rule["to"]:
-                if "ipBlock" in peer:
-                    assert "169.254.0.0/16" in peer["ipBlock"]["except"], policy["metadata"]["name"]
+                block = ip_network(peer["ipBlock"]["cidr"]) if "ipBlock" in peer else None
+                for address in ("169.254.169.254", "fd00:ec2::254"):
+                    if block is not None and ip_address(address) in block:
+                        assert any(ip_address(address) in ip_network(each) for each in peer["ipBlock"]["except"])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -166,4 +170,7 @@ def test_disruption_budgets_meet_pods_that_there_are(name: str) -> None:
     for budget in (each for each in rendered(name) if each["kind"] == "PodDisruptionBudget"):
         wanted = budget["spec"]["selector"]["matchLabels"]
         assert any(wanted.items() <= each.items() for each in labels), budget["metadata"]["name"]
+        groups = one(rendered(name), "RayService", "symmoe")["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+        (group,) = [each for each in groups if each["groupName"] == wanted["app.kubernetes.io/component"]]
+        assert group["minReplicas"] > budget["spec"]["minAvailable"]  # else a drain waits for ever
         assert "maxUnavailable" not in budget["spec"]  # needs a scale, which Ray's pods have none of

@@ -23,7 +23,7 @@ def folder() -> Iterator[Path]:
 
 def started(folder: Path) -> tuple[subprocess.Popen[bytes], redis.Redis]:
     """The container's command with its configuration, on a socket in `folder`; and a client that knows the password."""
-    manifests = rendered("overlay cpu")
+    manifests = rendered("the chart as shipped")
     config = one(manifests, "ConfigMap", "symmoe-redis")["data"]["valkey.conf"]
     moved = config.replace("dir /data", f"dir {folder}\nport 0\nunixsocket {folder}/socket")
     (folder / "valkey.conf").write_text(moved)

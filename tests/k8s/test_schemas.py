@@ -10,12 +10,15 @@ import yaml
 
 from .conftest import RENDERED, ROOT, pods, rendered
 
-VERSIONS = ("1.30", "1.31", "1.32", "1.33", "1.34", "1.35", "1.36", "1.37")
+VERSIONS = ("1.31", "1.32", "1.33", "1.34", "1.35", "1.36", "1.37")
 DEFINITION = ROOT.parent / "shared" / "data" / "kuberay" / "ray.io_rayservices.yaml"
 CUSTOM = {
     "RayService": "ray.io/v1",
     "PodMonitor": "monitoring.coreos.com/v1",
     "PrometheusRule": "monitoring.coreos.com/v1",
+    "HTTPRoute": "gateway.networking.k8s.io/v1",
+    "CiliumNetworkPolicy": "cilium.io/v2",
+    "ResourceClaimTemplate": "resource.k8s.io/v1",
 }
 DEPRECATED = {
     "serviceUnhealthySecondThreshold",
@@ -83,7 +86,7 @@ def test_kuberay_accepts_the_service(name: str) -> None:
 @pytest.mark.skipif(not DEFINITION.exists(), reason="KubeRay's definition is not beside the checkout")
 def test_the_definition_is_held_strictly() -> None:
     jsonschema = pytest.importorskip("jsonschema")
-    (service,) = [each for each in rendered("overlay gpu") if each["kind"] == "RayService"]
+    (service,) = [each for each in rendered("small-2026 on H100") if each["kind"] == "RayService"]
     for change in ({"misspelt": 1}, {"serveConfigV2": 1}, {"rayClusterConfig": {"workerGroupSpecs": [{}]}}):
         changed = {**service, "spec": {**service["spec"], **change}}
         assert list(jsonschema.Draft202012Validator(definition()).iter_errors(changed))

@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from symmoe.config import Pool, read_pool
-from symmoe.manifests.sized import IN_IMAGE, ON_VOLUME, POOL_FILE, local_sources, overlay_files
-from symmoe.sizing.cluster import Cluster, size_cluster
+from symmoe.manifests.rendering import IN_IMAGE, ON_VOLUME, POOL_FILE, local_sources, render
+from symmoe.manifests.values import Values, write_shipped
 
-from .conftest import RENDERED, ROOT, SHIPPED, one, rendered
+from .conftest import CHART, RENDERED, ROOT, one, rendered, said, sized
 
 NAMES = sorted(RENDERED)
 
@@ -60,10 +60,13 @@ def test_deployments_named_are_those_that_the_application_has(name: str) -> None
 def test_as_many_pods_may_come_up_as_replicas(name: str) -> None:
     (application,) = serve(name)["applications"]
     group = service(name)["rayClusterConfig"]["workerGroupSpecs"][0]
-    replicas = application["args"]["replicas"]
-    assert group["groupName"] == "experts"
-    assert group["maxReplicas"] == replicas
-    assert group["minReplicas"] == application["args"].get("least", replicas)
+    experts = application["deployments"][1]
+    scaling = experts.get("autoscaling_config", {})
+    assert (experts["name"], group["groupName"]) == ("experts", "experts")
+    assert group["maxReplicas"] == scaling.get("max_replicas", experts.get("num_replicas"))
+    assert group["minReplicas"] == scaling.get("min_replicas", experts.get("num_replicas"))
+    assert group["replicas"] == scaling.get("initial_replicas", experts.get("num_replicas"))
+    assert "replicas" not in application["args"]  # a change there starts every engine anew
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -71,7 +74,7 @@ def test_an_ingress_fits_a_front_pod_and_no_expert_pod(name: str) -> None:
     groups = service(name)["rayClusterConfig"]["workerGroupSpecs"]
     cpus = {group["groupName"]: int(group["rayStartParams"]["num-cpus"]) for group in groups}
     (application,) = serve(name)["applications"]
-    (ingress,) = application["deployments"]
+    ingress = application["deployments"][0]
     share, expert = ingress["ray_actor_options"]["num_cpus"], application["args"]["cpus"]
     if "front" in cpus:
         assert cpus["experts"] < share <= cpus["front"]
@@ -85,7 +88,7 @@ def test_nothing_that_answers_is_placed_on_the_head(name: str) -> None:
     assert service(name)["rayClusterConfig"]["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
     (application,) = serve(name)["applications"]
     assert application["args"]["cpus"] > 0
-    assert all(each["ray_actor_options"]["num_cpus"] > 0 for each in application["deployments"])
+    assert application["deployments"][0]["ray_actor_options"]["num_cpus"] > 0
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -93,21 +96,22 @@ def test_what_a_replica_claims_is_stated_and_is_what_its_pod_has(name: str) -> N
     (application,) = serve(name)["applications"]
     group = service(name)["rayClusterConfig"]["workerGroupSpecs"][0]
     limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
-    assert application["args"].get("accelerators") == limits.get("nvidia.com/gpu")
+    claimed = limits.get("nvidia.com/gpu", (said(name).experts.claim and said(name).sized.accelerators) or None)
+    assert application["args"].get("accelerators") == claimed
     assert application["args"]["cpus"] <= int(limits["cpu"])
 
 
 def test_the_door_stands_before_every_proxy() -> None:
     from symmoe.deployments.door import CALLBACK
 
-    told = dict(line.split("=", 1) for line in (SHIPPED / "base" / "environment.env").read_text().splitlines())
+    told = one(rendered("the chart as shipped"), "ConfigMap", "symmoe-environment")["data"]
     assert told.items() >= CALLBACK.items()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_everybody_needs_a_key_but_in_the_try_out(name: str) -> None:
     (application,) = serve(name)["applications"]
-    assert application["args"].get("without_keys", False) == (name == "overlay cpu")
+    assert application["args"].get("without_keys", False) == (name == "the chart as shipped")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -138,24 +142,21 @@ def test_the_pool_in_the_config_map_is_a_pool_and_names_only_what_a_pod_has(name
 
 def test_the_adapters_of_the_starter_pool_are_where_the_image_has_them() -> None:
     starter = ROOT / "symmoe" / "starter"
-    for expert in pool_of("overlay cpu").experts:
+    for expert in pool_of("the chart as shipped").experts:
         if expert.adapter:
             assert (starter / Path(expert.adapter).relative_to(IN_IMAGE) / "adapter_config.json").is_file()
 
 
-SHIPPED_SIZES = {"cpu": ("tiny", "cpu", 1, False), "gpu": ("small-2026", "L4", 2, True)}
-
-
-@pytest.mark.parametrize("overlay", sorted(SHIPPED_SIZES))
-def test_the_shipped_overlays_are_what_the_command_writes(overlay: str) -> None:
-    pool, kind, nodes, keys = SHIPPED_SIZES[overlay]
-    for name, text in overlay_files(size_cluster(read_pool(pool), kind, nodes), keys=keys).items():
-        assert (SHIPPED / "overlays" / overlay / name).read_text() == text
+def test_the_charts_own_values_and_their_schema_are_what_is_written_from_the_models(tmp_path: Path) -> None:
+    """Renew them: `write_shipped(Path("k8s/chart"), …)`, as here."""
+    write_shipped(tmp_path, sized(Values(keys=False)))
+    for name in ("values.yaml", "values.schema.json"):
+        assert (CHART / name).read_text() == (tmp_path / name).read_text()
 
 
 def test_rays_version_is_the_one_that_the_image_has() -> None:
     locks = [(ROOT / name).read_text().splitlines() for name in ("requirements.lock", "requirements-gpu.lock")]
-    wanted = f"ray=={service('overlay cpu')['rayClusterConfig']['rayVersion']}"
+    wanted = f"ray=={service('the chart as shipped')['rayClusterConfig']['rayVersion']}"
     assert all(any(line.split()[:1] == [wanted] for line in lines) for lines in locks)
 
 
@@ -164,7 +165,7 @@ def test_an_old_cluster_outlives_the_longest_request() -> None:
     from symmoe.deployments.settings import Settings
 
     for name in NAMES:
-        assert service(name)["upgradeStrategy"] == {"type": "NewCluster"}
+        assert service(name)["upgradeStrategy"]["type"] == said(name).upgrade.strategy
         assert service(name)["rayClusterDeletionDelaySeconds"] > Settings().deadline
         assert "externalStorageNamespace" not in service(name)["rayClusterConfig"]["gcsFaultToleranceOptions"]
 
@@ -187,12 +188,12 @@ def own_pool(tmp_path: Path) -> Path:
     return file
 
 
-def own_cluster(file: Path) -> Cluster:
-    return size_cluster(read_pool(str(file)), "L40S", 1)
+def own_values(file: Path, kind: str = "L40S") -> Values:
+    return sized(Values(pool=str(file), accelerator=kind))
 
 
 def test_what_a_pool_names_beside_itself_goes_along_or_is_said_to_be_copied(own_pool: Path) -> None:
-    files = overlay_files(own_cluster(own_pool))
+    files = own_values(own_pool).pool_files
     written = yaml.safe_load(files["pool.yaml"])
     assert files["profiles.json"] == "{}"
     assert written["routing"]["profiles"] == "./profiles.json"
@@ -207,11 +208,9 @@ def test_what_a_pool_names_beside_itself_goes_along_or_is_said_to_be_copied(own_
 def test_a_reward_replica_has_room_beside_the_engines(own_pool: Path, kind: str) -> None:
     pool = yaml.safe_load(own_pool.read_text())
     own_pool.write_text(yaml.safe_dump({**pool, "reward": {"model": "starter"}}))
-    cluster = size_cluster(read_pool(str(own_pool)), kind, 1)
-    operations = {each["path"]: each["value"] for each in yaml.safe_load(overlay_files(cluster)["sizes.yaml"])}
-    (application,) = yaml.safe_load(operations["/spec/serveConfigV2"])["applications"]
+    spec = one(render(own_values(own_pool, kind)), "RayService", "symmoe")["spec"]
+    (application,) = yaml.safe_load(spec["serveConfigV2"])["applications"]
     arguments = application["args"]
-    group = "/spec/rayClusterConfig/workerGroupSpecs/0"
     ingress = 0 if kind != "cpu" else 1
-    known = int(operations.get(f"{group}/rayStartParams/num-cpus", 1))
+    known = int(spec["rayClusterConfig"]["workerGroupSpecs"][0]["rayStartParams"]["num-cpus"])
     assert arguments["cpus"] + arguments.get("reward_cpus", 1) + ingress == known

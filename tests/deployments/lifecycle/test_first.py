@@ -87,3 +87,24 @@ def test_a_service_that_starts_anew_does_not_touch_a_quarantined_expert(ray_here
         served.wait_until_ready()
         (engine,) = httpx.get(f"{served.url}/v1/admin/experts", timeout=20).json()["engines"]
     assert engine["expert"] == "speaker"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field`")
+def test_it_is_running_once_an_expert_answers_and_not_before(ray_here: None, tmp_path: Path) -> None:
+    """What KubeRay waits for before it switches traffic, and `kubectl wait` for its Ready."""
+    from ray import serve
+
+    def state() -> str:
+        return serve.status().applications["symmoe"].status.value
+
+    pool = read_pool(str(echo_pool(tmp_path, name="anew")))
+    (tmp_path / "loading").touch()
+    with serving(pool, Settings(), port=free_port(), build=troubled_streams) as served:
+        until(lambda: served.handle.readiness.remote().result(timeout_s=30) == "starting")
+        assert state() == "DEPLOYING"
+        served.wait_until_ready(stopped=lambda: True)  # can be interrupted
+        (tmp_path / "loading").unlink()
+        served.wait_until_ready()
+        assert state() == "RUNNING"
+        assert httpx.get(f"{served.url}/ready", timeout=20).status_code == 200

@@ -1,0 +1,90 @@
+"""The pool file of a service that runs: experts that come or go in it come and go here, and nothing is started anew."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from symmoe.config import ExpertConfig, Pool, read_pool
+from symmoe.errors import SymmoeError
+
+from .joining import joining
+from .lifecycle import Lifecycle
+
+JOINED = "joined.json"
+"""Beside the pool file: the records of those who came, as a file of profiles has them."""
+BY_FILE = "the pool file says so"
+_LOG = logging.getLogger(__name__)
+_LOOK_SECONDS = 2.0
+
+
+@asynccontextmanager
+async def following(file: Path | None, pool: Pool, lifecycle: Lifecycle, folder: str | None) -> AsyncIterator[None]:
+    """Look at the pool file regularly as long as the block lasts. `pool` is what it was when the service began."""
+    if file is None:
+        yield
+        return
+    task = asyncio.create_task(_keep_on(file, pool, lifecycle, folder))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _keep_on(file: Path, pool: Pool, lifecycle: Lifecycle, folder: str | None) -> None:
+    seen = ""
+    while True:
+        try:
+            text = await asyncio.to_thread(_text, file)
+            if text != seen and lifecycle.roster.known:
+                await follow(file, pool, lifecycle, folder)
+                seen = text
+        except (SymmoeError, OSError) as error:
+            _LOG.warning("the changed pool file is not followed yet: %.300s", error)
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
+async def follow(file: Path, pool: Pool, lifecycle: Lifecycle, folder: str | None) -> None:
+    """Bring the experts to what the file says, but for what operators decided by hand; `pool` is what it once said.
+
+    Experts come before others go. An expert that is described otherwise than before needs another deployment. Raises
+    `SymmoeError` for a file or an expert that cannot be had, and where the store does not answer.
+    """
+    told = await asyncio.to_thread(read_pool, str(file))
+    records = await asyncio.to_thread(_records, file.with_name(JOINED))
+    wanted, roster = {expert.name: expert for expert in told.experts}, lifecycle.roster
+    for expert in told.experts:
+        if expert.name not in pool.names:
+            await _come(expert, records.get(expert.name), pool, lifecycle, folder)
+        elif expert != pool.expert(expert.name):
+            _LOG.warning("expert %r is described otherwise than when the service began: deploy it anew", expert.name)
+        elif roster.state(expert.name) == "removed" and roster.standing(expert.name).why == BY_FILE:
+            await lifecycle.put(expert.name, "active")
+    for name in {*pool.names, *roster.standings} - wanted.keys():
+        mine = name in pool.names or roster.standing(name).why == BY_FILE
+        if mine and roster.has(name) is not None and roster.state(name) != "removed" and len(roster.pool.experts) > 1:
+            await lifecycle.put(name, "removed", BY_FILE)
+
+
+async def _come(
+    expert: ExpertConfig, record: dict[str, Any] | None, pool: Pool, lifecycle: Lifecycle, folder: str | None
+) -> None:
+    made = await asyncio.to_thread(joining, pool, expert, record, folder)
+    there = lifecycle.roster.standing(expert.name)
+    if (there.expert, there.record) != (made.expert, made.record):
+        await lifecycle.add(expert.name, made, BY_FILE)
+
+
+def _text(file: Path) -> str:
+    joined = file.with_name(JOINED)
+    return file.read_text(encoding="utf-8") + (joined.read_text(encoding="utf-8") if joined.exists() else "")
+
+
+def _records(file: Path) -> dict[str, Any]:
+    return dict(json.loads(file.read_text(encoding="utf-8"))["experts"]) if file.exists() else {}

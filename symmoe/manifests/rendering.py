@@ -1,0 +1,185 @@
+"""From values and a pool to manifests, and the folder in which an operator keeps them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from symmoe.config import STARTER, Pool, shipped_pool
+from symmoe.errors import ConfigError, PoolError
+from symmoe.manifests.templates import Templates
+from symmoe.manifests.values import OPERATORS, Sized, Values, to_yaml, values_text
+from symmoe.sizing.cluster import Cluster
+
+Manifest = dict[str, Any]
+POOL_FILE = "/etc/symmoe/pool.yaml"
+IN_IMAGE = "/opt/symmoe/starter"
+"""Where an image has the adapters of the starter pool."""
+ON_VOLUME = "/var/lib/symmoe/pool"
+"""Where the volume has what a pool file names beside itself."""
+VALUES, SIZED, MANIFESTS, KUSTOMIZATION, CHART = (
+    *("values.yaml", "sized.yaml", "manifests.yaml", "kustomization.yaml", "chart"),
+)
+"""What a folder holds: what the operator says, what was computed, all manifests, and how each tool takes them."""
+_CONFIG_MAP_BYTES = 900_000
+PROFILES, JOINED = "profiles.json", "joined.json"
+_BESIDE = (
+    ("routing", "profiles", PROFILES),
+    ("routing", "taxonomy", "taxonomy.yaml"),
+    ("aggregation", "rule", "rule.json"),
+)
+"""Files that a pool file may name and that are small enough to stand beside it."""
+_KUSTOMIZATION = """\
+# Yours: patches that are added here stay. manifests.yaml is written anew by `symmoe k8s render`.
+apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
+resources: [manifests.yaml]
+"""
+
+
+def sized_values(values: Values, cluster: Cluster, before: Values | None = None) -> Values:
+    """The values with what the pool takes on a cluster, and with the pool as pods read it.
+
+    Where it differs from what was rendered `before` in that experts come or go, pods are not made anew.
+    """
+    sized = Sized(
+        replicas=cluster.replicas,
+        accelerators=cluster.split if cluster.accelerator else 0,
+        cpus=cluster.cpus,
+        memory_gib=cluster.memory_gib,
+        shared_mib=round(cluster.shared_gib * 1024),
+        disk_gib=cluster.disk_gib,
+        device_gib=cluster.device_gib,
+        open_requests=cluster.pool.engine.max_num_seqs,
+        reward=cluster.pool.reward is not None,
+    )
+    files = _pool_files(cluster.pool)
+    base = (before.pool_base or before.pool_files) if before else {}
+    followed = followed_files(base, files) if base and base != files else None
+    pool = {"pool_files": files, "pool_base": {}} if followed is None else {"pool_files": followed, "pool_base": base}
+    return values.model_copy(update={"sized": sized, **pool})
+
+
+def followed_files(base: Mapping[str, str], files: Mapping[str, str]) -> dict[str, str] | None:
+    """The files of a pool as pods can follow them that began with those of `base`; None where they cannot.
+
+    They can where experts that need no deployment of their own come, with records, and others go. The records of who
+    comes stand apart, because a pod that starts anew takes the experts of `base` and refuses records of others.
+    """
+    old, new = yaml.safe_load(base["pool.yaml"]), yaml.safe_load(files["pool.yaml"])
+    before, after = ({expert["name"]: expert for expert in pool["experts"]} for pool in (old, new))
+    came = after.keys() - before.keys()
+    same = {**old, "experts": []} == {**new, "experts": []} and base.keys() - {JOINED} == files.keys()
+    same = same and all(base[name] == files[name] for name in files if name not in ("pool.yaml", PROFILES))
+    same = same and all(after[name] == before[name] for name in after if name in before)
+    if not same or any(after[name].get(key) for name in came for key in ("remote", "dedicated", "trust_remote_code")):
+        return None
+    if base.get(PROFILES) == files.get(PROFILES):
+        return dict(files)
+    had, has = (json.loads(each[PROFILES]) for each in (base, files))
+    rows = had["experts"], has["experts"]
+    rest = [{key: value for key, value in each.items() if key not in ("experts", "about")} for each in (had, has)]
+    if rest[0] != rest[1] or rest[1].keys() - {"format", "belief"}:
+        return None
+    if any(rows[1][name] != rows[0].get(name) for name in rows[1] if name not in came):
+        return None
+    joined = {name: rows[1].pop(name) for name in sorted(came & rows[1].keys())}
+    return {**files, PROFILES: json.dumps(has), JOINED: json.dumps({"experts": joined})}
+
+
+def render(values: Values) -> list[Manifest]:
+    """Every manifest, as `helm template` gives them. `ConfigError` names the template that does not become one."""
+    with as_file(files("symmoe.k8s")) as shipped:
+        chart = shipped / CHART
+        texts = {file.name: file.read_text(encoding="utf-8") for file in sorted((chart / "templates").iterdir())}
+        scope = {
+            "Values": values.model_dump(mode="json"),
+            "Chart": {"AppVersion": yaml.safe_load((chart / "Chart.yaml").read_text(encoding="utf-8"))["appVersion"]},
+            "Release": {"Name": "symmoe", "Namespace": values.namespace},
+            "Files": {"Get": lambda name: (chart / name).read_text(encoding="utf-8")},
+        }
+        templates = Templates(texts)
+        made = "\n---\n".join(templates.render(name, scope) for name in texts if name.endswith(".yaml"))
+    try:
+        return [each for each in yaml.safe_load_all(made) if each]
+    except yaml.YAMLError as error:
+        raise ConfigError(f"a template gives no YAML ({' '.join(str(error).split())})") from error
+
+
+def write_installation(folder: Path, text: str, values: Values) -> Path:
+    """Write what `values` give into a folder, and the operator's own `text` of them; the folder's kustomization.
+
+    What is there stays: patches in the kustomization, and whatever else the operator put beside it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / VALUES).write_text(text, encoding="utf-8")
+    computed = values_text(values, tuple(name for name in Values.model_fields if name not in OPERATORS))
+    (folder / SIZED).write_text("# Written by `symmoe k8s render`.\n" + computed.partition("\n")[2], encoding="utf-8")
+    (folder / MANIFESTS).write_text(to_yaml(render(values)), encoding="utf-8")
+    if not (folder / KUSTOMIZATION).exists():
+        (folder / KUSTOMIZATION).write_text(_KUSTOMIZATION, encoding="utf-8")
+    with as_file(files("symmoe.k8s")) as shipped:
+        shutil.copytree(shipped / CHART, folder / CHART, dirs_exist_ok=True)
+    return folder / KUSTOMIZATION
+
+
+def _pool_files(pool: Pool) -> dict[str, str]:
+    """The pool file as it stands in a pod, and the files that it names and that are small enough to stand beside it."""
+    document = pool.model_dump(mode="json", exclude_unset=True)
+    engine = pool.engine
+    filled = {"host_tier_gib": engine.host_tier_gib, "tensor_parallel_size": engine.tensor_parallel_size}
+    document.setdefault("engine", {}).update(filled)
+    for expert in (each for each in document["experts"] if not each.get("remote")):
+        expert["model"] = _in_pod(expert["model"], pool)
+        if expert.get("adapter"):
+            expert["adapter"] = _in_pod(expert["adapter"], pool, always=True)
+    if document.get("reward") and pool.reward:
+        document["reward"]["model"] = _in_pod(pool.reward.model, pool)
+    files: dict[str, str] = {}
+    for section, key, name in _BESIDE:
+        value = str(document.get(section, {}).get(key) or "")
+        if value.endswith((".json", ".yaml")):
+            files[name] = _small(pool.path(value))
+            document[section][key] = f"./{name}"
+    return {"pool.yaml": to_yaml([document]), **files}
+
+
+def _in_pod(source: str, pool: Pool, always: bool = False) -> str:
+    """A directory named in the pool file as it is found in a pod; hub names and packages stay."""
+    if not always and not source.startswith(("./", "../", "/", "~")):
+        return source
+    starter = shipped_pool(STARTER).parent
+    path = pool.path(source).resolve()
+    if path.is_relative_to(starter.resolve()):
+        return f"{IN_IMAGE}/{path.relative_to(starter.resolve())}"
+    if path.is_relative_to(pool.root.resolve()):
+        return f"{ON_VOLUME}/{path.relative_to(pool.root.resolve())}"
+    return f"{ON_VOLUME}/{path.name}"
+
+
+def _small(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise PoolError(f"{path}: cannot be read ({error.strerror})") from error
+    if len(text.encode()) > _CONFIG_MAP_BYTES:
+        raise PoolError(
+            f"{path} is too large for a ConfigMap",
+            hint="push it into the store with `symmoe profile push` and name it store:NAME",
+        )
+    return text
+
+
+def local_sources(pool: Pool) -> dict[str, str]:
+    """Directories that the pool names and no image has, each with the place on the volume where it belongs."""
+    own = [expert for expert in pool.experts if expert.remote is None]
+    named = [expert.model for expert in own] + [str(pool.path(expert.adapter)) for expert in own if expert.adapter]
+    local = {source for source in named if source.startswith(("./", "../", "/", "~"))}
+    found = {str(pool.path(source).resolve()): _in_pod(source, pool) for source in sorted(local)}
+    return {here: there for here, there in found.items() if there.startswith(ON_VOLUME)}
