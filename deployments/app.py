@@ -61,8 +61,8 @@ class Ingress:
         return Console(app, self._service)
 
     async def check_health(self) -> None:
-        """The first time, have what routing needs: Ray Serve sends it no request before."""
-        await self._service.routable()
+        """The first time, wait until questions can be answered: Ray Serve sends it no request before."""
+        await self._service.begun()
 
     async def readiness(self) -> str:
         """`ready`, `starting` or `stopping`."""

@@ -53,6 +53,7 @@ from .opened import Open
 from .telling import explanation, headers
 
 _FRESH = 1.0
+_LOOK = 0.05
 
 
 class Service:
@@ -156,6 +157,12 @@ class Service:
         file = None if settings.follow is None else Path(settings.follow)
         async with self.lifecycle.keeping(), following(file, self._pool, self.lifecycle, settings.weights_folder):
             yield
+
+    async def begun(self) -> None:
+        """Wait until questions can be routed, and it is known who may be asked."""
+        await self.routable()
+        while not self.lifecycle.roster.known:
+            await asyncio.sleep(_LOOK)
 
     async def routable(self) -> None:
         """Load what routing needs, the first time."""

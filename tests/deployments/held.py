@@ -14,5 +14,5 @@ from tests.deployments.streaming_trouble import troubled_streams
 
 def held_app(args: Mapping[str, Any]) -> Any:
     """`pool` is a pool file; a batch whose ingress is lost is taken up after two seconds."""
-    settings = Settings(cpus=1, batch_lease=2.0)
+    settings = Settings(cpus=1, batch_lease=2.0, follow=str(args["pool"]))
     return service_app(read_pool(str(args["pool"])), settings, build=troubled_streams)
