@@ -38,6 +38,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
             made.start_head()
             made.start_worker("one", cpus=1)
             made.start_worker("two", cpus=1)
+            wait_for(lambda: len(made.asked("/nodes?view=summary").json()["data"]["summary"]) == 3, "two machines")
             for file in Path(Assembly(read_pool("tiny")).weights("generalist").model).glob("*.safetensors"):
                 with file.open("rb") as opened:
                     os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
