@@ -200,9 +200,9 @@ class LineReader:
             line = self._asked(number, ident or str(number), row, self._reading.asked(value))
             return line if ident else replace(line, named=False)
         except BadLineError as error:
-            return BadLine(number, error.custom_id, error.code, str(error), came=row)
+            return BadLine(number, error.custom_id, error.code, str(error), came=row, door=_door(value))
         except RequestError as error:
-            door, message = (ENDPOINT, str(error)) if requested else ("", f"row {row.number}: {error}")
+            door, message = (_door(value), str(error)) if requested else ("", f"row {row.number}: {error}")
             return BadLine(number, ident, error.code, message, error.param, error.status, row, door)
 
     def _asked(self, number: int, ident: str, row: Row, asked: Asked) -> GoodLine:
@@ -342,9 +342,14 @@ def _drawn(digest: bytes) -> float:
     return int.from_bytes(digest[:4]) / (1 << 32)
 
 
+def _door(value: Mapping[str, Any]) -> str:
+    """In whose form a request that cannot be asked is answered."""
+    return MESSAGES if "params" in value and "url" not in value else ENDPOINT
+
+
 def _addressed(value: Mapping[str, Any], number: int) -> tuple[str, str, dict[str, Any]]:
     """Of a line of a batch its id, the path it is sent to, and the request. Raises `BadLineError`."""
-    if "params" in value and "url" not in value:  # as Anthropic has it
+    if _door(value) == MESSAGES:  # as Anthropic has it
         value = {"custom_id": value.get("custom_id"), "method": "POST", "url": MESSAGES, "body": value["params"]}
     line = read_line(dict(value), number, urls=_READ.keys())
     return str(line["custom_id"]), str(line["url"]), line["body"]

@@ -129,9 +129,10 @@ def _writer(line: GoodLine, ident: str) -> Writer | None:
 
 def refused_row(line: BadLine, job: str) -> dict[str, Any]:
     """The row of a line that could not be asked: a response where its request is at fault, else an error."""
-    if line.status is None or line.id is None:
+    if line.door != MESSAGES and (line.status is None or line.id is None):
         return bad_row(job, line.number, line.id, line.code, line.message)
-    return _refused(line, RequestError(line.message, code=line.code, param=line.param, status=line.status), job)
+    error = RequestError(line.message, code=line.code, param=line.param, status=line.status or 400)
+    return _refused(line, error, job)
 
 
 def _refused(line: GoodLine | BadLine, error: RequestError, job: str) -> dict[str, Any]:

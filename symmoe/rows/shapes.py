@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from symmoe.errors import InputError, RequestError
@@ -39,6 +39,7 @@ _SPEAKERS = {
     "tool": "tool",
 }
 _LETTERED = re.compile(r"\s*\(?([A-Z])[).:]")
+_LAYOUTS = 256
 WHAT_TO_WRITE = "say --prompt-column COLUMN, or --prompt 'a template with {{ COLUMN }}'"
 
 
@@ -156,9 +157,15 @@ _Read = tuple[str, tuple[Message, ...], tuple[str, ...]]
 """The columns, the conversation up to its question, and the questions that follow."""
 
 
+@lru_cache(_LAYOUTS)
+def _layout(names: tuple[str, ...]) -> tuple[dict[str, str], list[str]]:
+    """The columns of rows with these by the names they are looked for, and those that may hold the question."""
+    columns = {name.lower().replace(" ", "_"): name for name in names}
+    return columns, [name for name in _SHAPES if name in columns]
+
+
 def _recognised(row: Mapping[str, Any]) -> _Read:
-    columns = {name.lower().replace(" ", "_"): name for name in row}
-    there = [name for name in _SHAPES if name in columns]
+    columns, there = _layout(tuple(row))
     if not there:
         raise ShapeError("no column that is known to hold a question", "unknown_shape", row)
     filled = [name for name in there if row[columns[name]] not in (None, "", [])]

@@ -1,0 +1,113 @@
+"""Rows as they are written: in the form of a request's door, or with the row's own columns."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyarrow import parquet
+
+from symmoe.batch.lines import BadLine
+from symmoe.batch.output import START, Mark, open_output
+from symmoe.errors import JobError
+from symmoe.rows.reading import Row
+
+from .conftest import Bench
+
+ROWS: list[Any] = [
+    {"n": 1, "text": "a", "list": [1]},
+    {"n": None, "text": "b", "list": None},
+    {"n": 2**70, "text": 3, "more": {"x": 1.5}},
+    "no row at all",
+    {"n": 2.5, "answer": "own"},
+]
+
+
+def line(number: int) -> BadLine:
+    return BadLine(number, f"q{number}", "broken", "is broken", came=Row("in", number, ROWS[number - 1]), door="")
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    if path.suffix == ".parquet":
+        rows = [row for part in sorted(path.iterdir()) for row in parquet.read_table(part).to_pylist()]
+        return [{name: "" if value is None else str(value) for name, value in row.items()} for row in rows]
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def written(path: Path, numbers: range, at: Mark = START) -> Mark:
+    writer = open_output(path, "job", 0, at)
+    for number in numbers:
+        writer.write(line(number), [])
+    mark = writer.flush()
+    writer.close()
+    return mark
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.parquet"])
+def test_the_first_rows_of_a_table_decide_its_columns_and_nothing_of_later_ones_is_lost(
+    tmp_path: Path, name: str
+) -> None:
+    mark = written(tmp_path / name, range(1, 3))
+    assert mark.rows == 2
+    written(tmp_path / name, range(3, 6), mark)
+    rows = read(tmp_path / name)
+    assert [row["symmoe_id"] for row in rows] == ["q1", "q2", "q3", "q4", "q5"]
+    assert [row["n"] for row in rows] == ["1", "", "", "", ""]
+    assert [row["text"] for row in rows] == ["a", "b", "3", "", ""]
+    assert rows[0]["list"] == "[1]"
+    others = [json.loads(row["symmoe_other"] or "null") for row in rows]
+    assert others == [
+        None,
+        None,
+        {"n": 2**70, "more": {"x": 1.5}},
+        {"symmoe_input": ROWS[3]},
+        {"n": 2.5, "answer": "own"},
+    ]
+    assert {row["answer"] for row in rows} == {""}
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.csv", "out.parquet"])
+def test_what_stands_behind_a_mark_is_written_again_once(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    mark = Mark(**json.loads(json.dumps(asdict(written(path, range(1, 3))))))
+    whole = written(path, range(3, 6), mark)
+    again = written(path, range(3, 6), mark)
+    assert again == whole
+    rows = [json.loads(row) for row in path.read_bytes().splitlines()] if name == "out.jsonl" else read(path)
+    assert [row["symmoe_id"] for row in rows] == ["q1", "q2", "q3", "q4", "q5"]
+    with pytest.raises(JobError, match="than it"):
+        open_output(path, "job", 0, Mark(9, 10**6, whole.columns))
+
+
+def request(url: str, **body: Any) -> dict[str, Any]:
+    return {"custom_id": url, "method": "POST", "url": url, "body": {"model": "adder", **body}}
+
+
+def test_every_door_is_answered_in_its_own_form(bench: Bench) -> None:
+    turn = [{"role": "user", "content": "sums 1"}]
+    bench.write(
+        request("/v1/chat/completions", messages=turn),
+        request("/v1/completions", prompt=["sums 1", "sums 2"], max_tokens=9),
+        request("/v1/responses", input="sums 1"),
+        {"custom_id": "messages", "params": {"model": "adder", "messages": turn, "max_tokens": 9}},
+        request("/v1/embeddings", input="sums 1"),
+        request("/v1/responses", input="sums 1", previous_response_id="resp_1") | {"custom_id": "goes on"},
+        {"custom_id": "no", "params": {"messages": turn}},
+    )
+    assert (bench.run().answered, len(bench.rows())) == (4, 7)
+    chat, text, response, message, other, on, no = bench.rows()
+    assert chat["response"]["body"]["choices"][0]["message"]["content"] == "adder: sums 1"
+    assert [choice["text"] for choice in text["response"]["body"]["choices"]] == ["adder: sums 1", "adder: sums 2"]
+    assert text["response"]["body"]["object"] == "text_completion"
+    assert response["response"]["body"]["output"][0]["content"][0]["text"] == "adder: sums 1"
+    assert message["result"]["message"]["content"] == [{"type": "text", "text": "adder: sums 1"}]
+    assert message["result"]["type"] == "succeeded"
+    assert other["error"]["code"] == "invalid_url"
+    assert on["response"]["body"]["error"]["param"] == "previous_response_id"
+    assert (no["custom_id"], no["result"]["type"]) == ("no", "errored")
+    assert no["result"]["error"]["error"]["param"] == "max_tokens"
