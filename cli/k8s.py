@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from json import dumps as to_json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +14,7 @@ import typer
 from . import options
 
 if TYPE_CHECKING:
+    from symmoe.build import Assembly
     from symmoe.manifests.rendering import Manifest
     from symmoe.manifests.values import Values
     from symmoe.sizing.cluster import Cluster
@@ -207,8 +210,8 @@ def fetch(
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """Have every expert's weights in the cache, fetched or prepared; a pod runs it before its engine starts."""
-    from symmoe.build import Assembly
+    """Have the weights of experts, embedder and reward model in the cache; a pod runs it before its engine starts."""
+    from symmoe.build import Assembly, beside_experts
     from symmoe.config import read_pool
     from symmoe.errors import PoolError, SymmoeError
 
@@ -219,24 +222,31 @@ def fetch(
     if not described.engine.runs_models:
         raise PoolError(f"pool {described.name!r} has {described.engine.kind} experts, which have no weights to fetch")
     assembly = Assembly(described)
+    own = [expert.name for expert in described.experts if expert.remote is None]
+    parts: dict[str, Callable[[], str | Path]] = {name: partial(_weights, assembly, name) for name in own}
     found, missing = {}, {}
-    for name in (expert.name for expert in described.experts if expert.remote is None):
+    for name, have in {**parts, **beside_experts(described)}.items():
         try:
-            found[name] = assembly.weights(name).model
+            found[name] = str(have())
             tell(f"{name}: {found[name]}")
         except SymmoeError as error:
             missing[name] = error
             tell(f"{name}: missing: {error}{f' ({error.hint})' if error.hint else ''}")
-    if missing and (not leave_out or not found):
+    here = [name for name in own if name in found]
+    if missing and (not leave_out or not here):
         raise next(iter(missing.values()))
     if pack:
-        pack_pool(pool=pool, out=None, experts=list(found), verify=False, json=json)
+        pack_pool(pool=pool, out=None, experts=here, verify=False, json=json)
     elif json:
         show_json(
             {"pool": described.name, "models": found, "missing": {name: str(why) for name, why in missing.items()}}
         )
     else:
-        show(f"{described.name}: the weights of {len(found)} experts are here, of {len(missing)} missing")
+        show(f"{described.name}: the weights of {len(here)} experts are here, of {len(own) - len(here)} missing")
+
+
+def _weights(assembly: Assembly, name: str) -> str:
+    return assembly.weights(name).model
 
 
 def _smallest(pool: Any, name: str, model: Any) -> str | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from symmoe.aggregation.verifier import VerifierScorer, Verifying
 from symmoe.answering import Judging
 from symmoe.build_aggregation import aggregator_last, aggregator_of, build_synthesis, build_vote, rule_files
-from symmoe.build_scorer import build_scorer, check_reward, reward_files
+from symmoe.build_scorer import build_scorer, check_reward, reward_directory, reward_files
 from symmoe.config import STARTER, STATIC, TINY, EngineConfig, ExpertConfig, Pool, cache_dir, state_dir
 from symmoe.engines.echo import EchoEngine
 from symmoe.engines.process import EngineProcesses
@@ -482,6 +482,18 @@ def _embedder_directory(source: str, root: Path) -> Path:
     if source.startswith("package:"):
         return packaged_path(source)
     return local_directory(source, root, cache_dir())
+
+
+def beside_experts(pool: Pool) -> dict[str, Callable[[], Path]]:
+    """What a service loads beside its experts' weights: by what it is, a call that gives its directory.
+
+    It is fetched if need be, and may raise `CheckpointError`.
+    """
+    embedder = pool.routing.embedder.removeprefix(STATIC)
+    found: dict[str, Callable[[], Path]] = {"embedder": partial(_embedder_directory, embedder, pool.root)}
+    if pool.reward is not None:
+        found["reward model"] = partial(reward_directory, pool, pool.reward)
+    return found
 
 
 def _model_directory(pool: Pool, expert: ExpertConfig) -> Path:

@@ -144,3 +144,18 @@ def test_an_expert_that_comes_or_goes_makes_no_new_cluster_and_another_model_doe
     assert effects(three[1:]) == followed
     assert effects(three[:2]) == followed
     assert "new cluster" in effects([three[0], {"name": "b", "model": "Qwen/Qwen3-1.7B"}])
+
+
+def test_fetch_leaves_out_what_cannot_be_had_and_what_is_remote(symmoe_command: Symmoe, tmp_path: Path) -> None:
+    (tmp_path / "good").mkdir()
+    experts: list[dict[str, object]] = [{"name": name, "model": f"./{name}"} for name in ("gone", "good")]
+    far = {"name": "far", "model": "org/far", "remote": {"url": "https://far.example/v1"}}
+    file = tmp_path / "pool.yaml"
+    file.write_text(yaml.safe_dump({"name": "own", "experts": [*experts, far]}))
+    assert symmoe_command("k8s", "fetch", "--pool", file).code == 2
+    said = symmoe_command("k8s", "fetch", "--pool", file, "--leave-out", "--json")
+    assert said.code == 0
+    assert said.json["models"].keys() == {"good", "embedder"}
+    assert said.json["missing"].keys() == {"gone"}
+    (tmp_path / "good").rmdir()
+    assert symmoe_command("k8s", "fetch", "--pool", file, "--leave-out").code == 2

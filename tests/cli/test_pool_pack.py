@@ -47,6 +47,17 @@ def test_every_expert_is_packed_into_the_cache_and_kept_the_next_time(symmoe_com
     assert states(again) == {"plain": "kept", "fitted": "kept"}
 
 
+@pytest.mark.parametrize("words", ["pool pack", "k8s fetch --pack"])
+def test_an_expert_that_is_served_elsewhere_has_nothing_to_pack(
+    symmoe_command: Symmoe, pool_file: Path, words: str
+) -> None:
+    described = yaml.safe_load(pool_file.read_text())
+    described["experts"].append({"name": "far", "model": "org/far", "remote": {"url": "https://far.example/v1"}})
+    pool_file.write_text(yaml.safe_dump(described))
+    said = symmoe_command(*words.split(), "--pool", pool_file, "--json")
+    assert states(said.json) == {"plain": "packed", "fitted": "packed"}
+
+
 def test_only_the_experts_that_are_named_are_packed(symmoe_command: Symmoe, pool_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "packs"
     words = ("pool", "pack", "--pool", pool_file, "--out", out, "--expert", "fitted", "--expert", "fitted")

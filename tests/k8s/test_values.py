@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from symmoe.errors import CapacityError, ConfigError
-from symmoe.manifests.rendering import render
+from symmoe.manifests.rendering import render, write_installation
 from symmoe.manifests.values import Values, changed_values, read_values, values_text
 
 from .conftest import RENDERED, containers, one, pods, rendered, said, sized
@@ -238,3 +238,11 @@ def test_helm_gives_the_same_objects(name: str, kubernetes_tools: Path, values_f
     assert "doors" in refused.stderr
     linted = subprocess.run([kubernetes_tools / "helm", "lint", chart], capture_output=True, text=True, timeout=60)
     assert linted.returncode == 0, linted.stdout
+
+
+@pytest.mark.slow
+def test_kustomize_gives_the_same_objects(kubernetes_tools: Path, tmp_path: Path) -> None:
+    write_installation(tmp_path, values_text(said("production")), said("production"))
+    words = [kubernetes_tools / "kubectl", "kustomize", tmp_path]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
+    assert by_name(list(yaml.safe_load_all(done.stdout))) == by_name(rendered("production"))

@@ -213,3 +213,30 @@ volumeMounts:
 {{- $least := include "symmoe.least" . | int }}
 {{- max $least (min (int .Values.experts.start) (int .Values.sized.replicas)) }}
 {{- end }}
+
+{{- define "symmoe.job" -}}
+backoffLimit: 6
+ttlSecondsAfterFinished: 86400
+template:
+  metadata:
+    labels:
+      app.kubernetes.io/name: symmoe
+      app.kubernetes.io/part-of: symmoe
+      app.kubernetes.io/component: weights
+  spec:
+    serviceAccountName: symmoe
+    automountServiceAccountToken: false
+    restartPolicy: OnFailure
+    securityContext: {{- include "symmoe.pod" . | nindent 6 }}
+    {{- include "symmoe.pull" . | indent 4 }}
+    containers:
+      - name: weights
+        command: {{ include "symmoe.command" . }}
+        {{- include "symmoe.fetch" . | nindent 8 }}
+    volumes:
+      - name: tmp
+        emptyDir: {sizeLimit: 4Gi}
+      - name: pool
+        configMap: {name: {{ include "symmoe.poolName" . }}}
+      {{- include "symmoe.modelsVolume" . | nindent 6 }}
+{{- end }}
