@@ -20,7 +20,7 @@ async function fetched(ident, name) {
 function errors(batch) {
   const told = (batch.errors?.data ?? []).map((each) => [each.line, "", each.message]);
   const list = el("ul", { class: "errors" });
-  const fill = (rows) => show(list, rows.map(([line, name, message]) => el("li", {}, line ? el("b", {}, `line ${line} `) : null, name && [said(name), ": "], said(message))));
+  const fill = (rows) => show(list, rows.map(([line, name, message]) => el("li", {}, line && !message.startsWith(`line ${line} `) ? el("b", {}, `line ${line} `) : null, name && [said(name), ": "], said(message))));
   if (told.length) {
     fill(told);
     return el("details", {}, el("summary", {}, "Why"), list);
