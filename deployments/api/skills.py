@@ -49,6 +49,7 @@ def _table(records: Profiles, names: tuple[str, ...]) -> dict[str, Any]:
     rows = [
         {
             "skill": skill,
+            "topic": not records.parents or skill in records.parents,
             "facet": records.parents.get(skill) or None,
             "experts": {name: _cell(record.skills[skill]) for name, record in known.items() if skill in record.skills},
         }

@@ -144,10 +144,11 @@ class KeptTraces:
             while self._waiting:
                 notes = [self._waiting.popleft() for _ in range(min(_TOGETHER, len(self._waiting)))]
                 rows = await asyncio.to_thread(_rows, notes, self.texts)
+                self.lost += len(notes) - len(rows)
                 try:
                     await self._put(rows, max(note.at for note in notes) / 1e9)
                 except StoreError:
-                    self.lost += len(notes)
+                    self.lost += len(rows)
 
     async def search(self, sought: Sought, most: int) -> list[dict[str, Any]]:
         """At most so many traces that fit, the newest first, each in short. Raises `StoreError`."""
@@ -236,16 +237,17 @@ def outcome_of(note: Note) -> str:
 
 
 def _rows(notes: Sequence[Note], texts: bool) -> list[tuple[str, float, bytes, bytes]]:
-    """Of each note its id, its time, its row in the index, and all of it."""
+    """Of each note its id, its time, its row in the index, and all of it; nothing of one that is no JSON."""
     found = []
     for note in notes:
         ident = secrets.token_hex(12)
         row = _row(ident, note)
-        whole = to_json(_document(row, note, texts))
-        if len(whole) > TRACE_BYTES:
-            whole = to_json(_document(row, note, False, explained=False))
-        row["size"] = len(whole)
-        found.append((ident, note.at / 1e9, to_json(row), whole))
+        with suppress(ValueError):  # such as half a character
+            whole = to_json(_document(row, note, texts))
+            if len(whole) > TRACE_BYTES:
+                whole = to_json(_document(row, note, False, explained=False))
+            row["size"] = len(whole)
+            found.append((ident, note.at / 1e9, to_json(row), whole))
     return found
 
 

@@ -20,7 +20,7 @@ async function fetched(ident, name) {
 function errors(batch) {
   const told = (batch.errors?.data ?? []).map((each) => [each.line, "", each.message]);
   const list = el("ul", { class: "errors" });
-  const fill = (rows) => show(list, rows.map(([line, name, message]) => el("li", {}, line ? el("b", {}, `line ${line} `) : null, name && [said(name), ": "], said(message))));
+  const fill = (rows) => show(list, rows.map(([line, name, message]) => el("li", {}, line && !message.startsWith(`line ${line} `) ? el("b", {}, `line ${line} `) : null, name && [said(name), ": "], said(message))));
   if (told.length) {
     fill(told);
     return el("details", {}, el("summary", {}, "Why"), list);
@@ -37,7 +37,7 @@ function errors(batch) {
 function progress(batch) {
   const { total, completed, failed } = batch.request_counts;
   const part = total ? (completed + failed) / total : 0;
-  return el("div", {}, el("span", { class: "track", role: "progressbar", "aria-valuenow": Math.round(100 * part), "aria-valuemin": 0, "aria-valuemax": 100, "aria-label": `Progress of ${batch.id}` },
+  return el("div", { class: "progress" }, el("span", { class: "track", role: "progressbar", "aria-valuenow": Math.round(100 * part), "aria-valuemin": 0, "aria-valuemax": 100, "aria-label": `Progress of ${batch.id}` },
     el("span", { class: "fill", css: { width: `${100 * part}%` } })),
   el("small", {}, `${number(completed)} of ${number(total)} answered${failed ? `, ${number(failed)} failed` : ""}`));
 }

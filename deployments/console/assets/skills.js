@@ -5,11 +5,13 @@ import { get } from "/console/api.js";
 
 const kind = (value) => (value >= 0.75 ? "good" : value >= 0.4 ? "warn" : "bad");
 
+/** One expert on one skill. That most are no good at a skill is no fault: it is one where the best is not. */
 function cell(row, name) {
   const found = row.experts[name];
   if (!found) return el("span", { class: "quiet" }, "–");
   const label = `${percent(found.accuracy)}, ${percent(found.low)} to ${percent(found.high)}, ${number(found.asked)} answers`;
-  return el("span", { class: `cell ${kind(found.accuracy)}`, title: label }, percent(found.accuracy),
+  const shown = kind(found.accuracy) === "bad" && name !== "best" ? "plain" : kind(found.accuracy);
+  return el("span", { class: `cell ${shown}`, title: label }, percent(found.accuracy),
     el("small", {}, `${Math.round(100 * found.low)}–${Math.round(100 * found.high)} · ${number(found.asked)}`));
 }
 
@@ -22,11 +24,17 @@ export async function open(page) {
     const ranked = Object.entries(row.experts).sort((a, b) => b[1].accuracy - a[1].accuracy);
     row.best = ranked[0] ? { name: ranked[0][0], ...ranked[0][1] } : null;
   }
-  const shown = choice([["all", "all skills"], ["weak", "weak: best expert under 60 %"], ["thin", "thin: best expert asked under 20 times"]]);
+  const shown = choice([["topics", "topics"], ["facets", "formats and languages"], ["weak", "weak: best expert under 60 %"], ["thin", "thin: best expert asked under 20 times"]]);
   const body = el("div", { class: "framed matrix" });
+  const fits = {
+    topics: ({ topic }) => topic,
+    facets: ({ topic }) => !topic,
+    weak: ({ best, topic }) => topic && (!best || best.accuracy < 0.6),
+    thin: ({ best, topic }) => topic && (!best || best.asked < 20),
+  };
   const draw = () => {
-    const rows = found.data.filter(({ best }) => shown.value === "all" || !best || (shown.value === "weak" ? best.accuracy < 0.6 : best.asked < 20));
-    if (!rows.length) return show(body, empty("No such skill", "Every skill has an expert that is good at it, and asked often enough to know."));
+    const rows = found.data.filter(fits[shown.value]);
+    if (!rows.length) return show(body, empty("No such skill", { facets: "The records tell no formats or languages apart." }[shown.value] ?? "Every skill has an expert that is good at it, and was asked often enough to know."));
     show(body, table("Skills and experts", [
       ["Skill", (row) => said(row.skill), "", (row) => row.skill],
       ["Best", (row) => (row.best ? said(row.best.name) : "–"), "", (row) => row.best?.name ?? null],

@@ -82,6 +82,9 @@ def test_a_plain_key_sees_its_own_traces_and_an_admin_everybodys(state: Path, tm
             assert get(f"/v1/traces/{ident}", mine).json()["id"] == trace["id"]
             assert get(f"/v1/traces/{ident}", admin).json()["id"] == trace["id"]
         assert len(get(f"/v1/traces?key={record.id}", admin).json()["data"]) == 1
+        for path in ("keys", "skills", "timeline", "experts", "usage"):
+            statuses = [get(f"/v1/admin/{path}", key).status_code for key in ("", other, admin)]
+            assert statuses == [401, 403, 200], path
 
 
 def test_its_files_allow_no_script_but_their_own(state: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from symmoe.deployments.access.callers import Open
 from symmoe.deployments.settings import Settings
 from symmoe.deployments.storage import Storage
 from symmoe.deployments.telemetry import kept
+from symmoe.deployments.telemetry.note import Note
 
 from symmoe.errors import ConfigError
 from tests.deployments.access.conftest import contents
@@ -116,6 +117,15 @@ def test_without_texts_nothing_that_was_said_is_in_the_store(tmp_path: Path) -> 
         refused = served.post(f"/v1/traces/{name}/what-if", json={})
         assert refused.json()["error"]["code"] == "trace_without_texts"
         assert b"secretly" not in b"".join(str(each).encode() for each in contents().values())
+
+
+def test_one_that_cannot_be_written_costs_no_other(served: Running) -> None:
+    traces = served.service.telemetry.kept
+    assert traces is not None
+    before = traces.lost
+    traces.add(Note("half", endpoint="/v1/chat/completions", model="a character \ud800"))
+    assert [each["request"] for each in found(served, f"?id={ask(served)}")] != []
+    assert traces.lost == before + 1
 
 
 def test_the_oldest_give_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
