@@ -432,7 +432,7 @@ def _stopped_at(clock: str | None) -> Iterator[None]:
         raise _TimeIsUp(clock)
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001))
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001), 1.0)  # again: where nobody hears it, it is lost
     try:
         yield
     finally:

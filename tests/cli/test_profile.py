@@ -31,9 +31,9 @@ class Asked:
     interruption: type[BaseException] = EngineError
 
     def since(self) -> list[str]:
-        """The experts asked for since this was last called."""
+        """The experts asked for since this was last called, also those that were tried again, once."""
         found, self.experts = self.experts, []
-        return found
+        return list(dict.fromkeys(found))
 
 
 @pytest.fixture
@@ -43,8 +43,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
     class Engine(EchoEngine):
         def generate(self, calls: Sequence[Call]) -> Iterator[tuple[Call, Generation]]:
             kept.experts += dict.fromkeys(call.expert for call in calls)
-            for number, found in enumerate(super().generate(calls)):
-                if number and found[0].expert == kept.breaks_at:
+            for found in super().generate(calls):
+                if found[0].expert == kept.breaks_at:
                     raise kept.interruption("half-way")
                 yield found
 

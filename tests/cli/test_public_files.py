@@ -187,7 +187,8 @@ def test_rows_can_be_limited_and_drawn(symmoe_command: Symmoe, tmp_path: Path) -
 def test_a_job_stops_at_its_time_and_says_how_to_go_on(symmoe_command: Symmoe, tmp_path: Path) -> None:
     import symmoe.cli.batch as command
 
-    source = PUBLIC / "prompts.jsonl"
+    source = tmp_path / "long.txt"
+    source.write_text("".join(f"What is {number} plus 3?\n" for number in range(20_000)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(command, "_seconds_until", lambda clock: 0.0)
         said = symmoe_command("batch", "run", source, "-o", tmp_path / "out.jsonl", "--until", "06:00")
