@@ -11,7 +11,7 @@ import pytest
 from symmoe.deployments.access.callers import Open
 from symmoe.deployments.settings import Settings
 
-from tests.deployments.api.conftest import Running, running
+from tests.deployments.api.conftest import PATIENCE, Running, running
 from tests.deployments.batches.conftest import state_in
 
 SETTINGS = Settings(traces="text", batch_lease=1.0)
@@ -45,7 +45,7 @@ def page(browser: Any) -> Iterator[Any]:
         page, wrong = context.new_page(), []
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("console", lambda said: wrong.append(said.text) if "Content Security Policy" in said.text else None)
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(1000 * PATIENCE)
         yield page
         assert wrong == []
 

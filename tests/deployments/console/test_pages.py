@@ -96,7 +96,7 @@ def test_a_batch_is_uploaded_watched_and_fetched(served: Running, page: Any, tmp
     page.goto(f"{served.url}/console#/batches")
     page.get_by_label("File", exact=True).set_input_files(path)
     page.get_by_role("button", name="Upload and start").click()
-    page.get_by_text("6 of 6 answered").wait_for(timeout=60_000)
+    page.get_by_text("6 of 6 answered").wait_for()
     with page.expect_download() as fetched:
         page.get_by_role("button", name="Answers").first.click()
     rows = Path(fetched.value.path()).read_text(encoding="utf-8").splitlines()
@@ -111,7 +111,7 @@ def test_a_batch_that_cannot_be_read_says_in_which_line(served: Running, page: A
     page.get_by_label("File", exact=True).set_input_files(path)
     page.get_by_role("button", name="Upload and start").click()
     row = page.get_by_role("row").filter(has_text="broken.jsonl").filter(has_text="1 failed")
-    row.get_by_text("Why").click(timeout=60_000)
+    row.get_by_text("Why").click()
     assert row.locator("li").inner_text().startswith("line 2")
 
 
