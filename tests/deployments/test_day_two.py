@@ -54,7 +54,7 @@ def cluster(tmp_path: Path, pool: Path) -> Iterator[Cluster]:
             cluster.start_worker("one", 2)
             cluster.start_worker("two", 2)
             cluster.deploy(serve_config(cluster, pool, 2))
-            cluster.wait_until_running()
+            cluster.wait_until_running(240)
             yield cluster
 
 
