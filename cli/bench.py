@@ -234,6 +234,38 @@ def _unlike_swap_tables(report: dict[str, Any]) -> list[Any]:
     ]
 
 
+@app.command("lines")
+def lines(
+    out: Report = Path("out/bench/lines.json"),
+    pool: options.Pool = "tiny",
+    count: Annotated[int, typer.Option("--lines", min=1000, help="Lines of the larger job.")] = 1_000_000,
+    seed: options.Seed = 0,
+    json: options.Json = False,
+) -> None:
+    """Time a batch of many lines of 1 kB over echoes, with its memory; beside it, a tenth of them all held at once."""
+    from symmoe.bench.lines import measure
+
+    from .render import narrating, show, show_json, table, write_report
+
+    with narrating("measuring") as tell:
+        report = measure(count, pool, seed, tell)
+    write_report(report, out)
+    if json:
+        show_json(report)
+        return
+    rows = [
+        (name, run["lines"], run["seconds"], run["lines_per_second"], run["cpu_seconds"], run["peak_mib"])
+        for name, run in report["runs"].items()
+    ]
+    bars = [(name, bar["measured"], bar["bar"]) for name, bar in report["bars"].items()]
+    columns = ("run", "lines", "s", "lines/s", "CPU s", "peak MiB")
+    show(
+        table(f"Rows of {report['row_bytes']} bytes, k = {report['k']}", columns, rows, right=range(1, 6)),
+        table("Bars", ("what", "measured", "bar"), bars, right=(1, 2)),
+        f"every line has its row: {'yes' if report['whole'] else 'no'}; report in {out}",
+    )
+
+
 @app.command("batch")
 def batch(
     out: Report = Path("out/bench/batch.json"),

@@ -177,14 +177,14 @@ def answering(query: Query, policy: Policy, judging: Judging, seed: int = 0) -> 
         routed = yield from _routed(query, policy, attempt > 0)
         if isinstance(routed, Refusal):
             return replace(missing or routed, failed=failed)
-        said = yield from _heard(query, routed, policy, judging)
+        said, vote = yield from _heard(query, routed, policy, judging)
         missing = _missing(said)
         asked = routed.asked[: len(said)]
         refused = zip(asked, said, strict=True)
         failed |= {a.expert: each.message for a, each in refused if isinstance(each, Refusal) and not each.by_query}
         if missing is None:
             candidates = tuple(map(_candidate, asked, said))
-            result = yield from _judged(query, routed, candidates, judging, seed)
+            result = yield from _judged(query, routed, candidates, judging, seed, vote)
             return replace(result, failed=failed) if failed else result
         if missing.code != UNAVAILABLE and not missing.elsewhere:
             break
@@ -198,36 +198,50 @@ def answering(query: Query, policy: Policy, judging: Judging, seed: int = 0) -> 
     return replace(missing, failed=failed) if failed else missing
 
 
-def _heard(query: Query, routed: Routed, policy: Policy, judging: Judging) -> Steps[Sequence[Said]]:
-    """What the first of the recruited say: all of them, or as many as the policy's dial wants to hear."""
+_Vote = tuple[tuple[Verdict, ...], Answer]
+"""Verdicts on all that was said, and the answer that they make."""
+
+
+def _heard(
+    query: Query, routed: Routed, policy: Policy, judging: Judging
+) -> Steps[tuple[Sequence[Said], _Vote | None]]:
+    """What the first of the recruited say: all of them, or as many as the policy's dial wants to hear; and the vote on
+    all of it, where one was held.
+    """
     asked, final, waves = routed.asked, routed.way != "aggregated", 0
     said: list[Said] = []
-    size = len(asked) if final else _wave(query, routed, policy, judging, said, waves)
+    vote: _Vote | None = None
+    size = len(asked) if final else _wave(query, routed, policy, judging, said, waves)[0]
     while size:
         part = replace(routed.recruitment, assignments=asked[len(said) : len(said) + size])
         said += yield from _said(Ask(query, part, final))
         waves += 1
         at_fault = any(isinstance(each, Refusal) and each.by_query for each in said)
-        size = 0 if at_fault or len(said) == len(asked) else _wave(query, routed, policy, judging, said, waves)
-    return said
+        over = at_fault or len(said) == len(asked)
+        size, vote = (0, None) if over else _wave(query, routed, policy, judging, said, waves)
+    return said, vote
 
 
-def _wave(query: Query, routed: Routed, policy: Policy, judging: Judging, said: Sequence[Said], waves: int) -> int:
-    """How many of those left are asked next."""
+def _wave(
+    query: Query, routed: Routed, policy: Policy, judging: Judging, said: Sequence[Said], waves: int
+) -> tuple[int, _Vote | None]:
+    """How many of those left are asked next, and the vote on what was said so far, if that decides."""
     recruitment, left = routed.recruitment, routed.asked[len(said) :]
     if policy.quality is None or not recruitment.accuracies:
-        return len(left)
+        return len(left), None
     candidates = tuple(map(_candidate, routed.asked, said))
     verdicts = judging.weigh(query, candidates, recruitment)
+    vote: _Vote | None = None
     if candidates:
-        now = judging.standing(query, recruitment, verdicts, judging.vote.aggregate(query, candidates, verdicts))
+        vote = tuple(verdicts), judging.vote.aggregate(query, candidates, verdicts)
+        now = judging.standing(query, recruitment, *vote)
     else:
         now = standing(query, recruitment, (), ())
     could = [
         (support(recruitment.accuracies.get(a.expert, 0.0), now.options), weight_of(query.text, recruitment, a.expert))
         for a in left
     ]
-    return further(now, could, policy.quality, judging.belief, waves)
+    return further(now, could, policy.quality, judging.belief, waves), vote
 
 
 def synthesising(case: Case, synthesis: Synthesis, seed: int = 0) -> Steps[Settled]:
@@ -248,9 +262,16 @@ def synthesising(case: Case, synthesis: Synthesis, seed: int = 0) -> Steps[Settl
 
 
 def _judged(
-    query: Query, routed: Routed, candidates: tuple[Candidate, ...], judging: Judging, seed: int
+    query: Query,
+    routed: Routed,
+    candidates: tuple[Candidate, ...],
+    judging: Judging,
+    seed: int,
+    vote: _Vote | None,
 ) -> Steps[Trace | Refusal]:
-    """The answer that candidates make. What stands alone is passed on as it is, also where it is empty."""
+    """The answer that candidates make. What stands alone is passed on as it is, also where it is empty. A `vote` that
+    was held holds where the scorer comes to the same verdicts.
+    """
     unanswered = no_answer(query, candidates)
     together = routed.way == "aggregated"
     if unanswered is not None and (together or candidates[0].finish_reason == "error"):
@@ -261,7 +282,10 @@ def _judged(
         assert isinstance(weighed, Weighed)  # noqa: S101  (what `Weigh` wants)
     else:
         weighed = Weighed(tuple(judging.weigh(query, candidates, recruitment)))
-    voted = judging.vote.aggregate(query, candidates, weighed.verdicts)
+    if vote is not None and vote[0] == weighed.verdicts:
+        voted = vote[1]
+    else:
+        voted = judging.vote.aggregate(query, candidates, weighed.verdicts)
     case = Case(query, candidates, weighed.verdicts, voted)
     if together and judging.synthesis is not None and not query.sampling.tools:  # an aggregator writes prose
         settled = yield from synthesising(case, judging.synthesis, seed)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from difflib import SequenceMatcher
+from functools import lru_cache
 
 from symmoe.aggregation.extraction import canonical_number
 
@@ -31,41 +32,55 @@ _LIKE = 0.5
 
 def disagree(first: str, second: str) -> bool:
     """Other numbers, names or denials, the same words in another order, or one word put in another's place."""
-    ours, theirs = _tokens(first), _tokens(second)
+    ours, theirs = _words(first), _words(second)
     return (
-        _numbers(ours) != _numbers(theirs)
-        or _denials(ours) != _denials(theirs)
+        ours.numbers != theirs.numbers
+        or ours.denies != theirs.denies
         or _other_names(ours, theirs)
-        or _worded_apart(_lower(ours), _lower(theirs))
+        or _worded_apart(ours.lower, theirs.lower)
     )
 
 
-def _tokens(text: str) -> list[str]:
-    return [token.removesuffix("'s").removesuffix("’s") for token in _TOKEN.findall(text)]
+@lru_cache(maxsize=8)
+def _words(text: str) -> _Words:
+    """The words of a text, which is compared with several."""
+    return _Words(text)
 
 
-def _numbers(tokens: Sequence[str]) -> list[str]:
-    said = (_NUMBER_WORDS.get(token.lower()) or canonical_number(token.rstrip(",")) for token in tokens)
-    return [number for number in said if number is not None]
+class _Words:
+    """The words of a text as they are compared: in lower case, its numbers, its names, and whether it denies."""
+
+    def __init__(self, text: str) -> None:
+        tokens = _TOKEN.findall(text)
+        if "'s" in text or "’s" in text:
+            tokens = [token.removesuffix("'s").removesuffix("’s") for token in tokens]
+        self.lower = lower = [token.lower() for token in tokens]
+        self.head = tokens[0] if tokens else ""
+        figures = [
+            _NUMBER_WORDS.get(low) or canonical_number(token.rstrip(","))
+            for low, token in zip(lower, tokens, strict=True)
+            if low in _NUMBER_WORDS or not token[:1].isalpha()
+        ]
+        self.numbers = [number for number in figures if number is not None]
+        denials = sum(map(_DENIALS.__contains__, lower))
+        denials += sum(low.endswith(("n't", "n’t")) for low in lower if low[-2:] in ("'t", "’t"))
+        self.denies = denials % 2
+        self.names = {token for token in tokens[1:] if token[:1].isupper() and len(token) > 1}
+        self.set = set(lower)
 
 
-def _denials(tokens: Sequence[str]) -> int:
-    """Whether an odd number of words deny."""
-    return sum(token.lower() in _DENIALS or token.lower().endswith(("n't", "n’t")) for token in tokens) % 2
-
-
-def _other_names(ours: Sequence[str], theirs: Sequence[str]) -> bool:
+def _other_names(ours: _Words, theirs: _Words) -> bool:
     """Whether each text has a name that the other has not: a capital in a sentence, or in one of them at its head."""
-    names = [{token for token in tokens[1:] if token[0].isupper() and len(token) > 1} for tokens in (ours, theirs)]
-    words = [set(_lower(tokens)) for tokens in (ours, theirs)]
-    missing = [{name for name in names[n] if name.lower() not in words[1 - n]} for n in (0, 1)]
-    heads = [tokens[:1] != [] and _is_other_head(tokens[0], words[1 - n]) for n, tokens in enumerate((ours, theirs))]
-    return all(missing) or bool(missing[0] and heads[1]) or bool(missing[1] and heads[0])
+    missing = [
+        any(name.lower() not in other.set for name in one.names) for one, other in ((ours, theirs), (theirs, ours))
+    ]
+    heads = [_is_other_head(one.head, other.set) for one, other in ((ours, theirs), (theirs, ours))]
+    return all(missing) or (missing[0] and heads[1]) or (missing[1] and heads[0])
 
 
 def _is_other_head(head: str, words: set[str]) -> bool:
     """Whether a text begins with a word of meaning that the other text has not."""
-    return head[0].isupper() and head.lower() not in words and head.lower() not in _FUNCTION_WORDS
+    return head[:1].isupper() and head.lower() not in words and head.lower() not in _FUNCTION_WORDS
 
 
 def _worded_apart(ours: list[str], theirs: list[str]) -> bool:
@@ -84,7 +99,3 @@ def _worded_apart(ours: list[str], theirs: list[str]) -> bool:
 
 def _carries_meaning(words: Sequence[str]) -> bool:
     return any(word not in _FUNCTION_WORDS for word in words)
-
-
-def _lower(tokens: Sequence[str]) -> list[str]:
-    return [token.lower() for token in tokens]

@@ -132,6 +132,8 @@ def _reduced(plain: str) -> str:
 
 def _unwrapped(text: str) -> str:
     r"""`\text{B}` as `B`, `2\frac{1}{2}` as `5/2`, `1{,}000` and `1\,000` as `1,000`, without dollar signs."""
+    if text.isascii() and "\\" not in text and "{,}" not in text:
+        return text
     text = _WORDS_IN_MATHS.sub(r"\1", text)
     text = _MIXED.sub(lambda m: f" {int(m[1]) * int(m[3]) + int(m[2])}/{m[3]}", text)
     return _THIN.sub(",", _FRACTION.sub(r" \1/\2", text)).replace("\\%", "%").replace("\\$", "$")
@@ -139,6 +141,8 @@ def _unwrapped(text: str) -> str:
 
 def stated(text: str) -> str | None:
     """What the last phrase such as `the answer is …` gives, to the end of its line; None if there is none."""
+    if text.isascii() and not any(word in text.lower() for word in ("answer", "option", "choice")):
+        return None
     statements = _STATED.findall(text)
     return statements[-1].splitlines()[0].strip().rstrip(".") if statements else None
 

@@ -87,7 +87,7 @@ class BadLine:
     door: str = field(default=ENDPOINT, compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: a million of them are made in the time that a user waits
 class KnownLine:
     """A line that an earlier run has answered: it is not parsed again. `id_hash` is its id's, 0 where it has none.
 

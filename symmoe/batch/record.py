@@ -39,6 +39,7 @@ STATUS_SECONDS = 1.0
 _LINE = struct.Struct("<16sQHB5x")
 _DTYPE = np.dtype({"names": ["key", "id", "traces", "answered"], "formats": ["<u8", "<u8", "<u2", "u1"],
                    "offsets": [0, 16, 24, 26], "itemsize": _LINE.size})  # fmt: skip
+_AT_ONCE = 1024
 _EXAMPLE = 300
 _CAUSES = 64
 
@@ -173,10 +174,13 @@ class Record:
 
     def written(self) -> Iterator[tuple[bytes, int]]:
         """Digest and id's hash of each line that is written for good."""
+        left = self.commit.lines
         with (self._folder / "lines").open("rb") as file:
-            for _ in range(self.commit.lines):
-                digest, hashed, _, _ = _LINE.unpack(file.read(_LINE.size))
-                yield digest, hashed
+            while left > 0:
+                block = file.read(min(left, _AT_ONCE) * _LINE.size)
+                for digest, hashed, _, _ in _LINE.iter_unpack(block):
+                    yield digest, hashed
+                left -= _AT_ONCE
 
     def finish(self) -> None:
         """The job is done: what it could go on with but its lines goes."""

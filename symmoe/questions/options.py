@@ -31,6 +31,8 @@ def options_in(question: str) -> tuple[str, tuple[str, ...]]:
 def _marks(question: str) -> list[tuple[int, int]]:
     """From where to where each option's letter stands; none where there are not two or more."""
     marks: list[tuple[int, int]] = []
+    if not any(first in question for first in ("A)", "A.", "A:")):
+        return marks
     for option in _OPTIONS:
         found = option.search(question, marks[-1][1] - 1 if marks else 0)
         if found is None:

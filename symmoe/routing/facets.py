@@ -79,9 +79,10 @@ def is_format(facet: str) -> bool:
 def format_of(text: str) -> str:
     """Which of `FORMATS` a question asks for, by what it carries: options, code, or words that ask for a quantity."""
     text = text[-_READ:]
-    letters = _OPTION.findall(text)
-    if "A" in letters and "B" in letters:
-        return "multiple choice"
+    if "A" in text and "B" in text:
+        letters = _OPTION.findall(text)
+        if "A" in letters and "B" in letters:
+            return "multiple choice"
     text = text.lower()
     for form, asked in _BY_PATTERN.items():
         if asked(text):

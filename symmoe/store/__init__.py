@@ -98,6 +98,10 @@ class RedisStore:
             "version": info.get("valkey_version") or info.get("redis_version", ""),
         }
 
+    def used_bytes(self) -> int:
+        """Memory that the server has in use."""
+        return int(self._do(lambda: self._client.info("memory"))["used_memory"])
+
     def check(self) -> None:
         """Raise `StoreError` if the server does not answer, or answers and cannot write to its disk."""
         in_file(self._do(lambda: self._client.info("persistence")))

@@ -1,0 +1,206 @@
+"""`symmoe bench lines`: what a batch of many lines takes around the engine, which is an echo here, and in which memory.
+
+Each run is a process of its own. Beside ours stands the way in which a whole file is read, every answer held, and all
+written at the end, as `vllm run-batch` goes about it, over the same pipeline.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from symmoe.batch.job import BatchJob, run_batch
+from symmoe.batch.lines import GoodLine
+from symmoe.batch.output import TraceWriter, open_output
+from symmoe.batch.record import Files
+from symmoe.batch.verify import verify
+from symmoe.bench.machine import busy_seconds
+from symmoe.build import Assembly
+from symmoe.config import STATIC, TINY, Pool, read_pool
+from symmoe.errors import EngineError
+from symmoe.pipeline import Watch, answer
+from symmoe.store import open_store
+from symmoe.types import Candidate
+
+K, ROW_BYTES, PROMPT_BYTES = 3, 1000, 940
+_COMMON = (
+    "the of and what is to in how a that it for which are on with as does be at this from many or by one between sum "
+    "number sort list roman spanish translate date days reverse words calculate energy contract war proof code price"
+).split()
+_SYLLABLES = "ba ce di fo gu ha le mi no pu ra se ti vo wu ka lo ne".split()
+_RARE = [first + second + third for first in _SYLLABLES for second in _SYLLABLES for third in _SYLLABLES]
+
+
+def measure(
+    lines: int, pool: str = TINY, seed: int = 0, tell: Callable[[str], None] = lambda words: None
+) -> dict[str, Any]:
+    """Run jobs of a tenth of so many lines and of all, ours and a tenth the rival's way; and verify, and resume.
+
+    The pool of that name, or in that file, gives experts, taxonomy and records; all of them are echoes.
+    """
+    small = lines // 10
+    echo_pool(pool)
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        sources = {count: _write(folder / f"in{count}.jsonl", count, seed) for count in (small, lines)}
+        runs: dict[str, dict[str, Any]] = {}
+        for name, way, count in (("small", "ours", small), ("rival", "rival", small), ("large", "ours", lines)):
+            tell(f"{count} lines, {way}")
+            runs[name] = _child(way, pool, sources[count], folder / f"{name}.jsonl")
+        output = folder / "large.jsonl"
+        tell("verifying")
+        began = time.perf_counter()
+        found = verify([sources[lines]], output)
+        verified = round((found.lines + found.rows) / 2 / (time.perf_counter() - began))
+        tell("resuming")
+        _kill_at(output, lines - lines // 100)
+        resumed = _child("resume", pool, sources[lines], output)
+    report = {"lines": lines, "row_bytes": ROW_BYTES, "k": K, "runs": runs, "resumed": resumed}
+    return {**report, "verify_rows_per_second": verified, "whole": found.whole, "bars": _bars(runs, resumed, verified)}
+
+
+def _bars(runs: dict[str, dict[str, Any]], resumed: dict[str, Any], verified: int) -> dict[str, dict[str, float]]:
+    small, large = runs["small"], runs["large"]
+    return {
+        "driver, MiB at most": {"measured": large["peak_mib"], "bar": 512},
+        "memory against a tenth of the lines, times at most": {
+            "measured": round(large["peak_mib"] / small["peak_mib"], 3),
+            "bar": 1.1,
+        },
+        "lines a second, at least": {"measured": large["lines_per_second"], "bar": 2000},
+        "first row after the first answer, seconds at most": {"measured": large["first_row_seconds"], "bar": 5},
+        "store, MiB at most": {"measured": large["store_mib"], "bar": 50},
+        "time against a tenth of the lines, times at most": {
+            "measured": round(large["seconds"] / small["seconds"], 2),
+            "bar": 10.5,
+        },
+        "resumed at 99 %: first new row, seconds at most": {"measured": resumed["first_new_row_seconds"], "bar": 10},
+        "verified, rows a second at least": {"measured": verified, "bar": 50_000},
+    }
+
+
+def echo_pool(name: str) -> Pool:
+    """A pool with echoes for experts and a static embedder."""
+    pool = read_pool(name)
+    engine = pool.engine.model_copy(update={"kind": "echo"})
+    routing = pool.routing.model_copy(update={"embedder": f"{STATIC}{pool.routing.embedder}", "k": K})
+    return pool.model_copy(update={"engine": engine, "routing": routing})
+
+
+def run_child(way: str, named: str, source: str, output: str) -> None:
+    """Run one job, and print what it took as JSON. `way` is ours, resume or rival."""
+    pool, store = echo_pool(named), open_store()
+    job = BatchJob((source,), Path(output), pool, "bench", K, 0)
+    assembly = Assembly(pool)
+    assembly.embedder.embed(["what is loaded once is no part of it"])
+    before, others = store.used_bytes(), busy_seconds()
+    began, cpu = time.perf_counter(), time.process_time()
+    first = _First(job.output)
+    watch = Watch(candidates=first.answered)
+    if way == "rival":
+        answered = _all_at_once(job, assembly, watch)
+    else:
+        answered = run_batch(job, assembly, store, way == "resume", watch).answered
+    seconds, spent = time.perf_counter() - began, time.process_time() - cpu
+    row = first.stop()
+    report = {
+        "lines": answered,
+        "calls": first.calls,
+        "seconds": round(seconds, 2),
+        "lines_per_second": round(answered / seconds, 1),
+        "cpu_seconds": round(spent, 2),
+        "others_cpu_seconds": round(busy_seconds() - others - spent, 2),
+        "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << (20 if _MAC else 10)), 1),
+        "first_row_seconds": None if row is None or first.at is None else round(max(0.0, row - first.at), 2),
+        "first_new_row_seconds": None if row is None else round(row - began, 2),
+        "store_mib": round((store.used_bytes() - before) / 2**20, 2),
+    }
+    sys.stdout.write(json.dumps(report) + "\n")
+
+
+_MAC = sys.platform == "darwin"
+
+
+class _First:
+    """When the first answer came, and when the output first grew."""
+
+    def __init__(self, output: Path) -> None:
+        self.at: float | None = None
+        self.calls = 0
+        self._output, self._before = output, output.stat().st_size if output.exists() else 0
+        self._row: float | None = None
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+
+    def answered(self, candidates: Sequence[Candidate]) -> None:
+        """An answer came."""
+        self.at = self.at or time.perf_counter()
+        self.calls += sum(not each.shared for each in candidates)
+
+    def stop(self) -> float | None:
+        """No more looking; when the output first grew."""
+        self._over.set()
+        self._thread.join()
+        return self._row
+
+    def _look(self) -> None:
+        last = False
+        while self._row is None and not last:
+            last = self._over.wait(0.05)
+            size = self._output.stat().st_size if self._output.exists() else 0
+            self._before = min(self._before, size)  # what stands behind the last commit is cut off first
+            if size > self._before:
+                self._row = time.perf_counter()
+
+
+def _all_at_once(job: BatchJob, assembly: Assembly, watch: Watch) -> int:
+    """The rival: every line read, every candidate and trace held, all written at the end."""
+    lines = [line for line in job.lines(job.sources) if isinstance(line, GoodLine)]
+    queries, policies = [line.queries[0] for line in lines], [line.policy for line in lines]
+    results = answer(assembly.parts(), queries, policies, job.seed, watch=watch).results
+    rows, traces = open_output(job.output, job.name, 0), TraceWriter(job.trace)
+    for line, result in zip(lines, results, strict=True):
+        rows.write(line, [result])
+        traces.write(line, [result])
+    rows.close()
+    traces.close()
+    return len(lines)
+
+
+def _child(way: str, pool: str, source: Path, output: Path) -> dict[str, Any]:
+    code = f"from symmoe.bench.lines import run_child; run_child({way!r}, {pool!r}, {str(source)!r}, {str(output)!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise EngineError(f"a job to measure failed: {(done.stderr.strip() or 'without a word').splitlines()[-1]}")
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def _write(path: Path, count: int, seed: int) -> Path:
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(_rows(count, random.Random(seed)))
+    return path
+
+
+def _rows(count: int, rng: random.Random) -> Iterator[str]:
+    """Rows of about `ROW_BYTES` bytes, no two alike."""
+    for number in range(count):
+        words = [rng.choice(_RARE) if rng.random() < 0.6 else rng.choice(_COMMON) for _ in range(PROMPT_BYTES // 4)]
+        text = f"Question {number}: {' '.join(words)}"[:PROMPT_BYTES]
+        yield json.dumps({"id": f"q{number}", "prompt": text}) + "\n"
+
+
+def _kill_at(output: Path, lines: int) -> None:
+    """Leave a job as a kill would have left it when it had so many lines: the commits after that are not there."""
+    commits = Files(output).folder / "commits"
+    settings, *rest = commits.read_bytes().splitlines(keepends=True)
+    commits.write_bytes(b"".join([settings, *(each for each in rest if json.loads(each)["lines"] <= lines)]))
