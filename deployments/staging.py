@@ -113,7 +113,7 @@ def cluster_staging() -> Staging | None:
     if len(working) < 2:
         return None
     machine = ray.get_runtime_context().get_node_id()
-    folder = _MEMORY / f"symmoe-{os.getuid()}" / machine[:12]
+    folder = _MEMORY / f"staged-symmoe-{os.getuid()}" / machine[:12]
     place = Place(machine, ray.util.get_node_ip_address(), folder)
     return Staging(place, OnRay([node["NodeID"] for node in working]), available_memory)
 

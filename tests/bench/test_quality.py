@@ -115,7 +115,7 @@ def test_suites_are_named_after_their_files(tmp_path: Path) -> None:
 
 
 def test_a_bad_line_is_refused_with_its_number(tmp_path: Path) -> None:
-    with pytest.raises(SuiteError, match=r"one\.jsonl: line 3: answer"):
+    with pytest.raises(SuiteError, match=r"one\.jsonl: line 3: no known answer"):
         read_suites([write(tmp_path / "one.jsonl", "a", "b", bad=True)])
 
 
