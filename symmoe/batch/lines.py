@@ -9,9 +9,10 @@ from typing import Any
 
 from symmoe.config import Pool
 from symmoe.errors import JobError, RequestError
+from symmoe.images import settled
 from symmoe.policy import AUTO, Policy, catalogue, known_model, policy_for
 from symmoe.types import Query
-from symmoe.wire.chat import ChatRequest, line_request, without_tools
+from symmoe.wire.chat import ChatRequest, line_request, unable
 from symmoe.wire.lines import MOST_ID, BadLineError, read_line, read_object
 
 MAX_LINE_BYTES = 1 << 20
@@ -98,7 +99,8 @@ class LineReader:
             options.quality,
         )
         query = request.query(request.sampling(self._pool.sampling))
-        policy = policy.excluding(without_tools(self._pool, policy.expert, query.sampling))
+        policy = policy.able(unable(self._pool, policy.expert, query))
+        query = settled(query)
         choices = tuple(_choices(query, ident, request.n or 1))
         return GoodLine(number, ident, request.model, choices, policy, request.ignored)
 
