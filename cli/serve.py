@@ -47,6 +47,9 @@ def serve(
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse fields that have no effect here, instead of naming them.")
     ] = False,
+    image_urls: Annotated[
+        bool, typer.Option("--image-urls", help="Fetch images that requests name by URL, from public addresses alone.")
+    ] = False,
     log: Annotated[
         Literal["none", "json"], typer.Option("--log", help="json: a line about every request, to stderr.")
     ] = "none",
@@ -87,6 +90,7 @@ def serve(
                 cache_seconds=cache,
                 origins=tuple(origin or ()),
                 strict=strict,
+                image_urls=image_urls,
                 log=log,
                 log_file=lines,
                 log_prompts=log_prompts,

@@ -22,7 +22,7 @@ from symmoe.limits import (
     REMOTE_TEMPLATE_TOKENS,
 )
 from symmoe.tools import worded
-from symmoe.types import Generation, Query, Sampling, TokenLogprob
+from symmoe.types import Generation, Message, Query, Sampling, TokenLogprob
 
 from .events import Asked, Begun, EngineState, Event, Finished, Piece, TurnedAway
 from .experts import Experts
@@ -220,12 +220,24 @@ async def _chunks(lines: AsyncIterator[bytes]) -> AsyncIterator[Mapping[str, Any
             yield document
 
 
+def _content(message: Message) -> str | list[dict[str, Any]]:
+    """What a turn says, in parts where it shows images."""
+    if not message.images:
+        return message.content
+    return [
+        {"type": "text", "text": part}
+        if isinstance(part, str)
+        else {"type": "image_url", "image_url": {"url": part.url}}
+        for part in message.parts
+    ]
+
+
 def _body(model: str, query: Query) -> dict[str, Any]:
     sampling = query.sampling
     body: dict[str, Any] = {
         "model": model,
         "messages": [
-            {"role": message.role, "content": message.content} for message in worded(query.messages, sampling.tools)
+            {"role": message.role, "content": _content(message)} for message in worded(query.messages, sampling.tools)
         ],
         "max_tokens": sampling.max_tokens,
         "temperature": sampling.temperature,

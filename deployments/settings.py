@@ -29,6 +29,8 @@ class Settings:
     origins        sites whose pages may ask (CORS), as `https://app.example`; `*` for any
     strict         whether a field without effect is a 400 instead of named in a header
     most_bytes     size of a request's body
+    image_bytes    the same where an expert sees images
+    image_urls     whether images are fetched that a request names by their URL, from public addresses alone
     most_choices   the highest `n` of a request
     amortise       an expert's turn may take so many times what the switch to the next one costs
     stall          an engine that takes so long for one step is replaced
@@ -82,6 +84,8 @@ class Settings:
     origins: tuple[str, ...] = ()
     strict: bool = False
     most_bytes: int = 1 << 20
+    image_bytes: int = 16 << 20
+    image_urls: bool = False
     most_choices: int = 16
     amortise: float = 4.0
     stall: float = 60.0

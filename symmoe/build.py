@@ -439,6 +439,7 @@ def _vllm(assembly: Assembly) -> Engine:
         kernel_budget=int(config.kernel_cache_gib * GIB),
         log=state_dir() / "engine.log",
         trust_remote_code=frozenset(assembly.weights(e.name).model for e in local if e.trust_remote_code),
+        images=frozenset(assembly.weights(e.name).model for e in local if e.images),
         lora_rank=_highest_rank(assembly.pool) if config.adapters == "apply" else 0,
         sleeps=several,
         sleep_backend=SLEEP_BACKEND,

@@ -113,10 +113,11 @@ class ExpertConfig(_Section):
 
     A `remote` one is not run here; `symmoe serve` asks it. A `dedicated` one has engines of its own there. One with
     `tools` may be asked to call them: `json` reads calls that are JSON objects, however they are marked, and any other
-    name is a parser of vLLM's (`hermes`, `mistral`). `reasoning` names vLLM's parser of what it thinks (`qwen3`).
-    `max_tokens` is the most that it writes, however much a request allows: for one whose right answers are short.
-    A service that cannot have it answer asks it again `retries` times where that may help; who named it is then
-    answered by the first of its `fallbacks` that can, in order. One without a `price` costs nothing.
+    name is a parser of vLLM's (`hermes`, `mistral`). One with `images` sees them. `reasoning` names vLLM's parser of
+    what it thinks (`qwen3`). `max_tokens` is the most that it writes, however much a request allows: for one whose
+    right answers are short. A service that cannot have it answer asks it again `retries` times where that may help;
+    who named it is then answered by the first of its `fallbacks` that can, in order. One without a `price` costs
+    nothing.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$", max_length=64)
@@ -128,6 +129,7 @@ class ExpertConfig(_Section):
     remote: RemoteConfig | None = None
     dedicated: Dedicated = None
     tools: str | None = Field(default=None, pattern=_PARSER)
+    images: bool = False
     reasoning: str | None = Field(default=None, pattern=_PARSER)
     max_tokens: int | None = Field(default=None, ge=1)
     retries: int = Field(default=1, ge=0, le=5)
@@ -138,6 +140,8 @@ class ExpertConfig(_Section):
     def _in_one_place(self) -> Self:
         if self.remote is not None and self.dedicated is not None:
             raise ValueError("an expert is remote or dedicated, not both")
+        if self.images and self.dedicated is not None:
+            raise ValueError("a dedicated expert cannot be shown images here: leave out dedicated or images")
         return self
 
 

@@ -91,6 +91,23 @@ TEMPLATE_SECONDS = 2.0
 ROUTED_CHARACTERS = 32_768
 """Of a question, half from either end, that routing reads: embedders keep some hundred tokens and tokenise it all."""
 
+IMAGES = 16
+"""Images of one request: each is decoded, and an engine makes some hundred tokens of it."""
+IMAGE_BYTES = 12 << 20
+"""Of one image as it is sent: photos of 24 million pixels have less."""
+IMAGE_PIXELS = 25_000_000
+"""Of one image, known before it is decoded: one at a time they take 100 MB, however few bytes tell of them."""
+IMAGE_SIDE = 2048
+"""Pixels a side to which larger images are made smaller: models look at less."""
+IMAGE_SECONDS = 10.0
+"""To fetch an image from its URL, redirects included."""
+IMAGE_REDIRECTS = 3
+"""That are followed on the way to an image, each to an address that is looked at as the first was."""
+IMAGE_URL_CHARACTERS = 4096
+"""Of a URL at which an image is."""
+LARGE_BODIES = 32
+"""Requests that are larger than `most_bytes`, for their images, and open at once: 16 MiB each, and a key a quarter."""
+
 EMBEDDED_TEXTS = 2048
 """Texts of one request for embeddings, as OpenAI has it; questions that come meanwhile are routed between them."""
 EMBEDDED_CHARACTERS = 32_768

@@ -50,6 +50,11 @@ class Policy:
         """The same without these experts, too."""
         return replace(self, without=tuple(sorted({*self.without, *experts})))
 
+    def able(self, unable: tuple[str, ...]) -> Policy:
+        """The same for a question that these experts cannot take, not as fallbacks either."""
+        left = tuple(expert for expert in self.fallbacks if expert not in unable)
+        return replace(self.excluding(unable), fallbacks=left)
+
     def way(self, recruitment: Recruitment) -> Way:
         """How the answers of those recruited become one."""
         if self.expert is not None:

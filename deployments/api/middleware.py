@@ -94,6 +94,8 @@ class RequestMiddleware:
             await self._app(passing.scope, passing.receive, passing.send)
         finally:
             places.leave(key)
+            if passing.scope["state"].pop("large", False):
+                self._service.large.leave(key)
 
 
 class _Passing:

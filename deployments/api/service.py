@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -21,16 +21,16 @@ from starlette.responses import JSONResponse, Response
 from symmoe.build import fingerprint
 from symmoe.config import Pool
 from symmoe.errors import CheckpointError, StoreError
-from symmoe.limits import STORE_REQUEST_SECONDS
+from symmoe.limits import LARGE_BODIES, STORE_REQUEST_SECONDS
 from symmoe.policy import Model, Policy, catalogue, known_model, policy_for
 from symmoe.types import Candidate, Profiles, Query, Sampling
 from symmoe.wire.answers import ChatWriter, Writer
-from symmoe.wire.chat import ChatRequest, Question, SymmoeOptions, without_tools
+from symmoe.wire.chat import ChatRequest, Question, SymmoeOptions, unable
 from symmoe.wire.sampling import SEEDS, refuse_ignored, told_of_ignored
 
 from ..access.breaker import Breaker
 from ..access.cache import AnswerCache
-from ..access.callers import Caller, Keys, key_in
+from ..access.callers import NOBODY, Caller, Keys, key_in
 from ..access.limits import Limits
 from ..access.usage import EMBEDDING, Usage, Used, used_of
 from ..access.watch import KeyWatch
@@ -39,6 +39,7 @@ from ..events import EngineState, TurnedAwayError
 from ..lifecycle.following import following
 from ..orchestrator import Again, Orchestrator
 from ..order import Order, Report
+from ..pictures import Fetcher, Pictures
 from ..settings import Settings
 from ..storage import Storage
 from ..telemetry.kept import kept_traces
@@ -70,6 +71,8 @@ class Service:
         self.metrics = Metrics()
         most_of_one = max(1, round(settings.most_open * settings.key_share))
         self.open = Open(settings.most_open, most_of_one, self.metrics.opened)
+        self.large = Open(LARGE_BODIES, max(1, round(LARGE_BODIES * settings.key_share)))
+        self._pictures = Pictures(Fetcher() if settings.image_urls else None)
         self.lifecycle, self.telemetry = orchestrator.lifecycle, Telemetry.of(settings)
         self.lifecycle.quarantined = self.metrics.quarantined
         self.lifecycle.roster.tell(self._renew)
@@ -190,7 +193,17 @@ class Service:
         caller = await self.caller(http)
         told = await self.admitted(caller)  # before the body, which may keep the service waiting
         await self._within_budget(caller)
-        return caller, told, await read_body(http, body, self.settings.most_bytes)
+        return caller, told, await read_body(http, body, *self._sizes(http, caller))
+
+    def _sizes(self, http: HttpRequest, caller: Caller) -> tuple[int, int, Callable[[], None]]:
+        """The size that a body usually has at most, the size with images, and what is called for one that is larger."""
+        usual, seen = self.settings.most_bytes, any(each.images for each in self.lifecycle.roster.pool.experts)
+
+        def enter() -> None:
+            self.large.enter("" if caller.id == NOBODY else caller.id)
+            http.state.large = True
+
+        return usual, max(usual, self.settings.image_bytes) if seen else usual, enter
 
     async def chat(self, http: HttpRequest) -> Response:
         """A chat completion, whole or streamed."""
@@ -217,6 +230,7 @@ class Service:
         """
         body.check(self.settings.most_choices)
         order, note = self._order(body, ident, caller, raw), noted(http)
+        order = replace(order, query=await self._pictures.settled(order.query))
         note.model, note.query = body.model, order.query
         repeatable = (order.query.sampling.temperature == 0 or body.seed is not None) and not _uncached(http)
         charge = partial(self._charge, caller)
@@ -282,7 +296,8 @@ class Service:
         if model.expert is not None:
             raise ApiError(400, "invalid_value", "a named expert answers itself: there is nothing to route", "model")
         query, note = body.query(Sampling(1)), noted(http)
-        routed = await self._orchestrator.router.route(query, self._policy(model, body.symmoe), True)
+        policy = self._policy(model, body.symmoe).able(unable(self.lifecycle.roster.pool, None, query))
+        routed = await self._orchestrator.router.route(query, policy, True)
         report = Report(routed, began=time.perf_counter() - routed.seconds)
         note.model, note.query, note.report = body.model, query, report
         told = explanation(report)
@@ -327,6 +342,7 @@ class Service:
         await self._within_budget(caller)
         attempt = f"{note.id}-{self._own}-{next(self._attempts)}"  # an earlier one may not be over yet
         order = replace(self._order(body, attempt, Caller(share)), deadline=seconds, patience=seconds, background=True)
+        order = replace(order, query=await self._pictures.settled(order.query))
         note.query = order.query
         request = await self._orchestrator.begin(order)
         note.report = request.report
@@ -367,12 +383,12 @@ class Service:
         if refusal is not None:  # said before the cache is asked: what it knows may be what the expert is blamed for
             raise TurnedAwayError(refusal)
         sampling = replace(_drawn(body.sampling(self._pool.sampling)), raw=raw)
-        unable = without_tools(self.lifecycle.roster.pool, model.expert, sampling)
+        query = body.query(sampling)
         return Order(
             id=ident,
-            query=body.query(sampling),
+            query=query,
             key=caller.id,
-            policy=self._policy(model, options).excluding(unable),
+            policy=self._policy(model, options).able(unable(self.lifecycle.roster.pool, model.expert, query)),
             n=body.n or 1,
             stream=bool(body.stream),
             explain=options.explain,

@@ -94,4 +94,5 @@ def _times(report: Report) -> dict[str, float]:
 
 def messages_of(query: Query) -> list[dict[str, Any]]:
     """The conversation as plain JSON types; what a message has not is left out."""
-    return [{name: value for name, value in asdict(message).items() if value} for message in query.messages]
+    told = [{name: value for name, value in asdict(message).items() if value} for message in query.messages]
+    return [{**each, "images": len(each["images"])} if "images" in each else each for each in told]

@@ -99,4 +99,5 @@ def _worded(query: Query, fences: Fences, texts: Sequence[str], weights: Sequenc
     form = _FORMS["choice" if query.kind == "auto" and lists_options(query.text) else query.kind]
     about = _ABOUT.format(count=len(texts), code=fences.code)
     parts = (fences.without_code(query.text), about, fences.fenced(texts, weights), _WANTED.format(form=form))
-    return (*query.messages[:last], Message("user", "\n\n".join(parts)))
+    earlier = (replace(message, images=()) for message in query.messages[:last])  # who puts together sees none
+    return (*earlier, Message("user", "\n\n".join(parts)))

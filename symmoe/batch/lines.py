@@ -16,11 +16,12 @@ from xxhash import xxh3_64_intdigest
 
 from symmoe.config import Pool
 from symmoe.errors import InputError, RequestError
+from symmoe.images import settled
 from symmoe.policy import AUTO, Policy, catalogue, known_model, policy_for
 from symmoe.rows.reading import Row, Rows
 from symmoe.rows.shapes import WHAT_TO_WRITE, Asked, Reading
 from symmoe.types import Message, Query, Refusal, Trace
-from symmoe.wire.chat import ChatRequest, line_request, request_error, without_tools
+from symmoe.wire.chat import ChatRequest, line_request, request_error, unable
 from symmoe.wire.completions import CompletionRequest
 from symmoe.wire.lines import ENDPOINT, BadLineError, read_line
 from symmoe.wire.messages import MessageRequest
@@ -251,8 +252,9 @@ class LineReader:
         queries = [each.query(each.sampling(self._pool.sampling)) for each in requests]
         if door == COMPLETIONS:
             queries = [replace(each, sampling=replace(each.sampling, raw=True)) for each in queries]
-        policy = policy.excluding(without_tools(self._pool, policy.expert, queries[0].sampling))
-        choices = tuple(_choices(queries, ident, request.n or 1))
+        for query in queries:
+            policy = policy.able(unable(self._pool, policy.expert, query))
+        choices = tuple(_choices([settled(query) for query in queries], ident, request.n or 1))
         shape, later = (asked.shape, asked.later) if asked else (door, ())
         return GoodLine(number, ident, request.model, choices, policy, ignored, row, door, shape, later)
 

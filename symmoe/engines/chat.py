@@ -96,9 +96,16 @@ class ChatTokenizer:
         return ids
 
 
+_IMAGE = {"type": "image"}
+
+
 def _as_told(message: Message) -> dict[str, Any]:
     """A turn as chat templates take it: arguments of calls are objects there."""
     told: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.images:
+        told["content"] = [
+            {"type": "text", "text": each} if isinstance(each, str) else _IMAGE for each in message.parts
+        ]
     if message.calls:
         functions = ({"name": call.name, "arguments": json.loads(call.arguments)} for call in message.calls)
         called = zip(message.calls, functions, strict=True)

@@ -110,7 +110,8 @@ class EchoEngine:
         self.abort(list(self._open))
 
     def _answer(self, query: Query) -> Generation:
-        text = f"{self._weights}: {query.text}".strip()
+        shown = " [image]" * len(query.images)
+        text = f"{self._weights}: {query.text}".strip() + shown
         return Generation(text, "stop", len(query.text.split()), len(text.split()), _logprobs(text, query.sampling))
 
 

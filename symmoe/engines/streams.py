@@ -46,12 +46,12 @@ class OpenCalls:
     def __init__(self) -> None:
         self._open: dict[str, _Open] = {}
 
-    def add(self, engine: Any, ident: str, prompt: Sequence[int], params: Any, lora: Any, stream: bool) -> None:
+    def add(self, engine: Any, ident: str, prompt: dict[str, Any], params: Any, lora: Any, stream: bool) -> None:
         """Give vLLM one more call. Raises `ValueError` for what vLLM would not take."""
         from vllm.sampling_params import RequestOutputKind
 
         params.output_kind = RequestOutputKind.DELTA if stream else RequestOutputKind.FINAL_ONLY
-        engine.add_request(ident, {"prompt_token_ids": list(prompt)}, params, lora_request=lora)
+        engine.add_request(ident, prompt, params, lora_request=lora)
         self._open[ident] = _Open(top=params.logprobs or 0)
 
     def step(self, engine: Any) -> list[Delta]:

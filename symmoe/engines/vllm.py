@@ -22,7 +22,8 @@ from symmoe.engines.chat import ChatTokenizer
 from symmoe.engines.grammars import Grammars, Verdict, vocabulary_size
 from symmoe.engines.streams import UNKNOWN, OpenCalls, stop_sequence, token_logprobs
 from symmoe.errors import CheckpointError, EngineError, SymmoeError
-from symmoe.limits import ENGINE_GRAMMARS_MIB, SCHEMA_PATIENCE
+from symmoe.images import opened
+from symmoe.limits import ENGINE_GRAMMARS_MIB, IMAGES, SCHEMA_PATIENCE
 from symmoe.quiet import output_to
 from symmoe.sizing.architecture import window_of
 from symmoe.types import Call, Delta, Form, Generation, Image, Prompt, Query, Refusal
@@ -48,7 +49,8 @@ class VllmSettings:
     its weight-transfer engine, `kernel_budget` the bytes of idle CPU kernels that may be kept for a quick return.
     `lora_rank` is the highest rank of the adapters that the engine applies itself; 0 if adapters are merged. `sleeps`:
     other engines run while this one sleeps. `sleep_backend` names what offers vLLM a backend for that, where it takes
-    one: `module:name` of the function that does, which says whether it could, and the backend's own name.
+    one: `module:name` of the function that does, which says whether it could, and the backend's own name. The models of
+    `images` are shown them.
     """
 
     max_model_len: int
@@ -61,6 +63,7 @@ class VllmSettings:
     kernel_budget: int
     log: Path
     trust_remote_code: frozenset[str] = frozenset()
+    images: frozenset[str] = frozenset()
     lora_rank: int = 0
     sleeps: bool = False
     sleep_backend: tuple[str, str] | None = None
@@ -237,9 +240,14 @@ class VllmEngine:
                     if isinstance(prompt, Prompt):
                         waiting[str(number)] = call
                         params = _sampling_params(call.query, window - len(prompt.ids))
-                        engine.add_request(
-                            str(number), {"prompt_token_ids": list(prompt.ids)}, params, lora_request=self._adapter
-                        )
+                        asked = prompted(prompt, call.query)
+                        try:
+                            engine.add_request(str(number), asked, params, lora_request=self._adapter)
+                        except (ValueError, AssertionError) as error:
+                            if not call.query.images:
+                                raise
+                            del waiting[str(number)]
+                            prompts[number] = Refusal(call.query.id, "invalid_request", _first_line(error))
             for call, prompt in zip(calls, prompts, strict=True):
                 if isinstance(prompt, Refusal):
                     yield call, Generation("", "error", prompt.tokens, 0)
@@ -269,8 +277,8 @@ class VllmEngine:
 
         params = _sampling_params(query, window - len(prompt.ids))
         try:
-            self._open.add(engine, ident, prompt.ids, params, self._adapter, stream)
-        except (ValueError, RecursionError, VLLMClientError) as error:
+            self._open.add(engine, ident, prompted(prompt, query), params, self._adapter, stream)
+        except (ValueError, AssertionError, RecursionError, VLLMClientError) as error:
             return Refusal(query.id, "invalid_request", _first_line(error))
         return None
 
@@ -322,6 +330,8 @@ class VllmEngine:
             "disable_log_stats": True,
             "use_tqdm_on_load": False,
         }
+        if model in settings.images:
+            arguments["limit_mm_per_prompt"] = {"image": IMAGES}
         if settings.sleeps and not _on_cpu():
             arguments |= {"enable_sleep_mode": True, **_sleep_backend(settings)}
         if settings.lora_rank:
@@ -440,6 +450,14 @@ def _sampling_params(query: Query, room: int) -> Any:
         logprobs=sampling.top_logprobs,
         structured_outputs=held,
     )
+
+
+def prompted(prompt: Prompt, query: Query) -> dict[str, Any]:
+    """What vLLM takes: a query's tokens, and the images that stand at their marks among them."""
+    told: dict[str, Any] = {"prompt_token_ids": list(prompt.ids)}
+    if query.images:
+        told["multi_modal_data"] = {"image": [opened(each.url) for each in query.images]}
+    return told
 
 
 def _generation(output: Any, top: int | None) -> Generation:

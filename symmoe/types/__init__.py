@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from symmoe.types.answers import Answer, Consensus, Origin, Outcome, Refusal, Reward, Trace, Verdict, Vote, Way, to_json
-from symmoe.types.questions import AnswerKind, Form, Message, Query, Question, Sampling, Scorer, ToolCall
+from symmoe.types.questions import AnswerKind, Form, Message, Picture, Query, Question, Sampling, Scorer, ToolCall
 from symmoe.types.skills import (
     Assignment,
     Belief,
@@ -54,6 +54,7 @@ __all__ = [
     "Observation",
     "Origin",
     "Outcome",
+    "Picture",
     "Plan",
     "Profiles",
     "Prompt",

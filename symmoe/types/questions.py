@@ -35,13 +35,36 @@ class ToolCall:
 
 
 @dataclass(frozen=True, slots=True)
+class Picture:
+    """An image in a turn, as a data URL; `at` says after how many characters of its text. Before it was looked at, the
+    URL may name a place where the image is.
+    """
+
+    url: str
+    at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation: of an assistant also the tools that it calls, of a tool the `call_id` it answers."""
+    """One turn of a conversation: of an assistant also the tools that it calls, of a tool the `call_id` it answers,
+    of a user the `images` that are shown.
+    """
 
     role: str
     content: str
     calls: tuple[ToolCall, ...] = ()
     call_id: str = ""
+    images: tuple[Picture, ...] = ()
+
+    @property
+    def parts(self) -> list[str | Picture]:
+        """Text and images in their order."""
+        found: list[str | Picture] = []
+        done = 0
+        for image in self.images:
+            found += [self.content[done : image.at], image]
+            done = image.at
+        return [part for part in (*found, self.content[done:]) if part]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,3 +114,8 @@ class Query:
     def text(self) -> str:
         """What the user asks: the last user turn."""
         return next((m.content for m in reversed(self.messages) if m.role == "user"), self.messages[-1].content)
+
+    @property
+    def images(self) -> tuple[Picture, ...]:
+        """Those of all turns, in their order."""
+        return tuple(image for message in self.messages for image in message.images)

@@ -10,18 +10,31 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 
 from symmoe.config import Pool, SamplingConfig
 from symmoe.errors import RequestError
-from symmoe.limits import TOOLS, TOOLS_CHARACTERS, TOP_LOGPROBS
+from symmoe.limits import IMAGES, TOOLS, TOOLS_CHARACTERS, TOP_LOGPROBS
 from symmoe.policy import AUTO, Aggregate
 from symmoe.tools import forced_schema
-from symmoe.types import Message, Query, Sampling, ToolCall
+from symmoe.types import Message, Picture, Query, Sampling, ToolCall
 from symmoe.wire.sampling import Lenient, SamplingFields, Strict, Text, checked_schema
 
 
-class TextPart(Lenient):
-    """One part of a message that is sent in parts; only text is understood."""
+class ImageUrl(Lenient):
+    """Where an image is: in the URL itself (`data:image/png;base64,…`), or at it."""
 
-    type: Literal["text"]
-    text: Text
+    url: Text = Field(pattern=r"^(data:image/|https?://)")
+
+
+class Part(Lenient):
+    """One part of a message that is sent in parts: a text or an image."""
+
+    type: Literal["text", "image_url"]
+    text: Text = ""
+    image_url: ImageUrl | None = None
+
+    @model_validator(mode="after")
+    def _there(self) -> Self:
+        if self.type not in self.model_fields_set or getattr(self, self.type) is None:
+            raise ValueError(f"{self.type} is missing")
+        return self
 
 
 class CalledFunction(Lenient):
@@ -57,15 +70,15 @@ class ChatMessage(Lenient):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     tool_calls: list[CalledTool] | None = Field(default=None, max_length=TOOLS)
     tool_call_id: Text | None = None
-    content: Text | list[TextPart] | None = Field(default=None, validate_default=True)
+    content: Text | list[Part] | None = Field(default=None, validate_default=True)
     name: Text | None = None
 
     @field_validator("content", mode="before")
     @classmethod
     def _only_text(cls, value: Any) -> Any:
         kinds = {part.get("type") for part in value if isinstance(part, dict)} if isinstance(value, list) else set()
-        if kinds & {"image_url", "image"}:
-            raise ValueError("no expert of this pool sees images")
+        if "image" in kinds:
+            raise ValueError("an image is a part of the type image_url")
         if kinds & {"input_audio", "file"}:
             raise ValueError("no expert of this pool takes audio or files")
         return value
@@ -74,7 +87,10 @@ class ChatMessage(Lenient):
     @classmethod
     def _said(cls, value: Any, info: ValidationInfo) -> Any:
         if value is None and not (info.data.get("role") == "assistant" and info.data.get("tool_calls")):
-            raise ValueError("must be a text, or a list of parts of text")
+            raise ValueError("must be a text, or a list of parts")
+        shown = isinstance(value, list) and any(part.type == "image_url" for part in value)
+        if shown and info.data.get("role") != "user":
+            raise ValueError("images may stand in a user's turn alone")
         return value
 
     @property
@@ -89,7 +105,16 @@ class ChatMessage(Lenient):
         """The turn as experts are told it."""
         calls = (ToolCall(c.function.name, c.function.arguments, c.id) for c in self.tool_calls or ())
         role = "system" if self.role == "developer" else self.role
-        return Message(role, self.text, tuple(calls), self.tool_call_id or "")
+        return Message(role, self.text, tuple(calls), self.tool_call_id or "", self.images)
+
+    @property
+    def images(self) -> tuple[Picture, ...]:
+        """Those of its parts."""
+        found, at = [], 0
+        for part in self.content if isinstance(self.content, list) else ():
+            at += len(part.text)
+            found += [Picture(part.image_url.url, at)] if part.image_url else []
+        return tuple(found)
 
 
 class Function(Lenient):
@@ -158,8 +183,11 @@ class Question(Lenient):
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
-        if not any(message.text.strip() for message in self.messages):
+        images = sum(len(message.images) for message in self.messages)
+        if not images and not any(message.text.strip() for message in self.messages):
             raise ValueError("the messages are empty")
+        if images > IMAGES:
+            raise ValueError(f"{images} images, and {IMAGES} are the most")
         return self
 
     def query(self, sampling: Sampling) -> Query:
@@ -238,21 +266,30 @@ class ChatRequest(SamplingFields, Question):
             raise RequestError("tool_choice: no such tool in tools", code="invalid_value", param="tool_choice")
 
 
-def without_tools(pool: Pool, expert: str | None, sampling: Sampling) -> tuple[str, ...]:
-    """The experts of a pool that a request cannot go to for the tools it has. Raises `RequestError` where none is left.
+def unable(pool: Pool, expert: str | None, query: Query) -> tuple[str, ...]:
+    """The experts of a pool that a query cannot go to, for its tools or its images.
 
-    `expert` is the one that it names, if it does.
+    `expert` is the one that it names, if it does. Raises `RequestError` where no other is left.
     """
-    if not sampling.tools:
-        return ()
-    unable = tuple(each.name for each in pool.experts if each.tools is None)
-    if expert in unable:
-        message = f"expert {expert!r} cannot call tools; the pool file says which can (`tools: json`)"
-        raise RequestError(message, code="unsupported_parameter", param="tools")
-    if len(unable) == len(pool.experts):
-        message = "no expert of this pool can call tools; the pool file says which can (`tools: json`)"
-        raise RequestError(message, code="unsupported_parameter", param="tools")
-    return unable
+    found: dict[str, None] = {}
+    for asked, able, param, doing, say in (
+        (
+            query.sampling.tools,
+            [each.name for each in pool.experts if each.tools],
+            "tools",
+            "call tools",
+            "tools: json",
+        ),
+        (query.images, [each.name for each in pool.experts if each.images], "messages", "see images", "images: true"),
+    ):
+        if not asked:
+            continue
+        found |= dict.fromkeys(name for name in pool.names if name not in able)
+        if expert in found or len(found) == len(pool.experts):
+            who = f"expert {expert!r}" if expert in found else "no expert of this pool"
+            message = f"{who} can{'not' if expert in found else ''} {doing}; the pool file says which can (`{say}`)"
+            raise RequestError(message, code="unsupported_parameter", param=param)
+    return tuple(found)
 
 
 def line_request(body: dict[str, Any]) -> ChatRequest:

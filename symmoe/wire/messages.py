@@ -28,29 +28,59 @@ _TYPES = {
 
 
 def _seen(kind: Any) -> Any:
-    """The type of a block; one of something that is to be looked at is refused by name."""
-    if kind in ("image", "document"):
-        raise ValueError("no expert of this pool sees images or documents")
+    """The type of a block; one that no expert can look at is refused by name."""
+    if kind == "document":
+        raise ValueError("no expert of this pool sees documents")
     return kind
+
+
+def _read(kind: Any) -> Any:
+    """The type of a block of what a tool gave."""
+    if kind == "image":
+        raise ValueError("images may stand in a user's turn alone, not in what a tool gave")
+    return _seen(kind)
+
+
+class ImageSource(Lenient):
+    """An image itself, or where it is."""
+
+    type: Literal["base64", "url"]
+    media_type: Text = "image/png"
+    data: Text = ""
+    url: Text = ""
 
 
 class ResultBlock(Lenient):
     """One block of what a tool gave."""
 
-    type: Annotated[Literal["text"], BeforeValidator(_seen)]
+    type: Annotated[Literal["text"], BeforeValidator(_read)]
     text: Text
 
 
 class Block(Lenient):
-    """One block of a turn, or of what the system says: text, a call of a tool, or what a tool gave."""
+    """One block of a turn, or of what the system says: text, an image, a call of a tool, or what a tool gave."""
 
-    type: Annotated[Literal["text", "tool_use", "tool_result", "thinking", "redacted_thinking"], BeforeValidator(_seen)]
+    type: Annotated[
+        Literal["text", "image", "tool_use", "tool_result", "thinking", "redacted_thinking"], BeforeValidator(_seen)
+    ]
     text: Text = ""
     id: Text = ""
     name: Text = ""
     input: dict[str, Any] = Field(default_factory=dict)
     tool_use_id: Text = ""
+    source: ImageSource | None = None
     content: Text | list[ResultBlock] = ""
+
+    @property
+    def part(self) -> dict[str, Any]:
+        """A text or an image as a part of a chat message."""
+        if self.type == "text":
+            return {"type": "text", "text": self.text}
+        source = self.source
+        if source is None:
+            return {"type": "image_url"}
+        url = source.url if source.type == "url" else f"data:{source.media_type};base64,{source.data}"
+        return {"type": "image_url", "image_url": {"url": url}}
 
 
 class Turn(Lenient):
@@ -74,8 +104,10 @@ class Turn(Lenient):
             for block in self.content
             if block.type == "tool_use"
         ]
-        text = _text(self.content)
-        own = [{"role": self.role, "content": text or None, "tool_calls": calls or None}] if text or calls else []
+        said: Any = _text(self.content) or None
+        if any(block.type == "image" for block in self.content):
+            said = [block.part for block in self.content if block.type in ("text", "image")]
+        own = [{"role": self.role, "content": said, "tool_calls": calls or None}] if said or calls else []
         return [*results, *own]
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from symmoe.errors import RequestError
 from symmoe.limits import TOOLS, TOP_LOGPROBS
@@ -25,17 +25,32 @@ _SAME = ("model", "stream", "temperature", "top_p", "symmoe", "usage")
 
 
 class InputPart(Lenient):
-    """One part of a turn; only text is understood."""
+    """One part of a turn: a text, or an image at a URL that may hold it."""
 
-    type: Literal["input_text", "output_text", "text"]
-    text: Text
+    type: Literal["input_text", "output_text", "text", "input_image"]
+    text: Text = ""
+    image_url: Text | None = None
 
     @field_validator("type", mode="before")
     @classmethod
     def _seen(cls, value: Any) -> Any:
-        if value in ("input_image", "input_file", "input_audio"):
-            raise ValueError("no expert of this pool sees images, or takes files or audio")
+        if value in ("input_file", "input_audio"):
+            raise ValueError("no expert of this pool takes files or audio")
         return value
+
+    @model_validator(mode="after")
+    def _there(self) -> Self:
+        wanted = "image_url" if self.type == "input_image" else "text"
+        if wanted not in self.model_fields_set or getattr(self, wanted) is None:
+            raise ValueError(f"{wanted} is missing")
+        return self
+
+    @property
+    def part(self) -> dict[str, Any]:
+        """The same as a part of a chat message."""
+        if self.type == "input_image":
+            return {"type": "image_url", "image_url": {"url": self.image_url}}
+        return {"type": "text", "text": self.text}
 
 
 class InputItem(Lenient):
@@ -58,6 +73,8 @@ class InputItem(Lenient):
             return {"role": "assistant", "content": None, "tool_calls": [call]}
         if self.type == "function_call_output":
             return {"role": "tool", "tool_call_id": self.call_id, "content": _text(self.output)}
+        if isinstance(self.content, list) and any(part.type == "input_image" for part in self.content):
+            return {"role": self.role, "content": [part.part for part in self.content]}
         return {"role": self.role, "content": _text(self.content)}
 
 

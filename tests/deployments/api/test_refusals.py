@@ -66,7 +66,7 @@ def error_of(response: httpx.Response, status: int = 400) -> dict[str, object]:
         ({"tool_choice": "required"}, "tool_choice"),
         ({"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "b"}}}, "tool_choice"),
         ({"messages": [{"role": "assistant", "content": None}, USER]}, "messages.0.content"),
-        ({"messages": [{"role": "user", "content": [IMAGE]}]}, "messages.0.content"),
+        ({"messages": [{"role": "user", "content": [IMAGE]}]}, "messages"),
         ({"top_logprobs": 3}, "top_logprobs"),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
         ({"logit_bias": {"one": 1}}, "logit_bias"),
