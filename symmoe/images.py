@@ -97,5 +97,5 @@ def _mode(image: Image) -> str:
 
 def _written(image: Image, form: str) -> str:
     file = BytesIO()
-    image.save(file, form, **({"quality": 95} if form == "JPEG" else {}))
+    image.save(file, form, **({"quality": 95} if form == "JPEG" else {"compress_level": 1}))
     return f"data:image/{form.lower()};base64,{b64encode(file.getvalue()).decode()}"

@@ -270,7 +270,8 @@ def _shape(slot: Slot) -> tuple[int, int]:
     if slot.parameter.numel():
         rows, columns = slot.parameter.shape
         return int(rows), int(columns)
-    return int(module.output_size_per_partition), int(module.input_size_per_partition)
+    part = "_per_partition" if hasattr(module, "output_size_per_partition") else ""  # others are never divided
+    return int(getattr(module, f"output_size{part}")), int(getattr(module, f"input_size{part}"))
 
 
 def _spread(slots: Sequence[Slot]) -> list[Slot]:

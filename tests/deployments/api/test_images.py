@@ -17,6 +17,7 @@ from symmoe.deployments.settings import Settings
 from symmoe.batch.lines import BadLine, GoodLine, LineReader
 from symmoe.config import read_pool
 from symmoe.errors import PoolError
+from symmoe.limits import LARGE_BODIES
 from symmoe.policy import policy_for
 from symmoe.types import Message, Picture, Query, Sampling
 from tests.conftest import echo_pool
@@ -157,8 +158,10 @@ def test_a_body_may_be_larger_for_its_images_where_an_expert_sees_and_nowhere_el
     assert len(noise.getvalue()) > 1 << 20
     messages = turn("sums", {"type": "image_url", "image_url": {"url": data_url(noise.getvalue())}})
     with running(tmp_path / "a", Settings(), more=SEEING) as served:
-        for _ in range(40):  # places are given back
-            assert served.post(json={"model": "adder", "messages": messages}).status_code == 200
+        assert served.post(json={"model": "adder", "messages": messages}).status_code == 200
+        padded = {"model": "adder", "messages": turn("sums", PART), "user": "x" * (1 << 20)}
+        for _ in range(LARGE_BODIES + 1):  # places are given back
+            assert served.post(json=padded).status_code == 200
     with running(tmp_path / "b", Settings()) as blind:
         assert blind.post(json={"model": "adder", "messages": messages}).status_code == 413
 
