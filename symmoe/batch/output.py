@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -335,7 +336,7 @@ def error_row(line: GoodLine | BadLine, results: Results) -> dict[str, Any]:
     }
 
 
-class _Tabled:
+class _Tabled(ABC):
     """Rows under one set of columns, which the first rows decide; what later ones have besides is in `symmoe_other`.
 
     Rows wait for the next flush, or until there are many.
@@ -356,11 +357,12 @@ class _Tabled:
             self._pour()
 
     def again(self, text: str, number: int | None) -> None:
-        """Never: of a table no row is taken over."""
-        raise NotImplementedError
+        """Of a table no row is taken over: the job is refused before it comes to this."""
+        raise TypeError("rows of a table cannot be taken over")
 
+    @abstractmethod
     def _pour(self) -> None:
-        raise NotImplementedError
+        """Write the rows that wait."""
 
     def _poured(self) -> list[dict[str, Any]]:
         """The rows that wait, under the columns that there are."""

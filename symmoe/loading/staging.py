@@ -88,7 +88,7 @@ class Place:
 
 
 class FilesSource:
-    """The weight files of a directory as chunks: none spans two files. Reads past the page cache of no one."""
+    """The weight files of a directory as chunks: none spans two files."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         self._open = [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in files]
