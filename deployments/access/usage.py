@@ -10,8 +10,8 @@ import asyncio
 import re
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -21,6 +21,7 @@ from symmoe.errors import StoreError
 from symmoe.limits import NAMES_AT_ONCE
 
 from ..order import Report
+from ..repeating import repeating
 from .breaker import Stored
 from .callers import NOBODY, Caller
 from .records import KeyRecord, everyone
@@ -149,23 +150,9 @@ class Usage:
             counts.get(field, 0) for of, month, counts in parts if of == key and (hashed is None or month == day[:7])
         )
 
-    @asynccontextmanager
-    async def keeping(self) -> AsyncIterator[None]:
+    def keeping(self) -> AbstractAsyncContextManager[None]:
         """Write what is counted, as long as the block lasts and once more at its end."""
-        task = asyncio.create_task(self._keep_on())
-        try:
-            yield
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            with suppress(StoreError):
-                await self.write()
-
-    async def _keep_on(self) -> None:
-        while True:
-            await asyncio.sleep(_EVERY)
-            with suppress(StoreError):
-                await self.write()
+        return repeating(self.write, _EVERY)
 
     async def write(self) -> None:
         """Write what is not written yet. Raises `StoreError`: then it is still there, and written another time."""

@@ -7,8 +7,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from symmoe.types import Candidate, Trace
 
 from ..access.breaker import Stored
 from ..order import Report, Share
+from ..repeating import repeating
 from ..settings import Settings
 from .note import Note, messages_of
 
@@ -126,17 +127,9 @@ class KeptTraces:
             return
         self._waiting.append(note)
 
-    @asynccontextmanager
-    async def keeping(self) -> AsyncIterator[None]:
+    def keeping(self) -> AbstractAsyncContextManager[None]:
         """Write what was added, again and again, as long as the block lasts, and at its end."""
-        task = asyncio.create_task(self._keep_on())
-        try:
-            yield
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-            await self.write()
+        return repeating(self.write, _PAUSE)
 
     async def write(self) -> None:
         """Write what was added so far. What the store does not take is lost."""
@@ -198,11 +191,6 @@ class KeptTraces:
         row = await self._stored.do(work)
         document: dict[str, Any] | None = None if row is None else from_json(row)
         return document
-
-    async def _keep_on(self) -> None:
-        while True:
-            await asyncio.sleep(_PAUSE)
-            await self.write()
 
     async def _put(self, rows: Sequence[Iterable[str | bytes | float]], now: float) -> None:
         args = [value for row in rows for value in row]
