@@ -47,7 +47,7 @@ class EngineLoop:
     ) -> None:
         self._build, self._turns, self._tell, self._clock = build, turns, tell, clock
         self._stall, self._slowest_load = stall, slowest_load
-        self._assembly: Assembly | None = None
+        self.assembly: Assembly | None = None
         self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._asked: dict[str, Asked] = {}
         self._parted: dict[str, Parted] = {}
@@ -105,8 +105,8 @@ class EngineLoop:
             self._expected = None
         for ident in list(self._asked):
             self._give(ident, TurnedAway(503, "expert_lost", "the engine has stopped", 1.0, again=True))
-        if self._assembly is not None:
-            self._assembly.close()
+        if self.assembly is not None:
+            self.assembly.close()
 
     def _take_in(self) -> None:
         """Everything that has come in; waits for something if there is nothing else to do."""
@@ -215,7 +215,7 @@ class EngineLoop:
         self._turn_away(self._turns.lost(), lost)
         if isinstance(error, EngineLostError):
             return  # it had a process of its own, and the others are well
-        assembly, self._assembly = self._assembly, None
+        assembly, self.assembly = self.assembly, None
         if assembly is not None:
             try:
                 assembly.close()
@@ -235,14 +235,14 @@ class EngineLoop:
         if self._newcomers.get(expert.name) != expert:
             self._newcomers[expert.name] = expert
             self._turns.changed(expert.name)
-            if self._assembly is not None:
-                self._assembly.learn(expert)
+            if self.assembly is not None:
+                self.assembly.learn(expert)
 
     def _cancel(self, ident: str) -> None:
         self._parted.pop(ident, None)
         if self._asked.pop(ident, None) is not None:
             self._turns.leave(ident)
-            if self._assembly is not None:
+            if self.assembly is not None:
                 self._engine().abort([ident])
 
     def _warm_up(self, first: Callable[[], str | None]) -> None:
@@ -285,11 +285,11 @@ class EngineLoop:
             self._tell([(ident, last)])
 
     def _parts(self) -> Assembly:
-        if self._assembly is None:
-            self._assembly = on_cluster(self._build())
+        if self.assembly is None:
+            self.assembly = on_cluster(self._build())
             for expert in self._newcomers.values():
-                self._assembly.learn(expert)
-        return self._assembly
+                self.assembly.learn(expert)
+        return self.assembly
 
     def _engine(self) -> StreamingEngine:
         return cast(StreamingEngine, self._parts().engine)

@@ -42,11 +42,11 @@ class ExpertReplica:
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
         described = Pool.model_validate({**json.loads(pool), "root": root})
         turns = make_turns(described.engine.max_num_seqs, settings.most_waiting, settings.patience, settings.amortise)
-        self._prompts = prompts_of(described)
+        self.prompts = prompts_of(described)
         self._events: dict[str, asyncio.Queue[Event]] = {}
         self._asyncio: asyncio.AbstractEventLoop | None = None
-        self._loop = EngineLoop(lambda: build(described), turns, self._told, settings.stall, settings.slowest_load)
-        self._loop.start(lambda: first(described))
+        self.loop = EngineLoop(lambda: build(described), turns, self._told, settings.stall, settings.slowest_load)
+        self.loop.start(lambda: first(described))
 
     async def complete(self, asked: Asked) -> list[Event]:
         """Everything that became of a request, when it is over."""
@@ -63,9 +63,9 @@ class ExpertReplica:
         self._events[asked.id] = queue
         began = over = False
         try:
-            if self._prompts is not None:
-                asked = await self._prompts.ready(asked)
-            self._loop.submit(asked)
+            if self.prompts is not None:
+                asked = await self.prompts.ready(asked)
+            self.loop.submit(asked)
             while not over:
                 events = [await queue.get()]
                 while not queue.empty():
@@ -81,34 +81,32 @@ class ExpertReplica:
         finally:
             del self._events[asked.id]
             if not over:
-                self._loop.cancel(asked.id)
+                self.loop.cancel(asked.id)
 
     async def warm(self) -> bool:
         """Whether an expert was made ready, or none is to be before somebody asks."""
-        return self._loop.warm.is_set()
+        return self.loop.warm.is_set()
 
     async def begun(self) -> None:
         """Wait until it is `warm`. Raises `RuntimeError` if the engine cannot be had, or hangs."""
-        while not self._loop.warm.is_set():
+        while not self.loop.warm.is_set():
             self.check_health()
             await asyncio.sleep(_LOOK)
 
     async def state(self) -> EngineState:
         """What the engine is at, as it was within the last moments."""
-        return self._loop.state
+        return self.loop.state
 
     def check_health(self) -> None:
         """Raise `RuntimeError` if the engine's thread has died or hangs."""
-        if not self._loop.healthy:
-            raise RuntimeError(
-                f"the engine's thread has died or hangs{self._loop.trouble and f': {self._loop.trouble}'}"
-            )
+        if not self.loop.healthy:
+            raise RuntimeError(f"the engine's thread has died or hangs{self.loop.trouble and f': {self.loop.trouble}'}")
 
     def stop(self) -> None:
         """End the engine."""
-        if self._prompts is not None:
-            self._prompts.close()
-        self._loop.stop()
+        if self.prompts is not None:
+            self.prompts.close()
+        self.loop.stop()
 
     def __del__(self) -> None:
         self.stop()

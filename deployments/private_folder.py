@@ -103,7 +103,7 @@ def _place(longest: int) -> Path:
     for place in dict.fromkeys((Path(gettempdir()), Path("/tmp"), state_dir())):  # noqa: S108
         if len(os.fsencode(place)) + len(f"/{_PREFIX}") + _RANDOM_BYTES > longest or not place.is_dir():
             continue
-        loose = next((each for each in (place.resolve(), *place.resolve().parents) if _is_loose(each)), None)
+        loose = next((each for each in (place.resolve(), *place.resolve().parents) if others_can_move(each)), None)
         if loose is None:
             return place
         refused = f"{loose}: others can move what lies in it (writable for them, and not sticky)"
@@ -113,7 +113,8 @@ def _place(longest: int) -> Path:
     )
 
 
-def _is_loose(folder: Path) -> bool:
+def others_can_move(folder: Path) -> bool:
+    """Whether other users of this machine may rename or remove what lies in `folder`."""
     mode = folder.stat().st_mode
     return bool(mode & (stat.S_IWGRP | stat.S_IWOTH)) and not mode & stat.S_ISVTX
 

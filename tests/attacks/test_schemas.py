@@ -149,11 +149,10 @@ def test_what_takes_too_much_memory_is_refused(model: str, monkeypatch: pytest.M
 
     told: list[dict[str, object]] = []
     monkeypatch.setattr(grammar_child, "fault_of", greedy)
-    trials = grammar_child._Trials(told.append)
-    trials._begin({"id": 1, "model": model, "vocabulary": 257, "schema": "{}"})
+    trials = grammar_child.Trials(told.append)
+    trials.begin({"id": 1, "model": model, "vocabulary": 257, "schema": "{}"})
     while not told:
-        for key, _ in trials._selector.select(LONG):
-            trials._hear(key.data)
+        assert trials.wait(LONG)
     assert told[0]["fault"] == grammar_child.TOO_LARGE
 
 

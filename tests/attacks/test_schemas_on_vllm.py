@@ -32,7 +32,7 @@ def replica(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ExpertReplica]
         patch.setenv("SYMMOE_STATE", str(tmp_path_factory.mktemp("state")))
         pool = read_pool("tiny")
         made = ExpertReplica(pool.model_dump_json(), str(pool.root), Settings(stall=60.0), Assembly)
-        assert made._loop.warm.wait(300)
+        assert made.loop.warm.wait(300)
         yield made
         made.stop()
 
@@ -62,7 +62,7 @@ def request(schema: Schema | None, key: str = "me") -> Asked:
 def test_it_is_answered_or_refused_in_time_beside_others_and_the_engine_lives(
     name: str, replica: ExpertReplica
 ) -> None:
-    engine = replica._loop._assembly
+    engine = replica.loop.assembly
     (end, taken), (plain, usual) = asyncio.run(side_by_side(replica, ODD[name]))
     if isinstance(end, TurnedAway):  # 503 where the machine had no time to find out
         assert (end.status, end.code) in REFUSED, end
@@ -71,8 +71,8 @@ def test_it_is_answered_or_refused_in_time_beside_others_and_the_engine_lives(
         assert end.generation.completion_tokens
     assert isinstance(plain, Finished)
     assert taken < BOUND + SLOWER * usual, end
-    assert replica._loop.healthy
-    assert replica._loop._assembly is engine
+    assert replica.loop.healthy
+    assert replica.loop.assembly is engine
 
 
 async def side_by_side(replica: ExpertReplica, schema: Schema) -> list[tuple[Finished | TurnedAway, float]]:
@@ -108,7 +108,7 @@ def test_a_schema_that_the_engine_cannot_compile_after_all_is_an_error_and_no_em
     async def passes(asked: Asked) -> Asked:
         return replace(asked)
 
-    monkeypatch.setattr(replica._prompts, "ready", passes)
+    monkeypatch.setattr(replica.prompts, "ready", passes)
     end = ask(replica, BROKEN_COMPILER)
     assert isinstance(end, TurnedAway)
     assert end.status == 400

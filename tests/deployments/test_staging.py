@@ -28,7 +28,7 @@ def test_who_comes_after_all_others_had_it_waits_for_nobody() -> None:
     async def later() -> list[object]:
         meetings = Meetings(["a", "b", "c"], SHORT)
         first = await asyncio.gather(meetings.meet("model", "a"), meetings.meet("model", "b"))
-        meetings._patience = LONG
+        meetings.patience = LONG
         return [*first, await asyncio.wait_for(meetings.meet("model", "c"), 30)]
 
     assert run(later()) == [[(0, 2, 1), (1, 2, 1), (0, 1, 2)]]

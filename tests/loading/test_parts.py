@@ -43,13 +43,13 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Index:
     made = Index(tmp_path / "index")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(made.folder))
-    fetch = parts_module._fetch
+    fetch = parts_module.fetch_package
 
     def counted(name: str, version: str, wheel: Path) -> None:
         made.fetched.append(name)
         fetch(name, version, wheel)
 
-    monkeypatch.setattr(parts_module, "_fetch", counted)
+    monkeypatch.setattr(parts_module, "fetch_package", counted)
     return made
 
 

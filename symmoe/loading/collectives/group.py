@@ -258,7 +258,7 @@ class GatherGroup:
         self.gathers = 0
         """How many gathers began: what they leave in the store is told apart by it."""
         self._store = store
-        self._control = control
+        self.control = control
         self.carrier = carrier
         """What carries chunks; None for a rank alone."""
         self.patience = timedelta(minutes=5)
@@ -274,7 +274,7 @@ class GatherGroup:
         import torch
 
         with suppress(RuntimeError):
-            return self._control.send([torch.empty(0, dtype=torch.uint8)], peer, _DONE)
+            return self.control.send([torch.empty(0, dtype=torch.uint8)], peer, _DONE)
         return None
 
     def hear_done(self, peer: int) -> Any:
@@ -282,7 +282,7 @@ class GatherGroup:
         import torch
 
         with suppress(RuntimeError):
-            return self._control.recv([torch.empty(0, dtype=torch.uint8)], peer, _DONE)
+            return self.control.recv([torch.empty(0, dtype=torch.uint8)], peer, _DONE)
         return None
 
     def wait_for_word(self, handles: list[Any]) -> bool:
@@ -309,7 +309,7 @@ class GatherGroup:
         """Break all connections, here and at the peers, so that nobody waits any more. Any thread may do it."""
         import torch
 
-        control = self._control
+        control = self.control
         if control is None:
             return
         # gloo has no abort that wakes those who wait, but an operation out of time closes every connection
@@ -325,7 +325,7 @@ class GatherGroup:
         """Drop the connections and their threads. Safe to call twice."""
         if self.carrier is not None:
             self.carrier.close()
-        self._control = self.carrier = None
+        self.control = self.carrier = None
         self._store = None  # type: ignore[assignment]
 
     def __enter__(self) -> GatherGroup:

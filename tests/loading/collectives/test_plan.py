@@ -310,7 +310,7 @@ def gather(rank: int, group: GatherGroup, demand: list[Any], faulty: int | None 
     def fails(buffer: memoryview) -> None:
         raise OSError(5, "Input/output error")
 
-    carrier = Coalescing(group._control)
+    carrier = Coalescing(group.control)
     group.carrier = NcclCarrier(carrier)
     plan = planned(demand, CHUNKS)
     out = places(plan, rank)
