@@ -34,7 +34,7 @@ def bench(
     from symmoe.config import read_pool
     from symmoe.profiles.aggregators import bench_aggregators, with_aggregation
     from symmoe.questions.suites import suite_at
-    from symmoe.routing.records import write_profiles
+    from symmoe.routing.profile_files import write_profiles
     from symmoe.types import Profiles
 
     from .render import show, show_json, watching
@@ -75,7 +75,7 @@ def _report(measured: Any) -> dict[str, Any]:
 def _about(pool: Any, source: str) -> dict[str, Any]:
     """What the pool's profile file says of itself, and where the aggregation skills come from."""
     from symmoe.build import profiles_file
-    from symmoe.routing.records import about_profiles
+    from symmoe.routing.profile_files import about_profiles
 
     path = profiles_file(pool)
     return (about_profiles(path) if path else {"pool": pool.name}) | {"aggregation": source}

@@ -134,7 +134,7 @@ def add(
     from symmoe.pool_file import grown, write_pool
     from symmoe.profiles.building import onboard
     from symmoe.questions.suites import suite_at
-    from symmoe.routing.records import write_profiles
+    from symmoe.routing.profile_files import write_profiles
 
     from .render import percent, show, show_json, table, watching
 

@@ -105,7 +105,7 @@ def _absolute(source: str, beginnings: tuple[str, ...]) -> str:
 
 def _record(profiles: Path, name: str) -> Any:
     from symmoe.errors import PoolError
-    from symmoe.routing.records import as_document, read_profiles
+    from symmoe.routing.profile_files import as_document, read_profiles
 
     rows = as_document(read_profiles(profiles), {})["experts"]
     if name not in rows:

@@ -111,7 +111,7 @@ def diff(
 
 
 @dataclass(frozen=True)
-class _Said:
+class _Settings:
     """What an operator says, as text and as values, and what follows from it."""
 
     text: str
@@ -128,7 +128,7 @@ def _said(
     nodes: int | None,
     per_node: int | None,
     without_keys: bool | None,
-) -> _Said:
+) -> _Settings:
     """The values of a file, if there is one, with what options say, sized."""
     import os
 
@@ -158,7 +158,7 @@ def _said(
     before = None
     if out is not None and (out / SIZED).exists():
         before = read_values((out / SIZED).read_text(encoding="utf-8"), str(out / SIZED))
-    return _Said(text, sized_values(values, cluster, before), cluster, local_sources(described))
+    return _Settings(text, sized_values(values, cluster, before), cluster, local_sources(described))
 
 
 @app.command("sizes")
@@ -266,7 +266,7 @@ def _manifests(file: Path) -> list[Manifest]:
     return [each for each in yaml.safe_load_all(file.read_text(encoding="utf-8")) if each]
 
 
-def _helm(out: Path, said: _Said) -> str:
+def _helm(out: Path, said: _Settings) -> str:
     return f"--namespace {said.values.namespace} -f {out}/values.yaml -f {out}/sized.yaml --set create_namespace=false"
 
 
@@ -299,7 +299,7 @@ def _compared(before: list[Manifest], after: list[Manifest], namespace: str) -> 
     return told
 
 
-def _facts(said: _Said) -> dict[str, Any]:
+def _facts(said: _Settings) -> dict[str, Any]:
     from dataclasses import asdict
 
     cluster = said.cluster
@@ -315,7 +315,7 @@ def _facts(said: _Said) -> dict[str, Any]:
     }
 
 
-def _lines(said: _Said) -> list[str]:
+def _lines(said: _Settings) -> list[str]:
     """Notes, and what must be copied."""
     cluster = said.cluster
     swaps = [", ".join(group) for group in cluster.groups if len(group) > 1]
@@ -330,7 +330,7 @@ def _lines(said: _Said) -> list[str]:
     return lines + [f"copy {here} to {there} on the volume symmoe-models" for here, there in said.copies.items()]
 
 
-def _told(said: _Said) -> list[Any]:
+def _told(said: _Settings) -> list[Any]:
     """Every number with its reason, as tables."""
     from .render import table
 
@@ -356,7 +356,7 @@ def _told(said: _Said) -> list[Any]:
     return parts + _lines(said)
 
 
-def _stream(said: _Said, manifests: list[Manifest]) -> str:
+def _stream(said: _Settings, manifests: list[Manifest]) -> str:
     """Manifests for `kubectl apply -f -`, the reasons before them as comments."""
     from symmoe.manifests.values import to_yaml
 

@@ -67,7 +67,7 @@ def create(
     """Make a key and show it, this once: the store keeps its SHA-256 only."""
     import time
 
-    from symmoe.deployments.access.records import KeyRecord, add, checked_name, new_id, new_key
+    from symmoe.deployments.access.key_records import KeyRecord, add, checked_name, new_id, new_key
 
     from .render import show, show_json
 
@@ -87,7 +87,7 @@ def list_keys(json: options.Json = False) -> None:
     """List every key by its id; the keys themselves are known to nobody here."""
     import time
 
-    from symmoe.deployments.access.records import everyone
+    from symmoe.deployments.access.key_records import everyone
 
     from .render import show, show_json, table
 
@@ -115,7 +115,7 @@ def revoke(
     """Revoke a key for good; services refuse it within a second or two."""
     import time
 
-    from symmoe.deployments.access.records import revoke as revoke_in
+    from symmoe.deployments.access.key_records import revoke as revoke_in
 
     from symmoe.errors import ConfigError
 

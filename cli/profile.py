@@ -35,8 +35,8 @@ def build(
     from symmoe.config import read_pool
     from symmoe.profiles.building import profile_pool, profile_records, tag_questions
     from symmoe.questions.suites import suite_at
+    from symmoe.routing.profile_files import write_profiles
     from symmoe.routing.profiles import merge
-    from symmoe.routing.records import write_profiles
 
     from .render import show, show_json, watching
 
@@ -117,8 +117,8 @@ def show_profiles(
 @app.command("diff")
 def diff(first: File, second: File, json: options.Json = False) -> None:
     """Show on which skills two profile files differ, expert by expert, the largest change first."""
+    from symmoe.routing.profile_files import read_profiles
     from symmoe.routing.profiles import difference
-    from symmoe.routing.records import read_profiles
     from symmoe.types import ExpertProfile, Tally, to_json
 
     from .render import show, show_json, table
@@ -155,8 +155,8 @@ def merge_files(
     from dataclasses import replace
 
     from symmoe.errors import RequestError
+    from symmoe.routing.profile_files import about_profiles, read_profiles, write_profiles
     from symmoe.routing.profiles import merge, shared_evidence
-    from symmoe.routing.records import about_profiles, read_profiles, write_profiles
     from symmoe.types import Profiles
 
     from .render import show, show_json
@@ -190,8 +190,8 @@ def push(
     json: options.Json = False,
 ) -> None:
     """Put a profile file into the store; a pool file uses it with `profiles: store:NAME`. Older versions are kept."""
-    from symmoe.routing.kept import push_profiles
-    from symmoe.routing.records import about_profiles, as_document, read_profiles
+    from symmoe.routing.profile_files import about_profiles, as_document, read_profiles
+    from symmoe.routing.profile_store import push_profiles
     from symmoe.store import open_store
 
     from .render import show, show_json
@@ -210,8 +210,8 @@ def pull(
     json: options.Json = False,
 ) -> None:
     """Write the newest profiles of a name in the store to a file."""
-    from symmoe.routing.kept import pull_document
-    from symmoe.routing.records import parse_profiles, write_profiles
+    from symmoe.routing.profile_files import parse_profiles, write_profiles
+    from symmoe.routing.profile_store import pull_document
     from symmoe.store import open_store
 
     from .render import show, show_json
@@ -226,7 +226,7 @@ def pull(
 
 
 def _known(path: Path) -> tuple[Any, dict[str, Any]]:
-    from symmoe.routing.records import about_profiles, read_profiles
+    from symmoe.routing.profile_files import about_profiles, read_profiles
     from symmoe.types import Profiles
 
     return (read_profiles(path), about_profiles(path)) if path.exists() else (Profiles({}), {})
@@ -278,7 +278,7 @@ def _fraction(tally: Any) -> str:
 
 
 def _skill_rows(profiles: Any, expert: str) -> list[dict[str, Any]]:
-    from symmoe.routing.evidence import interval, posterior_of, tallies_of
+    from symmoe.routing.tallies import interval, posterior_of, tallies_of
 
     tallies = tallies_of(profiles)
     posterior = posterior_of(tallies)

@@ -120,7 +120,7 @@ def _check_keys(where: str) -> None:
     """Refuse to serve nobody: a service that asks for keys needs one to be there."""
     import time
 
-    from symmoe.deployments.access.records import everyone
+    from symmoe.deployments.access.key_records import everyone
 
     from symmoe.errors import JobError
 

@@ -21,7 +21,7 @@ from .api.service import Service
 from .dedicated import YIELDING, DedicatedReplica
 from .expert import ExpertReplica
 from .experts import RayExperts
-from .lifecycle.first import first_to_load
+from .lifecycle.first_expert import first_to_load
 from .options import Site, dedicated_options, expert_options, ingress_options, reward_options
 from .orchestrator import Orchestrator
 from .remote import PoolExperts

@@ -78,7 +78,7 @@ class DedicatedExpert:
             with self._places.leaving(asked.id):
                 tokens = len(asked.prompt.ids) if asked.prompt else 0
                 yield Begun(await self._places.taken(asked), 0.0, "resident", False, tokens)
-                said = _Said(asked.query.sampling.top_logprobs or 0)
+                said = _Completion(asked.query.sampling.top_logprobs or 0)
                 parted = None if self._reader is None else Parted(self._reader, asked.query.sampling)
                 async for given in self._pieces(self._request(**fields), said):
                     more = piece(given.text, given.logprobs, parted)
@@ -94,7 +94,7 @@ class DedicatedExpert:
             message = f"the engine of {self._name!r} failed: {type(error).__name__}"
             yield TurnedAway(503, "expert_lost", message, 1.0, again=True)
 
-    async def _pieces(self, request: Any, said: _Said) -> AsyncGenerator[Piece, None]:
+    async def _pieces(self, request: Any, said: _Completion) -> AsyncGenerator[Piece, None]:
         try:
             answer = await self._server.completions(request)
         except ValueError as error:
@@ -105,7 +105,7 @@ class DedicatedExpert:
                     yield said.take(document)
 
 
-class _Said:
+class _Completion:
     """What a completion has said so far, without the whitespace at its ends, and the `top` likeliest tokens."""
 
     def __init__(self, top: int) -> None:

@@ -49,7 +49,7 @@ Route = Callable[[Policy], Awaitable[Routed]]
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class Resources:
     """What requests are answered with: the experts, what weighs their candidates, and how these become one answer.
 
     `most_tokens` gives the most that an expert writes, for those that have such a bound, `prices` what those cost that
@@ -71,9 +71,9 @@ class Request:
     `route` finds others where those asked failed before any text was given.
     """
 
-    def __init__(self, order: Order, report: Report, means: Means, patience: float, route: Route) -> None:
+    def __init__(self, order: Order, report: Report, resources: Resources, patience: float, route: Route) -> None:
         self.order, self.report = order, report
-        self._means, self._patience, self._route = means, patience, route
+        self._resources, self._patience, self._route = resources, patience, route
         self._given: asyncio.Queue[Given | Exception | None] = asyncio.Queue()
         self._gave: set[int] = set()
         self._routed: dict[Policy, asyncio.Future[Routed | Refusal]] = {}
@@ -129,7 +129,7 @@ class Request:
     async def _choice(self, choices: Sequence[int]) -> None:
         """What `answering` makes of the query; what takes thought is done in threads."""
         query = self._query(choices[0])
-        steps = answering(query, self.order.policy, self._means.judging)
+        steps = answering(query, self.order.policy, self._resources.judging)
         need, weighed_at = advance(steps), None
         while not isinstance(need, Over):
             given: Routed | Refusal | Sequence[Said] | Weighed
@@ -189,7 +189,7 @@ class Request:
     async def _said(self, need: Ask, choices: Sequence[int]) -> list[Said]:
         """What each of the recruited says or why it says nothing; its pieces go to `choices` as they come."""
         models = {assignment.expert: "" for assignment in need.recruitment.assignments}
-        steps = plan([need.query], [need.recruitment], models, most_tokens=self._means.most_tokens()).steps
+        steps = plan([need.query], [need.recruitment], models, most_tokens=self._resources.most_tokens()).steps
         asked = [self._called(call, choices) for step in steps for call in step.calls]
         found = {assignment: said for each in await asyncio.gather(*asked) for assignment, said in each.items()}
         return [found[assignment] for assignment in need.recruitment.assignments]
@@ -201,13 +201,13 @@ class Request:
             generation, lane = await self._generate(call.query, call.expert, first.slot, choices)
         except TurnedAwayError as error:
             refusal = _refusal(first.query_id, error)
-            apart = call.expert in self._means.apart and not refusal.by_query
+            apart = call.expert in self._resources.apart and not refusal.by_query
             return dict.fromkeys(call.serves, replace(refusal, elsewhere=apart))
         return dict(zip(call.serves, map(writable, candidates(call, generation, lane)), strict=True))
 
     async def _weighed(self, need: Weigh) -> Weighed:
         began = time.perf_counter()
-        weighed = await self._means.scorer.weigh(need.query, need.candidates, need.recruitment)
+        weighed = await self._resources.scorer.weigh(need.query, need.candidates, need.recruitment)
         self._note_stage("score", began, time.perf_counter() - began, bool(weighed.trouble))
         return weighed
 
@@ -216,7 +216,7 @@ class Request:
         stream, ident = self.order.stream and bool(choices), f"{self.order.id}-{query.id}-{expert}-{slot}"
         background = self.order.background
         asked = Asked(ident, expert, query, self.order.key, self._patience, stream, background=background)
-        unfinished = Unfinished(expert, self._means.prices().get(expert, _FREE))
+        unfinished = Unfinished(expert, self._resources.prices().get(expert, _FREE))
         self.report.unfinished.append(unfinished)
         try:
             share = await self._followed(asked, choices, unfinished)
@@ -235,7 +235,7 @@ class Request:
         begun: Begun | None = None
         began, tools = self.report.now, asked.query.sampling.tools
         reading = Reading(tools, asked.query.sampling.most_calls)
-        async with aclosing(self._means.experts.ask(asked)) as events:
+        async with aclosing(self._resources.experts.ask(asked)) as events:
             async for event in events:
                 if isinstance(event, TurnedAway):
                     raise TurnedAwayError(event)
@@ -309,7 +309,7 @@ class Orchestrator:
         self._settings = settings
         scoring, bounds = scorer or LocalScorer(assembly.scorer), lambda: assembly.pool.most_tokens
         apart = frozenset(each.name for each in assembly.pool.experts if each.remote or each.dedicated)
-        self._means = Means(self.lifecycle.experts, scoring, assembly.judging(), bounds, self._prices, apart)
+        self._resources = Resources(self.lifecycle.experts, scoring, assembly.judging(), bounds, self._prices, apart)
 
     def _prices(self) -> Mapping[str, PriceConfig]:
         return self.lifecycle.roster.pool.prices
@@ -333,7 +333,7 @@ class Orchestrator:
             missing.append(assignment.expert)
             return Refusal(query.id, "not_recorded", f"no answer of {assignment.expert!r} is on record", status=503)
 
-        steps = answering(query, policy, self._means.judging)
+        steps = answering(query, policy, self._resources.judging)
         need = advance(steps)
         while not isinstance(need, Over):
             given: Routed | Sequence[Said] | Weighed
@@ -342,7 +342,7 @@ class Orchestrator:
             elif isinstance(need, Ask):
                 given = [said(assignment) for assignment in need.recruitment.assignments]
             else:
-                given = await self._means.scorer.weigh(need.query, need.candidates, need.recruitment)
+                given = await self._resources.scorer.weigh(need.query, need.candidates, need.recruitment)
             need = await asyncio.to_thread(advance, steps, given)
         return Again(routed, need.result, tuple(dict.fromkeys(missing)))
 
@@ -362,4 +362,4 @@ class Orchestrator:
         routed = await route(policy) if policy.expert is None else named(order.query, policy.expert)
         longest = self._settings.longest_wait if order.patience is None else order.patience
         patience = min(longest, order.deadline + _LATER)
-        return Request(order, Report(routed), self._means, patience, route)
+        return Request(order, Report(routed), self._resources, patience, route)

@@ -82,7 +82,7 @@ class RemoteExpert:
         body = _body(self._model, asked.query)
         url = f"{self._remote.url.rstrip('/')}/chat/completions"
         timeout = httpx.Timeout(self._remote.timeout, connect=10.0)
-        said = _Said(asked.query)
+        said = _Stream(asked.query)
         try:
             async with self._client.stream(
                 "POST", url, json=body, headers=self._headers(), timeout=timeout
@@ -121,7 +121,7 @@ class RemoteExpert:
         return TurnedAway(429 if busy else 503, "overloaded" if busy else "expert_unavailable", message, seconds)
 
 
-class _Said:
+class _Stream:
     """What a stream has said so far in answer to a query."""
 
     def __init__(self, query: Query) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from symmoe.answering import Weighed
 from symmoe.protocols import Scorer
-from symmoe.scoring.evidence import weigh, weigh_by_records
+from symmoe.scoring.expert_record import weigh, weigh_by_records
 from symmoe.types import Candidate, Query, Recruitment, Reward, Verdict
 
 from .microbatch import MicroBatch

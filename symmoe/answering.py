@@ -11,7 +11,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
-from symmoe.aggregation.belief import Standing, further, standing
+from symmoe.aggregation.belief import VoteState, further, standing
 from symmoe.aggregation.cases import Case, no_answer
 from symmoe.aggregation.cleaning import encodable
 from symmoe.aggregation.synthesis import NO_ROOM, Settled, Synthesis, decide, prompts, settle
@@ -19,7 +19,7 @@ from symmoe.aggregation.verifier import Verifying
 from symmoe.policy import Policy
 from symmoe.protocols import Aggregator
 from symmoe.questions.options import support
-from symmoe.scoring.evidence import weigh_by_records, weight_of
+from symmoe.scoring.expert_record import weigh_by_records, weight_of
 from symmoe.types import (
     Answer,
     Assignment,
@@ -133,7 +133,7 @@ class Judging:
             return weigh_by_records(query, candidates, recruitment)
         return self.verifying.weigh(query, candidates, recruitment)
 
-    def standing(self, query: Query, recruitment: Recruitment, verdicts: Sequence[Verdict], voted: Answer) -> Standing:
+    def standing(self, query: Query, recruitment: Recruitment, verdicts: Sequence[Verdict], voted: Answer) -> VoteState:
         """How a vote stands; accuracies are known."""
         return standing(query, recruitment, verdicts, voted.votes, self.verifying is not None)
 

@@ -49,9 +49,9 @@ from symmoe.policy import Policy
 from symmoe.protocols import Embedder, Engine, Executor, Recruiter, Scorer, SpreadExecutor, Store, Tagger
 from symmoe.records.files import Records, read_records, records_files
 from symmoe.routing.embedding import KeptEmbedder, SentenceEmbedder
-from symmoe.routing.kept import STORE, pull_document, pull_profiles
+from symmoe.routing.profile_files import read_profiles
+from symmoe.routing.profile_store import STORE, pull_document, pull_profiles
 from symmoe.routing.profiles import complete
-from symmoe.routing.records import read_profiles
 from symmoe.routing.recruiters.balanced import BalancedRecruiter
 from symmoe.routing.recruiters.described import DescribedRecruiter
 from symmoe.routing.recruiters.posterior import PosteriorRecruiter

@@ -14,9 +14,16 @@ from symmoe.protocols import RewardModel, Scorer
 from symmoe.routing.embedding import SentenceEmbedder
 from symmoe.scoring.artefact import CARD, WEIGHTS, load_heads
 from symmoe.scoring.embedded import EmbeddedStates
-from symmoe.scoring.evidence import RecordScorer
+from symmoe.scoring.expert_record import RecordScorer
 from symmoe.scoring.mixing import Mixture
-from symmoe.scoring.opening import Reading, UnopenedModel, backbone_of, is_small_scorer, mixture_of, open_reward_model
+from symmoe.scoring.model_kinds import (
+    Reading,
+    UnopenedModel,
+    backbone_of,
+    is_small_scorer,
+    mixture_of,
+    open_reward_model,
+)
 from symmoe.scoring.rewards import RewardScorer
 from symmoe.scoring.states import HiddenStates, load_states
 

@@ -36,7 +36,7 @@ from symmoe.policy import Policy
 from symmoe.protocols import Aggregator, Executor, Recruiter, Scorer, Tagger
 from symmoe.routing.recruiting import recruit
 from symmoe.routing.tagging import tag
-from symmoe.scoring.evidence import weigh
+from symmoe.scoring.expert_record import weigh
 from symmoe.types import (
     Assignment,
     Belief,

@@ -46,7 +46,14 @@ SKILLS = tuple(str(entry["name"]) for entry in TAXONOMY["skills"])
 
 
 ON_RAY = {
-    *("test_batch", "test_executor", "test_first", "test_processes", "test_reward_on_ray", "test_reward_shipped"),
+    *(
+        "test_batch",
+        "test_executor",
+        "test_first_expert",
+        "test_processes",
+        "test_reward_on_ray",
+        "test_reward_shipped",
+    ),
     *("test_scaling", "test_serve", "test_serve_config"),
 }
 """The files of `deployments` whose tests use its Ray."""

@@ -7,6 +7,7 @@ import pytest
 
 from symmoe.types import (
     Answer,
+    Assessment,
     Candidate,
     ExpertProfile,
     Explanation,
@@ -16,7 +17,6 @@ from symmoe.types import (
     Refusal,
     Sampling,
     SkillMatch,
-    Standing,
     Tally,
     Trace,
     Verdict,
@@ -25,7 +25,7 @@ from symmoe.types import (
 )
 
 CANDIDATE = Candidate("q1", "adder", 1, "5", "stop", 7, 2, "merged", shared=True)
-STANDING = Standing("adder", 0.75, 0.9, 0.8, 0.95, 12.5, True, "best expected accuracy", {"sums": Tally(9, 1)})
+STANDING = Assessment("adder", 0.75, 0.9, 0.8, 0.95, 12.5, True, "best expected accuracy", {"sums": Tally(9, 1)})
 TRACE = Trace(
     query_id="q1",
     skills=(SkillMatch("sums", 0.75),),

@@ -14,7 +14,7 @@ from symmoe.errors import StoreError
 
 from .breaker import Stored
 from .callers import Caller
-from .records import KeyRecord, Note, digest, find, find_named
+from .key_records import KeyRecord, Note, digest, find, find_named
 
 Find = Callable[[Stored, str, Note], Coroutine[Any, Any, KeyRecord | None]]
 _FRESH = 1.0

@@ -31,7 +31,7 @@ class Level:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class LimitStatus:
     """How a caller's limits stand; without levels, none was looked at."""
 
     levels: tuple[Level, ...] = ()
@@ -54,20 +54,20 @@ class Limits:
     def __init__(self, stored: Stored, unchecked: Callable[[], None]) -> None:
         self._stored, self._unchecked = stored, unchecked
 
-    async def admit(self, caller: Caller) -> Standing:
+    async def admit(self, caller: Caller) -> LimitStatus:
         """Count a request of a caller, unless it is over a limit; how those stand."""
         requests, tokens = caller.requests_per_minute, caller.tokens_per_minute
         if requests is None and tokens is None:
-            return Standing()
+            return LimitStatus()
         try:
             asked, used = await self._stored.do(
                 once(lambda client: window.admit(client, caller.id, requests or 0, tokens or 0))
             )
         except StoreError:
             self._unchecked()
-            return Standing()
+            return LimitStatus()
         levels = [("requests", requests, asked), ("tokens", tokens, used)]
-        return Standing(
+        return LimitStatus(
             tuple(
                 Level(what, limit, count, wait / 1000, reset / 1000)
                 for what, limit, (count, wait, reset) in levels

@@ -24,7 +24,7 @@ from ..order import Report
 from ..repeating import repeating
 from .breaker import Stored
 from .callers import NOBODY, Caller
-from .records import KeyRecord, everyone
+from .key_records import KeyRecord, everyone
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis

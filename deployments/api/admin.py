@@ -15,8 +15,8 @@ from symmoe.errors import StoreError, SymmoeError
 from symmoe.wire.sampling import Text
 
 from ..errors import ApiError
+from ..lifecycle.decision import State
 from ..lifecycle.joining import joining
-from ..lifecycle.standing import State
 from .body import read_body
 from .documented import json_body
 from .service import Service

@@ -10,23 +10,23 @@ from typing import Any
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from symmoe.types import Generation, to_json
-from symmoe.wire.answers import Told, Writer
+from symmoe.wire.answers import AnswerFacts, Writer
 
 from ..access.cache import AnswerCache, Found
 from ..events import Finished, TurnedAway
 from ..orchestrator import Given, Orchestrator, Request
 from ..order import Order, Report
 from ..telemetry.note import Note
+from .answer_headers import headers
 from .completions import all_finished, replayed, streamed, told_of
 from .metrics import Metrics
 from .streaming import HEADERS, Stream
-from .telling import headers
 
 Charge = Callable[[Report | None], Awaitable[None]]
 """Counts what an answer took; None for one that was there already, and took nothing."""
 Watched = Callable[[Callable[[], None]], AbstractContextManager[None]]
 """While this lasts, the function is called if whoever asked may not ask any more."""
-Over = Callable[[Mapping[int, Generation], Told], Awaitable[None]]
+Over = Callable[[Mapping[int, Generation], AnswerFacts], Awaitable[None]]
 """Is told what an answer was before its client knows that it ended."""
 _REVOKED = TurnedAway(401, "invalid_api_key", "the key was revoked, or expired, while this was being answered")
 _LASTING = ("x-symmoe-schema", "x-symmoe-path", "x-symmoe-experts", "x-symmoe-skills")
@@ -99,7 +99,7 @@ class Answers:
         abouts = [told_of(report, orders[0]) for report, _ in done]
         spent = sum(about.prompt_tokens for about in abouts), sum(about.completion_tokens for about in abouts)
         cost = None if abouts[0].cost is None else sum(about.cost or 0.0 for about in abouts)
-        about = Told(*spent, abouts[0].symmoe, cost=cost)
+        about = AnswerFacts(*spent, abouts[0].symmoe, cost=cost)
         return _given(finished, about, writer, orders[0].stream, {**headers(done[0][0]), **told})
 
     async def _whole(self, answering: _Answering) -> dict[int, Generation]:
@@ -202,14 +202,14 @@ async def _again(
     """An answer from the cache, as if it had just been given."""
     shown = {**answer["headers"], **told}
     finished = {int(number): Generation.from_json(row) for number, row in answer["choices"].items()}
-    about = Told(**{**answer["told"], "cost": 0.0 if order.costed else None})
+    about = AnswerFacts(**{**answer["told"], "cost": 0.0 if order.costed else None})
     if over is not None:
         await over(finished, about)
     return _given(finished, about, writer, order.stream, shown)
 
 
 def _given(
-    finished: Mapping[int, Generation], about: Told, writer: Writer, stream: bool, shown: Mapping[str, str]
+    finished: Mapping[int, Generation], about: AnswerFacts, writer: Writer, stream: bool, shown: Mapping[str, str]
 ) -> Response:
     """What is there already, whole or as if it were just being given."""
     if stream:

@@ -25,12 +25,12 @@ from .admin import admin_paths
 from .batches import batch_paths
 from .batching import Batching
 from .completions import api_error
+from .docs_page import POLICY, page
 from .documented import json_body
 from .doors import door_paths
 from .files import file_paths
 from .keys import key_paths
 from .middleware import RequestMiddleware
-from .page import POLICY, page
 from .service import Service, noted
 from .skills import skill_paths
 from .traces import trace_paths

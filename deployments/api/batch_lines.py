@@ -9,7 +9,7 @@ from symmoe.errors import RequestError, StoreError
 from symmoe.wire.answers import envelope
 from symmoe.wire.chat import line_request
 
-from ..batches.records import ENDPOINT
+from ..batches.batch_records import ENDPOINT
 from ..batches.rows import Answered
 from ..errors import ApiError, internal_error
 from ..events import TurnedAwayError

@@ -11,13 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from symmoe.wire.sampling import Text
 
+from ..batches.batch_records import BatchRecord
 from ..batches.files import INPUT
 from ..batches.ids import BATCH, FILE, is_id, new_id
-from ..batches.records import BatchRecord
 from ..errors import ApiError
 from .batching import Batching
 from .body import read_body
-from .expiring import ExpiresAfter, kept_for
+from .expiry import ExpiresAfter, kept_for
 from .paging import asked_page, listed, parameters
 from .quotas import told_of_quota
 from .service import Service

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 from symmoe.config import files_dir
 
-from ..batches.answering import Means
+from ..batches.answering import BatchResources
 from ..batches.batches import Batches
 from ..batches.contents import Contents
 from ..batches.counting import BatchMetrics
@@ -22,8 +22,8 @@ from ..batches.runner import Runner
 from ..batches.segments import Segments
 from ..batches.window import Window
 from .batch_lines import LineAnswers
-from .online import Online
 from .service import Service
+from .waiting_clients import Online
 
 _SHARE = 8
 """While online requests are there, one in so many of the lines that a batch may have open."""
@@ -41,7 +41,7 @@ class Batching:
         self.files = Files(storage, Contents(files_dir()))
         self.batches = Batches(storage, settings)
         self.quota = Quota(self.files, self.batches, settings.most_files, settings.most_files_bytes)
-        means = Means(
+        resources = BatchResources(
             LineAnswers(service),
             Progress(storage, Segments(files_dir() / "rows"), settings),
             Window(self._room, settings.batch_bytes_open),
@@ -51,7 +51,7 @@ class Batching:
             grants=Grants(self.quota.left),
         )
         leases = Leases(storage, settings.batch_lease)
-        self.runner = Runner(self.files, leases, means, settings.most_bytes, settings.batch_lease)
+        self.runner = Runner(self.files, leases, resources, settings.most_bytes, settings.batch_lease)
 
     @asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:

@@ -7,13 +7,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from symmoe.config import COST_UNITS
 from symmoe.tools import before_calls
 from symmoe.types import Generation
-from symmoe.wire.answers import Told, Writer
+from symmoe.wire.answers import AnswerFacts, Writer
 
 from ..errors import ApiError, internal_error
 from ..events import REASONS, Finished, Piece, TurnedAway, TurnedAwayError
 from ..orchestrator import Given, Request
 from ..order import Order, Report
-from .telling import explanation
+from .answer_headers import explanation
 
 
 def api_error(why: TurnedAway) -> ApiError:
@@ -21,11 +21,11 @@ def api_error(why: TurnedAway) -> ApiError:
     return ApiError(why.status, why.code, why.message, retry_after=why.retry_after)
 
 
-def told_of(report: Report, order: Order) -> Told:
+def told_of(report: Report, order: Order) -> AnswerFacts:
     """What is told at an answer's end."""
     spent = report.prompt_tokens, report.completion_tokens
     cost = report.cost / COST_UNITS if order.costed else None
-    return Told(*spent, explanation(report) if order.explain else None, report.reasoning_tokens, cost)
+    return AnswerFacts(*spent, explanation(report) if order.explain else None, report.reasoning_tokens, cost)
 
 
 async def all_finished(request: Request) -> dict[int, Generation]:
@@ -66,7 +66,7 @@ async def streamed(
         yield b"".join(writer.failed(internal_error(error, "the answer could not be finished")))
 
 
-async def replayed(finished: Mapping[int, Generation], told: Told, writer: Writer) -> AsyncIterator[bytes]:
+async def replayed(finished: Mapping[int, Generation], told: AnswerFacts, writer: Writer) -> AsyncIterator[bytes]:
     """An answer that is there already, as server-sent events."""
     yield b"".join(writer.begin(len(finished)))
     for number, generation in sorted(finished.items()):

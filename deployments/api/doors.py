@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse
 
 from symmoe.limits import EMBEDDED_CHARACTERS
 from symmoe.types import Generation, Sampling
-from symmoe.wire.answers import Told, choices
+from symmoe.wire.answers import AnswerFacts, choices
 from symmoe.wire.completions import CompletionRequest, CompletionWriter
 from symmoe.wire.embeddings import EMBEDDER, EmbeddingRequest, embeddings
 from symmoe.wire.messages import CountRequest, MessageRequest, MessageWriter
@@ -108,7 +108,7 @@ async def _response(service: Service, kept: KeptResponses, request: Request) -> 
     turns, ident = body.turns(before.turns if before else ()), secrets.token_hex(12)
     writer = ResponseWriter(ident, body)
 
-    async def over(finished: Mapping[int, Generation], about: Told) -> None:
+    async def over(finished: Mapping[int, Generation], about: AnswerFacts) -> None:
         said = choices(ident, finished)[0]["message"]
         response = writer.whole(finished, replace(about, symmoe=None))
         await kept.keep(caller.id, f"resp_{ident}", Kept(response=response, turns=[*turns, said]))

@@ -11,7 +11,7 @@ from ..batches.files import FileRecord
 from ..batches.ids import FILE, is_id
 from ..errors import ApiError
 from .batching import Batching
-from .expiring import ANCHOR, SECONDS
+from .expiry import ANCHOR, SECONDS
 from .paging import asked_page, listed, parameters
 from .service import Service
 from .upload import received

@@ -13,7 +13,7 @@ from symmoe.errors import ConfigError
 from symmoe.wire.sampling import Text
 
 from ..access.callers import BudgetPer
-from ..access.records import KeyRecord, add, checked_name, everyone, new_id, new_key, revoke
+from ..access.key_records import KeyRecord, add, checked_name, everyone, new_id, new_key, revoke
 from ..errors import ApiError
 from .admin import Admin
 from .body import read_body

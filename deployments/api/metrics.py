@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from symmoe.config import COST_UNITS
 
 from ..events import EngineState
-from ..lifecycle.standing import STATES
+from ..lifecycle.decision import STATES
 from ..order import Report
 
 _SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120, 300)

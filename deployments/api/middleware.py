@@ -17,7 +17,7 @@ from ..errors import ApiError, error_response, internal_error
 from ..telemetry.note import Note
 from .hosts import check_host
 from .metrics import Metrics
-from .opened import Open
+from .open_requests import Open
 from .service import Service
 
 _UNASKED = ("/health", "/ready")

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from symmoe.wire.chat import request_error
 
 from ..batches.ids import is_id
-from ..batches.keeping import Page
+from ..batches.store_access import Page
 from ..errors import ApiError
 
 

@@ -42,16 +42,16 @@ from ..order import Order, Report
 from ..pictures import Fetcher, Pictures
 from ..settings import Settings
 from ..storage import Storage
-from ..telemetry.kept import kept_traces
 from ..telemetry.note import Note
 from ..telemetry.telemetry import Telemetry
+from ..telemetry.trace_store import kept_traces
+from .answer_headers import explanation, headers
 from .answers import Answers, Over
 from .body import Body, read_body
 from .completions import all_finished, told_of
 from .counting import Counting
 from .metrics import Metrics
-from .opened import Open
-from .telling import explanation, headers
+from .open_requests import Open
 
 _FRESH = 1.0
 _LOOK = 0.05

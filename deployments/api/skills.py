@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
-from symmoe.routing.evidence import interval
+from symmoe.routing.tallies import interval
 from symmoe.types import Profiles, Tally
 
 from .admin import Admin

@@ -17,7 +17,7 @@ from symmoe.wire.sampling import Text
 from ..access.callers import Caller
 from ..errors import ApiError
 from ..orchestrator import Again
-from ..telemetry.kept import KeptTraces, Sought
+from ..telemetry.trace_store import KeptTraces, Sought
 from .admin import Admin
 from .body import read_body
 from .documented import json_body

@@ -14,8 +14,8 @@ from ..batches.files import INPUT, FileRecord
 from ..batches.ids import FILE, new_id
 from ..errors import ApiError
 from .batching import Batching
-from .expiring import ANCHOR, SECONDS, kept_for, said_in
-from .form import Form, FormReader
+from .expiry import ANCHOR, SECONDS, kept_for, said_in
+from .multipart import Form, FormReader
 from .quotas import told_of_quota
 
 _AROUND = 1 << 16

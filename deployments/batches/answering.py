@@ -15,11 +15,11 @@ from symmoe.wire.answers import bad_row, line_id, row_text
 from symmoe.wire.lines import BadLineError
 
 from ..telemetry.note import Note
+from .batch_records import ENDPOINT, BatchRecord
 from .counting import BatchMetrics
 from .grants import Grants
 from .input import Lines
 from .progress import Progress
-from .records import ENDPOINT, BatchRecord
 from .rows import Answered, Asking, response_line
 from .window import Place, Turns, Window
 
@@ -41,7 +41,7 @@ async def _at_once(owner: str) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class BatchResources:
     """What the batches of one process share. `tell` is called with a note about each line that has its row.
 
     `admit` counts a line against the limits of a key: 0, or in how many seconds there is room for it. `grants` give
@@ -62,14 +62,16 @@ class Means:
 class Answering:
     """Answers lines of one batch and writes their rows, until it is told to stop."""
 
-    def __init__(self, batch: BatchRecord, lines: Lines, means: Means, clock: Callable[[], float] = time.time) -> None:
-        self._batch, self._lines, self._means, self._clock = batch, lines, means, clock
+    def __init__(
+        self, batch: BatchRecord, lines: Lines, resources: BatchResources, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._batch, self._lines, self._resources, self._clock = batch, lines, resources, clock
         self._fresh: Iterator[int] = iter(())
         self._later: list[_Later] = []
         self._calm = 0.0
         self._open = 0
         self._changed = asyncio.Event()
-        self._grant = means.grants.of(batch.owner)
+        self._grant = resources.grants.of(batch.owner)
 
     async def run(self, numbers: Iterable[int]) -> None:
         """Answer these lines. Cancelling it closes what is open. Raises `FullError`, and what is nobody's fault."""
@@ -113,12 +115,12 @@ class Answering:
         await asyncio.sleep(self._calm - time.monotonic())
         work: Coroutine[None, None, None] | None = None
         while work is None:
-            place = await self._means.window.enter(self._batch.owner, self._lines.weight(line.number))
+            place = await self._resources.window.enter(self._batch.owner, self._lines.weight(line.number))
             try:
                 work = await self._admitted(line)
             finally:
                 if work is None:
-                    self._means.window.leave(place)
+                    self._resources.window.leave(place)
         self._open += 1
         group.create_task(work).add_done_callback(lambda _: self._over(place))
 
@@ -128,9 +130,9 @@ class Answering:
             document = await asyncio.to_thread(self._lines.read, line.number)
         except BadLineError as error:
             return self._put_bad(line, error)
-        wait = await self._means.admit(self._batch.owner)
+        wait = await self._resources.admit(self._batch.owner)
         if wait > 0:
-            self._means.window.pause(self._batch.owner, wait)
+            self._resources.window.pause(self._batch.owner, wait)
             return None
         return self._answer(line, document)
 
@@ -144,7 +146,7 @@ class Answering:
         """Also for one that was cancelled before it began."""
         self._open -= 1
         self._changed.set()
-        self._means.window.leave(place)
+        self._resources.window.leave(place)
 
     async def _answer(self, line: _Later, document: dict[str, object]) -> None:
         answered = await self._ask(document, line.number)
@@ -164,20 +166,20 @@ class Answering:
         batch = self._batch
         seconds = min(_LONGEST_ANSWER, max(1.0, batch.expires - self._clock()))
         body, name = document["body"], line_id(batch.id, number)
-        return await self._means.ask(body, name, f"batches:{batch.owner}", batch.owner, seconds)  # type: ignore[arg-type]
+        return await self._resources.ask(body, name, f"batches:{batch.owner}", batch.owner, seconds)  # type: ignore[arg-type]
 
     def _put_off(self, line: _Later, answered: Answered, lost: int) -> None:
         """Ask it again after a pause, longer each time; it gives its place up for that."""
-        self._means.metrics.line("retried")
-        longest, now = min(_LONGEST_PAUSE, self._means.pause * 2**line.tries), time.monotonic()
+        self._resources.metrics.line("retried")
+        longest, now = min(_LONGEST_PAUSE, self._resources.pause * 2**line.tries), time.monotonic()
         pause = max(longest * random.uniform(0.5, 1.0), min(answered.retry_after, longest))
         heapq.heappush(self._later, _Later(now + pause, line.number, min(line.tries + 1, 16), lost))
-        self._calm = max(now, self._calm) + self._means.pause / FAILURES_A_PAUSE
+        self._calm = max(now, self._calm) + self._resources.pause / FAILURES_A_PAUSE
 
     async def _put(self, line: _Later, row: Sequence[str], count: str, note: Note | None) -> None:
         async with self._grant.room(sum(map(len, row))):
-            await self._means.progress.put(self._batch.id, line.number, row, count)
-        self._means.metrics.line(count)
+            await self._resources.progress.put(self._batch.id, line.number, row, count)
+        self._resources.metrics.line(count)
         if note is not None:
             note.batch, note.tries = self._batch.id, line.tries + 1
-            self._means.tell(note)
+            self._resources.tell(note)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..settings import Settings
 from ..storage import Storage
-from .keeping import Page, durably, names
-from .records import BatchRecord
+from .batch_records import BatchRecord
+from .store_access import Page, durably, names
 from .table import ADD_FACT, CREATE, batch_key, batches_of, keys_of, made_of, now, open_of, read_batch, read_batches
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from symmoe.limits import NAMES_AT_ONCE
 
 from ..storage import Storage
 from .contents import Contents
-from .keeping import Page, durably, names, pages
+from .store_access import Page, durably, names, pages
 from .table import made_of
 
 if TYPE_CHECKING:

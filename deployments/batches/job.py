@@ -9,13 +9,13 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from .answering import Answering, Means
+from .answering import Answering, BatchResources
+from .batch_records import BatchRecord, Outcome
 from .files import Files
 from .grants import FullError
 from .input import BadInputError, Lines, StoppedError, find_lines
-from .keeping import cancel
 from .output import MissingRowError, Output
-from .records import BatchRecord, Outcome
+from .store_access import cancel
 
 _FULL = (
     "file_quota_exceeded",
@@ -31,9 +31,9 @@ class NotHereError(Exception):
 class Job:
     """Runs a batch to its end. `stop` it when it is cancelled."""
 
-    def __init__(self, batch: BatchRecord, files: Files, means: Means, most_bytes: int) -> None:
-        self._batch, self._files, self._means, self._most_bytes = batch, files, means, most_bytes
-        self._progress = means.progress
+    def __init__(self, batch: BatchRecord, files: Files, resources: BatchResources, most_bytes: int) -> None:
+        self._batch, self._files, self._resources, self._most_bytes = batch, files, resources, most_bytes
+        self._progress = resources.progress
         self._stopped = asyncio.Event()
         self._decided = False
         self._full = batch.facts.get("outcome") == "failed"
@@ -71,7 +71,7 @@ class Job:
             return gone.is_set() or (new and self._stopped.is_set())
 
         try:
-            async with self._means.scans.turn(self._batch.owner):
+            async with self._resources.scans.turn(self._batch.owner):
                 places = await asyncio.to_thread(find_lines, path, self._most_bytes, stopped=stopped)
             return Lines(path, places, self._most_bytes)
         except FileNotFoundError as error:
@@ -90,7 +90,7 @@ class Job:
         ident, now = self._batch.id, int(time.time())
         if not self._stopped.is_set():
             await self._progress.note(ident, {"in_progress_at": now})
-            self._means.metrics.came("in_progress")
+            self._resources.metrics.came("in_progress")
         await self._progress.note(ident, {"total": len(lines.numbers)})
         output = Output(self._batch, lines, self._progress, self._files.contents)
         while True:
@@ -122,7 +122,7 @@ class Job:
 
     async def _answer(self, lines: Lines, missing: list[int]) -> None:
         """Have lines answered until all are, the window ends or the batch is cancelled."""
-        answering = asyncio.ensure_future(Answering(self._batch, lines, self._means).run(missing))
+        answering = asyncio.ensure_future(Answering(self._batch, lines, self._resources).run(missing))
         stopped = asyncio.ensure_future(self._stopped.wait())
         left = None if self._decided else max(0.0, self._batch.expires - time.time())
         ends = (answering,) if self._decided else (answering, stopped)
@@ -137,7 +137,7 @@ class Job:
         there = {file.id for file in files}
         has = {"has_output": int(self._batch.output in there), "has_error": int(self._batch.error in there)}
         await self._progress.end(self._batch, outcome, {**has, **facts}, files)
-        self._means.metrics.came(outcome)
+        self._resources.metrics.came(outcome)
 
 
 def _errors(code: str, message: str) -> dict[str, str]:

@@ -6,7 +6,7 @@ import secrets
 from typing import TYPE_CHECKING
 
 from ..storage import Storage
-from .keeping import patiently, script
+from .store_access import patiently, script
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis

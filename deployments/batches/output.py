@@ -11,11 +11,11 @@ from typing import BinaryIO
 from symmoe.limits import NAMES_AT_ONCE
 from symmoe.wire.lines import BadLineError
 
+from .batch_records import BatchRecord, Outcome
 from .contents import Contents
 from .files import OUTPUT, FileRecord
 from .input import Lines
 from .progress import Progress
-from .records import BatchRecord, Outcome
 from .rows import unasked_row
 from .segments import LostRowError, Reading, Spot
 

@@ -10,10 +10,11 @@ from symmoe.limits import NAMES_AT_ONCE
 
 from ..settings import Settings
 from ..storage import Storage
+from .batch_records import BatchRecord, Outcome
 from .files import FileRecord, find_file, write_file
-from .keeping import durably, patiently
-from .records import BatchRecord, Outcome
+from .grouped_writes import Rows
 from .segments import Segments, Spot
+from .store_access import durably, patiently
 from .table import (
     add_fact,
     adopt_ended,
@@ -27,7 +28,6 @@ from .table import (
     open_names,
     read_batch,
 )
-from .together import Rows
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis

@@ -9,7 +9,7 @@ from symmoe.limits import MOST_ROW
 from symmoe.wire.answers import Count, bad_row, response_row, row_parts, row_text
 
 from ..telemetry.note import Note
-from .records import Outcome
+from .batch_records import Outcome
 
 _UNASKED = {
     "cancelled": ("batch_cancelled", "the batch was cancelled before this request was answered"),

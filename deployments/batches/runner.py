@@ -13,12 +13,12 @@ from itertools import zip_longest
 from symmoe.errors import StoreError
 from symmoe.limits import BATCHES_RUNNING, KEYS_RUNNING
 
-from .answering import Means
+from .answering import BatchResources
+from .batch_records import BatchRecord
 from .files import Files
 from .job import Job, NotHereError
-from .keeping import cancel
 from .lease import Leases
-from .records import BatchRecord
+from .store_access import cancel
 
 _LOG = logging.getLogger(__name__)
 _LOOK_SECONDS = 2.0
@@ -40,8 +40,8 @@ class Runner:
     Each is leased, so that no two processes work on it. `start` it within a running event loop.
     """
 
-    def __init__(self, files: Files, leases: Leases, means: Means, most_bytes: int, lease: float) -> None:
-        self._files, self._leases, self._means = files, leases, means
+    def __init__(self, files: Files, leases: Leases, resources: BatchResources, most_bytes: int, lease: float) -> None:
+        self._files, self._leases, self._resources = files, leases, resources
         self._most_bytes, self._lease = most_bytes, lease
         self._runs: dict[str, _Run] = {}
         self._woken = asyncio.Event()
@@ -90,15 +90,15 @@ class Runner:
         if not await asyncio.to_thread(lambda: self._files.contents.any):
             return
         if self._adopting is None:
-            self._adopting = asyncio.create_task(self._means.progress.adopt())
+            self._adopting = asyncio.create_task(self._resources.progress.adopt())
         await self._expire()
-        opened = await self._means.progress.open()
+        opened = await self._resources.progress.open()
         urgent, self._urgent = self._urgent, {}
         for ident, owner in (*urgent.items(), *_in_turn(opened)):
             may = ident in urgent or (self._may_run(owner) and not self._is_elsewhere(ident))
             if may and ident not in self._runs and await self._leases.hold(ident):
                 self._runs[ident] = _Run(owner, asyncio.create_task(self._run(ident, owner)))
-        self._means.metrics.there_are(sum(map(len, opened.values())), len(self._runs))
+        self._resources.metrics.there_are(sum(map(len, opened.values())), len(self._runs))
 
     def _may_run(self, owner: str) -> bool:
         """Whether there is room for a batch of a key: its first waits for no more than those of other keys."""
@@ -110,18 +110,18 @@ class Runner:
         if time.monotonic() < self._expired + _EXPIRY_SECONDS:
             return
         with suppress(StoreError, OSError):  # the next look will do
-            await self._means.progress.sweep()
-            if not await self._files.expire() + await self._means.progress.expire():
+            await self._resources.progress.sweep()
+            if not await self._files.expire() + await self._resources.progress.expire():
                 self._expired = time.monotonic()
 
     async def _run(self, ident: str, owner: str) -> None:
         """One batch, as long as the lease is ours."""
         try:
-            batch = await self._means.progress.read(ident)
+            batch = await self._resources.progress.read(ident)
             if batch is None:
-                await self._means.progress.forget(ident, owner)  # its record was never written, or was lost
+                await self._resources.progress.forget(ident, owner)  # its record was never written, or was lost
                 return
-            job = Job(batch, self._files, self._means, self._most_bytes)
+            job = Job(batch, self._files, self._resources, self._most_bytes)
             self._runs[ident].job = job
             await self._while_held(ident, job)
         except NotHereError:
@@ -158,7 +158,7 @@ class Runner:
         """Renew the lease, and see whether another process was told to cancel the batch."""
         if not await self._leases.hold(ident):
             return False
-        batch = await self._means.progress.read(ident)
+        batch = await self._resources.progress.read(ident)
         if batch is not None and "cancelling_at" in batch.facts:
             job.stop()
         return batch is not None

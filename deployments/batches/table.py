@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from symmoe.limits import RECORDS_AT_ONCE
 
-from .keeping import pages, script
-from .records import BatchRecord
+from .batch_records import BatchRecord
+from .store_access import pages, script
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis

@@ -11,12 +11,12 @@ from symmoe.errors import ConfigError
 from symmoe.limits import EXPERTS
 from symmoe.loading.sources import is_local_path
 
-from .standing import Standing, profile_of
+from .decision import Decision, profile_of
 
 _LONGEST = 1024
 
 
-def joining(pool: Pool, config: ExpertConfig, record: dict[str, Any] | None, folder: str | None) -> Standing:
+def joining(pool: Pool, config: ExpertConfig, record: dict[str, Any] | None, folder: str | None) -> Decision:
     """The standing of a newcomer, its files verified. Blocks, as they may be large.
 
     Raises `ConfigError` and `CheckpointError`.
@@ -28,7 +28,7 @@ def joining(pool: Pool, config: ExpertConfig, record: dict[str, Any] | None, fol
         raise ConfigError(f"its files cannot be read: {error.strerror}") from error
     if record is not None:
         profile_of(config.name, record)
-    return Standing(expert=config.model_dump(mode="json", exclude_defaults=True), record=record)
+    return Decision(expert=config.model_dump(mode="json", exclude_defaults=True), record=record)
 
 
 def check_admissible(pool: Pool, config: ExpertConfig, folder: str | None) -> None:

@@ -13,10 +13,10 @@ from ..access.breaker import Stored
 from ..experts import Experts
 from ..settings import Settings
 from .admission import AdmittedExperts
+from .decision import Decision, State
 from .failures import Failures
-from .keeping import Keeper
 from .roster import Roster
-from .standing import Standing, State
+from .roster_sync import Keeper
 
 
 class Lifecycle:
@@ -55,7 +55,7 @@ class Lifecycle:
         forgotten = (state == "removed" and newcomer) or (state == "active" and not newcomer)
         await self._keeper.decide(name, None if forgotten else standing.changed(state, why, self._clock()))
 
-    async def add(self, name: str, standing: Standing, why: str = "") -> None:
+    async def add(self, name: str, standing: Decision, why: str = "") -> None:
         """Add a newcomer. Raises `StoreError`."""
         await self._keeper.decide(name, standing.changed("active", why, self._clock()))
 
@@ -74,7 +74,7 @@ class Lifecycle:
         if self.roster.on_trial(expert) and expert not in self._deciding:
             self._soon(expert, self.roster.standing(expert).changed("active", "", self._clock()))
 
-    def _soon(self, expert: str, standing: Standing) -> None:
+    def _soon(self, expert: str, standing: Decision) -> None:
         """In a task of its own: who notices it is a request, and may be cut off by it."""
         self._deciding[expert] = asyncio.create_task(self._keeper.decide_now(expert, standing))
         self._deciding[expert].add_done_callback(lambda _: self._deciding.pop(expert, None))

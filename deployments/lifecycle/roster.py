@@ -14,8 +14,8 @@ from symmoe.limits import EXPERTS
 from symmoe.types import ExpertProfile
 
 from ..events import TurnedAway
+from .decision import Decision, Newcomer, State
 from .joining import check_admissible
-from .standing import Newcomer, Standing, State
 
 _LOG = logging.getLogger(__name__)
 _UNKNOWN = TurnedAway(503, "store_unavailable", "which experts may be asked cannot be told just now", 1.0)
@@ -40,7 +40,7 @@ class Roster:
         self, pool: Pool, known: bool = True, clock: Callable[[], float] = time.time, folder: str | None = None
     ) -> None:
         self._base, self.known, self._clock, self._folder = pool, known, clock, folder
-        self._standings: dict[str, Standing] = {}
+        self._standings: dict[str, Decision] = {}
         self._rows: dict[str, str] = {}
         self._newcomers: dict[str, Newcomer] = {}
         self._pool = pool
@@ -59,7 +59,7 @@ class Roster:
         return {name: each.profile for name, each in self._newcomers.items() if each.profile is not None}
 
     @property
-    def standings(self) -> Mapping[str, Standing]:
+    def standings(self) -> Mapping[str, Decision]:
         """What was decided, by expert; of most there is nothing."""
         return self._standings
 
@@ -68,9 +68,9 @@ class Roster:
         """Whom no question may be routed to, sorted: who may not be asked, and who has no record."""
         return tuple(sorted(name for name in self._standings if not self._routable(name)))
 
-    def standing(self, name: str) -> Standing:
+    def standing(self, name: str) -> Decision:
         """What was decided about an expert."""
-        return self._standings.get(name, Standing())
+        return self._standings.get(name, Decision())
 
     def state(self, name: str) -> State:
         """Of an expert of the pool or a newcomer; `removed` for everybody else."""
@@ -111,7 +111,7 @@ class Roster:
         """Call it after every change."""
         self._listeners.append(listener)
 
-    def apply(self, standings: Mapping[str, Standing]) -> None:
+    def apply(self, standings: Mapping[str, Decision]) -> None:
         """What was decided is this, all of it. A newcomer that the pool file names by now is the pool file's."""
         self.known = True
         rows = {name: standing.row() for name, standing in sorted(standings.items())}
@@ -128,7 +128,7 @@ class Roster:
         for listener in self._listeners:
             listener()
 
-    def _admitted(self, standings: Mapping[str, Standing]) -> dict[str, Newcomer]:
+    def _admitted(self, standings: Mapping[str, Decision]) -> dict[str, Newcomer]:
         """Who came; the store is not believed more than who sends an expert. Better one expert less than no service."""
         found: dict[str, Newcomer] = {}
         for name, standing in sorted(standings.items()):

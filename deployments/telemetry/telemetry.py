@@ -5,9 +5,9 @@ from __future__ import annotations
 from symmoe.errors import ConfigError
 
 from ..settings import Settings
-from .kept import KeptTraces
 from .logs import RequestLog
 from .note import Note, messages_of
+from .trace_store import KeptTraces
 from .traces import Traces, traces_of_environment
 
 _LOGS = ("none", "json")

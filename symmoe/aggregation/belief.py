@@ -22,7 +22,7 @@ _SLACK = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class VoteState:
     """How a vote stands, its leading answer first: what supports each answer, and what each weighs in the vote.
 
     `voters` are the experts of whom an answer could be read, `options` the answers that there could be. Where answers
@@ -52,12 +52,12 @@ class Standing:
             return False  # an answer may change everybody's standing
         return bool(self.weights) and self.weights[0] - max(self.weights[1:], default=0.0) > left + _SLACK
 
-    def joined(self, support: float, weight: float) -> Standing:
+    def joined(self, support: float, weight: float) -> VoteState:
         """How the vote would stand if one more expert gave the leading answer."""
         supports = self.supports or (0.0,)
         weights = supports if self.verified or not self.weights else self.weights
         first = (supports[0] + support,), (weights[0] + weight,)
-        return Standing((*first[0], *supports[1:]), (*first[1], *weights[1:]), self.voters + 1, self.options)
+        return VoteState((*first[0], *supports[1:]), (*first[1], *weights[1:]), self.voters + 1, self.options)
 
 
 def standing(
@@ -66,11 +66,11 @@ def standing(
     verdicts: Sequence[Verdict],
     votes: Sequence[Vote],
     verified: bool = False,
-) -> Standing:
+) -> VoteState:
     """How a vote on the answers to a query stands."""
     options = options_of(query.text)
     read = [vote for vote in votes if vote.answer != UNREAD]
-    return Standing(
+    return VoteState(
         tuple(
             sum(support(recruitment.accuracies.get(expert, 0.0), options) for expert in vote.experts) for vote in read
         ),
@@ -81,7 +81,7 @@ def standing(
     )
 
 
-def further(now: Standing, left: Sequence[tuple[float, float]], quality: float, belief: Belief, waves: int) -> int:
+def further(now: VoteState, left: Sequence[tuple[float, float]], quality: float, belief: Belief, waves: int) -> int:
     """How many of the experts that are `left`, each with its support and its weight, are asked next.
 
     Somebody always is at first; later none where the leading answer is believed to be right with `quality`, or wins
@@ -99,7 +99,7 @@ def further(now: Standing, left: Sequence[tuple[float, float]], quality: float, 
     return len(left)
 
 
-def _enough(now: Standing, left: Sequence[tuple[float, float]], quality: float, belief: Belief) -> bool:
+def _enough(now: VoteState, left: Sequence[tuple[float, float]], quality: float, belief: Belief) -> bool:
     return not left or now.posterior(belief) >= quality or now.decided(sum(weight for _, weight in left))
 
 

@@ -20,7 +20,17 @@ import pydantic_core
 from symmoe.batch.lines import COMPLETIONS, MESSAGES, RESPONSES, BadLine, GoodLine
 from symmoe.errors import JobError, RequestError
 from symmoe.types import Refusal, Trace, to_json
-from symmoe.wire.answers import Told, Writer, bad_row, choices, completion, envelope, line_id, response_row, row_text
+from symmoe.wire.answers import (
+    AnswerFacts,
+    Writer,
+    bad_row,
+    choices,
+    completion,
+    envelope,
+    line_id,
+    response_row,
+    row_text,
+)
 from symmoe.wire.answers import usage as told_usage
 from symmoe.wire.completions import CompletionRequest, CompletionWriter
 from symmoe.wire.messages import MessageWriter
@@ -148,9 +158,9 @@ def _of_anthropic(custom_id: str | None, result: dict[str, Any]) -> dict[str, An
     return {"custom_id": custom_id, "result": result}
 
 
-def _spent(traces: Iterable[Trace]) -> Told:
+def _spent(traces: Iterable[Trace]) -> AnswerFacts:
     given = [trace.given for trace in traces]
-    return Told(
+    return AnswerFacts(
         sum(g.prompt_tokens for g in given),
         sum(g.completion_tokens for g in given),
         reasoning_tokens=sum(g.reasoning_tokens for g in given),

@@ -22,10 +22,10 @@ from symmoe.profiles.grading import as_query, earned, paired
 from symmoe.protocols import Embedder, Recruiter
 from symmoe.questions.families import FAMILIES
 from symmoe.questions.suites import mixed_suite
-from symmoe.routing.evidence import Tallies
 from symmoe.routing.facets import facets_of
 from symmoe.routing.recruiters.posterior import PosteriorRecruiter
 from symmoe.routing.tagging import EmbeddingTagger
+from symmoe.routing.tallies import Tallies
 from symmoe.types import Message, Outcome, Query, Question, Sampling, Skill, Skills, Trace
 
 DIMENSIONS = 384

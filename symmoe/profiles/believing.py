@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from symmoe.aggregation.belief import Standing, further
+from symmoe.aggregation.belief import VoteState, further
 from symmoe.aggregation.extraction import extract
 from symmoe.profiles.grading import Matrix
 from symmoe.protocols import Recruiter
 from symmoe.questions.options import options_of, support
-from symmoe.scoring.evidence import weight_of
+from symmoe.scoring.expert_record import weight_of
 from symmoe.types import Belief, Profiles, Query, Recruitment, Skills
 
 LEAST = 50
@@ -26,7 +26,7 @@ _PRIOR = 20.0
 Floats = NDArray[np.float64]
 DIALS = (0.2, 0.4, 0.6, 0.8, 1.0)
 """Where votes end under these, they are to be right as often as believed."""
-Counted = tuple[Standing, bool]
+Counted = tuple[VoteState, bool]
 """How a vote stands, and whether its leading answer is right."""
 
 
@@ -128,7 +128,7 @@ def _course(matrix: Matrix, each: Recruited, k: int) -> Course:
     supports: dict[str, float] = {}
     weights: dict[str, float] = {}
     right: dict[str, bool] = {}
-    counted: list[Counted] = [(Standing((), (), 0, options), False)]
+    counted: list[Counted] = [(VoteState((), (), 0, options), False)]
     experts = []
     for assignment in recruitment.assignments[:k]:
         expert = assignment.expert
@@ -143,7 +143,7 @@ def _course(matrix: Matrix, each: Recruited, k: int) -> Course:
         right[said] = matrix.right[expert][place]
         first = sorted(weights, key=lambda answer: -weights[answer])
         heard = counted[-1][0].voters + 1
-        stands = Standing(tuple(supports[a] for a in first), tuple(weights[a] for a in first), heard, options)
+        stands = VoteState(tuple(supports[a] for a in first), tuple(weights[a] for a in first), heard, options)
         counted.append((stands, right[first[0]]))
     return Course(tuple(counted), tuple(experts))
 

@@ -13,7 +13,7 @@ from symmoe.aggregation.reading import UNREAD, read
 from symmoe.aggregation.verifier import Asked, Verifying, features, signs_of
 from symmoe.profiles.believing import Recruited
 from symmoe.profiles.grading import Matrix, paired
-from symmoe.scoring.evidence import weigh_by_records
+from symmoe.scoring.expert_record import weigh_by_records
 from symmoe.types import Candidate, Trees
 
 Floats = NDArray[np.float64]

@@ -19,8 +19,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from symmoe.routing.evidence import SAMPLED, Account, Floats, Judgement, temperature_of
 from symmoe.routing.facets import is_format
+from symmoe.routing.tallies import SAMPLED, Account, Floats, Judgement, temperature_of
 from symmoe.routing.topics import ANYWHERE, TopicEvidence
 from symmoe.types import Profiles, RecordedQuestion, Skills, Tally
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from symmoe.routing.evidence import Posterior, Tallies, posterior_of, tallies_of
+from symmoe.routing.tallies import Posterior, Tallies, posterior_of, tallies_of
 from symmoe.types import ExpertProfile, Profiles, Skills, Tally
 
 BORROWED = (1.0, 30.0)

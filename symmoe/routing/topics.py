@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from symmoe.routing.evidence import (
+from symmoe.routing.tallies import (
     SAMPLED,
     Account,
     Floats,

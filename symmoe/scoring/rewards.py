@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from symmoe.protocols import RewardModel
-from symmoe.scoring.evidence import RecordScorer
+from symmoe.scoring.expert_record import RecordScorer
 from symmoe.scoring.mixing import Mixture
 from symmoe.types import Candidate, Query, Recruitment, Reward, Verdict
 

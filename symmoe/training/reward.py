@@ -18,7 +18,7 @@ from symmoe.profiles.grading import paired
 from symmoe.profiles.marking import is_right
 from symmoe.protocols import Scorer
 from symmoe.scoring.artefact import save_heads
-from symmoe.scoring.evidence import RecordScorer, is_answer, weigh
+from symmoe.scoring.expert_record import RecordScorer, is_answer, weigh
 from symmoe.scoring.heads import Heads
 from symmoe.scoring.mixing import Judged, Mixture, fit_mixture
 from symmoe.scoring.preference import GateRecipe

@@ -5,6 +5,7 @@ from __future__ import annotations
 from symmoe.types.answers import Answer, Consensus, Origin, Outcome, Refusal, Reward, Trace, Verdict, Vote, Way, to_json
 from symmoe.types.questions import AnswerKind, Form, Message, Picture, Query, Question, Sampling, Scorer, ToolCall
 from symmoe.types.skills import (
+    Assessment,
     Assignment,
     Belief,
     ExpertProfile,
@@ -15,7 +16,6 @@ from symmoe.types.skills import (
     Skill,
     SkillMatch,
     Skills,
-    Standing,
     Tally,
     Trees,
 )
@@ -37,6 +37,7 @@ from symmoe.types.work import (
 __all__ = [
     "Answer",
     "AnswerKind",
+    "Assessment",
     "Assignment",
     "Belief",
     "Call",
@@ -69,7 +70,6 @@ __all__ = [
     "Skill",
     "SkillMatch",
     "Skills",
-    "Standing",
     "Step",
     "Tally",
     "TokenLogprob",

@@ -166,7 +166,7 @@ class Recruitment:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Assessment:
     """How one expert stood for one query: its expected accuracy with a 95 % interval, and why it was chosen or not.
 
     `tokens` is what its answer is expected to cost. `evidence` is its tally on each skill that counted, heaviest first.
@@ -193,6 +193,6 @@ class Explanation:
     query_id: str
     recruiter: str
     weights: Mapping[str, float]
-    standings: tuple[Standing, ...]
+    standings: tuple[Assessment, ...]
     costs: tuple[float, ...]
     note: str = ""

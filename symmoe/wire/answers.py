@@ -31,7 +31,7 @@ def envelope(error: RequestError) -> dict[str, Any]:
     return {"error": {"message": str(error), "type": kind, "param": error.param, "code": error.code}}
 
 
-def usage(told: Told) -> dict[str, Any]:
+def usage(told: AnswerFacts) -> dict[str, Any]:
     """Tokens that were spent."""
     spent: dict[str, Any] = {
         "prompt_tokens": told.prompt_tokens,
@@ -108,7 +108,7 @@ def completion(
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class AnswerFacts:
     """What is known of an answer at its end: its tokens, and where that was asked for how it came about, and its `cost`
     in the pool's currency.
     """
@@ -133,7 +133,7 @@ class Told:
 class Writer(Protocol):
     """Writes one answer as its door has it: whole, or as server-sent events while it comes."""
 
-    def whole(self, finished: Mapping[int, Generation], told: Told) -> dict[str, Any]:
+    def whole(self, finished: Mapping[int, Generation], told: AnswerFacts) -> dict[str, Any]:
         """The document of an answer whose choices are finished."""
         ...
 
@@ -157,7 +157,7 @@ class Writer(Protocol):
         """A choice is finished; its pieces were all told, of its calls what was told of."""
         ...
 
-    def over(self, finished: Mapping[int, Generation], told: Told) -> Iterator[bytes]:
+    def over(self, finished: Mapping[int, Generation], told: AnswerFacts) -> Iterator[bytes]:
         """All are."""
         ...
 
@@ -206,7 +206,7 @@ class ChatWriter:
         self._id, self._model, self._usage, self._created = ident, model, usage, int(time.time())
         self._told = CallsTold()
 
-    def whole(self, finished: Mapping[int, Generation], told: Told) -> dict[str, Any]:
+    def whole(self, finished: Mapping[int, Generation], told: AnswerFacts) -> dict[str, Any]:
         """The completion."""
         found = choices(self._id, finished)
         return completion(self._id, self._model, self._created, found, usage=usage(told), **told.more)
@@ -239,7 +239,7 @@ class ChatWriter:
             yield from self.called(number, part)
         yield self._chunk(number, {}, finish_reason(generation))
 
-    def over(self, finished: Mapping[int, Generation], told: Told) -> Iterator[bytes]:
+    def over(self, finished: Mapping[int, Generation], told: AnswerFacts) -> Iterator[bytes]:
         """Usage where it was asked for, and how the answer came about."""
         more = told.more
         if self._usage:

@@ -13,7 +13,7 @@ from symmoe.limits import PROMPTS
 from symmoe.policy import AUTO
 from symmoe.tools import CallPart
 from symmoe.types import Generation, TokenLogprob
-from symmoe.wire.answers import DONE, Told, envelope, event, usage
+from symmoe.wire.answers import DONE, AnswerFacts, envelope, event, usage
 from symmoe.wire.chat import ChatRequest, StreamOptions, SymmoeOptions, UsageOptions
 from symmoe.wire.sampling import SamplingFields, Text
 
@@ -77,7 +77,7 @@ class CompletionWriter:
         self._echoed, self._choices = echoed, 1
         self._lengths: dict[int, int] = {}
 
-    def whole(self, finished: Mapping[int, Generation], told: Told) -> dict[str, Any]:
+    def whole(self, finished: Mapping[int, Generation], told: AnswerFacts) -> dict[str, Any]:
         """The completion."""
         self._choices = len(finished)
         found = [
@@ -108,7 +108,7 @@ class CompletionWriter:
         """The chunk that says why a choice ended."""
         yield event(self._document([self._choice(number, "", reason=generation.finish_reason)]))
 
-    def over(self, finished: Mapping[int, Generation], told: Told) -> Iterator[bytes]:
+    def over(self, finished: Mapping[int, Generation], told: AnswerFacts) -> Iterator[bytes]:
         """Usage where it was asked for, and how the answer came about."""
         more = told.more
         if self._usage:

@@ -13,7 +13,7 @@ from symmoe.limits import TOOLS
 from symmoe.policy import AUTO
 from symmoe.tools import CallPart, before_calls
 from symmoe.types import Generation, TokenLogprob
-from symmoe.wire.answers import CallsTold, Told, call_id, event, finish_reason
+from symmoe.wire.answers import AnswerFacts, CallsTold, call_id, event, finish_reason
 from symmoe.wire.chat import ChatRequest, SymmoeOptions, UsageOptions
 from symmoe.wire.sampling import Lenient, Text
 
@@ -225,7 +225,7 @@ class MessageWriter:
         self._told = CallsTold()
         self._index, self._open = -1, ""
 
-    def whole(self, finished: Mapping[int, Generation], told: Told) -> dict[str, Any]:
+    def whole(self, finished: Mapping[int, Generation], told: AnswerFacts) -> dict[str, Any]:
         """The message."""
         given = finished[0]
         text = before_calls(given.text) if given.calls else given.text
@@ -236,7 +236,7 @@ class MessageWriter:
 
     def begin(self, choices: int) -> Iterator[bytes]:
         """The message without its content."""
-        ending = {"stop_reason": None, "stop_sequence": None, "usage": _usage(Told(0, 0))}
+        ending = {"stop_reason": None, "stop_sequence": None, "usage": _usage(AnswerFacts(0, 0))}
         yield _named("message_start", message={**self._message([]), **ending})
 
     def piece(self, number: int, text: str, logprobs: Sequence[TokenLogprob]) -> Iterator[bytes]:
@@ -282,7 +282,7 @@ class MessageWriter:
     def _call(self, place: int, name: str, given: dict[str, Any]) -> dict[str, Any]:
         return {"type": "tool_use", "id": call_id(self._id, 0, place), "name": name, "input": given}
 
-    def over(self, finished: Mapping[int, Generation], told: Told) -> Iterator[bytes]:
+    def over(self, finished: Mapping[int, Generation], told: AnswerFacts) -> Iterator[bytes]:
         """Why it ended, and its tokens, which are known only now."""
         yield _named("message_delta", delta=_ending(finished[0]), usage=_usage(told), **told.more)
         yield _named("message_stop")
@@ -312,6 +312,6 @@ def _ending(generation: Generation) -> dict[str, Any]:
     return {"stop_reason": reason, "stop_sequence": generation.stop}
 
 
-def _usage(told: Told) -> dict[str, Any]:
+def _usage(told: AnswerFacts) -> dict[str, Any]:
     cached = {"cache_creation_input_tokens": 0, "cache_read_input_tokens": 0, **told.costs}
     return {"input_tokens": told.prompt_tokens, "output_tokens": told.completion_tokens, **cached}

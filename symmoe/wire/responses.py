@@ -14,7 +14,7 @@ from symmoe.limits import TOOLS, TOP_LOGPROBS
 from symmoe.policy import AUTO
 from symmoe.tools import CallPart, before_calls
 from symmoe.types import Generation, TokenLogprob
-from symmoe.wire.answers import CallsTold, Told, call_id, event, told_logprobs
+from symmoe.wire.answers import AnswerFacts, CallsTold, call_id, event, told_logprobs
 from symmoe.wire.answers import envelope as error_envelope
 from symmoe.wire.chat import ChatRequest, SymmoeOptions, UsageOptions
 from symmoe.wire.sampling import Lenient, Strict, Text
@@ -213,7 +213,7 @@ class ResponseWriter:
         self._parts: list[str] = []
         self._items = 0
 
-    def whole(self, finished: Mapping[int, Generation], told: Told) -> dict[str, Any]:
+    def whole(self, finished: Mapping[int, Generation], told: AnswerFacts) -> dict[str, Any]:
         """The response."""
         given = finished[0]
         cut = given.finish_reason == "length"
@@ -296,7 +296,7 @@ class ResponseWriter:
         shared = {"id": f"fc_{ident[5:]}", "type": "function_call", "status": "completed", "call_id": ident}
         return {**shared, "name": name, "arguments": arguments}
 
-    def over(self, finished: Mapping[int, Generation], told: Told) -> Iterator[bytes]:
+    def over(self, finished: Mapping[int, Generation], told: AnswerFacts) -> Iterator[bytes]:
         """The response as a whole."""
         response = self.whole(finished, told)
         yield self._event(f"response.{response['status']}", response=response)
@@ -330,7 +330,7 @@ class ResponseWriter:
         status: str,
         output: list[dict[str, Any]],
         incomplete: dict[str, Any] | None = None,
-        told: Told | None = None,
+        told: AnswerFacts | None = None,
     ) -> dict[str, Any]:
         asked = self._request
         choice = asked.tool_choice or "auto"
@@ -370,7 +370,7 @@ def _told(logprobs: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
     return [] if told is None else list(told["content"])
 
 
-def _usage(told: Told) -> dict[str, Any]:
+def _usage(told: AnswerFacts) -> dict[str, Any]:
     return {
         "input_tokens": told.prompt_tokens,
         "input_tokens_details": {"cached_tokens": 0},

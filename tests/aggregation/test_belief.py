@@ -8,19 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from symmoe.aggregation.belief import WAVES, Standing, further, standing
+from symmoe.aggregation.belief import WAVES, VoteState, further, standing
 from symmoe.aggregation.vote import WeightedVote
 from symmoe.questions.options import support
-from symmoe.scoring.evidence import weigh_by_records
+from symmoe.scoring.expert_record import weigh_by_records
 from symmoe.types import Assignment, Belief, Recruitment
 from tests.fakes import candidate, query
 
 INDEPENDENT, TOGETHER = Belief(overlap=0.0), Belief(overlap=1.0)
-NOBODY = Standing((), (), 0, 10)
+NOBODY = VoteState((), (), 0, 10)
 LETTERS = query("Which?\n" + "\n".join(f"({letter}) {letter}" for letter in "ABCDEFGHIJ"))
 
 
-def vote(said: dict[str, str], accuracies: dict[str, float]) -> Standing:
+def vote(said: dict[str, str], accuracies: dict[str, float]) -> VoteState:
     """How a vote on ten options stands after experts of these accuracies said these letters."""
     recruited = Recruitment("q", tuple(Assignment("q", e, 0) for e in accuracies), accuracies, accuracies)
     candidates = [candidate(expert, text) for expert, text in said.items()]
@@ -32,7 +32,7 @@ def vote(said: dict[str, str], accuracies: dict[str, float]) -> Standing:
 def test_one_expert_alone_is_believed_as_far_as_it_is_accurate(accuracy: float, options: int) -> None:
     if accuracy > 1 / options:
         alone = NOBODY.joined(support(accuracy, options), 1.0)
-        assert Standing(alone.supports, alone.weights, 1, options).posterior(Belief()) == pytest.approx(
+        assert VoteState(alone.supports, alone.weights, 1, options).posterior(Belief()) == pytest.approx(
             accuracy, abs=1e-3
         )
 
@@ -81,10 +81,10 @@ def test_a_wave_is_never_larger_than_who_is_left_nor_empty_before_anything_is_kn
 
 def test_nobody_else_is_asked_once_the_dial_is_reached_or_the_answer_stands_anyway() -> None:
     left = [(2.0, 0.2), (2.0, 0.2)]
-    sure = Standing((4.0,), (0.6,), 1, 10)
+    sure = VoteState((4.0,), (0.6,), 1, 10)
     assert further(sure, left, 0.8, Belief(), 1) == 0
     assert further(sure, left, 1.0, Belief(), 1) == 0, "0.6 outweighs 0.4, whatever they say"
-    assert further(Standing((4.0,), (0.3,), 1, 10), left, 1.0, Belief(), 1) == 1, "0.5 would outweigh 0.2"
+    assert further(VoteState((4.0,), (0.3,), 1, 10), left, 1.0, Belief(), 1) == 1, "0.5 would outweigh 0.2"
 
 
 def test_a_wave_has_as_many_as_could_bring_the_answer_to_the_dial() -> None:

@@ -12,12 +12,12 @@ from typing import Any
 import openai
 import pytest
 import redis
+from symmoe.deployments.batches.batch_records import BatchRecord
 from symmoe.deployments.batches.batches import Batches
 from symmoe.deployments.batches.ids import BATCH, FILE, new_id
-from symmoe.deployments.batches.keeping import Page
 from symmoe.deployments.batches.progress import Progress
-from symmoe.deployments.batches.records import BatchRecord
 from symmoe.deployments.batches.segments import Segments
+from symmoe.deployments.batches.store_access import Page
 from symmoe.deployments.batches.table import OPEN_ONCE, batch_key, batches_of
 from symmoe.deployments.settings import Settings
 from symmoe.deployments.storage import Storage

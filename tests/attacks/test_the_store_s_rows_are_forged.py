@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from symmoe.deployments.access.key_records import KeyRecord, add, digest, everyone, new_id, new_key
 from symmoe.deployments.access.keys import StoredKeys
-from symmoe.deployments.access.records import KeyRecord, add, digest, everyone, new_id, new_key
-from symmoe.deployments.lifecycle.keeping import Keeper
 from symmoe.deployments.lifecycle.roster import Roster
+from symmoe.deployments.lifecycle.roster_sync import Keeper
 from symmoe.deployments.settings import Settings
 from symmoe.deployments.storage import Storage
 

@@ -11,7 +11,7 @@ import pytest
 from symmoe.deployments.reward import RewardExpert
 from symmoe.deployments.scoring import Case, LocalScorer, ReplicaScorer, Scoring, Weighed
 
-from symmoe.scoring.evidence import RecordScorer
+from symmoe.scoring.expert_record import RecordScorer
 from symmoe.types import Assignment, Candidate, Query, Recruitment, Verdict
 from tests.fakes import candidate, query
 

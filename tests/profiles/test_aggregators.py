@@ -20,8 +20,8 @@ from symmoe.profiles.aggregators import (
 )
 from symmoe.profiles.grading import Matrix
 from symmoe.profiles.marking import is_right
+from symmoe.routing.profile_files import as_document, parse_profiles, read_profiles, write_profiles
 from symmoe.routing.profiles import merge
-from symmoe.routing.records import as_document, parse_profiles, read_profiles, write_profiles
 from symmoe.types import ExpertProfile, Profiles, Question, Tally
 from tests.conftest import SKILLS, echo_pool
 from tests.fakes import NamingTagger, query, question

@@ -10,7 +10,7 @@ from symmoe.errors import PoolError
 from symmoe.profiles.believing import Recruited
 from symmoe.profiles.grading import Matrix
 from symmoe.profiles.verifying import GROWTH, _grown, _Rows, learn_verifier
-from symmoe.routing.records import as_document, parse_profiles
+from symmoe.routing.profile_files import as_document, parse_profiles
 from symmoe.types import Assignment, Profiles, Recruitment
 from tests.fakes import candidate, query, question
 

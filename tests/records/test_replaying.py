@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from symmoe import replaying
-from symmoe.aggregation.belief import Standing
+from symmoe.aggregation.belief import VoteState
 from symmoe.config import read_pool
 from symmoe.errors import PoolError, RecordsError
 from symmoe.profiles.believing import Course, fit_belief
@@ -159,8 +159,8 @@ def test_records_that_lack_an_expert_are_told(pool_file: Path, directory: Path) 
 
 
 def test_belief_is_fitted_to_how_often_votes_are_right() -> None:
-    alone, three = Standing((2.2,), (0.5,), 1, 10), Standing((6.6,), (1.5,), 3, 10)
-    nobody = Standing((), (), 0, 10)
+    alone, three = VoteState((2.2,), (0.5,), 1, 10), VoteState((6.6,), (1.5,), 3, 10)
+    nobody = VoteState((), (), 0, 10)
     courses = [
         Course(((nobody, False), (alone, n % 2 == 0), (three, n % 10 < 7), (three, n % 10 < 7)), ((2.2, 0.5),) * 3)
         for n in range(400)

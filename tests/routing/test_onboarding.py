@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from symmoe.routing.evidence import posterior_of, tallies_of
 from symmoe.routing.onboarding import (
     BORROWED,
     borrow,
@@ -17,6 +16,7 @@ from symmoe.routing.onboarding import (
 )
 from symmoe.routing.profiles import build_profile
 from symmoe.routing.recruiters.posterior import PosteriorRecruiter
+from symmoe.routing.tallies import posterior_of, tallies_of
 from symmoe.types import ExpertProfile, Profiles, SkillMatch, Skills, Tally
 
 TOPICS = ("sums", "spanish", "sorting", "logic")

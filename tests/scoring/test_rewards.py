@@ -7,7 +7,7 @@ from math import exp
 import pytest
 
 from symmoe.protocols import RewardModel
-from symmoe.scoring.evidence import weigh
+from symmoe.scoring.expert_record import weigh
 from symmoe.scoring.mixing import Mixture
 from symmoe.scoring.rewards import FAILED, RewardScorer, judge
 from symmoe.types import Candidate, Query, Recruitment, Reward, Verdict

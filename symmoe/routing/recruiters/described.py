@@ -8,7 +8,7 @@ import numpy as np
 
 from symmoe.protocols import Embedder
 from symmoe.routing.recruiters.slots import numbered
-from symmoe.types import Explanation, Query, Recruitment, Skills, Standing
+from symmoe.types import Assessment, Explanation, Query, Recruitment, Skills
 
 SHARPNESS = 0.05
 """A description that much nearer in cosine has e times the share."""
@@ -47,7 +47,7 @@ class DescribedRecruiter:
         (recruitment,) = self.recruit([query], [skills], k, seed)
         chosen = {assignment.expert for assignment in recruitment.assignments}
         standings = tuple(
-            Standing(name, share, share, 0.0, 1.0, 0.0, name in chosen, "by its description", {})
+            Assessment(name, share, share, 0.0, 1.0, 0.0, name in chosen, "by its description", {})
             for name, share in recruitment.shares.items()
         )
         note = "no expert is on record: judged by descriptions alone; build records with `symmoe profile build`"

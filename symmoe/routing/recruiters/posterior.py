@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from symmoe.routing.competence import Competence, LearnedEvidence, earned_of, places_of
-from symmoe.routing.evidence import Account, Evidence, Floats, Judgement, Tallies, interval
 from symmoe.routing.recruiters.slots import numbered
+from symmoe.routing.tallies import Account, Evidence, Floats, Judgement, Tallies, interval
 from symmoe.routing.topics import TopicEvidence
-from symmoe.types import Explanation, Profiles, Query, Recruitment, Skills, Standing
+from symmoe.types import Assessment, Explanation, Profiles, Query, Recruitment, Skills
 
 TOP_P = 0.5
 _CHUNK = 512
@@ -90,7 +90,7 @@ class PosteriorRecruiter:
         for place, expert in enumerate(order.tolist()):
             why = self._reason(place, expert, size, wanted, k, strange)
             value, share = float(judged.values[0, expert]), float(shares[expert])
-            standings.append(self._standing(expert, value, account, share, place < size, why))
+            standings.append(self._assessment(expert, value, account, share, place < size, why))
         costs = tuple(float(cost) for cost in np.cumsum(self._tokens[order]))
         return Explanation(query.id, self.name, account.weights, tuple(standings), costs, self._note(strange))
 
@@ -122,10 +122,12 @@ class PosteriorRecruiter:
         mass_before = np.cumsum(ranked, axis=1) - ranked
         return np.asarray((mass_before < self._top_p - 1e-12).sum(axis=1))
 
-    def _standing(self, expert: int, value: float, account: Account, share: float, chosen: bool, why: str) -> Standing:
+    def _assessment(
+        self, expert: int, value: float, account: Account, share: float, chosen: bool, why: str
+    ) -> Assessment:
         low, high = interval(value, max(float(account.strengths[expert]), 1.0))
         tokens = float(self._tokens[expert])
-        return Standing(self._names[expert], share, value, low, high, tokens, chosen, why, account.tallies[expert])
+        return Assessment(self._names[expert], share, value, low, high, tokens, chosen, why, account.tallies[expert])
 
     def _reason(self, place: int, expert: int, size: int, wanted: int, k: int, strange: bool) -> str:
         """Why the expert at a place was asked or not, where `wanted` would have been without slots and budget."""

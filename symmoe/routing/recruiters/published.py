@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from symmoe.routing.recruiters.slots import drawn
-from symmoe.types import Explanation, Profiles, Query, Recruitment, Skills, Standing, Tally
+from symmoe.types import Assessment, Explanation, Profiles, Query, Recruitment, Skills, Tally
 
 Scores = Mapping[str, Mapping[str, float]]
 
@@ -51,15 +51,15 @@ class PublishedRecruiter:
         chosen = {assignment.expert for assignment in drawn(query, shares, k, seed)}
         known = [m.skill for m in skills.matches if any(m.skill in scores for scores in self._scores.values())]
         standings = tuple(
-            sorted((self._standing(e, known, shares, e in chosen) for e in self._scores), key=lambda s: -s.share)
+            sorted((self._assessment(e, known, shares, e in chosen) for e in self._scores), key=lambda s: -s.share)
         )
         tokens = [standing.tokens for standing in standings if standing.share]
         costs = tuple(sum(tokens[:n]) for n in range(1, len(tokens) + 1))
         note = "" if known else "no skill of the question is on record"
         return Explanation(query.id, self.name, dict.fromkeys(known, 1 / max(len(known), 1)), standings, costs, note)
 
-    def _standing(self, expert: str, known: Sequence[str], shares: Mapping[str, float], chosen: bool) -> Standing:
-        from symmoe.routing.evidence import interval
+    def _assessment(self, expert: str, known: Sequence[str], shares: Mapping[str, float], chosen: bool) -> Assessment:
+        from symmoe.routing.tallies import interval
 
         profile = self._profiles.experts[expert]
         evidence = {name: profile.skills.get(name, Tally(0, 0)) for name in known}
@@ -68,7 +68,7 @@ class PublishedRecruiter:
         low, high = interval(mean, asked + 2)
         why = "drawn" if chosen else ("not drawn" if expert in shares else self._left_out())
         share = shares.get(expert, 0.0)
-        return Standing(expert, share, mean, low, high, profile.tokens, chosen, why, evidence)
+        return Assessment(expert, share, mean, low, high, profile.tokens, chosen, why, evidence)
 
     def _left_out(self) -> str:
         return f"share under {self._min_share:.0%}"

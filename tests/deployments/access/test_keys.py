@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from symmoe.deployments.access.breaker import Breaker
+from symmoe.deployments.access.key_records import KeyRecord, digest, everyone, new_key, revoke
 from symmoe.deployments.access.keys import StoredKeys
-from symmoe.deployments.access.records import KeyRecord, digest, everyone, new_key, revoke
 from symmoe.deployments.storage import Storage
 
 from symmoe.errors import StoreError

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from symmoe.deployments.access.records import revoke
+from symmoe.deployments.access.key_records import revoke
 from symmoe.deployments.settings import Settings
 
 from tests.deployments.access.conftest import ask, client, keyed, make_key, stored

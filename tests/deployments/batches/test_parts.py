@@ -17,9 +17,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
-from symmoe.deployments.api.form import FormReader
-from symmoe.deployments.api.online import Online
-from symmoe.deployments.batches.answering import Means
+from symmoe.deployments.api.multipart import FormReader
+from symmoe.deployments.api.waiting_clients import Online
+from symmoe.deployments.batches.answering import BatchResources
+from symmoe.deployments.batches.batch_records import BatchRecord
 from symmoe.deployments.batches.batches import Batches
 from symmoe.deployments.batches.contents import Contents
 from symmoe.deployments.batches.counting import BatchMetrics
@@ -29,7 +30,6 @@ from symmoe.deployments.batches.input import BadInputError, BadLineError, Lines,
 from symmoe.deployments.batches.job import Job
 from symmoe.deployments.batches.lease import Leases
 from symmoe.deployments.batches.progress import Progress
-from symmoe.deployments.batches.records import BatchRecord
 from symmoe.deployments.batches.rows import Answered, response_line
 from symmoe.deployments.batches.segments import Segments
 from symmoe.deployments.batches.window import Place, Window
@@ -284,7 +284,7 @@ async def resumed(folder: Path, done: frozenset[int]) -> list[dict[str, Any]]:
         text = line(number - 1)["body"]["messages"][0]["content"]
         row, count = response_line(batch.id, number, f"line-{number - 1}", Answered(200, {"text": text}))
         await progress.put(batch.id, number, row, count)
-    means = Means(ask, progress, Window(lambda: 3), BatchMetrics(CollectorRegistry()), 0.01)
+    means = BatchResources(ask, progress, Window(lambda: 3), BatchMetrics(CollectorRegistry()), 0.01)
     await Job(batch, files, means, 1 << 20).run()
     ended = await progress.read(batch.id)
     assert ended is not None

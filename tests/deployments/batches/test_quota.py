@@ -11,12 +11,12 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
+from symmoe.deployments.batches.batch_records import BatchRecord
 from symmoe.deployments.batches.batches import Batches
 from symmoe.deployments.batches.contents import Contents
 from symmoe.deployments.batches.files import FileRecord, Files
 from symmoe.deployments.batches.ids import BATCH, FILE, new_id
 from symmoe.deployments.batches.quota import OverQuotaError, Quota
-from symmoe.deployments.batches.records import BatchRecord
 from symmoe.deployments.settings import Settings
 from symmoe.deployments.storage import Storage
 

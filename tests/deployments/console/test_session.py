@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from symmoe.deployments.access.records import new_key
+from symmoe.deployments.access.key_records import new_key
 from symmoe.deployments.console.console import COOKIE, MARK
 from symmoe.deployments.settings import Settings
 

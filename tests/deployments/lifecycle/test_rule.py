@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 from symmoe.deployments.events import Asked, Begun, EngineState, Event, Finished, TurnedAway
+from symmoe.deployments.lifecycle.decision import Decision
 from symmoe.deployments.lifecycle.failures import Failures
 from symmoe.deployments.lifecycle.lifecycle import Lifecycle
 from symmoe.deployments.lifecycle.roster import Roster
-from symmoe.deployments.lifecycle.standing import Standing
 from symmoe.deployments.settings import Settings
 
 from symmoe.config import Pool, read_pool
@@ -107,7 +107,7 @@ def test_the_service_quarantines_who_keeps_failing_for_a_while_and_then_tries_on
 def test_the_service_never_leaves_fewer_than_half_of_the_experts(pool: Pool) -> None:
     roster = Roster(pool)
     assert roster.dispensable("adder")
-    roster.apply({"adder": Standing("quarantined")})
+    roster.apply({"adder": Decision("quarantined")})
     assert not roster.dispensable("adder")
     assert not roster.dispensable("speaker")
     assert not roster.dispensable("nobody")
@@ -124,17 +124,17 @@ def test_nobody_is_asked_before_it_is_known_who_may_be(pool: Pool) -> None:
 
 def test_what_is_decided_reads_back_equal_and_what_another_version_wrote_is_passed_over(pool: Pool) -> None:
     expert = {"model": "org/base", "adapter": "./poet"}
-    standing = Standing("quarantined", "why", 5.0, 9.0, expert, {"overall": [1, 0], "skills": {"sums": [1, 0]}})
-    assert Standing.parse(standing.row().encode()) == standing
+    standing = Decision("quarantined", "why", 5.0, 9.0, expert, {"overall": [1, 0], "skills": {"sums": [1, 0]}})
+    assert Decision.parse(standing.row().encode()) == standing
     for strange in (b"", b"[]", b'{"state": "dancing"}', b'{"more": 1}', b"\xff"):
-        assert Standing.parse(strange) is None
+        assert Decision.parse(strange) is None
     roster = Roster(pool, clock=Clock())
-    roster.apply({"poet": Standing(expert={"model": "org/base", "later": 1}), "gone": Standing("draining")})
+    roster.apply({"poet": Decision(expert={"model": "org/base", "later": 1}), "gone": Decision("draining")})
     assert (roster.pool.names, roster.standings) == (pool.names, {})
 
 
 def test_a_newcomer_that_the_pool_file_names_by_now_is_the_pool_files(pool: Pool) -> None:
     roster = Roster(pool)
-    roster.apply({"adder": Standing(expert={"model": "org/other"})})
+    roster.apply({"adder": Decision(expert={"model": "org/other"})})
     assert roster.newcomer("adder") is None
     assert roster.pool.expert("adder").model == "org/base"

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from symmoe.routing.evidence import interval, posterior_of, tallies_of
 from symmoe.routing.recruiters.posterior import PosteriorRecruiter
+from symmoe.routing.tallies import interval, posterior_of, tallies_of
 from symmoe.types import Explanation, Profiles, Skills, Tally
 from tests.fakes import query
 from tests.routing.strategies import NUMBER, NUMBERS, THREE, needs, pool, record

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from symmoe.routing import evidence
-from symmoe.routing.evidence import posterior_of, tallies_of, temperature_of
+from symmoe.routing import tallies as evidence
 from symmoe.routing.recruiters.posterior import PosteriorRecruiter
+from symmoe.routing.tallies import posterior_of, tallies_of, temperature_of
 from symmoe.types import ExpertProfile, Profiles, SkillMatch, Skills, Tally
 from tests.fakes import query
 from tests.routing.strategies import (

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta
 
-from symmoe.routing.evidence import TOPIC_STRENGTH, _levels, interval, posterior_of, tallies_of
+from symmoe.routing.tallies import TOPIC_STRENGTH, _levels, interval, posterior_of, tallies_of
 from symmoe.types import Profiles, Tally
 from tests.routing.strategies import CODE, NUMBER, NUMBER_IN_ENGLISH, pool, profiles_of, record
 

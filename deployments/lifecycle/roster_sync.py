@@ -14,8 +14,8 @@ from symmoe.errors import StoreError
 
 from ..access.breaker import Stored
 from ..storage import settled
+from .decision import Decision
 from .roster import Roster
-from .standing import Standing
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -31,7 +31,7 @@ class Keeper:
 
     def __init__(self, roster: Roster, pool: str, stored: Stored | None) -> None:
         self._roster, self._stored, self._table = roster, stored, f"symmoe:experts:{pool}"
-        self._unwritten: dict[str, Standing] = {}
+        self._unwritten: dict[str, Decision] = {}
         self._deciding = asyncio.Lock()
 
     @asynccontextmanager
@@ -47,14 +47,14 @@ class Keeper:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def decide(self, name: str, standing: Standing | None) -> None:
+    async def decide(self, name: str, standing: Decision | None) -> None:
         """Decide about an expert, None for nothing any more. It holds when this returns. Raises `StoreError`."""
         async with self._deciding:
             await self._write({name: standing})
             self._unwritten.pop(name, None)
             await self._read_or_apply({name: standing})
 
-    async def decide_now(self, name: str, standing: Standing) -> None:
+    async def decide_now(self, name: str, standing: Decision) -> None:
         """The same for what cannot wait for the store: it holds here at once, and is written when that is possible."""
         self._unwritten[name] = standing
         self._roster.apply({**self._roster.standings, name: standing})
@@ -86,13 +86,13 @@ class Keeper:
                 return
             await self._read_or_apply({})
 
-    async def _read_or_apply(self, decided: Mapping[str, Standing | None]) -> None:
-        known: dict[str, Standing | None] = {**await self._read(), **self._unwritten}
+    async def _read_or_apply(self, decided: Mapping[str, Decision | None]) -> None:
+        known: dict[str, Decision | None] = {**await self._read(), **self._unwritten}
         if self._stored is None:
             known = {**self._roster.standings, **decided}
         self._roster.apply({name: each for name, each in known.items() if each is not None})
 
-    async def _write(self, decided: Mapping[str, Standing | None]) -> None:
+    async def _write(self, decided: Mapping[str, Decision | None]) -> None:
         if self._stored is None:
             return
 
@@ -106,7 +106,7 @@ class Keeper:
 
         await self._stored.do(work)
 
-    async def _read(self) -> dict[str, Standing | None]:
+    async def _read(self) -> dict[str, Decision | None]:
         if self._stored is None:
             return {}
 
@@ -115,7 +115,7 @@ class Keeper:
             return rows
 
         rows = await self._stored.do(work)
-        return {name.decode(errors="replace"): Standing.parse(row) for name, row in rows.items()}
+        return {name.decode(errors="replace"): Decision.parse(row) for name, row in rows.items()}
 
 
 def _there_may_be_one() -> bool:

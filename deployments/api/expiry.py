@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from symmoe.wire.chat import request_error
 
-from .form import Form
+from .multipart import Form
 
 ANCHOR, SECONDS = "expires_after[anchor]", "expires_after[seconds]"
 _HOUR, _MONTH = 3600, 2_592_000
@@ -23,7 +23,7 @@ class ExpiresAfter(BaseModel):
     seconds: int = Field(ge=_HOUR, le=_MONTH)
 
 
-class _Said(BaseModel):
+class _ExpiryForm(BaseModel):
     expires_after: ExpiresAfter
 
 
@@ -33,7 +33,7 @@ def said_in(form: Form) -> ExpiresAfter | None:
     if not said:
         return None
     try:
-        return _Said.model_validate({"expires_after": said}).expires_after
+        return _ExpiryForm.model_validate({"expires_after": said}).expires_after
     except ValidationError as error:
         raise request_error(error) from error
 

@@ -12,8 +12,8 @@ from symmoe.store import store_url
 
 from ..access.breaker import Breaker
 from ..storage import Storage
-from .keeping import Keeper
 from .roster import Roster
+from .roster_sync import Keeper
 
 _PATIENCE = 5.0
 _PAUSE = 0.5

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from symmoe.deployments.batches.grouped_writes import Rows
 from symmoe.deployments.batches.ids import BATCH
 from symmoe.deployments.batches.segments import Segments, Spot
 from symmoe.deployments.batches.table import batch_key, lines_key
-from symmoe.deployments.batches.together import Rows
 from symmoe.deployments.storage import Storage
 
 from tests.deployments.batches.conftest import state_in

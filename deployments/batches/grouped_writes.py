@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from symmoe.limits import NAMES_AT_ONCE
 
 from ..storage import Storage
-from .keeping import patiently
 from .segments import Segments, Spot
+from .store_access import patiently
 from .table import batch_key, lines_key
 
 if TYPE_CHECKING:

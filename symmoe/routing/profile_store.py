@@ -10,7 +10,7 @@ from typing import Any
 
 from symmoe.errors import PoolError
 from symmoe.protocols import Store
-from symmoe.routing.records import parse_profiles
+from symmoe.routing.profile_files import parse_profiles
 from symmoe.types import Profiles
 
 STORE = "store:"

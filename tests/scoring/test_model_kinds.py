@@ -13,7 +13,7 @@ from symmoe.scoring.artefact import CARD, WEIGHTS, save_heads
 from symmoe.scoring.classifier import ClassifierRewardModel
 from symmoe.scoring.heads import Floats, GatingNetwork, Heads
 from symmoe.scoring.mixing import Mixture
-from symmoe.scoring.opening import Reading, UnopenedModel, is_small_scorer, mixture_of, open_reward_model
+from symmoe.scoring.model_kinds import Reading, UnopenedModel, is_small_scorer, mixture_of, open_reward_model
 from symmoe.scoring.states import HiddenStates
 from symmoe.types import Query, Reward
 from tests.fakes import query

@@ -11,7 +11,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from symmoe.config import ExpertConfig
 from symmoe.errors import PoolError
 from symmoe.limits import STANDING_ROW_BYTES
-from symmoe.routing.records import FORMAT, parse_profiles
+from symmoe.routing.profile_files import FORMAT, parse_profiles
 from symmoe.types import ExpertProfile
 
 State = Literal["active", "draining", "quarantined", "removed"]
@@ -27,7 +27,7 @@ class Newcomer:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Decision:
     """One decision. Times are seconds since 1970; one with an `until` was the service's own and ends by itself.
 
     `expert` and `record` are those of a newcomer, as a pool file and a file of profiles have them.
@@ -50,7 +50,7 @@ class Standing:
         """Whether a quarantine of the service's own is over and nothing is known of the expert since."""
         return self.until is not None and now >= self.until
 
-    def changed(self, state: State, why: str, now: float, until: float | None = None) -> Standing:
+    def changed(self, state: State, why: str, now: float, until: float | None = None) -> Decision:
         """Another decision about the same expert."""
         return replace(self, state=state, why=why, since=now, until=until)
 
@@ -67,7 +67,7 @@ class Standing:
         return json.dumps(asdict(self))
 
     @classmethod
-    def parse(cls, row: bytes) -> Standing | None:
+    def parse(cls, row: bytes) -> Decision | None:
         """What `row` wrote; None for anything else, such as what a later version may have written."""
         if len(row) > STANDING_ROW_BYTES:
             return None
@@ -77,7 +77,7 @@ class Standing:
             return None
 
 
-_ROW = TypeAdapter(Standing)
+_ROW = TypeAdapter(Decision)
 
 
 def profile_of(name: str, record: dict[str, Any]) -> ExpertProfile:

@@ -10,7 +10,7 @@ import pytest
 from symmoe.deployments.access.callers import Open
 from symmoe.deployments.settings import Settings
 from symmoe.deployments.storage import Storage
-from symmoe.deployments.telemetry import kept
+from symmoe.deployments.telemetry import trace_store as kept
 from symmoe.deployments.telemetry.note import Note
 
 from symmoe.errors import ConfigError

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from symmoe.aggregation.vote import WeightedVote
-from symmoe.scoring.evidence import RecordScorer, weigh
+from symmoe.scoring.expert_record import RecordScorer, weigh
 from symmoe.types import Candidate, Recruitment, Verdict
 from tests.fakes import candidate, query
 

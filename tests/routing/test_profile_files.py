@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from symmoe.config import read_pool
 from symmoe.errors import PoolError
-from symmoe.routing.records import about_profiles, as_document, read_profiles, write_profiles
+from symmoe.routing.profile_files import about_profiles, as_document, read_profiles, write_profiles
 from symmoe.types import ExpertProfile, Profiles, RecordedQuestion, Tally
 from tests.fakes import query, skills
 from tests.routing.strategies import pool, profiles_of, record

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from symmoe.deployments.lifecycle.first import first_to_load
+from symmoe.deployments.lifecycle.decision import State
+from symmoe.deployments.lifecycle.first_expert import first_to_load
 from symmoe.deployments.lifecycle.lifecycle import Lifecycle
-from symmoe.deployments.lifecycle.standing import State
 from symmoe.deployments.serving import serving
 from symmoe.deployments.settings import Settings
 from symmoe.deployments.storage import Storage

@@ -9,7 +9,7 @@ from symmoe.config import COST_UNITS
 from symmoe.types import Answer, to_json
 
 from ..order import Report
-from ..telemetry.kept import spans_of
+from ..telemetry.trace_store import spans_of
 
 _SAFE = " ,:;=()/|>"
 SCHEMA = "1"
