@@ -20,6 +20,7 @@ from symmoe.answering import (
     advance,
     answering,
     named,
+    stayed,
     writable,
 )
 from symmoe.build import Assembly
@@ -251,7 +252,7 @@ class Request:
                     if not tools and (event.text or event.logprobs):
                         self._give(choices, replace(event, reasoning=""))
                     for part in reading.feed(event.text) if tools else ():
-                        self._give(choices, Piece("", call=part) if isinstance(part, CallPart) else Piece(part))
+                        self._give(choices, _read(part, asked.expert))
                 elif isinstance(event, Finished) and begun is not None:
                     given = event.generation
                     called = given.calls or calls_in(given.text, tools)
@@ -273,6 +274,11 @@ class Request:
 
     def _note_stage(self, name: str, began: float, seconds: float, failed: bool) -> None:
         self.report.stages.append(Stage(name, began - self.report.began, seconds, failed))
+
+
+def _read(part: str | CallPart, expert: str) -> Piece:
+    """What was read in an expert's text."""
+    return Piece("", call=replace(part, expert=expert)) if isinstance(part, CallPart) else Piece(part)
 
 
 def _refusal(query: str, error: TurnedAwayError) -> Refusal:
@@ -359,7 +365,10 @@ class Orchestrator:
             return await self.router.route(order.query, without, order.explain, order.background)
 
         policy = order.policy
-        routed = await route(policy) if policy.expert is None else named(order.query, policy.expert)
+        if policy.expert is not None:
+            routed = named(order.query, policy.expert)
+        else:
+            routed = await route(policy) if policy.stays is None else stayed(order.query, policy.stays)
         longest = self._settings.longest_wait if order.patience is None else order.patience
         patience = min(longest, order.deadline + _LATER)
         return Request(order, Report(routed), self._resources, patience, route)

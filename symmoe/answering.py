@@ -158,6 +158,11 @@ def named(query: Query, expert: str) -> Routed:
     return Routed("named", Recruitment(query.id, (Assignment(query.id, expert, 0),), {expert: 1.0}))
 
 
+def stayed(query: Query, expert: str) -> Routed:
+    """A question that goes on what this expert began: its tools were called, and these are their results."""
+    return replace(named(query, expert), way="single")
+
+
 def writable(candidate: Candidate) -> Candidate:
     """A candidate as it can be written to a file, whatever an engine gave."""
     text = encodable(candidate.text)
@@ -301,6 +306,8 @@ def _judged(
 def _routed(query: Query, policy: Policy, again: bool) -> Steps[Routed | Refusal]:
     if policy.expert is not None and not again:  # whether a fallback may be asked is not for us to know
         return named(query, policy.expert)
+    if policy.stays is not None:
+        return stayed(query, policy.stays)
     routed = yield Recruit(query, policy)
     assert isinstance(routed, Routed | Refusal)  # noqa: S101  (what `Recruit` wants)
     return routed

@@ -33,7 +33,8 @@ class Policy:
     `aggregate` "auto" the first expert's answer stands alone if its share of the recruiter's mass is `trust` or more.
     With `quality`, 0 to 1, the recruited are asked one after another or few at a time, and no more once their leading
     answer is believed to be right with that probability; without it all at once. `fallbacks` are asked in their order
-    where the named expert cannot be had.
+    where the named expert cannot be had. The expert with which a question `stays` is asked alone, and others are
+    recruited where it cannot be had.
     """
 
     k: int = 1
@@ -45,10 +46,16 @@ class Policy:
     expert: str | None = None
     quality: float | None = None
     fallbacks: tuple[str, ...] = ()
+    stays: str | None = None
 
     def excluding(self, experts: tuple[str, ...]) -> Policy:
         """The same without these experts, too."""
-        return replace(self, without=tuple(sorted({*self.without, *experts})))
+        stays = None if self.stays in experts else self.stays
+        return replace(self, without=tuple(sorted({*self.without, *experts})), stays=stays)
+
+    def staying(self, expert: str | None) -> Policy:
+        """The same for a question that goes on what this expert began, where nobody is named and it may be asked."""
+        return self if self.expert is not None or expert in self.without else replace(self, stays=expert)
 
     def able(self, unable: tuple[str, ...]) -> Policy:
         """The same for a question that these experts cannot take, not as fallbacks either."""

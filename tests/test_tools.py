@@ -10,7 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from symmoe.aggregation.vote import WeightedVote
-from symmoe.tools import CallPart, Reading, before_calls, calls_in, forced_schema, normalised, worded
+from symmoe.tools import (
+    CallPart,
+    Reading,
+    before_calls,
+    call_id,
+    caller_in,
+    calls_in,
+    forced_schema,
+    normalised,
+    worded,
+)
 from symmoe.types import Candidate, Message, Query, Sampling, ToolCall, Verdict
 
 ADD = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
@@ -152,3 +162,15 @@ def test_a_template_that_knows_no_tools_is_told_in_words() -> None:
     assert assistant.content == CALL
     assert (tool.role, tool.content) == ("user", "The function gave: 3")
     assert worded(turns[:2], "") == turns[:2]
+
+
+@given(st.sets(st.text(min_size=1, max_size=20), min_size=1, max_size=5), st.data())
+def test_who_called_is_known_by_the_call_s_id(experts: set[str], data: st.DataObject) -> None:
+    who, others = data.draw(st.sampled_from(sorted(experts))), {"another"}
+    made = Message("assistant", "", (ToolCall("add", "{}", call_id("a" * 24, 0, 3, who)),))
+    gave = Message("tool", "3", call_id=made.calls[0].id)
+    asked, remark = Message("user", "What is 1 + 2?"), Message("user", "Well?")
+    assert caller_in([asked, made, gave], experts) == caller_in([asked, made, gave, remark], experts) == who
+    assert caller_in([asked, made, gave], others - {who}) is None
+    for over in ([asked], [asked, made], [asked, made, remark], [asked, made, gave, Message("assistant", "3"), remark]):
+        assert caller_in(over, experts) is None

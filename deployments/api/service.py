@@ -25,7 +25,7 @@ from symmoe.limits import LARGE_BODIES, STORE_REQUEST_SECONDS
 from symmoe.policy import Model, Policy, catalogue, known_model, policy_for
 from symmoe.types import Candidate, Profiles, Query, Sampling
 from symmoe.wire.answers import ChatWriter, Writer
-from symmoe.wire.chat import ChatRequest, Question, SymmoeOptions, unable
+from symmoe.wire.chat import ChatRequest, Question, SymmoeOptions, fitting
 from symmoe.wire.sampling import SEEDS, refuse_ignored, told_of_ignored
 
 from ..access.breaker import Breaker
@@ -296,7 +296,7 @@ class Service:
         if model.expert is not None:
             raise ApiError(400, "invalid_value", "a named expert answers itself: there is nothing to route", "model")
         query, note = body.query(Sampling(1)), noted(http)
-        policy = self._policy(model, body.symmoe).able(unable(self.lifecycle.roster.pool, None, query))
+        policy = fitting(self._policy(model, body.symmoe), self.pool, query)
         routed = await self._orchestrator.router.route(query, policy, True)
         report = Report(routed, began=time.perf_counter() - routed.seconds)
         note.model, note.query, note.report = body.model, query, report
@@ -388,7 +388,7 @@ class Service:
             id=ident,
             query=query,
             key=caller.id,
-            policy=self._policy(model, options).able(unable(self.lifecycle.roster.pool, model.expert, query)),
+            policy=fitting(self._policy(model, options), self.pool, query),
             n=body.n or 1,
             stream=bool(body.stream),
             explain=options.explain,

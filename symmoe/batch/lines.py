@@ -21,7 +21,7 @@ from symmoe.policy import AUTO, Policy, catalogue, known_model, policy_for
 from symmoe.rows.reading import Row, Rows
 from symmoe.rows.shapes import WHAT_TO_WRITE, Asked, Reading
 from symmoe.types import Message, Query, Refusal, Trace
-from symmoe.wire.chat import ChatRequest, line_request, request_error, unable
+from symmoe.wire.chat import ChatRequest, fitting, line_request, request_error
 from symmoe.wire.completions import CompletionRequest
 from symmoe.wire.lines import ENDPOINT, BadLineError, read_line
 from symmoe.wire.messages import MessageRequest
@@ -253,7 +253,7 @@ class LineReader:
         if door == COMPLETIONS:
             queries = [replace(each, sampling=replace(each.sampling, raw=True)) for each in queries]
         for query in queries:
-            policy = policy.able(unable(self._pool, policy.expert, query))
+            policy = fitting(policy, self._pool, query)
         choices = tuple(_choices([settled(query) for query in queries], ident, request.n or 1))
         shape, later = (asked.shape, asked.later) if asked else (door, ())
         return GoodLine(number, ident, request.model, choices, policy, ignored, row, door, shape, later)

@@ -125,6 +125,7 @@ class Trace:
             answer.finish_reason,
             *tokens,
             reasoning_tokens=sum(each.reasoning_tokens for each in said if not each.shared),
+            expert=answer.expert,
         )
         if words is None:
             return given

@@ -62,7 +62,8 @@ class TokenLogprob:
 class Generation:
     """What the engine gave for one call: `logprobs` where they were asked for, and the stop sequence that ended it.
 
-    `calls` are those of tools that its text makes. `reasoning` is what was thought and is no part of the text.
+    `calls` are those of tools that its text makes. `reasoning` is what was thought and is no part of the text. Of an
+    answer, `expert` is whose words they are.
     """
 
     text: str
@@ -74,6 +75,7 @@ class Generation:
     calls: tuple[ToolCall, ...] = ()
     reasoning: str = ""
     reasoning_tokens: int = 0
+    expert: str = ""
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Generation:

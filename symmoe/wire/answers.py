@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from symmoe.errors import RequestError
-from symmoe.tools import CallPart, before_calls
+from symmoe.tools import CallPart, before_calls, call_id
 from symmoe.types import Generation, TokenLogprob
 
 Count = Literal["answered", "failed"]
@@ -69,17 +69,12 @@ def tool_calls(ident: str, number: int, generation: Generation) -> list[dict[str
     """The calls of a choice, each under an id of its own."""
     return [
         {
-            "id": call_id(ident, number, place),
+            "id": call_id(ident, number, place, generation.expert),
             "type": "function",
             "function": {"name": call.name, "arguments": call.arguments},
         }
         for place, call in enumerate(generation.calls)
     ]
-
-
-def call_id(ident: str, number: int, place: int) -> str:
-    """What a result names a call by."""
-    return f"call_{ident}{number:02d}{place:02d}"
 
 
 def finish_reason(generation: Generation) -> str:
@@ -190,9 +185,9 @@ class CallsTold:
         for place, call in enumerate(generation.calls):
             begin = self._told.get((number, place), 0)
             if (number, place) not in self._told:
-                yield CallPart(place, call.name, "")
+                yield CallPart(place, call.name, "", generation.expert)
             for start in range(begin, len(call.arguments), _ARGUMENT_PART):
-                yield CallPart(place, call.name, call.arguments[start : start + _ARGUMENT_PART])
+                yield CallPart(place, call.name, call.arguments[start : start + _ARGUMENT_PART], generation.expert)
 
 
 _ARGUMENT_PART = 4096
@@ -229,7 +224,7 @@ class ChatWriter:
         function = {"arguments": part.arguments}
         told: dict[str, Any] = {"index": part.place}
         if self._told.new(number, part):
-            told |= {"id": call_id(self._id, number, part.place), "type": "function"}
+            told |= {"id": call_id(self._id, number, part.place, part.expert), "type": "function"}
             function = {"name": part.name, **function}
         yield self._chunk(number, {"tool_calls": [{**told, "function": function}]})
 

@@ -11,8 +11,8 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 from symmoe.config import Pool, SamplingConfig
 from symmoe.errors import RequestError
 from symmoe.limits import IMAGES, TOOLS, TOOLS_CHARACTERS, TOP_LOGPROBS
-from symmoe.policy import AUTO, Aggregate
-from symmoe.tools import forced_schema
+from symmoe.policy import AUTO, Aggregate, Policy
+from symmoe.tools import caller_in, forced_schema
 from symmoe.types import Message, Picture, Query, Sampling, ToolCall
 from symmoe.wire.sampling import Lenient, SamplingFields, Strict, Text, checked_schema
 
@@ -266,7 +266,16 @@ class ChatRequest(SamplingFields, Question):
             raise RequestError("tool_choice: no such tool in tools", code="invalid_value", param="tool_choice")
 
 
-def unable(pool: Pool, expert: str | None, query: Query) -> tuple[str, ...]:
+def fitting(policy: Policy, pool: Pool, query: Query) -> Policy:
+    """A policy as it holds for a query: without the experts that this cannot go to, for its tools or its images, and
+    staying with the one whose calls it brings results of.
+
+    Raises `RequestError` where nobody is left, or the expert that it names cannot.
+    """
+    return policy.able(_unable(pool, policy.expert, query)).staying(caller_in(query.messages, pool.names))
+
+
+def _unable(pool: Pool, expert: str | None, query: Query) -> tuple[str, ...]:
     """The experts of a pool that a query cannot go to, for its tools or its images.
 
     `expert` is the one that it names, if it does. Raises `RequestError` where no other is left.

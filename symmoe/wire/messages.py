@@ -11,9 +11,9 @@ from pydantic import BeforeValidator, Field
 from symmoe.errors import RequestError
 from symmoe.limits import TOOLS
 from symmoe.policy import AUTO
-from symmoe.tools import CallPart, before_calls
+from symmoe.tools import CallPart, before_calls, call_id
 from symmoe.types import Generation, TokenLogprob
-from symmoe.wire.answers import AnswerFacts, CallsTold, call_id, event, finish_reason
+from symmoe.wire.answers import AnswerFacts, CallsTold, event, finish_reason
 from symmoe.wire.chat import ChatRequest, SymmoeOptions, UsageOptions
 from symmoe.wire.sampling import Lenient, Text
 
@@ -231,7 +231,10 @@ class MessageWriter:
         text = before_calls(given.text) if given.calls else given.text
         content = [_thinking(given.reasoning)] if given.reasoning else []
         content += [{"type": "text", "text": text}] if text or not given.calls else []
-        content += [self._call(place, call.name, json.loads(call.arguments)) for place, call in enumerate(given.calls)]
+        content += [
+            self._call(CallPart(place, call.name, "", given.expert), json.loads(call.arguments))
+            for place, call in enumerate(given.calls)
+        ]
         return {**self._message(content), **_ending(given), "usage": _usage(told), **told.more}
 
     def begin(self, choices: int) -> Iterator[bytes]:
@@ -254,7 +257,7 @@ class MessageWriter:
     def called(self, number: int, part: CallPart) -> Iterator[bytes]:
         """A part of the input of a tool's use, which its first one names."""
         if self._told.new(number, part):
-            yield from self._opened(f"call {part.place}", self._call(part.place, part.name, {}))
+            yield from self._opened(f"call {part.place}", self._call(part, {}))
         if part.arguments:
             yield self._delta({"type": "input_json_delta", "partial_json": part.arguments})
 
@@ -279,8 +282,9 @@ class MessageWriter:
     def _delta(self, delta: dict[str, Any]) -> bytes:
         return _named("content_block_delta", index=self._index, delta=delta)
 
-    def _call(self, place: int, name: str, given: dict[str, Any]) -> dict[str, Any]:
-        return {"type": "tool_use", "id": call_id(self._id, 0, place), "name": name, "input": given}
+    def _call(self, part: CallPart, given: dict[str, Any]) -> dict[str, Any]:
+        ident = call_id(self._id, 0, part.place, part.expert)
+        return {"type": "tool_use", "id": ident, "name": part.name, "input": given}
 
     def over(self, finished: Mapping[int, Generation], told: AnswerFacts) -> Iterator[bytes]:
         """Why it ended, and its tokens, which are known only now."""

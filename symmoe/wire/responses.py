@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -12,9 +12,9 @@ from pydantic import Field, field_validator, model_validator
 from symmoe.errors import RequestError
 from symmoe.limits import TOOLS, TOP_LOGPROBS
 from symmoe.policy import AUTO
-from symmoe.tools import CallPart, before_calls
+from symmoe.tools import CallPart, before_calls, call_id
 from symmoe.types import Generation, TokenLogprob
-from symmoe.wire.answers import AnswerFacts, CallsTold, call_id, event, told_logprobs
+from symmoe.wire.answers import AnswerFacts, CallsTold, event, told_logprobs
 from symmoe.wire.answers import envelope as error_envelope
 from symmoe.wire.chat import ChatRequest, SymmoeOptions, UsageOptions
 from symmoe.wire.sampling import Lenient, Strict, Text
@@ -221,7 +221,10 @@ class ResponseWriter:
         text = _said(given)
         output = [self._reasoning(given.reasoning)] if given.reasoning else []
         output += [self._message(text, given)] if text or not given.calls else []
-        output += [self._call(place, call.name, call.arguments) for place, call in enumerate(given.calls)]
+        output += [
+            self._call(CallPart(place, call.name, call.arguments, given.expert))
+            for place, call in enumerate(given.calls)
+        ]
         return self._response("incomplete" if cut else "completed", output, incomplete, told)
 
     def begin(self, choices: int) -> Iterator[bytes]:
@@ -247,7 +250,7 @@ class ResponseWriter:
     def called(self, number: int, part: CallPart) -> Iterator[bytes]:
         """A part of a call, which its first one names."""
         if self._told.new(number, part):
-            yield from self._opened(Item("call", self._call(part.place, part.name, "")))
+            yield from self._opened(Item("call", self._call(replace(part, arguments=""))))
         if part.arguments:
             self._parts.append(part.arguments)
             yield self._event("response.function_call_arguments.delta", **self._place, delta=part.arguments)
@@ -291,10 +294,10 @@ class ResponseWriter:
         yield self._event("response.output_item.done", output_index=self._items, item=item)
         self._open, self._items = None, self._items + 1
 
-    def _call(self, place: int, name: str, arguments: str) -> dict[str, Any]:
-        ident = call_id(self._id, 0, place)
+    def _call(self, part: CallPart) -> dict[str, Any]:
+        ident = call_id(self._id, 0, part.place, part.expert)
         shared = {"id": f"fc_{ident[5:]}", "type": "function_call", "status": "completed", "call_id": ident}
-        return {**shared, "name": name, "arguments": arguments}
+        return {**shared, "name": part.name, "arguments": part.arguments}
 
     def over(self, finished: Mapping[int, Generation], told: AnswerFacts) -> Iterator[bytes]:
         """The response as a whole."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from symmoe.deployments.access.callers import Open
 from symmoe.deployments.settings import Settings
 
 from tests.deployments.api.conftest import Running, running
@@ -25,7 +26,7 @@ ASKED = {"model": "symmoe/auto", "messages": [{"role": "user", "content": SAYS}]
 def able(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A pool of three, two of which take tools."""
     folder, names = tmp_path_factory.mktemp("pool"), ("adder", "speaker", "sorter")
-    with running(folder, Settings(), experts=names, able=("adder", "sorter")) as served:
+    with running(folder, Settings(), Open(admin=True), experts=names, able=("adder", "sorter")) as served:
         yield served
 
 
@@ -138,3 +139,57 @@ def test_responses_call_tools_and_go_on_with_what_they_gave(able: Running) -> No
     stream = list(able.openai.responses.create(model="adder", input=SAYS, tools=[tool], stream=True))
     done = [event for event in stream if event.type == "response.function_call_arguments.done"]
     assert [json.loads(event.arguments) for event in done] == [{"a": 1}]
+
+
+def test_what_tools_gave_goes_to_the_expert_that_called(able: Running) -> None:
+    """By the call's id alone; where that expert is not to be had, the question is routed."""
+
+    def went(ident: str, **more: Any) -> str:
+        call = {"id": ident, "type": "function", "function": {"name": "add", "arguments": "{}"}}
+        turns = [
+            {"role": "user", "content": "sorting"},
+            {"role": "assistant", "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": ident, "content": "3"},
+        ]
+        turns += [{"role": "user", "content": "sorting"}] if more.pop("remark", False) else []
+        response = able.post(json={**ASKED, "messages": turns, "tools": [TOOL], **more})
+        return str(response.headers["x-symmoe-experts"])
+
+    def ident_of(**more: Any) -> str:
+        body = {**ASKED, "model": "adder", "tools": [TOOL], **more}
+        response = able.post(json=body)
+        if not more:
+            return str(response.json()["choices"][0]["message"]["tool_calls"][0]["id"])
+        chunks = [json.loads(line[6:]) for line in response.text.splitlines() if line.startswith("data: {")]
+        return next(call["id"] for c in chunks for call in c["choices"][0]["delta"].get("tool_calls", ()))
+
+    assert went("call_of_somebody_else") == "sorter"
+    for ident in (ident_of(), ident_of(stream=True)):
+        assert len(ident) <= 40
+        assert went(ident) == went(ident, remark=True) == went(ident, model="symmoe/best") == "adder"
+        assert went(ident, model="sorter") == "sorter"
+    able.post("/v1/admin/experts/adder/quarantine", json={"why": "a test"}).raise_for_status()
+    try:
+        assert went(ident) == "sorter"
+    finally:
+        able.post("/v1/admin/experts/adder/restore", json={})
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_other_doors_calls_are_known_again(able: Running, stream: bool) -> None:
+    said = able.openai.responses.create(model="adder", input=SAYS, tools=[{**TOOL["function"], "type": "function"}])  # type: ignore[dict-item,list-item]
+    call = said.output[-1]
+    gave = {"type": "function_call_output", "call_id": call.call_id, "output": "sorting"}  # type: ignore[union-attr]
+    followed = able.post("/v1/responses", json={"input": [gave], "previous_response_id": said.id, "stream": stream})
+    assert followed.headers["x-symmoe-experts"] == "adder"
+    body = {"model": "adder", "max_tokens": 9, "messages": ASKED["messages"]}
+    body |= {"tools": [{"name": "add", "input_schema": SCHEMA}]}
+    use = able.post("/v1/messages", json=body).json()["content"][-1]
+    result = {"type": "tool_result", "tool_use_id": use["id"], "content": "3"}
+    turns = [
+        {"role": "user", "content": "sorting"},
+        {"role": "assistant", "content": [use]},
+        {"role": "user", "content": [result, {"type": "text", "text": "sorting"}]},
+    ]
+    followed = able.post("/v1/messages", json={**body, "model": "symmoe/auto", "messages": turns, "stream": stream})
+    assert followed.headers["x-symmoe-experts"] == "adder"
