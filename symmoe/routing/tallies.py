@@ -6,7 +6,8 @@ format, all formats. Few answers move it little, many decide (empirical Bayes, p
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -145,8 +146,6 @@ def temperature_of(right: NDArray[Any], means: NDArray[Any]) -> float:
     Minimises the cross-entropy between an expert's share of the right answers to something, `right`, and its share of
     the mass, a softmax of `means`; both are `[n, experts]`.
     """
-    from scipy.optimize import minimize_scalar
-
     right, means = right.astype(np.float64), means.astype(np.float64)
     if right.shape[1] < 2 or not right.sum():
         return 1.0
@@ -157,15 +156,29 @@ def temperature_of(right: NDArray[Any], means: NDArray[Any]) -> float:
         log_shares = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
         return float(-(right * log_shares).sum() / right.sum())
 
-    return float(np.exp(minimize_scalar(loss, bounds=(np.log(1e-3), np.log(10.0)), method="bounded").x))
+    return math.exp(_lowest(loss, math.log(1e-3), math.log(10.0)))
+
+
+def _lowest(loss: Callable[[float], float], low: float, high: float) -> float:
+    """Where a function of one minimum is lowest, to 1e-5, by golden sections.
+
+    Every command that recruits comes here: importing scipy.optimize takes longer than all else that it does before.
+    """
+    while high - low > 1e-5:
+        reach = (math.sqrt(5) - 1) / 2 * (high - low)
+        if loss(high - reach) < loss(low + reach):
+            high = low + reach
+        else:
+            low = high - reach
+    return (low + high) / 2
 
 
 def interval(mean: float, strength: float, level: float = 0.95) -> tuple[float, float]:
     """The central interval of a beta distribution of that mean and strength."""
-    from scipy.stats import beta
+    from scipy.special import betaincinv  # scipy.stats takes a second to import
 
     inside = min(max(mean, 1e-6), 1 - 1e-6)
-    low, high = beta.ppf([(1 - level) / 2, (1 + level) / 2], inside * strength, (1 - inside) * strength)
+    low, high = betaincinv(inside * strength, (1 - inside) * strength, [(1 - level) / 2, (1 + level) / 2])
     return min(float(low), mean), max(float(high), mean)
 
 
