@@ -572,7 +572,11 @@ def quality(
     seed: options.Seed = 2026,
     json: options.Json = False,
 ) -> None:
-    """Answer the same questions in every way: symmoe, single experts, votes, mixtures, Symbolic-MoE, an oracle."""
+    """Answer the same questions in every way: symmoe, single experts, votes, mixtures, Symbolic-MoE, an oracle.
+
+    What the experts write is kept beside the report: stopped, or run again with more questions of each family, only
+    what is missing is asked.
+    """
     from symmoe.bench.quality import compare, kept_apart, read_suites
     from symmoe.bench.quality_page import render
     from symmoe.build import Assembly
@@ -581,13 +585,23 @@ def quality(
     from .render import show, show_json, watching, write_report
 
     described = read_pool(pool)
+    kept = out.with_name(f"{out.stem}-answers.jsonl")
     suites = read_suites(suite) if suite else kept_apart(per_family, seed, everyday=described.name != TINY)
     named = described.expert(aggregator).name if aggregator else None
     options.verified(described)
     assembly = Assembly(described)
     with watching("answering") as watch:
         report = compare(
-            assembly, suites, k or described.routing.k, seed, temperature, proposers, samples, watch, aggregator=named
+            assembly,
+            suites,
+            k or described.routing.k,
+            seed,
+            temperature,
+            proposers,
+            samples,
+            watch,
+            aggregator=named,
+            kept=kept,
         )
     write_report(report, out)
     page = out.with_suffix(".html")

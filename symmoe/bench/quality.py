@@ -44,7 +44,8 @@ def read_suites(paths: Sequence[Path]) -> Suites:
 def kept_apart(per_family: int, seed: int, everyday: bool = False) -> Suites:
     """Two suites of the test split: `even`, and `uneven` of about as many, families mixed by chance, of the next seed.
 
-    No question stands in both. With `everyday` the everyday questions kept apart are a third.
+    No question stands in both. With `everyday` the everyday questions kept apart are a third. Of more questions of each
+    family those of fewer are a part.
     """
     even = mixed_suite(per_family, "test", seed)
     known = {question.question for question in even}
@@ -95,15 +96,18 @@ def compare(
     watch: Watch = UNWATCHED,
     tell: Callable[[str], None] = lambda way: None,
     aggregator: str | None = None,
+    kept: Path | None = None,
 ) -> dict[str, Any]:
     """Accuracy in percent, tokens, calls and seconds of every way, and symmoe's lead over each in points.
 
-    `aggregator` names the expert that aggregates for the rivals, instead of the best on record at it.
-    symmoe goes first: what it spends is the budget of self-consistency. `tell` is called with each way's name.
+    `aggregator` names the expert that aggregates for the rivals, instead of the best on record at it. symmoe goes
+    first: what it spends is the budget of self-consistency. `tell` is called with each way's name. With a file `kept`,
+    what experts write is kept there: stopped, or asked for more questions, the next run makes only what is missing.
     """
     sampling = assembly.pool.sampling.model_copy(update={"temperature": temperature})
-    contest = Contest(assembly, list(chain(*suites.values())), sampling, k, seed, watch, aggregator)
-    warmed = contest.warm_up()
+    contest = Contest(assembly, list(chain(*suites.values())), sampling, k, seed, watch, aggregator, kept)
+    tell("every expert")
+    contest.prepare(samples)
     tell("symmoe")
     answered = {"symmoe": symmoe(contest)}
     for name, way in rivals(answered["symmoe"].spent.completion_tokens, proposers, samples).items():
@@ -116,7 +120,6 @@ def compare(
         "suites": {name: len(questions) for name, questions in suites.items()},
         "families": dict(sorted(Counter(question.family for question in contest.questions).items())),
         "settings": _settings(contest, sampling, proposers, samples),
-        "warm_up_seconds": round(warmed, 2),
         "ways": {name: _row(name, given, right, suites, seed) for name, given in answered.items()},
         "bars": claims(right, {name: given.spent for name, given in answered.items()}, seed),
     }
