@@ -557,6 +557,10 @@ def quality(
         int,
         typer.Option("--per-family", min=1, help="Without --suite: questions of each family, in each of two suites."),
     ] = 6,
+    everyday: Annotated[
+        int | None,
+        typer.Option("--everyday", min=0, help="Without --suite: everyday questions; default all 68, tiny pool none."),
+    ] = None,
     k: options.K = None,
     temperature: Annotated[
         float, typer.Option("--temperature", min=0, max=2, help="Of every way; 0.7 is the published one.")
@@ -577,7 +581,7 @@ def quality(
     What the experts write is kept beside the report: stopped, or run again with more questions of each family, only
     what is missing is asked.
     """
-    from symmoe.bench.quality import compare, kept_apart, read_suites
+    from symmoe.bench.quality import EVERYDAY, compare, kept_apart, read_suites
     from symmoe.bench.quality_page import render
     from symmoe.build import Assembly
     from symmoe.config import TINY, read_pool
@@ -586,7 +590,8 @@ def quality(
 
     described = read_pool(pool)
     kept = out.with_name(f"{out.stem}-answers.jsonl")
-    suites = read_suites(suite) if suite else kept_apart(per_family, seed, everyday=described.name != TINY)
+    ordinary = EVERYDAY * (described.name != TINY) if everyday is None else everyday
+    suites = read_suites(suite) if suite else kept_apart(per_family, seed, ordinary)
     named = described.expert(aggregator).name if aggregator else None
     options.verified(described)
     assembly = Assembly(described)

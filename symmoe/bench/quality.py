@@ -21,6 +21,8 @@ from symmoe.questions.suites import draw, everyday_suite, mixed_suite, read_suit
 from symmoe.types import Question
 
 Suites = dict[str, list[Question]]
+EVERYDAY = 68
+"""As many everyday questions are kept apart."""
 NEEDED = 8.15
 """Points above the best multi-agent rival: what Symbolic-MoE reports over Self-MoA."""
 Right = Mapping[str, Sequence[float]]
@@ -41,11 +43,11 @@ def read_suites(paths: Sequence[Path]) -> Suites:
     return suites
 
 
-def kept_apart(per_family: int, seed: int, everyday: bool = False) -> Suites:
+def kept_apart(per_family: int, seed: int, everyday: int = 0) -> Suites:
     """Two suites of the test split: `even`, and `uneven` of about as many, families mixed by chance, of the next seed.
 
-    No question stands in both. With `everyday` the everyday questions kept apart are a third. Of more questions of each
-    family those of fewer are a part.
+    No question stands in both. So many `everyday` questions kept apart, of all kinds by chance, are a third. What fewer
+    of either would be is a part of them.
     """
     even = mixed_suite(per_family, "test", seed)
     known = {question.question for question in even}
@@ -58,8 +60,10 @@ def kept_apart(per_family: int, seed: int, everyday: bool = False) -> Suites:
         for question in islice((q for q in draw(family, "test", seed + 1) if q.question not in known), count)
     ]
     rng.shuffle(uneven)
-    suites = {"even": even, "uneven": uneven}
-    return suites | {"everyday": everyday_suite("test")} if everyday else suites
+    ordinary = everyday_suite("test")
+    Random(seed).shuffle(ordinary)
+    suites = {"even": even, "uneven": uneven, "everyday": ordinary[:everyday]}
+    return {name: questions for name, questions in suites.items() if questions}
 
 
 def claims(right: Mapping[str, Sequence[float]], spent: Mapping[str, Spent], seed: int) -> dict[str, Any]:
