@@ -557,6 +557,10 @@ def quality(
         int,
         typer.Option("--per-family", min=1, help="Without --suite: questions of each family, in each of two suites."),
     ] = 6,
+    everyday: Annotated[
+        int | None,
+        typer.Option("--everyday", min=0, help="Without --suite: everyday questions; default all 68, tiny pool none."),
+    ] = None,
     k: options.K = None,
     temperature: Annotated[
         float, typer.Option("--temperature", min=0, max=2, help="Of every way; 0.7 is the published one.")
@@ -572,8 +576,12 @@ def quality(
     seed: options.Seed = 2026,
     json: options.Json = False,
 ) -> None:
-    """Answer the same questions in every way: symmoe, single experts, votes, mixtures, Symbolic-MoE, an oracle."""
-    from symmoe.bench.quality import compare, kept_apart, read_suites
+    """Answer the same questions in every way: symmoe, single experts, votes, mixtures, Symbolic-MoE, an oracle.
+
+    What the experts write is kept beside the report: stopped, or run again with more questions of each family, only
+    what is missing is asked.
+    """
+    from symmoe.bench.quality import EVERYDAY, compare, kept_apart, read_suites
     from symmoe.bench.quality_page import render
     from symmoe.build import Assembly
     from symmoe.config import TINY, read_pool
@@ -581,13 +589,24 @@ def quality(
     from .render import show, show_json, watching, write_report
 
     described = read_pool(pool)
-    suites = read_suites(suite) if suite else kept_apart(per_family, seed, everyday=described.name != TINY)
+    kept = out.with_name(f"{out.stem}-answers.jsonl")
+    ordinary = EVERYDAY * (described.name != TINY) if everyday is None else everyday
+    suites = read_suites(suite) if suite else kept_apart(per_family, seed, ordinary)
     named = described.expert(aggregator).name if aggregator else None
     options.verified(described)
     assembly = Assembly(described)
     with watching("answering") as watch:
         report = compare(
-            assembly, suites, k or described.routing.k, seed, temperature, proposers, samples, watch, aggregator=named
+            assembly,
+            suites,
+            k or described.routing.k,
+            seed,
+            temperature,
+            proposers,
+            samples,
+            watch,
+            aggregator=named,
+            kept=kept,
         )
     write_report(report, out)
     page = out.with_suffix(".html")

@@ -122,7 +122,8 @@ def pack(
     with working("checking"):
         layouts = _layouts(described, list(dict.fromkeys(experts or own)))
     packs = _pack_all(layouts, folder, verify)
-    old = prune(folder, [Path(p["path"]) for p in packs], layouts if experts or out else None)
+    others = set(own) - layouts.keys()
+    old = prune(folder, [Path(p["path"]) for p in packs], lambda name: name in layouts if out else name not in others)
     if json:
         show_json(
             {"pool": described.name, "folder": str(folder), "packs": packs, "pruned": [str(path) for path in old]}

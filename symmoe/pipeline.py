@@ -241,7 +241,7 @@ class _Run:
         self._parts, self._seed, self._watch, self._explain = parts, seed, watch, explain
         self._ahead = {} if ahead is None else dict(ahead.given)
         self._carried = Carried() if carried is None else carried
-        self._kept = {_assignment(candidate): candidate for candidate in known}
+        self._kept = {candidate.assignment: candidate for candidate in known}
         self._given_up: dict[Assignment, Refusal] = {}
         for stage, spent in ahead.seconds.items() if ahead else ():
             self.clock.add(stage, spent)
@@ -368,7 +368,7 @@ class _Run:
             )
             if again := [candidate for candidate in found if candidate is not None]:
                 self._watch.candidates(again)
-                self._kept.update((_assignment(candidate), candidate) for candidate in again)
+                self._kept.update((candidate.assignment, candidate) for candidate in again)
 
     def _generate(self, needs: Sequence[Ask], stage: str) -> None:
         """Plan what is not there yet and run it; its seconds count for `stage`, but for those of loading.
@@ -403,7 +403,7 @@ class _Run:
                     times.candidates(event)
                     found = [writable(candidate) for candidate in event]
                     self._watch.candidates(found)
-                    self._kept.update((_assignment(candidate), candidate) for candidate in found)
+                    self._kept.update((candidate.assignment, candidate) for candidate in found)
         finally:
             loading /= len(parts.fleet.workers) if parts.fleet else 1
             self.clock.add("load", loading)
@@ -414,10 +414,6 @@ class _Run:
 def _nobody(need: Recruit) -> Refusal:
     """For a question that nobody is left for."""
     return Refusal(need.query.id, UNAVAILABLE, "every expert that may be asked has failed", status=503)
-
-
-def _assignment(candidate: Candidate) -> Assignment:
-    return Assignment(candidate.query_id, candidate.expert, candidate.slot)
 
 
 class _Clock:

@@ -21,6 +21,8 @@ from symmoe.questions.suites import draw, everyday_suite, mixed_suite, read_suit
 from symmoe.types import Question
 
 Suites = dict[str, list[Question]]
+EVERYDAY = 68
+"""As many everyday questions are kept apart."""
 NEEDED = 8.15
 """Points above the best multi-agent rival: what Symbolic-MoE reports over Self-MoA."""
 Right = Mapping[str, Sequence[float]]
@@ -41,10 +43,11 @@ def read_suites(paths: Sequence[Path]) -> Suites:
     return suites
 
 
-def kept_apart(per_family: int, seed: int, everyday: bool = False) -> Suites:
+def kept_apart(per_family: int, seed: int, everyday: int = 0) -> Suites:
     """Two suites of the test split: `even`, and `uneven` of about as many, families mixed by chance, of the next seed.
 
-    No question stands in both. With `everyday` the everyday questions kept apart are a third.
+    No question stands in both. So many `everyday` questions kept apart, of all kinds by chance, are a third. What fewer
+    of either would be is a part of them.
     """
     even = mixed_suite(per_family, "test", seed)
     known = {question.question for question in even}
@@ -57,8 +60,10 @@ def kept_apart(per_family: int, seed: int, everyday: bool = False) -> Suites:
         for question in islice((q for q in draw(family, "test", seed + 1) if q.question not in known), count)
     ]
     rng.shuffle(uneven)
-    suites = {"even": even, "uneven": uneven}
-    return suites | {"everyday": everyday_suite("test")} if everyday else suites
+    ordinary = everyday_suite("test")
+    Random(seed).shuffle(ordinary)
+    suites = {"even": even, "uneven": uneven, "everyday": ordinary[:everyday]}
+    return {name: questions for name, questions in suites.items() if questions}
 
 
 def claims(right: Mapping[str, Sequence[float]], spent: Mapping[str, Spent], seed: int) -> dict[str, Any]:
@@ -95,15 +100,18 @@ def compare(
     watch: Watch = UNWATCHED,
     tell: Callable[[str], None] = lambda way: None,
     aggregator: str | None = None,
+    kept: Path | None = None,
 ) -> dict[str, Any]:
     """Accuracy in percent, tokens, calls and seconds of every way, and symmoe's lead over each in points.
 
-    `aggregator` names the expert that aggregates for the rivals, instead of the best on record at it.
-    symmoe goes first: what it spends is the budget of self-consistency. `tell` is called with each way's name.
+    `aggregator` names the expert that aggregates for the rivals, instead of the best on record at it. symmoe goes
+    first: what it spends is the budget of self-consistency. `tell` is called with each way's name. With a file `kept`,
+    what experts write is kept there: stopped, or asked for more questions, the next run makes only what is missing.
     """
     sampling = assembly.pool.sampling.model_copy(update={"temperature": temperature})
-    contest = Contest(assembly, list(chain(*suites.values())), sampling, k, seed, watch, aggregator)
-    warmed = contest.warm_up()
+    contest = Contest(assembly, list(chain(*suites.values())), sampling, k, seed, watch, aggregator, kept)
+    tell("every expert")
+    contest.prepare(samples)
     tell("symmoe")
     answered = {"symmoe": symmoe(contest)}
     for name, way in rivals(answered["symmoe"].spent.completion_tokens, proposers, samples).items():
@@ -116,7 +124,6 @@ def compare(
         "suites": {name: len(questions) for name, questions in suites.items()},
         "families": dict(sorted(Counter(question.family for question in contest.questions).items())),
         "settings": _settings(contest, sampling, proposers, samples),
-        "warm_up_seconds": round(warmed, 2),
         "ways": {name: _row(name, given, right, suites, seed) for name, given in answered.items()},
         "bars": claims(right, {name: given.spent for name, given in answered.items()}, seed),
     }

@@ -64,8 +64,7 @@ Suites:
 <td>{{ "%.1f"|format(row.seconds) }}</td></tr>
 {% endfor %}</table>
 <p><small>Intervals by bootstrap over questions, {{ settings.resamples }} resamples; differences are paired.
-Seconds are of loading and generating, for symmoe of the whole pipeline; every expert had been made ready once
-before.</small></p>
+Seconds are of generating, and for symmoe and the published recruiting of routing, too; loads are left out.</small></p>
 <p><img alt="Accuracy of each way" src="{{ pictures.accuracies }}"/></p>
 <p><img alt="Accuracy against tokens" src="{{ pictures.costs }}"/></p>
 <h2>Claims</h2>

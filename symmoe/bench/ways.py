@@ -6,19 +6,21 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from random import Random
 
 from symmoe.aggregation.choosing import best_aggregator
 from symmoe.aggregation.vote import WeightedVote
-from symmoe.build import Assembly, build_recruiter
+from symmoe.build import Assembly, build_recruiter, expert_fingerprint
 from symmoe.config import SamplingConfig
+from symmoe.executor import KeptAnswers
 from symmoe.pipeline import UNWATCHED, Watch, answer
 from symmoe.planning.grouping import plan
 from symmoe.policy import policy_for
 from symmoe.profiles.aggregators import references
 from symmoe.profiles.grading import as_query, gathered
 from symmoe.profiles.marking import is_right
-from symmoe.types import Assignment, Candidate, Message, Profiles, Query, Question, Recruitment, Trace, Verdict
+from symmoe.types import Assignment, Candidate, Profiles, Query, Question, Recruitment, Trace, Verdict
 
 MOST_DRAWS = 64
 """Of one question, for self-consistency. More change no vote that these left open for good."""
@@ -30,7 +32,7 @@ Draw = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """Generations and their tokens, and the seconds of loading and generating.
+    """Generations and their tokens, and the seconds of generating.
 
     A generation that serves several draws (greedy, equal prompts) counts once.
     """
@@ -62,17 +64,11 @@ class Answered:
     spent: Spent
 
 
-def spent_on(candidates: Iterable[Candidate], seconds: float) -> Spent:
-    """The cost of candidates that were generated in `seconds`: shared ones and those refused cost nothing."""
-    own = [candidate for candidate in candidates if not candidate.shared and candidate.finish_reason != "error"]
-    prompt = sum(candidate.prompt_tokens for candidate in own)
-    return Spent(len(own), prompt, sum(candidate.completion_tokens for candidate in own), seconds)
-
-
 class Contest:
     """Questions as users would ask them, every way under the same `sampling`, `k` and seed.
 
-    What two ways ask alike is generated once and charged to both, with the seconds that it took.
+    What two ways ask alike is generated once and charged to both, with the seconds that it took. With `kept`, a file,
+    it is generated once in all runs.
     """
 
     def __init__(
@@ -84,12 +80,13 @@ class Contest:
         seed: int,
         watch: Watch = UNWATCHED,
         aggregator: str | None = None,
+        kept: Path | None = None,
     ) -> None:
         self.assembly, self.questions, self.sampling = assembly, tuple(questions), sampling
         self.k, self.seed, self.watch = k, seed, watch
         self.queries = tuple(as_query(question, sampling) for question in questions)
+        self.executor = KeptAnswers(assembly.executor, partial(expert_fingerprint, assembly.pool), kept)
         self._aggregator = aggregator
-        self._asked: dict[tuple[tuple[Query, ...], tuple[tuple[Draw, ...], ...]], tuple[list[Candidate], Spent]] = {}
 
     @property
     def aggregator(self) -> str:
@@ -98,41 +95,36 @@ class Contest:
 
     def ask(self, queries: Sequence[Query], chosen: Sequence[Sequence[Draw]]) -> tuple[list[list[Candidate]], Spent]:
         """The candidates of each query, in the order of its draws. Grouped: every expert is made ready once."""
-        key = (tuple(queries), tuple(tuple(draws) for draws in chosen))
-        if key not in self._asked:
-            self._asked[key] = self._run(*key)
-        candidates, spent = self._asked[key]
-        found = iter(candidates)
-        return [[next(found) for _ in draws] for draws in chosen], spent
+        assigned = [[Assignment(q.id, *draw) for draw in draws] for q, draws in zip(queries, chosen, strict=True)]
+        alone = [Recruitment(q.id, tuple(mine), {}) for q, mine in zip(queries, assigned, strict=True)]
+        bounds = self.assembly.pool.most_tokens
+        steps = plan(queries, alone, self.assembly.models, seed=self.seed, most_tokens=bounds)
+        found = {each.assignment: each for each in gathered(self.executor, steps, self.watch)}
+        return [[found[assignment] for assignment in mine] for mine in assigned], self.spent_on(found.values())
 
     def ask_all(self, experts: Sequence[str]) -> tuple[list[list[Candidate]], Spent]:
         """Every question once to each of these experts."""
         return self.ask(self.queries, [[(expert, 0) for expert in experts]] * len(self.queries))
 
-    def warm_up(self) -> float:
-        """Make every expert ready once, so that no way pays for another's first loads; seconds."""
-        began = time.perf_counter()
-        hello = Query("warm-up", (Message("user", "Hello"),), replace(self.queries[0].sampling, max_tokens=1))
-        everyone = tuple(Assignment(hello.id, name, 0) for name in self.assembly.pool.names)
-        gathered(
-            self.assembly.executor,
-            plan([hello], [Recruitment(hello.id, everyone, {})], self.assembly.models),
-            self.watch,
-        )
-        return time.perf_counter() - began
+    def prepare(self, samples: int) -> None:
+        """Generate what is known to be needed at once, so that each expert is loaded once for all ways.
 
-    def _run(self, queries: tuple[Query, ...], chosen: tuple[tuple[Draw, ...], ...]) -> tuple[list[Candidate], Spent]:
-        began = time.perf_counter()
-        assigned = [[Assignment(q.id, *draw) for draw in draws] for q, draws in zip(queries, chosen, strict=True)]
-        alone = [Recruitment(q.id, tuple(mine), {}) for q, mine in zip(queries, assigned, strict=True)]
-        bounds = self.assembly.pool.most_tokens
-        steps = plan(queries, alone, self.assembly.models, seed=self.seed, most_tokens=bounds)
-        found = {
-            Assignment(candidate.query_id, candidate.expert, candidate.slot): candidate
-            for candidate in gathered(self.assembly.executor, steps, self.watch)
-        }
-        in_order = [found[assignment] for mine in assigned for assignment in mine]
-        return in_order, spent_on(found.values(), time.perf_counter() - began)
+        That is one answer of every expert, `samples` of the best on record, and the draws of the published recruiting.
+        """
+        everyone = [(name, 0) for name in self.assembly.pool.names]
+        best = [(by_record(self.assembly.profiles())[0], slot) for slot in range(samples)]
+        drawn = [[(each.expert, each.slot) for each in recruited.assignments] for recruited in _published(self)]
+        self.ask(self.queries, [list(dict.fromkeys([*everyone, *best, *own])) for own in drawn])
+
+    def spent_on(self, candidates: Iterable[Candidate], seconds: float = 0.0) -> Spent:
+        """The cost of candidates, and of `seconds` besides: shared ones and those refused cost nothing."""
+        own = [each for each in candidates if not each.shared and each.finish_reason != "error"]
+        return Spent(
+            len(own),
+            sum(each.prompt_tokens for each in own),
+            sum(each.completion_tokens for each in own),
+            seconds + sum(map(self.executor.seconds, own)),
+        )
 
 
 Way = Callable[[Contest], Answered]
@@ -174,7 +166,7 @@ def synthesise(
 def symmoe(contest: Contest) -> Answered:
     """The pipeline that serves questions; a refused question has the answer `""`.
 
-    Charged for everything generated, an aggregator's words too, and for the seconds of the whole pipeline.
+    Charged for everything generated, an aggregator's words too, and for the seconds of routing, planning and judging.
     """
     generated: list[Candidate] = []
 
@@ -182,13 +174,13 @@ def symmoe(contest: Contest) -> Answered:
         generated.extend(candidates)
         contest.watch.candidates(candidates)
 
-    began = time.perf_counter()
     watch = replace(contest.watch, candidates=seen)
     policy = policy_for(contest.assembly.pool, k=contest.k)
-    outcome = answer(contest.assembly.parts(), contest.queries, policy, contest.seed, watch=watch)
-    seconds = time.perf_counter() - began
+    parts = replace(contest.assembly.parts(), executor=contest.executor)
+    outcome = answer(parts, contest.queries, policy, contest.seed, watch=watch)
+    thinking = sum(outcome.seconds[stage] for stage in ("tag", "recruit", "plan", "score"))
     texts = tuple(result.answer.text if isinstance(result, Trace) else "" for result in outcome.results)
-    return Answered(texts, spent_on(generated, seconds))
+    return Answered(texts, contest.spent_on(generated, thinking))
 
 
 def best_single(contest: Contest) -> Answered:
@@ -279,14 +271,14 @@ def symbolic_moe(contest: Contest) -> Answered:
     Skills are named by the pool's tagger, as for symmoe: the paper's annotator would cost calls of its own. The seconds
     include routing.
     """
-    found, proposed = _published(contest)
+    found, proposed = _drawn(contest)
     texts, combined = synthesise(contest, "symbolic_moe", contest.aggregator, found)
     return Answered(texts, proposed + combined)
 
 
 def symbolic_vote(contest: Contest) -> Answered:
     """The same draws with one vote each: what the published recruiting is worth where no aggregator spoils it."""
-    found, spent = _published(contest)
+    found, spent = _drawn(contest)
     return Answered(plurality(contest.queries, found), spent)
 
 
@@ -322,15 +314,19 @@ def _alone(contest: Contest, expert: str) -> Answered:
     return Answered(tuple(only.text for (only,) in found), spent)
 
 
-def _published(contest: Contest) -> tuple[list[list[Candidate]], Spent]:
-    """The candidates of the published recruiting, and what they cost."""
-    began = time.perf_counter()
+def _published(contest: Contest) -> list[Recruitment]:
+    """Whom the published rule recruits for each question."""
     pool = contest.assembly.pool
     published = pool.model_copy(update={"routing": pool.routing.model_copy(update={"recruiter": "published"})})
     recruiter = build_recruiter(published, contest.assembly.profiles(), contest.assembly.embedder)
     skills = contest.assembly.tagger.tag(contest.queries)
-    recruitments = recruiter.recruit(contest.queries, skills, contest.k, contest.seed)
+    return recruiter.recruit(contest.queries, skills, contest.k, contest.seed)
+
+
+def _drawn(contest: Contest) -> tuple[list[list[Candidate]], Spent]:
+    """The candidates of the published recruiting, and what they and the routing cost."""
+    began = time.perf_counter()
+    recruited = _published(contest)
     routed = time.perf_counter() - began
-    chosen = [[(a.expert, a.slot) for a in recruitment.assignments] for recruitment in recruitments]
-    found, spent = contest.ask(contest.queries, chosen)
+    found, spent = contest.ask(contest.queries, [[(a.expert, a.slot) for a in own.assignments] for own in recruited])
     return found, replace(spent, seconds=spent.seconds + routed)

@@ -1,5 +1,6 @@
 """Running a plan: in this process, or shared out among workers."""
 
 from symmoe.executor.in_process import InProcessExecutor
+from symmoe.executor.kept import KeptAnswers
 
-__all__ = ["InProcessExecutor"]
+__all__ = ["InProcessExecutor", "KeptAnswers"]

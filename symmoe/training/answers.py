@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from symmoe.build import Assembly, expert_fingerprint
+from symmoe.executor import KeptAnswers
 from symmoe.pipeline import UNWATCHED, Watch
 from symmoe.planning.grouping import plan
 from symmoe.profiles.grading import as_query, gathered
 from symmoe.profiles.marking import is_right
 from symmoe.routing.tagging import tag
-from symmoe.types import Assignment, Candidate, Query, Question, Recruitment, to_json
+from symmoe.types import Assignment, Candidate, Query, Question, Recruitment
 
 DRAWS = 3
 """How many draws of one expert stand against each other."""
 Wanted = Callable[[Candidate, Recruitment], bool]
-
-
-def assignment_of(candidate: Candidate) -> Assignment:
-    """The assignment that a candidate answers."""
-    return Assignment(candidate.query_id, candidate.expert, candidate.slot)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,25 +99,19 @@ def gather(
 ) -> Field:
     """What experts answer: for each question every expert in the pool's order, then those that are asked again.
 
-    With a `path`, answers are written there as they come, and those that stand there already are not asked for again:
-    an interruption loses nothing. Answers to other questions, or of other weights, are not taken. Raises `PoolError`
-    for a pool without profiles.
+    With a `path`, answers are kept there as they come, and what stands there already is not asked for again. Raises
+    `PoolError` for a pool without profiles.
     """
     names, asked = assembly.pool.names, [as_query(question, assembly.pool.sampling) for question in questions]
     warm = [replace(q, sampling=replace(q.sampling, temperature=drawing.temperature)) for q in asked]
     standing = assembly.recruiter.recruit(asked, tag(assembly.tagger, asked), assembly.pool.routing.k, drawing.seed)
     first = [Recruitment(q.id, tuple(Assignment(q.id, e, 0) for e in names), {}) for q in asked]
     again = [Recruitment(r.query_id, tuple(_redrawn(r, drawing)), {}) for r in standing]
-    known: dict[Assignment, Candidate] = {}
-    with _kept(path, _key(assembly, questions, drawing), known) as keep:
-
-        def arrived(candidates: Sequence[Candidate]) -> None:
-            keep(candidates)
-            watch.candidates(candidates)
-
-        steps = plan([*asked, *warm], [*first, *again], assembly.models, known, drawing.seed)
-        for candidate in gathered(assembly.executor, steps, replace(watch, candidates=arrived)):
-            known[assignment_of(candidate)] = candidate
+    executor = KeptAnswers(assembly.executor, partial(expert_fingerprint, assembly.pool), path)
+    steps = plan(
+        [*asked, *warm], [*first, *again], assembly.models, seed=drawing.seed, most_tokens=assembly.pool.most_tokens
+    )
+    known = {candidate.assignment: candidate for candidate in gathered(executor, steps, watch)}
     rows = (
         tuple(known[assignment] for assignment in (*once.assignments, *more.assignments))
         for once, more in zip(first, again, strict=True)
@@ -136,49 +123,3 @@ def _redrawn(recruitment: Recruitment, drawing: Drawing) -> Iterator[Assignment]
     for expert in list(recruitment.shares)[: drawing.experts]:
         for slot in range(1, drawing.draws + 1):
             yield Assignment(recruitment.query_id, expert, slot)
-
-
-def _key(assembly: Assembly, questions: Sequence[Question], drawing: Drawing) -> str:
-    """Which answers these are: of which weights, to which questions, under which sampling."""
-    weights = [(name, expert_fingerprint(assembly.pool, name)) for name in assembly.pool.names]
-    texts = [(question.id, question.question) for question in questions]
-    told = repr((weights, texts, assembly.pool.sampling.model_dump(), drawing))
-    return hashlib.sha256(told.encode()).hexdigest()
-
-
-@contextmanager
-def _kept(
-    path: Path | None, key: str, known: dict[Assignment, Candidate]
-) -> Iterator[Callable[[Sequence[Candidate]], None]]:
-    """Fill `known` with what stands in the file, and give what appends candidates to it, a line each."""
-    if path is None:
-        yield lambda candidates: None
-        return
-    known.update((assignment_of(candidate), candidate) for candidate in _read(path, key))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [{"key": key}, *map(to_json, known.values())]  # written anew: a kill may have left half a line
-    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
-    with path.open("a", encoding="utf-8") as file:
-
-        def keep(candidates: Sequence[Candidate]) -> None:
-            file.writelines(json.dumps(to_json(c), ensure_ascii=False) + "\n" for c in candidates)
-            file.flush()
-
-        yield keep
-
-
-def _read(path: Path, key: str) -> Iterator[Candidate]:
-    if not path.is_file():
-        return
-    documents = list(_documents(path))
-    if documents and documents[0] == {"key": key}:
-        yield from (Candidate.from_json(document) for document in documents[1:])
-
-
-def _documents(path: Path) -> Iterator[dict[str, Any]]:
-    """The whole lines of a file; what a kill cut off is left out."""
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
-        try:
-            yield json.loads(line)
-        except ValueError:
-            return

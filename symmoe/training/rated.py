@@ -23,7 +23,7 @@ from symmoe.routing.facets import SUSPECT_WORDS, language_of
 from symmoe.scoring.heads import Floats
 from symmoe.scoring.small import PreferredAnswers, RatedAnswers
 from symmoe.scoring.states import HiddenStates
-from symmoe.training.answers import Field, assignment_of
+from symmoe.training.answers import Field
 from symmoe.types import Assignment, Candidate, Query, Question
 
 OBJECTIVES = ("correctness", "format", "brevity", "agreement", "stability", "language")
@@ -221,5 +221,5 @@ def _places(field: Field, texts: Sequence[Sequence[str]], readable: NDArray[np.b
         for candidate in row:
             at = start + known.index(candidate.text) if candidate.text in known else None
             if at is not None and readable[at]:
-                found[assignment_of(candidate)] = int(place[at])
+                found[candidate.assignment] = int(place[at])
     return found

@@ -23,7 +23,7 @@ from symmoe.scoring.heads import Heads
 from symmoe.scoring.mixing import Judged, Mixture, fit_mixture
 from symmoe.scoring.preference import GateRecipe
 from symmoe.scoring.small import GateFit, fit_heads
-from symmoe.training.answers import Drawing, Field, assignment_of, cut
+from symmoe.training.answers import Drawing, Field, cut
 from symmoe.training.rated import KeptStates, Material, material
 from symmoe.types import Verdict
 
@@ -137,7 +137,7 @@ def as_judged(asked: Field, known: Material, scores: NDArray[np.float64]) -> lis
     """Scores `[n]` of distinct answers, as each question's candidates have them."""
     rows = []
     for candidates, recruitment in zip(asked.candidates, asked.recruitments, strict=True):
-        told = [(known.of.get(assignment_of(c)), recruitment.shares.get(c.expert, 0.0)) for c in candidates]
+        told = [(known.of.get(c.assignment), recruitment.shares.get(c.expert, 0.0)) for c in candidates]
         read = [(place, share) for place, share in told if place is not None]
         at = np.array([place for place, _ in read], dtype=np.intp)
         rows.append(Judged(scores[at], np.array([share for _, share in read]), known.right[at]))
@@ -221,7 +221,7 @@ def unseen(asked: Field, known: Material, fitted: Fitted, evidence: float | None
     mixture = fitted.mixture if evidence is None else replace(fitted.mixture, evidence=evidence)
     rows = []
     for candidates, recruitment in zip(asked.candidates, asked.recruitments, strict=True):
-        places = [known.of.get(assignment_of(c)) for c in candidates]
+        places = [known.of.get(c.assignment) for c in candidates]
         scores = [None if place is None else float(fitted.scores[place]) for place in places]
         weights = mixture.weigh(scores, [recruitment.shares.get(c.expert, 0.0) for c in candidates])
         rows.append([Verdict(c.expert, c.slot, w) for c, w in zip(candidates, weights, strict=True)])

@@ -118,6 +118,11 @@ class Candidate:
     reasoning: str = ""
     reasoning_tokens: int = 0
 
+    @property
+    def assignment(self) -> Assignment:
+        """What it answers."""
+        return Assignment(self.query_id, self.expert, self.slot)
+
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Candidate:
         """The candidate that `to_json` wrote."""

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from symmoe.bench.quality import NEEDED, claims, compare, kept_apart, read_suites
+from symmoe.bench.quality import EVERYDAY, NEEDED, claims, compare, kept_apart, read_suites
 from symmoe.bench.quality_page import BARS, NAMES, render
 from symmoe.bench.ways import Spent
 from symmoe.errors import SuiteError
@@ -152,9 +152,17 @@ def test_the_second_suite_mixes_the_families_otherwise_and_shares_no_question(ap
 
 
 def test_everyday_questions_are_asked_where_the_pool_knows_more_than_families() -> None:
-    suites = kept_apart(1, 2026, everyday=True)
+    suites = kept_apart(1, 2026, EVERYDAY)
     assert list(suites) == ["even", "uneven", "everyday"]
+    assert len(suites["everyday"]) == EVERYDAY
     assert not {q.family for q in suites["everyday"]} & set(FAMILIES)
+
+
+def test_more_questions_hold_those_of_fewer_so_that_answers_can_be_kept() -> None:
+    few, more = kept_apart(2, 2026, 10), kept_apart(3, 2026, 20)
+    for name, questions in few.items():
+        assert {q.id: q.question for q in questions}.items() <= {q.id: q.question for q in more[name]}.items()
+    assert len({q.family for q in few["everyday"]}) > 2
 
 
 @pytest.fixture

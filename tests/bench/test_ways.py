@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -21,7 +22,6 @@ from symmoe.bench.ways import (
     rivals,
     self_consistency,
     self_mixture,
-    spent_on,
     symbolic_moe,
     symbolic_vote,
     symmoe,
@@ -249,15 +249,24 @@ def test_greedy_draws_of_one_expert_cost_one_call(hall: Hall) -> None:
     assert (spent.calls, spent.completion_tokens) == (2, 2)
 
 
-def test_warming_up_asks_every_expert_once(hall: Hall) -> None:
-    assert hall.contest().warm_up() > 0
-    assert hall.asked() == sorted(EXPERTS)
-    assert {call.query.sampling.max_tokens for _, call in hall.engine.calls} == {1}
+def test_what_was_prepared_is_not_asked_again_and_costs_each_way_what_it_would_alone(hall: Hall) -> None:
+    alone = {name: way(hall.contest(questions=3)) for name, way in rivals(10, None, 2).items()}
+    contest = hall.contest(questions=3)
+    contest.prepare(2)
+    calls = len(hall.engine.calls)
+    for name in ("best_single", "best_single_hindsight", "random_vote", "all_vote", "symbolic_vote", "oracle"):
+        rivals(10, None, 2)[name](contest)
+    assert len(hall.engine.calls) == calls
+    for name, way in rivals(10, None, 2).items():
+        given = way(contest)
+        assert given.texts == alone[name].texts
+        assert replace(given.spent, seconds=0) == replace(alone[name].spent, seconds=0)
 
 
-def test_shared_and_refused_candidates_cost_nothing() -> None:
+def test_shared_and_refused_candidates_cost_nothing(hall: Hall) -> None:
     refused = Candidate("q", "a", 2, "", "error", 10, 0, "resident")
-    counted = spent_on([candidate("a", "x"), candidate("a", "x", slot=1, shared=True), refused], 1.5)
+    shared = candidate("a", "x", slot=1, shared=True)
+    counted = hall.contest(questions=1).spent_on([candidate("a", "x"), shared, refused], 1.5)
     assert counted == Spent(1, 10, 5, 1.5)
 
 

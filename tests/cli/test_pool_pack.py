@@ -102,6 +102,20 @@ def test_of_a_folder_of_one_s_own_only_the_packs_of_experts_packed_now_are_remov
     assert other.exists()
 
 
+def test_in_the_cache_packs_of_experts_that_are_no_more_go_even_where_only_one_expert_is_named(
+    symmoe_command: Symmoe, pool_file: Path
+) -> None:
+    packed = symmoe_command("pool", "pack", "--pool", pool_file, "--json").json
+    folder = Path(packed["folder"])
+    earlier, gone = folder / "plain-0123456789ab.pack", folder / "dismissed-0123456789ab.pack"
+    of_another = folder / "fitted-0123456789ab.pack"
+    for path in (earlier, gone, of_another):
+        path.touch()
+    said = symmoe_command("pool", "pack", "--pool", pool_file, "--expert", "plain", "--json").json
+    assert sorted(said["pruned"]) == sorted(map(str, (earlier, gone)))
+    assert of_another.exists()  # whether it is of earlier weights is known when its expert is packed
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

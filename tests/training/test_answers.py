@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,9 +9,9 @@ import pytest
 import symmoe.build
 from symmoe.build import Assembly
 from symmoe.config import read_pool
-from symmoe.pipeline import Watch
+from symmoe.engines.echo import EchoEngine
 from symmoe.training.answers import Drawing, gather
-from symmoe.types import Candidate
+from symmoe.types import Call, Generation
 from tests.conftest import SKILLS, echo_pool
 from tests.fakes import NamingTagger, question
 
@@ -23,20 +23,6 @@ DRAWING = Drawing(draws=2, experts=1, temperature=0.7)
 def assembly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Assembly:
     monkeypatch.setattr(symmoe.build, "build_tagger", lambda *_: NamingTagger(*SKILLS))
     return Assembly(read_pool(str(echo_pool(tmp_path / "pool"))))
-
-
-class Counting:
-    """A watch that counts the candidates that were generated."""
-
-    def __init__(self, most: int = 10**6) -> None:
-        self.seen: list[Candidate] = []
-        self._most = most
-        self.watch = Watch(candidates=self._take)
-
-    def _take(self, candidates: object) -> None:
-        self.seen += candidates  # type: ignore[arg-type]
-        if len(self.seen) >= self._most:
-            raise KeyboardInterrupt
 
 
 def test_every_expert_answers_once_and_the_best_are_drawn_again(assembly: Assembly) -> None:
@@ -53,45 +39,42 @@ def test_every_expert_answers_once_and_the_best_are_drawn_again(assembly: Assemb
     assert [next(iter(r.shares)) for r in field.recruitments] == ["adder", "speaker"]
 
 
-def test_what_was_written_is_not_asked_for_again(assembly: Assembly, tmp_path: Path) -> None:
+class Counting(EchoEngine):
+    """Counts the calls that it answers."""
+
+    answered = 0
+
+    def generate(self, calls: Sequence[Call]) -> Iterator[tuple[Call, Generation]]:
+        self.answered += len(calls)
+        return super().generate(calls)
+
+
+@pytest.fixture
+def engine(assembly: Assembly) -> Counting:
+    engine = assembly.__dict__["engine"] = Counting()
+    return engine
+
+
+def test_what_was_written_is_not_asked_for_again(assembly: Assembly, engine: Counting, tmp_path: Path) -> None:
     path = tmp_path / "kept" / "outputs.jsonl"
     first = gather(assembly, QUESTIONS, DRAWING, path)
-    again = Counting()
-    assert gather(assembly, QUESTIONS, DRAWING, path, again.watch) == first
-    assert again.seen == []
+    assert engine.answered == 10
+    assert gather(assembly, QUESTIONS, DRAWING, path) == first
+    assert engine.answered == 10
 
 
-def test_an_interruption_loses_nothing_that_was_written(assembly: Assembly, tmp_path: Path) -> None:
-    path = tmp_path / "outputs.jsonl"
-    with pytest.raises(KeyboardInterrupt):
-        gather(assembly, QUESTIONS, DRAWING, path, Counting(4).watch)
-    kept = path.read_text(encoding="utf-8")
-    path.write_text(kept[: len(kept) - 20], encoding="utf-8")  # a kill cuts the last line
-    rest = Counting()
-    field = gather(assembly, QUESTIONS, DRAWING, path, rest.watch)
-    assert len(rest.seen) == 10 - 3
-    whole = gather(assembly, QUESTIONS, DRAWING)
-    assert [[(c.expert, c.slot, c.text) for c in row] for row in field.candidates] == [
-        [(c.expert, c.slot, c.text) for c in row] for row in whole.candidates
-    ]
-
-
-@pytest.mark.parametrize("changed", [{"temperature": 0.9}, {"seed": 1}, {"draws": 3}])
-def test_answers_under_other_sampling_are_not_taken(
-    assembly: Assembly, tmp_path: Path, changed: dict[str, float]
+@pytest.mark.parametrize(("changed", "more"), [({"temperature": 0.9}, 4), ({"seed": 1}, 4), ({"draws": 3}, 2)])
+def test_only_answers_under_the_same_sampling_are_taken(
+    assembly: Assembly, engine: Counting, tmp_path: Path, changed: dict[str, float], more: int
 ) -> None:
     path, drawing = tmp_path / "outputs.jsonl", replace(DRAWING, **changed)  # type: ignore[arg-type]
     gather(assembly, QUESTIONS, DRAWING, path)
-    again = Counting()
-    field = gather(assembly, QUESTIONS, drawing, path, again.watch)
-    assert len(again.seen) == sum(map(len, field.candidates))
+    gather(assembly, QUESTIONS, drawing, path)
+    assert engine.answered == 10 + more
 
 
-def test_answers_to_other_questions_are_not_taken(assembly: Assembly, tmp_path: Path) -> None:
+def test_answers_to_other_words_are_not_taken(assembly: Assembly, engine: Counting, tmp_path: Path) -> None:
     path = tmp_path / "outputs.jsonl"
     gather(assembly, QUESTIONS, DRAWING, path)
-    changed = [QUESTIONS[0], replace(QUESTIONS[1], question="spanish 3")]
-    again = Counting()
-    gather(assembly, changed, DRAWING, path, again.watch)
-    assert len(again.seen) == 10
-    assert json.loads(path.read_text(encoding="utf-8").splitlines()[0]).keys() == {"key"}
+    gather(assembly, [QUESTIONS[0], replace(QUESTIONS[1], question="spanish 3")], DRAWING, path)
+    assert engine.answered == 10 + 5

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from symmoe.scoring.heads import Floats
-from symmoe.training.answers import assignment_of
 from symmoe.training.rated import CHUNK, OBJECTIVES, KeptStates, format_likeness, material, rate
 from symmoe.types import Assignment, Query
 from tests.fakes import candidate, query, question
@@ -130,7 +129,7 @@ def test_equal_texts_to_one_question_are_one_answer_and_every_candidate_knows_it
     flat = [text for row in texts for text in row]
     assert len(known.right) == len(flat) == len(known.rated.answers)
     for row in asked.candidates:
-        assert [flat[known.of[assignment_of(c)]] for c in row] == [c.text for c in row]
+        assert [flat[known.of[c.assignment]] for c in row] == [c.text for c in row]
     assert known.asked == 40
     assert known.right.tolist() == [text.startswith("yes") for text in flat]
     assert known.question.tolist() == [n for n, row in enumerate(texts) for _ in row]

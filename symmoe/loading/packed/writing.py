@@ -8,7 +8,7 @@ import hashlib
 import mmap
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -44,13 +44,13 @@ def ensure_packed(layout: Layout, path: Path, verify: bool = False, progress: Pr
     return "replaced" if there else "packed"
 
 
-def prune(folder: Path, kept: Collection[Path], experts: Collection[str] | None = None) -> list[Path]:
-    """Remove packs of these experts, or all in the folder, but for those `kept`: what was made of earlier weights.
+def prune(folder: Path, kept: Collection[Path], whose: Callable[[str], bool] = lambda expert: True) -> list[Path]:
+    """Remove packs of the experts that are meant, but for those `kept`: what was made of earlier weights.
 
     A process that has one mapped keeps it until it lets go. Gives what was removed.
     """
     owned = {path: named[1] for path in sorted(folder.glob("*.pack")) if (named := _PACK.fullmatch(path.name))}
-    old = [path for path, expert in owned.items() if path not in kept and (experts is None or expert in experts)]
+    old = [path for path, expert in owned.items() if path not in kept and whose(expert)]
     if old:
         with _alone(folder):
             for path in old:

@@ -1,0 +1,110 @@
+"""Answers that were generated once are kept, and taken from there whenever the same is asked again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from symmoe.errors import InputError
+from symmoe.protocols import Executor
+from symmoe.types import Assignment, Call, Candidate, Load, Plan, Query, Refusal, to_json
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What came of one call, and the seconds that it took."""
+
+    candidate: Candidate
+    seconds: float
+
+    def to(self, call: Call) -> list[Candidate]:
+        """A candidate for each assignment that a call serves; the first bears its tokens."""
+        return [
+            replace(self.candidate, query_id=a.query_id, expert=a.expert, slot=a.slot, shared=number > 0)
+            for number, a in enumerate(call.serves)
+        ]
+
+
+class KeptAnswers:
+    """An executor that has `executor` make only what was never made before.
+
+    A call is known again by `weights_of` its expert, its messages and its sampling, the seed included; so a run that
+    was stopped goes on where it stood, and a larger one takes what a smaller one made. With a `path` each answer is
+    appended there, a line each, before anything relies on it; half a line that a kill left behind is cut off. Calls
+    that failed are not kept.
+    """
+
+    def __init__(self, executor: Executor, weights_of: Callable[[str], str], path: Path | None = None) -> None:
+        self._executor, self._weights_of, self._path = executor, weights_of, path
+        self._said = {} if path is None else dict(_read(path))
+        self._seconds: dict[Assignment, float] = {}
+
+    def refuse(self, queries: Sequence[Query], expert: str) -> list[Refusal | None]:
+        """Why an expert could never answer each query; None where it could."""
+        return self._executor.refuse(queries, expert)
+
+    def run(self, plan: Plan) -> Iterator[Load | list[Candidate]]:
+        """Give what is kept, then run what is left of the plan."""
+        keys = {call.serves[0]: self._key(call) for step in plan.steps for call in step.calls}
+        calls = {call.serves[0]: call for step in plan.steps for call in step.calls}
+        for first, call in calls.items():
+            if said := self._said.get(keys[first]):
+                yield self._given(call, said)
+        left = [
+            replace(step, calls=tuple(call for call in step.calls if keys[call.serves[0]] not in self._said))
+            for step in plan.steps
+        ]
+        began = time.perf_counter()
+        for event in self._executor.run(Plan(tuple(step for step in left if step.calls))):
+            now = time.perf_counter()
+            if not isinstance(event, Load):
+                first, said = event[0].assignment, _Said(event[0], now - began)
+                self._keep(keys[first], said)
+                event = self._given(calls[first], said)
+            began = now
+            yield event
+
+    def seconds(self, candidate: Candidate) -> float:
+        """Of generating a candidate: the time since the one before it, so that those of a step add up to the step's."""
+        return self._seconds.get(candidate.assignment, 0.0)
+
+    def _given(self, call: Call, said: _Said) -> list[Candidate]:
+        self._seconds[call.serves[0]] = said.seconds
+        return said.to(call)
+
+    def _key(self, call: Call) -> str:
+        told = repr((self._weights_of(call.expert), call.expert, call.query.messages, call.query.sampling))
+        return hashlib.sha256(told.encode()).hexdigest()
+
+    def _keep(self, key: str, said: _Said) -> None:
+        if said.candidate.finish_reason == "error":
+            return
+        self._said[key] = said
+        if self._path is not None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            line = {"key": key, "seconds": round(said.seconds, 4), "candidate": to_json(said.candidate)}
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def _read(path: Path) -> Iterator[tuple[str, _Said]]:
+    """The answers of a file."""
+    if not path.is_file():
+        return
+    written = path.read_bytes()
+    whole = written[: written.rfind(b"\n") + 1]
+    if whole != written:
+        path.write_bytes(whole)
+    for number, line in enumerate(whole.decode("utf-8").split("\n")[:-1], 1):
+        try:
+            row: dict[str, Any] = json.loads(line)
+            yield row["key"], _Said(Candidate.from_json(row["candidate"]), row["seconds"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{path}: line {number} is no kept answer ({error})", hint="delete the file to have all asked anew"
+            ) from error
