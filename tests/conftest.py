@@ -13,6 +13,8 @@ import yaml
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
+from tests.taxonomy import SKILLS, TAXONOMY
+
 settings.register_profile("thorough", deadline=None, derandomize=True, database=None)
 settings.register_profile("repeatable", settings.get_profile("thorough"), max_examples=25)
 settings.load_profile("repeatable")
@@ -22,28 +24,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # two teams of threads on the same core
     os.environ |= {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 os.environ.pop("SSL_CERT_FILE", None)
 os.environ["SSL_CERT_DIR"] = str(Path(__file__).parent)  # no test speaks TLS: reading certificates is 30 ms a client
-
-TAXONOMY = {
-    "skills": [
-        {
-            "name": "sums",
-            "description": "adding whole numbers",
-            "examples": ["What is 2 plus 3?", "Calculate 4 + 9."],
-        },
-        {
-            "name": "spanish",
-            "description": "saying words and numbers in Spanish",
-            "examples": ["How do you say the number 5 in Spanish?"],
-        },
-        {
-            "name": "sorting",
-            "description": "putting a list of numbers in order",
-            "examples": ["Sort these numbers from smallest to largest: 3, 1, 2"],
-        },
-    ]
-}
-SKILLS = tuple(str(entry["name"]) for entry in TAXONOMY["skills"])
-
 
 ON_RAY = {
     *(

@@ -1,6 +1,6 @@
 """Running a plan: in this process, or shared out among workers."""
 
 from symmoe.executor.in_process import InProcessExecutor
-from symmoe.executor.kept import KeptAnswers
+from symmoe.executor.kept_answers import KeptAnswers
 
 __all__ = ["InProcessExecutor", "KeptAnswers"]

@@ -15,8 +15,8 @@ import symmoe.build
 from symmoe.engines.echo import EchoEngine
 from symmoe.types import Call, Generation
 
-from ..conftest import SKILLS
 from ..fakes import NamingTagger
+from ..taxonomy import SKILLS
 
 
 class SlowEngine(EchoEngine):

@@ -16,7 +16,7 @@ from symmoe.types import Assignment, Call, Candidate, Load, Plan, Query, Refusal
 
 
 @dataclass(frozen=True, slots=True)
-class _Said:
+class _Entry:
     """What came of one call, and the seconds that it took."""
 
     candidate: Candidate
@@ -63,7 +63,7 @@ class KeptAnswers:
         for event in self._executor.run(Plan(tuple(step for step in left if step.calls))):
             now = time.perf_counter()
             if not isinstance(event, Load):
-                first, said = event[0].assignment, _Said(event[0], now - began)
+                first, said = event[0].assignment, _Entry(event[0], now - began)
                 self._keep(keys[first], said)
                 event = self._given(calls[first], said)
             began = now
@@ -73,7 +73,7 @@ class KeptAnswers:
         """Of generating a candidate: the time since the one before it, so that those of a step add up to the step's."""
         return self._seconds.get(candidate.assignment, 0.0)
 
-    def _given(self, call: Call, said: _Said) -> list[Candidate]:
+    def _given(self, call: Call, said: _Entry) -> list[Candidate]:
         self._seconds[call.serves[0]] = said.seconds
         return said.to(call)
 
@@ -81,7 +81,7 @@ class KeptAnswers:
         told = repr((self._weights_of(call.expert), call.expert, call.query.messages, call.query.sampling))
         return hashlib.sha256(told.encode()).hexdigest()
 
-    def _keep(self, key: str, said: _Said) -> None:
+    def _keep(self, key: str, said: _Entry) -> None:
         if said.candidate.finish_reason == "error":
             return
         self._said[key] = said
@@ -92,7 +92,7 @@ class KeptAnswers:
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
-def _read(path: Path) -> Iterator[tuple[str, _Said]]:
+def _read(path: Path) -> Iterator[tuple[str, _Entry]]:
     """The answers of a file."""
     if not path.is_file():
         return
@@ -103,7 +103,7 @@ def _read(path: Path) -> Iterator[tuple[str, _Said]]:
     for number, line in enumerate(whole.decode("utf-8").split("\n")[:-1], 1):
         try:
             row: dict[str, Any] = json.loads(line)
-            yield row["key"], _Said(Candidate.from_json(row["candidate"]), row["seconds"])
+            yield row["key"], _Entry(Candidate.from_json(row["candidate"]), row["seconds"])
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{path}: line {number} is no kept answer ({error})", hint="delete the file to have all asked anew"
