@@ -138,9 +138,12 @@ def _run(
     from symmoe.batch.job import BatchJob, run_batch
     from symmoe.batch.record import job_lock
     from symmoe.build import fingerprint
+    from symmoe.rows.files import find_files
     from symmoe.store import open_store
 
     from .render import following, tell
+
+    find_files(sources)  # a name that is wrong is told before a model is fetched
 
     read = [words[name] for name in ("prompt", "prompt_column", "id_column", "system", "reference", "score")]
     reading = options.reading(*read)
@@ -326,11 +329,13 @@ def check(
     from symmoe.batch.checking import fit, look, predict, report
     from symmoe.batch.lines import LineReader
     from symmoe.build import Assembly
+    from symmoe.rows.files import find_files
     from symmoe.store import open_store
 
     from .render import counting, show, show_json, tell, working
 
     reading = options.reading(prompt, prompt_column, id_column, system)
+    find_files(sources)
     described = options.with_quality(options.ready(pool), quality)
     lines = LineReader(described, k, reading).read(*sources, limit=limit, share=sample)
     options.tell_shapes(lines)

@@ -42,6 +42,16 @@ def test_a_run_that_answers_every_line_ends_with_0(
     assert [row["symmoe_id"] for row in rows(output)] == ["a", "b"]
 
 
+@pytest.mark.parametrize("words", ["batch run {file} -o {folder}/out.jsonl", "batch check {file}"])
+def test_a_file_that_is_not_there_is_told_before_a_model_is_fetched(
+    symmoe_command: Symmoe, pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    monkeypatch.setattr("symmoe.build.fetch_weights", lambda *_: pytest.fail("a model was fetched"))
+    file = tmp_path / "none.jsonl"
+    said = symmoe_command(*words.format(file=file, folder=tmp_path).split(), "--pool", pool)
+    assert (said.code, said.errors) == (2, [f"error: {file}: cannot be read (No such file or directory)"])
+
+
 def test_a_run_that_cannot_answer_some_lines_ends_with_3_each_time(
     symmoe_command: Symmoe, source: Path, pool: Path, tmp_path: Path
 ) -> None:
@@ -108,7 +118,7 @@ def test_a_run_tags_with_the_embedder_that_is_installed(source: Path, pool: Path
     assert json.loads(process.stdout)["loads"] == [["adder", "rebuild"]]
     (trace,) = rows(tmp_path / "out.trace.jsonl")
     assert trace["recruited"] == ["adder"]
-    assert [row["symmoe_id"] for row in rows(tmp_path / "out.jsonl")] == ["a", "2"]
+    assert [row["symmoe_id"] for row in rows(tmp_path / "out.jsonl")] == ["a", None]
 
 
 def test_with_explain_every_trace_says_how_the_experts_stood(symmoe_command: Symmoe, pool: Path, source: Path) -> None:
