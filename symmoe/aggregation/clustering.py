@@ -16,7 +16,8 @@ SIMILARITY = 0.8
 SHORTEST, LONGEST = 8, 180
 """Words of a text that embeddings can tell: shorter ones are compared as written, longer ones do not fit."""
 
-_STRUCTURE = re.compile(r"```|[{}\[\]<>=\\|]|^\s*[-*\d]", re.MULTILINE)
+_MARKS = ("```", *"{}[]<>=\\|")
+_ITEM = re.compile(r"^\s*[-*\d]", re.MULTILINE)
 
 
 class SemanticClusters:
@@ -50,4 +51,10 @@ class SemanticClusters:
 def is_prose(text: str) -> bool:
     """Whether a text is sentences of a length that embeddings can tell apart, not a list, code or a formula."""
     words = text.split()
-    return SHORTEST <= len(words) <= LONGEST and 2 * text.count(",") < len(words) and not _STRUCTURE.search(text)
+    if (
+        not SHORTEST <= len(words) <= LONGEST
+        or 2 * text.count(",") >= len(words)
+        or any(mark in text for mark in _MARKS)
+    ):
+        return False
+    return not (_ITEM.search(text) if "\n" in text else _ITEM.match(text))

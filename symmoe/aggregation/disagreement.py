@@ -26,12 +26,14 @@ _FUNCTION_WORDS = frozenset(
     "or so as than then is are was were be been being has have had do does did will would can could may might must "
     "which who whose whom also very quite".split()
 )
-_SUBSTITUTED = 3
+_SUBSTITUTED, _AROUND = 3, 60
 _LIKE = 0.5
 
 
 def disagree(first: str, second: str) -> bool:
     """Other numbers, names or denials, the same words in another order, or one word put in another's place."""
+    if _one_place_apart(first, second):
+        return True
     ours, theirs = _words(first), _words(second)
     return (
         ours.numbers != theirs.numbers
@@ -95,6 +97,31 @@ def _worded_apart(ours: list[str], theirs: list[str]) -> bool:
         for kind, a, b, c, d in matched.get_opcodes()
         if kind == "replace" and max(b - a, d - c) <= _SUBSTITUTED
     )
+
+
+def _one_place_apart(first: str, second: str) -> bool:
+    """Whether texts are the same but for few words of meaning in one place: most that disagree are told by that."""
+    before = _alike(first, second)
+    begin = first.rfind(" ", 0, before) + 1
+    ours, theirs = first[begin:], second[begin:]
+    alike = _alike(ours[::-1], theirs[::-1])
+    end = ours.find(" ", len(ours) - alike)
+    behind = len(ours) - end if end >= 0 else 0
+    around = first[max(0, begin - _AROUND) : begin], first[len(first) - behind :][:_AROUND]
+    if sum(len(_TOKEN.findall(text)) for text in around) < 2 * _SUBSTITUTED:
+        return False
+    a, b = _Words(ours[: len(ours) - behind]).lower, _Words(theirs[: len(theirs) - behind]).lower
+    apart = bool(a and b) and max(len(a), len(b)) <= _SUBSTITUTED and set(a).isdisjoint(b)
+    return apart and _carries_meaning(a) and _carries_meaning(b)
+
+
+def _alike(first: str, second: str) -> int:
+    """How many characters two texts begin with alike."""
+    low, high = 0, min(len(first), len(second))
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if first[low:middle] == second[low:middle] else (low, middle - 1)
+    return low
 
 
 def _carries_meaning(words: Sequence[str]) -> bool:

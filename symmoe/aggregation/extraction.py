@@ -63,7 +63,7 @@ def lists_options(question: str) -> bool:
 
 def normalise(text: str) -> str:
     """Case, outer punctuation and runs of spaces removed: what a reader takes for the same answer."""
-    return _SPACES.sub(" ", text).strip().strip(".!\"'`*").strip().casefold()
+    return " ".join(text.split()).strip(".!\"'`*").strip().casefold()
 
 
 def is_number(answer: str) -> bool:

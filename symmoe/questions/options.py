@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
+from functools import lru_cache
 
 OPEN = 50
 """As how many options a question counts that lists none."""
@@ -28,7 +30,8 @@ def options_in(question: str) -> tuple[str, tuple[str, ...]]:
     )
 
 
-def _marks(question: str) -> list[tuple[int, int]]:
+@lru_cache(16)
+def _marks(question: str) -> Sequence[tuple[int, int]]:
     """From where to where each option's letter stands; none where there are not two or more."""
     marks: list[tuple[int, int]] = []
     if not any(first in question for first in ("A)", "A.", "A:")):

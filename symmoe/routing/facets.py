@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from functools import cache
+from itertools import islice
 from typing import Any
 
 LANGUAGES = {
@@ -23,21 +23,48 @@ SUSPECT_WORDS = 8
 _READ = 2000
 # All but the first are matched against the text in lower case: ignoring case costs three times as much
 _OPTION = re.compile(r"(?:^|[\s:;])\(?([A-J])[.):、．](?=\s|[^\x00-\x7f]|\w)")
-_CODE = re.compile(
-    r"^\s*(def|class|import|from \w+ import|function|public|#include|select|assert)\b|```|^\s*>>> |"
-    r"\b(write|implement|complete|create|define|fix|debug|refactor)\b[^.?!\n]{0,50}"
-    r"\b(function|program|script|method|class|query|code|python|java|javascript|sql)\b",
-    re.MULTILINE,
+_Told = tuple[tuple[str, ...], re.Pattern[str]]
+"""A pattern, and texts of which it wants one: to look for those first takes a tenth of the time."""
+_CODE: tuple[_Told, ...] = (
+    (
+        ("def", "class", "import", "function", "public", "#include", "select", "assert", "```", ">>> "),
+        re.compile(
+            r"^\s*(def|class|import|from \w+ import|function|public|#include|select|assert)\b|```|^\s*>>> ",
+            re.MULTILINE,
+        ),
+    ),
+    (
+        ("write", "implement", "complete", "create", "define", "fix", "debug", "refactor"),
+        re.compile(
+            r"\b(write|implement|complete|create|define|fix|debug|refactor)\b[^.?!\n]{0,50}"
+            r"\b(function|program|script|method|class|query|code|python|java|javascript|sql)\b"
+        ),
+    ),
 )
-_DATA = re.compile(r"\b(json|yaml|xml|csv|markdown table)\b")
-_YES_NO = re.compile(
-    r"\b(yes or no|true or false|does it (logically )?follow|answer (yes|no|true|false))\b|"
-    r"^(is|are|was|were|does|do|did|can|could|will|has|have) [^?\n]{1,200}\?\s*$",
+_DATA: tuple[_Told, ...] = (
+    (("json", "yaml", "xml", "csv", "markdown"), re.compile(r"\b(json|yaml|xml|csv|markdown table)\b")),
 )
-_QUANTITY = re.compile(
-    r"\bhow (many|much|old|long|far|tall|fast|often)\b|\b(calculate|compute|evaluate|simplify)\b|"
-    r"\bsolve for\b|\d\s*[-+*/^×÷]\s*\d|\bin (dollars|cents|percent|meters|metres|feet|hours|minutes)\b|"
-    r"\bwhat (percent(age)?|fraction)\b|多少|几(个|只|人|天|年)",
+_YES_NO: tuple[_Told, ...] = (
+    (
+        ("yes or no", "true or false", "does it ", "answer "),
+        re.compile(r"\b(yes or no|true or false|does it (logically )?follow|answer (yes|no|true|false))\b"),
+    ),
+    (
+        ("?",),
+        re.compile(r"^(is|are|was|were|does|do|did|can|could|will|has|have) [^?\n]{1,200}\?\s*$"),
+    ),
+)
+_QUANTITY: tuple[_Told, ...] = (
+    (
+        ("how ", "calculate", "compute", "evaluate", "simplify", "solve for", "what percent", "what fraction"),
+        re.compile(
+            r"\bhow (many|much|old|long|far|tall|fast|often)\b|\b(calculate|compute|evaluate|simplify)\b|"
+            r"\bsolve for\b|\bwhat (percent(age)?|fraction)\b"
+        ),
+    ),
+    (tuple("-+*/^×÷"), re.compile(r"\d\s*[-+*/^×÷]\s*\d")),
+    (("in ",), re.compile(r"\bin (dollars|cents|percent|meters|metres|feet|hours|minutes)\b")),
+    (("多少", "几"), re.compile("多少|几(个|只|人|天|年)")),
 )
 _MATHS = re.compile(
     r"\b(sum|product|quotient|remainder|factor|multiple|divisor|integers?|prime|fraction|ratio|average|mean|median|"
@@ -84,16 +111,20 @@ def format_of(text: str) -> str:
         if "A" in letters and "B" in letters:
             return "multiple choice"
     text = text.lower()
-    for form, asked in _BY_PATTERN.items():
-        if asked(text):
+    for form, told in _BY_PATTERN.items():
+        if _shows(text, told):
             return form
-    return "open answer"
+    return "number" if _is_quantity(text) else "open answer"
+
+
+def _shows(text: str, told: tuple[_Told, ...]) -> bool:
+    return any(pattern.search(text) for wanted, pattern in told if any(each in text for each in wanted))
 
 
 def language_of(text: str) -> str:
     """The language of a question, `english` where it is too short to tell."""
     text = text[:_READ]
-    if text.isascii() and len(_ENGLISH.findall(text.lower())) >= 3:
+    if text.isascii() and len(list(islice(_ENGLISH.finditer(text.lower()), 3))) == 3:
         return "english"
     letters = [character for character in text if character.isalpha()]
     plain = sum(character < "\u0250" for character in letters)
@@ -111,18 +142,13 @@ def _is_quantity(text: str) -> bool:
     asking = next((s for s in reversed(sentences) if _ASKS.search(s)), sentences[-1])
     if _CHOOSES.search(asking):
         return False
-    if _QUANTITY.search(asking):
+    if _shows(asking, _QUANTITY):
         return True
     numerals = len(_NUMERAL.findall(text))
     return bool(_ASKS.search(asking)) and bool(numerals) and bool(_LATEX.search(text) or _MATHS.search(asking))
 
 
-_BY_PATTERN: dict[str, Callable[[str], object]] = {
-    "code": _CODE.search,
-    "structured data": _DATA.search,
-    "yes or no": _YES_NO.search,
-    "number": _is_quantity,
-}
+_BY_PATTERN = {"code": _CODE, "structured data": _DATA, "yes or no": _YES_NO}
 
 
 @cache

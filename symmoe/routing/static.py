@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,9 @@ SMOOTHING = 1e-4
 COMMON, RARE = 500, 5000
 """The ranks given to single digits and letters, and to single characters beyond ASCII."""
 _BATCH = 1024
+_KEPT_WORDS = 1 << 16
+_WORD = re.compile(r"[a-z0-9]+|[^a-z0-9\s]")
+_SPACES = str.maketrans("\n\r\t", "   ")
 
 Floats = NDArray[np.float32]
 
@@ -29,10 +34,21 @@ class StaticEmbedder:
     def __init__(self, locate: Callable[[], Path]) -> None:
         self._locate = locate
         self._model: Any = None
+        self._words: _Words | None = None
 
     def embed(self, texts: Sequence[str]) -> Floats:
         """Embed `n` texts as an `[n, d]` array of unit rows; a text of no known token is all zeros."""
-        return np.asarray(self._loaded().encode(list(texts), use_multiprocessing=False), dtype=np.float32)
+        model, words = self._loaded(), self._words
+        if words is None:
+            return _encoded(model, texts)
+        plain = [words.splits(text) for text in texts]
+        if all(plain):
+            return words.embed(texts)
+        rows = np.empty((len(texts), model.dim), dtype=np.float32)
+        rows[plain] = words.embed(list(compress(texts, plain)))
+        others = [not each for each in plain]
+        rows[others] = _encoded(model, list(compress(texts, others)))
+        return rows
 
     def tokens(self, texts: Sequence[str]) -> int:
         """How many tokens of these texts together are read when they are embedded."""
@@ -40,8 +56,71 @@ class StaticEmbedder:
 
     def _loaded(self) -> Any:
         if self._model is None:
-            self._model = _load(self._locate())
+            model = _load(self._locate())
+            self._words = _Words(model) if _Words.serves(model) else None
+            self._model = model
         return self._model
+
+
+class _Words:
+    """Embeds English as the model does, in a seventh of its time: a word becomes tokens once, however often it is read.
+
+    That is possible where a tokenizer takes text apart at spaces and punctuation, as BERT's does, before it reads a
+    word, and the text is in ASCII. All that is kept are the tokens of the latest words.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._tokenizer, self._vectors, self._unknown = model.tokenizer, model.embedding, model.unk_token_id
+        self._most = model.max_length or 0
+        self._characters = self._most * model.median_token_length or None
+        self._marks = tuple(token.content for token in model.tokenizer.get_added_tokens_decoder().values())
+        self._known: dict[str, bytes] = {}
+
+    @staticmethod
+    def serves(model: Any) -> bool:
+        """Whether a model's texts can be taken apart like this."""
+        from tokenizers.normalizers import BertNormalizer
+        from tokenizers.pre_tokenizers import BertPreTokenizer
+
+        normalizer, splitter = model.tokenizer.normalizer, model.tokenizer.pre_tokenizer
+        bert = isinstance(normalizer, BertNormalizer) and isinstance(splitter, BertPreTokenizer)
+        plain = model.token_mapping is None and model.weights is None and model.embedding.dtype == np.float32
+        return bool(bert and normalizer.lowercase and normalizer.clean_text and plain and model.normalize)
+
+    def splits(self, text: str) -> bool:
+        """Whether a text can: it is ASCII without control characters, and holds no token that is spelled out."""
+        printable = text.isascii() and (text.isprintable() or text.translate(_SPACES).isprintable())
+        return printable and not any(mark in text for mark in self._marks)
+
+    def embed(self, texts: Sequence[str]) -> Floats:
+        """Embed `n` texts that `splits` let pass as an `[n, d]` array of unit rows."""
+        from scipy.sparse import csr_matrix
+
+        rows = self._tokens(texts)
+        ends = np.cumsum([0, *(len(row) // 4 for row in rows)])
+        tokens = np.frombuffer(b"".join(rows), dtype=np.int32)
+        counted = (tokens != self._unknown).astype(np.float32)
+        sums = csr_matrix((counted, tokens, ends), shape=(len(rows), len(self._vectors))) @ self._vectors
+        return np.asarray(sums / (np.linalg.norm(sums, axis=1, keepdims=True) + 1e-32), dtype=np.float32)
+
+    def _tokens(self, texts: Sequence[str]) -> list[bytes]:
+        """The tokens of texts, four bytes each."""
+        found = [_WORD.findall(text[: self._characters].lower()) for text in texts]
+        known = self._known
+        fresh = [word for word in {word for words in found for word in words} if word not in known]
+        if len(known) + len(fresh) > _KEPT_WORDS:  # another thread may be reading the one that there was
+            self._known = known = {}
+            fresh = list({word for words in found for word in words})
+        encoded = self._tokenizer.encode_batch_fast(fresh, add_special_tokens=False)
+        known.update(
+            (word, np.array(each.ids, dtype=np.int32).tobytes()) for word, each in zip(fresh, encoded, strict=True)
+        )
+        most = 4 * self._most or None
+        return [b"".join(map(known.__getitem__, words))[:most] for words in found]
+
+
+def _encoded(model: Any, texts: Sequence[str]) -> Floats:
+    return np.asarray(model.encode(list(texts), use_multiprocessing=False), dtype=np.float32)
 
 
 def distilled(teacher: Path, out: Path) -> Path:

@@ -113,6 +113,8 @@ class Query:
     @property
     def text(self) -> str:
         """What the user asks: the last user turn."""
+        if self.messages[-1].role == "user":  # as nearly always: a batch looks a dozen times
+            return self.messages[-1].content
         return next((m.content for m in reversed(self.messages) if m.role == "user"), self.messages[-1].content)
 
     @property

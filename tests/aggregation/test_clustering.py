@@ -57,6 +57,16 @@ def test_texts_that_disagree_never_merge_however_near_an_embedder_finds_them(fir
     assert SemanticClusters(Everywhere(), 0.0).cluster([first, second]) == [[0], [1]]
 
 
+_WORD = st.sampled_from("rates Paris mountain cat the of John's it's never rises".split())
+
+
+@given(st.lists(_WORD, min_size=6), st.lists(_WORD))
+def test_one_word_in_anothers_place_is_a_disagreement_wherever_it_stands(before: list[str], behind: list[str]) -> None:
+    first, second = (" ".join((*before, word, *behind)) for word in ("copper", "silver"))
+    assert disagree(first, second)
+    assert disagree(second, first)
+
+
 def test_texts_that_say_the_same_in_other_words_merge() -> None:
     assert not disagree(CANBERRA, ALSO_CANBERRA)
     assert SemanticClusters(Everywhere()).cluster([CANBERRA, ALSO_CANBERRA]) == [[0, 1]]

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from symmoe.routing import facets
 from symmoe.routing.facets import FORMATS, LANGUAGES, facets_of, format_of, is_format, language_of, parent_of
 
 
@@ -150,3 +151,15 @@ def test_the_facets_of_a_text_form_a_chain(text: str) -> None:
     both, form, language = facets_of(text)
     assert (parent_of(both), parent_of(form), parent_of(language)) == (form, "", "")
     assert (is_format(both), is_format(form), is_format(language)) == (False, True, False)
+
+
+_SAID = st.sampled_from(
+    "def class import public #include select assert ``` >>> write define sql java json yaml xml csv markdown table yes "
+    "or no true false does it logically follow answer is ? how many much calculate solve for what percentage fraction "
+    "2 * 3 -4 in dollars (in feet) 多少 几 人 . \n".split(" ")
+)
+
+
+@given(st.lists(_SAID, max_size=12).map(" ".join), st.sampled_from([*facets._BY_PATTERN.values(), facets._QUANTITY]))
+def test_texts_that_a_pattern_wants_stand_wherever_it_is_found(text: str, told: tuple[facets._Told, ...]) -> None:
+    assert facets._shows(text, told) == any(pattern.search(text) is not None for _, pattern in told)

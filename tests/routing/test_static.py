@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import string
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from model2vec import StaticModel
 from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.models import WordLevel, WordPiece
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer, Whitespace
 
 from symmoe.errors import CheckpointError
+from symmoe.routing import static
 from symmoe.routing.static import StaticEmbedder, distilled
 
 
@@ -63,3 +68,44 @@ def test_a_model_that_was_distilled_is_not_distilled_again(model: Path) -> None:
     before = (model / "model.safetensors").read_bytes()
     assert distilled(Path("no teacher is asked"), model) == model
     assert (model / "model.safetensors").read_bytes() == before
+
+
+@pytest.fixture(scope="module")
+def of_words(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose tokenizer takes text apart as BERT's does; of the digits it lacks the nine."""
+    ones = [*string.ascii_lowercase, *string.digits[:9], *string.punctuation]
+    pieces = ["[PAD]", "[UNK]", *ones, *(f"##{one}" for one in ones), "red", "blue", "##ish", "é", "##é"]
+    tokenizer = Tokenizer(WordPiece({piece: n for n, piece in enumerate(pieces)}, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = BertNormalizer(), BertPreTokenizer()
+    tokenizer.add_special_tokens(["[PAD]", "[UNK]"])
+    vectors = np.random.default_rng(0).standard_normal((len(pieces), 8)).astype(np.float32)
+    model = StaticModel(vectors=vectors, tokenizer=tokenizer, normalize=True, max_length=40)
+    model.save_pretrained(folder := tmp_path_factory.mktemp("model"))
+    return folder
+
+
+_PARTS = st.sampled_from(
+    ["red", "Blue", "redish", "don't", "a_b", "x9", "[UNK]", "[", "\t", "\r\n", "\x00", "\x0b", "é", "日本", "$5.00"]
+)
+
+
+@given(st.lists(st.lists(_PARTS | st.text(max_size=3), max_size=60).map(" ".join), min_size=1, max_size=8))
+@settings(deadline=None)
+def test_words_that_are_read_once_give_the_vectors_of_the_model_itself(of_words: Path, texts: list[str]) -> None:
+    rows = StaticEmbedder(lambda: of_words).embed(texts)
+    model = StaticModel.from_pretrained(str(of_words))
+    assert rows == pytest.approx(model.encode(texts, use_multiprocessing=False), abs=1e-5)
+
+
+def test_a_word_becomes_tokens_once_and_no_more_words_are_kept_than_there_is_room_for(
+    of_words: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(static, "_KEPT_WORDS", 3)
+    embedder = StaticEmbedder(lambda: of_words)
+    first = embedder.embed(["red blue red", "red"])
+    words = embedder._words
+    assert words is not None
+    assert set(words._known) == {"red", "blue"}
+    assert (embedder.embed(["greenish yellow"]) != 0).any()
+    assert set(words._known) == {"greenish", "yellow"}
+    assert embedder.embed(["red blue red", "red"]) == pytest.approx(first)
