@@ -108,14 +108,19 @@ def build_app(args: Mapping[str, Any]) -> Any:
     `args` may hold `pool` and any field of `Settings`. Keys are those of the store (`symmoe key create`), and everybody
     needs one unless it holds `without_keys: true`. Raises `JobError` and `PoolError`.
     """
+    settings = settings_of(args)
+    keys = args.get("without_keys") is not True
+    return service_app(read_pool(str(args.get("pool", "starter"))), settings, keys)
+
+
+def settings_of(args: Mapping[str, Any]) -> Settings:
+    """The settings among an application's arguments. Raises `JobError` for an argument that there is not."""
     known = {field.name for field in fields(Settings)}
     unknown = sorted(args.keys() - known - {"pool", "without_keys"})
     if unknown:
         raise JobError(f"unknown arguments: {', '.join(unknown)}", hint=f"there are: {', '.join(sorted(known))}, pool")
     said = {name: _frozen(value) for name, value in args.items() if name in known}
-    settings = Settings(**{"traces": "metadata", **said})
-    keys = args.get("without_keys") is not True
-    return service_app(read_pool(str(args.get("pool", "starter"))), settings, keys)
+    return Settings(**{"traces": "metadata", **said})
 
 
 def _frozen(value: Any) -> Any:

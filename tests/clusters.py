@@ -1,4 +1,8 @@
-"""A Ray cluster on this machine as KubeRay starts one: a head without CPUs, workers, and a Redis behind it."""
+"""A Ray cluster on this machine as KubeRay starts one: a head without CPUs, workers, and a Redis behind it.
+
+Several raylets of one machine are told apart by what pods have of their own: address, folder, ports. In one folder,
+nodes that start at the same time choose the same names for their sockets, and only one of them joins.
+"""
 
 from __future__ import annotations
 
@@ -26,15 +30,22 @@ LOCAL = "127.0.0.2"
 """Loopback, closed to the network. Ray takes 127.0.0.1 for a mistake and puts the machine's own address there."""
 PATIENCE = 120.0
 """Seconds that anything here may take on a machine with other work."""
+_PORTS = range(20_000, 32_000)
+_TRIES = 3
+"""Ray gives its own node 30 s to start, whatever is set."""
+_STARTED = "Ray runtime started"
 
 
 def free_ports(count: int) -> list[int]:
-    """So many ports that nobody uses."""
+    """So many ports that nobody uses, below those that the kernel gives to connections: they are bound later."""
+    found: list[int] = []
     with ExitStack() as open_ones:
-        probes = [open_ones.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind((LOCAL, 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
+        while len(found) < count:
+            probe, port = open_ones.enter_context(socket.socket()), secrets.choice(_PORTS)
+            with suppress(OSError):
+                probe.bind((LOCAL, port))
+                found.append(port)
+    return found
 
 
 def wait_for(condition: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
@@ -50,13 +61,15 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = PATIENCE)
 
 @dataclass
 class Cluster:
-    """A head and workers, each a tree of processes; `serve_port` is the workers' proxies'."""
+    """A head and workers, each a tree of processes."""
 
     folder: Path
     environment: Mapping[str, str]
     redis_password: str | None = None
-    ports: list[int] = field(default_factory=lambda: free_ports(4))
+    ports: list[int] = field(default_factory=lambda: free_ports(2))
     nodes: dict[str, psutil.Popen] = field(default_factory=dict)
+    proxies: dict[str, int] = field(default_factory=dict)
+    """Of each node the port of its Serve proxy."""
 
     @property
     def head(self) -> str:
@@ -66,13 +79,13 @@ class Cluster:
     def dashboard(self) -> str:
         return f"http://{LOCAL}:{self.ports[1]}"
 
-    @property
-    def head_port(self) -> int:
-        return self.ports[2]
+    def address(self, name: str) -> str:
+        """A node's own, as pods have one: the head's is `LOCAL`, which starts first, and workers' follow."""
+        return f"127.0.0.{2 + list(self.proxies).index(name)}"
 
-    @property
-    def serve_port(self) -> int:
-        return self.ports[3]
+    def url(self, name: str) -> str:
+        """Where clients reach the service through a node's proxy."""
+        return f"http://{LOCAL}:{self.proxies[name]}/v1"
 
     def asked(self, path: str) -> httpx.Response:
         """What the dashboard answers, asked with the cluster's token if it has one."""
@@ -82,14 +95,15 @@ class Cluster:
 
     def start_head(self, cpus: int = 0) -> None:
         """Ray's head, which answers when this returns."""
-        (self.folder / "ray_current_cluster").unlink(missing_ok=True)  # a note that goes with the machine it is about
+        (self.folder / "head" / "ray_current_cluster").unlink(missing_ok=True)  # a note about the machine that is lost
         port, dashboard = self.ports[:2]
         words = ["--head", f"--port={port}", "--include-dashboard=true", f"--dashboard-host={LOCAL}"]
-        words += [f"--dashboard-port={dashboard}", f"--temp-dir={self.folder}", f"--num-cpus={cpus}"]
+        words += [f"--dashboard-port={dashboard}", f"--num-cpus={cpus}"]
         self._start("head", [*words, *([f"--redis-password={self.redis_password}"] if self.redis_password else [])])
         wait_for(lambda: self.asked("/api/gcs_healthz").is_success, "a head")
 
     def start_worker(self, name: str, cpus: int) -> None:
+        """A node that has joined when this returns."""
         self._start(name, [f"--address={self.head}", f"--num-cpus={cpus}"])
 
     def kill(self, name: str) -> None:
@@ -134,17 +148,31 @@ class Cluster:
         assert not alive
 
     def _start(self, name: str, words: list[str]) -> None:
-        agent, grpc, metrics, runtime = free_ports(4)
-        same = [f"--node-ip-address={LOCAL}", "--block", "--object-store-memory=80000000"]
-        same += [f"--dashboard-agent-listen-port={agent}", f"--dashboard-agent-grpc-port={grpc}"]
-        same += [f"--metrics-export-port={metrics}", f"--runtime-env-agent-port={runtime}"]
-        with (self.folder / f"{name}.log").open("ab") as log:
+        log = self.folder / f"{name}.log"
+        for _ in range(_TRIES):
+            log.write_text("")
+            self._launch(name, words, log)
+            wait_for(lambda: self.nodes[name].poll() is not None or _STARTED in log.read_text(), f"node {name!r}")
+            if self.nodes[name].poll() is None:
+                return
+            self.kill(name)
+        raise AssertionError(f"node {name!r} does not start: {log.read_text()[-2000:]}")
+
+    def _launch(self, name: str, words: list[str], log: Path) -> None:
+        *agents, proxy = free_ports(5)
+        agent, grpc, metrics, runtime = agents
+        self.proxies.setdefault(name, proxy)
+        same = [f"--node-ip-address={self.address(name)}", "--block", "--object-store-memory=80000000"]
+        same += ["--min-worker-port=0", "--max-worker-port=0"]  # any: each node would begin with the same one
+        same += [f"--temp-dir={self.folder / name}", f"--dashboard-agent-listen-port={agent}"]
+        same += [f"--dashboard-agent-grpc-port={grpc}", f"--metrics-export-port={metrics}"]
+        with log.open("ab") as said:
             self.nodes[name] = psutil.Popen(
-                [str(BIN / "ray"), "start", *words, *same],
-                env=dict(self.environment),
+                [str(BIN / "ray"), "start", *words, *same, f"--runtime-env-agent-port={runtime}"],
+                env={**self.environment, "RAY_SERVE_WORKER_PROXY_HTTP_PORT": str(self.proxies[name])},
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=said,
+                stderr=said,
                 start_new_session=True,
             )
 
@@ -158,7 +186,6 @@ def ray_cluster(**environment: str) -> Iterator[Cluster]:
         cluster.environment = {
             **own,
             "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_SERVE_WORKER_PROXY_HTTP_PORT": str(cluster.serve_port),  # two proxies on one machine
             **environment,
         }
         try:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Callable
+from typing import Any
 
 import uvicorn.config
 from starlette.middleware import Middleware
@@ -38,15 +40,19 @@ def middlewares() -> list[Middleware]:
 
 
 class Door:
-    """The outermost layer of the proxy."""
+    """The outermost layer of the proxy.
+
+    While the proxy is being drained, answers end their connections: clients come back by others, which lead elsewhere.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
+        self._drains = _draining(app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
         if scope["type"] == "http":
-            await _Passing(scope, receive, send).through(self._app)
+            await _Passing(scope, receive, send, self._drains).through(self._app)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         else:
@@ -56,8 +62,8 @@ class Door:
 class _Passing:
     """One request on its way through."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._name = _name(scope)
+    def __init__(self, scope: Scope, receive: Receive, send: Send, drains: Callable[[], bool]) -> None:
+        self._name, self._drains = _name(scope), drains
         headers = [*filter(_is_for_us, scope["headers"]), (b"x-request-id", self._name)]
         extensions = {**scope.get("extensions", {}), GRANTING: {}}
         self._scope = {**scope, "headers": headers, "extensions": extensions}
@@ -103,6 +109,7 @@ class _Passing:
         if message["type"] == "http.response.start":
             self._began = True
             others = [(name, value) for name, value in message["headers"] if bytes(name).lower() != b"x-request-id"]
+            others += [(b"connection", b"close")] if self._drains() else []
             message = {**message, "headers": [*others, (b"x-request-id", self._name)]}
         await self._send(message)
 
@@ -114,6 +121,15 @@ class _Passing:
             return None
         code, text = _TOLD.get(message["status"], ("internal_error", "something went wrong here"))
         return ApiError(message["status"], code, text, retry_after=1 if message["status"] in (429, 503) else None)
+
+
+def _draining(app: Any) -> Callable[[], bool]:
+    """Of Ray Serve's proxy, below the layers around it, whether it is being drained."""
+    while not hasattr(app, "_is_draining"):
+        app = getattr(app, "_app", None)
+        if app is None:
+            return lambda: False
+    return lambda: bool(app._is_draining())
 
 
 def _name(scope: Scope) -> bytes:

@@ -1,116 +1,306 @@
-"""What operators do on the second day, on two raylets: bounds change, an expert comes, a node goes in mid-stream."""
+"""What operators do on the second day, on two raylets: bounds change, an expert comes, a node goes in mid-stream.
+
+The Serve config is the rendered one, but for the pool, whose engines echo and hold what they are told to, and for what
+several nodes of one machine cannot share: the address of the proxies.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+import httpx
 import openai
 import pytest
 import yaml
 
-from tests.clusters import LOCAL, Cluster, ray_cluster, redis_server, wait_for
+from symmoe.manifests.rendering import render
+from symmoe.manifests.values import Values
+from tests.clusters import LOCAL, PATIENCE, Cluster, ray_cluster, redis_server, wait_for
 from tests.conftest import echo_pool
-from tests.deployments.test_head_loss import replicas
+from tests.deployments.test_serve_config import Manifests, environment_of
+from tests.deployments.test_serve_config import serve_config as moved_config
+from tests.k8s.conftest import sized
+
+STREAMS = CLIENTS = 20
+NODE_CPUS = 5
+"""What the rendered config wants of a node: four for the engine, one for an ingress."""
+
+Record = Callable[[str, object], None]
 
 
-def serve_config(cluster: Cluster, pool: Path, most: int) -> dict[str, Any]:
-    scaling = {"min_replicas": 2, "initial_replicas": 2, "max_replicas": most, "target_ongoing_requests": 64}
-    application = {
-        "name": "symmoe",
-        "route_prefix": "/",
-        "import_path": "tests.deployments.held:held_app",
-        "args": {"pool": str(pool)},
-        "deployments": [
-            {"name": "ingress", "num_replicas": 2, "max_replicas_per_node": 1, "ray_actor_options": {"num_cpus": 1}},
-            {"name": "experts", "max_replicas_per_node": 1, "autoscaling_config": scaling},
-        ],
-    }
-    http = {"host": LOCAL, "port": cluster.head_port}
-    return {"proxy_location": "EveryNode", "http_options": http, "applications": [application]}
+def manifests(nodes: int) -> Manifests:
+    return render(sized(Values(nodes=nodes, keys=False)))
 
 
-@pytest.fixture
-def pool(tmp_path: Path) -> Path:
-    return echo_pool(tmp_path)
+def serve_config(cluster: Cluster, pool: Path, nodes: int) -> dict[str, Any]:
+    config = moved_config(manifests(nodes), pool.parent)
+    (application,) = config["applications"]
+    application["import_path"] = "tests.deployments.held:held_app"
+    application["args"] |= {"pool": str(pool), "follow": str(pool)}
+    return {**config, "http_options": {"host": LOCAL, "port": cluster.proxies["head"]}}
 
 
-@pytest.fixture
-def cluster(tmp_path: Path, pool: Path) -> Iterator[Cluster]:
-    """A head and two workers, an expert replica on each."""
-    with redis_server() as (port, password):
-        told = {
-            "REDIS_URL": f"redis://:{password}@{LOCAL}:{port}/0",
-            "SYMMOE_FILES": str(tmp_path / "files"),
-            "SYMMOE_STATE": str(tmp_path / "state"),
-            "PYTHONPATH": str(Path(__file__).parents[2]),
-            "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "60",
-        }
-        with ray_cluster(**told) as cluster:
-            cluster.start_head()
-            cluster.start_worker("one", 2)
-            cluster.start_worker("two", 2)
-            cluster.deploy(serve_config(cluster, pool, 2))
-            cluster.wait_until_running(240)
-            yield cluster
+def replicas(cluster: Cluster, deployment: str) -> dict[int, str]:
+    """The processes of a deployment's running replicas, and the addresses of their nodes."""
+    found = cluster.status()["applications"]["symmoe"]["deployments"][deployment]["replicas"]
+    return {int(each["pid"]): each["node_ip"] for each in found if each["state"] == "RUNNING"}
 
 
-@pytest.mark.slow
-def test_bounds_change_experts_come_and_a_node_goes_and_no_request_fails(
-    cluster: Cluster, pool: Path, tmp_path: Path
-) -> None:
-    client = openai.OpenAI(
-        base_url=f"http://{LOCAL}:{cluster.serve_port}/v1", api_key="none", timeout=60, max_retries=0
-    )
-    failed: list[Exception] = []
-    over = threading.Event()
-
-    def ask(model: str, text: str) -> str | None:
-        messages: list[Any] = [{"role": "user", "content": text}]
-        return client.chat.completions.create(model=model, messages=messages).choices[0].message.content
-
-    def keep_asking() -> None:
-        while not over.is_set():
-            try:
-                assert ask("adder", "sums") == "adder: sums"
-            except Exception as error:
-                failed.append(error)
-
-    assert ask("adder", "sums 1") == "adder: sums 1"  # RUNNING is ready
-    asking = threading.Thread(target=keep_asking)
-    asking.start()
-    processes = replicas(cluster, "experts") | replicas(cluster, "ingress")
-    cluster.deploy(serve_config(cluster, pool, 3))
-    wait_for(lambda: target(cluster) == 3, "the new bound")
-    assert replicas(cluster, "experts") | replicas(cluster, "ingress") == processes
-
-    described = yaml.safe_load(pool.read_text())
-    described["experts"].append({"name": "poet", "model": "org/base", "adapter": "./poet"})
-    pool.with_suffix(".new").write_text(yaml.safe_dump(described))
-    pool.with_suffix(".new").rename(pool)
-    wait_for(lambda: "poet" in {model.id for model in client.models.list()}, "the expert that came", seconds=10)
-    assert ask("poet", "spanish") == "poet: spanish"
-    assert replicas(cluster, "experts") | replicas(cluster, "ingress") == processes
-    over.set()
-    asking.join()
-    assert failed == []
-
-    messages: list[Any] = [{"role": "user", "content": "hold on to it"}]
-    streams = [client.chat.completions.create(model="adder", messages=messages, stream=True) for _ in range(20)]
-    begun = [next(chunk for chunk in stream if chunk.choices[0].delta.content) for stream in streams]
-    cluster.nodes["two"].send_signal(signal.SIGTERM)
-    wait_for(lambda: (tmp_path / "go").touch() is None, "the end of what was held")
-    texts = [
-        first.choices[0].delta.content + "".join(chunk.choices[0].delta.content or "" for chunk in stream)
-        for first, stream in zip(begun, streams, strict=True)
-    ]
-    assert texts == ["adder: hold on to it"] * 20
+def running(cluster: Cluster) -> set[int]:
+    return replicas(cluster, "experts").keys() | replicas(cluster, "ingress").keys()
 
 
-def target(cluster: Cluster) -> int:
+def most(cluster: Cluster) -> int:
     """The most replicas that Ray Serve may start."""
     found = cluster.status()["applications"]["symmoe"]["deployments"]["experts"]["deployment_config"]
     return int(found["autoscaling_config"]["max_replicas"])
+
+
+def health(url: str) -> int:
+    """What a proxy says to those who ask after its health; one that drains says 503."""
+    return httpx.get(url.replace("/v1", "/-/healthz")).status_code
+
+
+def client_of(url: str) -> openai.OpenAI:
+    return openai.OpenAI(base_url=url, api_key="none", timeout=PATIENCE, max_retries=0)
+
+
+def ask(client: openai.OpenAI, model: str, text: str) -> str | None:
+    messages: list[Any] = [{"role": "user", "content": text}]
+    return client.chat.completions.create(model=model, messages=messages).choices[0].message.content
+
+
+class Asking:
+    """Clients that ask one question after another, what failed, and the seconds that each answer took."""
+
+    def __init__(self, url: str, pause: float) -> None:
+        self._client, self._pause = client_of(url), pause
+        self._over = threading.Event()
+        self.failed: list[Exception] = []
+        self.took: list[float] = []
+
+    def keep_on(self) -> None:
+        while not self._over.wait(self._pause):
+            began = time.monotonic()
+            try:
+                assert ask(self._client, "adder", "sums") == "adder: sums"
+            except Exception as error:
+                self.failed.append(error)
+            self.took.append(time.monotonic() - began)
+
+    def go_on(self, answers: int) -> list[float]:
+        """Wait for so many answers more, and give what they took."""
+        before = len(self.took)
+        wait_for(lambda: len(self.took) >= before + answers, "answers")
+        return self.took[before:]
+
+    @classmethod
+    @contextmanager
+    def of(cls, count: int, url: str, pause: float = 0.05) -> Iterator[Asking]:
+        """So many clients, as long as the block lasts."""
+        asking = cls(url, pause)
+        threads = [threading.Thread(target=asking.keep_on) for _ in range(count)]
+        try:
+            for thread in threads:
+                thread.start()
+            yield asking
+        finally:
+            asking._over.set()
+            for thread in threads:
+                thread.join()
+
+
+class Service:
+    """What a Service of Kubernetes is: new connections go to whom it selects, and those that there are stay."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.open: Counter[int] = Counter()
+        """Connections by the port that they lead to."""
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        port = self.port
+        self.open[port] += 1
+        try:
+            there, back = await asyncio.open_connection(LOCAL, port)
+            await asyncio.gather(_copied(reader, back), _copied(there, writer))
+        finally:
+            self.open[port] -= 1
+
+    @contextmanager
+    def listening(self) -> Iterator[str]:
+        """The address at which clients reach it."""
+        loop = asyncio.new_event_loop()
+        server = loop.run_until_complete(asyncio.start_server(self._pass_on, LOCAL, 0))
+        thread = threading.Thread(target=loop.run_forever)
+        thread.start()
+        try:
+            yield f"http://{LOCAL}:{server.sockets[0].getsockname()[1]}/v1"
+        finally:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            server.close()
+            loop.close()
+
+
+async def _copied(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    with suppress(ConnectionError):
+        while data := await source.read(1 << 16):
+            target.write(data)
+            await target.drain()
+    target.close()
+
+
+@contextmanager
+def nodes_of(folder: Path, redis: str, *workers: str) -> Iterator[Cluster]:
+    """A head and workers that are told what pods are told."""
+    own = {
+        **environment_of(manifests(nodes=2), folder),
+        "REDIS_URL": redis,
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+    }
+    for place in ("tmp", "var/lib/symmoe"):
+        (folder / place).mkdir(parents=True)
+    with ray_cluster(**own) as cluster:
+        cluster.start_head()
+        for name in workers:
+            cluster.start_worker(name, NODE_CPUS)
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[str]:
+    with redis_server() as (port, password):
+        yield f"redis://:{password}@{LOCAL}:{port}/0"
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return echo_pool(tmp_path_factory.mktemp("pool"))
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory, pool: Path, redis: str) -> Iterator[Cluster]:
+    """Two workers with an expert replica each and one ingress; `RUNNING` when this is given."""
+    with nodes_of(tmp_path_factory.mktemp("cluster"), redis, "one", "two") as cluster:
+        config = serve_config(cluster, pool, nodes=2)
+        config["applications"][0]["deployments"][1]["autoscaling_config"]["initial_replicas"] = 2
+        cluster.deploy(config)
+        cluster.wait_until_running(240)
+        yield cluster
+
+
+@pytest.mark.slow
+def test_what_is_running_answers_at_once(cluster: Cluster, record_property: Record) -> None:
+    client = client_of(cluster.url("one"))
+    began = time.monotonic()
+    assert ask(client, "adder", "sums 1") == "adder: sums 1"
+    record_property("seconds to the first answer", took := time.monotonic() - began)
+    assert took < 1
+
+
+@pytest.mark.slow
+def test_other_bounds_restart_no_process(cluster: Cluster, pool: Path) -> None:
+    before = running(cluster)
+    with Asking.of(2, cluster.url("one")) as asking:
+        assert most(cluster) == 2
+        cluster.deploy(serve_config(cluster, pool, nodes=3))
+        wait_for(lambda: most(cluster) == 3, "the new bound")
+        cluster.wait_until_running()
+    assert before <= running(cluster)
+    assert asking.failed == []
+
+
+@pytest.mark.slow
+def test_an_expert_that_comes_into_the_pool_file_answers_within_ten_seconds(
+    cluster: Cluster, pool: Path, record_property: Record
+) -> None:
+    before = running(cluster)
+    client = client_of(cluster.url("two"))
+    described = yaml.safe_load(pool.read_text())
+    described["experts"].append({"name": "poet", "model": "org/base", "adapter": "./poet"})
+    with Asking.of(2, cluster.url("one")) as asking:
+        pool.with_suffix(".new").write_text(yaml.safe_dump(described))
+        began = time.monotonic()
+        pool.with_suffix(".new").rename(pool)
+        wait_for(lambda: "poet" in {model.id for model in client.models.list()}, "the expert that came", seconds=10)
+        assert ask(client, "poet", "spanish") == "poet: spanish"
+        record_property("seconds to its answer", took := time.monotonic() - began)
+    assert took < 10
+    assert before <= running(cluster)
+    assert asking.failed == []
+
+
+@pytest.mark.slow
+def test_a_node_that_is_told_to_end_in_mid_stream_ends_its_streams_well(
+    cluster: Cluster, pool: Path, record_property: Record
+) -> None:
+    """Half of them came in through its own proxy, and all go through the one ingress, which is on it."""
+    (address,) = replicas(cluster, "ingress").values()
+    leaving, staying = sorted(("one", "two"), key=lambda name: cluster.address(name) != address)
+    clients = [client_of(cluster.url(name)) for name in (leaving, staying)]
+    messages: list[Any] = [{"role": "user", "content": "hold on to it"}]
+    streams = [
+        clients[number % 2].chat.completions.create(model="adder", messages=messages, stream=True)
+        for number in range(STREAMS)
+    ]
+    begun = [next(chunk for chunk in stream if chunk.choices[0].delta.content) for stream in streams]
+    with Asking.of(2, cluster.url(staying)) as asking:
+        told = time.monotonic()
+        cluster.nodes[leaving].send_signal(signal.SIGTERM)
+        wait_for(lambda: health(cluster.url(leaving)) == 503, "a proxy that drains")
+        wait_for(lambda: {*replicas(cluster, "ingress").values()} - {address}, "an ingress elsewhere")
+        (pool.parent / "go").touch()
+        texts = [
+            (first.choices[0].delta.content or "") + "".join(chunk.choices[0].delta.content or "" for chunk in stream)
+            for first, stream in zip(begun, streams, strict=True)
+        ]
+        record_property("seconds from the signal to the last word", time.monotonic() - told)
+        assert texts == ["adder: hold on to it"] * STREAMS
+        asking.go_on(50)
+    record_property("longest answer meanwhile", max(asking.took))
+    assert asking.failed == []
+
+
+@pytest.mark.slow
+def test_an_upgrade_to_another_cluster_is_noticed_by_none_of_twenty_clients(
+    tmp_path: Path, redis: str, record_property: Record
+) -> None:
+    """As KubeRay does it: once the new one runs, the Service selects it, and then all pods of the old one end."""
+    pool = echo_pool(tmp_path)
+    with nodes_of(tmp_path / "old", redis, "worker") as old:
+        old.deploy(serve_config(old, pool, nodes=1))
+        old.wait_until_running(240)
+        service = Service(old.proxies["worker"])
+        with service.listening() as url, Asking.of(CLIENTS, url, pause=0.5) as asking:
+            normal = median(asking.go_on(100))
+            with nodes_of(tmp_path / "new", redis, "worker") as new:
+                new.deploy(serve_config(new, pool, nodes=1))
+                new.wait_until_running(240)
+                wait_for(lambda: health(new.url("worker")) == 200, "a pod that is ready: a Service has no others")
+                record_property("longest answer while the new one starts", max(asking.took))
+                service.port = new.proxies["worker"]
+                asking.go_on(100)
+                assert service.open[old.proxies["worker"]], "clients keep connections to the old one"
+                for node in old.nodes.values():
+                    node.send_signal(signal.SIGTERM)
+                began = time.monotonic()
+                wait_for(lambda: not service.open[old.proxies["worker"]], "clients that all went elsewhere")
+                record_property("seconds until nobody asks the old one", time.monotonic() - began)
+                old.close()
+                asking.go_on(100)
+                latest = max(asking.took) - normal
+                assert asking.failed == []
+    record_property("median answer", normal)
+    record_property("latest beyond it", latest)
+    record_property("answers", len(asking.took))
+    assert latest < 5

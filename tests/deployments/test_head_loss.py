@@ -46,10 +46,10 @@ def serve_config(cluster: Cluster, pool: Path) -> dict[str, Any]:
         "name": "symmoe",
         "route_prefix": "/",
         "import_path": "tests.deployments.held:held_app",
-        "args": {"pool": str(pool)},
+        "args": {"pool": str(pool), "cpus": 1},
         "deployments": [{"name": "ingress", "ray_actor_options": {"num_cpus": 1}}],
     }
-    http = {"host": LOCAL, "port": cluster.head_port}
+    http = {"host": LOCAL, "port": cluster.proxies["head"]}
     return {"proxy_location": "EveryNode", "http_options": http, "applications": [application]}
 
 
@@ -66,7 +66,7 @@ def replicas(cluster: Cluster, deployment: str) -> set[int]:
 
 @pytest.mark.slow
 def test_the_head_is_lost_and_comes_back_while_answers_and_a_batch_go_on(cluster: Cluster, tmp_path: Path) -> None:
-    client = openai.OpenAI(base_url=f"http://{LOCAL}:{cluster.serve_port}/v1", api_key="none", timeout=60)
+    client = openai.OpenAI(base_url=cluster.url("worker"), api_key="none", timeout=60)
 
     def ask(text: str) -> str | None:
         answer = client.chat.completions.create(model="adder", messages=[{"role": "user", "content": text}])

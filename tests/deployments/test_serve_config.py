@@ -95,7 +95,7 @@ def deployed(manifests: Manifests, folder: Path) -> Iterator[Cluster]:
         own = {**environment_of(manifests, folder), "REDIS_URL": f"redis://:{password}@{LOCAL}:{port}/0"}
         with ray_cluster(**own) as cluster:
             cluster.start_head(int(head["rayStartParams"]["num-cpus"]))
-            cluster.deploy({**config, "http_options": {"host": LOCAL, "port": cluster.head_port}})
+            cluster.deploy({**config, "http_options": {"host": LOCAL, "port": cluster.proxies["head"]}})
             (fetch,) = experts["template"]["spec"]["initContainers"]
             # packing takes a minute for eleven experts, and pays only where they are loaded again and again
             run(cluster, *(moved(word, folder) for word in fetch["command"] if word != "--pack"))
@@ -120,9 +120,9 @@ def test_the_config_that_is_in_the_manifests_comes_up_and_answers(
 ) -> None:
     manifests = render(sized(Values())) if keys else rendered("the chart as shipped")
     with deployed(manifests, tmp_path) as cluster:
-        url = f"http://{LOCAL}:{cluster.serve_port}"
-        assert httpx.get(f"{url}/ready", timeout=60).status_code == 200  # RUNNING is ready
-        stranger = openai.OpenAI(base_url=f"{url}/v1", api_key="none", timeout=60, max_retries=0)
+        url = cluster.url("experts")
+        assert httpx.get(url.replace("/v1", "/ready"), timeout=60).status_code == 200  # RUNNING is ready
+        stranger = openai.OpenAI(base_url=url, api_key="none", timeout=60, max_retries=0)
         client = stranger
         if keys:
             made = run(cluster, "symmoe", "key", "create", "somebody", "--json")  # as in the head by `kubectl exec`

@@ -1,5 +1,6 @@
 {{- /* What Ray Serve is told: the application, its pool, and where its parts are placed. How many replicas there are
-stands with the deployments, where a change restarts nothing. What a replica claims is stated, because pods join only
+stands with the deployments, where a change restarts nothing; one that says how many to begin with begins anew with so
+many, so that stands there only where the operator says it. What a replica claims is stated, because pods join only
 when something asks for them. An ingress claims CPUs, so that none is on the head, which has none: the head may die. */}}
 {{- define "symmoe.serve" -}}
 {{- $replicas := int .Values.sized.replicas }}
@@ -54,7 +55,9 @@ applications:
     {{- if lt $least $replicas }}
     autoscaling_config:
       min_replicas: {{ $least }}
+      {{- if lt $least (include "symmoe.start" . | int) }}
       initial_replicas: {{ include "symmoe.start" . }}
+      {{- end }}
       max_replicas: {{ $replicas }}
       target_ongoing_requests: {{ int .Values.sized.open_requests }}
       downscale_delay_s: 600
