@@ -12,7 +12,7 @@ demo: setup
 	$(SYMMOE) demo
 
 test: setup
-	.venv/bin/python -m pytest -m "not slow and not gpu" $(TOGETHER)
+	.venv/bin/python -m pytest -m "not slow and not gpu" $(TOGETHER) --durations=10
 
 test-all: setup
 	.venv/bin/python -m pytest --hypothesis-profile thorough

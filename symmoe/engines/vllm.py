@@ -429,6 +429,8 @@ def _environment() -> None:
         # speed in two runs
         "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "160",
     }
+    if _on_cpu():  # else the first request that samples or wants log-probabilities waits seconds for a compiler
+        wanted["TORCHDYNAMO_DISABLE"] = "1"
     for name, value in wanted.items():
         os.environ.setdefault(name, value)
 

@@ -93,7 +93,8 @@ def test_a_run_killed_three_times_and_resumed_answers_every_line_once(runs: Runs
     assert_as_undisturbed(runs.bench)
 
 
-@pytest.mark.parametrize(("lines", "kills"), [(2_000, 5), pytest.param(100_000, 20, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("lines", "kills"), [(2_000, 5), (100_000, 20)])
 def test_a_job_killed_at_random_and_resumed_has_every_line_once_each_time(runs: Runs, lines: int, kills: int) -> None:
     rng = random.Random(7)
     runs.bench.write(*questions(lines))

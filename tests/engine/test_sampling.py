@@ -21,6 +21,7 @@ def token_ids(assembly: Assembly, text: str) -> list[int]:
     return ids
 
 
+@pytest.mark.slow
 def test_log_probabilities_belong_to_the_tokens_of_the_text(ask: Ask) -> None:
     said = ask(QUESTION, top_logprobs=3)
     assert "".join(each.token for each in said.logprobs).strip() == said.text
@@ -41,6 +42,7 @@ def test_a_bias_makes_and_forbids_tokens(assembly: Assembly, ask: Ask) -> None:
     assert ask(QUESTION, logit_bias=((forbidden, -100.0),), top_logprobs=0).logprobs[0].token != first
 
 
+@pytest.mark.slow
 def test_answers_end_where_they_are_told_to(assembly: Assembly, ask: Ask) -> None:
     plain = ask("Count from one to ten in words.", top_logprobs=0)
     third = plain.logprobs[2].token
@@ -63,6 +65,7 @@ def test_what_repeats_costs(assembly: Assembly, ask: Ask) -> None:
     assert ask(QUESTION, **held, repetition_penalty=50.0).text.count("green") < plain
 
 
+@pytest.mark.slow
 def test_drawing_from_one_token_is_greedy(ask: Ask) -> None:
     count = "Count from one to ten in words."  # no two tokens are equally likely
     greedy = ask(count).text

@@ -37,6 +37,7 @@ def test_a_cached_prompt_never_gives_the_tokens_of_the_expert_before(assembly: A
     assert ask(RECORD).text == before
 
 
+@pytest.mark.slow
 def test_swapping_the_base_back_gives_the_tokens_of_a_fresh_engine(assembly: Assembly, ask: Ask) -> None:
     model = assembly.weights("generalist").model
     prompts = [RECORD, RADIO, "What is the capital of France?"]
@@ -68,6 +69,7 @@ def test_an_expert_that_was_still_held_gives_the_tokens_that_it_gave_before(asse
     assert [ask(prompt).text for prompt in prompts] == before
 
 
+@pytest.mark.slow
 def test_another_model_of_the_same_shape_gives_the_tokens_of_a_fresh_engine(
     assembly: Assembly, ask: Ask, tmp_path: Path
 ) -> None:
@@ -136,6 +138,7 @@ def test_an_answer_is_cut_at_max_tokens_and_says_so(assembly: Assembly, ask: Ask
     assert (generation.finish_reason, generation.completion_tokens) == ("length", 3)
 
 
+@pytest.mark.slow
 def test_sampling_with_a_seed_repeats_and_with_another_seed_differs(assembly: Assembly, ask: Ask) -> None:
     assembly.loader.ready("generalist")
     question = "Write a sentence about the sea."
@@ -144,6 +147,7 @@ def test_sampling_with_a_seed_repeats_and_with_another_seed_differs(assembly: As
     assert first != other
 
 
+@pytest.mark.slow
 def test_many_sampled_prompts_with_seeds_are_generated_together(assembly: Assembly) -> None:
     assembly.loader.ready("generalist")
     calls = [

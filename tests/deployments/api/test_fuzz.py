@@ -52,6 +52,7 @@ def sound(case: Any, response: Any) -> None:
     well_formed(case, response)
 
 
+@pytest.mark.slow
 def test_a_hundred_requests_out_of_the_schema_find_no_fault(fuzzed: Running) -> None:
     statuses = fuzz(fuzzed, 5, {}, well_formed)
     assert statuses.total() >= 100
