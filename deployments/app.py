@@ -144,7 +144,7 @@ def behind_handles(pool: Pool, behind: Behind, settings: Settings) -> tuple[Pool
     """A pool's experts, and where it has a reward model its scorer, behind handles by their deployments' names."""
     replicas = RayExperts(behind[EXPERTS], settings.least == 0) if EXPERTS in behind else None
     dedicated = {
-        expert.name: RayExperts(behind[DEDICATED + expert.name], expert.dedicated.least == 0)
+        expert.name: RayExperts(behind[DEDICATED + expert.name], expert.dedicated.least == 0, apart=True)
         for expert in pool.experts
         if expert.dedicated is not None
     }

@@ -133,6 +133,9 @@ class EngineLoop:
         return bool(self._turns.resident and self._turns.waiting[self._turns.resident])
 
     def _work(self) -> None:
+        given_way = [each.id for each in self._turns.give_way(self._clock())]
+        if given_way:
+            self._engine().abort(given_way)
         expert = self._turns.switch(self._clock())
         if expert is not None:
             self._ready(expert)

@@ -18,7 +18,9 @@ class Asked:
 
     `key` says whose request it is, for fair shares. With `stream` its text comes piece by piece. `newcomer` is the
     expert itself where the pool file does not name it: a replica need not have heard of it before. One asked in the
-    `background` waits for all others. `prompt` is there once the replica has made it.
+    `background` waits for all others, and may be begun anew for them: it cannot `stream`. `prompt` is there once the
+    replica has made it. Where others may be asked in the expert's place, `elsewhere`, it does not wait for a lost
+    replica to be replaced.
     """
 
     id: str
@@ -30,6 +32,7 @@ class Asked:
     newcomer: ExpertConfig | None = None
     background: bool = False
     prompt: Prompt | None = None
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True, slots=True)

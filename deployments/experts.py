@@ -13,6 +13,7 @@ from .expert import ExpertReplica
 
 _SOON = 2.0
 _QUIET = 5.0
+AWAY = TurnedAway(503, "waited_too_long", "the expert's replica was lost, and no other is there yet", 5.0)
 LOST = TurnedAway(503, "expert_lost", "the expert's replica was lost while it answered", 1.0, again=True)
 
 
@@ -58,12 +59,17 @@ class RayExperts:
     """Replicas of a Ray Serve deployment; `handle` is its `DeploymentHandle`.
 
     A request waits for as long as it has patience for a replica to take it, in whose queue its patience begins anew.
-    Those that `rest` are ended when nobody asks.
+    Those that `rest` are ended when nobody asks. Where they run one expert that stands `apart`, and one is lost, a
+    request that may go elsewhere waits for two seconds, and is told that it is `AWAY` until one answers again.
     """
 
-    def __init__(self, handle: Any, rest: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
-        self._handle, self._rest, self._clock = handle, rest, clock
+    def __init__(
+        self, handle: Any, rest: bool = False, apart: bool = False, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._handle, self._rest, self._apart, self._clock = handle, rest, apart, clock
         self._warm = False
+        self._back: asyncio.Task[None] | None = None
+        self._lost_at = 0.0
         self._open, self._last = 0, -_QUIET
 
     async def ask(self, asked: Asked) -> AsyncGenerator[Event, None]:
@@ -71,6 +77,9 @@ class RayExperts:
         import ray
         from ray.serve.exceptions import RayServeException
 
+        if asked.elsewhere and not await self._there():
+            yield AWAY
+            return
         response: Any = None
         over = False
         self._open += 1
@@ -91,6 +100,7 @@ class RayExperts:
                     yield event
         except (ray.exceptions.RayError, RayServeException):
             over = True
+            self._note_lost()
             yield LOST
         except TimeoutError:
             yield TurnedAway(503, "waited_too_long", f"no engine was there within {asked.patience:.0f} s", 5.0)
@@ -98,6 +108,30 @@ class RayExperts:
             self._open, self._last = self._open - 1, self._clock()
             if response is not None and not over:
                 response.cancel()
+
+    def _note_lost(self) -> None:
+        if self._apart and self._back is None:
+            self._lost_at, self._back = self._clock(), asyncio.create_task(self._answers_again())
+
+    async def _answers_again(self) -> None:
+        """Wait until a replica answers."""
+        import ray
+        from ray.serve.exceptions import RayServeException
+
+        while True:
+            try:
+                await self._handle.warm.remote()
+            except (ray.exceptions.RayError, RayServeException):
+                await asyncio.sleep(_SOON)
+            else:
+                self._back = None
+                return
+
+    async def _there(self) -> bool:
+        """Whether no replica was lost, or one answers again; soon after the loss that is waited for."""
+        if self._back is not None:
+            await asyncio.wait({self._back}, timeout=max(0.0, self._lost_at + _SOON - self._clock()))
+        return self._back is None
 
     async def warm(self) -> bool:
         """Whether a replica has been. Asked no more once it was: asking would keep idle replicas from being ended."""

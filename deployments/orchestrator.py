@@ -69,12 +69,21 @@ class Resources:
 class Request:
     """One request that is being answered, in a task of its own; `close` it in any case.
 
-    `route` finds others where those asked failed before any text was given.
+    `route` finds others where those asked failed before any text was given, and `others` says whether there are any.
     """
 
-    def __init__(self, order: Order, report: Report, resources: Resources, patience: float, route: Route) -> None:
+    def __init__(
+        self,
+        order: Order,
+        report: Report,
+        resources: Resources,
+        patience: float,
+        route: Route,
+        others: Callable[[Policy], bool],
+    ) -> None:
         self.order, self.report = order, report
         self._resources, self._patience, self._route = resources, patience, route
+        self._others, self._elsewhere = others, others(order.policy)
         self._given: asyncio.Queue[Given | Exception | None] = asyncio.Queue()
         self._gave: set[int] = set()
         self._routed: dict[Policy, asyncio.Future[Routed | Refusal]] = {}
@@ -185,6 +194,7 @@ class Request:
             return _refusal("", error)
         self.report.routed = routed
         self.report.rerouted += 1
+        self._elsewhere = self._others(policy)
         return routed
 
     async def _said(self, need: Ask, choices: Sequence[int]) -> list[Said]:
@@ -215,8 +225,11 @@ class Request:
     async def _generate(self, query: Query, expert: str, slot: int, choices: Sequence[int]) -> tuple[Generation, Lane]:
         """One expert's generation, and the lane by which it was ready; its pieces go to `choices` as they come."""
         stream, ident = self.order.stream and bool(choices), f"{self.order.id}-{query.id}-{expert}-{slot}"
-        background = self.order.background
-        asked = Asked(ident, expert, query, self.order.key, self._patience, stream, background=background)
+        asked = Asked(
+            *(ident, expert, query, self.order.key, self._patience, stream),
+            background=self.order.background,
+            elsewhere=self._elsewhere,
+        )
         unfinished = Unfinished(expert, self._resources.prices().get(expert, _FREE))
         self.report.unfinished.append(unfinished)
         try:
@@ -371,4 +384,10 @@ class Orchestrator:
             routed = await route(policy) if policy.stays is None else stayed(order.query, policy.stays)
         longest = self._settings.longest_wait if order.patience is None else order.patience
         patience = min(longest, order.deadline + _LATER)
-        return Request(order, Report(routed), self._resources, patience, route)
+        return Request(order, Report(routed), self._resources, patience, route, self._others)
+
+    def _others(self, policy: Policy) -> bool:
+        """Whether somebody else may be asked under a policy where those who are cannot be had."""
+        if policy.expert is not None:
+            return bool(policy.fallbacks)
+        return len(set(self.lifecycle.roster.pool.names).difference(policy.without)) > 1

@@ -22,8 +22,8 @@ class BatchRecord:
     Its files are kept for `keep` seconds once they are there, None for always.
 
     `facts` are what became of it: times by name, `total`, `answered` and `failed` lines, the `outcome` once that is
-    decided, `ending` once its files are there, `ended` once that is safe, and which of the two there are (`has_output`,
-    `has_error`).
+    decided, `ending` once its files are there, `ended` once that is safe, until when it is listed then (`listed_until`), and
+    which of the two there are (`has_output`, `has_error`).
     """
 
     id: str
@@ -74,6 +74,7 @@ class BatchRecord:
             **{name: int(facts[name]) if name in facts else None for name in _TIMES},
             "request_counts": {shown: int(facts.get(name, 0)) for shown, name in counts.items()},
             "metadata": None if self.metadata is None else dict(self.metadata),
+            **({"symmoe": {"listed_until": int(facts["listed_until"])}} if "listed_until" in facts else {}),
         }
 
     @property

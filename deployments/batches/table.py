@@ -59,6 +59,7 @@ if not there then
 end
 if redis.call('ZADD', KEYS[5], 'NX', ARGV[4], ARGV[1]) == 1 and ARGV[5] ~= '' then
   redis.call('ZADD', KEYS[8], ARGV[5], ARGV[1])
+  redis.call('HSETNX', KEYS[1], 'listed_until', ARGV[5])
 end
 for _ = 1, math.min(redis.call('ZCARD', KEYS[5]) - tonumber(ARGV[6]), 100) do
   local old = redis.call('ZPOPMIN', KEYS[5])[1]

@@ -14,6 +14,8 @@ STARVING = 60.0
 _FORGETTING = 0.3
 _LAGGING = 2.0
 _KEYS = 256
+_WAYS = 2
+"""Times that a request in the background gives way: its work is lost each time, and it must end some day."""
 
 
 class Durations:
@@ -50,7 +52,7 @@ class Durations:
 class Waiting:
     """A request for an expert: whose it is, when it came, and when at the latest it must begin (seconds, one clock).
 
-    One in the `background` waits for all others.
+    One in the `background` waits for all others; it `gave_way` to them so often after it had begun.
     """
 
     id: str
@@ -59,6 +61,7 @@ class Waiting:
     arrived: float
     due: float
     background: bool = False
+    gave_way: int = 0
 
 
 class Turns:
@@ -79,8 +82,9 @@ class Turns:
 
     Requests in the background count only while no other waits: then all of the above holds for them, but that they end
     no turn in which others run, and leave a quarter of the slots free for `patience` seconds after another came. They
-    are the first to be turned away. Once a minute (`STARVING`) the one that has waited longest, if that was a minute,
-    becomes a request like others, and with it those for its expert that waited as long: a quarter of the slots at most.
+    are the first to be turned away, and those that run give way (`give_way`). Once a minute (`STARVING`) the one that
+    has waited longest, if that was a minute, becomes a request like others, and with it those for its expert that
+    waited as long: a quarter of the slots at most.
     """
 
     def __init__(self, slots: int, most: int, patience: float, amortise: float = 4.0) -> None:
@@ -174,6 +178,27 @@ class Turns:
             self._began[each.id] = now, len(self._running)
             self._joined = now
         return begun
+
+    def give_way(self, now: float) -> list[Waiting]:
+        """Those in the background that run no longer, and wait again: others want their places now.
+
+        Where others wait for the resident expert as many as find no place, those that began last; where the turn is
+        over all of them, if they are all that runs. Twice at most each.
+        """
+        if all(each.background for each in self._waiting.values()):
+            return []
+        running = sorted(self._running.values(), key=lambda each: self._began[each.id], reverse=True)
+        able = [each for each in running if each.background and each.gave_way < _WAYS]
+        if self._is_over(now):
+            out = able if len(able) == len(running) else []
+        else:
+            own = sum(w.expert == self._resident and not w.background for w in self._waiting.values())
+            out = able[: max(0, own + len(running) - self._slots)]
+        for each in out:
+            self.leave(each.id)
+            self._served[each.key] -= 1
+            self._waiting[each.id] = replace(each, gave_way=each.gave_way + 1)
+        return out
 
     def switch(self, now: float) -> str | None:
         """The expert to make ready now, or None: the turn goes on, or what is running must be finished first."""

@@ -139,17 +139,34 @@ def test_a_quarantined_one_is_not_asked(client: openai.OpenAI) -> None:
 
 
 def test_its_process_is_killed_and_it_comes_back(client: openai.OpenAI) -> None:
-    """Last: what is lost meanwhile is answered by others, or told with a 503; then it answers again."""
-    (replica,) = [each for each in psutil.process_iter() if "dedicated-generalist" in "".join(each.cmdline())]
+    """Last: a routed question goes to the next best at once, who named it waits or is told with a 503; then it answers
+    again.
+    """
+
+    def routed(**more: object) -> httpx.Response:
+        body = {"model": "symmoe/fast", "messages": [{"role": "user", "content": SEA}], "max_tokens": 4, **more}
+        url, anew = f"{client.base_url}chat/completions", {"cache-control": "no-store"}
+        return httpx.post(url, json=body, headers=anew, timeout=60)
+
+    assert routed().headers["x-symmoe-experts"] == "generalist"
+    ours = [each for each in psutil.Process().children(recursive=True) if each.status() != psutil.STATUS_ZOMBIE]
+    (replica,) = [each for each in ours if "dedicated-generalist" in "".join(each.cmdline())]
     engine = replica.children(recursive=True)
     replica.kill()
     assert gone(engine, 30)
+    for stream in (False, True):
+        response = routed(stream=stream)
+        asked, answered = response.headers["x-symmoe-fallback"].split("->")
+        assert (response.status_code, asked) == (200, "generalist")
+        assert answered == response.headers["x-symmoe-experts"] != "generalist"
     assert said(client, "roman", "Write 14 as a Roman numeral.") == "XIV"
     until = time.monotonic() + 150
     while True:
         try:
             assert said(client, "generalist", SEA, max_tokens=4)
-            return
+            break
         except openai.InternalServerError as error:
             assert error.response.headers["retry-after"]  # noqa: PT017
             assert time.monotonic() < until
+    while "x-symmoe-fallback" in routed().headers:
+        assert time.monotonic() < until

@@ -119,6 +119,46 @@ def test_once_a_minute_a_few_that_have_waited_for_a_minute_are_no_longer_in_the_
     assert all(STARVING <= later - now <= STARVING + 3 for (now, _), (later, _) in pairwise([(0, []), *taken]))
 
 
+def test_what_runs_in_the_background_gives_way_to_who_finds_no_place() -> None:
+    made = serving("a", slots=3)
+    for number, each in enumerate(lines("a", 3)):
+        arrived(made, each)
+        made.begin(number / 10)
+    assert made.give_way(1.0) == []
+    arrived(made, waiting("1", "a", 2.0), waiting("2", "a", 2.0))
+    assert ids(made.give_way(2.0)) == ["line a2", "line a1"]  # those that began last have least to lose
+    assert made.running == 1
+    assert made.waiting["a"] == 4
+    assert ids(made.begin(2.0)) == ["1", "2"]
+    assert made.give_way(2.0) == []
+
+
+def test_all_that_runs_in_the_background_gives_way_to_who_waits_for_another_expert() -> None:
+    made = arrived(serving("a", slots=2), *lines("a", 2))
+    made.begin(0.0)
+    arrived(made, waiting("1", "b", 1.0))
+    assert len(made.give_way(1.0)) == 2
+    assert made.switch(1.0) == "b"
+
+
+def test_nothing_gives_way_where_another_that_runs_keeps_the_engine_from_going_over() -> None:
+    made = arrived(serving("a", slots=2), waiting("1", "a"), *lines("a", 1))
+    assert len(made.begin(0.0)) == 2
+    arrived(made, waiting("2", "b", 1.0))
+    assert made.give_way(PATIENCE + 20) == []
+
+
+def test_a_request_gives_way_twice_and_then_runs_to_its_end() -> None:
+    made = arrived(serving("a", slots=1), *lines("a", 1))
+    for number in range(3):
+        assert ids(made.begin(10.0 * number)) == ["line a0"]
+        arrived(made, waiting(f"{number}", "a", 10.0 * number))
+        assert ids(made.give_way(10.0 * number)) == (["line a0"] if number < 2 else [])
+        if number < 2:
+            assert ids(made.begin(10.0 * number)) == [f"{number}"]
+            made.leave(f"{number}")
+
+
 CROWD = st.lists(  # all of it is over within a minute
     st.tuples(st.floats(0, 10), st.sampled_from("abcd"), st.booleans(), st.floats(0.01, 0.5)), min_size=1, max_size=40
 )
@@ -148,6 +188,9 @@ class Mixed:
             self.step()
 
     def step(self) -> None:
+        for each in self.turns.give_way(self.now):
+            assert self.online, "something gave way to nobody"
+            del self.ends[each.id], self.begun[each.id]
         expert = self.turns.switch(self.now)
         if expert is not None:
             wanted = {name for name, _ in self.online.values()}

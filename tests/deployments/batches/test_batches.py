@@ -6,6 +6,7 @@ import json
 
 import openai
 import pytest
+from symmoe.deployments.settings import Settings
 
 from tests.deployments.api.conftest import Running
 from tests.deployments.batches.conftest import Row, ended, exactly_once, expected, line, rows_of, start, texts, until
@@ -24,6 +25,8 @@ def test_two_hundred_lines_are_each_answered_once(service: Running, client: open
     assert over.completed_at
     assert over.completed_at >= over.finalizing_at >= over.in_progress_at >= over.created_at
     assert over.expires_at == over.created_at + 86400
+    listed = over.symmoe["listed_until"] - over.completed_at  # type: ignore[attr-defined]
+    assert listed == Settings().batch_records_seconds
     assert service.metric('symmoe_batch_lines_total{outcome="answered"}') == before + 200
     assert connected().keys("symmoe:batch:*:lines") == []
 
