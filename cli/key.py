@@ -10,13 +10,14 @@ import typer
 from . import options
 
 if TYPE_CHECKING:
+    from symmoe.deployments.access.key_records import KeyRecord
     from symmoe.deployments.storage import Storage
 
 Result = TypeVar("Result")
-_DAY = 86_400.0
+_DAY, _HOUR = 86_400.0, 3600.0
 
 
-app = typer.Typer(help="Make, list and revoke the keys of a service.", no_args_is_help=True)
+app = typer.Typer(help="Make, list, rotate and revoke the keys of a service.", no_args_is_help=True)
 
 
 def with_store(work: Callable[[Storage], Awaitable[Result]]) -> Result:
@@ -33,6 +34,15 @@ def with_store(work: Callable[[Storage], Awaitable[Result]]) -> Result:
             await storage.close()
 
     return asyncio.run(working())
+
+
+def known(record: KeyRecord | None) -> KeyRecord:
+    """The record of a key that there is. Raises `ConfigError`."""
+    from symmoe.errors import ConfigError
+
+    if record is None:  # what was given is not repeated: it may be a key
+        raise ConfigError("no key has that id", hint="`symmoe key list` shows the ids")
+    return record
 
 
 @app.command("create")
@@ -107,6 +117,32 @@ def list_keys(json: options.Json = False) -> None:
     show(table("Keys", [column.replace("_per_minute", "/min") for column in columns], rows, right=(4, 5, 6)))
 
 
+@app.command("rotate")
+def rotate(
+    ident: Annotated[str, typer.Argument(metavar="ID", help="The key's id, as `symmoe key list` shows it.")],
+    overlap: Annotated[
+        float,
+        typer.Option("--overlap", metavar="HOURS", min=0, max=8_760, help="Hours for which the old one is good, too."),
+    ] = 24,
+    json: options.Json = False,
+) -> None:
+    """Put a new key in another's place: its files, batches, usage, limits and budget stay with their owner."""
+    import time
+
+    from symmoe.deployments.access.key_records import new_key
+    from symmoe.deployments.access.key_records import rotate as rotate_in
+
+    from .render import show, show_json
+
+    key, now = new_key(), time.time()
+    record = known(with_store(lambda storage: rotate_in(storage, ident, key, now, overlap * _HOUR)))
+    if json:
+        show_json({"key": key, **record.facts(now)})
+        return
+    soon = f"is good for {overlap:g} h more" if overlap else "is good no more"
+    show(key, f"{record.id} ({record.name}) in the place of {ident}, which {soon}. It is not shown again.")
+
+
 @app.command("revoke")
 def revoke(
     ident: Annotated[str, typer.Argument(metavar="ID", help="The key's id, as `symmoe key list` shows it.")],
@@ -117,14 +153,10 @@ def revoke(
 
     from symmoe.deployments.access.key_records import revoke as revoke_in
 
-    from symmoe.errors import ConfigError
-
     from .render import show, show_json
 
     now = time.time()
-    record = with_store(lambda storage: revoke_in(storage, ident, now))
-    if record is None:  # what was given is not repeated: it may be a key
-        raise ConfigError("no key has that id", hint="`symmoe key list` shows the ids")
+    record = known(with_store(lambda storage: revoke_in(storage, ident, now)))
     if json:
         show_json(record.facts(now))
         return

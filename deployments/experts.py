@@ -12,6 +12,7 @@ from .events import ENDS, Asked, EngineState, Event, TurnedAway
 from .expert import ExpertReplica
 
 _SOON = 2.0
+_AWAY = 5.0
 _QUIET = 5.0
 AWAY = TurnedAway(503, "waited_too_long", "the expert's replica was lost, and no other is there yet", 5.0)
 LOST = TurnedAway(503, "expert_lost", "the expert's replica was lost while it answered", 1.0, again=True)
@@ -60,7 +61,7 @@ class RayExperts:
 
     A request waits for as long as it has patience for a replica to take it, in whose queue its patience begins anew.
     Those that `rest` are ended when nobody asks. Where they run one expert that stands `apart`, and one is lost, a
-    request that may go elsewhere waits for two seconds, and is told that it is `AWAY` until one answers again.
+    request that may go elsewhere waits for five seconds, and is told that it is `AWAY` until one answers again.
     """
 
     def __init__(
@@ -80,20 +81,22 @@ class RayExperts:
         if asked.elsewhere and not await self._there():
             yield AWAY
             return
+        brief = asked.elsewhere and self._apart and not self._rest
+        patience = min(asked.patience, _AWAY) if brief else asked.patience
         response: Any = None
         over = False
         self._open += 1
         try:
             if asked.stream:
                 response = self._handle.options(stream=True).stream.remote(asked)
-                await asyncio.wait_for(response._to_object_ref_gen(), asked.patience)
+                await asyncio.wait_for(response._to_object_ref_gen(), patience)
                 async for events in response:
                     for event in events:
                         over = isinstance(event, ENDS)
                         yield event
             else:
                 response = self._handle.complete.remote(asked)
-                await asyncio.wait_for(response._to_object_ref(), asked.patience)
+                await asyncio.wait_for(response._to_object_ref(), patience)
                 events = await response
                 over = True
                 for event in events:
@@ -103,15 +106,19 @@ class RayExperts:
             self._note_lost()
             yield LOST
         except TimeoutError:
-            yield TurnedAway(503, "waited_too_long", f"no engine was there within {asked.patience:.0f} s", 5.0)
+            if brief:
+                self._note_lost(patience)
+                yield AWAY
+            else:
+                yield TurnedAway(503, "waited_too_long", f"no engine was there within {patience:.0f} s", 5.0)
         finally:
             self._open, self._last = self._open - 1, self._clock()
             if response is not None and not over:
                 response.cancel()
 
-    def _note_lost(self) -> None:
+    def _note_lost(self, waited: float = 0.0) -> None:
         if self._apart and self._back is None:
-            self._lost_at, self._back = self._clock(), asyncio.create_task(self._answers_again())
+            self._lost_at, self._back = self._clock() - waited, asyncio.create_task(self._answers_again())
 
     async def _answers_again(self) -> None:
         """Wait until a replica answers."""
@@ -130,7 +137,7 @@ class RayExperts:
     async def _there(self) -> bool:
         """Whether no replica was lost, or one answers again; soon after the loss that is waited for."""
         if self._back is not None:
-            await asyncio.wait({self._back}, timeout=max(0.0, self._lost_at + _SOON - self._clock()))
+            await asyncio.wait({self._back}, timeout=max(0.0, self._lost_at + _AWAY - self._clock()))
         return self._back is None
 
     async def warm(self) -> bool:

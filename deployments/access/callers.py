@@ -15,7 +15,9 @@ BudgetPer = Literal["day", "month", "ever"]
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks; `id` stands for the key, from which it cannot be told. A limit that is None is none.
+    """Who asks; `id` stands for the key, from which it cannot be told, and for those in whose place it came.
+
+    A limit that is None is none.
 
     An `admin` may change which experts there are. The `budget` is in the pool's currency.
     """

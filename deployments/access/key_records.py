@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -35,7 +36,8 @@ class KeyRecord:
     """What is known of a key. `id` is drawn, not derived from it; times are seconds since 1970; None is no limit.
 
     The key of an `admin` may change which experts and keys there are, and see everybody's traces. What a key spends in
-    each `budget_per` may reach its `budget`, in the pool's currency; days and months are those of UTC.
+    each `budget_per` may reach its `budget`, in the pool's currency; days and months are those of UTC. What is kept and
+    counted is the `owner`'s: the id of the first of the keys that took each other's place, "" for that one itself.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
@@ -50,13 +52,25 @@ class KeyRecord:
     admin: bool = False
     budget: float | None = None
     budget_per: BudgetPer = "month"
+    owner: str = ""
+
+    @property
+    def whose(self) -> str:
+        """The owner's id."""
+        return self.owner or self.id
 
     def facts(self, now: float) -> dict[str, Any]:
         """All of it for people and programs, times as ISO 8601."""
         told = {name: value for name, value in asdict(self).items() if name != "admin"}
         told["budget_per"] = None if self.budget is None else self.budget_per
         dates = {name: _date(told[name]) for name in ("created", "expires", "revoked")}
-        return {**told, **dates, "state": self.state(now), "scope": "admin" if self.admin else "ask"}
+        return {
+            **told,
+            **dates,
+            "owner": self.whose,
+            "state": self.state(now),
+            "scope": "admin" if self.admin else "ask",
+        }
 
     def state(self, now: float) -> str:
         """`active`, `expired` or `revoked`."""
@@ -123,10 +137,11 @@ async def find(stored: Stored, name: str, note: Note = lambda record: None) -> K
 
 
 async def find_named(stored: Stored, ident: str, note: Note = lambda record: None) -> KeyRecord | None:
-    """The same by its id."""
+    """The same by its owner's id: of keys that took each other's place one that is active, if one is."""
 
     async def work(client: Redis) -> KeyRecord | None:
-        record = next((record for _, record in await _rows(client) if record.id == ident), None)
+        now, own = time.time(), [record for _, record in await _rows(client) if record.whose == ident]
+        record = max(own, key=lambda each: (each.state(now) == "active", each.created), default=None)
         note(record)
         return record
 
@@ -147,6 +162,24 @@ async def revoke(stored: Stored, ident: str, now: float) -> KeyRecord | None:
     for name, record in await stored.do(_rows):
         if record.id == ident:
             return record if record.revoked is not None else await _replace(stored, name, replace(record, revoked=now))
+    return None
+
+
+async def rotate(stored: Stored, ident: str, key: str, now: float, overlap: float) -> KeyRecord | None:
+    """Put `key`, one of `new_key`, in the place of the one with that id, whose owner it has; None if there is none.
+
+    It may the same for as long. The old one ends after `overlap` seconds, if it does not before. Raises `StoreError`.
+    """
+    for name, old in await stored.do(_rows):
+        if old.id != ident:
+            continue
+        ends = None if old.expires is None else now + old.expires - old.created
+        new = replace(old, id=new_id(), created=now, expires=ends, revoked=None, owner=old.whose)
+        await add(stored, key, new)
+        if old.state(now) == "active":
+            soon = now + overlap if old.expires is None else min(old.expires, now + overlap)
+            await _replace(stored, name, replace(old, expires=soon))
+        return new
     return None
 
 

@@ -46,7 +46,7 @@ class StoredKeys:
         return None if name is None else _caller(await self._record(name, find))
 
     async def named(self, ident: str) -> Caller | None:
-        """Whose id this is, as good and as fresh as for a key."""
+        """Whose id this is, as good and as fresh as for a key; of keys that took each other's place by any."""
         return _caller(await self._record(ident, find_named))
 
     async def _record(self, name: str, find: Find) -> KeyRecord | None:
@@ -92,4 +92,4 @@ def _caller(record: KeyRecord | None) -> Caller | None:
     if record is None or record.state(time.time()) != "active":
         return None
     limits = record.requests_per_minute, record.tokens_per_minute
-    return Caller(record.id, *limits, record.admin, record.budget, record.budget_per)
+    return Caller(record.whose, *limits, record.admin, record.budget, record.budget_per)

@@ -197,7 +197,7 @@ async def usage_between(
     Each row has the counts, and `cost` in the pool's currency; by key also its name, budget and what is spent of that.
     Requests are not told by expert: several may answer one. Raises `StoreError`.
     """
-    records = {record.id: record for record in await everyone(stored)}
+    records = {record.whose: record for record in await everyone(stored)}
     keys = [key] if key is not None else [*records, NOBODY]
     months = sorted({(first + timedelta(days=n)).strftime("%Y-%m") for n in range((last - first).days + 1)})
     names = [(each, month) for each in keys for month in months]
@@ -251,7 +251,7 @@ async def _of_key(stored: Stored, record: KeyRecord | None) -> dict[str, Any]:
         return {"name": None, "budget": None}
     if record.budget is None:
         return {"name": record.name, "budget": None}
-    caller = Caller(record.id, budget=record.budget, budget_per=record.budget_per)
+    caller = Caller(record.whose, budget=record.budget, budget_per=record.budget_per)
     spent = await Usage(stored, 0.0, lambda: None).spent(caller)
     return {"name": record.name, "budget": {"amount": record.budget, "per": record.budget_per, "spent": spent}}
 

@@ -13,7 +13,7 @@ from symmoe.errors import ConfigError
 from symmoe.wire.sampling import Text
 
 from ..access.callers import BudgetPer
-from ..access.key_records import KeyRecord, add, checked_name, everyone, new_id, new_key, revoke
+from ..access.key_records import KeyRecord, add, checked_name, everyone, new_id, new_key, revoke, rotate
 from ..errors import ApiError
 from .admin import Admin
 from .body import read_body
@@ -21,7 +21,7 @@ from .documented import json_body
 from .service import Service
 
 _KEYS = "/v1/admin/keys"
-_DAY = 86_400.0
+_DAY, _HOUR = 86_400.0, 3600.0
 
 
 class NewKey(BaseModel):
@@ -36,6 +36,14 @@ class NewKey(BaseModel):
     budget: float | None = Field(default=None, ge=0, le=1e12)
     budget_per: BudgetPer = "month"
     expires_days: float | None = Field(default=None, ge=0.001, le=36_500)
+
+
+class Rotation(BaseModel):
+    """How a key is replaced: for so many hours the old one is good beside the new one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    overlap_hours: float = Field(default=24, ge=0, le=8_760)
 
 
 def key_paths(app: FastAPI, service: Service) -> None:
@@ -75,15 +83,33 @@ def key_paths(app: FastAPI, service: Service) -> None:
         limits, budget = (body.requests_per_minute, body.tokens_per_minute), (body.budget, body.budget_per)
         record = KeyRecord(new_id(), name, now, ends, None, *limits, body.scope == "admin", *budget)
         await add(service.patient, key, record)
-        shown = {"object": "symmoe.key", **record.facts(now), "key": key}
-        return JSONResponse(shown, 201, headers={"cache-control": "no-store"})
+        return _shown(record, key, now)
+
+    @app.post(f"{_KEYS}/{{ident}}/rotate", openapi_extra=json_body(Rotation), response_model=None)
+    async def replace(request: Request, ident: str) -> Response:
+        """A new key in another's place, shown this once: files, batches, usage and limits stay with their owner."""
+        await admin.check(request)
+        body = await read_body(request, Rotation, service.settings.most_bytes)
+        now, key = time.time(), new_key()
+        record = await rotate(service.patient, ident, key, now, body.overlap_hours * _HOUR)
+        return _shown(_known(record), key, now)
 
     @app.delete(f"{_KEYS}/{{ident}}", response_model=None)
     async def remove(request: Request, ident: str) -> Response:
         """A key is revoked for good; services refuse it within a second or two."""
         await admin.check(request)
         now = time.time()
-        record = await revoke(service.patient, ident, now)
-        if record is None:
-            raise ApiError(404, "key_not_found", "no key has that id; GET /v1/admin/keys lists them")
+        record = _known(await revoke(service.patient, ident, now))
         return JSONResponse({"object": "symmoe.key", **record.facts(now)})
+
+
+def _known(record: KeyRecord | None) -> KeyRecord:
+    if record is None:
+        raise ApiError(404, "key_not_found", "no key has that id; GET /v1/admin/keys lists them")
+    return record
+
+
+def _shown(record: KeyRecord, key: str, now: float) -> Response:
+    """A new key, which nobody keeps on the way."""
+    shown = {"object": "symmoe.key", **record.facts(now), "key": key}
+    return JSONResponse(shown, 201, headers={"cache-control": "no-store"})

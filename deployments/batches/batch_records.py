@@ -22,8 +22,8 @@ class BatchRecord:
     Its files are kept for `keep` seconds once they are there, None for always.
 
     `facts` are what became of it: times by name, `total`, `answered` and `failed` lines, the `outcome` once that is
-    decided, `ending` once its files are there, `ended` once that is safe, until when it is listed then (`listed_until`), and
-    which of the two there are (`has_output`, `has_error`).
+    decided, `ending` once its files are there, `ended` once that is safe, until when it is listed then
+    (`listed_until`), and which of the two there are (`has_output`, `has_error`).
     """
 
     id: str

@@ -44,6 +44,19 @@ def test_a_revoked_key_stays_listed_as_such(symmoe_command: Symmoe) -> None:
     assert symmoe_command("key", "list", "--json").json == [revoked]
 
 
+def test_a_key_is_rotated_for_the_same_owner_with_the_same_limits(symmoe_command: Symmoe) -> None:
+    old = symmoe_command("key", "create", "team", "--requests-per-minute", 60, "--expires", 30, "--json").json
+    new = symmoe_command("key", "rotate", old["id"], "--overlap", 2, "--json").json
+    assert new["key"] != old["key"]
+    assert (new["owner"], new["name"], new["requests_per_minute"]) == (old["id"], "team", 60)
+    ends = {row["id"]: row["expires"] for row in symmoe_command("key", "list", "--json").json}
+    assert ends[old["id"]] < old["expires"] <= ends[new["id"]]
+    again = symmoe_command("key", "rotate", new["id"], "--overlap", 0, "--json").json
+    assert again["owner"] == old["id"]
+    states = {row["id"]: row["state"] for row in symmoe_command("key", "list", "--json").json}
+    assert states == {old["id"]: "active", new["id"]: "expired", again["id"]: "active"}
+
+
 def test_an_unknown_id_is_an_error_that_does_not_repeat_it(symmoe_command: Symmoe) -> None:
     key = symmoe_command("key", "create", "team", "--json").json["key"]
     said = symmoe_command("key", "revoke", key)

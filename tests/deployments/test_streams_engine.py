@@ -20,10 +20,10 @@ MANY_BYTES = "🌊🐚 naïve 日本語 Ω👩‍👩‍👧"
 
 
 def small() -> Pool:
-    """One model of 135M, which answers two at once."""
+    """The tiny pool on an engine that answers two at once."""
     pool = read_pool(str(shipped_pool("tiny")))
     engine = EngineConfig(kind="vllm", max_model_len=1024, max_num_seqs=2, kv_cache_gib=0.3)
-    return pool.model_copy(update={"engine": engine, "experts": pool.experts[:1]})
+    return pool.model_copy(update={"engine": engine})
 
 
 @pytest.fixture(scope="module")

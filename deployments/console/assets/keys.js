@@ -49,6 +49,7 @@ export async function open(page, rest, query, who) {
   if (who.scope !== "admin") return void show(page, el("h1", {}, "Keys"), own, usage(who));
   const [list, made] = [el("div", { class: "framed" }), el("div", { role: "status" })];
 
+  const once = (key) => show(made, el("p", {}, "The key of ", said(key.name), ". It is shown this once: keep it now."), el("code", { class: "secret", tabindex: "0" }, key.key));
   async function draw() {
     const found = await get("/v1/admin/keys");
     show(list, found.data.length ? table("Keys", [
@@ -61,6 +62,11 @@ export async function open(page, rest, query, who) {
       ["Budget", (row) => budget(row), "n", (row) => row.budget],
       ["Made", (row) => date(row.created), "", (row) => row.created],
       ["Ends", (row) => date(row.expires)],
+      ["", (row) => row.state === "active" && button("Rotate", async () => {
+        if (!confirm(`Make a new key for ${row.name}? This one is good for 24 hours more.`)) return;
+        await post(`/v1/admin/keys/${row.id}/rotate`, {}).then(once, (error) => tell(error.message, "bad"));
+        await draw();
+      }, "quiet")],
       ["", (row) => row.state === "active" && button("Revoke", async () => {
         if (!confirm(`Revoke ${row.name} for good?`)) return;
         await remove(`/v1/admin/keys/${row.id}`).then(() => tell(`${row.name} is revoked`), (error) => tell(error.message, "bad"));
@@ -80,7 +86,7 @@ export async function open(page, rest, query, who) {
     try {
       const key = await post("/v1/admin/keys", body);
       form.reset();
-      show(made, el("p", {}, "The key of ", said(key.name), ". It is shown this once: keep it now."), el("code", { class: "secret", tabindex: "0" }, key.key));
+      once(key);
     } catch (error) {
       show(made, el("p", { class: "bad" }, said(error.message)));
     }

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from symmoe.deployments.access.key_records import revoke
+from symmoe.deployments.access.key_records import new_key, revoke, rotate
 from symmoe.deployments.settings import Settings
 
 from tests.deployments.access.conftest import ask, client, keyed, make_key, stored
@@ -52,3 +52,24 @@ def test_what_is_left_of_a_batch_fails_once_its_key_is_revoked(folder: Path) -> 
         stored(lambda storage: revoke(storage, record.id, time.time()))
         while served.metric('symmoe_batch_lines_total{outcome="failed"}') < 2:
             assert time.monotonic() < until + 70
+
+
+def test_under_a_rotated_key_everything_is_still_there_and_its_batch_goes_on(folder: Path) -> None:
+    old, record = make_key(requests_per_minute=30)
+    new = new_key()
+    with keyed(folder, Settings()) as served:
+        batch = start(client(served, old), [line(number) for number in range(2)])
+        kept = client(served, old).responses.create(model="adder", input="sums")
+        stored(lambda storage: rotate(storage, record.id, new, time.time(), 0.0))
+        over = ended(client(served, new), batch)
+        assert over.request_counts is not None
+        assert over.request_counts.completed == 2
+        assert len(rows_of(client(served, new), over.output_file_id)) == 2
+        assert client(served, new).responses.retrieve(kept.id).id == kept.id
+        served.until('symmoe_batch_lines_total{outcome="answered"}', 2)
+        told = served.get("/v1/usage", headers={"authorization": f"Bearer {new}"}).json()["data"]
+        assert [row["requests"] for row in told] == [3]
+        assert served.get("/v1/key", headers={"authorization": f"Bearer {new}"}).json()["id"] == record.id
+        until = time.monotonic() + 20
+        while served.get("/v1/key", headers={"authorization": f"Bearer {old}"}).status_code != 401:
+            assert time.monotonic() < until
