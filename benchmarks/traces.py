@@ -124,7 +124,7 @@ def _count() -> int:
     from tests.stores import connected
 
     client = connected()
-    return int(client.zcard("symmoe:traces"))
+    return int(client.zcard("symmoe:traces:all"))
 
 
 def main() -> int:

@@ -151,7 +151,7 @@ TRACE_BYTES = 1 << 18
 TRACE_TEXT_CHARACTERS = 16_384
 """Of one message or candidate in a trace that is kept with texts: what is beyond is left out."""
 TRACES_BYTES = 256 << 20
-"""Of all traces that are kept, whatever their number: the oldest give way."""
+"""Of all traces that are kept, whatever their number: the oldest of the key whose traces weigh most give way."""
 TRACES_WAITING = 2_000
 """Requests whose traces wait to be written: a store that is slow costs traces, not memory."""
 

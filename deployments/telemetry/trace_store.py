@@ -5,6 +5,7 @@ background.
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -29,35 +30,56 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 POLICIES = ("off", "metadata", "text")
-_INDEX, _PREFIX, _SIZE = "symmoe:traces", "symmoe:trace:", "symmoe:traces:bytes"
+_INDEX, _PREFIX, _SIZE = "symmoe:traces:all", "symmoe:trace:", "symmoe:traces:size"
+_OF, _COUNTS, _WEIGHTS = "symmoe:traces:of:", "symmoe:traces:counts", "symmoe:traces:weights"
+_UNPLAIN = re.compile(r"[^A-Za-z0-9-]")
 _PAUSE = 0.5
 _TOGETHER = 250
 _UNKEPT = "/v1/route"
 
 _KEEP = """
 local now, life, most, bytes = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local index, size, counts, weights = KEYS[1], KEYS[3], KEYS[5], KEYS[6]
+local function hold(row, sign)
+  local ident, weight, holder = string.match(row, '^{"id":"(%w+)","size":(%d+),"of":"([%w/-]*)",')
+  redis.call('INCRBY', size, sign * weight)
+  local left = tonumber(redis.call('ZINCRBY', counts, sign, holder))
+  redis.call('ZINCRBY', weights, sign * weight, holder)
+  if left <= 0 then
+    redis.call('ZREM', counts, holder)
+    redis.call('ZREM', weights, holder)
+  end
+  return KEYS[2] .. ident, KEYS[4] .. holder
+end
 local function forget(rows)
   for _, row in ipairs(rows) do
-    local ident, size = string.match(row, '^{"id":"(%w+)","size":(%d+),')
-    redis.call('UNLINK', KEYS[2] .. ident)
-    redis.call('DECRBY', KEYS[3], size)
-    redis.call('ZREM', KEYS[1], row)
+    local whole, own = hold(row, -1)
+    redis.call('UNLINK', whole)
+    redis.call('ZREM', own, row)
+    redis.call('ZREM', index, row)
   end
 end
-for i = 5, #ARGV, 4 do
-  redis.call('SET', KEYS[2] .. ARGV[i], ARGV[i + 3], 'PX', math.floor(life * 1000))
-  redis.call('ZADD', KEYS[1], ARGV[i + 1], ARGV[i + 2])
-  redis.call('INCRBY', KEYS[3], #ARGV[i + 3])
+local function forget_oldest_of_most(held)
+  local holder = redis.call('ZREVRANGE', held, 0, 0)[1]
+  local rows = holder and redis.call('ZRANGE', KEYS[4] .. holder, 0, 0) or {}
+  if #rows == 0 then rows = redis.call('ZRANGE', index, 0, 0) end
+  forget(rows)
 end
-forget(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now - life))
-local over = redis.call('ZCARD', KEYS[1]) - most
-if over > 0 then forget(redis.call('ZRANGE', KEYS[1], 0, over - 1)) end
-while tonumber(redis.call('GET', KEYS[3])) > bytes and redis.call('ZCARD', KEYS[1]) > 0 do
-  forget(redis.call('ZRANGE', KEYS[1], 0, 9))
+for i = 5, #ARGV, 3 do
+  local whole, own = hold(ARGV[i + 1], 1)
+  redis.call('SET', whole, ARGV[i + 2], 'PX', math.floor(life * 1000))
+  for _, key in ipairs({index, own}) do
+    redis.call('ZADD', key, ARGV[i], ARGV[i + 1])
+    redis.call('PEXPIRE', key, math.floor(life * 1000))
+  end
 end
-redis.call('PEXPIRE', KEYS[1], math.floor(life * 1000))
-redis.call('PEXPIRE', KEYS[3], math.floor(life * 1000))
+forget(redis.call('ZRANGEBYSCORE', index, '-inf', now - life))
+while redis.call('ZCARD', index) > most do forget_oldest_of_most(counts) end
+while tonumber(redis.call('GET', size)) > bytes and redis.call('ZCARD', index) > 0 do forget_oldest_of_most(weights) end
+for _, key in ipairs({size, counts, weights}) do redis.call('PEXPIRE', key, math.floor(life * 1000)) end
 """
+"""Where there is no more room, who holds most gives its oldest: no key, and no batch, pushes out what others hold."""
+
 _SEARCH = """
 local since, till, most = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local found, at = {}, 0
@@ -108,7 +130,8 @@ class Sought:
 class KeptTraces:
     """Traces of requests that are over. Without `texts` they hold nothing of what was asked or answered.
 
-    Each is kept for so many `seconds`; beyond `most` the oldest give way. What cannot be written is counted in `lost`.
+    Each is kept for so many `seconds`; beyond `most` the oldest give way, of the key that has most of them, and apart
+    from its others of the lines of its batches. What cannot be written is counted in `lost`.
     """
 
     def __init__(self, stored: Stored, texts: bool, most: int, seconds: float) -> None:
@@ -195,9 +218,10 @@ class KeptTraces:
     async def _put(self, rows: Sequence[Iterable[str | bytes | float]], now: float) -> None:
         args = [value for row in rows for value in row]
         bounds = [now, self._seconds, self._most, TRACES_BYTES]
+        keys = [_INDEX, _PREFIX, _SIZE, _OF, _COUNTS, _WEIGHTS]
 
         async def work(client: Redis) -> None:
-            await client.register_script(_KEEP)(keys=[_INDEX, _PREFIX, _SIZE], args=[*bounds, *args])
+            await client.register_script(_KEEP)(keys=keys, args=[*bounds, *args])
 
         await self._stored.do(work)
 
@@ -224,8 +248,8 @@ def outcome_of(note: Note) -> str:
     return report.failures[-1].code if report.failures else "left"
 
 
-def _rows(notes: Sequence[Note], texts: bool) -> list[tuple[str, float, bytes, bytes]]:
-    """Of each note its id, its time, its row in the index, and all of it; nothing of one that is no JSON."""
+def _rows(notes: Sequence[Note], texts: bool) -> list[tuple[float, bytes, bytes]]:
+    """Of each note its time, its row in the index, and all of it; nothing of one that is no JSON."""
     found = []
     for note in notes:
         ident = secrets.token_hex(12)
@@ -235,7 +259,7 @@ def _rows(notes: Sequence[Note], texts: bool) -> list[tuple[str, float, bytes, b
             if len(whole) > TRACE_BYTES:
                 whole = to_json(_document(row, note, False, explained=False))
             row["size"] = len(whole)
-            found.append((ident, note.at / 1e9, to_json(row), whole))
+            found.append((note.at / 1e9, to_json(row), whole))
     return found
 
 
@@ -253,6 +277,7 @@ def _row(ident: str, note: Note) -> dict[str, Any]:
     return {
         "id": ident,
         "size": 0,
+        "of": _UNPLAIN.sub("-", note.key) + ("/batch" if note.batch else ""),
         "at": note.at / 1e9,
         "way": way,
         "ms": round(1000 * note.seconds, 1),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from symmoe.deployments.access.breaker import Breaker
 from symmoe.deployments.access.callers import Open
 from symmoe.deployments.settings import Settings
 from symmoe.deployments.storage import Storage
@@ -15,7 +18,7 @@ from symmoe.deployments.telemetry.note import Note
 
 from symmoe.errors import ConfigError
 from tests.deployments.access.conftest import contents
-from tests.deployments.api.conftest import Running, running
+from tests.deployments.api.conftest import PATIENCE, Running, running
 from tests.deployments.batches.conftest import state_in
 
 TOGETHER: dict[str, Any] = {"aggregation": {"trust": 0.99}, "routing": {"top_p": 0.9}}
@@ -137,6 +140,30 @@ def test_the_oldest_give_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         ask(served, "sums", "adder")
         assert found(served) == []
         assert not [name for name in contents() if name.startswith(b"symmoe:trace:")]
+
+
+def test_no_key_and_no_batch_pushes_out_what_others_hold(tmp_path: Path) -> None:
+    """Ten may be kept, of a friendly key that asks three times, its batch, and a hostile key that asks a hundred."""
+
+    async def play() -> list[dict[str, Any]]:
+        storage = Storage()
+        traces = kept.KeptTraces(Breaker(storage, PATIENCE), False, 10, 1000.0)
+        for turn in range(100):
+            asking = [("friend", "batch_1"), ("hostile", ""), *([("friend", "")] if turn < 3 else [])]
+            for key, batch in asking:
+                traces.add(Note(f"{turn}", endpoint="/v1", model="adder", key=key, batch=batch, at=turn * 10**9))
+            if turn % 7 == 0:
+                await traces.write()
+        found = await traces.search(kept.Sought(), 100)
+        await storage.close()
+        return found
+
+    with state_in(tmp_path):
+        held = asyncio.run(play())
+    assert [each["request"] for each in held if (each["key"], each["batch"]) == ("friend", None)] == ["2", "1", "0"]
+    counts = Counter((each["key"], each["batch"]) for each in held)
+    assert sorted(counts.values()) == [3, 3, 4]
+    assert {each["request"] for each in held if each["key"] == "hostile"} <= {"96", "97", "98", "99"}
 
 
 def test_they_can_be_switched_off(tmp_path: Path) -> None:
