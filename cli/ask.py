@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -17,6 +18,10 @@ def ask(
     budget: options.Budget = None,
     quality: options.Quality = None,
     seed: options.Seed = 0,
+    image: Annotated[
+        list[Path] | None,
+        typer.Option("--image", metavar="PATH", help="An image that the question is about; may be repeated."),
+    ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Show the evidence for every choice.")] = False,
     json: options.Json = False,
 ) -> None:
@@ -25,13 +30,15 @@ def ask(
     from symmoe.errors import RequestError
     from symmoe.policy import catalogue, known_model, policy_for
     from symmoe.types import Refusal, to_json
+    from symmoe.wire.chat import fitting
 
     from .render import coloured, show, show_json, watching
 
     with OpenPool(options.ready(pool)) as opened:
-        query = query_of(opened.pool, question)
+        query = query_of(opened.pool, question, images=image or ())
         named = known_model(catalogue(opened.pool), model)
         policy = policy_for(opened.pool, named, k, options.checked(budget), quality=quality)
+        policy = fitting(policy, opened.pool, query)
         with watching("asking") as watch:
             outcome = opened.outcome([query], policy, seed=seed, explain=explain or json, watch=watch)
     trace = outcome.results[0]

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from symmoe.build import Assembly, check_weights, fetch_weights, pool_for_machine
 from symmoe.config import Pool, read_pool
-from symmoe.errors import RequestError
+from symmoe.errors import InputError, RequestError
+from symmoe.images import looked_at
+from symmoe.limits import IMAGE_BYTES
 from symmoe.pipeline import UNWATCHED, Watch, answer
 from symmoe.policy import AUTO, Aggregate, Policy, catalogue, known_model, policy_for
-from symmoe.types import Message, Outcome, Query, Refusal, Sampling, Trace
+from symmoe.types import Message, Outcome, Picture, Query, Refusal, Sampling, Trace
 
 
 class OpenPool:
@@ -86,10 +89,24 @@ def open_pool(name: str = "starter") -> OpenPool:
     return OpenPool(pool)
 
 
-def query_of(pool: Pool, question: str, ident: str = "question") -> Query:
-    """A question under the pool's sampling. Raises `RequestError` where it is empty."""
+def query_of(pool: Pool, question: str, ident: str = "question", images: Sequence[Path] = ()) -> Query:
+    """A question under the pool's sampling, with the images of these files before it.
+
+    Raises `RequestError` where it is empty, and `InputError` for a file that holds no image or too large a one.
+    """
     if not question.strip():
         raise RequestError("the question is empty", code="empty_prompt")
     defaults = pool.sampling
     sampling = Sampling(defaults.max_tokens, defaults.temperature, defaults.top_p)
-    return Query(ident, (Message("user", question),), sampling)
+    return Query(ident, (Message("user", question, images=tuple(map(_picture, images))),), sampling)
+
+
+def _picture(path: Path) -> Picture:
+    try:
+        if path.stat().st_size > IMAGE_BYTES:
+            raise InputError(f"{path} is larger than {IMAGE_BYTES >> 20} MiB", hint="make the image smaller")
+        return Picture(looked_at(path.read_bytes()), 0)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}", hint="give a PNG, JPEG, WebP or GIF") from error
+    except RequestError as error:
+        raise InputError(f"{path}: {str(error).removeprefix('image_url: ')}") from error
