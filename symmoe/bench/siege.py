@@ -41,15 +41,21 @@ _LINES = 200
 _MIB = 1 << 20
 _CHAT, _FILES, _BATCHES = "/v1/chat/completions", "/v1/files", "/v1/batches"
 _SETTLE_SECONDS = 20.0
+_STEP = 3
+"""Attacks from one round's first to the next one's: each of ten is first sooner or later, and early ones differ."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Hostile:
-    """A client with the hostile key: the attacks on one service, and what they were answered."""
+    """A client with the hostile key: the attacks on one service, the one that goes on in which round of them, and what
+    each was answered how often.
+    """
 
     url: str
     key: str = field(repr=False)
-    answers: Counter[str] = field(default_factory=Counter)
+    answers: dict[str, Counter[str]] = field(default_factory=dict)
+    attack: str = ""
+    round: int = 0
 
     @property
     def headers(self) -> dict[str, str]:
@@ -61,10 +67,14 @@ class Hostile:
         try:
             response = await client.post(path, headers=self.headers, **request)
         except httpx.HTTPError as error:
-            self.answers[type(error).__name__] += 1
+            self.note(type(error).__name__)
             return None
-        self.answers[str(response.status_code)] += 1
+        self.note(str(response.status_code))
         return response
+
+    def note(self, answer: str) -> None:
+        """Count an answer to the attack that goes on."""
+        self.answers.setdefault(self.attack, Counter())[answer] += 1
 
     @contextmanager
     def raw(self) -> Iterator[Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]]:
@@ -103,7 +113,8 @@ SCHEMAS: tuple[dict[str, Any], ...] = (
 
 async def schemas(hostile: Hostile, client: httpx.AsyncClient) -> None:
     """Schemas that take for ever to compile."""
-    for schema in SCHEMAS:
+    first = hostile.round % len(SCHEMAS)
+    for schema in (*SCHEMAS[first:], *SCHEMAS[:first]):
         await hostile.post(client, _CHAT, json=_question("say x", response_format=_schema(schema)))
 
 
@@ -180,7 +191,7 @@ async def other_names(hostile: Hostile, client: httpx.AsyncClient) -> None:
     for _ in range(20):
         with suppress(httpx.HTTPError):
             response = await client.post(_CHAT, headers={**hostile.headers, **own}, json=_question("say x"))
-            hostile.answers[str(response.status_code)] += 1
+            hostile.note(str(response.status_code))
 
 
 ATTACKS: tuple[Callable[[Hostile, httpx.AsyncClient], Awaitable[None]], ...] = (
@@ -289,12 +300,17 @@ def _part(pool: Pool, side: Side, load: SiegeLoad, key: str, seconds: float, hos
 
 
 async def _besiege(hostile: Hostile | None, over: threading.Event, done: list[str]) -> None:
-    """The attacks in turn, over and over, until it is `over`."""
+    """The attacks in turn, over and over, until it is `over`.
+
+    Each round begins with another one, as the key's request of that minute is the first that it makes.
+    """
     if hostile is None:
         return
     async with httpx.AsyncClient(base_url=hostile.url, trust_env=False, timeout=60) as client:
         while not over.is_set():
-            for attack in ATTACKS:
+            first = _STEP * hostile.round % len(ATTACKS)
+            for attack in (*ATTACKS[first:], *ATTACKS[:first]):
+                hostile.attack = attack.__name__
                 task = asyncio.ensure_future(attack(hostile, client))
                 while not task.done() and not over.is_set():
                     await asyncio.wait([task], timeout=0.5)
@@ -304,6 +320,7 @@ async def _besiege(hostile: Hostile | None, over: threading.Event, done: list[st
                 done.append(attack.__name__)
                 if over.is_set():
                     return
+            hostile.round += 1
 
 
 def _friendly_batch(client: httpx.Client, key: str, lines: int) -> str:
@@ -368,7 +385,7 @@ def _report(load: SiegeLoad, quiet: _Part, sieged: _Part, hostile: Hostile) -> d
         "p99_target": SLOWER_TARGET,
         "batch": {"quiet": quiet.batch, "sieged": sieged.batch},
         "attacks": dict(Counter(sieged.attacks)),
-        "hostile_answers": dict(hostile.answers.most_common()),
+        "hostile_answers": {attack: dict(found.most_common()) for attack, found in hostile.answers.items()},
         "memory_times": dict(sorted(grown.items(), key=lambda item: -item[1])),
         "memory_mib": {name: round(size / _MIB, 1) for name, size in sorted(sieged.most.items())},
         "memory_target": GROWTH_TARGET,
