@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import tempfile
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from symmoe.loading.merge import write_merged
 from symmoe.planning.turns import Turns
 
 from .dedicated_expert import DedicatedExpert
+from .events import EngineState
+from .expert import resident
 from .places import Places
 from .prompts import Prompts
 from .settings import Settings
@@ -50,6 +54,10 @@ class DedicatedReplica(DedicatedExpert):
         prompts = Prompts(lambda _: tokenizer, Grammars())
         places, reader = Places(expert.name, turns), assembly.reader(expert.name)
         super().__init__(expert.name, server, CompletionRequest, prompts, tokenizer.window, places, reader)
+
+    async def state(self) -> EngineState:
+        """What the engine is at, with the memory that it takes."""
+        return replace(await super().state(), memory=await asyncio.to_thread(resident))
 
 
 def checkpoint(assembly: Assembly, expert: ExpertConfig) -> str:

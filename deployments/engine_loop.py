@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
@@ -13,6 +14,7 @@ from symmoe.build import Assembly
 from symmoe.config import ExpertConfig
 from symmoe.engines.readers import Parted
 from symmoe.errors import EngineLostError, SymmoeError
+from symmoe.loading.engines import SleepingEngines
 from symmoe.planning.turns import Turns, Waiting
 from symmoe.protocols import StreamingEngine
 from symmoe.types import Load
@@ -127,7 +129,9 @@ class EngineLoop:
         now = self._clock()
         if at_once or now - self._looked >= _LOOK_SECONDS:
             self._looked = now
-            self.state = EngineState(self._turns.resident, loading, self._turns.running, dict(self._turns.waiting))
+            waiting, engine = dict(self._turns.waiting), None if self.assembly is None else self.assembly.engine
+            asleep = tuple(map(os.path.basename, engine.asleep)) if isinstance(engine, SleepingEngines) else ()
+            self.state = EngineState(self._turns.resident, loading, self._turns.running, waiting, asleep)
 
     def _startable(self) -> bool:
         return bool(self._turns.resident and self._turns.waiting[self._turns.resident])

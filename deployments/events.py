@@ -96,12 +96,18 @@ class TurnedAwayError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class EngineState:
-    """What an engine is at: the expert in it, the one being made ready, how many run, and how many wait for each."""
+    """What an engine is at: the expert in it, the one being made ready, how many run, and how many wait for each.
+
+    Models whose engines sleep beside it are named in `asleep`; `memory` are the resident bytes of its replica's
+    processes, pages that they share counted once for each, None where nobody looked.
+    """
 
     expert: str | None
     loading: str | None
     running: int
     waiting: Mapping[str, int]
+    asleep: tuple[str, ...] = ()
+    memory: int | None = None
 
 
 REASONS = ("stop", "length", "content_filter")

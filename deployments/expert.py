@@ -6,7 +6,8 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
+from dataclasses import replace
 
 from symmoe.config import Pool
 from symmoe.planning.turns import Turns
@@ -22,6 +23,17 @@ MakeTurns = Callable[[int, int, float, float], Turns]
 _LOOK = 0.05
 _GATHER = 0.02
 """Seconds within which the pieces of one text travel together: each message between processes costs a millisecond."""
+
+
+def resident() -> int:
+    """Resident bytes of this process and all below it."""
+    import psutil
+
+    own, found = psutil.Process(), 0
+    for process in (own, *own.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            found += int(process.memory_info().rss)
+    return found
 
 
 class ExpertReplica:
@@ -95,7 +107,7 @@ class ExpertReplica:
 
     async def state(self) -> EngineState:
         """What the engine is at, as it was within the last moments."""
-        return self.loop.state
+        return replace(self.loop.state, memory=await asyncio.to_thread(resident))
 
     def check_health(self) -> None:
         """Raise `RuntimeError` if the engine's thread has died or hangs."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -11,8 +12,12 @@ from fastapi.responses import JSONResponse
 from symmoe.routing.tallies import interval
 from symmoe.types import Profiles, Tally
 
+from ..telemetry.trace_store import Sought
 from .admin import Admin
 from .service import Service
+
+_LATELY = 1000
+"""Traces that are looked through for whom routing chose."""
 
 
 def skill_paths(app: FastAPI, service: Service) -> None:
@@ -21,9 +26,23 @@ def skill_paths(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/admin/skills", response_model=None)
     async def skills(request: Request) -> Response:
-        """Every skill with each expert's accuracy on it, its 95 % interval and how many answers were counted."""
+        """Every skill with each expert's accuracy on it, its 95 % interval, how many answers were counted, and who was
+        chosen for it lately.
+        """
         await admin.check(request)
-        return JSONResponse(await known.document())
+        return JSONResponse({**await known.document(), "chosen": await _chosen(service)})
+
+
+async def _chosen(service: Service) -> dict[str, dict[str, int]]:
+    """By skill, how often each expert was the first that routing chose for it lately, as kept traces have it."""
+    if service.telemetry.kept is None:
+        return {}
+    found: dict[str, Counter[str]] = {}
+    for trace in await service.telemetry.kept.search(Sought(), _LATELY):
+        if trace["path"] in ("single", "aggregated"):
+            for skill in trace["skills"]:
+                found.setdefault(skill, Counter())[trace["experts"][0]] += 1
+    return {skill: dict(experts) for skill, experts in found.items()}
 
 
 class _Matrix:

@@ -29,6 +29,7 @@ _MOST_RAN = 500
 _SECONDS = {
     "parameters": [
         {"name": "seconds", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 86_400}},
+        {"name": "batch", "in": "query", "schema": {"type": "string", "maxLength": 200}},
     ]
 }
 Name = Field(default=None, max_length=200)
@@ -52,11 +53,12 @@ class _Searched(BaseModel):
 
 
 class _Span(BaseModel):
-    """How far back it goes."""
+    """How far back it goes, and of which batch alone."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     seconds: int = Field(default=60, ge=1, le=86_400)
+    batch: Text | None = Name
 
 
 class WhatIf(BaseModel):
@@ -96,14 +98,14 @@ def trace_paths(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/admin/timeline", openapi_extra=_SECONDS, response_model=None)
     async def timeline(request: Request) -> Response:
-        """What each expert loaded and generated within the last seconds, as kept traces have it."""
+        """What each expert loaded and generated within the last seconds, or for a batch, as kept traces have it."""
         await admin.check(request)
         try:
             asked = _Span.model_validate(dict(request.query_params))
         except ValidationError as error:
             raise request_error(error) from error
         now = time.time()
-        data = await _kept(service).ran(now - asked.seconds, _MOST_RAN)
+        data = await _kept(service).ran(Sought(since=now - asked.seconds, batch=asked.batch), _MOST_RAN)
         return JSONResponse({"object": "list", "from": now - asked.seconds, "to": now, "data": data})
 
     @app.get(f"{_TRACES}/{{ident}}", response_model=None)

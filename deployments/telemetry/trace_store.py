@@ -180,12 +180,12 @@ class KeptTraces:
 
         return [_short(from_json(row)) for row in await self._stored.do(work)]
 
-    async def ran(self, since: float, most: int) -> list[dict[str, Any]]:
-        """What experts did since a time, by the newest traces, at most so many: spans `at` seconds since 1970.
+    async def ran(self, sought: Sought, most: int) -> list[dict[str, Any]]:
+        """What experts did, by the newest traces that fit, at most so many: spans `at` seconds since 1970.
 
         Raises `StoreError`.
         """
-        found = await self.search(Sought(since=since), most)
+        found = await self.search(sought, most)
 
         async def work(client: Redis) -> list[bytes | str | None]:
             return list(await client.mget([_PREFIX + each["id"] for each in found])) if found else []

@@ -100,6 +100,14 @@ class SleepingEngines:
         return awake.number if awake else 0
 
     @property
+    def asleep(self) -> tuple[str, ...]:
+        """The directories of the models whose engines sleep, the last used first."""
+        with self._lock:
+            found = [one for shape, one in self._alive.items() if shape != self._awake and one.starting is None]
+            models = [one.engine.model for one in sorted(found, key=lambda one: -one.last_use)]
+        return tuple(model for model in models if model is not None)
+
+    @property
     def used(self) -> int:
         """Bytes reserved for the engines alive: of the one awake and of those that start, all that they may take."""
         with self._lock:

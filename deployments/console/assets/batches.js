@@ -3,6 +3,7 @@
 import { button, bytes, chip, el, empty, field, number, said, show, table, when } from "/console/dom.js";
 import { blob, get, post, remove, text } from "/console/api.js";
 import { tell } from "/console/app.js";
+import { timeline } from "/console/picture.js";
 
 const OVER = new Set(["completed", "failed", "expired", "cancelled"]);
 const KINDS = { completed: "good", failed: "bad", expired: "bad", cancelled: "warn", cancelling: "warn" };
@@ -34,6 +35,22 @@ function errors(batch) {
   return el("details", { ontoggle }, el("summary", {}, "Why"), list);
 }
 
+/** What ran for a batch, and when: of a long one the last lines. For who may see what experts do. */
+function ran(batch) {
+  const chart = el("div");
+  const ontoggle = async (event) => {
+    if (!event.target.open) return;
+    try {
+      const found = await get(`/v1/admin/timeline?seconds=86400&batch=${batch.id}`);
+      const times = found.data.flatMap((each) => [each.at, each.at + each.seconds]);
+      show(chart, timeline(times.length ? { ...found, from: Math.min(...times), to: Math.max(...times) } : found));
+    } catch (error) {
+      show(chart, el("p", { class: "quiet" }, said(error.message)));
+    }
+  };
+  return el("details", { ontoggle }, el("summary", {}, "What ran"), chart);
+}
+
 function progress(batch) {
   const { total, completed, failed } = batch.request_counts;
   const part = total ? (completed + failed) / total : 0;
@@ -63,7 +80,7 @@ export async function open(page) {
     show(batches, made.data.length ? table("Batches", [
       ["Batch", (row) => [said(names[row.input_file_id] ?? row.input_file_id), el("small", {}, " ", row.id.slice(0, 14))]],
       ["State", (row) => [chip(row.status, KINDS[row.status] ?? "on"), errors(row)]],
-      ["Progress", progress],
+      ["Progress", (row) => [progress(row), ran(row)]],
       ["Made", (row) => when(row.created_at)],
       ["", (row) => el("div", { class: "actions" },
         row.output_file_id && button("Answers", () => change(() => fetched(row.output_file_id, "answers.jsonl")), "quiet"),

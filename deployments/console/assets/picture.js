@@ -143,3 +143,19 @@ export function picture(way) {
     traces.map((trace) => [candidates(trace), votes(trace)]), times(way),
     way.failures?.length ? section("Failures", null, el("p", {}, way.failures.map((each) => chip(`${each.expert}: ${each.code}`, "bad")))) : null);
 }
+
+/** What ran when: a line for each expert, as the traces of a time have it. */
+export function timeline(found) {
+  const names = [...new Set(found.data.map((each) => each.expert))].sort();
+  const whole = found.to - found.from;
+  const rows = names.map((name) => {
+    const spans = found.data.filter((each) => each.expert === name && each.at + each.seconds >= found.from);
+    const told = (kind) => spans.filter((each) => each.name === kind);
+    return el("li", {}, el("span", { class: "name" }, said(name)), el("span", { class: "track wide", "aria-hidden": "true" }, spans.map((each) => {
+      const [began, ended] = [Math.max(0, each.at - found.from), Math.min(whole, each.at + each.seconds - found.from)];
+      return el("span", { class: `piece ${each.name === "load" ? "load" : "work"}`, title: `${each.name} ${seconds(each.seconds)}`, css: { left: `${(100 * began) / whole}%`, width: `${Math.max(0.15, (100 * (ended - began)) / whole)}%` } });
+    })), el("span", { class: "n" }, `${told("generate").length}`, el("span", { class: "hidden" }, " answers")));
+  });
+  return rows.length ? [el("ul", { class: "bars waterfall" }, rows), el("p", { class: "legend" }, [["load", "load"], ["work", "generate"]].map(([kind, label]) => el("span", {}, el("i", { class: `dot ${kind}` }), label)))]
+    : el("p", { class: "quiet" }, "Nothing ran in this time.");
+}

@@ -1,27 +1,12 @@
 // Experts while the service runs: what they are at, and what is to become of them.
 
-import { button, chip, choice, el, empty, field, number, said, seconds, show, table, when } from "/console/dom.js";
+import { button, bytes, chip, choice, el, field, number, said, seconds, show, table, when } from "/console/dom.js";
 import { get, post, remove } from "/console/api.js";
 import { tell } from "/console/app.js";
+import { timeline } from "/console/picture.js";
 
 const KINDS = { active: "good", draining: "warn", quarantined: "bad", removed: "" };
 const PATH = "/v1/admin/experts";
-
-/** What ran when: a line for each expert, as the traces of the last seconds have it. */
-function timeline(found) {
-  const names = [...new Set(found.data.map((each) => each.expert))].sort();
-  const whole = found.to - found.from;
-  const rows = names.map((name) => {
-    const spans = found.data.filter((each) => each.expert === name && each.at + each.seconds >= found.from);
-    const told = (kind) => spans.filter((each) => each.name === kind);
-    return el("li", {}, el("span", { class: "name" }, said(name)), el("span", { class: "track wide", "aria-hidden": "true" }, spans.map((each) => {
-      const [began, ended] = [Math.max(0, each.at - found.from), Math.min(whole, each.at + each.seconds - found.from)];
-      return el("span", { class: `piece ${each.name === "load" ? "load" : "work"}`, title: `${each.name} ${seconds(each.seconds)}`, css: { left: `${(100 * began) / whole}%`, width: `${Math.max(0.15, (100 * (ended - began)) / whole)}%` } });
-    })), el("span", { class: "n" }, `${told("generate").length}`, el("span", { class: "hidden" }, " answers")));
-  });
-  return rows.length ? [el("ul", { class: "bars waterfall" }, rows), el("p", { class: "legend" }, [["load", "load"], ["work", "generate"]].map(([kind, label]) => el("span", {}, el("i", { class: `dot ${kind}` }), label)))]
-    : el("p", { class: "quiet" }, "Nothing ran in this time.");
-}
 
 export async function open(page) {
   const [tiles, engines, experts] = [el("div", { class: "tiles" }), el("div"), el("div", { class: "framed" })];
@@ -72,7 +57,7 @@ export async function open(page) {
       tile(number(told), "running"), tile(number(Object.values(waiting).reduce((a, b) => a + b, 0)), "waiting"),
       tile(number(found.data.reduce((sum, each) => sum + (each.loads ?? 0), 0)), "switches"));
     show(engines, el("h2", {}, "Engines"), found.engines.length ? el("p", {}, found.engines.map((each, place) => [
-      el("span", {}, `${place + 1}: `), each.expert ? chip(each.expert, "on") : chip("empty"), each.loading && chip(`loading ${each.loading}`, "warn"), `${each.running} running  `]))
+      el("span", {}, `${place + 1}: `), each.expert ? chip(each.expert, "on") : chip("empty"), each.loading && chip(`loading ${each.loading}`, "warn"), each.asleep.map((model) => chip(`${model} asleep`)), ` ${each.running} running`, each.memory === null ? null : `, ${bytes(each.memory)}`, "  "]))
       : el("p", { class: "quiet" }, "No engine runs: the next question starts one."));
     show(experts, table("Experts", [
       ["Expert", (row) => said(row.name), "", (row) => row.name],

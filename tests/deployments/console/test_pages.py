@@ -77,6 +77,7 @@ def test_an_expert_is_drained_and_resumed(served: Running, page: Any) -> None:
     assert served.post(json={"model": "sorter", "messages": [{"role": "user", "content": "x"}]}).status_code == 503
     row.get_by_role("button", name="Resume").click()
     row.get_by_text("active").wait_for()
+    assert page.get_by_role("heading", name="Engines").locator("..").inner_text().strip().endswith("B")  # of memory
 
 
 @pytest.mark.slow
@@ -90,6 +91,17 @@ def test_skills_begin_with_the_weakest_and_sort_by_expert(served: Running, page:
 
 
 @pytest.mark.slow
+def test_whom_routing_chose_for_a_skill_stands_beside_the_best(served: Running, page: Any) -> None:
+    for _ in range(2):
+        ask(page, served, "sums of things", "symmoe/fast")
+    page.goto(f"{served.url}/console#/skills")
+    row = page.get_by_role("row").filter(has=page.get_by_role("rowheader", name="sums"))
+    assert "lately" in row.inner_text()
+    chosen = served.get("/v1/admin/skills").json()["chosen"]
+    assert chosen["sums"]["adder"] >= 2
+
+
+@pytest.mark.slow
 def test_a_batch_is_uploaded_watched_and_fetched(served: Running, page: Any, tmp_path: Path) -> None:
     path = tmp_path / "questions.jsonl"
     path.write_text("".join(json.dumps(line(number)) + "\n" for number in range(6)), encoding="utf-8")
@@ -97,6 +109,10 @@ def test_a_batch_is_uploaded_watched_and_fetched(served: Running, page: Any, tmp
     page.get_by_label("File", exact=True).set_input_files(path)
     page.get_by_role("button", name="Upload and start").click()
     page.get_by_text("6 of 6 answered").wait_for()
+    page.get_by_text("What ran").first.click()
+    page.locator("details[open] .piece.work").first.wait_for()
+    assert page.locator("details[open] .waterfall .name").all_inner_texts() == ["adder", "sorter", "speaker"]
+    page.get_by_text("What ran").first.click()
     with page.expect_download() as fetched:
         page.get_by_role("button", name="Answers").first.click()
     rows = Path(fetched.value.path()).read_text(encoding="utf-8").splitlines()
@@ -123,6 +139,11 @@ def test_a_key_is_made_shown_once_and_revoked(served: Running, page: Any) -> Non
     assert page.locator(".secret").inner_text().startswith("sk-symmoe-")
     row = page.get_by_role("row").filter(has_text="team-a")
     page.on("dialog", lambda dialog: dialog.accept())
+    first = page.locator(".secret").inner_text()
+    row.get_by_role("button", name="Rotate").click()
+    page.wait_for_function("first => document.querySelector('.secret').innerText !== first", arg=first)
+    assert row.count() == 2
+    row = row.first
     row.get_by_role("button", name="Revoke").click()
     row.get_by_text("revoked").wait_for()
     page.reload()
