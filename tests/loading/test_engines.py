@@ -113,6 +113,7 @@ def test_a_shape_is_built_once_and_wakes_after_that() -> None:
     house = House(budget=100)
     assert house.lanes("a b a b c a") == ["rebuild", "rebuild", "wake", "wake", "rebuild", "wake"]
     assert len(house.sleepers.given) == 3
+    assert house.engines.asleep == ("c", "b")
 
 
 def test_what_was_swapped_into_an_engine_is_still_in_it_when_it_wakes() -> None:
