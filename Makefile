@@ -34,10 +34,11 @@ bench: setup
 	$(SYMMOE) bench swap
 	$(SYMMOE) bench batch
 
-# Versions stay as they are; each gets the hashes of its files, which uv compares wherever it installs from the lock.
-# torch has none: its CPU build comes from PyTorch's index or a local folder.
+# Versions stay as they are; each gets the hashes of its files, which uv compares wherever it installs from a lock. On
+# CPUs torch has none: that build comes from PyTorch's index or a local folder.
 lock: setup
-	.venv/bin/uv pip compile --quiet --no-deps --generate-hashes --no-annotate --no-header requirements.lock -o requirements.lock
+	for lock in requirements.lock requirements-gpu.lock; do \
+	  .venv/bin/uv pip compile --quiet --no-deps --generate-hashes --no-annotate --no-header $$lock -o $$lock; done
 
 # What symmoe consists of, in CycloneDX, with the hashes of every package's files.
 bom: setup

@@ -40,7 +40,8 @@ def instructions(recipe: Path) -> list[list[tuple[str, str]]]:
     for word, _, rest in (line.partition(" ") for line in joined.splitlines() if line.strip()):
         if word == "FROM":
             stages.append([])
-        stages[-1].append((word, rest.strip()))
+        if stages:  # what stands before them only names their base
+            stages[-1].append((word, rest.strip()))
     return stages
 
 

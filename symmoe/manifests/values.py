@@ -24,11 +24,15 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+_DIGEST = r"^(sha256:[0-9a-f]{64})?$"
+
+
 class Image(Part):
     """The image of every pod of Ray."""
 
     name: str = Field(default="symmoe", description="with its registry, as registry.example/symmoe")
     tag: str = Field(default="", description="empty: this version's for CPUs or GPUs")
+    digest: str = Field(default="", pattern=_DIGEST, description="sha256:…, which counts whatever the tag names now")
     pull_secrets: tuple[Name, ...] = Field(default=(), description="Secrets with credentials for the registry")
 
 
@@ -79,6 +83,7 @@ class Redis(Part):
         default="", description="a Secret with the certificate authority as ca.crt, where it is a private one"
     )
     storage_class: str = Field(default="", description="of its own Valkey's volume")
+    image: str = Field(default="valkey/valkey:8.1.4", description="of its own Valkey; may end with @sha256:…")
 
 
 class Gateway(Part):

@@ -16,11 +16,16 @@ Instruction = tuple[str, str]
 
 
 def instructions(text: str) -> list[Instruction]:
-    """Instructions with their arguments; continued lines joined, comments left out."""
+    """Instructions with their arguments; continued lines joined, comments left out, bases as they are by default."""
     lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
     joined = re.sub(r"\\\n\s*", "", "\n".join(lines))
     found = [line.split(None, 1) for line in joined.splitlines() if line.strip()]
-    return [(word.upper(), rest[0] if rest else "") for word, *rest in found]
+    given = [(word.upper(), rest[0] if rest else "") for word, *rest in found]
+    usual = dict(rest.partition("=")[::2] for word, rest in given if word == "ARG")
+    return [
+        (word, re.sub(r"\$\{(\w+)\}", lambda name: usual[name[1]], rest) if word == "FROM" else rest)
+        for word, rest in given
+    ]
 
 
 def problems(text: str) -> set[str]:

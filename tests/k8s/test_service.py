@@ -13,7 +13,7 @@ from symmoe.config import Pool, read_pool
 from symmoe.manifests.rendering import IN_IMAGE, ON_VOLUME, POOL_FILE, local_sources, render
 from symmoe.manifests.values import Values, write_shipped
 
-from .conftest import CHART, RENDERED, ROOT, one, rendered, said, sized
+from .conftest import CHART, RENDERED, ROOT, containers, one, rendered, said, sized
 
 NAMES = sorted(RENDERED)
 
@@ -154,6 +154,16 @@ def test_the_charts_own_values_and_their_schema_are_what_is_written_from_the_mod
     write_shipped(tmp_path, sized(Values(keys=False)))
     for name in ("values.yaml", "values.schema.json"):
         assert (CHART / name).read_text() == (tmp_path / name).read_text()
+
+
+def test_images_are_named_by_their_digests_where_these_are_said() -> None:
+    digest = f"sha256:{'0123456789abcdef' * 4}"
+    valkey = f"valkey/valkey:8.1.4@{digest}"
+    values = Values.model_validate({"image": {"name": "r/symmoe", "digest": digest}, "redis": {"image": valkey}})
+    found = {c["image"] for _, c, _ in containers(render(sized(values)))}
+    assert found == {f"r/symmoe:0.1.0-cpu@{digest}", valkey}
+    with pytest.raises(ValueError, match="digest"):
+        Values.model_validate({"image": {"digest": "latest"}})
 
 
 def test_rays_version_is_the_one_that_the_image_has() -> None:

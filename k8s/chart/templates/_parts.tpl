@@ -17,6 +17,7 @@ annotations:
 {{- define "symmoe.image" -}}
 {{- $kind := ternary "gpu" "cpu" (gt (int .Values.sized.accelerators) 0) }}
 {{- .Values.image.name }}:{{ .Values.image.tag | default (printf "%s-%s" .Chart.AppVersion $kind) }}
+{{- if .Values.image.digest }}@{{ .Values.image.digest }}{{ end }}
 {{- end }}
 
 {{- define "symmoe.pull" -}}
