@@ -38,6 +38,7 @@ _COMMON = (
 ).split()
 _SYLLABLES = "ba ce di fo gu ha le mi no pu ra se ti vo wu ka lo ne".split()
 _RARE = [first + second + third for first in _SYLLABLES for second in _SYLLABLES for third in _SYLLABLES]
+_PHRASES, _PHRASE = 20_000, 8
 
 
 def measure(
@@ -203,10 +204,15 @@ def _write(path: Path, count: int, seed: int) -> Path:
 
 def _rows(count: int, rng: random.Random) -> Iterator[str]:
     """Rows of about `ROW_BYTES` bytes, no two alike."""
+    phrases = [" ".join(_words(_PHRASE, rng)) for _ in range(_PHRASES)]
     for number in range(count):
-        words = [rng.choice(_RARE) if rng.random() < 0.6 else rng.choice(_COMMON) for _ in range(PROMPT_BYTES // 4)]
+        words = rng.choices(phrases, k=PROMPT_BYTES // (4 * _PHRASE))
         text = f"Question {number}: {' '.join(words)}"[:PROMPT_BYTES]
         yield json.dumps({"id": f"q{number}", "prompt": text}) + "\n"
+
+
+def _words(count: int, rng: random.Random) -> list[str]:
+    return [rng.choice(_RARE) if rng.random() < 0.6 else rng.choice(_COMMON) for _ in range(count)]
 
 
 def _kill_at(output: Path, lines: int) -> None:
