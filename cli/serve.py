@@ -50,6 +50,9 @@ def serve(
     image_urls: Annotated[
         bool, typer.Option("--image-urls", help="Fetch images that requests name by URL, from public addresses alone.")
     ] = False,
+    batch_lines: Annotated[
+        int, typer.Option("--batch-lines", min=1, max=1_000_000, help="Lines of a file that a batch may be made of.")
+    ] = 50_000,
     log: Annotated[
         Literal["none", "json"], typer.Option("--log", help="json: a line about every request, to stderr.")
     ] = "none",
@@ -91,6 +94,7 @@ def serve(
                 origins=tuple(origin or ()),
                 strict=strict,
                 image_urls=image_urls,
+                most_batch_lines=batch_lines,
                 log=log,
                 log_file=lines,
                 log_prompts=log_prompts,

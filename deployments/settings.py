@@ -41,6 +41,7 @@ class Settings:
     most_files_bytes  bytes of all files of one key
     file_seconds   how long files are kept, where their maker does not say a shorter time; 0 for always
     most_open_batches  batches of one key that are not over
+    most_batch_lines  lines of a file that a batch may be made of; as many blank ones may stand between them
     most_batch_records  batches of one key that are over and still listed; beyond that the oldest are forgotten
     batch_records_seconds  how long batches are listed after they are over; 0 for always
     batch_lines_open  lines of batches that one ingress has open at once: enough to group them by expert
@@ -96,6 +97,7 @@ class Settings:
     most_files_bytes: int = 4 << 30
     file_seconds: float = 30 * 86400.0
     most_open_batches: int = 50
+    most_batch_lines: int = 50_000
     most_batch_records: int = 1000
     batch_records_seconds: float = 30 * 86400.0
     batch_lines_open: int = 256

@@ -189,9 +189,6 @@ MOST_ROW = 32 << 20
 HEAVY_LINE = 1 << 18
 """Weight of a line from which its row is put together off the event loop, which would otherwise stand still for it."""
 
-MOST_LINES = 50_000
-"""Lines of a file that a batch may be made of, as OpenAI has it; as many blank ones may stand between them."""
-
 SCAN_BREATH = 0.001
 """Seconds that looking through a file pauses after each mebibyte, or 4,096 lines: requests are answered meanwhile."""
 

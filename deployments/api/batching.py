@@ -51,7 +51,7 @@ class Batching:
             grants=Grants(self.quota.left),
         )
         leases = Leases(storage, settings.batch_lease)
-        self.runner = Runner(self.files, leases, resources, settings.most_bytes, settings.batch_lease)
+        self.runner = Runner(self.files, leases, resources, settings)
 
     @asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
+import secrets
 import time
 from array import array
 from bisect import bisect_left
@@ -13,10 +13,15 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pydantic_core import SchemaValidator, core_schema
+from xxhash import xxh3_64_intdigest
 
-from symmoe.limits import MOST_LINES, SCAN_BREATH
+from symmoe.batch.lines import SeenIds
+from symmoe.limits import SCAN_BREATH
 from symmoe.wire.lines import BadLineError, read_line, read_object
 
+from ..settings import Settings
+
+_USUAL = Settings()
 _BREATH_LINES, _BREATH_BYTES = 4096, 1 << 20
 _TOKEN_BYTES, _MOST_TOKENS, _MOST_CHOICES, _OBJECT_BYTES = 4, 1 << 15, 128, 100
 _BOM = b"\xef\xbb\xbf"
@@ -61,14 +66,15 @@ class Places:
 
 
 def find_lines(
-    path: Path, most_bytes: int, most_lines: int = MOST_LINES, stopped: Callable[[], bool] = _never
+    path: Path, most_bytes: int, most_lines: int = _USUAL.most_batch_lines, stopped: Callable[[], bool] = _never
 ) -> Places:
     """Where the lines stand. Raises `BadInputError` for an empty file, one of no JSON objects, one of too many lines.
 
     Blocks, but lets others on now and then; `StoppedError` soon after it is `stopped`. Of a line longer than
     `most_bytes` no more is read into memory than that.
     """
-    places, objects, seen = Places(), False, dict[bytes, int]()
+    places, objects, seen = Places(), False, SeenIds()
+    secret = secrets.randbits(64)  # else a file could be made whose ids all want one place of the table
     for number, offset, length, raw in _raw_lines(path, most_bytes, 2 * most_lines, stopped):
         if len(places) == most_lines:
             raise BadInputError("too_many_requests", f"the file has more than {most_lines} lines")
@@ -77,8 +83,7 @@ def find_lines(
         custom_id = None if looked is None else looked["custom_id"]
         earlier = number
         if custom_id is not None:
-            name = hashlib.blake2b(custom_id.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-            earlier = seen.setdefault(name, number)
+            earlier = seen.note(xxh3_64_intdigest(custom_id.encode("utf-8", "surrogatepass"), secret) or 1, number)
         places.numbers.append(number)
         places.offsets.append(offset)
         places.lengths.append(length)

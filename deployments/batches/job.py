@@ -9,6 +9,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
+from ..settings import Settings
 from .answering import Answering, BatchResources
 from .batch_records import BatchRecord, Outcome
 from .files import Files
@@ -31,8 +32,9 @@ class NotHereError(Exception):
 class Job:
     """Runs a batch to its end. `stop` it when it is cancelled."""
 
-    def __init__(self, batch: BatchRecord, files: Files, resources: BatchResources, most_bytes: int) -> None:
-        self._batch, self._files, self._resources, self._most_bytes = batch, files, resources, most_bytes
+    def __init__(self, batch: BatchRecord, files: Files, resources: BatchResources, settings: Settings) -> None:
+        self._batch, self._files, self._resources = batch, files, resources
+        self._most_bytes, self._most_lines = settings.most_bytes, settings.most_batch_lines
         self._progress = resources.progress
         self._stopped = asyncio.Event()
         self._decided = False
@@ -72,7 +74,7 @@ class Job:
 
         try:
             async with self._resources.scans.turn(self._batch.owner):
-                places = await asyncio.to_thread(find_lines, path, self._most_bytes, stopped=stopped)
+                places = await asyncio.to_thread(find_lines, path, self._most_bytes, self._most_lines, stopped=stopped)
             return Lines(path, places, self._most_bytes)
         except FileNotFoundError as error:
             if await self._progress.knows_file(self._batch.input) and time.time() < self._batch.expires:

@@ -13,6 +13,7 @@ from itertools import zip_longest
 from symmoe.errors import StoreError
 from symmoe.limits import BATCHES_RUNNING, KEYS_RUNNING
 
+from ..settings import Settings
 from .answering import BatchResources
 from .batch_records import BatchRecord
 from .files import Files
@@ -40,9 +41,9 @@ class Runner:
     Each is leased, so that no two processes work on it. `start` it within a running event loop.
     """
 
-    def __init__(self, files: Files, leases: Leases, resources: BatchResources, most_bytes: int, lease: float) -> None:
+    def __init__(self, files: Files, leases: Leases, resources: BatchResources, settings: Settings) -> None:
         self._files, self._leases, self._resources = files, leases, resources
-        self._most_bytes, self._lease = most_bytes, lease
+        self._settings, self._lease = settings, settings.batch_lease
         self._runs: dict[str, _Run] = {}
         self._woken = asyncio.Event()
         self._urgent: dict[str, str] = {}
@@ -121,7 +122,7 @@ class Runner:
             if batch is None:
                 await self._resources.progress.forget(ident, owner)  # its record was never written, or was lost
                 return
-            job = Job(batch, self._files, self._resources, self._most_bytes)
+            job = Job(batch, self._files, self._resources, self._settings)
             self._runs[ident].job = job
             await self._while_held(ident, job)
         except NotHereError:

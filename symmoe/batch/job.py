@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from symmoe.batch.lines import BadLine, GoodLine, Known, KnownLine, LineReader, Lines, id_hash
+from symmoe.batch.naming import NamingProcess
 from symmoe.batch.output import Detail, ErrorWriter, TraceWriter, open_output
 from symmoe.batch.record import STATUS_SECONDS, Candidates, Cause, Files, Passing, Record, write_status
 from symmoe.batch.windows import choose_window
@@ -30,6 +31,8 @@ from symmoe.types import Candidate, Load, Observation, Refusal, Trace
 Line = GoodLine | BadLine | KnownLine
 JUDGED_FROM = 1000
 """From so many lines on the rate of failed ones is looked at while a job runs."""
+MANY, FAST = 8192, 300.0
+"""After so many lines, and at so many a second, skills are named in a process of its own: this one is what limits."""
 _KEPT_OBSERVATIONS = 512
 
 
@@ -288,6 +291,7 @@ class _Run:
         self._tokens = self._resumed = self._kept = 0
         self._began, self._told, self._begun_with = time.monotonic(), 0.0, record.commit.lines
         self._status = Status()
+        self._naming: NamingProcess | None = None
         self._files = ExitStack()
         commit = record.commit
         self._rows = open_output(job.output, job.name, created, commit.output)
@@ -301,6 +305,8 @@ class _Run:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._naming is not None:
+            self._naming.close()
         self._candidates.close()
         if kind is not None:
             self._told = 0.0
@@ -357,9 +363,17 @@ class _Run:
                 break
         if piece.good:
             queries, policies = _asked(piece.good)
-            piece.ahead = route(self._source.parts(), queries, policies, self._job.seed, self._job.explain)
+            piece.ahead = route(self._router(), queries, policies, self._job.seed, self._job.explain)
         self._size = self._window.lines
         return piece
+
+    def _router(self) -> Parts:
+        """The parts that find out who answers."""
+        parts, lines = self._source.parts(), self._record.commit.lines - self._begun_with
+        fast = lines >= MANY and lines >= FAST * (time.monotonic() - self._began)
+        if self._naming is None and fast and NamingProcess.serves(parts.tagger):
+            self._naming = NamingProcess(self._job.pool, parts.tagger)
+        return parts if self._naming is None else replace(parts, tagger=self._naming)
 
     def _answer(self, piece: _Piece) -> None:
         """Answer a window, write its rows, and let go of it."""

@@ -38,6 +38,7 @@ _COMMON = (
 ).split()
 _SYLLABLES = "ba ce di fo gu ha le mi no pu ra se ti vo wu ka lo ne".split()
 _RARE = [first + second + third for first in _SYLLABLES for second in _SYLLABLES for third in _SYLLABLES]
+_PHRASES, _PHRASE = 20_000, 8
 
 
 def measure(
@@ -103,7 +104,7 @@ def run_child(way: str, named: str, source: str, output: str) -> None:
     assembly = Assembly(pool)
     assembly.embedder.embed(["what is loaded once is no part of it"])
     before, others = store.used_bytes(), busy_seconds()
-    began, cpu = time.perf_counter(), time.process_time()
+    began, cpu, helped = time.perf_counter(), time.process_time(), _helpers()[0]
     first = _First(job.output)
     watch = Watch(candidates=first.answered)
     if way == "rival":
@@ -111,15 +112,18 @@ def run_child(way: str, named: str, source: str, output: str) -> None:
     else:
         answered = run_batch(job, assembly, store, way == "resume", watch).answered
     seconds, spent = time.perf_counter() - began, time.process_time() - cpu
-    row = first.stop()
+    row, (helping, helper_mib) = first.stop(), _helpers()
+    helping -= helped
     report = {
         "lines": answered,
         "calls": first.calls,
         "seconds": round(seconds, 2),
         "lines_per_second": round(answered / seconds, 1),
         "cpu_seconds": round(spent, 2),
-        "others_cpu_seconds": round(busy_seconds() - others - spent, 2),
-        "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << (20 if _MAC else 10)), 1),
+        "helper_cpu_seconds": round(helping, 2),
+        "others_cpu_seconds": round(busy_seconds() - others - spent - helping, 2),
+        "peak_mib": _mib(resource.getrusage(resource.RUSAGE_SELF)),
+        "helper_peak_mib": helper_mib if helping else 0.0,
         "first_row_seconds": None if row is None or first.at is None else round(max(0.0, row - first.at), 2),
         "first_new_row_seconds": None if row is None else round(row - began, 2),
         "store_mib": round((store.used_bytes() - before) / 2**20, 2),
@@ -127,7 +131,14 @@ def run_child(way: str, named: str, source: str, output: str) -> None:
     sys.stdout.write(json.dumps(report) + "\n")
 
 
-_MAC = sys.platform == "darwin"
+def _helpers() -> tuple[float, float]:
+    """Seconds of CPU that processes of ours took which are over, and the MiB that the largest of them had."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime, _mib(usage)
+
+
+def _mib(usage: resource.struct_rusage) -> float:
+    return round(usage.ru_maxrss / (1 << (20 if sys.platform == "darwin" else 10)), 1)
 
 
 class _First:
@@ -193,10 +204,15 @@ def _write(path: Path, count: int, seed: int) -> Path:
 
 def _rows(count: int, rng: random.Random) -> Iterator[str]:
     """Rows of about `ROW_BYTES` bytes, no two alike."""
+    phrases = [" ".join(_words(_PHRASE, rng)) for _ in range(_PHRASES)]
     for number in range(count):
-        words = [rng.choice(_RARE) if rng.random() < 0.6 else rng.choice(_COMMON) for _ in range(PROMPT_BYTES // 4)]
+        words = rng.choices(phrases, k=PROMPT_BYTES // (4 * _PHRASE))
         text = f"Question {number}: {' '.join(words)}"[:PROMPT_BYTES]
         yield json.dumps({"id": f"q{number}", "prompt": text}) + "\n"
+
+
+def _words(count: int, rng: random.Random) -> list[str]:
+    return [rng.choice(_RARE) if rng.random() < 0.6 else rng.choice(_COMMON) for _ in range(count)]
 
 
 def _kill_at(output: Path, lines: int) -> None:

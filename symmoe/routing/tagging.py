@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,23 @@ def readings(query: Query) -> tuple[str, ...]:
     return tuple(found)
 
 
+Named = tuple[tuple[SkillMatch, ...], tuple[str, ...], bytes]
+"""Of a text its topics, best first, its facets, and its embedding."""
+
+
+def skills_of(queries: Sequence[Query], name: Callable[[Sequence[str]], list[Named]]) -> list[Skills]:
+    """The skills of each query, where `name` tells those of a text, each text once."""
+    read = [readings(query) for query in queries]
+    distinct = list(dict.fromkeys(text for texts in read for text in texts))
+    named = dict(zip(distinct, name(distinct), strict=True))
+
+    def near(text: str) -> float:
+        topics = named[text][0]
+        return topics[0].similarity if topics else 0.0
+
+    return [Skills(query.id, *named[max(texts, key=near)]) for query, texts in zip(queries, read, strict=True)]
+
+
 class EmbeddingTagger:
     """Matches a question to skills by cosine similarity, as Symbolic-MoE §3.2 matches keywords; no LLM is called.
 
@@ -69,18 +86,14 @@ class EmbeddingTagger:
 
     def tag(self, queries: Sequence[Query]) -> list[Skills]:
         """The skills of each query, best first; no topic when nothing in the taxonomy comes near."""
-        read = [readings(query) for query in queries]
-        distinct = list(dict.fromkeys(text for texts in read for text in texts))
-        facets = [facets_of(text) for text in distinct]
-        vectors = self.embedder.embed(distinct)
-        embedded = [vector.tobytes() for vector in vectors.astype(np.float32, copy=False)]
-        matches = dict(zip(distinct, zip(self.topics(vectors, facets), facets, embedded, strict=True), strict=True))
+        return skills_of(queries, self.name)
 
-        def near(text: str) -> float:
-            topics = matches[text][0]
-            return topics[0].similarity if topics else 0.0
-
-        return [Skills(query.id, *matches[max(texts, key=near)]) for query, texts in zip(queries, read, strict=True)]
+    def name(self, texts: Sequence[str]) -> list[Named]:
+        """What there is to say of each text."""
+        facets = [facets_of(text) for text in texts]
+        vectors = self.embedder.embed(texts)
+        embedded = (vector.tobytes() for vector in vectors.astype(np.float32, copy=False))
+        return list(zip(self.topics(vectors, facets), facets, embedded, strict=True))
 
     def topics(self, vectors: Floats, facets: Sequence[Sequence[str]]) -> list[tuple[SkillMatch, ...]]:
         """The topics of questions whose embeddings, `[n, d]` unit rows, and facets are given."""

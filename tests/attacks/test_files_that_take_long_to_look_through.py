@@ -13,10 +13,10 @@ from symmoe.deployments.batches.input import BadInputError, StoppedError, find_l
 from symmoe.deployments.batches.window import Turns
 from symmoe.deployments.settings import Settings
 
-from symmoe.limits import MOST_LINES
 from tests.deployments.api.conftest import running
 from tests.deployments.batches.conftest import ended, exactly_once, line, start, state_in
 
+MOST_LINES = Settings().most_batch_lines
 LINE = b'{"custom_id":"a"}\n'
 
 
@@ -40,6 +40,14 @@ def test_as_many_blank_lines_as_requests_may_stand_between_them(tmp_path: Path) 
     path = tmp_path / "lines"
     path.write_bytes((LINE + b"\n") * MOST_LINES)
     assert len(find_lines(path, 1 << 20)) == MOST_LINES
+
+
+def test_how_many_lines_a_batch_may_have_is_for_the_service_to_say(folder: Path) -> None:
+    with running(folder, Settings(most_batch_lines=2)) as service:
+        exactly_once(service.openai, ended(service.openai, start(service.openai, [line(0), line(1)])), 2)
+        over = ended(service.openai, start(service.openai, [line(n) for n in range(3)]))
+    assert over.status == "failed"
+    assert [error.code for error in over.errors.data] == ["too_many_requests"]
 
 
 @pytest.mark.parametrize("raw", [b" " * (8 << 20), (b"x" * 99 + b"\n") * 40_000], ids=["one line", "many lines"])

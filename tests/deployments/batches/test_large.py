@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from symmoe.deployments.settings import Settings
 
-from symmoe.limits import MOST_LINES
 from tests.deployments.batches.conftest import ended, exactly_once, line, start
 from tests.deployments.batches.test_faults import asked, process
 from tests.stores import connected
@@ -49,6 +49,6 @@ def measured(folder: Path, count: int, seconds: float) -> Measured:
 @pytest.mark.slow
 def test_fifty_thousand_lines_are_each_asked_and_answered_once_in_little_memory(state: Path, tmp_path: Path) -> None:
     """In 34 s, 25 MiB of the service and 28 MiB of the store on two cores."""
-    found = measured(tmp_path, MOST_LINES, 600)
+    found = measured(tmp_path, Settings().most_batch_lines, 600)
     assert found.peak - found.before < 64, found
     assert found.store < 96, found

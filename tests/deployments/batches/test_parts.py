@@ -34,6 +34,7 @@ from symmoe.deployments.batches.rows import Answered, response_line
 from symmoe.deployments.batches.segments import Segments
 from symmoe.deployments.batches.window import Place, Window
 from symmoe.deployments.errors import ApiError
+from symmoe.deployments.settings import Settings
 from symmoe.deployments.storage import Storage
 
 from tests.deployments.batches.conftest import jsonl, line, state_in
@@ -285,7 +286,7 @@ async def resumed(folder: Path, done: frozenset[int]) -> list[dict[str, Any]]:
         row, count = response_line(batch.id, number, f"line-{number - 1}", Answered(200, {"text": text}))
         await progress.put(batch.id, number, row, count)
     means = BatchResources(ask, progress, Window(lambda: 3), BatchMetrics(CollectorRegistry()), 0.01)
-    await Job(batch, files, means, 1 << 20).run()
+    await Job(batch, files, means, Settings()).run()
     ended = await progress.read(batch.id)
     assert ended is not None
     assert ended.document["request_counts"] == {"total": LINES, "completed": LINES - 1, "failed": 1}

@@ -1,0 +1,107 @@
+"""Naming skills in a process of its own, where engines are so quick that a batch waits for its own interpreter."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from typing import TypeGuard
+
+from symmoe.config import Pool
+from symmoe.routing.static import StaticEmbedder
+from symmoe.routing.tagging import EmbeddingTagger, Named, skills_of
+from symmoe.types import Query, SkillMatch, Skills
+
+_Plain = list[tuple[list[tuple[str, float]], tuple[str, ...], bytes]]
+_END_SECONDS = 5.0
+
+
+class NamingProcess:
+    """A `Tagger` whose work is done by another process, which ends with this one however that ends. For one thread.
+
+    It takes the place of a pool's own tagger, to which the work goes back should the process die.
+    """
+
+    def __init__(self, pool: Pool, own: EmbeddingTagger) -> None:
+        self._own = own
+        self._connection: Connection | None = None
+        ours, theirs = socket.socketpair()
+        with theirs:
+            command = [sys.executable, "-m", "symmoe.batch.naming", str(theirs.fileno())]
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+                process_group=0,  # Ctrl-C is for whoever started it
+            )
+        self._connection = Connection(ours.detach())
+        self._connection.send(pool)
+
+    @staticmethod
+    def serves(tagger: object) -> TypeGuard[EmbeddingTagger]:
+        """Whether there is a second core, and the work of this tagger holds the interpreter: that of torch does not."""
+        several = len(os.sched_getaffinity(0)) > 1
+        return several and isinstance(tagger, EmbeddingTagger) and isinstance(tagger.embedder, StaticEmbedder)
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._process.pid
+
+    def tag(self, queries: Sequence[Query]) -> list[Skills]:
+        """The skills of each query, as the pool's own tagger names them."""
+        return skills_of(queries, self._name)
+
+    def close(self) -> None:
+        """End the process."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+            try:
+                self._process.wait(_END_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+    def _name(self, texts: Sequence[str]) -> list[Named]:
+        if self._connection is not None:
+            try:
+                self._connection.send(texts)
+                told: _Plain = self._connection.recv()
+                return [(tuple(SkillMatch(*each) for each in topics), own, vector) for topics, own, vector in told]
+            except (OSError, EOFError):
+                self.close()
+        return self._own.name(texts)
+
+
+def _plain(named: Sequence[Named]) -> _Plain:
+    """Without objects of ours, which take ten times as long on their way; equal facets are one."""
+    facets: dict[tuple[str, ...], tuple[str, ...]] = {}
+    return [
+        ([(topic.skill, topic.similarity) for topic in topics], facets.setdefault(own, own), vector)
+        for topics, own, vector in named
+    ]
+
+
+def _serve(connection: Connection) -> None:
+    """Name skills until the other end is closed."""
+    from symmoe.build import build_embedder, build_tagger
+
+    pool: Pool = connection.recv()
+    tagger = build_tagger(pool, build_embedder(pool))
+    while True:
+        try:
+            texts: Sequence[str] = connection.recv()
+        except EOFError:
+            return
+        connection.send(_plain(tagger.name(texts)))
+
+
+if __name__ == "__main__":
+    _serve(Connection(int(sys.argv[1])))
