@@ -78,21 +78,34 @@ class DedicatedExpert:
             with self._places.leaving(asked.id):
                 tokens = len(asked.prompt.ids) if asked.prompt else 0
                 yield Begun(await self._places.taken(asked), 0.0, "resident", False, tokens)
-                said = _Completion(asked.query.sampling.top_logprobs or 0)
-                parted = None if self._reader is None else Parted(self._reader, asked.query.sampling)
-                async for given in self._pieces(self._request(**fields), said):
-                    more = piece(given.text, given.logprobs, parted)
-                    if more and asked.stream:
-                        yield more
-                generation, rest = finished(said.generation, parted)
-                if rest and asked.stream:
-                    yield rest
-                yield ended(generation, asked.query.sampling.schema is not None)
+                if asked.background:
+                    yield await self._places.kept(asked, lambda attempt: self._whole(asked, fields, attempt))
+                    return
+                async for event in self._said(asked, fields):
+                    yield event
         except TurnedAwayError as error:
             yield error.why
         except Exception as error:  # a server's parts raise what they like
             message = f"the engine of {self._name!r} failed: {type(error).__name__}"
             yield TurnedAway(503, "expert_lost", message, 1.0, again=True)
+
+    async def _whole(self, asked: Asked, fields: Mapping[str, Any], attempt: int) -> Event:
+        """How a generation in the background ended. An earlier attempt need not be over for the server."""
+        named = {**fields, "request_id": f"{asked.id}-{attempt}"} if attempt else fields
+        return [event async for event in self._said(asked, named)][-1]
+
+    async def _said(self, asked: Asked, fields: Mapping[str, Any]) -> AsyncGenerator[Event, None]:
+        """What the server gives, its pieces where they are streamed."""
+        said = _Completion(asked.query.sampling.top_logprobs or 0)
+        parted = None if self._reader is None else Parted(self._reader, asked.query.sampling)
+        async for given in self._pieces(self._request(**fields), said):
+            more = piece(given.text, given.logprobs, parted)
+            if more and asked.stream:
+                yield more
+        generation, rest = finished(said.generation, parted)
+        if rest and asked.stream:
+            yield rest
+        yield ended(generation, asked.query.sampling.schema is not None)
 
     async def _pieces(self, request: Any, said: _Completion) -> AsyncGenerator[Piece, None]:
         try:

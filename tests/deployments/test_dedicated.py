@@ -199,6 +199,47 @@ def test_who_finds_no_place_waits_as_long_as_it_has_patience_and_too_many_are_tu
     ]  # fmt: skip
 
 
+def test_a_line_of_a_batch_that_runs_gives_way_twice_and_is_answered_in_the_end() -> None:
+    async def playing() -> tuple[list[list[Event]], list[Event], list[str], int]:
+        begun: asyncio.Queue[None] = asyncio.Queue()
+        go = asyncio.Event()
+        cancelled = 0
+
+        async def holding(request: Any) -> AsyncGenerator[Any, None]:
+            nonlocal cancelled
+            try:
+                begun.put_nowait(None)
+                if request.request_id.startswith("line"):
+                    await go.wait()
+            except asyncio.CancelledError:
+                cancelled += 1
+                raise
+            yield Response({"choices": [{"text": "x", "finish_reason": "stop"}]})
+
+        server = FakeServer(holding)
+        expert = expert_on(server, slots=1, most=5)
+        line = replace(asked(ident="line", stream=False), background=True, patience=60.0)
+        running = asyncio.create_task(expert.complete(line))
+        online = []
+        for number in range(2):
+            await begun.get()
+            online.append(await expert.complete(asked(ident=f"online {number}", stream=False)))
+            await begun.get()
+        await begun.get()
+        third = asyncio.create_task(expert.complete(asked(ident="online 2", stream=False)))
+        while not (await expert.state()).waiting:
+            await asyncio.sleep(0)
+        go.set()
+        online.append(await third)
+        return online, await running, [request.request_id for request in server.requests], cancelled
+
+    online, events, requests, cancelled = asyncio.run(playing())
+    assert [type(each[-1]) for each in online] == [Finished] * 3
+    assert [type(event) for event in events] == [Begun, Finished]
+    assert requests == ["line", "online 0", "line-1", "online 1", "line-2", "online 2"]
+    assert cancelled == 2
+
+
 @pytest.mark.parametrize("stream", [True, False])
 def test_who_leaves_frees_its_place_and_the_server(stream: bool) -> None:
     async def leaving() -> tuple[bool, list[Event]]:
