@@ -477,6 +477,9 @@ def scoring(
         str | None, typer.Option("--reward", help="A reward model to use in place of the pool's.")
     ] = None,
     per_family: Annotated[int, typer.Option("--per-family", min=1, help="Questions of each family and split.")] = 40,
+    everyday: Annotated[
+        int | None, typer.Option("--everyday", min=0, help="Everyday ones of each split; default 60, tiny pool none.")
+    ] = None,
     draws: Annotated[int, typer.Option("--draws", min=0, help="Times that the best experts are asked again.")] = 4,
     temperature: Annotated[float, typer.Option("--temperature", min=0.01, help="Of those draws.")] = 1.0,
     seed: options.Seed = 1,
@@ -489,8 +492,8 @@ def scoring(
     """
     from symmoe.bench.scoring import measure, plot_sweep
     from symmoe.build import Assembly
-    from symmoe.config import RewardConfig, read_pool
-    from symmoe.questions.suites import mixed_suite
+    from symmoe.config import TINY, RewardConfig, read_pool
+    from symmoe.questions.suites import everyday_suite, mixed_suite
     from symmoe.training.answers import Drawing
 
     from .render import show, show_json, watching, write_report
@@ -499,7 +502,10 @@ def scoring(
     if reward is not None:
         described = described.model_copy(update={"reward": RewardConfig(model=reward)})
     options.verified(described)
-    validation, held_out = (mixed_suite(per_family, split, seed) for split in ("profile", "test"))
+    ordinary = 60 * (described.name != TINY) if everyday is None else everyday
+    validation, held_out = (
+        mixed_suite(per_family, split, seed) + everyday_suite(split, ordinary, seed) for split in ("profile", "test")
+    )
     drawing = Drawing(draws, temperature=temperature)
     with watching("asking, judging, aggregating") as watch:
         report = measure(Assembly(described), validation, held_out, drawing, out.parent / f"{out.stem}-outputs", watch)

@@ -21,7 +21,7 @@ from symmoe.engines.process import EngineProcesses
 from symmoe.engines.readers import OWN, Reader
 from symmoe.engines.recorded import RecordedEngine
 from symmoe.errors import PoolError
-from symmoe.executor import InProcessExecutor
+from symmoe.executor import InProcessExecutor, KeptAnswers
 from symmoe.loading.arena import available_memory, installed_memory
 from symmoe.loading.engines import SleepingEngines
 from symmoe.loading.images import HostImages, NamedImages
@@ -180,6 +180,10 @@ class Assembly:
         if isinstance(self.engine, SleepingEngines):
             self.engine.prepare()  # while questions are routed
         return InProcessExecutor(self.engine, self.loader, self.read)
+
+    def keeping(self, path: Path | None = None) -> KeptAnswers:
+        """The executor, which makes what was made before no second time: in this run, or since `path` was begun."""
+        return KeptAnswers(self.executor, partial(expert_fingerprint, self.pool), path)
 
     def read(self, call: Call, generation: Generation) -> Generation:
         """A generation as the parsers of its expert read it. Raises `EngineError` where they cannot be had."""

@@ -176,7 +176,7 @@ FIVE = dict(zip("abcde", (0.24, 0.22, 0.2, 0.18, 0.16), strict=True))
 @pytest.mark.parametrize(
     ("quality", "words", "asked"),
     [
-        (0.5, ["12"] * 5, ["a"]),
+        (0.5, ["12"] * 5, ["ab"]),
         (0.9, ["12"] * 5, ["ab"]),
         (0.9, ["12", "13", "12", "12", "12"], ["ab", "cd"]),
         (0.9, ["12", "13", "14", "15", "12"], ["ab", "cd", "e"]),
@@ -204,14 +204,14 @@ def test_without_known_accuracies_the_dial_asks_all() -> None:
 
 def test_a_wave_that_cannot_be_had_is_followed_by_the_next() -> None:
     words: Words = {"a": DOWN, **dict.fromkeys("bcde", "12")}
-    driven = Driven(Policy(5, quality=0.5), [FIVE], words, accuracy=0.6)
+    driven = Driven(Policy(5, quality=0.5), [FIVE], words, accuracy=0.9)
     assert driven.asked == [["a"], ["b"]]
     assert driven.trace.answer.expert == "b"
 
 
 def test_a_question_at_fault_is_not_asked_of_the_next_wave() -> None:
     words: Words = {"a": Refusal("q", TOO_LONG, "too long"), **dict.fromkeys("bcde", "12")}
-    driven = Driven(Policy(5, quality=0.5), [FIVE], words, accuracy=0.6)
+    driven = Driven(Policy(5, quality=0.5), [FIVE], words, accuracy=0.9)
     assert (driven.asked, driven.result) == ([["a"]], words["a"])
 
 

@@ -60,9 +60,7 @@ def kept_apart(per_family: int, seed: int, everyday: int = 0) -> Suites:
         for question in islice((q for q in draw(family, "test", seed + 1) if q.question not in known), count)
     ]
     rng.shuffle(uneven)
-    ordinary = everyday_suite("test")
-    Random(seed).shuffle(ordinary)
-    suites = {"even": even, "uneven": uneven, "everyday": ordinary[:everyday]}
+    suites = {"even": even, "uneven": uneven, "everyday": everyday_suite("test", everyday, seed)}
     return {name: questions for name, questions in suites.items() if questions}
 
 

@@ -62,7 +62,9 @@ def measure(
     for name, field in fields.items():
         three = cut(field)[AGGREGATED]
         verdicts = judged(scorer, three)
-        records[name], failed[name] = always_aggregated(assembly, three, verdicts, aggregator, drawing.seed, watch)
+        records[name], failed[name] = always_aggregated(
+            assembly, three, verdicts, aggregator, drawing.seed, watch, kept / f"{name}-syntheses.jsonl"
+        )
     return {
         "pool": assembly.pool.name,
         "reward": None if assembly.pool.reward is None else assembly.pool.reward.model,
@@ -93,18 +95,24 @@ def _remembering(scorer: Scorer) -> Scorer:
 
 
 def always_aggregated(
-    assembly: Assembly, asked: Field, verdicts: Verdicts, aggregator: str, seed: int, watch: Watch = UNWATCHED
+    assembly: Assembly,
+    asked: Field,
+    verdicts: Verdicts,
+    aggregator: str,
+    seed: int,
+    watch: Watch = UNWATCHED,
+    kept: Path | None = None,
 ) -> tuple[list[Record], int]:
     """What the vote earns on every question of a field, and what `aggregator` earns on every one.
 
-    Also how many syntheses could not be used: there the vote stands.
+    Also how many syntheses could not be used: there the vote stands. With a file `kept` none is made twice.
     """
     vote = WeightedVote()
     rows = zip(asked.queries, asked.candidates, verdicts, strict=True)
     cases = [Case(q, tuple(c), tuple(v), vote.aggregate(q, c, v)) for q, c, v in rows]
     window = Window(assembly.pool.engine.max_model_len)
     synthesis = Synthesis(lambda query: aggregator, "always", window=window)
-    settled = synthesise(assembly.parts(), synthesis, cases, seed, watch)
+    settled = synthesise(replace(assembly.parts(), executor=assembly.keeping(kept)), synthesis, cases, seed, watch)
     records = [
         Record(
             consensus_of(case.candidates, case.verdicts, case.voted.votes),

@@ -11,9 +11,8 @@ from random import Random
 
 from symmoe.aggregation.choosing import best_aggregator
 from symmoe.aggregation.vote import WeightedVote
-from symmoe.build import Assembly, build_recruiter, expert_fingerprint
+from symmoe.build import Assembly, build_recruiter
 from symmoe.config import SamplingConfig
-from symmoe.executor import KeptAnswers
 from symmoe.pipeline import UNWATCHED, Watch, answer
 from symmoe.planning.grouping import plan
 from symmoe.policy import policy_for
@@ -85,7 +84,7 @@ class Contest:
         self.assembly, self.questions, self.sampling = assembly, tuple(questions), sampling
         self.k, self.seed, self.watch = k, seed, watch
         self.queries = tuple(as_query(question, sampling) for question in questions)
-        self.executor = KeptAnswers(assembly.executor, partial(expert_fingerprint, assembly.pool), kept)
+        self.executor = assembly.keeping(kept)
         self._aggregator = aggregator
 
     @property

@@ -63,12 +63,16 @@ def mixed_suite(per_family: int, split: Split, seed: int, families: Iterable[str
     return suite
 
 
-def everyday_suite(split: Split) -> list[Question]:
-    """Questions as people ask them: facts, word problems, choices, programs, translations, words.
+def everyday_suite(split: Split, count: int | None = None, seed: int = 0) -> list[Question]:
+    """Questions as people ask them: facts, word problems, choices, programs, translations, words; all, or `count`.
 
     Written for symmoe by hand; those of `test` are kept apart from those of `profile`, and there are none to train on.
+    Fewer are of all kinds, by chance, and a part of more.
     """
-    return read_suite(Path(str(files("symmoe.skills"))) / "suites" / f"everyday-{split}.jsonl")
+    suite = read_suite(Path(str(files("symmoe.skills"))) / "suites" / f"everyday-{split}.jsonl")
+    if count is not None:
+        Random(seed).shuffle(suite)
+    return suite[:count]
 
 
 def general_suite(per_family: int, split: Split, seed: int) -> list[Question]:

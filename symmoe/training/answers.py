@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
-from symmoe.build import Assembly, expert_fingerprint
-from symmoe.executor import KeptAnswers
+from symmoe.build import Assembly
 from symmoe.pipeline import UNWATCHED, Watch
 from symmoe.planning.grouping import plan
 from symmoe.profiles.grading import as_query, gathered
@@ -107,11 +105,10 @@ def gather(
     standing = assembly.recruiter.recruit(asked, tag(assembly.tagger, asked), assembly.pool.routing.k, drawing.seed)
     first = [Recruitment(q.id, tuple(Assignment(q.id, e, 0) for e in names), {}) for q in asked]
     again = [Recruitment(r.query_id, tuple(_redrawn(r, drawing)), {}) for r in standing]
-    executor = KeptAnswers(assembly.executor, partial(expert_fingerprint, assembly.pool), path)
     steps = plan(
         [*asked, *warm], [*first, *again], assembly.models, seed=drawing.seed, most_tokens=assembly.pool.most_tokens
     )
-    known = {candidate.assignment: candidate for candidate in gathered(executor, steps, watch)}
+    known = {candidate.assignment: candidate for candidate in gathered(assembly.keeping(path), steps, watch)}
     rows = (
         tuple(known[assignment] for assignment in (*once.assignments, *more.assignments))
         for once, more in zip(first, again, strict=True)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from symmoe.aggregation.belief import WAVES, VoteState, further, standing
+from symmoe.aggregation.belief import ALONE, WAVES, VoteState, further, standing
 from symmoe.aggregation.vote import WeightedVote
 from symmoe.questions.options import support
 from symmoe.scoring.expert_record import weigh_by_records
@@ -90,4 +90,13 @@ def test_nobody_else_is_asked_once_the_dial_is_reached_or_the_answer_stands_anyw
 def test_a_wave_has_as_many_as_could_bring_the_answer_to_the_dial() -> None:
     left = [(support(0.5, 10), 0.25)] * 4
     sizes = [further(NOBODY, left, quality, Belief(), 0) for quality in (0.4, 0.7, 0.85)]
-    assert sizes == [1, 2, 3]
+    assert sizes == [2, 2, 3]
+
+
+def test_only_an_expert_that_is_nearly_always_right_is_asked_alone_at_first() -> None:
+    for accuracy, size in ((ALONE - 0.01, 2), (ALONE + 0.01, 1)):
+        left = [(support(accuracy, 10), 1.0)] * 4
+        assert further(NOBODY, left, 0.4, Belief(), 0) == size
+        assert further(NOBODY, left[:1], 0.4, Belief(), 0) == 1
+    weak = [(support(0.5, 10), 0.25)] * 4
+    assert further(VoteState((0.1,), (0.1,), 1, 10), weak, 0.3, Belief(), 1) == 1, "later waves may have one"

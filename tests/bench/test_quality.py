@@ -33,6 +33,28 @@ def report(hall: Hall) -> dict[str, Any]:
     return compare(contest.assembly, suites, 2, 0, 0.7, None, 3)
 
 
+def test_a_comparison_run_again_asks_nothing_and_one_of_more_questions_only_about_these(
+    hall: Hall, tmp_path: Path
+) -> None:
+    kept = tmp_path / "answers.jsonl"
+
+    def run(questions: int) -> tuple[int, dict[str, Any]]:
+        assembly = hall.contest(knows_all).assembly
+        report = compare(assembly, {"sums": suite(questions)}, 2, 0, 0.7, None, 3, kept=kept)
+        routed = ("symmoe", "symbolic_moe", "symbolic_vote")  # whose seconds are of routing, too
+        ways = {name: row | ({"seconds": None} if name in routed else {}) for name, row in report["ways"].items()}
+        return len(hall.engine.calls), ways
+
+    asked, first = run(6)
+    assert asked > 0
+    again, second = run(6)
+    assert again == 0
+    assert second == first
+    more, third = run(8)
+    assert 0 < more < asked
+    assert third["all_vote"]["calls"] == 8 * 3
+
+
 def test_every_way_is_in_the_report_and_has_a_name(report: dict[str, Any]) -> None:
     assert list(report["ways"]) == ["symmoe", *(name for name in NAMES if name != "symmoe")]
     assert report["bars"].keys() == BARS.keys()
