@@ -50,10 +50,7 @@ class FirstCome(Turns):
         if self.policy == "turns":
             return super().begin(now)
         begun = list(self._in_order(self._slots - len(self._running)))
-        for each in begun:
-            del self._waiting[each.id]
-            self._running[each.id] = each
-            self._note_begun(now)
+        self._start(begun, now)
         return begun
 
     def switch(self, now: float) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 _OLDER = 0.02
@@ -170,6 +170,11 @@ class Turns:
         begun = list(self._fairly([w for w in own if not w.background], room))
         if len(begun) == sum(not w.background for w in self._waiting.values()):  # nobody else waits, here or elsewhere
             begun += self._fairly([w for w in own if w.background], room - len(begun) - self._kept_free(now))
+        self._start(begun, now)
+        return begun
+
+    def _start(self, begun: Sequence[Waiting], now: float) -> None:
+        """Those that `begun` wait no longer."""
         for each in begun:
             del self._waiting[each.id]
             self._running[each.id] = each
@@ -177,7 +182,6 @@ class Turns:
         for each in begun:
             self._began[each.id] = now, len(self._running)
             self._joined = now
-        return begun
 
     def give_way(self, now: float) -> list[Waiting]:
         """Those in the background that run no longer, and wait again: others want their places now.
