@@ -87,7 +87,7 @@ class KeptAnswers:
         self._said[key] = said
         if self._path is not None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            line = {"key": key, "seconds": round(said.seconds, 4), "candidate": to_json(said.candidate)}
+            line = {"key": key, "seconds": said.seconds, "candidate": to_json(said.candidate)}
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
