@@ -22,6 +22,7 @@ from .dedicated import YIELDING, DedicatedReplica
 from .expert import ExpertReplica
 from .experts import RayExperts
 from .lifecycle.first_expert import first_to_load
+from .lifecycle.reachable import reachable
 from .options import Site, dedicated_options, expert_options, ingress_options, reward_options
 from .orchestrator import Orchestrator
 from .remote import PoolExperts
@@ -51,6 +52,7 @@ class Ingress:
         # over connections of their own: however much else waits for the store, a revoked key is heard of
         known = StoredKeys(Breaker(Storage())) if keys else Open(admin)
         self._service = Service(described, orchestrator, known, settings, storage)
+        self._asked = False
 
     def __serve_build_asgi_app__(self) -> Any:
         app = application(self._service)
@@ -61,8 +63,11 @@ class Ingress:
         return Console(app, self._service)
 
     async def check_health(self) -> None:
-        """The first time, wait until questions can be answered: Ray Serve sends it no request before."""
+        """The first time, wait until questions can be answered, and asked: Ray Serve counts it from then on."""
         await self._service.begun()
+        if not self._asked:
+            await reachable()
+            self._asked = True
 
     async def readiness(self) -> str:
         """`ready`, `starting` or `stopping`."""

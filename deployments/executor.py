@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,6 +21,12 @@ from .placement import claim
 from .session import ray_session
 from .worker import Build, Worker
 
+_LOOK_SECONDS = 5.0
+_ROOM_SECONDS = 15.0
+"""A worker that no machine has begun after so long loses its step to others, until it is there."""
+_NOBODY_SECONDS = 600.0
+"""So long a cluster may take to have room for anybody at all."""
+
 
 @dataclass(slots=True)
 class _Run:
@@ -28,6 +35,7 @@ class _Run:
     worker: int
     step: Step
     awaited: Any
+    began: float
     loaded: bool = False
     lane: Lane = "resident"
 
@@ -58,6 +66,8 @@ class RayExecutor:
         self._session = ExitStack()
         self._actors: dict[int, Any] = {}
         self._ready: dict[int, list[str]] = {}
+        self._begun: dict[int, Any] = {}
+        self._absent: set[int] = set()
         self._claim: dict[str, float] | None = None
 
     def __enter__(self) -> Self:
@@ -89,6 +99,8 @@ class RayExecutor:
         """
         dispatch = Dispatch(plan, self._workers, self._costs)
         runs: dict[int, _Run] = {}
+        for worker in self._absent:
+            dispatch.returned(worker)
         try:
             while not dispatch.done:
                 self._begin(dispatch, runs)
@@ -107,25 +119,47 @@ class RayExecutor:
     def _begin(self, dispatch: Dispatch, runs: dict[int, _Run]) -> None:
         """Give every idle worker that has something to do its next step."""
         for worker in range(self._workers):
-            if worker not in runs and (step := dispatch.next(worker)) is not None:
+            if worker in runs or worker in self._absent:
+                continue
+            if (step := dispatch.next(worker)) is not None:
                 load = self._actor(worker).ready.remote(step.expert, dispatch.ahead(worker))
-                runs[worker] = _Run(worker, step, load)
+                runs[worker] = _Run(worker, step, load, time.monotonic())
 
     def _follow(self, dispatch: Dispatch, runs: dict[int, _Run]) -> Iterator[Load | list[Candidate]]:
         """Pass on what the workers give until one of them is free."""
         import ray
 
         while True:
-            (awaited,), _ = ray.wait([run.awaited for run in runs.values()], num_returns=1)
-            run = next(run for run in runs.values() if run.awaited is awaited)
+            waited = [run.awaited for run in runs.values()] + [self._begun[worker] for worker in self._absent]
+            done, _ = ray.wait(waited, num_returns=1, timeout=_LOOK_SECONDS if runs else _NOBODY_SECONDS)
+            if not done:
+                self._look_for_room(dispatch, runs)
+                return
+            run = next((run for run in runs.values() if run.awaited is done[0]), None)
+            if run is None:
+                self._absent -= {worker for worker in self._absent if self._begun[worker] is done[0]}
+                return
             runs[run.worker] = runs.pop(run.worker)  # Ray looks at the first first: now it is the others' turn
             try:
-                given = ray.get(next(awaited) if run.loaded else awaited)
+                given = ray.get(next(run.awaited) if run.loaded else run.awaited)
             except (StopIteration, ray.exceptions.RayError) as end:
                 del runs[run.worker]
                 yield from self._ended(dispatch, run, end)
                 return
             yield from _delivered(dispatch, run, *given) if run.loaded else self._loaded(dispatch, run, given)
+
+    def _look_for_room(self, dispatch: Dispatch, runs: dict[int, _Run]) -> None:
+        """Take back the steps of workers for which no machine has room: one was lost, or others use it."""
+        import ray
+
+        if not runs:
+            raise EngineError(f"no machine had room for a worker in {_NOBODY_SECONDS:g} s", hint="see `ray status`")
+        late = time.monotonic() - _ROOM_SECONDS
+        for run in [run for run in runs.values() if not run.loaded and run.began < late]:
+            if not ray.wait([self._begun[run.worker]], timeout=0)[0]:
+                dispatch.returned(run.worker)
+                self._absent.add(run.worker)
+                del runs[run.worker]
 
     def _loaded(self, dispatch: Dispatch, run: _Run, load: Load) -> Iterator[Load]:
         """The expert is ready, which is known here before its calls are sent: a death is blamed on the right one."""
@@ -161,10 +195,12 @@ class RayExecutor:
         if worker not in self._actors:
             actor = ray.remote(Worker).options(**self._claim, max_restarts=0, max_task_retries=0)
             self._actors[worker] = actor.remote(self._pool.model_dump_json(), os.fspath(self._pool.root), self._build)
+            self._begun[worker] = self._actors[worker].begun.remote()
         return self._actors[worker]
 
     def _discard(self, worker: int) -> None:
         self._ready.pop(worker, None)
+        self._absent.discard(worker)
         actor = self._actors.pop(worker, None)
         if actor is not None:
             import ray

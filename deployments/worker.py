@@ -32,6 +32,9 @@ class Worker:
     def _assembly(self) -> Assembly:
         return on_cluster(self._build(Pool.model_validate({**json.loads(self._pool), "root": self._root})))
 
+    def begun(self) -> None:
+        """Nothing but an answer: some machine had room for this process."""
+
     def ready(self, expert: str, ahead: Sequence[str]) -> Load:
         """Make an expert ready. `ahead` are those that come after it, soonest first."""
         load = staged_load(self._assembly, expert)

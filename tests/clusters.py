@@ -6,13 +6,16 @@ nodes that start at the same time choose the same names for their sockets, and o
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -23,12 +26,11 @@ from typing import Any
 import httpx
 import openai
 import psutil
-import yaml
 
 BIN = Path(sys.executable).parent
 LOCAL = "127.0.0.2"
 """Loopback, closed to the network. Ray takes 127.0.0.1 for a mistake and puts the machine's own address there."""
-PATIENCE = 120.0
+PATIENCE = 300.0
 """Seconds that anything here may take on a machine with other work."""
 _PORTS = range(20_000, 32_000)
 _TRIES = 3
@@ -87,11 +89,11 @@ class Cluster:
         """Where clients reach the service through a node's proxy."""
         return f"http://{LOCAL}:{self.proxies[name]}/v1"
 
-    def asked(self, path: str) -> httpx.Response:
+    def asked(self, path: str, method: str = "GET", body: Any = None) -> httpx.Response:
         """What the dashboard answers, asked with the cluster's token if it has one."""
         token = self.environment.get("RAY_AUTH_TOKEN")
         headers = {"authorization": f"Bearer {token}"} if token else {}
-        return httpx.get(f"{self.dashboard}{path}", headers=headers, timeout=20)
+        return httpx.request(method, f"{self.dashboard}{path}", json=body, headers=headers, timeout=PATIENCE)
 
     def start_head(self, cpus: int = 0) -> None:
         """Ray's head, which answers when this returns."""
@@ -117,12 +119,9 @@ class Cluster:
         return [*self.nodes[name].children(recursive=True), self.nodes[name]]
 
     def deploy(self, config: Mapping[str, Any]) -> None:
-        """Apply a Serve config with Ray's own command."""
-        file = self.folder / "serve.yaml"
-        file.write_text(yaml.safe_dump(dict(config)), encoding="utf-8")
-        words = [str(BIN / "serve"), "deploy", str(file), "--address", self.dashboard]
-        done = subprocess.run(words, env=dict(self.environment), capture_output=True, text=True, timeout=PATIENCE)
-        assert done.returncode == 0, done.stderr
+        """Apply a Serve config, as KubeRay does it."""
+        answer = self.asked("/api/serve/applications/", "PUT", dict(config))
+        assert answer.is_success, answer.text
 
     def status(self) -> dict[str, Any]:
         """What Ray Serve says of its applications."""
@@ -192,6 +191,47 @@ def ray_cluster(**environment: str) -> Iterator[Cluster]:
             yield cluster
         finally:
             cluster.close()
+
+
+class Service:
+    """What a Service of Kubernetes is: new connections go to whom it selects, and those that there are stay."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.open: Counter[int] = Counter()
+        """Connections by the port that they lead to."""
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        port = self.port
+        self.open[port] += 1
+        try:
+            there, back = await asyncio.open_connection(LOCAL, port)
+            await asyncio.gather(_copied(reader, back), _copied(there, writer))
+        finally:
+            self.open[port] -= 1
+
+    @contextmanager
+    def listening(self, secured: ssl.SSLContext | None = None) -> Iterator[int]:
+        """The port at which clients reach it, by TLS where it is `secured`."""
+        loop = asyncio.new_event_loop()
+        server = loop.run_until_complete(asyncio.start_server(self._pass_on, LOCAL, 0, ssl=secured))
+        thread = threading.Thread(target=loop.run_forever)
+        thread.start()
+        try:
+            yield int(server.sockets[0].getsockname()[1])
+        finally:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            server.close()
+            loop.close()
+
+
+async def _copied(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    with suppress(ConnectionError):
+        while data := await source.read(1 << 16):
+            target.write(data)
+            await target.drain()
+    target.close()
 
 
 @contextmanager

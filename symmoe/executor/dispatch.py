@@ -125,7 +125,8 @@ class Dispatch:
 
     Each worker runs its own steps in the plan's order. One that has none left takes what failed elsewhere, then what a
     dead worker left, then steals from the worker with most to do, where that is predicted to pay. It is for one driver
-    to call: `next` for an idle worker, then `loaded`, `delivered` for each call, and `finished`, `failed` or `died`.
+    to call: `next` for an idle worker, then `loaded`, `delivered` for each call, and `finished`, `failed`, `died` or
+    `returned`.
 
     `costs` predict every expert of the plan in one unit, such as seconds; without them calls are counted. A call whose
     worker died is tried again `retries` times, the last time with no other beside it, so that it is known which call
@@ -202,6 +203,12 @@ class Dispatch:
             why = f"expert {expert!r} failed {failed} times: {error}"
             raise EngineError(why, hint=error.hint).of(expert, failed, unloaded=not run.loaded) from error
         self._adrift.append(replace(run.rest(), barred=worker, failed=failed))
+
+    def returned(self, worker: int) -> None:
+        """The worker is not there to begin its step: others may take all its work, until it asks again."""
+        self._gone.add(worker)
+        run = self._runs.pop(worker, None)
+        self._requeue(worker, [] if run is None else [run.work])
 
     def died(self, worker: int) -> tuple[Call, ...]:
         """The worker is no more: others may take its work. Gives the calls that are given up.

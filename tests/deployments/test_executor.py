@@ -16,9 +16,10 @@ from symmoe.deployments.private_folder import MARK
 from symmoe.config import read_pool
 from symmoe.errors import EngineError, JobError
 from symmoe.types import Assignment, Call, Candidate, Load, Plan, Refusal, Step
+from tests.clusters import wait_for
 from tests.conftest import echo_pool
 from tests.deployments.conftest import EXPERTS, gone
-from tests.deployments.trouble import asked, pids
+from tests.deployments.trouble import asked, lines, pids
 from tests.fakes import query
 
 Events = Iterable[Load | list[Candidate]]
@@ -68,7 +69,8 @@ def test_a_worker_killed_from_outside_is_replaced_and_nothing_that_it_delivered_
     run = executor.run(plan)
     while sum(texts(before).values()) < 40:  # all but the one that waits
         before.append(next(run))
-    (waiting,) = [int(line.split()[0]) for line in (folder / "asked").read_text().splitlines() if "wait" in line]
+    line = wait_for(lambda: next((each for each in lines(folder) if "wait" in each), None), "the one that waits")
+    waiting = int(line.split()[0])
     os.kill(waiting, signal.SIGKILL)
     (folder / "go").touch()
     after = list(run)

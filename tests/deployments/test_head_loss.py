@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 import signal
+import ssl
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
+import redis
 
-from tests.clusters import LOCAL, Cluster, ray_cluster, redis_server, wait_for
+from tests.clusters import LOCAL, Cluster, Service, ray_cluster, redis_server, wait_for
 from tests.conftest import echo_pool
 
 LINES = 40
@@ -98,3 +101,20 @@ def test_the_head_is_lost_and_comes_back_while_answers_and_a_batch_go_on(cluster
     rows = [json.loads(row) for row in client.files.content(output).text.splitlines()]
     given = sorted((row["custom_id"], row["response"]["body"]["choices"][0]["message"]["content"]) for row in rows)
     assert given == sorted((f"n{number}", f"adder: hold {number}") for number in range(LINES))
+
+
+@pytest.mark.slow
+def test_a_head_starts_whose_redis_has_a_certificate_of_an_authority_of_its_own(tmp_path: Path) -> None:
+    """With what the manifests tell it where `redis.ca_secret` is set."""
+    key, certificate = str(tmp_path / "key"), str(tmp_path / "ca.crt")
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate]
+    subprocess.run([*made, "-days", "1", "-subj", "/CN=redis", "-addext", f"subjectAltName=IP:{LOCAL}"], check=True)
+    secured = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    secured.load_cert_chain(certificate, key)
+    with redis_server() as (port, password), Service(port).listening(secured) as there:
+        told = {"RAY_REDIS_ADDRESS": f"rediss://{LOCAL}:{there}", "RAY_REDIS_CA_CERT": certificate}
+        with ray_cluster(**told, RAY_external_storage_namespace="one") as cluster:
+            cluster.redis_password = password
+            cluster.start_head()
+            with redis.Redis(LOCAL, port, password=password) as client:
+                assert client.keys("RAYone*")

@@ -75,15 +75,16 @@ def troubled(pool: Pool) -> Assembly:
 
 def asked(folder: Path) -> Counter[str]:
     """How often workers were asked each thing."""
-    return Counter(line.split(" ", 1)[1] for line in _lines(folder))
+    return Counter(line.split(" ", 1)[1] for line in lines(folder))
 
 
 def pids(folder: Path) -> dict[int, None]:
     """The workers that were asked anything, in order."""
-    return dict.fromkeys(int(line.split()[0]) for line in _lines(folder))
+    return dict.fromkeys(int(line.split()[0]) for line in lines(folder))
 
 
-def _lines(folder: Path) -> list[str]:
+def lines(folder: Path) -> list[str]:
+    """What workers were asked: each time the process, the expert and the question."""
     record = folder / "asked"
     return record.read_text(encoding="utf-8").splitlines() if record.exists() else []
 

@@ -322,3 +322,17 @@ def test_a_call_that_is_not_the_workers_is_not_delivered() -> None:
     dispatch = Dispatch(Plan((step("a", 1), step("b", 1, worker=1))), 2)
     begin(dispatch, 0), begin(dispatch, 1)
     assert not dispatch.delivered(0, call("b", 0))
+
+
+def test_what_a_worker_could_not_begin_is_anybodys_until_it_asks_again() -> None:
+    plan = Plan((step("a", 1), step("b", 1, worker=1), step("c", 1, worker=1)))
+    dispatch = Dispatch(plan, 2, {name: Counted(load=100.0) for name in NAMES})  # nothing is worth stealing
+    begin(dispatch, 1, loaded=False)
+    dispatch.returned(1)
+    for expert in "ab":
+        (only,) = begin(dispatch, 0)
+        assert only.expert == expert
+        dispatch.delivered(0, only)
+        dispatch.finished(0)
+    assert [only.expert for only in begin(dispatch, 1)] == ["c"]
+    assert dispatch.next(0) is None
