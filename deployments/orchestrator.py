@@ -116,7 +116,7 @@ class Request:
         except TimeoutError:
             message = f"no answer within {self.order.deadline:g} s"
             status = (
-                408 if self.order.hurried else 503
+                408 if self.order.own_deadline else 503
             )  # one is what the client asked for, the other the service's fault
             self._given.put_nowait(TurnedAwayError(TurnedAway(status, "deadline_exceeded", message, 1.0)))
         except Exception as error:

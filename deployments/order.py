@@ -18,9 +18,9 @@ class Order:
     """What a client wants: `n` answers to a query under a policy.
 
     No two orders have the same `id`. `key` says who it is, for fair shares; `deadline` is in seconds from now.
-    `patience` is how long it waits for an expert, None for as long as the service's settings say. `came` stands for the
-    experts that came while the service ran, as they were then; `hurried` says that the deadline is the client's own,
-    `costed` that the answer tells what it cost.
+    `patience` is how long it waits for an expert, None for as long as the service's settings say. `newcomers` stands
+    for the experts that joined while the service ran, as they were then; `own_deadline` says that the deadline is the
+    client's own, `costed` that the answer tells what it cost.
     One in the `background` waits for all others wherever there is a queue.
     """
 
@@ -33,8 +33,8 @@ class Order:
     explain: bool = False
     deadline: float = 300.0
     patience: float | None = None
-    came: str = ""
-    hurried: bool = False
+    newcomers: str = ""
+    own_deadline: bool = False
     background: bool = False
     costed: bool = False
 

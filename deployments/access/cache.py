@@ -113,7 +113,7 @@ def identity(order: Order) -> str:
         "messages": [asdict(message) for message in order.query.messages],
         "sampling": asdict(order.query.sampling),
         "kind": order.query.kind,
-        "came": order.came,
+        "newcomers": order.newcomers,
         "policy": asdict(order.policy),
         "n": order.n,
         "explain": order.explain,

@@ -59,7 +59,7 @@ def batch_paths(app: FastAPI, service: Service, batching: Batching) -> None:
         if not await batching.batches.create(record):
             message = f"this key has {batching.settings.most_open_batches} batches that are not over, as many as it may"
             raise ApiError(429, "too_many_batches", f"{message}; wait for one, or cancel it", retry_after=60, told=told)
-        batching.metrics.came("validating")
+        batching.metrics.entered("validating")
         batching.runner.wake()
         return JSONResponse(record.document, headers=told)
 
@@ -82,7 +82,7 @@ def batch_paths(app: FastAPI, service: Service, batching: Batching) -> None:
         if record.ended or not await batching.batches.cancel(ident):
             raise ApiError(409, "batch_ended", "the batch is over, or about to be")
         if record.state != "cancelling":
-            batching.metrics.came("cancelling")
+            batching.metrics.entered("cancelling")
         batching.runner.cancelled(record)
         return JSONResponse((await _own(request, service, batching, ident)).document)
 

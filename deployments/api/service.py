@@ -393,8 +393,8 @@ class Service:
             stream=bool(body.stream),
             explain=options.explain,
             deadline=min(options.deadline or self.settings.deadline, self.settings.deadline),
-            came=self.lifecycle.roster.fingerprint,
-            hurried=options.deadline is not None,
+            newcomers=self.lifecycle.roster.fingerprint,
+            own_deadline=options.deadline is not None,
             costed=body.usage is not None and body.usage.include,
         )
 

@@ -18,7 +18,7 @@ class BatchMetrics:
         """A line was `answered`, has `failed`, or is `retried`."""
         self._lines.labels(outcome).inc()
 
-    def came(self, state: str) -> None:
+    def entered(self, state: str) -> None:
         """A batch came into a state, here."""
         self._states.labels(state).inc()
 

@@ -92,7 +92,7 @@ class Job:
         ident, now = self._batch.id, int(time.time())
         if not self._stopped.is_set():
             await self._progress.note(ident, {"in_progress_at": now})
-            self._resources.metrics.came("in_progress")
+            self._resources.metrics.entered("in_progress")
         await self._progress.note(ident, {"total": len(lines.numbers)})
         output = Output(self._batch, lines, self._progress, self._files.contents)
         while True:
@@ -139,7 +139,7 @@ class Job:
         there = {file.id for file in files}
         has = {"has_output": int(self._batch.output in there), "has_error": int(self._batch.error in there)}
         await self._progress.end(self._batch, outcome, {**has, **facts}, files)
-        self._resources.metrics.came(outcome)
+        self._resources.metrics.entered(outcome)
 
 
 def _errors(code: str, message: str) -> dict[str, str]:

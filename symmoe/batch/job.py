@@ -358,7 +358,7 @@ class _Run:
             piece.lines.append(line)
             if isinstance(line, GoodLine):
                 piece.good.append(line)
-                room -= line.came.size + sum(len(message.content) for message in line.queries[0].messages)
+                room -= line.origin.size + sum(len(message.content) for message in line.queries[0].messages)
             if room < 0:
                 break
         if piece.good:
@@ -402,7 +402,7 @@ class _Run:
     def _said_to(self, lines: Sequence[GoodLine], ahead: Ahead | None) -> list[list[Trace | Refusal]]:
         """What becomes of each query of lines."""
         queries, policies = _asked(lines)
-        self._digests = {query.id: line.came.digest.hex() for line in lines for query in line.queries}
+        self._digests = {query.id: line.origin.digest.hex() for line in lines for query in line.queries}
         known = self._known([query.id for query in queries])
         outcome = answer(
             self._source.parts(),
@@ -455,7 +455,7 @@ class _Run:
         hashed = id_hash(line.id) if named and line.id is not None else 0
         refusal = next((result for result in results if isinstance(result, Refusal)), None)
         traces_written = sum(isinstance(result, Trace) for result in results) if self._job.detail != "none" else 0
-        self._record.add(line.came.digest, hashed, traces_written, isinstance(line, GoodLine) and refusal is None)
+        self._record.add(line.origin.digest, hashed, traces_written, isinstance(line, GoodLine) and refusal is None)
         if isinstance(line, GoodLine):
             for name in line.ignored:
                 if name in commit.ignored or len(commit.ignored) < _KEPT_OBSERVATIONS:

@@ -50,7 +50,7 @@ class GoodLine:
     queries: tuple[Query, ...]
     policy: Policy
     ignored: tuple[str, ...] = ()
-    came: Row = field(default=Row(), compare=False, repr=False)
+    origin: Row = field(default=Row(), compare=False, repr=False)
     door: str = ENDPOINT
     shape: str = ""
     later: tuple[str, ...] = ()
@@ -84,7 +84,7 @@ class BadLine:
     message: str
     param: str | None = None
     status: int | None = None
-    came: Row = field(default=Row(), compare=False, repr=False)
+    origin: Row = field(default=Row(), compare=False, repr=False)
     door: str = field(default=ENDPOINT, compare=False)
 
 
@@ -189,7 +189,7 @@ class LineReader:
     def line(self, number: int, row: Row, unread: str = ENDPOINT) -> GoodLine | BadLine:
         """One row as a line. `unread` is the door of a row that cannot be read."""
         if row.code:
-            return BadLine(number, None, row.code, row.fault, came=row, door=unread)
+            return BadLine(number, None, row.code, row.fault, origin=row, door=unread)
         value, ident = row.row, None
         addressed = "custom_id" in value or isinstance(value.get("body"), dict)
         requested = addressed and not self._said and _SHAPED.isdisjoint(value)
@@ -201,7 +201,7 @@ class LineReader:
             line = self._asked(number, ident or str(number), row, self._reading.asked(value))
             return line if ident else replace(line, named=False)
         except BadLineError as error:
-            return BadLine(number, error.custom_id, error.code, str(error), came=row, door=_door(value))
+            return BadLine(number, error.custom_id, error.code, str(error), origin=row, door=_door(value))
         except RequestError as error:
             door, message = (_door(value), str(error)) if requested else ("", f"row {row.number}: {error}")
             return BadLine(number, ident, error.code, message, error.param, error.status, row, door)
@@ -319,7 +319,7 @@ class Lines:
             if not before.id_hash or self._seen.note(before.id_hash, number) == number:
                 return before
             message = f"line {number}: its id was already used on another line"
-            return BadLine(number, None, "duplicate_custom_id", message, came=row, door=self._unread)
+            return BadLine(number, None, "duplicate_custom_id", message, origin=row, door=self._unread)
         line = self._reader.line(number, row, self._unread)
         if isinstance(line, GoodLine) and self._unread == ENDPOINT:
             self._unread = line.door
@@ -330,7 +330,7 @@ class Lines:
         unread = [line for line in self._ahead if isinstance(line, BadLine) and line.code in _SHAPELESS]
         wrong = next((line for line in unread if line.code == "ambiguous_shape"), unread[0] if unread else None)
         if wrong is not None and (wrong.code == "ambiguous_shape" or self.example is None):
-            raise InputError(f"{wrong.came.source}: {wrong.message}", hint=WHAT_TO_WRITE)
+            raise InputError(f"{wrong.origin.source}: {wrong.message}", hint=WHAT_TO_WRITE)
 
 
 _SHAPELESS = frozenset({"ambiguous_shape", "unknown_shape", "missing_column", "invalid_template"})
@@ -408,4 +408,4 @@ def _once(line: GoodLine | BadLine, seen: SeenIds) -> GoodLine | BadLine:
     if isinstance(line, BadLine):
         return replace(line, id=None)
     message = f"line {line.number}: the id {line.id!r} was already used on line {earlier}"
-    return BadLine(line.number, None, "duplicate_custom_id", message, came=line.came, door=line.door)
+    return BadLine(line.number, None, "duplicate_custom_id", message, origin=line.origin, door=line.door)

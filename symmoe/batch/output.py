@@ -133,10 +133,10 @@ def result_row(line: GoodLine, results: Results, job: str, created: int) -> dict
 def _writer(line: GoodLine, ident: str) -> Writer | None:
     """What writes an answer as its door has it; None for chat."""
     if line.door == COMPLETIONS:
-        request = CompletionRequest.model_validate(line.came.row["body"])
+        request = CompletionRequest.model_validate(line.origin.row["body"])
         return CompletionWriter(ident, line.model, echoed=request.prompts if request.echo else ())
     if line.door == RESPONSES:
-        return ResponseWriter(ident, ResponseRequest.model_validate(line.came.row["body"]))
+        return ResponseWriter(ident, ResponseRequest.model_validate(line.origin.row["body"]))
     return None
 
 
@@ -178,7 +178,7 @@ def plain_row(line: GoodLine | BadLine, results: Results) -> dict[str, Any]:
 
 def _columns_of(line: GoodLine | BadLine, results: Results) -> tuple[dict[str, Any], Any, dict[str, Any]]:
     """A row's own columns, the answer, and our columns. Of several choices or turns the answer is a list."""
-    row = line.came.row
+    row = line.origin.row
     own = row if isinstance(row, dict) else {} if row is None else {_INPUT: row}
     if any(name.startswith(OWN) for name in own):  # an output that is asked again
         own = {name: value for name, value in own.items() if not name.startswith(OWN) or name == _INPUT}
@@ -335,9 +335,9 @@ def error_row(line: GoodLine | BadLine, results: Results) -> dict[str, Any]:
     code, message = (line.code, line.message) if isinstance(line, BadLine) else ("", "")
     failed = {} if refusal is None else dict(refusal.failed)
     return {
-        "row": line.came.row,
-        "source": line.came.source,
-        "line": line.came.number,
+        "row": line.origin.row,
+        "source": line.origin.source,
+        "line": line.origin.number,
         "custom_id": line.id,
         "code": code if refusal is None else refusal.code,
         "message": message if refusal is None else refusal.message,

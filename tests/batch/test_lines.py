@@ -245,11 +245,11 @@ def test_lines_are_read_when_they_are_wanted(tmp_path: Path) -> None:
 def test_a_line_carries_the_row_as_it_came_and_its_place(tmp_path: Path) -> None:
     first, broken, again = read(tmp_path, GOOD + b"\n\n{\n" + GOOD)
     source = str(tmp_path / "in.jsonl")
-    assert (first.came.source, first.came.number, first.came.row) == (source, 1, json.loads(GOOD))
-    assert (broken.came.number, broken.came.row) == (3, "{")
-    assert again.came.number == 4
-    assert len(first.came.digest) == 16
-    assert first.came.digest == again.came.digest != broken.came.digest
+    assert (first.origin.source, first.origin.number, first.origin.row) == (source, 1, json.loads(GOOD))
+    assert (broken.origin.number, broken.origin.row) == (3, "{")
+    assert again.origin.number == 4
+    assert len(first.origin.digest) == 16
+    assert first.origin.digest == again.origin.digest != broken.origin.digest
 
 
 def test_of_bad_lines_with_one_id_the_first_keeps_it(tmp_path: Path) -> None:

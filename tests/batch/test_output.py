@@ -28,7 +28,7 @@ ROWS: list[Any] = [
 
 
 def line(number: int) -> BadLine:
-    return BadLine(number, f"q{number}", "broken", "is broken", came=Row("in", number, ROWS[number - 1]), door="")
+    return BadLine(number, f"q{number}", "broken", "is broken", origin=Row("in", number, ROWS[number - 1]), door="")
 
 
 def read(path: Path) -> list[dict[str, Any]]:

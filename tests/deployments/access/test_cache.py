@@ -130,4 +130,4 @@ def test_a_lost_store_finds_and_keeps_nothing_and_is_no_error() -> None:
 
 def test_the_identity_of_an_order_leaves_out_its_name_its_time_and_whose_it_is() -> None:
     told = json.loads(identity(order()))
-    assert set(told) == {"messages", "sampling", "kind", "policy", "n", "explain", "came"}
+    assert set(told) == {"messages", "sampling", "kind", "policy", "n", "explain", "newcomers"}
