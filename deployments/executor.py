@@ -187,11 +187,9 @@ class RayExecutor:
         """The worker's process, begun if there is none."""
         if self._claim is None:
             self._session.enter_context(ray_session(self._workers, self._address, without_token=self._without_token))
+            self._claim = worker_share(self._pool, self._workers)
         import ray  # only now: the session sets what Ray reads when it is imported
 
-        if self._claim is None:
-            machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-            self._claim = claim(machines, self._workers, _accelerators(self._pool))
         if worker not in self._actors:
             actor = ray.remote(Worker).options(**self._claim, max_restarts=0, max_task_retries=0)
             self._actors[worker] = actor.remote(self._pool.model_dump_json(), os.fspath(self._pool.root), self._build)
@@ -215,8 +213,15 @@ def _delivered(dispatch: Dispatch, run: _Run, place: int, generation: Generation
         yield candidates(call, generation, run.lane)
 
 
-def _accelerators(pool: Pool) -> int:
-    return pool.engine.tensor_parallel_size if pool.engine.runs_models else 0
+def worker_share(pool: Pool, workers: int) -> dict[str, float]:
+    """What each of so many workers claims of the cluster that this process is part of, as Ray's options name it.
+
+    Raises `JobError` where they do not fit.
+    """
+    import ray
+
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return claim(machines, workers, pool.engine.tensor_parallel_size if pool.engine.runs_models else 0)
 
 
 def _as_symmoe_error(cause: BaseException) -> SymmoeError:

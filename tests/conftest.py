@@ -34,7 +34,7 @@ ON_RAY = {
         "test_reward_on_ray",
         "test_reward_shipped",
     ),
-    *("test_scaling", "test_serve", "test_serve_config"),
+    *("test_data", "test_scaling", "test_serve", "test_serve_config"),
 }
 """The files of `deployments` whose tests use its Ray."""
 LONGEST_FIRST = ("ray", "deployments", "batch", "cli", "loading")

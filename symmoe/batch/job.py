@@ -199,6 +199,27 @@ def run_batch(
         record.close()
 
 
+Results = list[Trace | Refusal]
+
+
+def in_turn(
+    lines: Sequence[GoodLine],
+    said_to: Callable[[Sequence[GoodLine], Ahead | None], list[Results]],
+    ahead: Ahead | None = None,
+) -> dict[int, Results]:
+    """What becomes of lines, by their numbers: a result for each of their queries, then for each of their later turns.
+
+    `said_to` gives the results of all that is asked at once; `ahead` is for the first time.
+    """
+    results = {line.number: given for line, given in zip(lines, said_to(lines, ahead), strict=True)}
+    turns = [(line, line.after(results[line.number])) for line in lines if line.later]
+    while asking := [(first, line) for first, line in turns if line is not None]:
+        for (first, _), given in zip(asking, said_to([line for _, line in asking], None), strict=True):
+            results[first.number] += given
+        turns = [(first, line.after(results[first.number])) for first, line in asking]
+    return results
+
+
 def _agreed(record: Record, job: BatchJob) -> dict[str, Any] | None:
     """The settings of the job that is resumed; None where there is none, or its files were removed.
 
@@ -379,14 +400,7 @@ class _Run:
         """Answer a window, write its rows, and let go of it."""
         results: dict[int, list[Trace | Refusal]] = {}
         if piece.good:
-            found = self._said_to(piece.good, piece.ahead)
-            results = {line.number: given for line, given in zip(piece.good, found, strict=True)}
-            turns = [(line, line.after(results[line.number])) for line in piece.good if line.later]
-            while asking := [(first, line) for first, line in turns if line is not None]:
-                found = self._said_to([line for _, line in asking], None)
-                for (first, _), given in zip(asking, found, strict=True):
-                    results[first.number] += given
-                turns = [(first, line.after(results[first.number])) for first, line in asking]
+            results = in_turn(piece.good, self._said_to, piece.ahead)
         began = time.perf_counter()
         for line in piece.lines:
             self._write(line, results.get(line.number, []))

@@ -41,7 +41,7 @@ Results = Sequence[Trace | Refusal]
 Detail = Literal["full", "brief", "none"]
 OWN = "symmoe_"
 """What the names of our columns begin with."""
-_COLUMNS: dict[str, type] = {
+COLUMNS: dict[str, type] = {
     "id": str,
     "expert": str,
     "experts": str,
@@ -172,11 +172,11 @@ def plain_row(line: GoodLine | BadLine, results: Results) -> dict[str, Any]:
 
     The answer is called `symmoe_answer` where the row has an `answer` of its own.
     """
-    own, answer, told = _columns_of(line, results)
+    own, answer, told = columns_of(line, results)
     return {**own, f"{OWN}answer" if "answer" in own else "answer": answer, **told}
 
 
-def _columns_of(line: GoodLine | BadLine, results: Results) -> tuple[dict[str, Any], Any, dict[str, Any]]:
+def columns_of(line: GoodLine | BadLine, results: Results) -> tuple[dict[str, Any], Any, dict[str, Any]]:
     """A row's own columns, the answer, and our columns. Of several choices or turns the answer is a list."""
     row = line.origin.row
     own = row if isinstance(row, dict) else {} if row is None else {_INPUT: row}
@@ -362,7 +362,7 @@ class _Tabled(ABC):
     def write(self, line: GoodLine | BadLine, results: Results) -> None:
         """Take a line's row; a request's own columns are those of its line."""
         self._rows += 1
-        self._waiting.append(_columns_of(line, results))
+        self._waiting.append(columns_of(line, results))
         if len(self._waiting) >= self._many:
             self._pour()
 
@@ -379,7 +379,7 @@ class _Tabled(ABC):
         if not self._columns:
             names = dict.fromkeys(name for own, _, _ in self._waiting for name in own)
             kinds = {name: _kind(own.get(name) for own, _, _ in self._waiting) for name in names}
-            ours = {OWN + name: kind.__name__ for name, kind in _COLUMNS.items()}
+            ours = {OWN + name: kind.__name__ for name, kind in COLUMNS.items()}
             self._columns = {**kinds, f"{OWN}answer" if "answer" in names else "answer": "str", **ours, _REST: "str"}
         rows = [self._fitted(*each) for each in self._waiting]
         self._waiting.clear()
