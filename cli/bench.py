@@ -279,20 +279,32 @@ def batch(
     ] = False,
     unlike: Unlike = False,
     model: OtherModel = None,
+    workers: Annotated[
+        list[int] | None, typer.Option("--workers", min=2, help="On so many, here or at RAY_ADDRESS, by their plan.")
+    ] = None,
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
     """Time one batch over many experts against no switching at all, and against an engine for every expert.
 
-    With --unlike: over five experts of four unlike models, whose engines sleep between their turns.
+    With --unlike: over five experts of four unlike models, whose engines sleep between their turns. With --workers as
+    well: divided among workers, against what was planned for them; --model need not be named then.
     """
+    import os
+
     from symmoe.bench.loading import Workload, measure_batch
-    from symmoe.bench.unlike import measure_unlike_batch
+    from symmoe.bench.unlike import measure_unlike_batch, measure_unlike_workers
     from symmoe.config import read_pool
 
     from .render import narrating, show, show_json, table, write_report
 
     described, work = read_pool(pool), Workload(experts, per_family, k, seed)
+    if workers:
+        with narrating("measuring") as tell:
+            report = measure_unlike_workers(described, model, work, workers, os.environ.get("RAY_ADDRESS"), tell)
+        write_report(report, out)
+        show_json(report) if json else show(_workers_table(report), f"report in {out}")
+        return
     with narrating("measuring") as tell:
         if unlike:
             report = measure_unlike_batch(described, model, work, rounds, processes, tell)
@@ -307,6 +319,18 @@ def batch(
     title = f"{report['calls']} calls to {len(report['experts']) if unlike else report['experts']} experts"
     equal = ", ".join(f"{name}: {same['equal']} of {same['of']}" for name, same in report["identical"].items())
     show(table(title, ("way", "s", "times ours"), rows, right=(1, 2)), f"equal answers: {equal}", f"report in {out}")
+
+
+def _workers_table(report: dict[str, Any]) -> Any:
+    from .render import table
+
+    rows = [
+        (count, f"{row['planned']:.1f}", f"{row['seconds']:.1f}", f"{row['to_plan']:.2f}",
+         f"{row['identical']['equal']} of {row['identical']['of']}")
+        for count, row in report["workers"].items()
+    ]  # fmt: skip
+    title = f"{report['calls']} calls; one worker: {report['one_worker_seconds']:.1f} s"
+    return table(title, ("workers", "planned s", "s", "times planned", "answers as one's"), rows, right=range(1, 5))
 
 
 @app.command("plan")

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from symmoe.bench.loading import (
     REBUILDS,
@@ -29,8 +29,15 @@ from symmoe.config import ExpertConfig, Pool
 from symmoe.errors import PoolError
 from symmoe.loading.engines import SleepingEngines
 from symmoe.loading.merge import write_merged
+from symmoe.planning.costs import CostModel, StepTimes
+from symmoe.planning.grouping import Fleet, problem_of, spread
+from symmoe.planning.problem import Worker
+from symmoe.planning.scheduling import schedule
 from symmoe.quiet import output_to
-from symmoe.types import Candidate, Load, Plan
+from symmoe.types import Candidate, Load, Plan, Query, Refusal
+
+if TYPE_CHECKING:
+    from symmoe.deployments.executor import RayExecutor
 
 ARCHITECTURES: Mapping[str, Mapping[str, int]] = {
     "qwen3": {"num_key_value_heads": 4, "head_dim": 32},
@@ -60,11 +67,11 @@ def random_model(architecture: str, tokenizer: str, out: Path) -> Path:
     return out
 
 
-def unlike_pool(pool: Pool, model: Path | None, folder: Path) -> Pool:
+def unlike_pool(pool: Pool, model: Path | None, folder: Path, made_only: bool = False) -> Pool:
     """Five experts of four shapes: a pool's first model and its first adapter, another real model, two made ones.
 
     The other model is that of the directory `model`, or the pool's own where it has experts of two models. Raises
-    `PoolError`.
+    `PoolError` where there is none, unless made ones will do: `made_only`.
     """
     require_weights(pool)
     base = pool.experts[0]
@@ -74,7 +81,7 @@ def unlike_pool(pool: Pool, model: Path | None, folder: Path) -> Pool:
     others = [one for one in pool.experts if one.model != base.model and not one.adapter and one.remote is None]
     if model is not None:
         others = [ExpertConfig(name="other", model=str(model.resolve()))]
-    if not others:
+    if not others and not made_only:
         raise PoolError(
             f"pool {pool.name!r} has experts of one model only", hint="name a directory of another with --model"
         )
@@ -84,7 +91,7 @@ def unlike_pool(pool: Pool, model: Path | None, folder: Path) -> Pool:
         for each in ARCHITECTURES
     ]
     sampling = pool.sampling.model_copy(update={"max_tokens": min(pool.sampling.max_tokens, ANSWER_TOKENS)})
-    return pool.model_copy(update={"experts": (base, adapted, others[0], *made), "sampling": sampling})
+    return pool.model_copy(update={"experts": (base, adapted, *others[:1], *made), "sampling": sampling})
 
 
 def measure_unlike_batch(
@@ -143,6 +150,92 @@ def measure_unlike_batch(
         "rounds": measured,
         "loads": {"first": _told(first), "last": _told(loads)},
     }
+
+
+def measure_unlike_workers(
+    pool: Pool,
+    model: Path | None,
+    work: Workload,
+    workers: Sequence[int],
+    address: str | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Seconds of the same calls on so many workers of a Ray cluster, or of this machine, by what was planned for them.
+
+    Each number of workers runs twice, every engine started anew: the first run learns what experts cost, the second is
+    planned with that and counts. Answers are compared with those of one worker in this process.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        tell("making two models")
+        many = unlike_pool(pool, model, Path(folder), made_only=True)
+        whole, assembly = steps_of(many, work), Assembly(many)
+        try:
+            tell("one worker")
+            seconds, _, candidates = run_plan(assembly.executor, whole)
+        finally:
+            assembly.close()
+        texts = texts_of(candidates)
+        rows = {
+            str(count): _planned_and_run(many, assembly.models, whole, count, address, texts, tell) for count in workers
+        }
+    return {
+        "experts": list(many.names),
+        "calls": len(texts),
+        "max_tokens": many.sampling.max_tokens,
+        "one_worker_seconds": round(seconds, 3),
+        "workers": rows,
+        "bars": {f"{count}_workers_to_plan": {"bar": 1.15, "measured": row["to_plan"]} for count, row in rows.items()},
+    }
+
+
+def _planned_and_run(
+    pool: Pool,
+    models: Mapping[str, str],
+    whole: Plan,
+    workers: int,
+    address: str | None,
+    texts: Mapping[str, str],
+    tell: Callable[[str], None],
+) -> dict[str, Any]:
+    """What so many workers take for a plan of whole steps, by what was planned from the costs of a run before."""
+    from symmoe.deployments.executor import RayExecutor
+
+    learned = CostModel(models)
+    for number in range(2):
+        tell(f"{workers} workers, run {number + 1} of 2")
+        fleet = Fleet((Worker(),) * workers, learned.costs())
+        found = schedule(problem_of(whole, (), models, fleet))
+        with RayExecutor(pool, workers, address, fleet.costs) as executor:
+            times = _Timed(executor)
+            seconds, loads, candidates = run_plan(times, spread(whole, found))
+        for seen in times.observations():
+            learned.observe(seen)
+    return {
+        "planned": round(found.makespan, 3),
+        "seconds": round(seconds, 3),
+        "to_plan": round(seconds / found.makespan, 3),
+        "identical": same_texts(texts_of(candidates), texts),
+        "loads": _told(loads),
+    }
+
+
+class _Timed(StepTimes):
+    """An executor that takes the time of what it runs."""
+
+    def __init__(self, executor: RayExecutor) -> None:
+        super().__init__()
+        self._executor = executor
+
+    def refuse(self, queries: Sequence[Query], expert: str) -> list[Refusal | None]:
+        """As the executor does."""
+        refusals: list[Refusal | None] = self._executor.refuse(queries, expert)
+        return refusals
+
+    def run(self, plan: Plan) -> Iterator[Load | list[Candidate]]:
+        """As the executor does."""
+        for event in self._executor.run(plan):
+            self.load(event) if isinstance(event, Load) else self.candidates(event)
+            yield event
 
 
 def measure_unlike_swaps(
@@ -223,7 +316,9 @@ def _size(model: Path) -> int:
 
 
 def _told(loads: Sequence[Load]) -> list[dict[str, Any]]:
-    return [{"expert": one.expert, "lane": one.lane, "seconds": round(one.seconds, 4)} for one in loads]
+    return [
+        {"expert": one.expert, "lane": one.lane, "seconds": round(one.seconds, 4), "why": one.reason} for one in loads
+    ]
 
 
 def _once(assembly: Assembly, order: Sequence[str]) -> None:
