@@ -65,7 +65,7 @@ def answer(
     words: dict[str, Any] = {"prompt": prompt, "prompt_column": prompt_column, "system": system}
     Reading(**words)  # a template that is none is told of here
     return dataset.map_batches(
-        _Answering,
+        Answering,
         batch_size=window,
         batch_format="pyarrow",
         concurrency=workers,
@@ -75,8 +75,8 @@ def answer(
     )
 
 
-class _Answering:
-    """An actor: the pool's parts, and what one window passes on to the next."""
+class Answering:
+    """What an actor of `answer` is: the pool's parts, and what one window passes on to the next. Made of JSON."""
 
     def __init__(self, pool: str, root: str, reading: dict[str, Any], k: int | None, seed: int, build: Build) -> None:
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
