@@ -46,7 +46,8 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
         experts.append({"name": name.replace("_", "-"), "model": f"./{name}"})
     described = {
         "name": "unlike",
-        "engine": {"kind": "vllm", "max_model_len": 512, "max_num_seqs": 16, "kv_cache_gib": 0.25},
+        # one prompt at a time: what shares a step with it moves ties
+        "engine": {"kind": "vllm", "max_model_len": 512, "max_num_seqs": 1, "kv_cache_gib": 0.25},
         "sampling": {"max_tokens": 32},
         "routing": {"taxonomy": "tiny", "fallback": "generalist"},
         "experts": experts,

@@ -77,7 +77,6 @@ def test_a_row_that_cannot_be_asked_says_why(tmp_path: Path) -> None:
 
 
 def test_a_data_set_on_two_actors_gets_what_a_batch_answers(ray_here: None, tmp_path: Path) -> None:
-    pytest.importorskip("pandas")
     import ray.data
 
     pool = echo_pool(tmp_path)
