@@ -104,19 +104,19 @@ class Admin:
             raise ApiError(409, "expert_exists", message, "expert.name")
         folder = self._service.settings.weights_folder
         try:
-            standing = await asyncio.to_thread(joining, roster.pool, body.expert, body.record, folder)
+            decision = await asyncio.to_thread(joining, roster.pool, body.expert, body.record, folder)
         except StoreError:
             raise
         except SymmoeError as error:
             hint = f" ({error.hint})" if error.hint else ""
             raise ApiError(400, "invalid_expert", f"{error}{hint}", "expert") from error
-        await self._lifecycle.add(name, standing)
+        await self._lifecycle.add(name, decision)
         return self._described(name, 0)
 
     async def put(self, name: str, state: State, why: str) -> dict[str, Any]:
         """An expert in another state. Raises `ApiError` and `StoreError`."""
         roster = self._lifecycle.roster
-        removed = name in roster.standings and roster.state(name) == "removed"
+        removed = name in roster.decisions and roster.state(name) == "removed"
         if roster.has(name) is None or (removed and state != "active"):
             raise ApiError(404, "expert_not_found", "no such expert; GET /v1/admin/experts lists them", "name")
         if state == "removed" and len(roster.pool.experts) == 1:
@@ -127,20 +127,20 @@ class Admin:
     def _names(self) -> list[str]:
         """Also of those that were removed and can be restored."""
         roster = self._lifecycle.roster
-        return list(dict.fromkeys((*roster.pool.names, *sorted(roster.standings))))
+        return list(dict.fromkeys((*roster.pool.names, *sorted(roster.decisions))))
 
     def _described(self, name: str, opened: int) -> dict[str, Any]:
         roster = self._lifecycle.roster
-        standing = roster.standing(name)
+        decision = roster.decision(name)
         newcomer = roster.has(name) == "newcomer"
         state = roster.state(name)
         return {
             "object": "symmoe.expert",
             "name": name,
             "state": state,
-            "why": standing.why if state != "active" else "",
-            "since": standing.since or None,
-            "until": standing.until if state != "active" else None,
+            "why": decision.why if state != "active" else "",
+            "since": decision.since or None,
+            "until": decision.until if state != "active" else None,
             "added": newcomer,
             "routed": state == "active" and name not in roster.without,
             "open": opened,

@@ -126,13 +126,13 @@ class Service:
 
     async def admitted(self, caller: Caller) -> dict[str, str]:
         """Count a request against the caller's limits: the headers that tell of them. `ApiError` if it is over one."""
-        standing = await self.limits.admit(caller)
-        over = standing.over
+        status = await self.limits.admit(caller)
+        over = status.over
         if over is not None:
             self.metrics.refused(over.what)
             message = f"this key may use {over.limit} {over.what} per minute; ask again in {over.wait:.1f} s"
-            raise ApiError(429, "rate_limit_exceeded", message, retry_after=over.wait, told=standing.headers)
-        return standing.headers
+            raise ApiError(429, "rate_limit_exceeded", message, retry_after=over.wait, told=status.headers)
+        return status.headers
 
     def model(self, name: str) -> Model:
         """The model of that name. Raises `RequestError` if there is none."""

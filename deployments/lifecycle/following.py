@@ -64,10 +64,10 @@ async def follow(file: Path, pool: Pool, lifecycle: Lifecycle, folder: str | Non
             await _come(expert, records.get(expert.name), pool, lifecycle, folder)
         elif expert != pool.expert(expert.name):
             _LOG.warning("expert %r is described otherwise than when the service began: deploy it anew", expert.name)
-        elif roster.state(expert.name) == "removed" and roster.standing(expert.name).why == BY_FILE:
+        elif roster.state(expert.name) == "removed" and roster.decision(expert.name).why == BY_FILE:
             await lifecycle.put(expert.name, "active")
-    for name in {*pool.names, *roster.standings} - wanted.keys():
-        mine = name in pool.names or roster.standing(name).why == BY_FILE
+    for name in {*pool.names, *roster.decisions} - wanted.keys():
+        mine = name in pool.names or roster.decision(name).why == BY_FILE
         if mine and roster.has(name) is not None and roster.state(name) != "removed" and len(roster.pool.experts) > 1:
             await lifecycle.put(name, "removed", BY_FILE)
 
@@ -76,7 +76,7 @@ async def _come(
     expert: ExpertConfig, record: dict[str, Any] | None, pool: Pool, lifecycle: Lifecycle, folder: str | None
 ) -> None:
     made = await asyncio.to_thread(joining, pool, expert, record, folder)
-    there = lifecycle.roster.standing(expert.name)
+    there = lifecycle.roster.decision(expert.name)
     if (there.expert, there.record) != (made.expert, made.record):
         await lifecycle.add(expert.name, made, BY_FILE)
 

@@ -17,7 +17,7 @@ _LONGEST = 1024
 
 
 def joining(pool: Pool, config: ExpertConfig, record: dict[str, Any] | None, folder: str | None) -> Decision:
-    """The standing of a newcomer, its files verified. Blocks, as they may be large.
+    """The decision of a newcomer, its files verified. Blocks, as they may be large.
 
     Raises `ConfigError` and `CheckpointError`.
     """

@@ -50,14 +50,14 @@ class Lifecycle:
 
     async def put(self, name: str, state: State, why: str = "") -> None:
         """Bring an expert of the roster into a state. Raises `StoreError`."""
-        standing = self.roster.standing(name)
-        newcomer = standing.expert is not None
+        decision = self.roster.decision(name)
+        newcomer = decision.expert is not None
         forgotten = (state == "removed" and newcomer) or (state == "active" and not newcomer)
-        await self._keeper.decide(name, None if forgotten else standing.changed(state, why, self._clock()))
+        await self._keeper.decide(name, None if forgotten else decision.changed(state, why, self._clock()))
 
-    async def add(self, name: str, standing: Decision, why: str = "") -> None:
+    async def add(self, name: str, decision: Decision, why: str = "") -> None:
         """Add a newcomer. Raises `StoreError`."""
-        await self._keeper.decide(name, standing.changed("active", why, self._clock()))
+        await self._keeper.decide(name, decision.changed("active", why, self._clock()))
 
     def _failed(self, expert: str, code: str) -> None:
         enough = self.failures.failed(expert, self.roster.on_trial(expert))
@@ -66,15 +66,15 @@ class Lifecycle:
             now = self._clock()
             self.failures.answered(expert)
             self.quarantined(expert)
-            standing = self.roster.standing(expert).changed("quarantined", why, now, now + self._seconds)
-            self._soon(expert, standing)
+            decision = self.roster.decision(expert).changed("quarantined", why, now, now + self._seconds)
+            self._soon(expert, decision)
 
     def _answered(self, expert: str) -> None:
         self.failures.answered(expert)
         if self.roster.on_trial(expert) and expert not in self._deciding:
-            self._soon(expert, self.roster.standing(expert).changed("active", "", self._clock()))
+            self._soon(expert, self.roster.decision(expert).changed("active", "", self._clock()))
 
-    def _soon(self, expert: str, standing: Decision) -> None:
+    def _soon(self, expert: str, decision: Decision) -> None:
         """In a task of its own: who notices it is a request, and may be cut off by it."""
-        self._deciding[expert] = asyncio.create_task(self._keeper.decide_now(expert, standing))
+        self._deciding[expert] = asyncio.create_task(self._keeper.decide_now(expert, decision))
         self._deciding[expert].add_done_callback(lambda _: self._deciding.pop(expert, None))

@@ -40,7 +40,7 @@ class Roster:
         self, pool: Pool, known: bool = True, clock: Callable[[], float] = time.time, folder: str | None = None
     ) -> None:
         self._base, self.known, self._clock, self._folder = pool, known, clock, folder
-        self._standings: dict[str, Decision] = {}
+        self._decisions: dict[str, Decision] = {}
         self._rows: dict[str, str] = {}
         self._newcomers: dict[str, Newcomer] = {}
         self._pool = pool
@@ -59,24 +59,24 @@ class Roster:
         return {name: each.profile for name, each in self._newcomers.items() if each.profile is not None}
 
     @property
-    def standings(self) -> Mapping[str, Decision]:
+    def decisions(self) -> Mapping[str, Decision]:
         """What was decided, by expert; of most there is nothing."""
-        return self._standings
+        return self._decisions
 
     @property
     def without(self) -> tuple[str, ...]:
         """Whom no question may be routed to, sorted: who may not be asked, and who has no record."""
-        return tuple(sorted(name for name in self._standings if not self._routable(name)))
+        return tuple(sorted(name for name in self._decisions if not self._routable(name)))
 
-    def standing(self, name: str) -> Decision:
+    def decision(self, name: str) -> Decision:
         """What was decided about an expert."""
-        return self._standings.get(name, Decision())
+        return self._decisions.get(name, Decision())
 
     def state(self, name: str) -> State:
         """Of an expert of the pool or a newcomer; `removed` for everybody else."""
-        if name not in self._standings:
+        if name not in self._decisions:
             return "active" if name in self._pool.names else "removed"
-        return self._standings[name].at(self._clock())
+        return self._decisions[name].at(self._clock())
 
     def has(self, name: str) -> Known | None:
         """Whether an expert is the pool file's, removed or not, or a newcomer."""
@@ -100,7 +100,7 @@ class Roster:
 
     def on_trial(self, name: str) -> bool:
         """Whether the next failure of an expert decides."""
-        return self.standing(name).on_trial(self._clock())
+        return self.decision(name).on_trial(self._clock())
 
     def dispensable(self, name: str) -> bool:
         """Whether the service may quarantine an active expert by itself: at least half of all must stay."""
@@ -111,16 +111,16 @@ class Roster:
         """Call it after every change."""
         self._listeners.append(listener)
 
-    def apply(self, standings: Mapping[str, Decision]) -> None:
+    def apply(self, decisions: Mapping[str, Decision]) -> None:
         """What was decided is this, all of it. A newcomer that the pool file names by now is the pool file's."""
         self.known = True
-        rows = {name: standing.row() for name, standing in sorted(standings.items())}
+        rows = {name: decision.row() for name, decision in sorted(decisions.items())}
         if rows == self._rows:
             return
         self._rows = rows
-        self._newcomers = self._admitted(standings)
+        self._newcomers = self._admitted(decisions)
         there = {*self._base.names, *self._newcomers}
-        self._standings = {name: standing for name, standing in standings.items() if name in there}
+        self._decisions = {name: decision for name, decision in decisions.items() if name in there}
         self._pool = self._changed_pool()
         came = "".join(row for name, row in rows.items() if name in self._newcomers)
         self.fingerprint = hashlib.sha256(came.encode()).hexdigest() if came else ""
@@ -128,14 +128,14 @@ class Roster:
         for listener in self._listeners:
             listener()
 
-    def _admitted(self, standings: Mapping[str, Decision]) -> dict[str, Newcomer]:
+    def _admitted(self, decisions: Mapping[str, Decision]) -> dict[str, Newcomer]:
         """Who came; the store is not believed more than who sends an expert. Better one expert less than no service."""
         found: dict[str, Newcomer] = {}
-        for name, standing in sorted(standings.items()):
-            if name in self._base.names or standing.expert is None or len(self._base.experts) + len(found) >= EXPERTS:
+        for name, decision in sorted(decisions.items()):
+            if name in self._base.names or decision.expert is None or len(self._base.experts) + len(found) >= EXPERTS:
                 continue
             try:
-                newcomer = standing.newcomer(name)
+                newcomer = decision.newcomer(name)
                 check_admissible(self._base, newcomer.config, self._folder)
             except ConfigError as error:
                 _LOG.warning("an expert that the store names is passed over: %.300s", error)
@@ -144,7 +144,7 @@ class Roster:
         return found
 
     def _changed_pool(self) -> Pool:
-        kept = [each for each in self._base.experts if self.standing(each.name).state != "removed"]
+        kept = [each for each in self._base.experts if self.decision(each.name).state != "removed"]
         came = [self._newcomers[name].config for name in sorted(self._newcomers)]
         return self._base.model_copy(update={"experts": (*kept, *came)})
 

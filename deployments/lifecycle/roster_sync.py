@@ -47,17 +47,17 @@ class Keeper:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def decide(self, name: str, standing: Decision | None) -> None:
+    async def decide(self, name: str, decision: Decision | None) -> None:
         """Decide about an expert, None for nothing any more. It holds when this returns. Raises `StoreError`."""
         async with self._deciding:
-            await self._write({name: standing})
+            await self._write({name: decision})
             self._unwritten.pop(name, None)
-            await self._read_or_apply({name: standing})
+            await self._read_or_apply({name: decision})
 
-    async def decide_now(self, name: str, standing: Decision) -> None:
+    async def decide_now(self, name: str, decision: Decision) -> None:
         """The same for what cannot wait for the store: it holds here at once, and is written when that is possible."""
-        self._unwritten[name] = standing
-        self._roster.apply({**self._roster.standings, name: standing})
+        self._unwritten[name] = decision
+        self._roster.apply({**self._roster.decisions, name: decision})
         with suppress(StoreError):
             await self.look()
 
@@ -82,14 +82,14 @@ class Keeper:
                 await self._write(late)
                 self._unwritten = {name: each for name, each in self._unwritten.items() if late.get(name) is not each}
             elif not _there_may_be_one():
-                self._roster.apply(self._roster.standings)
+                self._roster.apply(self._roster.decisions)
                 return
             await self._read_or_apply({})
 
     async def _read_or_apply(self, decided: Mapping[str, Decision | None]) -> None:
         known: dict[str, Decision | None] = {**await self._read(), **self._unwritten}
         if self._stored is None:
-            known = {**self._roster.standings, **decided}
+            known = {**self._roster.decisions, **decided}
         self._roster.apply({name: each for name, each in known.items() if each is not None})
 
     async def _write(self, decided: Mapping[str, Decision | None]) -> None:
@@ -97,11 +97,11 @@ class Keeper:
             return
 
         async def work(client: Redis) -> None:
-            for name, standing in decided.items():
-                if standing is None:
+            for name, decision in decided.items():
+                if decision is None:
                     await client.hdel(self._table, name)
                 else:
-                    await client.hset(self._table, name, standing.row())
+                    await client.hset(self._table, name, decision.row())
             await settled(client)
 
         await self._stored.do(work)

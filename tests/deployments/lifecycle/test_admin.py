@@ -33,13 +33,13 @@ def every_change(served: Running, headers: dict[str, str]) -> list[tuple[int, st
 def test_without_keys_only_who_may_do_so_changes_experts(tmp_path: Path) -> None:
     with changeable(tmp_path, Settings(), Open()) as served:
         assert set(every_change(served, {})) == {(403, "not_admin")}
-        assert served.service.lifecycle.roster.standings == {}
+        assert served.service.lifecycle.roster.decisions == {}
 
 
 def test_a_page_under_another_name_for_this_machine_changes_nothing(changing: Running) -> None:
     for host in ("evil.example", "[::1", ""):
         assert set(every_change(changing, {"host": host})) <= {(403, "cross_site"), (400, "invalid_request")}
-    assert changing.service.lifecycle.roster.standings == {}
+    assert changing.service.lifecycle.roster.decisions == {}
     form = {"content": "why=x", "headers": {"content-type": "application/x-www-form-urlencoded"}}
     assert changing.post(f"{EXPERTS}/adder/quarantine", **form).status_code == 415
 

@@ -27,7 +27,7 @@ def written(file: Path, *names: str, **more: object) -> None:
 
 def states(served: Running) -> dict[str, str]:
     roster = served.service.lifecycle.roster
-    return {name: roster.state(name) for name in {*roster.pool.names, *roster.standings}}
+    return {name: roster.state(name) for name in {*roster.pool.names, *roster.decisions}}
 
 
 def asked(served: Running, model: str) -> int:

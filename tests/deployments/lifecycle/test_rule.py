@@ -87,7 +87,7 @@ def test_the_service_quarantines_who_keeps_failing_for_a_while_and_then_tries_on
 
         assert [await ask("adder") for _ in range(3)] == ["its weights are broken"] * 3
         assert lifecycle.roster.state("adder") == "quarantined"
-        assert lifecycle.roster.standing("adder").why == "failed 3 times in a row, last with expert_unavailable"
+        assert lifecycle.roster.decision("adder").why == "failed 3 times in a row, last with expert_unavailable"
         assert await ask("adder") == "expert 'adder' is quarantined"
         assert experts.asked.count("adder") == 3
         clock.now += 60
@@ -124,13 +124,13 @@ def test_nobody_is_asked_before_it_is_known_who_may_be(pool: Pool) -> None:
 
 def test_what_is_decided_reads_back_equal_and_what_another_version_wrote_is_passed_over(pool: Pool) -> None:
     expert = {"model": "org/base", "adapter": "./poet"}
-    standing = Decision("quarantined", "why", 5.0, 9.0, expert, {"overall": [1, 0], "skills": {"sums": [1, 0]}})
-    assert Decision.parse(standing.row().encode()) == standing
+    decision = Decision("quarantined", "why", 5.0, 9.0, expert, {"overall": [1, 0], "skills": {"sums": [1, 0]}})
+    assert Decision.parse(decision.row().encode()) == decision
     for strange in (b"", b"[]", b'{"state": "dancing"}', b'{"more": 1}', b"\xff"):
         assert Decision.parse(strange) is None
     roster = Roster(pool, clock=Clock())
     roster.apply({"poet": Decision(expert={"model": "org/base", "later": 1}), "gone": Decision("draining")})
-    assert (roster.pool.names, roster.standings) == (pool.names, {})
+    assert (roster.pool.names, roster.decisions) == (pool.names, {})
 
 
 def test_a_newcomer_that_the_pool_file_names_by_now_is_the_pool_files(pool: Pool) -> None:
