@@ -126,7 +126,7 @@ BODY_SECONDS = 30.0
 BODY_RATE = 8 << 10
 """Bytes in a second: the largest file that is taken by default then has seven hours, a chat request two minutes."""
 BODY_FIRST_BYTES = 64 << 10
-"""That the proxy takes of a body before the key is known: most questions are smaller, and wait for nothing."""
+"""Of a body that the proxy waits for before anybody knows of the request: the whole of most questions."""
 BODY_WINDOW_BYTES = 512 << 10
 """Of one body between the client and who reads it: a file comes at 100 MB/s with it, and 1,024 bodies take 512 MiB."""
 LINGER_SECONDS = 5.0

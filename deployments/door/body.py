@@ -67,9 +67,14 @@ class Window:
         self._room += count
         self._granted.set()
 
+    @property
+    def open(self) -> bool:
+        """Whether there is room for a message now."""
+        return self._room > 0
+
     async def __call__(self) -> Message:
         """The next message, when there is room for it."""
-        while self._room <= 0:
+        while not self.open:
             self._granted.clear()
             await self._granted.wait()
         message = await self._receive()

@@ -16,6 +16,9 @@ from symmoe.wire.answers import envelope
 
 from ..errors import ApiError
 
+PASSED_ON = "symmoe.passed_on"
+"""What a request's scope has once its body was waited for."""
+
 
 class Connection(HttpToolsProtocol):
     """An HTTP connection whose client must say in time what it wants, in a head of bounded length.
@@ -37,12 +40,18 @@ class Connection(HttpToolsProtocol):
         """Whether no request is open, and the connection is."""
         return (self.cycle is None or self.cycle.response_complete) and not self.transport.is_closing()
 
+    @property
+    def may_give_way(self) -> bool:
+        """Whether nothing is lost with it but what its client has not said to the end."""
+        unsaid = self.cycle is not None and PASSED_ON not in self.cycle.scope
+        return self.waits or (unsaid and not self.transport.is_closing())
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take it in, where need be in the place of the one that has been silent for the longest."""
         super().connection_made(transport)
         self._close_in(limits.HEAD_SECONDS)
         if len(self.connections) > limits.CONNECTIONS:
-            silent = [each for each in self.connections if isinstance(each, Connection) and each.waits]
+            silent = [each for each in self.connections if isinstance(each, Connection) and each.may_give_way]
             min(silent, key=lambda each: each.silent_since).transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from symmoe.errors import EngineError
@@ -111,16 +112,27 @@ class Memory:
 
 
 def resident(pid: int) -> dict[str, int]:
-    """Resident bytes by process, shared pages included; a process is known by its name and number."""
+    """Resident bytes by process; a process is known by its name and number.
+
+    Shared memory is left out: Ray's object store bounds itself, and its pages are in each process that looked at them.
+    """
     import psutil
 
     found = {}
     for process in tree(pid):
         try:
-            found[f"{_named(process)} {process.pid}"] = int(process.memory_info().rss)
+            found[f"{_named(process)} {process.pid}"] = int(process.memory_info().rss) - _shared(process.pid)
         except psutil.NoSuchProcess:
             continue
     return found
+
+
+def _shared(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+    except OSError:  # it ended just now, or this system has no such file
+        return 0
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("RssShmem:")), 0)
 
 
 def growth(samples: Sequence[tuple[float, Mapping[str, int]]], warm_up: float) -> dict[str, Any]:
