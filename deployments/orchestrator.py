@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from symmoe.answering import (
@@ -33,7 +32,7 @@ from symmoe.types import Assignment, Call, Candidate, Generation, Lane, Query, R
 
 from .access.breaker import Stored
 from .events import Asked, Begun, Finished, Piece, TurnedAway, TurnedAwayError
-from .experts import Experts
+from .experts import ENDLESS, Experts
 from .lifecycle.lifecycle import Lifecycle
 from .order import Failed, Order, Report, Share, Stage, Unfinished
 from .routing import Router
@@ -90,15 +89,18 @@ class Request:
         report.began = time.perf_counter() - report.routed.seconds
         self._task = asyncio.create_task(self._answer_in_time())
 
-    async def events(self) -> AsyncIterator[Given]:
-        """Pieces and ends of the choices by their number, as they come. `TurnedAwayError` where the request fails."""
-        while (given := await self._given.get()) is not None:
-            if isinstance(given, Exception):
-                raise given
-            yield given
+    async def next(self) -> Given | None:
+        """The next piece or end of a choice, by the choice's number; None when all are over. For one reader.
+
+        Raises `TurnedAwayError` where the request fails.
+        """
+        given = await self._given.get()
+        if isinstance(given, Exception):
+            raise given
+        return given
 
     def end(self, why: TurnedAway) -> None:
-        """Give up: nothing more is given, and `events` raises why."""
+        """Give up: nothing more is given, and `next` raises why."""
         while not self._given.empty():
             self._given.get_nowait()
         self._given.put_nowait(TurnedAwayError(why))
@@ -232,49 +234,42 @@ class Request:
         )
         unfinished = Unfinished(expert, self._resources.prices().get(expert, _FREE))
         self.report.unfinished.append(unfinished)
-        try:
-            share = await self._followed(asked, choices, unfinished)
-        except TurnedAwayError as error:
-            self.report.failures.append(Failed(expert, error.why.code))
-            self.report.refused += error.why.spent
-            if error.why.spent:
-                self.report.unfinished.remove(unfinished)
-            raise
-        self.report.unfinished.remove(unfinished)
-        self.report.shares.append(share)
-        return share.generation, share.begun.lane
+        began, reading = self.report.now, Reading(query.sampling.tools, query.sampling.most_calls)
 
-    async def _followed(self, asked: Asked, choices: Sequence[int], unfinished: Unfinished) -> Share:
-        """What an expert gave; what is known of it before it ends is noted."""
-        begun: Begun | None = None
-        began, tools = self.report.now, asked.query.sampling.tools
-        reading = Reading(tools, asked.query.sampling.most_calls)
-        async with aclosing(self._resources.experts.ask(asked)) as events:
-            async for event in events:
-                if isinstance(event, TurnedAway):
-                    raise TurnedAwayError(event)
-                if isinstance(event, Begun):
-                    begun = event
-                    self.report.begun.append(event)
-                    unfinished.prompt_tokens = event.prompt_tokens
-                elif isinstance(event, Piece):
-                    self._note_first_token()
-                    unfinished.completion_tokens += 1
-                    if event.reasoning:
-                        self._give(choices, Piece("", reasoning=event.reasoning))
-                    if not tools and (event.text or event.logprobs):
-                        self._give(choices, replace(event, reasoning=""))
-                    for part in reading.feed(event.text) if tools else ():
-                        self._give(choices, _read(part, asked.expert))
-                elif isinstance(event, Finished) and begun is not None:
-                    given = event.generation
-                    called = given.calls or calls_in(given.text, tools)
-                    if reading.rest and not called:
-                        self._give(choices, Piece(reading.rest))
-                    cost = unfinished.price.cost(given.prompt_tokens, given.completion_tokens)
-                    return Share(asked.expert, begun, given, began, self.report.now, cost)
-        message = f"expert {asked.expert!r} ended without an answer"
-        raise TurnedAwayError(TurnedAway(503, "expert_lost", message, 1.0))
+        def tell(event: Begun | Piece) -> None:
+            if isinstance(event, Begun):
+                self.report.begun.append(event)
+                unfinished.begun = event
+            else:
+                unfinished.completion_tokens += 1
+                self._pass_on(event, asked, reading, choices)
+
+        end = await self._resources.experts.ask(asked, tell)
+        if isinstance(end, TurnedAway) or unfinished.begun is None:
+            why = end if isinstance(end, TurnedAway) else ENDLESS
+            self.report.failures.append(Failed(expert, why.code))
+            self.report.refused += why.spent
+            if why.spent:
+                self.report.unfinished.remove(unfinished)
+            raise TurnedAwayError(why)
+        given, begun = end.generation, unfinished.begun
+        if reading.rest and not (given.calls or calls_in(given.text, query.sampling.tools)):
+            self._give(choices, Piece(reading.rest))
+        cost = unfinished.price.cost(given.prompt_tokens, given.completion_tokens)
+        self.report.unfinished.remove(unfinished)
+        self.report.shares.append(Share(expert, begun, given, began, self.report.now, cost))
+        return given, begun.lane
+
+    def _pass_on(self, piece: Piece, asked: Asked, reading: Reading, choices: Sequence[int]) -> None:
+        """Give what an expert wrote; where it may call tools, as far as it is known to be words or a call."""
+        self._note_first_token()
+        if piece.reasoning:
+            self._give(choices, Piece("", reasoning=piece.reasoning))
+        if asked.query.sampling.tools:
+            for part in reading.feed(piece.text):
+                self._give(choices, _read(part, asked.expert))
+        elif piece.text or piece.logprobs:
+            self._give(choices, replace(piece, reasoning=""))
 
     def _give(self, choices: Sequence[int], event: Piece | Finished) -> None:
         self._gave.update(choices)

@@ -60,8 +60,13 @@ class Unfinished:
 
     expert: str
     price: PriceConfig
-    prompt_tokens: int = 0
+    begun: Begun | None = None
     completion_tokens: int = 0
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Those of its prompt, 0 where they are not known yet."""
+        return 0 if self.begun is None else self.begun.prompt_tokens
 
     @property
     def cost(self) -> int:

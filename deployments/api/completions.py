@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 
 from symmoe.config import COST_UNITS
 from symmoe.tools import before_calls
@@ -31,16 +31,19 @@ def told_of(report: Report, order: Order) -> AnswerFacts:
 async def all_finished(request: Request) -> dict[int, Generation]:
     """Every choice by its number, when they are finished. Raises `TurnedAwayError`, also for one without proper end."""
     finished: dict[int, Generation] = {}
-    async for number, given in request.events():
-        if isinstance(given, Finished):
-            finished[number] = proper(given.generation)
+    while (given := await request.next()) is not None:
+        number, event = given
+        if isinstance(event, Finished):
+            finished[number] = proper(event.generation)
     return finished
 
 
 async def streamed(
-    first: Given, rest: AsyncIterator[Given], request: Request, writer: Writer
+    first: Given | None, following: Callable[[], Awaitable[Given | None]], request: Request, writer: Writer
 ) -> AsyncGenerator[bytes, None]:
-    """The answer as server-sent events. `first` was waited for before, so that its failure has a status."""
+    """The answer as server-sent events. `first` was waited for before, so that its failure has a status; `following`
+    gives the next, None when all are over.
+    """
     finished: dict[int, Generation] = {}
 
     def written(number: int, given: Piece | Finished) -> bytes:
@@ -55,9 +58,9 @@ async def streamed(
 
     try:
         yield b"".join(writer.begin(request.order.n))
-        yield written(*first)
-        async for given in rest:
-            yield written(*given)
+        while first is not None:
+            yield written(*first)
+            first = await following()
         for part in writer.over(finished, told_of(request.report, request.order)):
             yield part
     except TurnedAwayError as error:
