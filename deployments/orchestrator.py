@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 from symmoe.answering import (
     Ask,
     Judging,
     Over,
+    Partly,
     Recruit,
     Routed,
     Said,
@@ -33,6 +35,7 @@ from symmoe.types import Assignment, Call, Candidate, Generation, Lane, Query, R
 from .access.breaker import Stored
 from .events import Asked, Begun, Finished, Piece, TurnedAway, TurnedAwayError
 from .experts import ENDLESS, Experts
+from .hedging import Calls, Latencies, Saying
 from .lifecycle.lifecycle import Lifecycle
 from .order import Failed, Order, Report, Share, Stage, Unfinished
 from .routing import Router
@@ -54,7 +57,7 @@ class Resources:
 
     `most_tokens` gives the most that an expert writes, for those that have such a bound, `prices` what those cost that
     have a price. Those `apart` have engines of their own, here or elsewhere: where these are lost or busy, others are
-    not.
+    not. Waves are begun beside each other where a request has a deadline of its own or, with `hedges`, any.
     """
 
     experts: Experts
@@ -63,6 +66,8 @@ class Resources:
     most_tokens: Callable[[], Mapping[str, int]]
     prices: Callable[[], Mapping[str, PriceConfig]]
     apart: frozenset[str] = frozenset()
+    hedges: bool = False
+    latencies: Latencies = field(default_factory=Latencies)
 
 
 class Request:
@@ -83,6 +88,8 @@ class Request:
         self.order, self.report = order, report
         self._resources, self._patience, self._route = resources, patience, route
         self._others, self._elsewhere = others, others(order.policy)
+        self._hedges = not order.background and (order.own_deadline or resources.hedges)
+        self._ends: float | None = None
         self._given: asyncio.Queue[Given | Exception | None] = asyncio.Queue()
         self._gave: set[int] = set()
         self._routed: dict[Policy, asyncio.Future[Routed | Refusal]] = {}
@@ -113,7 +120,8 @@ class Request:
 
     async def _answer_in_time(self) -> None:
         try:
-            async with asyncio.timeout(self.order.deadline):
+            async with asyncio.timeout(self.order.deadline) as limit:
+                self._ends = limit.when() if self._hedges else None
                 await self._choices()
         except TimeoutError:
             message = f"no answer within {self.order.deadline:g} s"
@@ -140,20 +148,24 @@ class Request:
 
     async def _choice(self, choices: Sequence[int]) -> None:
         """What `answering` makes of the query; what takes thought is done in threads."""
-        query = self._query(choices[0])
-        steps = answering(query, self.order.policy, self._resources.judging)
+        query, pressed = self._query(choices[0]), self._ends is not None
+        steps = answering(query, self.order.policy, self._resources.judging, pressed=pressed)
+        calls = Calls(partial(self._start, choices), self._resources.latencies.usual, self._ends)
         need, weighed_at = advance(steps), None
-        while not isinstance(need, Over):
-            given: Routed | Refusal | Sequence[Said] | Weighed
-            if isinstance(need, Recruit):
-                given = await self._recruited(need, choices)
-                need = advance(steps, given)
-            elif isinstance(need, Ask):
-                given = await self._said(need, choices if need.final else ())
-                need = advance(steps, given) if need.final else await asyncio.to_thread(advance, steps, given)
-            else:
-                given, weighed_at = await self._weighed(need), time.perf_counter()
-                need = await asyncio.to_thread(advance, steps, given)
+        try:
+            while not isinstance(need, Over):
+                calls.keep(need.recruitment.assignments if isinstance(need, Ask) else ())
+                given: Routed | Refusal | Sequence[Said] | Partly | Weighed
+                if isinstance(need, Recruit):
+                    given = await self._recruited(need, choices)
+                elif isinstance(need, Ask):
+                    given = await calls.said(need)
+                else:
+                    given, weighed_at = await self._weighed(need), time.perf_counter()
+                thoughtless = isinstance(need, Recruit) or (isinstance(need, Ask) and need.final)
+                need = advance(steps, given) if thoughtless else await asyncio.to_thread(advance, steps, given)
+        finally:
+            await calls.close()
         if weighed_at is not None:
             self._note_stage("aggregate", weighed_at, time.perf_counter() - weighed_at, False)
         self._end(need.result, choices)
@@ -199,15 +211,18 @@ class Request:
         self._elsewhere = self._others(policy)
         return routed
 
-    async def _said(self, need: Ask, choices: Sequence[int]) -> list[Said]:
-        """What each of the recruited says or why it says nothing; its pieces go to `choices` as they come."""
-        models = {assignment.expert: "" for assignment in need.recruitment.assignments}
-        steps = plan([need.query], [need.recruitment], models, most_tokens=self._resources.most_tokens()).steps
-        asked = [self._called(call, choices) for step in steps for call in step.calls]
-        found = {assignment: said for each in await asyncio.gather(*asked) for assignment, said in each.items()}
-        return [found[assignment] for assignment in need.recruitment.assignments]
+    def _start(self, choices: Sequence[int], need: Ask, assignments: Sequence[Assignment]) -> dict[Assignment, Saying]:
+        """Have experts asked; what is final of what they write goes to `choices` as it comes."""
+        models, part = (
+            {each.expert: "" for each in assignments},
+            replace(need.recruitment, assignments=tuple(assignments)),
+        )
+        steps = plan([need.query], [part], models, most_tokens=self._resources.most_tokens()).steps
+        told = choices if need.final else ()
+        tasks = {call: asyncio.create_task(self._called(call, told)) for step in steps for call in step.calls}
+        return {assignment: task for call, task in tasks.items() for assignment in call.serves}
 
-    async def _called(self, call: Call, choices: Sequence[int]) -> dict[Assignment, Said]:
+    async def _called(self, call: Call, choices: Sequence[int]) -> Mapping[Assignment, Said]:
         """What one call gives to every assignment that it serves."""
         first = call.serves[0]
         try:
@@ -244,7 +259,12 @@ class Request:
                 unfinished.completion_tokens += 1
                 self._pass_on(event, asked, reading, choices)
 
-        end = await self._resources.experts.ask(asked, tell)
+        answered = False
+        try:
+            end = await self._resources.experts.ask(asked, tell)
+            answered = not isinstance(end, TurnedAway)
+        finally:
+            self._resources.latencies.note(expert, self.report.now - began, answered)
         if isinstance(end, TurnedAway) or unfinished.begun is None:
             why = end if isinstance(end, TurnedAway) else ENDLESS
             self.report.failures.append(Failed(expert, why.code))
@@ -323,7 +343,10 @@ class Orchestrator:
         self._settings = settings
         scoring, bounds = scorer or LocalScorer(assembly.scorer), lambda: assembly.pool.most_tokens
         apart = frozenset(each.name for each in assembly.pool.experts if each.remote or each.dedicated)
-        self._resources = Resources(self.lifecycle.experts, scoring, assembly.judging(), bounds, self._prices, apart)
+        self._resources = Resources(
+            *(self.lifecycle.experts, scoring, assembly.judging(), bounds, self._prices, apart),
+            hedges=assembly.pool.aggregation.hedge,
+        )
 
     def _prices(self) -> Mapping[str, PriceConfig]:
         return self.lifecycle.roster.pool.prices

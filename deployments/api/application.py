@@ -64,7 +64,7 @@ def application(service: Service) -> ASGIApp:
     origins = list(service.settings.origins)
     if not origins:
         return whole
-    own = ("cache", "experts", "fallback", "ignored", "path")
+    own = ("cache", "experts", "fallback", "hedged", "ignored", "path")
     told = ["retry-after", "x-request-id", *(f"x-symmoe-{name}" for name in own)]
     return CORSMiddleware(whole, origins, allow_methods=["*"], allow_headers=["*"], expose_headers=told)
 

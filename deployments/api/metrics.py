@@ -49,6 +49,9 @@ class Metrics:
         self._unscored = Counter(
             "symmoe_unscored", "Answers weighed by records alone, the reward model being lost", registry=self.registry
         )
+        self._hedges = Counter(
+            "symmoe_hedges", "Waves begun beside others, as time was short", ("why",), registry=self.registry
+        )
         self._rerouted = Counter("symmoe_rerouted", "Questions for which others were found", registry=self.registry)
         self._aggregations = Counter(
             "symmoe_aggregations", "Answers of several experts; was the aggregator asked?", ("aggregator",),
@@ -95,6 +98,8 @@ class Metrics:
             self._failures.labels(failed.expert, failed.code).inc()
         for answer in (trace.answer for trace in report.traces):
             self._aggregations.labels("skipped" if answer.origin == "vote" else "asked").inc()
+        for hedge in (hedge for trace in report.traces for hedge in trace.hedges):
+            self._hedges.labels(hedge.why).inc()
         for stage in report.stages:
             self._stages[stage.name].observe(stage.seconds)
             self._unscored.inc(stage.failed)

@@ -22,7 +22,7 @@ from symmoe.deployments.console.console import Console
 from symmoe.deployments.door.connection import Connection
 from symmoe.deployments.door.proxy import Door
 from symmoe.deployments.expert import ExpertReplica
-from symmoe.deployments.experts import LocalExperts
+from symmoe.deployments.experts import Experts, LocalExperts
 from symmoe.deployments.orchestrator import Orchestrator
 from symmoe.deployments.remote import PoolExperts
 from symmoe.deployments.settings import Settings
@@ -163,12 +163,13 @@ def running(
     pool: Pool | None = None,
     real: bool = False,
     console: bool = False,
+    through: Callable[[Experts], Experts] = lambda experts: experts,
     **sections: object,
 ) -> Iterator[Running]:
     """Serve a pool, if none is given of echoes, under a free port; what is decided about experts it `remembers`.
 
     The expert that is `first` is made ready before anybody asks. With a `door` the same stands before it as before
-    Ray Serve's proxy. With `real` the pool's own engine and tagger are used.
+    Ray Serve's proxy. With `real` the pool's own engine and tagger are used. Experts are asked `through` what is said.
     """
     storage = storage or Storage()
     pool = pool or read_pool(str(echo_pool(folder, tuple(experts), **sections)))
@@ -182,7 +183,7 @@ def running(
     replica = ExpertReplica(pool.model_dump_json(), str(pool.root), settings, build, first=lambda pool: first)
     local = LocalExperts(replica)
     reached = PoolExperts(pool, local) if any(expert.remote for expert in pool.experts) else local
-    orchestrator = Orchestrator(build(pool), reached, settings, storage if remembers else None)
+    orchestrator = Orchestrator(build(pool), through(reached), settings, storage if remembers else None)
     with pytest.MonkeyPatch.context() as patch:  # a busy machine is no sign of a store that is lost
         patch.setattr(limits, "STORE_PATIENCE", PATIENCE)
         service = Service(pool, orchestrator, keys or Open(), settings, storage)
