@@ -15,6 +15,7 @@ import httpx
 import openai
 import pytest
 import uvicorn
+from starlette.types import ASGIApp
 from symmoe.deployments.access.callers import Keys, Open
 from symmoe.deployments.api.application import application
 from symmoe.deployments.api.service import Service
@@ -113,6 +114,7 @@ class Running:
     service: Service
     replica: ExpertReplica
     loop: asyncio.AbstractEventLoop
+    app: ASGIApp
 
     @property
     def openai(self) -> openai.OpenAI:
@@ -204,7 +206,7 @@ def running(
         time.sleep(0.005)
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
-        yield Running(f"http://127.0.0.1:{port}", engine, service, replica, loop)
+        yield Running(f"http://127.0.0.1:{port}", engine, service, replica, loop, app)
     finally:
         engine.released.set()
         server.should_exit = True
