@@ -30,7 +30,7 @@ from symmoe.executor.in_process import candidates
 from symmoe.planning.grouping import plan
 from symmoe.policy import Policy
 from symmoe.tools import CallPart, Reading, before_calls, calls_in
-from symmoe.types import Assignment, Call, Candidate, Generation, Lane, Query, Refusal, Trace
+from symmoe.types import Assignment, Call, Candidate, Query, Refusal, Trace
 
 from .access.breaker import Stored
 from .events import Asked, Begun, Finished, Piece, TurnedAway, TurnedAwayError
@@ -90,6 +90,7 @@ class Request:
         self._others, self._elsewhere = others, others(order.policy)
         self._hedges = not order.background and (order.own_deadline or resources.hedges)
         self._ends: float | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._given: asyncio.Queue[Given | Exception | None] = asyncio.Queue()
         self._gave: set[int] = set()
         self._routed: dict[Policy, asyncio.Future[Routed | Refusal]] = {}
@@ -116,13 +117,13 @@ class Request:
     async def close(self) -> None:
         """Cancel what is not finished."""
         self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        await asyncio.gather(self._task, *self._tasks, return_exceptions=True)
 
     async def _answer_in_time(self) -> None:
         try:
             async with asyncio.timeout(self.order.deadline) as limit:
                 self._ends = limit.when() if self._hedges else None
-                await self._choices()
+                await asyncio.gather(*self._choices())
         except TimeoutError:
             message = f"no answer within {self.order.deadline:g} s"
             status = (
@@ -132,19 +133,17 @@ class Request:
         except Exception as error:
             self._given.put_nowait(error)
         finally:
+            for task in self._tasks:
+                task.cancel()
             self.report.total = self.report.now
             self._given.put_nowait(None)
 
-    async def _choices(self) -> None:
-        """Every choice. Greedy ones are equal: they are generated once and given to all."""
+    def _choices(self) -> list[asyncio.Task[None]]:
+        """Every choice, begun. Greedy ones are equal: they are generated once and given to all."""
         drawn = self.order.query.sampling.temperature > 0
         groups = [(n,) for n in range(self.order.n)] if drawn else [tuple(range(self.order.n))]
-        tasks = [asyncio.ensure_future(self._choice(group)) for group in groups]
-        try:
-            await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
+        self._tasks = [asyncio.create_task(self._choice(group)) for group in groups]
+        return self._tasks
 
     async def _choice(self, choices: Sequence[int]) -> None:
         """What `answering` makes of the query; what takes thought is done in threads."""
@@ -205,7 +204,7 @@ class Request:
         try:
             routed = await self._route(policy)
         except TurnedAwayError as error:
-            return _refusal("", error)
+            return _refusal("", error.why)
         self.report.routed = routed
         self.report.rerouted += 1
         self._elsewhere = self._others(policy)
@@ -213,43 +212,19 @@ class Request:
 
     def _start(self, choices: Sequence[int], need: Ask, assignments: Sequence[Assignment]) -> dict[Assignment, Saying]:
         """Have experts asked; what is final of what they write goes to `choices` as it comes."""
-        models, part = (
-            {each.expert: "" for each in assignments},
-            replace(need.recruitment, assignments=tuple(assignments)),
-        )
+        models = {each.expert: "" for each in assignments}
+        part = replace(need.recruitment, assignments=tuple(assignments))
         steps = plan([need.query], [part], models, most_tokens=self._resources.most_tokens()).steps
         told = choices if need.final else ()
         tasks = {call: asyncio.create_task(self._called(call, told)) for step in steps for call in step.calls}
         return {assignment: task for call, task in tasks.items() for assignment in call.serves}
 
     async def _called(self, call: Call, choices: Sequence[int]) -> Mapping[Assignment, Said]:
-        """What one call gives to every assignment that it serves."""
-        first = call.serves[0]
-        try:
-            generation, lane = await self._generate(call.query, call.expert, first.slot, choices)
-        except TurnedAwayError as error:
-            refusal = _refusal(first.query_id, error)
-            apart = call.expert in self._resources.apart and not refusal.by_query
-            return dict.fromkeys(call.serves, replace(refusal, elsewhere=apart))
-        return dict(zip(call.serves, map(writable, candidates(call, generation, lane)), strict=True))
-
-    async def _weighed(self, need: Weigh) -> Weighed:
-        began = time.perf_counter()
-        weighed = await self._resources.scorer.weigh(need.query, need.candidates, need.recruitment)
-        self._note_stage("score", began, time.perf_counter() - began, bool(weighed.trouble))
-        return weighed
-
-    async def _generate(self, query: Query, expert: str, slot: int, choices: Sequence[int]) -> tuple[Generation, Lane]:
-        """One expert's generation, and the lane by which it was ready; its pieces go to `choices` as they come."""
-        stream, ident = self.order.stream and bool(choices), f"{self.order.id}-{query.id}-{expert}-{slot}"
-        asked = Asked(
-            *(ident, expert, query, self.order.key, self._patience, stream),
-            background=self.order.background,
-            elsewhere=self._elsewhere,
-        )
-        unfinished = Unfinished(expert, self._resources.prices().get(expert, _FREE))
+        """What one call gives to every assignment that it serves; its pieces go to `choices` as they come."""
+        asked, sampling = self._asked(call, bool(choices)), call.query.sampling
+        unfinished = Unfinished(call.expert, self._resources.prices().get(call.expert, _FREE))
         self.report.unfinished.append(unfinished)
-        began, reading = self.report.now, Reading(query.sampling.tools, query.sampling.most_calls)
+        began, reading, end = self.report.now, Reading(sampling.tools, sampling.most_calls), None
 
         def tell(event: Begun | Piece) -> None:
             if isinstance(event, Begun):
@@ -259,26 +234,44 @@ class Request:
                 unfinished.completion_tokens += 1
                 self._pass_on(event, asked, reading, choices)
 
-        answered = False
         try:
             end = await self._resources.experts.ask(asked, tell)
-            answered = not isinstance(end, TurnedAway)
         finally:
-            self._resources.latencies.note(expert, self.report.now - began, answered)
-        if isinstance(end, TurnedAway) or unfinished.begun is None:
-            why = end if isinstance(end, TurnedAway) else ENDLESS
-            self.report.failures.append(Failed(expert, why.code))
-            self.report.refused += why.spent
-            if why.spent:
-                self.report.unfinished.remove(unfinished)
-            raise TurnedAwayError(why)
-        given, begun = end.generation, unfinished.begun
-        if reading.rest and not (given.calls or calls_in(given.text, query.sampling.tools)):
+            self._resources.latencies.note(call.expert, self.report.now - began, isinstance(end, Finished))
+        begun = unfinished.begun
+        if isinstance(end, TurnedAway) or begun is None:
+            return self._refused(call, end if isinstance(end, TurnedAway) else ENDLESS, unfinished)
+        given = end.generation
+        if reading.rest and not (given.calls or calls_in(given.text, sampling.tools)):
             self._give(choices, Piece(reading.rest))
         cost = unfinished.price.cost(given.prompt_tokens, given.completion_tokens)
         self.report.unfinished.remove(unfinished)
-        self.report.shares.append(Share(expert, begun, given, began, self.report.now, cost))
-        return given, begun.lane
+        self.report.shares.append(Share(call.expert, begun, given, began, self.report.now, cost))
+        return dict(zip(call.serves, map(writable, candidates(call, given, begun.lane)), strict=True))
+
+    def _asked(self, call: Call, told: bool) -> Asked:
+        ident = f"{self.order.id}-{call.query.id}-{call.expert}-{call.serves[0].slot}"
+        return Asked(
+            *(ident, call.expert, call.query, self.order.key, self._patience, self.order.stream and told),
+            background=self.order.background,
+            elsewhere=self._elsewhere,
+        )
+
+    def _refused(self, call: Call, why: TurnedAway, unfinished: Unfinished) -> dict[Assignment, Said]:
+        """The refusal of a call for every assignment that it serves, noted."""
+        self.report.failures.append(Failed(call.expert, why.code))
+        self.report.refused += why.spent
+        if why.spent:
+            self.report.unfinished.remove(unfinished)
+        refusal = _refusal(call.serves[0].query_id, why)
+        apart = call.expert in self._resources.apart and not refusal.by_query
+        return dict.fromkeys(call.serves, replace(refusal, elsewhere=apart))
+
+    async def _weighed(self, need: Weigh) -> Weighed:
+        began = time.perf_counter()
+        weighed = await self._resources.scorer.weigh(need.query, need.candidates, need.recruitment)
+        self._note_stage("score", began, time.perf_counter() - began, bool(weighed.trouble))
+        return weighed
 
     def _pass_on(self, piece: Piece, asked: Asked, reading: Reading, choices: Sequence[int]) -> None:
         """Give what an expert wrote; where it may call tools, as far as it is known to be words or a call."""
@@ -309,8 +302,7 @@ def _read(part: str | CallPart, expert: str) -> Piece:
     return Piece("", call=replace(part, expert=expert)) if isinstance(part, CallPart) else Piece(part)
 
 
-def _refusal(query: str, error: TurnedAwayError) -> Refusal:
-    why = error.why
+def _refusal(query: str, why: TurnedAway) -> Refusal:
     return Refusal(query, why.code, why.message, why.spent, why.status, why.retry_after)
 
 

@@ -60,7 +60,7 @@ def application(service: Service) -> ASGIApp:
     usage_paths(app, service)
     _looking(app, service)
     _failing(app)
-    whole: ASGIApp = RequestMiddleware(batching.online.around(app), service)
+    whole: ASGIApp = RequestMiddleware(app, service, batching.online)
     origins = list(service.settings.origins)
     if not origins:
         return whole
@@ -95,10 +95,7 @@ def _tracing(service: Service) -> AbstractAsyncContextManager[None]:
 
 
 def _answering(app: FastAPI, service: Service) -> None:
-    @app.post("/v1/chat/completions", openapi_extra=json_body(ChatRequest), response_model=None)
-    async def chat(request: Request) -> Response:
-        """An answer, whole or streamed."""
-        return await service.chat(request)
+    app.post("/v1/chat/completions", openapi_extra=json_body(ChatRequest), response_model=None)(service.chat)
 
     @app.post("/v1/route", openapi_extra=json_body(Question), response_model=None)
     async def route(request: Request) -> Response:

@@ -206,7 +206,7 @@ class Service:
         return usual, max(usual, self.settings.image_bytes) if seen else usual, enter
 
     async def chat(self, http: HttpRequest) -> Response:
-        """A chat completion, whole or streamed."""
+        """An answer, whole or streamed."""
         caller, told, body = await self.opened(http, ChatRequest)
         told |= told_or_refused(body.ignored, self.settings.strict)
         ident = secrets.token_hex(12)  # the request's own name is the client's, and two may share it
