@@ -35,7 +35,7 @@ _BROKE_OFF = TurnedAway(503, "expert_lost", "the engine broke off", 1.0, again=T
 
 
 class Server(Protocol):
-    """What is used of an `LLMServer`."""
+    """The part of an `LLMServer` that is used."""
 
     async def completions(self, request: Any) -> AsyncGenerator[Any, None]:
         """What becomes of a request: responses or errors, or server-sent events, also as lists."""
@@ -47,9 +47,10 @@ class Server(Protocol):
 
 
 class DedicatedExpert:
-    """Answers for the expert `name`. Prompts are made of the same tokens here as at an engine that switches.
+    """Has a server of `ray.serve.llm` generate for the expert `name`. Prompts are tokenised here, as elsewhere.
 
-    `request` makes a completion request of OpenAI's fields. A server that fails ends what it had with `expert_lost`.
+    `request` makes the server's completion request of OpenAI's fields. Where the server fails, the generations that it
+    had end with `expert_lost`.
     """
 
     def __init__(
@@ -66,13 +67,13 @@ class DedicatedExpert:
         self._prompts, self._window, self._places, self._reader = prompts, window, places, reader
 
     async def complete(self, asked: Asked) -> list[Event]:
-        """Everything that became of a request, when it is over."""
+        """All events of a generation, once it has ended."""
         events: list[Event] = []
         events.append(await self._asked(asked, events.append))
         return events
 
     async def stream(self, asked: Asked) -> AsyncGenerator[list[Event], None]:
-        """What becomes of a request as it happens; pieces that come close together come as one list."""
+        """The events of a generation as they happen, those that come close together as one list."""
         gathered, over = Gathered(), False
 
         async def work() -> None:
@@ -97,7 +98,7 @@ class DedicatedExpert:
         return True
 
     async def state(self) -> EngineState:
-        """What the engine is at."""
+        """How many requests run and wait."""
         return EngineState(self._name, None, self._places.running, self._places.waiting)
 
     async def check_health(self) -> None:
@@ -182,7 +183,7 @@ class _Completion:
 
 
 def completion_fields(asked: Asked, window: int) -> dict[str, Any]:
-    """A generation, whose prompt was made, in the words of OpenAI's completions, for an engine of that window."""
+    """A generation whose prompt is tokenised, as fields of OpenAI's completions; `window` is in tokens."""
     sampling, prompt = asked.query.sampling, asked.prompt.ids if asked.prompt else ()
     fields: dict[str, Any] = {
         "model": asked.expert,

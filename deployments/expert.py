@@ -25,7 +25,7 @@ _LOOK = 0.05
 
 
 def resident() -> int:
-    """Resident bytes of this process and all below it."""
+    """Resident bytes of this process and all its descendants together."""
     import psutil
 
     own, found = psutil.Process(), 0
@@ -60,14 +60,13 @@ class ExpertReplica:
         self.loop.start(lambda: first(described))
 
     async def complete(self, asked: Asked) -> list[Event]:
-        """Everything that became of a request, when it is over."""
+        """All events of a generation, once it has ended."""
         async with aclosing(self.stream(asked)) as lists:
             return [event async for events in lists for event in events]
 
     async def stream(self, asked: Asked) -> AsyncGenerator[list[Event], None]:
-        """What becomes of a request as it happens; pieces that come close together come as one list.
-
-        Whoever stops looking cancels the request.
+        """The events of a generation as they happen, those that come close together as one list. Closing the iterator
+        cancels the generation.
         """
         self._asyncio = asyncio.get_running_loop()
         self._events[asked.id] = gathered = Gathered()
@@ -89,7 +88,7 @@ class ExpertReplica:
                 self.loop.cancel(asked.id)
 
     async def warm(self) -> bool:
-        """Whether an expert was made ready, or none is to be before somebody asks."""
+        """Whether the first expert has been made ready; true as well where none is made ready before somebody asks."""
         return self.loop.warm.is_set()
 
     async def begun(self) -> None:
@@ -99,7 +98,7 @@ class ExpertReplica:
             await asyncio.sleep(_LOOK)
 
     async def state(self) -> EngineState:
-        """What the engine is at, as it was within the last moments."""
+        """The engine's state as of a fraction of a second ago, and the memory in use now."""
         return replace(self.loop.state, memory=await asyncio.to_thread(resident))
 
     def check_health(self) -> None:

@@ -33,7 +33,7 @@ class Experts(Protocol):
         ...
 
     async def engines(self) -> list[EngineState]:
-        """What every engine is at; of those that do not say so soon, nothing."""
+        """The state of every engine that answers within two seconds."""
         ...
 
 
@@ -61,7 +61,7 @@ class LocalExperts:
         self._replica = replica
 
     async def ask(self, asked: Asked, tell: Tell) -> End:
-        """How a generation ended."""
+        """See `Experts.ask`."""
         async with aclosing(self._replica.stream(asked)) as lists:
             return await _followed(lists, tell)
 
@@ -77,9 +77,9 @@ class LocalExperts:
 class RayExperts:
     """Replicas of a Ray Serve deployment; `handle` is its `DeploymentHandle`.
 
-    A request waits for as long as it has patience for a replica to take it, in whose queue its patience begins anew.
-    Those that `rest` are ended when nobody asks. Where they run one expert that stands `apart`, and one is lost, a
-    request that may go elsewhere waits for five seconds, and is told that it is `AWAY` until one answers again.
+    A request waits for a replica to take it as long as its patience says, and as long again in the replica's queue.
+    Replicas that `rest` are ended while nobody asks. Replicas `apart` run one dedicated expert: where one was lost, a
+    request that may go to another expert waits five seconds at most, and gets `AWAY` until a replica answers again.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class RayExperts:
         self._open, self._last = 0, -_QUIET
 
     async def ask(self, asked: Asked, tell: Tell) -> End:
-        """How a generation ended; with `LOST` where its replica died meanwhile."""
+        """See `Experts.ask`; `LOST` where the replica died meanwhile."""
         import ray
         from ray.serve.exceptions import RayServeException
 
@@ -153,7 +153,7 @@ class RayExperts:
         return self._back is None
 
     async def warm(self) -> bool:
-        """Whether a replica has been. Asked no more once it was: asking would keep idle replicas from being ended."""
+        """Whether a replica has been warm at some time. After that none is asked, which would keep idle ones alive."""
         import ray
         from ray.serve.exceptions import RayServeException
 
@@ -166,7 +166,7 @@ class RayExperts:
         return self._warm
 
     async def engines(self) -> list[EngineState]:
-        """What the engines of all replicas are at. Those that rest are not asked for long: they would never end."""
+        """The state of every replica's engine; [] for replicas that rest and had nothing to do for five seconds."""
         import ray
         from ray.serve.exceptions import RayServeException
 

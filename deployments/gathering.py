@@ -11,8 +11,8 @@ _GATHER = 0.02
 
 
 class Gathered:
-    """The events of one generation, put in one by one: the first of its text is to be had at once, later ones as many
-    as come together.
+    """The events of one generation between who makes them and who sends them on. The first piece of text can be taken
+    at once; later ones are collected for 20 ms and taken together.
     """
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class Gathered:
         self.put = self._queue.put_nowait
 
     async def take(self) -> list[Event]:
-        """The next events, one at least, in order. For one reader."""
+        """Wait for the next events: one or more, in order. Only one task may take."""
         if self._pieces > 1:
             await asyncio.sleep(_GATHER)
         events = [await self._queue.get()]

@@ -1,4 +1,4 @@
-"""One request on its way: route, ask, scorer, aggregate, and give its pieces as they come."""
+"""One request on its way: route, ask experts, score, aggregate, and give its pieces as they come."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Resources:
 
 
 class Request:
-    """One request that is being answered, in a task of its own; `close` it in any case.
+    """One request, answered in a task of its own, whose pieces `next` gives. `close` it in any case.
 
     `route` finds others where those asked failed before any text was given, and `others` says whether there are any.
     """
@@ -108,7 +108,7 @@ class Request:
         return given
 
     def end(self, why: TurnedAway) -> None:
-        """Give up: nothing more is given, and `next` raises why."""
+        """Give the request up: from now on `next` raises a `TurnedAwayError` with this reason."""
         while not self._given.empty():
             self._given.get_nowait()
         self._given.put_nowait(TurnedAwayError(why))
@@ -376,7 +376,7 @@ class Orchestrator:
         return Again(routed, need.result, tuple(dict.fromkeys(missing)))
 
     async def begin(self, order: Order) -> Request:
-        """Route an order and begin to answer it."""
+        """Route an order and begin to answer it. Raises `TurnedAwayError` where nobody can be recruited."""
 
         async def route(policy: Policy) -> Routed:
             if policy.expert is not None:

@@ -1,4 +1,4 @@
-"""What a client wants, and how it went."""
+"""A request for an answer as the orchestrator takes it, and the report on how it went."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Unfinished:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """An expert that gave nothing, and the code that says why."""
+    """An expert that was asked and gave no answer, and the code of its refusal."""
 
     expert: str
     code: str

@@ -46,7 +46,7 @@ class PoolExperts:
         self._replicas, self._dedicated = replicas, dedicated or {}
 
     async def ask(self, asked: Asked, tell: Tell) -> End:
-        """How a generation ended, wherever its expert is."""
+        """See `Experts.ask`; the expert may be remote, dedicated, or one of those that switch."""
         expert = self._remote.get(asked.expert) or self._dedicated.get(asked.expert) or self._replicas
         if expert is None:
             return TurnedAway(503, "expert_unavailable", f"nothing here runs the expert {asked.expert!r}", 30.0)
@@ -75,7 +75,7 @@ class RemoteExpert:
         self._model = expert.remote.model or expert.model
 
     async def ask(self, asked: Asked, tell: Tell) -> End:
-        """How a generation ended. Whatever goes wrong there ends it with a `TurnedAway` that names the expert."""
+        """See `Experts.ask`. Whatever goes wrong there is a `TurnedAway` that names the expert."""
         began = time.monotonic()
         body = _body(self._model, asked.query)
         url = f"{self._remote.url.rstrip('/')}/chat/completions"

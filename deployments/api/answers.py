@@ -51,7 +51,7 @@ class Answers:
         watched: Watched,
         over: Over | None = None,
     ) -> Response:
-        """The response to an order, `told` among its headers. Only a `repeatable` one is looked for, and kept.
+        """The response to an order, with the headers `told`. If `repeatable` it is looked up in the cache, and kept.
 
         `over` is told what the answer was. How it goes is added to the `note`. A stream is `watched` for as long as it
         is open. Raises `TurnedAwayError`.
@@ -144,7 +144,7 @@ class Answers:
         return Stream(parts, {**headers(request.report), **told}, watched(revoked), over)
 
     async def _keep(self, order: Order, report: Report, finished: Mapping[int, Generation]) -> None:
-        """Keep an answer that every expert asked for had its say in, and the scorer if there is one."""
+        """Keep an answer to which all the experts chosen contributed, and the reward model where there is one."""
         asked = {assignment.expert for assignment in report.routed.asked}
         if self._cache is None or not asked <= {share.expert for share in report.shares}:
             return
@@ -160,7 +160,7 @@ class Answers:
         self._metrics.reported(request.report)
 
     def _soon(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Do it even if who waits for it is cancelled."""
+        """Start a task that goes on although whoever awaits it is cancelled."""
         task = asyncio.create_task(work)
         self._later.add(task)
         task.add_done_callback(self._later.discard)

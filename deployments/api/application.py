@@ -38,7 +38,7 @@ from .usage import usage_paths
 
 
 def application(service: Service) -> ASGIApp:
-    """Every path of the service, and the scorer around them."""
+    """The ASGI application: every path of the service, inside the middleware."""
     batching = Batching(service)
     app = FastAPI(
         title="symmoe",
@@ -185,14 +185,14 @@ def _failing(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def unforeseen(request: Request, error: Exception) -> Response:
-        """Starlette's own answer would be plain text. It raises the error again, and the scorer takes it there."""
+        """Starlette's own answer would be plain text. It raises the error again, and the middleware catches it."""
         told = internal_error(error)
         noted(request).code = told.code
         return failure(request, told)
 
 
 def failure(request: Request, error: RequestError) -> Response:
-    """An error as the door at which was asked has it."""
+    """An error in the format of the API whose path was asked: OpenAI's or Anthropic's."""
     return error_response(error, request.scope["path"], request.state.request_id)
 
 

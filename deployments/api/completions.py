@@ -17,19 +17,19 @@ from .answer_headers import explanation
 
 
 def api_error(why: TurnedAway) -> ApiError:
-    """What a client is told of a request that was turned away."""
+    """A refusal as the error that the client is answered with."""
     return ApiError(why.status, why.code, why.message, retry_after=why.retry_after)
 
 
 def told_of(report: Report, order: Order) -> AnswerFacts:
-    """What is told at an answer's end."""
+    """Tokens and cost of an answer, and with `explain` how it came about: what is told at its end."""
     spent = report.prompt_tokens, report.completion_tokens
     cost = report.cost / COST_UNITS if order.costed else None
     return AnswerFacts(*spent, explanation(report) if order.explain else None, report.reasoning_tokens, cost)
 
 
 async def all_finished(request: Request) -> dict[int, Generation]:
-    """Every choice by its number, when they are finished. Raises `TurnedAwayError`, also for one without proper end."""
+    """Wait for all choices: their generations by number. Raises `TurnedAwayError`, also where one has no proper end."""
     finished: dict[int, Generation] = {}
     while (given := await request.next()) is not None:
         number, event = given
@@ -70,7 +70,7 @@ async def streamed(
 
 
 async def replayed(finished: Mapping[int, Generation], told: AnswerFacts, writer: Writer) -> AsyncIterator[bytes]:
-    """An answer that is there already, as server-sent events."""
+    """A finished answer, as server-sent events."""
     yield b"".join(writer.begin(len(finished)))
     for number, generation in sorted(finished.items()):
         if generation.reasoning:
@@ -82,7 +82,7 @@ async def replayed(finished: Mapping[int, Generation], told: AnswerFacts, writer
 
 
 def proper(generation: Generation) -> Generation:
-    """The same. Raises `TurnedAwayError` where it did not end as an answer does."""
+    """The generation itself. Raises `TurnedAwayError` where its finish reason is none of `REASONS`."""
     if generation.finish_reason not in REASONS:
         raise TurnedAwayError(TurnedAway(500, "generation_failed", "the answer was not finished"))
     return generation
