@@ -205,7 +205,7 @@ def answering(
         failed |= {expert: each.message for expert, each in refused if not each.by_query}
         if missing is None:
             result = yield from _judged(query, routed, hearing.candidates, judging, seed, vote)
-            if isinstance(result, Trace):
+            if isinstance(result, Trace) and hearing.hedges:
                 result = replace(result, hedges=tuple(hearing.hedges), unheard=hearing.unheard)
             return replace(result, failed=failed) if failed else result
         if missing.code != UNAVAILABLE and not missing.elsewhere:
@@ -243,11 +243,13 @@ class _Hearing:
     @property
     def said(self) -> dict[Assignment, Said]:
         """What was said, in the order in which experts were recruited."""
+        if not self._beside:
+            return self._said
         return {each: self._said[each] for each in self._routed.asked if each in self._said}
 
     @property
     def unheard(self) -> tuple[str, ...]:
-        """Experts that were asked and have not spoken."""
+        """Experts that were asked beside others, or with others beside them, and have not spoken."""
         return tuple(each.expert for each in self._asked if each not in self._said)
 
     @property
@@ -261,11 +263,9 @@ class _Hearing:
         size, vote = (len(asked), None) if final else self._wave((), asked, waves)
         while size:
             wave = asked[place : place + size]
-            while under_way := [each for each in dict.fromkeys((*wave, *self._beside)) if each not in self._said]:
-                if set(under_way).isdisjoint(wave):
-                    break
-                yield from self._ask(under_way, final, waves)
-                if self._decided(waves):
+            while any(each not in self._said for each in wave):
+                yield from self._ask(wave, final, waves)
+                if self._beside and self._decided(waves):
                     return None
             place, waves = place + size, waves + 1
             at_fault = any(isinstance(each, Refusal) and each.by_query for each in self._said.values())
@@ -273,17 +273,17 @@ class _Hearing:
             size, vote = (0, None) if over else self._wave(asked[:place], asked[place:], waves)
         return None if self._beside else vote
 
-    def _ask(self, under_way: Sequence[Assignment], final: bool, waves: int) -> Steps[None]:
-        """Ask these, or wait for them, with whom the wave after theirs would ask as spare."""
-        part = replace(self._routed.recruitment, assignments=tuple(under_way))
-        left = [each for each in self._routed.asked if each not in self._said and each not in under_way]
-        spare: Sequence[Assignment] = ()
-        if left and self._pressed:
-            spare = left[: max(1, self._wave(tuple(self.said), left, waves + 1 + len(self.hedges))[0])]
-        given = yield Ask(self._query, part, final, tuple(spare))
-        self._asked |= dict.fromkeys(under_way)
+    def _ask(self, wave: tuple[Assignment, ...], final: bool, waves: int) -> Steps[None]:
+        """Ask a wave, or wait for it and for those asked beside it, with whom the next would ask as spare."""
+        under_way = wave
+        if self._beside:
+            under_way = tuple(each for each in dict.fromkeys((*wave, *self._beside)) if each not in self._said)
+        spare = self._spare(under_way, waves) if self._pressed else ()
+        part = replace(self._routed.recruitment, assignments=under_way)
+        given = yield Ask(self._query, part, final, spare)
         if isinstance(given, Partly):
             self._said |= given.said
+            self._asked |= dict.fromkeys(under_way)
             if given.hedge is not None:
                 self.hedges.append(given.hedge)
                 self._asked |= dict.fromkeys(spare)
@@ -292,10 +292,15 @@ class _Hearing:
             assert isinstance(given, Sequence)  # noqa: S101  (what `Ask` wants)
             self._said |= zip(under_way, given, strict=True)
 
+    def _spare(self, under_way: Sequence[Assignment], waves: int) -> tuple[Assignment, ...]:
+        """Who would be asked next if those under way said nothing; one at least, if one is left."""
+        left = [each for each in self._routed.asked if each not in self._said and each not in under_way]
+        if not left:
+            return ()
+        return tuple(left[: max(1, self._wave(tuple(self.said), left, waves + 1 + len(self.hedges))[0])])
+
     def _decided(self, waves: int) -> bool:
         """Whether what was said while others are under way is enough: a fault of the question's, or a vote."""
-        if not self._beside or not self._said:
-            return False
         if any(isinstance(each, Refusal) and each.by_query for each in self._said.values()):
             return True
         said = tuple(self.said)
