@@ -63,7 +63,9 @@ class Ingress:
         return Console(app, self._service)
 
     async def check_health(self) -> None:
-        """The first time, wait until questions can be answered, and asked: Ray Serve counts it from then on."""
+        """The first time, wait until questions can be answered and this node's proxy takes requests: only then does Ray
+        Serve count the ingress as running.
+        """
         await self._service.begun()
         if not self._asked:
             await reachable()
@@ -74,7 +76,7 @@ class Ingress:
         return await self._service.readiness()
 
     async def drain(self, seconds: float) -> bool:
-        """Turn new requests away; whether the open ones are finished within so many seconds."""
+        """From now on turn requests away. Returns whether all open ones ended within so many seconds."""
         return await self._service.open.drained(seconds)
 
 
@@ -146,7 +148,9 @@ def service_app(
 
 
 def behind_handles(pool: Pool, behind: Behind, settings: Settings) -> tuple[PoolExperts, ReplicaScorer | None]:
-    """A pool's experts, and where it has a reward model its scorer, behind handles by their deployments' names."""
+    """A pool's experts, and its scorer where it has a reward model, asked by Ray Serve handles; `behind` has these by
+    their deployments' names.
+    """
     replicas = RayExperts(behind[EXPERTS], settings.least == 0) if EXPERTS in behind else None
     dedicated = {
         expert.name: RayExperts(behind[DEDICATED + expert.name], expert.dedicated.least == 0, apart=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing
@@ -12,14 +13,29 @@ from symmoe.engines.readers import Parted, Reader
 from symmoe.engines.streams import Stripped
 from symmoe.types import Generation, TokenLogprob
 
-from .events import Asked, Begun, EngineState, Event, Piece, TurnedAway, TurnedAwayError, ended, finished, piece
-from .gathering import gathered
+from .events import (
+    Asked,
+    Begun,
+    End,
+    EngineState,
+    Event,
+    Piece,
+    Tell,
+    TurnedAway,
+    TurnedAwayError,
+    ended,
+    finished,
+    piece,
+)
+from .gathering import Gathered
 from .places import Places
 from .prompts import Prompts
 
+_BROKE_OFF = TurnedAway(503, "expert_lost", "the engine broke off", 1.0, again=True)
+
 
 class Server(Protocol):
-    """What is used of an `LLMServer`."""
+    """The part of an `LLMServer` that is used."""
 
     async def completions(self, request: Any) -> AsyncGenerator[Any, None]:
         """What becomes of a request: responses or errors, or server-sent events, also as lists."""
@@ -31,9 +47,10 @@ class Server(Protocol):
 
 
 class DedicatedExpert:
-    """Answers for the expert `name`. Prompts are made of the same tokens here as at an engine that switches.
+    """Has a server of `ray.serve.llm` generate for the expert `name`. Prompts are tokenised here, as elsewhere.
 
-    `request` makes a completion request of OpenAI's fields. A server that fails ends what it had with `expert_lost`.
+    `request` makes the server's completion request of OpenAI's fields. Where the server fails, the generations that it
+    had end with `expert_lost`.
     """
 
     def __init__(
@@ -50,72 +67,84 @@ class DedicatedExpert:
         self._prompts, self._window, self._places, self._reader = prompts, window, places, reader
 
     async def complete(self, asked: Asked) -> list[Event]:
-        """Everything that became of a request, when it is over."""
-        return [event async for event in self._events(asked)]
+        """All events of a generation, once it has ended."""
+        events: list[Event] = []
+        events.append(await self._asked(asked, events.append))
+        return events
 
     async def stream(self, asked: Asked) -> AsyncGenerator[list[Event], None]:
-        """What becomes of a request as it happens; pieces that come close together come as one list."""
-        async with aclosing(gathered(self._events(asked))) as lists:
-            async for events in lists:
+        """The events of a generation as they happen, those that come close together as one list."""
+        gathered, over = Gathered(), False
+
+        async def work() -> None:
+            end: End = _BROKE_OFF
+            try:
+                end = await self._asked(asked, gathered.put)
+            finally:
+                gathered.put(end)
+
+        task = asyncio.create_task(work())
+        try:
+            while not over:
+                events = await gathered.take()
+                over = isinstance(events[-1], End)
                 yield events
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     async def warm(self) -> bool:
         """Its engine was started before it could be asked."""
         return True
 
     async def state(self) -> EngineState:
-        """What the engine is at."""
+        """How many requests run and wait."""
         return EngineState(self._name, None, self._places.running, self._places.waiting)
 
     async def check_health(self) -> None:
         """Raise if the engine is dead; Ray Serve asks regularly, and starts another."""
         await self._server.check_health()
 
-    async def _events(self, asked: Asked) -> AsyncGenerator[Event, None]:
+    async def _asked(self, asked: Asked, tell: Tell) -> End:
         try:
             asked = await self._prompts.ready(asked)
             fields = completion_fields(asked, self._window)
             with self._places.leaving(asked.id):
                 tokens = len(asked.prompt.ids) if asked.prompt else 0
-                yield Begun(await self._places.taken(asked), 0.0, "resident", False, tokens)
+                tell(Begun(await self._places.taken(asked), 0.0, "resident", False, tokens))
                 if asked.background:
-                    yield await self._places.kept(asked, lambda attempt: self._whole(asked, fields, attempt))
-                    return
-                async for event in self._said(asked, fields):
-                    yield event
+                    return await self._places.kept(asked, lambda attempt: self._whole(asked, fields, attempt))
+                return await self._said(asked, fields, tell)
         except TurnedAwayError as error:
-            yield error.why
+            return error.why
         except Exception as error:  # a server's parts raise what they like
             message = f"the engine of {self._name!r} failed: {type(error).__name__}"
-            yield TurnedAway(503, "expert_lost", message, 1.0, again=True)
+            return TurnedAway(503, "expert_lost", message, 1.0, again=True)
 
-    async def _whole(self, asked: Asked, fields: Mapping[str, Any], attempt: int) -> Event:
+    async def _whole(self, asked: Asked, fields: Mapping[str, Any], attempt: int) -> End:
         """How a generation in the background ended. An earlier attempt need not be over for the server."""
         named = {**fields, "request_id": f"{asked.id}-{attempt}"} if attempt else fields
-        return [event async for event in self._said(asked, named)][-1]
+        return await self._said(asked, named, lambda event: None)
 
-    async def _said(self, asked: Asked, fields: Mapping[str, Any]) -> AsyncGenerator[Event, None]:
-        """What the server gives, its pieces where they are streamed."""
+    async def _said(self, asked: Asked, fields: Mapping[str, Any], tell: Tell) -> End:
+        """What the server gives; its pieces are told where they are streamed."""
         said = _Completion(asked.query.sampling.top_logprobs or 0)
         parted = None if self._reader is None else Parted(self._reader, asked.query.sampling)
-        async for given in self._pieces(self._request(**fields), said):
-            more = piece(given.text, given.logprobs, parted)
-            if more and asked.stream:
-                yield more
-        generation, rest = finished(said.generation, parted)
-        if rest and asked.stream:
-            yield rest
-        yield ended(generation, asked.query.sampling.schema is not None)
-
-    async def _pieces(self, request: Any, said: _Completion) -> AsyncGenerator[Piece, None]:
         try:
-            answer = await self._server.completions(request)
+            answer = await self._server.completions(self._request(**fields))
         except ValueError as error:
             raise TurnedAwayError(TurnedAway(400, "invalid_request", _first_line(error))) from error
         async with aclosing(answer):
             async for part in answer:
                 for document in _documents(part):
-                    yield said.take(document)
+                    given = said.take(document)
+                    more = piece(given.text, given.logprobs, parted)
+                    if more and asked.stream:
+                        tell(more)
+        generation, rest = finished(said.generation, parted)
+        if rest and asked.stream:
+            tell(rest)
+        return ended(generation, asked.query.sampling.schema is not None)
 
 
 class _Completion:
@@ -148,13 +177,13 @@ class _Completion:
     def generation(self) -> Generation:
         """What it gave, at its end. Raises `TurnedAwayError` where it has none."""
         if not self._reason:
-            raise TurnedAwayError(TurnedAway(503, "expert_lost", "the engine broke off", 1.0, again=True))
+            raise TurnedAwayError(_BROKE_OFF)
         tokens = self._prompt, self._completion
         return Generation(self._text.whole, self._reason, *tokens, tuple(self._logprobs), self._stop)
 
 
 def completion_fields(asked: Asked, window: int) -> dict[str, Any]:
-    """A generation, whose prompt was made, in the words of OpenAI's completions, for an engine of that window."""
+    """A generation whose prompt is tokenised, as fields of OpenAI's completions; `window` is in tokens."""
     sampling, prompt = asked.query.sampling, asked.prompt.ids if asked.prompt else ()
     fields: dict[str, Any] = {
         "model": asked.expert,

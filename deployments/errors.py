@@ -44,7 +44,7 @@ def internal_error(
 
 
 def error_headers(error: RequestError) -> dict[str, str]:
-    """`Retry-After` in whole seconds, where it is known; how to say who asks, where that is missing."""
+    """`Retry-After` in whole seconds, where it is known; `WWW-Authenticate` for a 401."""
     told = error.told if isinstance(error, ApiError) else {}
     after = {} if error.retry_after is None else {"retry-after": str(math.ceil(error.retry_after))}
     return {**told, **after, **({"www-authenticate": "Bearer"} if error.status == 401 else {})}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from symmoe.config import ExpertConfig
@@ -145,5 +145,7 @@ def ended(generation: Generation, held: bool) -> Finished | TurnedAway:
     return TurnedAway(500, "generation_failed", f"the generation ended with {generation.finish_reason!r}", spent=spent)
 
 
-Event = Begun | Piece | Finished | TurnedAway
-ENDS = (Finished, TurnedAway)
+End = Finished | TurnedAway
+Event = Begun | Piece | End
+Tell = Callable[[Begun | Piece], None]
+"""Is called with what comes before a generation ends. Must not block."""

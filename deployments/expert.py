@@ -13,7 +13,8 @@ from symmoe.config import Pool
 from symmoe.planning.turns import Turns
 
 from .engine_loop import EngineLoop
-from .events import ENDS, Asked, Begun, EngineState, Event, TurnedAwayError
+from .events import Asked, End, EngineState, Event, TurnedAwayError
+from .gathering import Gathered
 from .prompts import prompts_of
 from .settings import Settings
 from .worker import Build
@@ -21,12 +22,10 @@ from .worker import Build
 MakeTurns = Callable[[int, int, float, float], Turns]
 """Of the slots, the most that wait, the patience and the amortisation."""
 _LOOK = 0.05
-_GATHER = 0.02
-"""Seconds within which the pieces of one text travel together: each message between processes costs a millisecond."""
 
 
 def resident() -> int:
-    """Resident bytes of this process and all below it."""
+    """Resident bytes of this process and all its descendants together."""
     import psutil
 
     own, found = psutil.Process(), 0
@@ -55,38 +54,31 @@ class ExpertReplica:
         described = Pool.model_validate({**json.loads(pool), "root": root})
         turns = make_turns(described.engine.max_num_seqs, settings.most_waiting, settings.patience, settings.amortise)
         self.prompts = prompts_of(described)
-        self._events: dict[str, asyncio.Queue[Event]] = {}
+        self._events: dict[str, Gathered] = {}
         self._asyncio: asyncio.AbstractEventLoop | None = None
         self.loop = EngineLoop(lambda: build(described), turns, self._told, settings.stall, settings.slowest_load)
         self.loop.start(lambda: first(described))
 
     async def complete(self, asked: Asked) -> list[Event]:
-        """Everything that became of a request, when it is over."""
-        async with aclosing(self.stream(asked)) as gathered:
-            return [event async for events in gathered for event in events]
+        """All events of a generation, once it has ended."""
+        async with aclosing(self.stream(asked)) as lists:
+            return [event async for events in lists for event in events]
 
     async def stream(self, asked: Asked) -> AsyncGenerator[list[Event], None]:
-        """What becomes of a request as it happens; pieces that come close together come as one list.
-
-        Whoever stops looking cancels the request.
+        """The events of a generation as they happen, those that come close together as one list. Closing the iterator
+        cancels the generation.
         """
         self._asyncio = asyncio.get_running_loop()
-        queue: asyncio.Queue[Event] = asyncio.Queue()
-        self._events[asked.id] = queue
-        began = over = False
+        self._events[asked.id] = gathered = Gathered()
+        over = False
         try:
             if self.prompts is not None:
                 asked = await self.prompts.ready(asked)
             self.loop.submit(asked)
             while not over:
-                events = [await queue.get()]
-                while not queue.empty():
-                    events.append(queue.get_nowait())
-                over = isinstance(events[-1], ENDS)
+                events = await gathered.take()
+                over = isinstance(events[-1], End)
                 yield events
-                if began and not over:
-                    await asyncio.sleep(_GATHER)
-                began = began or not isinstance(events[-1], Begun)
         except TurnedAwayError as error:
             over = True
             yield [error.why]
@@ -96,7 +88,7 @@ class ExpertReplica:
                 self.loop.cancel(asked.id)
 
     async def warm(self) -> bool:
-        """Whether an expert was made ready, or none is to be before somebody asks."""
+        """Whether the first expert has been made ready; true as well where none is made ready before somebody asks."""
         return self.loop.warm.is_set()
 
     async def begun(self) -> None:
@@ -106,7 +98,7 @@ class ExpertReplica:
             await asyncio.sleep(_LOOK)
 
     async def state(self) -> EngineState:
-        """What the engine is at, as it was within the last moments."""
+        """The engine's state as of a fraction of a second ago, and the memory in use now."""
         return replace(self.loop.state, memory=await asyncio.to_thread(resident))
 
     def check_health(self) -> None:
@@ -131,4 +123,4 @@ class ExpertReplica:
     def _pass_on(self, events: Sequence[tuple[str, Event]]) -> None:
         for ident, event in events:
             if ident in self._events:
-                self._events[ident].put_nowait(event)
+                self._events[ident].put(event)

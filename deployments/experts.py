@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from typing import Any, Protocol
 
-from .events import ENDS, Asked, EngineState, Event, TurnedAway
+from .events import Asked, Begun, End, EngineState, Event, Piece, Tell, TurnedAway
 from .expert import ExpertReplica
 
 _SOON = 2.0
@@ -16,13 +16,16 @@ _AWAY = 5.0
 _QUIET = 5.0
 AWAY = TurnedAway(503, "waited_too_long", "the expert's replica was lost, and no other is there yet", 5.0)
 LOST = TurnedAway(503, "expert_lost", "the expert's replica was lost while it answered", 1.0, again=True)
+ENDLESS = TurnedAway(503, "expert_lost", "the expert's replica broke off without an end", 1.0)
 
 
 class Experts(Protocol):
     """The expert replicas of a service."""
 
-    def ask(self, asked: Asked) -> AsyncGenerator[Event, None]:
-        """What becomes of a request, as it happens; the last event is an end. Closing the iterator cancels it."""
+    async def ask(self, asked: Asked, tell: Tell) -> End:
+        """Have one generation made: how it ended. `tell` is called with its beginning and, where it is streamed, with
+        its pieces as they come. Who cancels this cancels the generation.
+        """
         ...
 
     async def warm(self) -> bool:
@@ -30,8 +33,25 @@ class Experts(Protocol):
         ...
 
     async def engines(self) -> list[EngineState]:
-        """What every engine is at; of those that do not say so soon, nothing."""
+        """The state of every engine that answers within two seconds."""
         ...
+
+
+def _told(events: Iterable[Event], tell: Tell) -> End | None:
+    """The end among events, None where there is none yet; those before it are told."""
+    for event in events:
+        if not isinstance(event, Begun | Piece):
+            return event
+        tell(event)
+    return None
+
+
+async def _followed(lists: AsyncIterable[Sequence[Event]], tell: Tell) -> End:
+    """The end of what a replica streams, whose events before it are told."""
+    async for events in lists:
+        if (end := _told(events, tell)) is not None:
+            return end
+    return ENDLESS
 
 
 class LocalExperts:
@@ -40,12 +60,10 @@ class LocalExperts:
     def __init__(self, replica: ExpertReplica) -> None:
         self._replica = replica
 
-    async def ask(self, asked: Asked) -> AsyncGenerator[Event, None]:
-        """What becomes of a request."""
-        async with aclosing(self._replica.stream(asked)) as gathered:
-            async for events in gathered:
-                for event in events:
-                    yield event
+    async def ask(self, asked: Asked, tell: Tell) -> End:
+        """See `Experts.ask`."""
+        async with aclosing(self._replica.stream(asked)) as lists:
+            return await _followed(lists, tell)
 
     async def warm(self) -> bool:
         """Whether the replica is."""
@@ -59,9 +77,9 @@ class LocalExperts:
 class RayExperts:
     """Replicas of a Ray Serve deployment; `handle` is its `DeploymentHandle`.
 
-    A request waits for as long as it has patience for a replica to take it, in whose queue its patience begins anew.
-    Those that `rest` are ended when nobody asks. Where they run one expert that stands `apart`, and one is lost, a
-    request that may go elsewhere waits for five seconds, and is told that it is `AWAY` until one answers again.
+    A request waits for a replica to take it as long as its patience says, and as long again in the replica's queue.
+    Replicas that `rest` are ended while nobody asks. Replicas `apart` run one dedicated expert: where one was lost, a
+    request that may go to another expert waits five seconds at most, and gets `AWAY` until a replica answers again.
     """
 
     def __init__(
@@ -73,14 +91,13 @@ class RayExperts:
         self._lost_at = 0.0
         self._open, self._last = 0, -_QUIET
 
-    async def ask(self, asked: Asked) -> AsyncGenerator[Event, None]:
-        """What becomes of a request; a replica that dies meanwhile ends it with `LOST`."""
+    async def ask(self, asked: Asked, tell: Tell) -> End:
+        """See `Experts.ask`; `LOST` where the replica died meanwhile."""
         import ray
         from ray.serve.exceptions import RayServeException
 
         if asked.elsewhere and not await self._there():
-            yield AWAY
-            return
+            return AWAY
         brief = asked.elsewhere and self._apart and not self._rest
         patience = min(asked.patience, _AWAY) if brief else asked.patience
         response: Any = None
@@ -90,27 +107,22 @@ class RayExperts:
             if asked.stream:
                 response = self._handle.options(stream=True).stream.remote(asked)
                 await asyncio.wait_for(response._to_object_ref_gen(), patience)
-                async for events in response:
-                    for event in events:
-                        over = isinstance(event, ENDS)
-                        yield event
+                end = await _followed(response, tell)
             else:
                 response = self._handle.complete.remote(asked)
                 await asyncio.wait_for(response._to_object_ref(), patience)
-                events = await response
-                over = True
-                for event in events:
-                    yield event
+                end = _told(await response, tell) or ENDLESS
+            over = True
+            return end
         except (ray.exceptions.RayError, RayServeException):
             over = True
             self._note_lost()
-            yield LOST
+            return LOST
         except TimeoutError:
             if brief:
                 self._note_lost(patience)
-                yield AWAY
-            else:
-                yield TurnedAway(503, "waited_too_long", f"no engine was there within {patience:.0f} s", 5.0)
+                return AWAY
+            return TurnedAway(503, "waited_too_long", f"no engine was there within {patience:.0f} s", 5.0)
         finally:
             self._open, self._last = self._open - 1, self._clock()
             if response is not None and not over:
@@ -141,7 +153,7 @@ class RayExperts:
         return self._back is None
 
     async def warm(self) -> bool:
-        """Whether a replica has been. Asked no more once it was: asking would keep idle replicas from being ended."""
+        """Whether a replica has been warm at some time. After that none is asked, which would keep idle ones alive."""
         import ray
         from ray.serve.exceptions import RayServeException
 
@@ -154,7 +166,7 @@ class RayExperts:
         return self._warm
 
     async def engines(self) -> list[EngineState]:
-        """What the engines of all replicas are at. Those that rest are not asked for long: they would never end."""
+        """The state of every replica's engine; [] for replicas that rest and had nothing to do for five seconds."""
         import ray
         from ray.serve.exceptions import RayServeException
 

@@ -3,41 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 
-from .events import ENDS, Begun, Event
+from .events import Begun, Event
 
-GATHER = 0.02
+_GATHER = 0.02
 """Seconds within which the pieces of one text travel together."""
 
 
-async def gathered(events: AsyncGenerator[Event, None]) -> AsyncGenerator[list[Event], None]:
-    """Events as lists: the first of a text at once, later ones as many as come together. Closing it closes `events`."""
-    queue: asyncio.Queue[Event | None] = asyncio.Queue()
-    task = asyncio.create_task(_pump(events, queue))
-    began = False
-    try:
-        while (first := await queue.get()) is not None:
-            given = [first]
-            while not queue.empty() and (more := queue.get_nowait()) is not None:
-                given.append(more)
-            yield given
-            if isinstance(given[-1], ENDS):
-                return
-            if began:
-                await asyncio.sleep(GATHER)
-            began = began or not isinstance(given[-1], Begun)
-        await task  # it ended without an end: whatever went wrong is raised here
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+class Gathered:
+    """The events of one generation between who makes them and who sends them on. The first piece of text can be taken
+    at once; later ones are collected for 20 ms and taken together.
+    """
 
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[Event] = asyncio.Queue()
+        self._pieces = 0
+        self.put = self._queue.put_nowait
 
-async def _pump(events: AsyncGenerator[Event, None], queue: asyncio.Queue[Event | None]) -> None:
-    try:
-        async with aclosing(events):
-            async for event in events:
-                queue.put_nowait(event)
-    finally:
-        queue.put_nowait(None)
+    async def take(self) -> list[Event]:
+        """Wait for the next events: one or more, in order. Only one task may take."""
+        if self._pieces > 1:
+            await asyncio.sleep(_GATHER)
+        events = [await self._queue.get()]
+        while not self._queue.empty():
+            events.append(self._queue.get_nowait())
+        self._pieces += self._pieces > 0 or not isinstance(events[-1], Begun)
+        return events

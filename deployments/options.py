@@ -68,7 +68,7 @@ def room_beside(pool: Pool, settings: Settings) -> int:
 
 
 def ingress_options(settings: Settings) -> dict[str, Any]:
-    """Its own scorer turns away what is too much, with an error that clients understand, so Serve must let all in.
+    """The ingress turns away what is too much itself, with an error that clients understand, so Serve must let all in.
 
     Where Serve holds requests back it lets them follow a few at a time, and a crowd that would be refused at once then
     keeps everybody waiting.

@@ -1,17 +1,18 @@
-"""One request on its way: route, ask, scorer, aggregate, and give its pieces as they come."""
+"""One request on its way: route, ask experts, score, aggregate, and give its pieces as they come."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 from symmoe.answering import (
     Ask,
     Judging,
     Over,
+    Partly,
     Recruit,
     Routed,
     Said,
@@ -29,11 +30,12 @@ from symmoe.executor.in_process import candidates
 from symmoe.planning.grouping import plan
 from symmoe.policy import Policy
 from symmoe.tools import CallPart, Reading, before_calls, calls_in
-from symmoe.types import Assignment, Call, Candidate, Generation, Lane, Query, Refusal, Trace
+from symmoe.types import Assignment, Call, Candidate, Query, Refusal, Trace
 
 from .access.breaker import Stored
 from .events import Asked, Begun, Finished, Piece, TurnedAway, TurnedAwayError
-from .experts import Experts
+from .experts import ENDLESS, Experts
+from .hedging import Calls, Latencies, Saying
 from .lifecycle.lifecycle import Lifecycle
 from .order import Failed, Order, Report, Share, Stage, Unfinished
 from .routing import Router
@@ -55,7 +57,7 @@ class Resources:
 
     `most_tokens` gives the most that an expert writes, for those that have such a bound, `prices` what those cost that
     have a price. Those `apart` have engines of their own, here or elsewhere: where these are lost or busy, others are
-    not.
+    not. Waves are begun beside each other where a request has a deadline of its own or, with `hedges`, any.
     """
 
     experts: Experts
@@ -64,10 +66,12 @@ class Resources:
     most_tokens: Callable[[], Mapping[str, int]]
     prices: Callable[[], Mapping[str, PriceConfig]]
     apart: frozenset[str] = frozenset()
+    hedges: bool = False
+    latencies: Latencies = field(default_factory=Latencies)
 
 
 class Request:
-    """One request that is being answered, in a task of its own; `close` it in any case.
+    """One request, answered in a task of its own, whose pieces `next` gives. `close` it in any case.
 
     `route` finds others where those asked failed before any text was given, and `others` says whether there are any.
     """
@@ -84,21 +88,27 @@ class Request:
         self.order, self.report = order, report
         self._resources, self._patience, self._route = resources, patience, route
         self._others, self._elsewhere = others, others(order.policy)
+        self._hedges = not order.background and (order.own_deadline or resources.hedges)
+        self._ends: float | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._given: asyncio.Queue[Given | Exception | None] = asyncio.Queue()
         self._gave: set[int] = set()
         self._routed: dict[Policy, asyncio.Future[Routed | Refusal]] = {}
         report.began = time.perf_counter() - report.routed.seconds
         self._task = asyncio.create_task(self._answer_in_time())
 
-    async def events(self) -> AsyncIterator[Given]:
-        """Pieces and ends of the choices by their number, as they come. `TurnedAwayError` where the request fails."""
-        while (given := await self._given.get()) is not None:
-            if isinstance(given, Exception):
-                raise given
-            yield given
+    async def next(self) -> Given | None:
+        """The next piece or end of a choice, by the choice's number; None when all are over. For one reader.
+
+        Raises `TurnedAwayError` where the request fails.
+        """
+        given = await self._given.get()
+        if isinstance(given, Exception):
+            raise given
+        return given
 
     def end(self, why: TurnedAway) -> None:
-        """Give up: nothing more is given, and `events` raises why."""
+        """Give the request up: from now on `next` raises a `TurnedAwayError` with this reason."""
         while not self._given.empty():
             self._given.get_nowait()
         self._given.put_nowait(TurnedAwayError(why))
@@ -107,12 +117,13 @@ class Request:
     async def close(self) -> None:
         """Cancel what is not finished."""
         self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        await asyncio.gather(self._task, *self._tasks, return_exceptions=True)
 
     async def _answer_in_time(self) -> None:
         try:
-            async with asyncio.timeout(self.order.deadline):
-                await self._choices()
+            async with asyncio.timeout(self.order.deadline) as limit:
+                self._ends = limit.when() if self._hedges else None
+                await asyncio.gather(*self._choices())
         except TimeoutError:
             message = f"no answer within {self.order.deadline:g} s"
             status = (
@@ -122,36 +133,38 @@ class Request:
         except Exception as error:
             self._given.put_nowait(error)
         finally:
+            for task in self._tasks:
+                task.cancel()
             self.report.total = self.report.now
             self._given.put_nowait(None)
 
-    async def _choices(self) -> None:
-        """Every choice. Greedy ones are equal: they are generated once and given to all."""
+    def _choices(self) -> list[asyncio.Task[None]]:
+        """Every choice, begun. Greedy ones are equal: they are generated once and given to all."""
         drawn = self.order.query.sampling.temperature > 0
         groups = [(n,) for n in range(self.order.n)] if drawn else [tuple(range(self.order.n))]
-        tasks = [asyncio.ensure_future(self._choice(group)) for group in groups]
-        try:
-            await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
+        self._tasks = [asyncio.create_task(self._choice(group)) for group in groups]
+        return self._tasks
 
     async def _choice(self, choices: Sequence[int]) -> None:
         """What `answering` makes of the query; what takes thought is done in threads."""
-        query = self._query(choices[0])
-        steps = answering(query, self.order.policy, self._resources.judging)
+        query, pressed = self._query(choices[0]), self._ends is not None
+        steps = answering(query, self.order.policy, self._resources.judging, pressed=pressed)
+        calls = Calls(partial(self._start, choices), self._resources.latencies.usual, self._ends)
         need, weighed_at = advance(steps), None
-        while not isinstance(need, Over):
-            given: Routed | Refusal | Sequence[Said] | Weighed
-            if isinstance(need, Recruit):
-                given = await self._recruited(need, choices)
-                need = advance(steps, given)
-            elif isinstance(need, Ask):
-                given = await self._said(need, choices if need.final else ())
-                need = advance(steps, given) if need.final else await asyncio.to_thread(advance, steps, given)
-            else:
-                given, weighed_at = await self._weighed(need), time.perf_counter()
-                need = await asyncio.to_thread(advance, steps, given)
+        try:
+            while not isinstance(need, Over):
+                calls.keep(need.recruitment.assignments if isinstance(need, Ask) else ())
+                given: Routed | Refusal | Sequence[Said] | Partly | Weighed
+                if isinstance(need, Recruit):
+                    given = await self._recruited(need, choices)
+                elif isinstance(need, Ask):
+                    given = await calls.said(need)
+                else:
+                    given, weighed_at = await self._weighed(need), time.perf_counter()
+                thoughtless = isinstance(need, Recruit) or (isinstance(need, Ask) and need.final)
+                need = advance(steps, given) if thoughtless else await asyncio.to_thread(advance, steps, given)
+        finally:
+            await calls.close()
         if weighed_at is not None:
             self._note_stage("aggregate", weighed_at, time.perf_counter() - weighed_at, False)
         self._end(need.result, choices)
@@ -191,30 +204,68 @@ class Request:
         try:
             routed = await self._route(policy)
         except TurnedAwayError as error:
-            return _refusal("", error)
+            return _refusal("", error.why)
         self.report.routed = routed
         self.report.rerouted += 1
         self._elsewhere = self._others(policy)
         return routed
 
-    async def _said(self, need: Ask, choices: Sequence[int]) -> list[Said]:
-        """What each of the recruited says or why it says nothing; its pieces go to `choices` as they come."""
-        models = {assignment.expert: "" for assignment in need.recruitment.assignments}
-        steps = plan([need.query], [need.recruitment], models, most_tokens=self._resources.most_tokens()).steps
-        asked = [self._called(call, choices) for step in steps for call in step.calls]
-        found = {assignment: said for each in await asyncio.gather(*asked) for assignment, said in each.items()}
-        return [found[assignment] for assignment in need.recruitment.assignments]
+    def _start(self, choices: Sequence[int], need: Ask, assignments: Sequence[Assignment]) -> dict[Assignment, Saying]:
+        """Have experts asked; what is final of what they write goes to `choices` as it comes."""
+        models = {each.expert: "" for each in assignments}
+        part = replace(need.recruitment, assignments=tuple(assignments))
+        steps = plan([need.query], [part], models, most_tokens=self._resources.most_tokens()).steps
+        told = choices if need.final else ()
+        tasks = {call: asyncio.create_task(self._called(call, told)) for step in steps for call in step.calls}
+        return {assignment: task for call, task in tasks.items() for assignment in call.serves}
 
-    async def _called(self, call: Call, choices: Sequence[int]) -> dict[Assignment, Said]:
-        """What one call gives to every assignment that it serves."""
-        first = call.serves[0]
+    async def _called(self, call: Call, choices: Sequence[int]) -> Mapping[Assignment, Said]:
+        """What one call gives to every assignment that it serves; its pieces go to `choices` as they come."""
+        asked, sampling = self._asked(call, bool(choices)), call.query.sampling
+        unfinished = Unfinished(call.expert, self._resources.prices().get(call.expert, _FREE))
+        self.report.unfinished.append(unfinished)
+        began, reading, end = self.report.now, Reading(sampling.tools, sampling.most_calls), None
+
+        def tell(event: Begun | Piece) -> None:
+            if isinstance(event, Begun):
+                self.report.begun.append(event)
+                unfinished.begun = event
+            else:
+                unfinished.completion_tokens += 1
+                self._pass_on(event, asked, reading, choices)
+
         try:
-            generation, lane = await self._generate(call.query, call.expert, first.slot, choices)
-        except TurnedAwayError as error:
-            refusal = _refusal(first.query_id, error)
-            apart = call.expert in self._resources.apart and not refusal.by_query
-            return dict.fromkeys(call.serves, replace(refusal, elsewhere=apart))
-        return dict(zip(call.serves, map(writable, candidates(call, generation, lane)), strict=True))
+            end = await self._resources.experts.ask(asked, tell)
+        finally:
+            self._resources.latencies.note(call.expert, self.report.now - began, isinstance(end, Finished))
+        begun = unfinished.begun
+        if isinstance(end, TurnedAway) or begun is None:
+            return self._refused(call, end if isinstance(end, TurnedAway) else ENDLESS, unfinished)
+        given = end.generation
+        if reading.rest and not (given.calls or calls_in(given.text, sampling.tools)):
+            self._give(choices, Piece(reading.rest))
+        cost = unfinished.price.cost(given.prompt_tokens, given.completion_tokens)
+        self.report.unfinished.remove(unfinished)
+        self.report.shares.append(Share(call.expert, begun, given, began, self.report.now, cost))
+        return dict(zip(call.serves, map(writable, candidates(call, given, begun.lane)), strict=True))
+
+    def _asked(self, call: Call, told: bool) -> Asked:
+        ident = f"{self.order.id}-{call.query.id}-{call.expert}-{call.serves[0].slot}"
+        return Asked(
+            *(ident, call.expert, call.query, self.order.key, self._patience, self.order.stream and told),
+            background=self.order.background,
+            elsewhere=self._elsewhere,
+        )
+
+    def _refused(self, call: Call, why: TurnedAway, unfinished: Unfinished) -> dict[Assignment, Said]:
+        """The refusal of a call for every assignment that it serves, noted."""
+        self.report.failures.append(Failed(call.expert, why.code))
+        self.report.refused += why.spent
+        if why.spent:
+            self.report.unfinished.remove(unfinished)
+        refusal = _refusal(call.serves[0].query_id, why)
+        apart = call.expert in self._resources.apart and not refusal.by_query
+        return dict.fromkeys(call.serves, replace(refusal, elsewhere=apart))
 
     async def _weighed(self, need: Weigh) -> Weighed:
         began = time.perf_counter()
@@ -222,59 +273,16 @@ class Request:
         self._note_stage("score", began, time.perf_counter() - began, bool(weighed.trouble))
         return weighed
 
-    async def _generate(self, query: Query, expert: str, slot: int, choices: Sequence[int]) -> tuple[Generation, Lane]:
-        """One expert's generation, and the lane by which it was ready; its pieces go to `choices` as they come."""
-        stream, ident = self.order.stream and bool(choices), f"{self.order.id}-{query.id}-{expert}-{slot}"
-        asked = Asked(
-            *(ident, expert, query, self.order.key, self._patience, stream),
-            background=self.order.background,
-            elsewhere=self._elsewhere,
-        )
-        unfinished = Unfinished(expert, self._resources.prices().get(expert, _FREE))
-        self.report.unfinished.append(unfinished)
-        try:
-            share = await self._followed(asked, choices, unfinished)
-        except TurnedAwayError as error:
-            self.report.failures.append(Failed(expert, error.why.code))
-            self.report.refused += error.why.spent
-            if error.why.spent:
-                self.report.unfinished.remove(unfinished)
-            raise
-        self.report.unfinished.remove(unfinished)
-        self.report.shares.append(share)
-        return share.generation, share.begun.lane
-
-    async def _followed(self, asked: Asked, choices: Sequence[int], unfinished: Unfinished) -> Share:
-        """What an expert gave; what is known of it before it ends is noted."""
-        begun: Begun | None = None
-        began, tools = self.report.now, asked.query.sampling.tools
-        reading = Reading(tools, asked.query.sampling.most_calls)
-        async with aclosing(self._resources.experts.ask(asked)) as events:
-            async for event in events:
-                if isinstance(event, TurnedAway):
-                    raise TurnedAwayError(event)
-                if isinstance(event, Begun):
-                    begun = event
-                    self.report.begun.append(event)
-                    unfinished.prompt_tokens = event.prompt_tokens
-                elif isinstance(event, Piece):
-                    self._note_first_token()
-                    unfinished.completion_tokens += 1
-                    if event.reasoning:
-                        self._give(choices, Piece("", reasoning=event.reasoning))
-                    if not tools and (event.text or event.logprobs):
-                        self._give(choices, replace(event, reasoning=""))
-                    for part in reading.feed(event.text) if tools else ():
-                        self._give(choices, _read(part, asked.expert))
-                elif isinstance(event, Finished) and begun is not None:
-                    given = event.generation
-                    called = given.calls or calls_in(given.text, tools)
-                    if reading.rest and not called:
-                        self._give(choices, Piece(reading.rest))
-                    cost = unfinished.price.cost(given.prompt_tokens, given.completion_tokens)
-                    return Share(asked.expert, begun, given, began, self.report.now, cost)
-        message = f"expert {asked.expert!r} ended without an answer"
-        raise TurnedAwayError(TurnedAway(503, "expert_lost", message, 1.0))
+    def _pass_on(self, piece: Piece, asked: Asked, reading: Reading, choices: Sequence[int]) -> None:
+        """Give what an expert wrote; where it may call tools, as far as it is known to be words or a call."""
+        self._note_first_token()
+        if piece.reasoning:
+            self._give(choices, Piece("", reasoning=piece.reasoning))
+        if asked.query.sampling.tools:
+            for part in reading.feed(piece.text):
+                self._give(choices, _read(part, asked.expert))
+        elif piece.text or piece.logprobs:
+            self._give(choices, replace(piece, reasoning=""))
 
     def _give(self, choices: Sequence[int], event: Piece | Finished) -> None:
         self._gave.update(choices)
@@ -294,8 +302,7 @@ def _read(part: str | CallPart, expert: str) -> Piece:
     return Piece("", call=replace(part, expert=expert)) if isinstance(part, CallPart) else Piece(part)
 
 
-def _refusal(query: str, error: TurnedAwayError) -> Refusal:
-    why = error.why
+def _refusal(query: str, why: TurnedAway) -> Refusal:
     return Refusal(query, why.code, why.message, why.spent, why.status, why.retry_after)
 
 
@@ -328,7 +335,10 @@ class Orchestrator:
         self._settings = settings
         scoring, bounds = scorer or LocalScorer(assembly.scorer), lambda: assembly.pool.most_tokens
         apart = frozenset(each.name for each in assembly.pool.experts if each.remote or each.dedicated)
-        self._resources = Resources(self.lifecycle.experts, scoring, assembly.judging(), bounds, self._prices, apart)
+        self._resources = Resources(
+            *(self.lifecycle.experts, scoring, assembly.judging(), bounds, self._prices, apart),
+            hedges=assembly.pool.aggregation.hedge,
+        )
 
     def _prices(self) -> Mapping[str, PriceConfig]:
         return self.lifecycle.roster.pool.prices
@@ -366,7 +376,7 @@ class Orchestrator:
         return Again(routed, need.result, tuple(dict.fromkeys(missing)))
 
     async def begin(self, order: Order) -> Request:
-        """Route an order and begin to answer it."""
+        """Route an order and begin to answer it. Raises `TurnedAwayError` where nobody can be recruited."""
 
         async def route(policy: Policy) -> Routed:
             if policy.expert is not None:

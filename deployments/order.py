@@ -1,4 +1,4 @@
-"""What a client wants, and how it went."""
+"""A request for an answer as the orchestrator takes it, and the report on how it went."""
 
 from __future__ import annotations
 
@@ -60,8 +60,13 @@ class Unfinished:
 
     expert: str
     price: PriceConfig
-    prompt_tokens: int = 0
+    begun: Begun | None = None
     completion_tokens: int = 0
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Those of its prompt, 0 where they are not known yet."""
+        return 0 if self.begun is None else self.begun.prompt_tokens
 
     @property
     def cost(self) -> int:
@@ -71,7 +76,7 @@ class Unfinished:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """An expert that gave nothing, and the code that says why."""
+    """An expert that was asked and gave no answer, and the code of its refusal."""
 
     expert: str
     code: str

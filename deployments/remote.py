@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import httpx
@@ -24,7 +24,7 @@ from symmoe.limits import (
 from symmoe.tools import worded
 from symmoe.types import Generation, Message, Query, Sampling, TokenLogprob
 
-from .events import Asked, Begun, EngineState, Event, Finished, Piece, TurnedAway
+from .events import Asked, Begun, End, EngineState, Finished, Piece, Tell, TurnedAway
 from .experts import Experts
 
 _REASONS = ("stop", "length", "content_filter")
@@ -45,10 +45,12 @@ class PoolExperts:
         self._remote = {expert.name: RemoteExpert(expert, client) for expert in remote}
         self._replicas, self._dedicated = replicas, dedicated or {}
 
-    def ask(self, asked: Asked) -> AsyncGenerator[Event, None]:
-        """What becomes of a request, wherever its expert is."""
+    async def ask(self, asked: Asked, tell: Tell) -> End:
+        """See `Experts.ask`; the expert may be remote, dedicated, or one of those that switch."""
         expert = self._remote.get(asked.expert) or self._dedicated.get(asked.expert) or self._replicas
-        return _nobody(asked) if expert is None else expert.ask(asked)
+        if expert is None:
+            return TurnedAway(503, "expert_unavailable", f"nothing here runs the expert {asked.expert!r}", 30.0)
+        return await expert.ask(asked, tell)
 
     async def warm(self) -> bool:
         """Whether a replica is; where only dedicated experts have engines, one of theirs; else nothing need be."""
@@ -63,10 +65,6 @@ class PoolExperts:
         return [state for found in await asyncio.gather(*(each.engines() for each in everyone)) for state in found]
 
 
-async def _nobody(asked: Asked) -> AsyncGenerator[Event, None]:
-    yield TurnedAway(503, "expert_unavailable", f"nothing here runs the expert {asked.expert!r}", 30.0)
-
-
 class RemoteExpert:
     """One expert at a URL out of the pool file. Its key is read from the environment and told to nobody."""
 
@@ -76,35 +74,31 @@ class RemoteExpert:
         self._name, self._remote, self._client = expert.name, expert.remote, client
         self._model = expert.remote.model or expert.model
 
-    async def ask(self, asked: Asked) -> AsyncGenerator[Event, None]:
-        """What becomes of a request. Whatever goes wrong there ends it with a `TurnedAway` that names the expert."""
+    async def ask(self, asked: Asked, tell: Tell) -> End:
+        """See `Experts.ask`. Whatever goes wrong there is a `TurnedAway` that names the expert."""
         began = time.monotonic()
         body = _body(self._model, asked.query)
         url = f"{self._remote.url.rstrip('/')}/chat/completions"
         timeout = httpx.Timeout(self._remote.timeout, connect=10.0)
-        said = _Stream(asked.query)
+        said, told = _Stream(asked.query), tell if asked.stream else lambda piece: None
         try:
             async with self._client.stream(
                 "POST", url, json=body, headers=self._headers(), timeout=timeout
             ) as response:
                 if response.status_code != 200:
-                    yield self._refused(response)
-                    return
-                lines = _lines(response, _most_bytes(asked.query))
-                yield Begun(time.monotonic() - began, 0.0, "resident", False)
-                async for chunk in _chunks(lines):
-                    piece = said.take(chunk)
-                    if (piece.text or piece.logprobs or piece.reasoning) and asked.stream:
-                        yield piece
+                    return self._refused(response)
+                if response.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+                    raise ValueError("an encoding that was not asked for")
+                tell(Begun(time.monotonic() - began, 0.0, "resident", False))
+                async for received in response.aiter_bytes():
+                    said.feed(received, told)
+                said.feed(b"\n", told)  # the last line need not end
         except (httpx.HTTPError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             message = f"expert {self._name!r} did not answer: {type(error).__name__}"
-            yield TurnedAway(503, "expert_unavailable", message, 1.0, again=isinstance(error, httpx.TransportError))
-            return
-        yield (
-            Finished(said.generation())
-            if said.reason
-            else TurnedAway(503, "expert_unavailable", f"expert {self._name!r} broke off", 1.0)
-        )
+            return TurnedAway(503, "expert_unavailable", message, 1.0, again=isinstance(error, httpx.TransportError))
+        if not said.reason:
+            return TurnedAway(503, "expert_unavailable", f"expert {self._name!r} broke off", 1.0)
+        return Finished(said.generation())
 
     def _headers(self) -> dict[str, str]:
         key = os.environ.get(self._remote.key_env, "") if self._remote.key_env else ""
@@ -125,6 +119,7 @@ class _Stream:
     """What a stream has said so far in answer to a query."""
 
     def __init__(self, query: Query) -> None:
+        self._chunks = _Chunks(_most_bytes(query))
         self._texts: list[str] = []
         self._thoughts: list[str] = []
         self._thinking = 0
@@ -135,8 +130,14 @@ class _Stream:
         asked = sum(len(message.content.encode()) for message in query.messages)
         self._most_prompt, self._most_completion = asked + REMOTE_TEMPLATE_TOKENS, query.sampling.max_tokens
 
-    def take(self, chunk: Mapping[str, Any]) -> Piece:
-        """Note one chunk; what it adds. Raises `ValueError`, `TypeError` and the like for an odd one."""
+    def feed(self, received: bytes, tell: Callable[[Piece], None]) -> None:
+        """Note what was received, and tell what it adds. Raises `ValueError`, `TypeError` and the like where odd."""
+        for chunk in self._chunks.feed(received):
+            piece = self._take(chunk)
+            if piece.text or piece.logprobs or piece.reasoning:
+                tell(piece)
+
+    def _take(self, chunk: Mapping[str, Any]) -> Piece:
         usage = chunk.get("usage") or {}
         self._prompt = min(_count(usage.get("prompt_tokens", self._prompt)), self._most_prompt)
         self._completion = min(_count(usage.get("completion_tokens", self._completion)), self._most_completion)
@@ -190,34 +191,35 @@ def _most_bytes(query: Query) -> int:
     return min(REMOTE_LINE_BYTES + query.sampling.max_tokens * REMOTE_BYTES_A_TOKEN, REMOTE_BODY_BYTES)
 
 
-async def _lines(response: httpx.Response, most: int) -> AsyncIterator[bytes]:
-    """The lines of a response. Raises `ValueError` where they or all of it are too long."""
-    if response.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
-        raise ValueError("an encoding that was not asked for")
-    line, taken = bytearray(), 0
-    async for piece in response.aiter_bytes():
-        taken += len(piece)
-        if taken > most:
+class _Chunks:
+    """The JSON documents in a stream of events that has `most` bytes at most."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._taken = most, 0
+        self._line = bytearray()
+
+    def feed(self, received: bytes) -> Iterator[Mapping[str, Any]]:
+        """The documents whose lines end in these bytes. Raises `ValueError` for what is none, or too long."""
+        self._taken += len(received)
+        if self._taken > self._most:
             raise ValueError("more than an answer can have")
-        for number, part in enumerate(piece.split(b"\n")):
+        for number, part in enumerate(received.split(b"\n")):
             if number:
-                yield bytes(line)
-                line.clear()
-            line += part
-            if len(line) > REMOTE_LINE_BYTES:
+                yield from _document(bytes(self._line))
+                self._line.clear()
+            self._line += part
+            if len(self._line) > REMOTE_LINE_BYTES:
                 raise ValueError("a line is too long")
-    yield bytes(line)
 
 
-async def _chunks(lines: AsyncIterator[bytes]) -> AsyncIterator[Mapping[str, Any]]:
-    """The JSON documents of a stream of events. Raises `ValueError` for what is none."""
-    async for line in lines:
-        data = line.removeprefix(b"data:").strip()
-        if line.startswith(b"data:") and data != b"[DONE]":
-            document = json.loads(data)
-            if not isinstance(document, dict) or "error" in document:
-                raise ValueError("an error in the stream")
-            yield document
+def _document(line: bytes) -> Iterator[Mapping[str, Any]]:
+    """The document of a line that has one. Raises `ValueError` for one that is none, or tells of an error."""
+    data = line.removeprefix(b"data:").strip()
+    if line.startswith(b"data:") and data != b"[DONE]":
+        document = json.loads(data)
+        if not isinstance(document, dict) or "error" in document:
+            raise ValueError("an error in the stream")
+        yield document
 
 
 def _content(message: Message) -> str | list[dict[str, Any]]:

@@ -35,7 +35,7 @@ class Storage:
         self._turns = asyncio.Semaphore(STORE_CONNECTIONS)
 
     async def do(self, work: Callable[[Redis], Awaitable[Result]]) -> Result:
-        """What `work` gives, done with a client: a second time if the connection was lost, so that it must bear that.
+        """What `work` gives, done with a client. Retried once on connection loss: `work` must be idempotent.
 
         Where the server merely takes its time, nothing is done again. Raises `StoreError` if it does not answer.
         """

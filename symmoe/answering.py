@@ -7,7 +7,7 @@ answer, is the same.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
@@ -26,6 +26,7 @@ from symmoe.types import (
     Belief,
     Candidate,
     Explanation,
+    Hedge,
     Query,
     Recruitment,
     Refusal,
@@ -56,17 +57,28 @@ class Recruit:
 class Ask:
     """Needs what the recruited say; wants, in the order of the assignments, a `Candidate` or a `Refusal` of each.
 
-    The words of a `final` one are the answer: they may be passed on while they come.
+    The words of a `final` one are the answer: they may be passed on while they come. Who is pressed for time may ask
+    the `spare`, whom the next wave would ask, beside these, and give `Partly` what was said so far; what is not said by
+    then is needed again, and no more once an `Ask` leaves it out or something else is needed.
     """
 
     query: Query
     recruitment: Recruitment
     final: bool = False
+    spare: tuple[Assignment, ...] = ()
 
     @property
     def aggregating(self) -> bool:
         """Whether it is an aggregator that is asked; its answer can be done without."""
         return any(assignment.slot < 0 for assignment in self.recruitment.assignments)
+
+
+@dataclass(frozen=True, slots=True)
+class Partly:
+    """What some of those asked have said, the others being under way; `hedge` tells who was asked beside them."""
+
+    said: Mapping[Assignment, Said]
+    hedge: Hedge | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +120,7 @@ class Weighed:
 
 Need = Recruit | Ask | Weigh
 Said = Candidate | Refusal
-Given = Routed | Refusal | Sequence[Said] | Weighed
+Given = Routed | Refusal | Sequence[Said] | Partly | Weighed
 Result = TypeVar("Result")
 Steps = Generator[Need, Given, Result]
 """Yields what it needs, is sent what it wanted, and returns its result."""
@@ -169,12 +181,15 @@ def writable(candidate: Candidate) -> Candidate:
     return candidate if text == candidate.text else replace(candidate, text=text)
 
 
-def answering(query: Query, policy: Policy, judging: Judging, seed: int = 0) -> Steps[Trace | Refusal]:
+def answering(
+    query: Query, policy: Policy, judging: Judging, seed: int = 0, pressed: bool = False
+) -> Steps[Trace | Refusal]:
     """One question on its way to its answer.
 
     Under a policy with a dial the recruited are asked in waves, until the vote is believed far enough. Where none of
     the experts asked is to be had, others are, twice at most. Experts that fail beside others have no say.
-    `seed` decides the order in which an aggregator sees the candidates.
+    `seed` decides the order in which an aggregator sees the candidates. For one `pressed` for time the `Ask` of a wave
+    names its spare experts.
     """
     missing: Refusal | None = None
     failed: dict[str, str] = {}
@@ -182,19 +197,21 @@ def answering(query: Query, policy: Policy, judging: Judging, seed: int = 0) -> 
         routed = yield from _routed(query, policy, attempt > 0)
         if isinstance(routed, Refusal):
             return replace(missing or routed, failed=failed)
-        said, vote = yield from _heard(query, routed, policy, judging)
-        missing = _missing(said)
-        asked = routed.asked[: len(said)]
-        refused = zip(asked, said, strict=True)
-        failed |= {a.expert: each.message for a, each in refused if isinstance(each, Refusal) and not each.by_query}
+        hearing = _Hearing(query, routed, policy, judging, pressed)
+        vote = yield from hearing.heard()
+        said = hearing.said
+        missing = _missing(list(said.values()))
+        refused = ((a.expert, each) for a, each in said.items() if isinstance(each, Refusal))
+        failed |= {expert: each.message for expert, each in refused if not each.by_query}
         if missing is None:
-            candidates = tuple(map(_candidate, asked, said))
-            result = yield from _judged(query, routed, candidates, judging, seed, vote)
+            result = yield from _judged(query, routed, hearing.candidates, judging, seed, vote)
+            if isinstance(result, Trace) and hearing.hedges:
+                result = replace(result, hedges=tuple(hearing.hedges), unheard=hearing.unheard)
             return replace(result, failed=failed) if failed else result
         if missing.code != UNAVAILABLE and not missing.elsewhere:
             break
         if routed.way != "named":
-            policy = policy.excluding(tuple(assignment.expert for assignment in asked))
+            policy = policy.excluding(tuple(assignment.expert for assignment in said))
         elif policy.fallbacks:
             policy = replace(policy, expert=policy.fallbacks[0], fallbacks=policy.fallbacks[1:])
         else:
@@ -207,46 +224,108 @@ _Vote = tuple[tuple[Verdict, ...], Answer]
 """Verdicts on all that was said, and the answer that they make."""
 
 
-def _heard(
-    query: Query, routed: Routed, policy: Policy, judging: Judging
-) -> Steps[tuple[Sequence[Said], _Vote | None]]:
-    """What the first of the recruited say: all of them, or as many as the policy's dial wants to hear; and the vote on
-    all of it, where one was held.
+class _Hearing:
+    """The recruited are asked: all of them, or in waves as many as the policy's dial wants to hear.
+
+    Waves follow each other. Where whoever drives this has asked some of the next wave beside the one before, each wave
+    is begun no later than it would be otherwise, and what is `said` by then decides as soon as it can: no answer is
+    later, and nobody is asked who would not be if all were asked at once.
     """
-    asked, final, waves = routed.asked, routed.way != "aggregated", 0
-    said: list[Said] = []
-    vote: _Vote | None = None
-    size = len(asked) if final else _wave(query, routed, policy, judging, said, waves)[0]
-    while size:
-        part = replace(routed.recruitment, assignments=asked[len(said) : len(said) + size])
-        said += yield from _said(Ask(query, part, final))
-        waves += 1
-        at_fault = any(isinstance(each, Refusal) and each.by_query for each in said)
-        over = at_fault or len(said) == len(asked)
-        size, vote = (0, None) if over else _wave(query, routed, policy, judging, said, waves)
-    return said, vote
 
+    def __init__(self, query: Query, routed: Routed, policy: Policy, judging: Judging, pressed: bool) -> None:
+        self._pressed = pressed and routed.way == "aggregated" and policy.quality is not None
+        self._query, self._routed, self._policy, self._judging = query, routed, policy, judging
+        self._said: dict[Assignment, Said] = {}
+        self._beside: list[Assignment] = []
+        self._asked: dict[Assignment, None] = {}
+        self.hedges: list[Hedge] = []
 
-def _wave(
-    query: Query, routed: Routed, policy: Policy, judging: Judging, said: Sequence[Said], waves: int
-) -> tuple[int, _Vote | None]:
-    """How many of those left are asked next, and the vote on what was said so far, if that decides."""
-    recruitment, left = routed.recruitment, routed.asked[len(said) :]
-    if policy.quality is None or not recruitment.accuracies:
-        return len(left), None
-    candidates = tuple(map(_candidate, routed.asked, said))
-    verdicts = judging.weigh(query, candidates, recruitment)
-    vote: _Vote | None = None
-    if candidates:
-        vote = tuple(verdicts), judging.vote.aggregate(query, candidates, verdicts)
-        now = judging.standing(query, recruitment, *vote)
-    else:
-        now = standing(query, recruitment, (), ())
-    could = [
-        (support(recruitment.accuracies.get(a.expert, 0.0), now.options), weight_of(query.text, recruitment, a.expert))
-        for a in left
-    ]
-    return further(now, could, policy.quality, judging.belief, waves), vote
+    @property
+    def said(self) -> dict[Assignment, Said]:
+        """What was said, in the order in which experts were recruited."""
+        if not self._beside:
+            return self._said
+        return {each: self._said[each] for each in self._routed.asked if each in self._said}
+
+    @property
+    def unheard(self) -> tuple[str, ...]:
+        """Experts that were asked beside others, or with others beside them, and have not spoken."""
+        return tuple(each.expert for each in self._asked if each not in self._said)
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """The same, of experts that failed beside others with nothing in it."""
+        return tuple(_candidate(*each) for each in self.said.items())
+
+    def heard(self) -> Steps[_Vote | None]:
+        """Ask. Returns the vote on all that was said, where one was held."""
+        asked, final, place, waves = self._routed.asked, self._routed.way != "aggregated", 0, 0
+        size, vote = (len(asked), None) if final else self._wave((), asked, waves)
+        while size:
+            wave = asked[place : place + size]
+            while any(each not in self._said for each in wave):
+                yield from self._ask(wave, final, waves)
+                if self._beside and self._decided(waves):
+                    return None
+            place, waves = place + size, waves + 1
+            at_fault = any(isinstance(each, Refusal) and each.by_query for each in self._said.values())
+            over = at_fault or place == len(asked)
+            size, vote = (0, None) if over else self._wave(asked[:place], asked[place:], waves)
+        return None if self._beside else vote
+
+    def _ask(self, wave: tuple[Assignment, ...], final: bool, waves: int) -> Steps[None]:
+        """Ask a wave, or wait for it and for those asked beside it, with whom the next would ask as spare."""
+        under_way = wave
+        if self._beside:
+            under_way = tuple(each for each in dict.fromkeys((*wave, *self._beside)) if each not in self._said)
+        spare = self._spare(under_way, waves) if self._pressed else ()
+        part = replace(self._routed.recruitment, assignments=under_way)
+        given = yield Ask(self._query, part, final, spare)
+        if isinstance(given, Partly):
+            self._said |= given.said
+            self._asked |= dict.fromkeys(under_way)
+            if given.hedge is not None:
+                self.hedges.append(given.hedge)
+                self._asked |= dict.fromkeys(spare)
+                self._beside += spare
+        else:
+            assert isinstance(given, Sequence)  # noqa: S101  (what `Ask` wants)
+            self._said |= zip(under_way, given, strict=True)
+
+    def _spare(self, under_way: Sequence[Assignment], waves: int) -> tuple[Assignment, ...]:
+        """Who would be asked next if those under way said nothing; one at least, if one is left."""
+        left = [each for each in self._routed.asked if each not in self._said and each not in under_way]
+        if not left:
+            return ()
+        return tuple(left[: max(1, self._wave(tuple(self.said), left, waves + 1 + len(self.hedges))[0])])
+
+    def _decided(self, waves: int) -> bool:
+        """Whether what was said while others are under way is enough: a fault of the question's, or a vote."""
+        if any(isinstance(each, Refusal) and each.by_query for each in self._said.values()):
+            return True
+        said = tuple(self.said)
+        left = [each for each in self._routed.asked if each not in self._said]
+        return bool(left) and self._wave(said, left, max(1, waves))[0] == 0
+
+    def _wave(self, heard: Sequence[Assignment], left: Sequence[Assignment], waves: int) -> tuple[int, _Vote | None]:
+        """How many of those left are asked next, and the vote on what these said, if that decides."""
+        query, recruitment, judging = self._query, self._routed.recruitment, self._judging
+        if self._policy.quality is None or not recruitment.accuracies:
+            return len(left), None
+        candidates = tuple(_candidate(each, self._said[each]) for each in heard)
+        verdicts = judging.weigh(query, candidates, recruitment)
+        vote: _Vote | None = None
+        if candidates:
+            vote = tuple(verdicts), judging.vote.aggregate(query, candidates, verdicts)
+            now = judging.standing(query, recruitment, *vote)
+        else:
+            now = standing(query, recruitment, (), ())
+        accuracies = recruitment.accuracies
+        could = [
+            (support(accuracies.get(a.expert, 0.0), now.options), weight_of(query.text, recruitment, a.expert))
+            for a in left
+        ]
+        return further(now, could, self._policy.quality, judging.belief, waves), vote
 
 
 def synthesising(case: Case, synthesis: Synthesis, seed: int = 0) -> Steps[Settled]:

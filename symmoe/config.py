@@ -238,7 +238,8 @@ class AggregationConfig(_Section):
     `similarity` on. `contrast` is the strength of the penalty for answers that weak experts also give. From a share of
     `trust` of the recruiter's mass on, the first expert's answer stands alone and nobody else is asked. Else experts
     are asked in waves until the vote's answer is believed to be right with a probability of `quality`, or all recruited
-    were asked; at 1 as many as could change the answer.
+    were asked; at 1 as many as could change the answer. The service begins a wave beside one that is late where a
+    request has a deadline of its own; with `hedge` also where it has only the service's.
     """
 
     when: Literal["auto", "always", "never"] = "auto"
@@ -249,6 +250,7 @@ class AggregationConfig(_Section):
     contrast: float = Field(default=0.0, ge=0, le=1)
     trust: float = Field(default=0.5, ge=0, le=1)
     quality: float = Field(default=0.9, ge=0, le=1)
+    hedge: bool = False
 
 
 class Pool(_Section):

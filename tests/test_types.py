@@ -11,6 +11,7 @@ from symmoe.types import (
     Candidate,
     ExpertProfile,
     Explanation,
+    Hedge,
     Message,
     Query,
     Question,
@@ -35,6 +36,8 @@ TRACE = Trace(
     verdicts=(Verdict("adder", 1, 0.75),),
     answer=Answer("q1", "5", "adder", (Vote("5", 1.0, ("adder", "speaker")),), "stop", 7, 2),
     facets=("format: number", "language: english"),
+    hedges=(Hedge(("speaker",), ("adder",), "late", 1.5),),
+    unheard=("adder",),
     explanation=Explanation("q1", "symmoe", {"sums": 1.0}, (STANDING,), (12.5,)),
 )
 
@@ -75,6 +78,8 @@ def test_the_json_of_a_trace_holds_every_part_of_it() -> None:
         "way": "aggregated",
         "posterior": None,
         "failed": {},
+        "hedges": [{"experts": ["speaker"], "beside": ["adder"], "why": "late", "seconds": 1.5}],
+        "unheard": ["adder"],
         "facets": ["format: number", "language: english"],
         "explanation": {
             "query_id": "q1",

@@ -83,7 +83,7 @@ class Admin:
         self._service, self._lifecycle = service, service.lifecycle
 
     async def check(self, request: Request) -> None:
-        """`ApiError` for who may not do this."""
+        """Raise `ApiError` (403) for a caller who is no admin."""
         caller = await self._service.caller(request)
         if not caller.admin:
             raise ApiError(403, "not_admin", "this needs a key that `symmoe key create --scope admin` made")

@@ -32,6 +32,9 @@ def headers(report: Report) -> dict[str, str]:
     if report.rerouted and report.failures:
         asked = ",".join(dict.fromkeys(failed.expert for failed in report.failures))
         told["fallback"] = f"{asked}->{told['experts']}"
+    hedges = [hedge for trace in report.traces for hedge in trace.hedges]
+    if hedges:
+        told["hedged"] = ";".join(f"{each.why}:{','.join(each.experts)}|{','.join(each.beside)}" for each in hedges)
     if report.first_token is not None:
         told["first-token-ms"] = _ms(report.first_token)
     if report.total is not None:

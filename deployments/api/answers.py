@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -51,7 +51,7 @@ class Answers:
         watched: Watched,
         over: Over | None = None,
     ) -> Response:
-        """The response to an order, `told` among its headers. Only a `repeatable` one is looked for, and kept.
+        """The response to an order, with the headers `told`. If `repeatable` it is looked up in the cache, and kept.
 
         `over` is told what the answer was. How it goes is added to the `note`. A stream is `watched` for as long as it
         is open. Raises `TurnedAwayError`.
@@ -121,14 +121,14 @@ class Answers:
 
     async def _stream(self, answering: _Answering, told: Mapping[str, str], watched: Watched) -> Response:
         """A stream whose first piece is there: what fails before it has a status, and headers can tell of it."""
-        request, events = answering.request, answering.events()
+        request = answering.request
 
         def revoked() -> None:
             request.end(_REVOKED)
 
         try:
             with watched(revoked):
-                first = await anext(events)
+                first = await answering.next()
         except BaseException:
             self._soon(answering.charged())
             await self._close(request)
@@ -140,11 +140,11 @@ class Answers:
                 self._soon(self._keep(request.order, request.report, answering.finished))
             await self._close(request)
 
-        parts = streamed(first, events, request, answering.writer)
+        parts = streamed(first, answering.next, request, answering.writer)
         return Stream(parts, {**headers(request.report), **told}, watched(revoked), over)
 
     async def _keep(self, order: Order, report: Report, finished: Mapping[int, Generation]) -> None:
-        """Keep an answer that every expert asked for had its say in, and the scorer if there is one."""
+        """Keep an answer to which all the experts chosen contributed, and the reward model where there is one."""
         asked = {assignment.expert for assignment in report.routed.asked}
         if self._cache is None or not asked <= {share.expert for share in report.shares}:
             return
@@ -160,7 +160,7 @@ class Answers:
         self._metrics.reported(request.report)
 
     def _soon(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Do it even if who waits for it is cancelled."""
+        """Start a task that goes on although whoever awaits it is cancelled."""
         task = asyncio.create_task(work)
         self._later.add(task)
         task.add_done_callback(self._later.discard)
@@ -175,15 +175,18 @@ class _Answering:
         self.finished: dict[int, Generation] = {}
         self._charge, self._was_charged = charge, False
 
-    async def events(self) -> AsyncIterator[Given]:
-        """The request's events. Its tokens are charged, and `over` is told, before the client knows that it ended."""
-        async for number, event in self.request.events():
+    async def next(self) -> Given | None:
+        """The next piece or end, None when all are over; by then the tokens are charged, and `over` was told."""
+        given = await self.request.next()
+        if given is not None:
+            number, event = given
             if isinstance(event, Finished):
                 self.finished[number] = event.generation
-            yield number, event
+            return given
         await self.charged()
         if self._over is not None and len(self.finished) == self.request.order.n:
             await self._over(self.finished, told_of(self.request.report, self.request.order))
+        return None
 
     async def charged(self) -> None:
         """Charge what it took, once. Of what did not finish, the prompt and the pieces that were given are charged.

@@ -38,7 +38,7 @@ from .usage import usage_paths
 
 
 def application(service: Service) -> ASGIApp:
-    """Every path of the service, and the scorer around them."""
+    """The ASGI application: every path of the service, inside the middleware."""
     batching = Batching(service)
     app = FastAPI(
         title="symmoe",
@@ -60,11 +60,11 @@ def application(service: Service) -> ASGIApp:
     usage_paths(app, service)
     _looking(app, service)
     _failing(app)
-    whole: ASGIApp = RequestMiddleware(batching.online.around(app), service)
+    whole: ASGIApp = RequestMiddleware(app, service, batching.online)
     origins = list(service.settings.origins)
     if not origins:
         return whole
-    own = ("cache", "experts", "fallback", "ignored", "path")
+    own = ("cache", "experts", "fallback", "hedged", "ignored", "path")
     told = ["retry-after", "x-request-id", *(f"x-symmoe-{name}" for name in own)]
     return CORSMiddleware(whole, origins, allow_methods=["*"], allow_headers=["*"], expose_headers=told)
 
@@ -95,10 +95,7 @@ def _tracing(service: Service) -> AbstractAsyncContextManager[None]:
 
 
 def _answering(app: FastAPI, service: Service) -> None:
-    @app.post("/v1/chat/completions", openapi_extra=json_body(ChatRequest), response_model=None)
-    async def chat(request: Request) -> Response:
-        """An answer, whole or streamed."""
-        return await service.chat(request)
+    app.post("/v1/chat/completions", openapi_extra=json_body(ChatRequest), response_model=None)(service.chat)
 
     @app.post("/v1/route", openapi_extra=json_body(Question), response_model=None)
     async def route(request: Request) -> Response:
@@ -188,14 +185,14 @@ def _failing(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def unforeseen(request: Request, error: Exception) -> Response:
-        """Starlette's own answer would be plain text. It raises the error again, and the scorer takes it there."""
+        """Starlette's own answer would be plain text. It raises the error again, and the middleware catches it."""
         told = internal_error(error)
         noted(request).code = told.code
         return failure(request, told)
 
 
 def failure(request: Request, error: RequestError) -> Response:
-    """An error as the door at which was asked has it."""
+    """An error in the format of the API whose path was asked: OpenAI's or Anthropic's."""
     return error_response(error, request.scope["path"], request.state.request_id)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 
 from symmoe.config import COST_UNITS
 from symmoe.tools import before_calls
@@ -17,30 +17,33 @@ from .answer_headers import explanation
 
 
 def api_error(why: TurnedAway) -> ApiError:
-    """What a client is told of a request that was turned away."""
+    """A refusal as the error that the client is answered with."""
     return ApiError(why.status, why.code, why.message, retry_after=why.retry_after)
 
 
 def told_of(report: Report, order: Order) -> AnswerFacts:
-    """What is told at an answer's end."""
+    """Tokens and cost of an answer, and with `explain` how it came about: what is told at its end."""
     spent = report.prompt_tokens, report.completion_tokens
     cost = report.cost / COST_UNITS if order.costed else None
     return AnswerFacts(*spent, explanation(report) if order.explain else None, report.reasoning_tokens, cost)
 
 
 async def all_finished(request: Request) -> dict[int, Generation]:
-    """Every choice by its number, when they are finished. Raises `TurnedAwayError`, also for one without proper end."""
+    """Wait for all choices: their generations by number. Raises `TurnedAwayError`, also where one has no proper end."""
     finished: dict[int, Generation] = {}
-    async for number, given in request.events():
-        if isinstance(given, Finished):
-            finished[number] = proper(given.generation)
+    while (given := await request.next()) is not None:
+        number, event = given
+        if isinstance(event, Finished):
+            finished[number] = proper(event.generation)
     return finished
 
 
 async def streamed(
-    first: Given, rest: AsyncIterator[Given], request: Request, writer: Writer
+    first: Given | None, following: Callable[[], Awaitable[Given | None]], request: Request, writer: Writer
 ) -> AsyncGenerator[bytes, None]:
-    """The answer as server-sent events. `first` was waited for before, so that its failure has a status."""
+    """The answer as server-sent events. `first` was waited for before, so that its failure has a status; `following`
+    gives the next, None when all are over.
+    """
     finished: dict[int, Generation] = {}
 
     def written(number: int, given: Piece | Finished) -> bytes:
@@ -55,9 +58,9 @@ async def streamed(
 
     try:
         yield b"".join(writer.begin(request.order.n))
-        yield written(*first)
-        async for given in rest:
-            yield written(*given)
+        while first is not None:
+            yield written(*first)
+            first = await following()
         for part in writer.over(finished, told_of(request.report, request.order)):
             yield part
     except TurnedAwayError as error:
@@ -67,7 +70,7 @@ async def streamed(
 
 
 async def replayed(finished: Mapping[int, Generation], told: AnswerFacts, writer: Writer) -> AsyncIterator[bytes]:
-    """An answer that is there already, as server-sent events."""
+    """A finished answer, as server-sent events."""
     yield b"".join(writer.begin(len(finished)))
     for number, generation in sorted(finished.items()):
         if generation.reasoning:
@@ -79,7 +82,7 @@ async def replayed(finished: Mapping[int, Generation], told: AnswerFacts, writer
 
 
 def proper(generation: Generation) -> Generation:
-    """The same. Raises `TurnedAwayError` where it did not end as an answer does."""
+    """The generation itself. Raises `TurnedAwayError` where its finish reason is none of `REASONS`."""
     if generation.finish_reason not in REASONS:
         raise TurnedAwayError(TurnedAway(500, "generation_failed", "the answer was not finished"))
     return generation

@@ -49,6 +49,9 @@ class Metrics:
         self._unscored = Counter(
             "symmoe_unscored", "Answers weighed by records alone, the reward model being lost", registry=self.registry
         )
+        self._hedges = Counter(
+            "symmoe_hedges", "Waves begun beside others, as time was short", ("why",), registry=self.registry
+        )
         self._rerouted = Counter("symmoe_rerouted", "Questions for which others were found", registry=self.registry)
         self._aggregations = Counter(
             "symmoe_aggregations", "Answers of several experts; was the aggregator asked?", ("aggregator",),
@@ -69,15 +72,15 @@ class Metrics:
         self._total = self._histogram("symmoe_request_seconds", "From a request to its end")
 
     def opened(self, count: int) -> None:
-        """So many requests are being answered."""
+        """Set how many requests are being answered."""
         self._open.set(count)
 
     def answered(self, endpoint: str, status: int) -> None:
-        """A request got its response, or its first part."""
+        """Count a response, when its head is sent."""
         self._requests.labels(endpoint, str(status)).inc()
 
     def reported(self, report: Report) -> None:
-        """A request for an answer is over."""
+        """Count what a request for an answer took, once it is over."""
         self._answers.labels(report.routed.way).inc()
         if report.routed.skills is not None:
             self._route.observe(report.routed.seconds)
@@ -95,6 +98,8 @@ class Metrics:
             self._failures.labels(failed.expert, failed.code).inc()
         for answer in (trace.answer for trace in report.traces):
             self._aggregations.labels("skipped" if answer.origin == "vote" else "asked").inc()
+        for hedge in (hedge for trace in report.traces for hedge in trace.hedges):
+            self._hedges.labels(hedge.why).inc()
         for stage in report.stages:
             self._stages[stage.name].observe(stage.seconds)
             self._unscored.inc(stage.failed)
@@ -104,7 +109,7 @@ class Metrics:
                 histogram.observe(seconds)
 
     def of_experts(self) -> dict[str, dict[str, Any]]:
-        """By expert what this ingress counted: `generations`, `loads` by `lanes` and what they took, and `failed`."""
+        """What this ingress counted, by expert: `generations`, `loads` by `lanes` and what they took, and `failed`."""
         counted = {
             "generations": self._asked,
             "loads": self._loads,
@@ -122,11 +127,11 @@ class Metrics:
         return found
 
     def quarantined(self, expert: str) -> None:
-        """The service quarantined an expert by itself."""
+        """Count an expert that the service quarantined by itself."""
         self._quarantines.labels(expert).inc()
 
     def looked(self, states: Mapping[str, str], opened: Mapping[str, int], engines: Sequence[EngineState]) -> None:
-        """What experts are at: the state of each, how much it was asked and has not answered, and every engine's."""
+        """Set the state of every expert, how many of its generations are open, and the state of every engine."""
         for gauge in (self._state, self._asks, self._queue, self._running):
             gauge.clear()
         for expert, state in states.items():
@@ -143,11 +148,11 @@ class Metrics:
         self._refused.labels(why).inc()
 
     def unchecked(self) -> None:
-        """A limit was not checked."""
+        """Count a request whose limits were not checked, as the store did not answer."""
         self._unchecked.inc()
 
     def cached(self, result: str) -> None:
-        """The cache was asked: `hit`, `miss` or `unavailable`."""
+        """Count a look into the cache, by its result: `hit`, `miss` or `unavailable`."""
         self._cache.labels(result).inc()
 
     def text(self) -> bytes:

@@ -19,6 +19,7 @@ from .hosts import check_host
 from .metrics import Metrics
 from .open_requests import Open
 from .service import Service
+from .waiting_clients import Online
 
 _UNASKED = ("/health", "/ready")
 _ALWAYS = (*_UNASKED, "/metrics")
@@ -34,14 +35,14 @@ class CutShortError(Exception):
 
 
 class RequestMiddleware:
-    """The outermost layer of the application. `models` are the places of requests for what models there are."""
+    """The outermost layer of the application; `online` counts the requests that it lets through."""
 
-    def __init__(self, app: ASGIApp, service: Service) -> None:
-        self._app, self._service = app, service
+    def __init__(self, app: ASGIApp, service: Service, online: Online) -> None:
+        self._app, self._service, self._online = app, service, online
         self._models = Open(limits.MODELS_OPEN, max(1, round(limits.MODELS_OPEN * service.settings.key_share)))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on."""
+        """Pass a request on. Whatever is raised within becomes an envelope, as long as nothing was sent."""
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         elif scope["type"] != "http":
@@ -49,25 +50,20 @@ class RequestMiddleware:
         else:
             passing = _Passing(scope, receive, send, self._service.metrics)
             try:
-                await self._guarded(passing)
+                await self._admitted(passing)
+            except ApiError as error:
+                await passing.refuse(error)
+            except Exception as unforeseen:
+                if passing.over:
+                    return
+                told = internal_error(unforeseen)
+                if passing.began:
+                    passing.note.code = told.code
+                    raise CutShortError from None
+                await passing.refuse(told)
             finally:
                 if passing.scope["path"] not in _ALWAYS:
                     self._service.telemetry.over(passing.note)
-
-    async def _guarded(self, passing: _Passing) -> None:
-        """Whatever is raised within becomes an envelope, as long as nothing was sent."""
-        try:
-            await self._admitted(passing)
-        except ApiError as error:
-            await passing.refuse(error)
-        except Exception as unforeseen:
-            if passing.over:
-                return
-            told = internal_error(unforeseen)
-            if passing.began:
-                passing.note.code = told.code
-                raise CutShortError from None
-            await passing.refuse(told)
 
     async def _admitted(self, passing: _Passing) -> None:
         """Have the request answered, if it may be."""
@@ -91,7 +87,8 @@ class RequestMiddleware:
             self._service.metrics.refused("open")
             raise
         try:
-            await self._app(passing.scope, passing.receive, passing.send)
+            with self._online.counted(path):
+                await self._app(passing.scope, passing.receive, passing.send)
         finally:
             places.leave(key)
             if passing.scope["state"].pop("large", False):

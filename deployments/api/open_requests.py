@@ -21,9 +21,9 @@ class Open:
         self.draining = False
 
     def enter(self, key: str) -> None:
-        """One more of a key, which is empty where nobody is asked for one.
+        """A request of this key begins; "" is the key where none is asked for.
 
-        Raises `ApiError` if there are enough, or the service is stopping.
+        Raises `ApiError`: 429 where this key or all have too many open, 503 while the service stops.
         """
         if self.draining:
             raise ApiError(503, "stopping", "the service is stopping", retry_after=5)
@@ -35,11 +35,11 @@ class Open:
         self._add(key, 1)
 
     def leave(self, key: str) -> None:
-        """One less of a key."""
+        """A request of this key is over."""
         self._add(key, -1)
 
     async def drained(self, seconds: float) -> bool:
-        """Let nobody else in; whether all are finished within so many seconds."""
+        """From now on let nobody in. Returns whether all open requests ended within so many seconds."""
         self.draining = True
         try:
             await asyncio.wait_for(self._none.wait(), seconds)

@@ -58,7 +58,7 @@ _LOOK = 0.05
 
 
 class Service:
-    """The service behind the paths."""
+    """What the paths share: pool, orchestrator, keys, limits, usage and metrics of one ingress."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class Service:
         return self._pool.currency
 
     async def known(self, key: str | None, note: Note) -> Caller:
-        """Who asks, by a request's key; `ApiError` for somebody who may not."""
+        """Who asks, by a request's key. Raises `ApiError`: 401 for a bad key, 503 where that cannot be told."""
         try:
             caller = await self._keys.caller(key)
         except StoreError as error:
@@ -120,12 +120,14 @@ class Service:
         return caller
 
     async def caller(self, request: HttpRequest) -> Caller:
-        """Who asks, as the scorer found before it let the request in."""
+        """Who asks: the middleware found it out before it let the request in."""
         caller: Caller = request.state.caller
         return caller
 
     async def admitted(self, caller: Caller) -> dict[str, str]:
-        """Count a request against the caller's limits: the headers that tell of them. `ApiError` if it is over one."""
+        """Count a request against the caller's limits. Returns the headers that tell how these stand; raises `ApiError`
+        (429) where one is reached.
+        """
         status = await self.limits.admit(caller)
         over = status.over
         if over is not None:
@@ -155,7 +157,7 @@ class Service:
 
     @asynccontextmanager
     async def living(self) -> AsyncIterator[None]:
-        """Keep the experts what the store and the pool file say, as long as the block lasts."""
+        """While the block lasts, follow what the store and the pool file say about which experts there are."""
         settings = self.settings
         file = None if settings.follow is None else Path(settings.follow)
         async with self.lifecycle.keeping(), following(file, self._pool, self.lifecycle, settings.weights_folder):
@@ -174,14 +176,14 @@ class Service:
             self._routable = True
 
     async def scraped(self) -> bytes:
-        """The metrics, with what experts are at just now."""
+        """The page of metrics, with the present state of experts and engines, in Prometheus' text format."""
         roster = self.lifecycle.roster
         states = {name: roster.state(name) for name in roster.pool.names}
         self.metrics.looked(states, self.lifecycle.experts.open, await self.engines())
         return self.metrics.text()
 
     async def engines(self) -> list[EngineState]:
-        """What every engine is at; asked for once a second at most, however many want to know."""
+        """The state of every engine, at most a second old; engines are asked no more often than that."""
         now = time.monotonic()
         if now - self._engines_at >= _FRESH:
             self._engines_at = now
@@ -189,7 +191,10 @@ class Service:
         return self._engines
 
     async def opened(self, http: HttpRequest, body: type[Body]) -> tuple[Caller, dict[str, str], Body]:
-        """Who asks, the headers that tell of limits, and the body, read when there is room within these."""
+        """The caller, the headers that tell of its limits, and the body, which is read only after these were checked.
+
+        Raises `ApiError` where a limit or budget is reached, and what `read_body` raises.
+        """
         caller = await self.caller(http)
         told = await self.admitted(caller)  # before the body, which may keep the service waiting
         await self._within_budget(caller)
@@ -206,7 +211,7 @@ class Service:
         return usual, max(usual, self.settings.image_bytes) if seen else usual, enter
 
     async def chat(self, http: HttpRequest) -> Response:
-        """A chat completion, whole or streamed."""
+        """An answer, whole or streamed."""
         caller, told, body = await self.opened(http, ChatRequest)
         told |= told_or_refused(body.ignored, self.settings.strict)
         ident = secrets.token_hex(12)  # the request's own name is the client's, and two may share it
@@ -224,7 +229,7 @@ class Service:
         raw: bool = False,
         over: Over | None = None,
     ) -> Response:
-        """The answer to a chat request as its door writes it, `told` among its headers.
+        """The answer to a chat request in the wire format of `writer`, `told` among its headers.
 
         A `raw` one is no chat but a text to go on with. `over` is told what the answer was. Raises `RequestError`.
         """
@@ -263,7 +268,7 @@ class Service:
         return self._orchestrator.router.records
 
     async def again(self, query: Query, policy: Policy, recorded: Sequence[Candidate], rule: str | None) -> Again:
-        """What a policy would have made of a question by what experts answered. Raises `TurnedAwayError`."""
+        """What a policy would have made of a question, given `recorded` answers. Raises `TurnedAwayError`."""
         return await self._orchestrator.again(query, policy, recorded, rule)
 
     @property
@@ -288,7 +293,7 @@ class Service:
         return await asyncio.to_thread(self._counting.tokens, query, expert)
 
     async def route(self, http: HttpRequest) -> Response:
-        """Who would answer, and why."""
+        """The response to `/v1/route`: who would answer, and why. Nothing is generated. Raises `RequestError`."""
         caller = await self.caller(http)
         told_limits = await self.admitted(caller)
         body = await read_body(http, Question, self.settings.most_bytes)
@@ -306,10 +311,9 @@ class Service:
         return JSONResponse(document, headers={**headers(report), **told_limits})
 
     async def line_admitted(self, owner: str) -> float:
-        """Count a batch's line against the limits of a key: 0, or in how many seconds there is room for it.
+        """Count a batch's line against the limits of its key. Returns in how many seconds it may be asked, 0 for now.
 
-        The limit of a key that is over one is not looked at again before its time. A key that is not good any more has
-        none: its line will be told so.
+        Until these are over the limits are not looked at again. For a revoked key it is 0: asking then fails.
         """
         try:
             caller = await self._keys.named(owner)
@@ -328,10 +332,10 @@ class Service:
         return max(0.0, left)
 
     async def complete(self, body: ChatRequest, note: Note, share: str, seconds: float) -> dict[str, Any]:
-        """A batch's line answered, within so many seconds; its tokens count against the limits of the key in its note.
+        """Answer a batch's line within so many seconds: a chat completion as JSON.
 
-        It is asked in the background, waits for its expert as long as it may take, and takes turns with lines of other
-        shares. How it goes is added to the `note`. Raises `ApiError`, `StoreError` and `TurnedAwayError`.
+        It waits behind all online requests, and takes turns with the lines of other shares. Its tokens are charged to
+        the key in its `note`, which also learns how it went. Raises `ApiError`, `StoreError` and `TurnedAwayError`.
         """
         note.model = body.model if body.model in self.models else ""
         body.check(self.settings.most_choices)
@@ -414,14 +418,14 @@ def _drawn(sampling: Sampling) -> Sampling:
 
 
 def told_or_refused(ignored: tuple[str, ...], strict: bool) -> dict[str, str]:
-    """The header that names a request's fields without effect. Where that is `strict`, raises `RequestError`."""
+    """The header that names the ignored fields of a request. With `strict` raises `RequestError` instead."""
     if strict:
         refuse_ignored(ignored)
     return told_of_ignored(ignored)
 
 
 def noted(http: HttpRequest) -> Note:
-    """What is noted of a request."""
+    """The note that the middleware began for a request."""
     note: Note = http.state.note
     return note
 

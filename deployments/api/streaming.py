@@ -12,8 +12,8 @@ HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 
 class Stream(StreamingResponse):
-    """Sends `parts` while `open_in` lasts, then awaits `over`: at the end, when the client leaves, and also where it
-    left before the first part was asked for.
+    """Sends `parts` as server-sent events inside the context `open_in`, and awaits `over` in any case: at the end, when
+    the client leaves, and also where it left before the first part was asked for.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class Stream(StreamingResponse):
         self._parts, self._open_in, self._over = parts, open_in, over
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
+        """Send the response, then clean up."""
         try:
             with self._open_in:
                 await super().__call__(scope, receive, send)

@@ -6,11 +6,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from ..events import ENDS, Asked, EngineState, Event, Finished, Piece, TurnedAway
+from ..events import Asked, Begun, End, EngineState, Finished, Piece, Tell, TurnedAway
 from ..experts import LOST, Experts
 from .failures import FAILING
 from .roster import Roster
@@ -20,12 +19,18 @@ _TRIES = 3
 
 @dataclass(slots=True, eq=False)
 class _Open:
-    """One request on its way; `limit` is the wait that it is in."""
+    """One generation on its way, of which `tell` is told; `limit` is the wait that it is in."""
 
     expert: str
+    tell: Tell
     given: bool = False
     cut: bool = False
     limit: asyncio.Timeout | None = None
+
+    def note(self, event: Begun | Piece) -> None:
+        """It goes on."""
+        self.given = self.given or isinstance(event, Piece)
+        self.tell(event)
 
 
 def _repeatable(asked: Asked, lost: TurnedAway, one: _Open) -> bool:
@@ -57,13 +62,13 @@ class AdmittedExperts:
         """How many requests each expert has: those that wait, and those that it answers."""
         return Counter(each.expert for each in self._open)
 
-    async def ask(self, asked: Asked) -> AsyncGenerator[Event, None]:
-        """What becomes of a request; lost before any of its text was given, it is asked again `retries` times.
+    async def ask(self, asked: Asked, tell: Tell) -> End:
+        """How a generation ended. Lost before any of its text was given, it is asked for again `retries` times.
 
         It may be what ended the engine, and end the next. So one that was held to a schema is not asked again, and only
         one that is told to have been a bystander is asked once more than that.
         """
-        one, suspected = _Open(asked.expert), 0
+        one, suspected = _Open(asked.expert, tell), 0
         known = {expert.name: expert.retries for expert in self._roster.pool.experts}
         retries = known.get(asked.expert, 1)
         most = _TRIES - 1 + retries
@@ -72,25 +77,17 @@ class AdmittedExperts:
             for attempt in range(most):
                 refusal = self._roster.refusal(asked.expert)
                 if refusal is not None:
-                    yield refusal
-                    return
+                    return refusal
                 ident, newcomer = f"{asked.id}{'-again' * attempt}", self._roster.newcomer(asked.expert)
-                async with aclosing(self._experts.ask(replace(asked, id=ident, newcomer=newcomer))) as events:
-                    while (event := await self._next(events, one)) is not None:
-                        self._note(asked.expert, event)
-                        if isinstance(event, TurnedAway):
-                            suspected += not event.bystander
-                            if attempt < most - 1 and suspected <= retries and _repeatable(asked, event, one):
-                                break
-                        yield event
-                        if isinstance(event, ENDS):
-                            return
-                    else:
-                        break
+                end = await self._attempt(replace(asked, id=ident, newcomer=newcomer), one)
+                if isinstance(end, Finished):
+                    return end
+                suspected += not end.bystander
+                if one.cut or suspected > retries or not _repeatable(asked, end, one):
+                    break
+            return end
         finally:
             self._open.discard(one)
-        if one.cut:
-            yield self._roster.refusal(asked.expert) or TurnedAway(503, "expert_unavailable", "it was quarantined", 1.0)
 
     async def warm(self) -> bool:
         """Whether an expert can answer, and may."""
@@ -100,28 +97,26 @@ class AdmittedExperts:
         """What every engine is at."""
         return await self._experts.engines()
 
-    async def _next(self, events: AsyncGenerator[Event, None], one: _Open) -> Event | None:
-        """The next event; None at the end, and where the request is cut off."""
-        if one.cut:
-            return None
+    async def _attempt(self, asked: Asked, one: _Open) -> End:
+        """How a generation ended; where its expert is quarantined meanwhile it is cut off, and refused."""
         try:
-            # ends when it is rescheduled; the generator is not at work then but waits here
-            async with asyncio.timeout(None) as one.limit:
-                event: Event | None = await anext(events, None)
+            async with asyncio.timeout(None) as one.limit:  # ends when it is rescheduled
+                end = await self._experts.ask(asked, one.note)
         except TimeoutError:
             if not one.cut:
                 raise
-            return None
+            message = "it was quarantined"
+            return self._roster.refusal(asked.expert) or TurnedAway(503, "expert_unavailable", message, 1.0)
         finally:
             one.limit = None
-        one.given = one.given or isinstance(event, Piece)
-        return event
+        self._note(asked.expert, end)
+        return end
 
-    def _note(self, expert: str, event: Event) -> None:
-        if isinstance(event, Finished):
+    def _note(self, expert: str, end: End) -> None:
+        if isinstance(end, Finished):
             self._answered(expert)
-        elif isinstance(event, TurnedAway) and event.code in FAILING:
-            self._failed(expert, event.code)
+        elif end.code in FAILING:
+            self._failed(expert, end.code)
 
     def _cut(self) -> None:
         for one in self._open:

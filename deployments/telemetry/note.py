@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from symmoe.types import Query
+from symmoe.types import Query, to_json
 
 from ..order import Report
 
@@ -73,6 +73,8 @@ def _answered(report: Report) -> dict[str, Any]:
     }
     if report.traces:
         told["origins"] = [trace.answer.origin for trace in report.traces]
+    if hedges := [to_json(hedge) for trace in report.traces for hedge in trace.hedges]:
+        told["hedges"] = hedges
     if report.failures:
         told["failures"] = [{"expert": each.expert, "code": each.code} for each in report.failures]
     return {**told, **({"rerouted": report.rerouted} if report.rerouted else {})}

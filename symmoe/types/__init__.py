@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from symmoe.types.answers import Answer, Consensus, Origin, Outcome, Refusal, Reward, Trace, Verdict, Vote, Way, to_json
+from symmoe.types.answers import (
+    Answer,
+    Consensus,
+    Hedge,
+    Origin,
+    Outcome,
+    Refusal,
+    Reward,
+    Trace,
+    Verdict,
+    Vote,
+    Way,
+    to_json,
+)
 from symmoe.types.questions import AnswerKind, Form, Message, Picture, Query, Question, Sampling, Scorer, ToolCall
 from symmoe.types.skills import (
     Assessment,
@@ -48,6 +61,7 @@ __all__ = [
     "Explanation",
     "Form",
     "Generation",
+    "Hedge",
     "Image",
     "Lane",
     "Load",

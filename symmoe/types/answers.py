@@ -89,12 +89,27 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Hedge:
+    """Experts that were asked `beside` others who had not answered yet, as time was short.
+
+    `why` is "late" where one of those took longer than it usually does, "deadline" where there was no time left to ask
+    anybody after them. `seconds` is when, after the question's first expert was asked.
+    """
+
+    experts: tuple[str, ...]
+    beside: tuple[str, ...]
+    why: Literal["late", "deadline"]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Trace:
     """The evidence for one answer: what every stage decided. `synthesis` is what the aggregator gave, if asked.
 
     Of the `recruited`, those asked have a candidate and a verdict; with `way` "single" that is the first alone.
     `posterior` is how likely the records say the vote's answer is right, where the recruiter could tell. `failed` are
-    experts that were asked and could not answer, and why.
+    experts that were asked and could not answer, and why. `unheard` are those whose answers were not waited for, since
+    others, asked beside them in `hedges`, had decided the vote.
     """
 
     query_id: str
@@ -111,6 +126,8 @@ class Trace:
     way: Way = "aggregated"
     posterior: float | None = None
     failed: Mapping[str, str] = field(default_factory=dict)
+    hedges: tuple[Hedge, ...] = ()
+    unheard: tuple[str, ...] = ()
 
     @property
     def given(self) -> Generation:

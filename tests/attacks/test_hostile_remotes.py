@@ -31,7 +31,9 @@ def ask(client: httpx.AsyncClient, url: str = "http://far.example/v1", tokens: i
     async def asking() -> list[Event]:
         async with client:
             asked = Asked("1", "far", query, "me", 1.0, False)
-            return [event async for event in RemoteExpert(expert, client).ask(asked)]
+            events: list[Event] = []
+            end = await RemoteExpert(expert, client).ask(asked, events.append)
+            return [*events, end]
 
     return asyncio.run(asking())
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from symmoe.deployments.engine_loop import EngineLoop
-from symmoe.deployments.events import Asked, Event, Finished, Piece, TurnedAway, ended
+from symmoe.deployments.events import Asked, End, Finished, Piece, Tell, TurnedAway, ended
 from symmoe.deployments.experts import LOST, Experts
 from symmoe.deployments.lifecycle.admission import AdmittedExperts
 from symmoe.deployments.lifecycle.roster import Roster
@@ -32,9 +32,9 @@ class Losing(Experts):
     def __init__(self, *losses: TurnedAway) -> None:
         self.losses, self.asked = list(losses), list[str]()
 
-    async def ask(self, asked: Asked) -> AsyncGenerator[Event, None]:
+    async def ask(self, asked: Asked, tell: Tell) -> End:
         self.asked.append(asked.id)
-        yield self.losses.pop(0) if self.losses else ANSWER
+        return self.losses.pop(0) if self.losses else ANSWER
 
 
 def asked(schema: str | None = None) -> Asked:
@@ -42,14 +42,10 @@ def asked(schema: str | None = None) -> Asked:
     return Asked("1", "adder", replace(plain, sampling=replace(plain.sampling, schema=schema)), "me", 60.0)
 
 
-def events_of(experts: Experts, one: Asked, folder: Path) -> list[Event]:
+def end_of(experts: Experts, one: Asked, folder: Path) -> End:
     roster = Roster(read_pool(str(echo_pool(folder))))
     admitted = AdmittedExperts(experts, roster, failed=lambda *_: None, answered=lambda _: None)
-
-    async def gathered() -> list[Event]:
-        return [event async for event in admitted.ask(one)]
-
-    return asyncio.run(gathered())
+    return asyncio.run(admitted.ask(one, lambda event: None))
 
 
 BESIDE = replace(LOST, bystander=True)
@@ -58,21 +54,21 @@ BESIDE = replace(LOST, bystander=True)
 @pytest.mark.parametrize("losses", [(LOST,), (BESIDE,), (BESIDE, BESIDE), (BESIDE, LOST), (LOST, BESIDE)])
 def test_what_may_be_innocent_is_answered(losses: tuple[TurnedAway, ...], tmp_path: Path) -> None:
     experts = Losing(*losses)
-    assert events_of(experts, asked(), tmp_path) == [ANSWER]
+    assert end_of(experts, asked(), tmp_path) == ANSWER
     assert len(set(experts.asked)) == len(losses) + 1
 
 
 @pytest.mark.parametrize("losses", [(LOST, LOST), (BESIDE, LOST, LOST), (BESIDE, BESIDE, BESIDE)])
 def test_what_ended_two_engines_is_not_given_to_another(losses: tuple[TurnedAway, ...], tmp_path: Path) -> None:
     experts = Losing(*losses)
-    assert events_of(experts, asked(), tmp_path) == [losses[-1]]
+    assert end_of(experts, asked(), tmp_path) == losses[-1]
     assert len(experts.asked) <= 3
 
 
 @pytest.mark.parametrize("loss", [LOST, BESIDE])
 def test_a_request_with_a_schema_is_never_given_to_a_second_engine(loss: TurnedAway, tmp_path: Path) -> None:
     experts = Losing(loss)
-    assert events_of(experts, asked('{"type": "object"}'), tmp_path) == [loss]
+    assert end_of(experts, asked('{"type": "object"}'), tmp_path) == loss
     assert experts.asked == ["1"]
 
 

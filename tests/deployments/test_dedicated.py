@@ -15,7 +15,7 @@ import yaml
 from symmoe.deployments import dedicated
 from symmoe.deployments.dedicated import bundles, check_importable, engine_arguments
 from symmoe.deployments.dedicated_expert import DedicatedExpert
-from symmoe.deployments.events import Asked, Begun, EngineState, Event, Finished, Piece, TurnedAway
+from symmoe.deployments.events import Asked, Begun, End, EngineState, Event, Finished, Piece, Tell, TurnedAway
 from symmoe.deployments.places import Places
 from symmoe.deployments.prompts import Prompts
 from symmoe.deployments.remote import PoolExperts
@@ -351,8 +351,8 @@ class Known:
     def __init__(self, name: str, warm: bool) -> None:
         self.name, self._warm = name, warm
 
-    async def ask(self, asked: Asked) -> AsyncGenerator[Event, None]:
-        yield Piece(self.name)
+    async def ask(self, asked: Asked, tell: Tell) -> End:
+        return Finished(Generation(self.name, "stop", 1, 1))
 
     async def warm(self) -> bool:
         return self._warm
@@ -362,17 +362,16 @@ class Known:
 
 
 def test_each_expert_is_asked_where_it_is(tmp_path: Path) -> None:
-    async def first(experts: PoolExperts, name: str) -> Event:
-        return await anext(experts.ask(replace(asked(), expert=name)))
+    def said(experts: PoolExperts, name: str) -> str:
+        end = asyncio.run(experts.ask(replace(asked(), expert=name), lambda event: None))
+        return end.generation.text if isinstance(end, Finished) else end.code
 
     pool = pool_of(tmp_path, dedicated=True)
     both = PoolExperts(pool, Known("replicas", False), {"own": Known("own", True)})
-    assert asyncio.run(first(both, "own")) == Piece("own")
-    assert asyncio.run(first(both, "other")) == Piece("replicas")
+    assert said(both, "own") == "own"
+    assert said(both, "other") == "replicas"
     assert [state.expert for state in asyncio.run(both.engines())] == ["replicas", "own"]
     assert not asyncio.run(both.warm())
     alone = PoolExperts(pool, None, {"own": Known("own", True)})
     assert asyncio.run(alone.warm())
-    refused = asyncio.run(first(alone, "other"))
-    assert isinstance(refused, TurnedAway)
-    assert refused.code == "expert_unavailable"
+    assert said(alone, "other") == "expert_unavailable"

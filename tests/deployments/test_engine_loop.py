@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from symmoe.deployments.engine_loop import EngineLoop
-from symmoe.deployments.events import ENDS, Asked, Begun, Event, Finished, Piece, TurnedAway
+from symmoe.deployments.events import Asked, Begun, End, Event, Finished, Piece, TurnedAway
 
 from symmoe.build import Assembly
 from symmoe.config import Pool, read_pool
@@ -42,7 +42,7 @@ class Heard:
         return self.events[ident][-1]
 
     def end(self, ident: str) -> Event:
-        return self.until(ident, ENDS)
+        return self.until(ident, (Finished, TurnedAway))
 
 
 class Blocked(EchoEngine):
@@ -125,7 +125,7 @@ def test_a_cancelled_request_is_told_nothing_more(make: Callable[[], Made]) -> N
     engine.let.set()
     loop.submit(asked("next"))
     heard.end("next")
-    assert not isinstance(heard.events["left"][-1], ENDS)
+    assert not isinstance(heard.events["left"][-1], End)
 
 
 def test_a_step_that_fails_gives_its_requests_back_and_the_engine_goes_on(make: Callable[[], Made]) -> None:

@@ -34,7 +34,9 @@ def ask(answering: Answering, stream: bool = True) -> list[Event]:
 
     async def asking() -> list[Event]:
         async with httpx.AsyncClient(transport=httpx.MockTransport(answering)) as client:
-            return [event async for event in RemoteExpert(EXPERT, client).ask(asked)]
+            events: list[Event] = []
+            end = await RemoteExpert(EXPERT, client).ask(asked, events.append)
+            return [*events, end]
 
     return asyncio.run(asking())
 

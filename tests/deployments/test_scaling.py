@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import httpx
 import openai
 import pytest
-from symmoe.deployments.events import Asked, Event, TurnedAway
+from symmoe.deployments.events import Asked, End, TurnedAway
 from symmoe.deployments.experts import RayExperts
 from symmoe.deployments.serving import Served, serving
 from symmoe.deployments.settings import Settings
@@ -77,9 +77,9 @@ def test_who_waits_too_long_for_an_engine_is_told_so_in_time(served: Served) -> 
     wait_for(0, served, 160)
     experts = RayExperts(serve.get_deployment_handle("experts", "symmoe"), rest=True)
 
-    async def asking(stream: bool) -> Event:
+    async def asking(stream: bool) -> End:
         query = Query("0", (Message("user", "sums"),), Sampling(4))
-        return await anext(experts.ask(Asked(f"late-{stream}", "adder", query, "me", 0.05, stream)))
+        return await experts.ask(Asked(f"late-{stream}", "adder", query, "me", 0.05, stream), lambda event: None)
 
     for stream in (False, True):
         began = time.monotonic()

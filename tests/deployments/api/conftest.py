@@ -15,6 +15,7 @@ import httpx
 import openai
 import pytest
 import uvicorn
+from starlette.types import ASGIApp
 from symmoe.deployments.access.callers import Keys, Open
 from symmoe.deployments.api.application import application
 from symmoe.deployments.api.service import Service
@@ -22,7 +23,7 @@ from symmoe.deployments.console.console import Console
 from symmoe.deployments.door.connection import Connection
 from symmoe.deployments.door.proxy import Door
 from symmoe.deployments.expert import ExpertReplica
-from symmoe.deployments.experts import LocalExperts
+from symmoe.deployments.experts import Experts, LocalExperts
 from symmoe.deployments.orchestrator import Orchestrator
 from symmoe.deployments.remote import PoolExperts
 from symmoe.deployments.settings import Settings
@@ -113,6 +114,7 @@ class Running:
     service: Service
     replica: ExpertReplica
     loop: asyncio.AbstractEventLoop
+    app: ASGIApp
 
     @property
     def openai(self) -> openai.OpenAI:
@@ -163,12 +165,13 @@ def running(
     pool: Pool | None = None,
     real: bool = False,
     console: bool = False,
+    through: Callable[[Experts], Experts] = lambda experts: experts,
     **sections: object,
 ) -> Iterator[Running]:
     """Serve a pool, if none is given of echoes, under a free port; what is decided about experts it `remembers`.
 
     The expert that is `first` is made ready before anybody asks. With a `door` the same stands before it as before
-    Ray Serve's proxy. With `real` the pool's own engine and tagger are used.
+    Ray Serve's proxy. With `real` the pool's own engine and tagger are used. Experts are asked `through` what is said.
     """
     storage = storage or Storage()
     pool = pool or read_pool(str(echo_pool(folder, tuple(experts), **sections)))
@@ -182,7 +185,7 @@ def running(
     replica = ExpertReplica(pool.model_dump_json(), str(pool.root), settings, build, first=lambda pool: first)
     local = LocalExperts(replica)
     reached = PoolExperts(pool, local) if any(expert.remote for expert in pool.experts) else local
-    orchestrator = Orchestrator(build(pool), reached, settings, storage if remembers else None)
+    orchestrator = Orchestrator(build(pool), through(reached), settings, storage if remembers else None)
     with pytest.MonkeyPatch.context() as patch:  # a busy machine is no sign of a store that is lost
         patch.setattr(limits, "STORE_PATIENCE", PATIENCE)
         service = Service(pool, orchestrator, keys or Open(), settings, storage)
@@ -203,7 +206,7 @@ def running(
         time.sleep(0.005)
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
-        yield Running(f"http://127.0.0.1:{port}", engine, service, replica, loop)
+        yield Running(f"http://127.0.0.1:{port}", engine, service, replica, loop, app)
     finally:
         engine.released.set()
         server.should_exit = True

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
-from symmoe.deployments.events import Asked, Begun, EngineState, Event, Finished, TurnedAway
+from symmoe.deployments.events import Asked, Begun, End, EngineState, Finished, Tell, TurnedAway
 from symmoe.deployments.lifecycle.decision import Decision
 from symmoe.deployments.lifecycle.failures import Failures
 from symmoe.deployments.lifecycle.lifecycle import Lifecycle
@@ -34,13 +33,12 @@ class Moody:
         self.broken = set(broken)
         self.asked: list[str] = []
 
-    async def ask(self, asked: Asked) -> AsyncGenerator[Event, None]:
+    async def ask(self, asked: Asked, tell: Tell) -> End:
         self.asked.append(asked.expert)
         if asked.expert in self.broken:
-            yield TurnedAway(503, "expert_unavailable", "its weights are broken")
-            return
-        yield Begun(0.0, 0.0, "resident", False)
-        yield Finished(Generation("yes", "stop", 1, 1))
+            return TurnedAway(503, "expert_unavailable", "its weights are broken")
+        tell(Begun(0.0, 0.0, "resident", False))
+        return Finished(Generation("yes", "stop", 1, 1))
 
     async def warm(self) -> bool:
         return True
@@ -80,7 +78,7 @@ def test_the_service_quarantines_who_keeps_failing_for_a_while_and_then_tries_on
 
         async def ask(expert: str) -> str:
             asked = Asked("one", expert, query("sums"), "me", 10)
-            *_, last = [event async for event in lifecycle.experts.ask(asked)]
+            last = await lifecycle.experts.ask(asked, lambda event: None)
             await asyncio.sleep(0)
             clock.now += 1
             return last.message if isinstance(last, TurnedAway) else "answered"
