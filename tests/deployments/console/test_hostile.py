@@ -77,10 +77,12 @@ def test_a_hostile_skill_is_text(tmp_path: Path, page: Any) -> None:
     assert yaml.safe_load((tmp_path / "taxonomy.yaml").read_text(encoding="utf-8"))["skills"][0]["name"] == skill
     with (
         state_in(tmp_path / "own"),
-        running(tmp_path, SETTINGS, Open(True), console=True, pool=read_pool(str(file))) as served,
+        running(tmp_path, SETTINGS, Open(True), console=True, remembers=True, pool=read_pool(str(file))) as served,
     ):
         page.goto(f"{served.url}/console#/skills")
         page.get_by_role("rowheader", name=skill).wait_for()
+        page.get_by_label("Skill", exact=True).select_option(skill)
+        page.get_by_text("Nothing has changed since").wait_for()
         _untouched(page)
 
 

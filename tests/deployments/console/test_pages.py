@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from symmoe.deployments.access.callers import Open
 
-from tests.deployments.api.conftest import Running
-from tests.deployments.batches.conftest import line
+from symmoe.config import read_pool
+from tests.deployments.api.conftest import Running, running
+from tests.deployments.batches.conftest import line, state_in
 
-from .conftest import ask, axe
+from .conftest import SETTINGS, ask, axe
 
 PARTS = ("responseBodySize", "responseHeadersSize")
 PAGES = ("ask", "traces", "pool", "skills", "batches", "keys")
@@ -83,11 +85,34 @@ def test_an_expert_is_drained_and_resumed(served: Running, page: Any) -> None:
 @pytest.mark.slow
 def test_skills_begin_with_the_weakest_and_sort_by_expert(served: Running, page: Any) -> None:
     page.goto(f"{served.url}/console#/skills")
-    page.locator("tbody tr").first.wait_for()
-    assert page.locator("tbody tr").count() == 3
-    page.get_by_role("button", name="sorter").click()
-    assert page.locator("tbody th").first.inner_text() == "sorting"
-    assert page.locator("[aria-sort=descending]").inner_text().startswith("sorter")
+    matrix = page.locator(".matrix")
+    matrix.locator("tbody tr").first.wait_for()
+    assert matrix.locator("tbody tr").count() == 3
+    matrix.get_by_role("button", name="sorter").click()
+    assert matrix.locator("tbody th").first.inner_text() == "sorting"
+    assert matrix.locator("[aria-sort=descending]").inner_text().startswith("sorter")
+
+
+def test_how_records_changed_is_drawn_and_told(tmp_path: Path, page: Any) -> None:
+    with state_in(tmp_path / "own"):
+        with running(tmp_path, SETTINGS, Open(True), console=True, remembers=True) as served:
+            page.goto(f"{served.url}/console#/skills")
+            page.get_by_text("Nothing has changed since").wait_for()
+            assert page.get_by_role("table", name="Changes of records").locator("tbody tr").count() == 4
+        file = tmp_path / "profiles.json"
+        document = json.loads(file.read_text(encoding="utf-8"))
+        document["experts"]["adder"] |= {"overall": [12, 8], "skills": {"sums": [5, 5], "sorting": [0, 3]}}
+        file.write_text(json.dumps(document), encoding="utf-8")
+        pool = read_pool(str(tmp_path / "pool.yaml"))
+        with running(tmp_path, SETTINGS, Open(True), console=True, remembers=True, pool=pool) as served:
+            page.goto(f"{served.url}/console#/skills")
+            page.get_by_role("img", name="adder: 83.3 % at first, 59.1 % now, 2 versions").wait_for()
+            rows = page.get_by_role("table", name="Changes of records").locator("tbody tr")
+            assert "updated\t83.3 %\t59.1 %" in rows.first.inner_text()
+            page.get_by_label("Expert", exact=True).select_option("adder")
+            page.get_by_label("Skill", exact=True).select_option("sums")
+            page.get_by_role("img", name="adder: 90.9 % at first, 50.0 % now, 2 versions").wait_for()
+            assert rows.count() == 2
 
 
 @pytest.mark.slow
