@@ -24,7 +24,7 @@ function chosen(row, counts = {}) {
   return { accuracy, asked, names: known.sort((a, b) => b[1] - a[1]).map(([name, count]) => `${name} ${count}`).join(", ") };
 }
 
-const NEWEST = 50;
+const NEWEST = 24;
 const points = (row) => (row.before && row.now ? 100 * (row.now.accuracy - row.before.accuracy) : null);
 const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(1)}`;
 

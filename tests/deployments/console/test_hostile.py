@@ -87,6 +87,22 @@ def test_a_hostile_skill_is_text(tmp_path: Path, page: Any) -> None:
 
 
 @pytest.mark.slow
+def test_a_hostile_reason_is_text_and_a_hostile_expert_does_not_join(served: Running, page: Any) -> None:
+    served.post("/v1/admin/experts/sorter/drain", json={"why": TEXTS[1]})
+    page.goto(f"{served.url}/console#/pool")
+    page.get_by_text(TEXTS[1]).wait_for()
+    page.get_by_text("Add an expert").click()
+    page.get_by_label("Name").fill(TEXTS[0])
+    page.get_by_label("Model").fill("org/base")
+    page.get_by_role("button", name="Add", exact=True).click()
+    page.locator("#told").get_by_text("expert.name").wait_for()
+    _untouched(page)
+    row = page.get_by_role("row").filter(has=page.get_by_role("rowheader", name="sorter"))
+    row.get_by_role("button", name="Resume").click()
+    row.get_by_text("active").wait_for()
+
+
+@pytest.mark.slow
 def test_a_megabyte_of_an_answer_leaves_the_page_alive(served: Running, page: Any) -> None:
     text = "sums" + "<b>x</b>" * 120_000
     ask(page, served, text, "adder")

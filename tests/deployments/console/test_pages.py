@@ -215,6 +215,25 @@ def test_everything_can_be_done_by_keyboard(served: Running, page: Any) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PAGES)
+def test_tab_leads_to_all_that_can_be_used(served: Running, page: Any, name: str) -> None:
+    page.goto(f"{served.url}/console#/{name}")
+    page.get_by_role("heading", level=1).wait_for()
+    page.wait_for_load_state("networkidle")
+    controls = "a[href], button, input, select, textarea, summary, [tabindex='0']"
+    visible = page.locator(controls).filter(visible=True)
+    page.evaluate(
+        "controls => document.querySelectorAll(controls).forEach((each) => each.dataset.wanted = '')", controls
+    )
+    page.evaluate("document.activeElement.blur()")
+    for _ in range(visible.count() + 2):
+        page.keyboard.press("Tab")
+        page.evaluate("delete document.activeElement.dataset.wanted")
+    missed = page.locator("[data-wanted]:not(:disabled)").filter(visible=True)
+    assert missed.evaluate_all("found => found.map((each) => each.outerHTML.slice(0, 120))") == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PAGES)
 def test_nothing_stands_beyond_the_edge_of_a_phone(served: Running, browser: Any, name: str) -> None:
     with browser.new_context(viewport={"width": 390, "height": 800}) as context:
         page = context.new_page()
