@@ -186,6 +186,7 @@ def test_nothing_serious_keeps_anybody_out(served: Running, browser: Any, scheme
         page.get_by_role("heading", name="What if").wait_for()
         seen = [page.url, *(f"{served.url}/console#/{name}" for name in PAGES)]
         for url in seen:
+            page.goto("about:blank")  # or the page before may be taken for this one
             page.goto(url)
             page.get_by_role("heading", level=1).wait_for()
             page.wait_for_load_state("networkidle")
