@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import bench_serve, bench_siege, options
+from . import bench_serve, bench_siege, bench_tracing, options
 
 app = typer.Typer(help="Measure what is claimed.", no_args_is_help=True)
 Report = Annotated[Path, typer.Option("--out", "-o", help="Where the report goes.")]
@@ -683,3 +683,4 @@ def _points(told: dict[str, Any] | None) -> str:
 
 app.command("serve")(bench_serve.serve)
 app.command("siege")(bench_siege.siege)
+app.command("tracing")(bench_tracing.tracing)

@@ -163,6 +163,10 @@ USAGE_DAYS = 400
 EXPERTS = 256
 """Experts of a pool, newcomers included: metrics and routing look at each of them."""
 
+RECORD_HISTORY_BYTES = 8 << 20
+"""Of all versions together: one in which six experts change on sixty skills each is 18 KiB."""
+RECORD_VERSIONS = 200
+"""Versions of a pool's records that are kept: records change by the day, and this is half a year of that."""
 STANDING_ROW_BYTES = 1 << 20
 """One decision about an expert: a newcomer's record of some hundred skills is 10 KiB; a request's body has as much."""
 

@@ -37,6 +37,7 @@ from ..access.watch import KeyWatch
 from ..errors import ApiError
 from ..events import EngineState, TurnedAwayError
 from ..lifecycle.following import following
+from ..lifecycle.record_history import RecordHistory
 from ..orchestrator import Again, Orchestrator
 from ..order import Order, Report
 from ..pictures import Fetcher, Pictures
@@ -86,6 +87,8 @@ class Service:
         self.usage = Usage(breaker if counted else None, settings.usage_seconds, self.metrics.unchecked)
         self.patient = Breaker(storage, STORE_REQUEST_SECONDS)
         self.telemetry.kept = kept_traces(settings, Breaker(storage, STORE_REQUEST_SECONDS))
+        remembered = self.patient if self.lifecycle.remembers else None
+        self.record_history = RecordHistory(pool.name, self.lifecycle.roster, lambda: self.records, remembered)
         self._answers = Answers(orchestrator, self._cache(breaker), self.metrics)
         self._counting = Counting(pool)
         self._own, self._attempts = secrets.token_hex(4), count()
@@ -160,7 +163,8 @@ class Service:
         """While the block lasts, follow what the store and the pool file say about which experts there are."""
         settings = self.settings
         file = None if settings.follow is None else Path(settings.follow)
-        async with self.lifecycle.keeping(), following(file, self._pool, self.lifecycle, settings.weights_folder):
+        followed = following(file, self._pool, self.lifecycle, settings.weights_folder)
+        async with self.lifecycle.keeping(), self.record_history.keeping(), followed:
             yield
 
     async def begun(self) -> None:

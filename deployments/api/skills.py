@@ -1,23 +1,48 @@
-"""`/v1/admin/skills`: how good each expert is at each skill, and where the pool is weak."""
+"""`/v1/admin/skills`: how good each expert is at each skill, where the pool is weak, and what changed."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from symmoe.routing.tallies import interval
 from symmoe.types import Profiles, Tally
+from symmoe.wire.chat import request_error
+from symmoe.wire.sampling import Text
 
+from ..lifecycle.record_history import OVERALL, RecordChange
 from ..telemetry.trace_store import Sought
 from .admin import Admin
 from .service import Service
 
 _LATELY = 1000
 """Traces that are looked through for whom routing chose."""
+_PARAMETERS = {
+    "parameters": [
+        {"name": "expert", "in": "query", "schema": {"type": "string", "maxLength": 200}},
+        {"name": "skill", "in": "query", "schema": {"type": "string", "maxLength": 200}},
+        {"name": "before", "in": "query", "schema": {"type": "number", "minimum": 0}},
+        {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 1000}},
+    ]
+}
+
+
+class _Sought(BaseModel):
+    """Whose changes, on which skill (on none: over all), and until when, in seconds since 1970."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    expert: Text | None = Field(default=None, max_length=200)
+    skill: Text | None = Field(default=None, max_length=200)
+    before: float | None = Field(default=None, ge=0, le=1e11)
+    limit: int = Field(default=200, ge=1, le=1000)
 
 
 def skill_paths(app: FastAPI, service: Service) -> None:
@@ -32,6 +57,18 @@ def skill_paths(app: FastAPI, service: Service) -> None:
         await admin.check(request)
         return JSONResponse({**await known.document(), "chosen": await _chosen(service)})
 
+    @app.get("/v1/admin/skills/history", openapi_extra=_PARAMETERS, response_model=None)
+    async def history(request: Request) -> Response:
+        """How records changed, the newest change first: of every expert over all, or on one skill."""
+        await admin.check(request)
+        try:
+            sought = _Sought.model_validate(dict(request.query_params))
+        except ValidationError as error:
+            raise request_error(error) from error
+        found = await asyncio.to_thread(_history, await service.record_history.changes(), sought)
+        shown = found[: sought.limit]
+        return JSONResponse({"object": "list", "data": shown, "has_more": len(found) > len(shown)})
+
 
 async def _chosen(service: Service) -> dict[str, dict[str, int]]:
     """By skill, how often each expert was the first that routing chose for it lately, as kept traces have it."""
@@ -43,6 +80,39 @@ async def _chosen(service: Service) -> dict[str, dict[str, int]]:
             for skill in trace["skills"]:
                 found.setdefault(skill, Counter())[trace["experts"][0]] += 1
     return {skill: dict(experts) for skill, experts in found.items()}
+
+
+def _history(changes: Sequence[RecordChange], sought: _Sought) -> list[dict[str, Any]]:
+    """Of each version and expert the change on the skill that is sought, and on how many it changed in all."""
+    found = []
+    for (at, expert), together in groupby(changes, lambda each: (each.at, each.expert)):
+        rows = list(together)
+        if expert != (sought.expert or expert) or (sought.before is not None and at >= sought.before):
+            continue
+        skills = [each for each in rows if each.skill != OVERALL]
+        for row in rows:
+            if row.skill == (sought.skill or OVERALL):
+                moved = max(skills, key=_moved, default=None)
+                found.append({**_change(row), "skills_changed": len(skills), "most": moved and _change(moved)})
+    return found
+
+
+def _change(row: RecordChange) -> dict[str, Any]:
+    return {
+        "object": "symmoe.record_change",
+        "at": row.at,
+        "expert": row.expert,
+        "change": row.change,
+        "skill": row.skill or None,
+        "before": None if row.before is None else _cell(row.before),
+        "now": None if row.now is None else _cell(row.now),
+    }
+
+
+def _moved(row: RecordChange) -> float:
+    """How far an accuracy went; where there was or is none, how far from knowing nothing."""
+    before, now = (0.5 if tally is None else _cell(tally)["accuracy"] for tally in (row.before, row.now))
+    return abs(now - before)
 
 
 class _Matrix:

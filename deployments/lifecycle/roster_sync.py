@@ -81,7 +81,7 @@ class Keeper:
                 late = dict(self._unwritten)
                 await self._write(late)
                 self._unwritten = {name: each for name, each in self._unwritten.items() if late.get(name) is not each}
-            elif not _there_may_be_one():
+            elif not store_expected():
                 self._roster.apply(self._roster.decisions)
                 return
             await self._read_or_apply({})
@@ -118,6 +118,6 @@ class Keeper:
         return {name.decode(errors="replace"): Decision.parse(row) for name, row in rows.items()}
 
 
-def _there_may_be_one() -> bool:
+def store_expected() -> bool:
     """Whether a store is named, or an embedded one was ever started."""
     return bool(os.environ.get("REDIS_URL")) or (state_dir() / "valkey.lock").exists()

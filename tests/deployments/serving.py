@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,13 +19,13 @@ from tests.deployments.conftest import gone
 
 
 @contextmanager
-def client_of(pool: str, state: Path) -> Iterator[openai.OpenAI]:
+def client_of(pool: str, state: Path, options: Sequence[str] = ()) -> Iterator[openai.OpenAI]:
     """A client of a service in a process of its own, which is stopped as Ctrl-C would and leaves no process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SYMMOE_STATE", str(state))
         patch.delenv("REDIS_URL", raising=False)
         code = "from symmoe.cli.main import main; main()"
-        command = [sys.executable, "-c", code, "serve", "--pool", pool, "--port", str(free_port()), "--json"]
+        command = [sys.executable, "-c", code, "serve", "--pool", pool, "--port", str(free_port()), "--json", *options]
         pipe = subprocess.PIPE
         with psutil.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True) as process:
             said = "".join(process.stdout.readline() for _ in range(5))

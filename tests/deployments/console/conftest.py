@@ -51,8 +51,13 @@ def page(browser: Any) -> Iterator[Any]:
 
 
 def ask(page: Any, served: Running, question: str, model: str = "symmoe/best") -> None:
-    """Ask in the playground, and wait for the answer's end."""
-    page.goto(f"{served.url}/console")
+    """Ask a service in the playground, and wait for the answer's end."""
+    answered(page, served.url, question, model)
+
+
+def answered(page: Any, url: str, question: str, model: str) -> None:
+    """The same of a service at an address."""
+    page.goto(f"{url}/console")
     page.get_by_label("Question").fill(question)
     page.get_by_label("Model").select_option(model)
     page.get_by_role("button", name="Ask", exact=True).click()

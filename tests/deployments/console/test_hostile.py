@@ -77,11 +77,29 @@ def test_a_hostile_skill_is_text(tmp_path: Path, page: Any) -> None:
     assert yaml.safe_load((tmp_path / "taxonomy.yaml").read_text(encoding="utf-8"))["skills"][0]["name"] == skill
     with (
         state_in(tmp_path / "own"),
-        running(tmp_path, SETTINGS, Open(True), console=True, pool=read_pool(str(file))) as served,
+        running(tmp_path, SETTINGS, Open(True), console=True, remembers=True, pool=read_pool(str(file))) as served,
     ):
         page.goto(f"{served.url}/console#/skills")
         page.get_by_role("rowheader", name=skill).wait_for()
+        page.get_by_label("Skill", exact=True).select_option(skill)
+        page.get_by_text("Nothing has changed since").wait_for()
         _untouched(page)
+
+
+@pytest.mark.slow
+def test_a_hostile_reason_is_text_and_a_hostile_expert_does_not_join(served: Running, page: Any) -> None:
+    served.post("/v1/admin/experts/sorter/drain", json={"why": TEXTS[1]})
+    page.goto(f"{served.url}/console#/pool")
+    page.get_by_text(TEXTS[1]).wait_for()
+    page.get_by_text("Add an expert").click()
+    page.get_by_label("Name").fill(TEXTS[0])
+    page.get_by_label("Model").fill("org/base")
+    page.get_by_role("button", name="Add", exact=True).click()
+    page.locator("#told").get_by_text("expert.name").wait_for()
+    _untouched(page)
+    row = page.get_by_role("row").filter(has=page.get_by_role("rowheader", name="sorter"))
+    row.get_by_role("button", name="Resume").click()
+    row.get_by_text("active").wait_for()
 
 
 @pytest.mark.slow

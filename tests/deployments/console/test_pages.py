@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from symmoe.deployments.access.callers import Open
 
-from tests.deployments.api.conftest import Running
-from tests.deployments.batches.conftest import line
+from symmoe.config import read_pool
+from tests.deployments.api.conftest import Running, running
+from tests.deployments.batches.conftest import line, state_in
 
-from .conftest import ask, axe
+from .conftest import SETTINGS, ask, axe
 
 PARTS = ("responseBodySize", "responseHeadersSize")
 PAGES = ("ask", "traces", "pool", "skills", "batches", "keys")
@@ -83,11 +85,34 @@ def test_an_expert_is_drained_and_resumed(served: Running, page: Any) -> None:
 @pytest.mark.slow
 def test_skills_begin_with_the_weakest_and_sort_by_expert(served: Running, page: Any) -> None:
     page.goto(f"{served.url}/console#/skills")
-    page.locator("tbody tr").first.wait_for()
-    assert page.locator("tbody tr").count() == 3
-    page.get_by_role("button", name="sorter").click()
-    assert page.locator("tbody th").first.inner_text() == "sorting"
-    assert page.locator("[aria-sort=descending]").inner_text().startswith("sorter")
+    matrix = page.locator(".matrix")
+    matrix.locator("tbody tr").first.wait_for()
+    assert matrix.locator("tbody tr").count() == 3
+    matrix.get_by_role("button", name="sorter").click()
+    assert matrix.locator("tbody th").first.inner_text() == "sorting"
+    assert matrix.locator("[aria-sort=descending]").inner_text().startswith("sorter")
+
+
+def test_how_records_changed_is_drawn_and_told(tmp_path: Path, page: Any) -> None:
+    with state_in(tmp_path / "own"):
+        with running(tmp_path, SETTINGS, Open(True), console=True, remembers=True) as served:
+            page.goto(f"{served.url}/console#/skills")
+            page.get_by_text("Nothing has changed since").wait_for()
+            assert page.get_by_role("table", name="Changes of records").locator("tbody tr").count() == 4
+        file = tmp_path / "profiles.json"
+        document = json.loads(file.read_text(encoding="utf-8"))
+        document["experts"]["adder"] |= {"overall": [12, 8], "skills": {"sums": [5, 5], "sorting": [0, 3]}}
+        file.write_text(json.dumps(document), encoding="utf-8")
+        pool = read_pool(str(tmp_path / "pool.yaml"))
+        with running(tmp_path, SETTINGS, Open(True), console=True, remembers=True, pool=pool) as served:
+            page.goto(f"{served.url}/console#/skills")
+            page.get_by_role("img", name="adder: 83.3 % at first, 59.1 % now, 2 versions").wait_for()
+            rows = page.get_by_role("table", name="Changes of records").locator("tbody tr")
+            assert "updated\t83.3 %\t59.1 %" in rows.first.inner_text()
+            page.get_by_label("Expert", exact=True).select_option("adder")
+            page.get_by_label("Skill", exact=True).select_option("sums")
+            page.get_by_role("img", name="adder: 90.9 % at first, 50.0 % now, 2 versions").wait_for()
+            assert rows.count() == 2
 
 
 @pytest.mark.slow
@@ -161,6 +186,7 @@ def test_nothing_serious_keeps_anybody_out(served: Running, browser: Any, scheme
         page.get_by_role("heading", name="What if").wait_for()
         seen = [page.url, *(f"{served.url}/console#/{name}" for name in PAGES)]
         for url in seen:
+            page.goto("about:blank")  # or the page before may be taken for this one
             page.goto(url)
             page.get_by_role("heading", level=1).wait_for()
             page.wait_for_load_state("networkidle")
@@ -186,6 +212,25 @@ def test_everything_can_be_done_by_keyboard(served: Running, page: Any) -> None:
         page.keyboard.press("Tab")
         reached.add(page.evaluate("document.activeElement.textContent.trim()"))
     assert {"Trace", "Copy link", "Traces", "Pool", "Skip to content"} <= reached
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PAGES)
+def test_tab_leads_to_all_that_can_be_used(served: Running, page: Any, name: str) -> None:
+    page.goto(f"{served.url}/console#/{name}")
+    page.get_by_role("heading", level=1).wait_for()
+    page.wait_for_load_state("networkidle")
+    controls = "a[href], button, input, select, textarea, summary, [tabindex='0']"
+    visible = page.locator(controls).filter(visible=True)
+    page.evaluate(
+        "controls => document.querySelectorAll(controls).forEach((each) => each.dataset.wanted = '')", controls
+    )
+    page.evaluate("document.activeElement.blur()")
+    for _ in range(visible.count() + 2):
+        page.keyboard.press("Tab")
+        page.evaluate("delete document.activeElement.dataset.wanted")
+    missed = page.locator("[data-wanted]:not(:disabled)").filter(visible=True)
+    assert missed.evaluate_all("found => found.map((each) => each.outerHTML.slice(0, 120))") == []
 
 
 @pytest.mark.slow

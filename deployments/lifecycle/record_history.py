@@ -1,0 +1,176 @@
+"""How the records of a pool's experts changed: every version that a service worked with, kept in the store."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from pydantic import TypeAdapter
+from pydantic_core import from_json, to_json
+
+from symmoe.limits import RECORD_HISTORY_BYTES, RECORD_VERSIONS
+from symmoe.types import Profiles, Tally
+
+from ..access.breaker import Stored
+from ..repeating import repeating
+from .roster import Roster
+from .roster_sync import store_expected
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+Change: TypeAlias = Literal["found", "added", "removed", "updated"]
+OVERALL = ""
+"""In place of a skill: over all of them."""
+_Cell: TypeAlias = tuple[float, float]
+_Table: TypeAlias = dict[str, dict[str, _Cell]]
+_Row: TypeAlias = tuple[str, Change, str, _Cell | None, _Cell | None]
+_LOOK_SECONDS = 1.0
+_TRIES = 5
+
+_APPEND = """
+local now, versions = KEYS[1], KEYS[2]
+if (redis.call('GET', now) or '') ~= ARGV[1] then return 0 end
+redis.call('SET', now, ARGV[2])
+redis.call('LPUSH', versions, ARGV[3])
+local most, bytes, held = tonumber(ARGV[4]), tonumber(ARGV[5]), 0
+for place, version in ipairs(redis.call('LRANGE', versions, 0, -1)) do
+  held = held + #version
+  if place > 1 and (place > most or held > bytes) then
+    redis.call('LTRIM', versions, 0, place - 2)
+    break
+  end
+end
+return 1
+"""
+"""Nothing is written where another process was quicker: the same change is noted once."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordChange:
+    """What became of an expert's tally on a skill, or over all, `at` seconds since 1970.
+
+    `before` and `now` are None where there was or is no tally. `found` is what the first version holds.
+    """
+
+    at: float
+    expert: str
+    change: Change
+    skill: str
+    before: Tally | None
+    now: Tally | None
+
+
+class RecordHistory:
+    """The versions of a pool's records, as `records` gives them for the experts of `roster`. `stored` may be None.
+
+    The oldest versions give way: there are `RECORD_VERSIONS` of `RECORD_HISTORY_BYTES` together.
+    """
+
+    def __init__(
+        self,
+        pool: str,
+        roster: Roster,
+        records: Callable[[], Profiles],
+        stored: Stored | None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._roster, self._records, self._stored, self._clock = roster, records, stored, clock
+        self._keys = [f"symmoe:records:{pool}:now", f"symmoe:records:{pool}:versions"]
+        self._noted = -1
+
+    def keeping(self) -> AbstractAsyncContextManager[None]:
+        """Note changes as long as the block lasts. A store that never was is not started for this."""
+        return nullcontext() if self._stored is None else repeating(self._look, _LOOK_SECONDS)
+
+    async def note(self) -> None:
+        """Write what is otherwise than the newest version has it, if anything. Raises `StoreError`."""
+        version = self._roster.version
+        if self._stored is None or not self._roster.known or version == self._noted:
+            return
+        table = await asyncio.to_thread(lambda: _table(self._records(), self._roster.pool.names))
+        for _ in range(_TRIES):
+            if await self._append(self._stored, table):
+                break
+        self._noted = version
+
+    async def changes(self) -> list[RecordChange]:
+        """Every change that is kept, the newest first. Raises `StoreError`."""
+        if self._stored is None:
+            return []
+        await self.note()
+
+        async def work(client: Redis) -> list[bytes]:
+            rows: list[bytes] = await client.lrange(self._keys[1], 0, -1)  # type: ignore[assignment]
+            return rows
+
+        versions = await self._stored.do(work)
+        return await asyncio.to_thread(lambda: [change for version in versions for change in _changes(version)])
+
+    async def _look(self) -> None:
+        if store_expected():
+            await self.note()
+
+    async def _append(self, stored: Stored, table: _Table) -> bool:
+        """Whether the newest version in the store is this table now; not where another process wrote meanwhile."""
+
+        async def read(client: Redis) -> bytes:
+            row: bytes | None = await client.get(self._keys[0])  # type: ignore[assignment]
+            return row or b""
+
+        before = await stored.do(read)
+        now = to_json(table)
+        if before == now:
+            return True
+        known = _TABLE.validate_json(before) if before else None
+        version = to_json({"at": self._clock(), "rows": list(_rows(known, table))})
+        bounds = [RECORD_VERSIONS, RECORD_HISTORY_BYTES]
+
+        async def write(client: Redis) -> int:
+            return int(await client.register_script(_APPEND)(keys=self._keys, args=[before, now, version, *bounds]))
+
+        return bool(await stored.do(write))
+
+
+_TABLE: TypeAdapter[_Table] = TypeAdapter(_Table)
+_ROWS: TypeAdapter[list[_Row]] = TypeAdapter(list[_Row])
+
+
+def _table(records: Profiles, names: tuple[str, ...]) -> _Table:
+    """Right and wrong answers by expert and skill; nothing of an expert without a record."""
+    table: _Table = {}
+    for name in sorted(names):
+        record = records.experts.get(name)
+        tallies = {} if record is None else {OVERALL: record.overall, **record.skills}
+        table[name] = {skill: (round(each.right, 3), round(each.wrong, 3)) for skill, each in sorted(tallies.items())}
+    return table
+
+
+def _rows(before: Mapping[str, Mapping[str, _Cell]] | None, now: Mapping[str, Mapping[str, _Cell]]) -> Iterator[_Row]:
+    """Of every expert that changed its tally over all, whether that changed or not, and each that did on a skill."""
+    known = before or {}
+    for expert in sorted({*known, *now}):
+        old, new = known.get(expert), now.get(expert)
+        if old == new:
+            continue
+        change: Change = (
+            "found" if before is None else "added" if old is None else "removed" if new is None else "updated"
+        )
+        had, has = old or {}, new or {}
+        for skill in sorted({OVERALL, *had, *has}):
+            if skill == OVERALL or had.get(skill) != has.get(skill):
+                yield expert, "found" if before is None else change, skill, had.get(skill), has.get(skill)
+
+
+def _changes(version: bytes) -> Iterator[RecordChange]:
+    document = from_json(version)
+    for expert, change, skill, before, now in _ROWS.validate_python(document["rows"]):
+        yield RecordChange(document["at"], expert, change, skill, _tally(before), _tally(now))
+
+
+def _tally(cell: _Cell | None) -> Tally | None:
+    return None if cell is None else Tally(*cell)

@@ -1,0 +1,302 @@
+"""`symmoe bench tracing`: what keeping traces costs a service, and how long a search among many takes.
+
+One service in this process, with a store of its own, is asked by clients in another process while it keeps no traces,
+traces without words and traces with words, in turn and back again: a b c c b a. What drifts from round to round falls
+out of a block's ratios. The engine echoes and questions are routed by a static embedder, so that little else is done
+for a request and what tracing takes is as large a share as it gets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import socket
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from symmoe.bench.clients import Ask, Load, Outcome, closed, run, summary, texts
+from symmoe.bench.machine import taking
+from symmoe.build import Assembly
+from symmoe.config import Pool
+from symmoe.deployments.access.callers import Open
+from symmoe.deployments.api.application import application
+from symmoe.deployments.api.service import Service
+from symmoe.deployments.expert import ExpertReplica
+from symmoe.deployments.experts import LocalExperts
+from symmoe.deployments.orchestrator import Orchestrator
+from symmoe.deployments.settings import Settings
+from symmoe.deployments.storage import Storage
+from symmoe.deployments.telemetry.trace_store import POLICIES, KeptTraces, Sought
+from symmoe.errors import EngineError
+from symmoe.policy import AUTO
+from symmoe.store import stop_embedded
+
+FALL_TARGET = 0.03
+"""The share of its requests per second that a service may lose by keeping traces."""
+SEARCH_TARGET_MS = 200.0
+"""For the slowest search among so many traces."""
+_CLIENTS = 8
+_TOKENS = 16
+_SEARCHES = 20
+_RESAMPLES = 2000
+_START_SECONDS = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class TracingLoad:
+    """So many `blocks` of six rounds with so many `requests` each; then searches among so many `traces`."""
+
+    blocks: int = 12
+    requests: int = 400
+    traces: int = 10_000
+    seed: int = 0
+
+
+Crowd = Callable[[str, Load], list[Outcome]]
+"""What becomes of every request of a load on the service at a URL."""
+
+
+class _Running:
+    """A service that runs, and what it keeps."""
+
+    def __init__(self, url: str, service: Service, kept: KeptTraces, loop: asyncio.AbstractEventLoop) -> None:
+        self.url, self._service, self._kept, self._loop = url, service, kept, loop
+
+    def keep(self, policy: str) -> None:
+        """From now on keep what `policy` says."""
+        self._kept.texts = policy == "text"
+        self._service.telemetry.kept = None if policy == "off" else self._kept
+
+    def flush(self) -> float:
+        """Write what waits to be written; how many seconds it took."""
+        began = time.perf_counter()
+        asyncio.run_coroutine_threadsafe(self._kept.write(), self._loop).result()
+        return time.perf_counter() - began
+
+    def count(self, most: int) -> int:
+        """How many traces are kept, at most so many."""
+        found = asyncio.run_coroutine_threadsafe(self._kept.search(Sought(), most), self._loop).result()
+        return len(found)
+
+    @property
+    def lost(self) -> int:
+        """Traces that could not be written."""
+        return self._kept.lost
+
+
+def measure_tracing(pool: Pool, load: TracingLoad, tell: Callable[[str], None] = lambda now: None) -> dict[str, Any]:
+    """Requests per second and CPU time by what is kept, and milliseconds by search; whether the bars are met.
+
+    Raises `EngineError` where a request is not answered.
+    """
+    asks = [Ask(AUTO, text, _TOKENS) for text in texts(pool, load.requests, load.seed)]
+    with (
+        TemporaryDirectory(prefix="symmoe-") as folder,
+        _own_state(Path(folder)),
+        _served(echoing(pool), load) as served,
+        clients_apart() as crowd,
+    ):
+        for policy in POLICIES:
+            tell(f"warming up, traces {policy}")
+            _round(served, crowd, policy, asks)
+        rounds: dict[str, list[dict[str, float]]] = {policy: [] for policy in POLICIES}
+        for block in range(load.blocks):
+            tell(f"block {block + 1} of {load.blocks}")
+            for policy in (*POLICIES, *reversed(POLICIES)):
+                rounds[policy].append(_round(served, crowd, policy, asks))
+        tell(f"searching among {load.traces} traces")
+        if (missing := load.traces - served.count(load.traces)) > 0:
+            _round(served, crowd, "text", list(islice(cycle(asks), missing)))
+        served.keep("metadata")
+        searches, lost = _searches(served), served.lost
+    return {
+        "pool": pool.name,
+        "clients": _CLIENTS,
+        "requests_per_round": load.requests,
+        "blocks": load.blocks,
+        "rounds": rounds,
+        "median": {policy: _medians(rows) for policy, rows in rounds.items()},
+        "times_off": {policy: _compared(rounds, policy, load.seed) for policy in POLICIES[1:]},
+        "traces": load.traces,
+        "traces_lost": lost,
+        "search_ms": searches,
+        **_bars(rounds, searches, load.seed),
+    }
+
+
+def echoing(pool: Pool) -> Pool:
+    """The pool with an engine that echoes, routed by a static embedder."""
+    embedder = pool.routing.embedder
+    static = embedder if embedder.startswith("static:") else f"static:{embedder}"
+    routing = pool.routing.model_copy(update={"embedder": static})
+    return pool.model_copy(update={"engine": pool.engine.model_copy(update={"kind": "echo"}), "routing": routing})
+
+
+def _round(served: _Running, crowd: Crowd, policy: str, asks: Sequence[Ask]) -> dict[str, float]:
+    """One load while `policy` is kept. Its last traces' writing counts as part of it."""
+    served.keep(policy)
+    cpu, own = time.process_time(), "service"
+    with taking({own: [os.getpid()]}) as taken:
+        outcomes = crowd(served.url, closed(asks, _CLIENTS))
+    flushed = served.flush()
+    found = summary(outcomes)
+    if found["kinds"].get("answer", 0) != len(asks):
+        raise EngineError(f"not every request was answered: {found['kinds']}", hint=str(found.get("broken", "")))
+    seconds = found["seconds"] + flushed
+    return {
+        "requests_per_second": round(len(asks) / seconds, 2),
+        "cpu_ms": round(1000 * (time.process_time() - cpu) / len(asks), 4),
+        "p50_ms": found["latency_ms"]["p50"],
+        "cores_taken_by_others": taken.others or 0.0,
+    }
+
+
+def _medians(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {name: round(statistics.median(row[name] for row in rows), 4) for name in rows[0]}
+
+
+def _compared(rounds: Mapping[str, Sequence[Mapping[str, float]]], policy: str, seed: int) -> dict[str, Any]:
+    """Of each figure the median over blocks of what it is times that without traces, and its 95 % interval."""
+    found = {}
+    for name in ("requests_per_second", "cpu_ms"):
+        pairs = zip(_blocks(rounds[policy], name), _blocks(rounds["off"], name), strict=True)
+        ratios = np.array([ours / theirs for ours, theirs in pairs])
+        drawn = np.random.default_rng(seed).integers(len(ratios), size=(_RESAMPLES, len(ratios)))
+        low, high = np.quantile(np.median(ratios[drawn], axis=1), (0.025, 0.975))
+        found[name] = {
+            "median": round(float(np.median(ratios)), 4),
+            "ci95": [round(float(low), 4), round(float(high), 4)],
+        }
+    return found
+
+
+def _blocks(rows: Sequence[Mapping[str, float]], name: str) -> list[float]:
+    """The mean of both rounds of each block."""
+    return [(first[name] + second[name]) / 2 for first, second in zip(rows[::2], rows[1::2], strict=True)]
+
+
+def _bars(rounds: Mapping[str, Any], searches: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """What was to be reached, and whether it was; `sure` where the whole interval is within it."""
+    bars: dict[str, dict[str, Any]] = {}
+    for policy in POLICIES[1:]:
+        times = _compared(rounds, policy, seed)["requests_per_second"]
+        bars[f"fall of requests per second, {policy}"] = {
+            "measured": round(1 - times["median"], 4),
+            "bar": FALL_TARGET,
+            "met": 1 - times["median"] <= FALL_TARGET,
+            "sure": 1 - times["ci95"][0] <= FALL_TARGET,
+        }
+    slowest = max(row["max"] for row in searches.values())
+    bars["slowest search, ms"] = {"measured": slowest, "bar": SEARCH_TARGET_MS, "met": slowest <= SEARCH_TARGET_MS}
+    return {"bars": bars, "met": all(bar["met"] for bar in bars.values())}
+
+
+def _searches(served: _Running) -> dict[str, dict[str, float]]:
+    """Milliseconds of searches over HTTP, the worst case last: nothing fits, so all are looked at."""
+    import httpx
+
+    with httpx.Client(base_url=served.url, timeout=60, trust_env=False) as client:
+        named = client.get("/v1/traces?limit=1").json()["data"][0]
+        queries = {
+            "newest fifty": {"limit": "50"},
+            "by id": {"id": named["id"]},
+            "by expert and skill": {"expert": named["experts"][0], "skill": named["skills"][0], "limit": "50"},
+            "by outcome, five hundred": {"outcome": named["outcome"], "limit": "500"},
+            "nothing fits": {"expert": "nobody", "skill": "none", "outcome": "left"},
+        }
+        found = {}
+        for name, query in queries.items():
+            times = []
+            for _ in range(_SEARCHES):
+                began = time.perf_counter()
+                client.get("/v1/traces", params=query).raise_for_status()
+                times.append(1000 * (time.perf_counter() - began))
+            found[name] = {"p50": round(statistics.median(times), 1), "max": round(max(times), 1)}
+    return found
+
+
+@contextmanager
+def clients_apart() -> Iterator[Crowd]:
+    """Clients in one process of their own: one for each round would take longer to start than the round lasts."""
+    ours, theirs = multiprocessing.get_context("spawn").Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=_asking, args=(theirs,), daemon=True)
+    process.start()
+    theirs.close()
+
+    def crowd(url: str, load: Load) -> list[Outcome]:
+        try:
+            ours.send((url, load))
+            outcomes: list[Outcome] = ours.recv()
+        except (EOFError, OSError) as error:
+            raise EngineError("the process of the clients was lost") from error
+        return outcomes
+
+    try:
+        yield crowd
+    finally:
+        ours.close()
+        process.join(_START_SECONDS)
+
+
+def _asking(pipe: Any) -> None:
+    """Sends every load that a pipe brings, until it is closed."""
+    with suppress(EOFError):
+        while True:
+            pipe.send(asyncio.run(run(*pipe.recv())))
+
+
+@contextmanager
+def _served(pool: Pool, load: TracingLoad) -> Iterator[_Running]:
+    """The pool's service under a free port, in threads of this process."""
+    import uvicorn
+
+    settings = Settings(traces="metadata", traces_most=load.traces, quarantine_after=0)
+    replica = ExpertReplica(pool.model_dump_json(), str(pool.root), settings, Assembly)
+    storage, loop = Storage(), asyncio.new_event_loop()
+    service = Service(
+        pool, Orchestrator(Assembly(pool), LocalExperts(replica), settings), Open(True), settings, storage
+    )
+    kept = service.telemetry.kept
+    if kept is None:
+        raise EngineError("the service keeps no traces")
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(application(service), log_config=None, lifespan="on"))
+        thread = threading.Thread(target=lambda: loop.run_until_complete(server.serve([listening])), daemon=True)
+        thread.start()
+        try:
+            ends = time.monotonic() + _START_SECONDS
+            while not server.started:
+                if not thread.is_alive() or time.monotonic() > ends:
+                    raise EngineError("the service to measure did not start")
+                time.sleep(0.01)
+            yield _Running(f"http://127.0.0.1:{listening.getsockname()[1]}", service, kept, loop)
+        finally:
+            server.should_exit = True
+            thread.join(_START_SECONDS)
+            replica.stop()
+            loop.close()
+
+
+@contextmanager
+def _own_state(folder: Path) -> Iterator[None]:
+    """A store of its own as long as the block lasts: nobody's traces are among those that are searched."""
+    before = {name: os.environ.pop(name, None) for name in ("SYMMOE_STATE", "REDIS_URL")}
+    os.environ["SYMMOE_STATE"] = str(folder / "state")
+    try:
+        yield
+    finally:
+        stop_embedded()
+        os.environ.pop("SYMMOE_STATE")
+        os.environ.update({name: value for name, value in before.items() if value is not None})
