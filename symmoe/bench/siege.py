@@ -31,6 +31,7 @@ from symmoe.deployments.access.key_records import KeyRecord, add, new_id, new_ke
 from symmoe.deployments.storage import Storage
 from symmoe.errors import EngineError
 from symmoe.policy import AUTO
+from symmoe.store.embedded import stop_embedded
 
 SLOWER_TARGET = 2.0
 """How many times as long the 99th percentile of the friendly clients may take."""
@@ -242,8 +243,7 @@ class SiegeLoad:
 
 def measure_siege(pool: Pool, named: str, load: SiegeLoad, tell: Callable[[str], None]) -> dict[str, Any]:
     """Latency, errors, the batch and the memory of every process, quiet and under siege, and which bars were met."""
-    with TemporaryDirectory(prefix="siege-") as folder:
-        environment = {"SYMMOE_STATE": os.fspath(Path(folder) / "state")}
+    with _own_state() as environment:
         friend, foe = _keys(environment)
         tell("starting the service")
         with symmoe_serve(named, ["--keys"], environment) as side:
@@ -354,14 +354,32 @@ def _keys(environment: Mapping[str, str]) -> tuple[str, str]:
         finally:
             await storage.close()
 
+    with _environment(environment):
+        asyncio.run(make())
+    return friend, foe
+
+
+@contextmanager
+def _own_state() -> Iterator[Mapping[str, str]]:
+    """The environment of a state directory of its own, whose store ends with it."""
+    with TemporaryDirectory(prefix="siege-") as folder:
+        environment = {"SYMMOE_STATE": os.fspath(Path(folder) / "state")}
+        try:
+            yield environment
+        finally:
+            with _environment(environment):
+                stop_embedded()
+
+
+@contextmanager
+def _environment(environment: Mapping[str, str]) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in environment}
     os.environ.update(environment)
     try:
-        asyncio.run(make())
+        yield
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
-    return friend, foe
 
 
 def _report(load: SiegeLoad, quiet: _Part, sieged: _Part, hostile: Hostile) -> dict[str, Any]:
