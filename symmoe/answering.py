@@ -18,7 +18,6 @@ from symmoe.aggregation.synthesis import NO_ROOM, Settled, Synthesis, decide, pr
 from symmoe.aggregation.verifier import Verifying
 from symmoe.policy import Policy
 from symmoe.protocols import Aggregator
-from symmoe.questions.options import support
 from symmoe.scoring.expert_record import weigh_by_records, weight_of
 from symmoe.types import (
     Answer,
@@ -218,8 +217,11 @@ def _heard(
     vote: _Vote | None = None
     size = len(asked) if final else _wave(query, routed, policy, judging, said, waves)[0]
     while size:
-        part = replace(routed.recruitment, assignments=asked[len(said) : len(said) + size])
-        said += yield from _said(Ask(query, part, final))
+        part = asked[len(said) : len(said) + size]
+        recruitment = routed.recruitment
+        if len(part) < len(recruitment.assignments):
+            recruitment = replace(recruitment, assignments=part)
+        said += yield from _said(Ask(query, recruitment, final))
         waves += 1
         at_fault = any(isinstance(each, Refusal) and each.by_query for each in said)
         over = at_fault or len(said) == len(asked)
@@ -234,19 +236,16 @@ def _wave(
     recruitment, left = routed.recruitment, routed.asked[len(said) :]
     if policy.quality is None or not recruitment.accuracies:
         return len(left), None
-    candidates = tuple(map(_candidate, routed.asked, said))
-    verdicts = judging.weigh(query, candidates, recruitment)
     vote: _Vote | None = None
-    if candidates:
+    if said:
+        candidates = tuple(map(_candidate, routed.asked, said))
+        verdicts = judging.weigh(query, candidates, recruitment)
         vote = tuple(verdicts), judging.vote.aggregate(query, candidates, verdicts)
         now = judging.standing(query, recruitment, *vote)
     else:
         now = standing(query, recruitment, (), ())
-    could = [
-        (support(recruitment.accuracies.get(a.expert, 0.0), now.options), weight_of(query.text, recruitment, a.expert))
-        for a in left
-    ]
-    return further(now, could, policy.quality, judging.belief, waves), vote
+    worth = [weight_of(query.text, recruitment, assignment.expert) for assignment in left]
+    return further(now, list(zip(worth, worth, strict=True)), policy.quality, judging.belief, waves), vote
 
 
 def synthesising(case: Case, synthesis: Synthesis, seed: int = 0) -> Steps[Settled]:
@@ -300,7 +299,7 @@ def _judged(
     if recruitment.accuracies:
         now = judging.standing(query, recruitment, weighed.verdicts, voted)
         posterior = round(now.posterior(judging.belief), 6)
-    return replace(_trace(routed, settled, weighed.trouble), posterior=posterior)
+    return _trace(routed, settled, weighed.trouble, posterior)
 
 
 def _routed(query: Query, policy: Policy, again: bool) -> Steps[Routed | Refusal]:
@@ -333,7 +332,7 @@ def _candidate(assignment: Assignment, said: Said) -> Candidate:
     return Candidate(assignment.query_id, assignment.expert, assignment.slot, "", "error", 0, 0, "resident")
 
 
-def _trace(routed: Routed, settled: Settled, trouble: str) -> Trace:
+def _trace(routed: Routed, settled: Settled, trouble: str, posterior: float | None) -> Trace:
     answer, recruitment, skills = settled.answer, routed.recruitment, routed.skills
     if trouble:
         why = f"weighed by the experts' records alone: {trouble}"
@@ -351,4 +350,5 @@ def _trace(routed: Routed, settled: Settled, trouble: str) -> Trace:
         consensus=settled.consensus,
         synthesis=settled.synthesis,
         way=routed.way,
+        posterior=posterior,
     )

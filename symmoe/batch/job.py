@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -34,6 +35,10 @@ JUDGED_FROM = 1000
 MANY, FAST = 8192, 300.0
 """After so many lines, and at so many a second, skills are named in a process of its own: this one is what limits."""
 _KEPT_OBSERVATIONS = 512
+KEEP_SECONDS = 0.05
+"""Candidates that come sooner one after another are kept together: engines that quick would wait for the disk."""
+_GARBAGE = 50_000
+"""Objects made before circles among them are looked for: a window makes many, hardly any in circles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,6 +315,9 @@ class _Run:
         self._loads: list[Load] = []
         self._seconds: dict[str, float] = {}
         self._tokens = self._resumed = self._kept = 0
+        self._heard: list[Candidate] = []
+        self._kept_at = time.monotonic()
+        self._garbage = gc.get_threshold()
         self._began, self._told, self._begun_with = time.monotonic(), 0.0, record.commit.lines
         self._status = Status()
         self._naming: NamingProcess | None = None
@@ -323,11 +331,16 @@ class _Run:
         self._files.callback(self._errors.close)
 
     def __enter__(self) -> _Run:
+        gc.set_threshold(_GARBAGE, *self._garbage[1:])
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        gc.set_threshold(*self._garbage)
         if self._naming is not None:
             self._naming.close()
+        if self._heard:
+            with suppress(OSError):  # which is under way already
+                self._candidates.add(self._heard, self._digests)
         self._candidates.close()
         if kind is not None:
             self._told = 0.0
@@ -429,6 +442,7 @@ class _Run:
             ahead,
             self._carried,
         )
+        self._keep_heard()
         self._observations += outcome.observations
         if len(self._observations) > _KEPT_OBSERVATIONS:
             keep_observations(self._store, self._job.pool.name, self._observations)
@@ -491,10 +505,19 @@ class _Run:
             )
 
     def _said(self, candidates: Sequence[Candidate]) -> None:
+        self._heard += candidates
+        if time.monotonic() - self._kept_at >= KEEP_SECONDS:
+            self._keep_heard()
+
+    def _keep_heard(self) -> None:
         """Candidates are kept before anybody else hears of them."""
-        self._candidates.add(candidates, self._digests)
-        self._tokens += sum(each.completion_tokens for each in candidates if not each.shared)
-        self._watched.candidates(candidates)
+        heard = self._heard
+        if not heard:
+            return
+        self._candidates.add(heard, self._digests)
+        self._heard, self._kept_at = [], time.monotonic()
+        self._tokens += sum(each.completion_tokens for each in heard if not each.shared)
+        self._watched.candidates(heard)
         self._show()
 
     def _loaded(self, load: Load) -> None:

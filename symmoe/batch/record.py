@@ -7,8 +7,9 @@
     before-N    the files of a run whose input was another, as long as rows are taken from them
 
 A window's rows are on the disk (fsync) before its commit is, and that before its candidates go. A candidate is with
-the operating system before anything relies on it, and on the disk within `SYNC_SECONDS`: the end of the process loses
-none, the end of the machine the last few. What stands behind the last commit, whole or torn, is cut off.
+the operating system before anybody hears of it, and on the disk within `SYNC_SECONDS`: the end of the process loses
+those that came at once with others just before, the end of the machine the last few. What stands behind the last
+commit, whole or torn, is cut off.
 """
 
 from __future__ import annotations
