@@ -15,7 +15,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from symmoe.batch.lines import BadLine, GoodLine, Known, KnownLine, LineReader, Lines, id_hash
+from symmoe.batch.lines import BadLine, GoodLine, KnownLine, KnownLines, LineReader, Lines, id_hash
 from symmoe.batch.naming import NamingProcess
 from symmoe.batch.output import Detail, ErrorWriter, TraceWriter, open_output
 from symmoe.batch.record import STATUS_SECONDS, Candidates, Cause, Files, Passing, Record, write_status
@@ -67,7 +67,7 @@ class BatchJob:
     limit: int | None = None
     share: float = 1.0
 
-    def lines(self, sources: Sequence[str], known: Known = lambda *row: None) -> Lines:
+    def lines(self, sources: Sequence[str], known: KnownLines | None = None) -> Lines:
         """Its questions, read anew. Raises `InputError`."""
         reader = LineReader(self.pool, self.k, self.reading)
         return reader.read(*sources, limit=self.limit, share=self.share, known=known)
@@ -254,7 +254,9 @@ def _to_do(
     if record.commit.lines and not again:
         passing = Passing(record.written(), record.before())
         lines = job.lines(sources, passing)
+        passing.changed = lines.differs
         behind = next((line for line in lines if passing.changed or not _in_place(line)), None)
+        passing.changed = passing.changed or lines.differs  # of a file that was come to since
         if not passing.changed and not passing.left:
             told(lines)
             return chain([] if behind is None else [behind], lines)

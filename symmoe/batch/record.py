@@ -259,12 +259,19 @@ class Before:
 class Passing:
     """Tells of an input's rows, in order, which are answered: those in their places, then those taken from elsewhere.
 
-    `changed` is set once a row is another than the one that is written in its place.
+    `changed` is set once a row is another than the one that is written in its place. `hashes` are the ids' of those
+    that were `standing`.
     """
 
     def __init__(self, written: Iterable[tuple[bytes, int]] = (), before: Sequence[Before] = ()) -> None:
         self._written, self._before = iter(written), before
-        self.changed = False
+        self.changed, self.hashes = False, array("Q")
+
+    def standing(self) -> Iterator[bytes]:
+        """The digests of rows that are written, for a reader that passes over them in bulk."""
+        for digest, hashed in self._written:
+            self.hashes.append(hashed)
+            yield digest
 
     def __call__(self, number: int, digest: bytes) -> KnownLine | None:
         """The line that is known, or None."""
