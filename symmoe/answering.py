@@ -18,7 +18,6 @@ from symmoe.aggregation.synthesis import NO_ROOM, Settled, Synthesis, decide, pr
 from symmoe.aggregation.verifier import Verifying
 from symmoe.policy import Policy
 from symmoe.protocols import Aggregator
-from symmoe.questions.options import support
 from symmoe.scoring.expert_record import weigh_by_records, weight_of
 from symmoe.types import (
     Answer,
@@ -279,8 +278,10 @@ class _Hearing:
         if self._beside:
             under_way = tuple(each for each in dict.fromkeys((*wave, *self._beside)) if each not in self._said)
         spare = self._spare(under_way, waves) if self._pressed else ()
-        part = replace(self._routed.recruitment, assignments=under_way)
-        given = yield Ask(self._query, part, final, spare)
+        recruitment = self._routed.recruitment
+        if under_way != recruitment.assignments:
+            recruitment = replace(recruitment, assignments=under_way)
+        given = yield Ask(self._query, recruitment, final, spare)
         if isinstance(given, Partly):
             self._said |= given.said
             self._asked |= dict.fromkeys(under_way)
@@ -312,20 +313,16 @@ class _Hearing:
         query, recruitment, judging = self._query, self._routed.recruitment, self._judging
         if self._policy.quality is None or not recruitment.accuracies:
             return len(left), None
-        candidates = tuple(_candidate(each, self._said[each]) for each in heard)
-        verdicts = judging.weigh(query, candidates, recruitment)
         vote: _Vote | None = None
-        if candidates:
+        if heard:
+            candidates = tuple(_candidate(each, self._said[each]) for each in heard)
+            verdicts = judging.weigh(query, candidates, recruitment)
             vote = tuple(verdicts), judging.vote.aggregate(query, candidates, verdicts)
             now = judging.standing(query, recruitment, *vote)
         else:
             now = standing(query, recruitment, (), ())
-        accuracies = recruitment.accuracies
-        could = [
-            (support(accuracies.get(a.expert, 0.0), now.options), weight_of(query.text, recruitment, a.expert))
-            for a in left
-        ]
-        return further(now, could, self._policy.quality, judging.belief, waves), vote
+        worth = [weight_of(query.text, recruitment, assignment.expert) for assignment in left]
+        return further(now, list(zip(worth, worth, strict=True)), self._policy.quality, judging.belief, waves), vote
 
 
 def synthesising(case: Case, synthesis: Synthesis, seed: int = 0) -> Steps[Settled]:
@@ -379,7 +376,7 @@ def _judged(
     if recruitment.accuracies:
         now = judging.standing(query, recruitment, weighed.verdicts, voted)
         posterior = round(now.posterior(judging.belief), 6)
-    return replace(_trace(routed, settled, weighed.trouble), posterior=posterior)
+    return _trace(routed, settled, weighed.trouble, posterior)
 
 
 def _routed(query: Query, policy: Policy, again: bool) -> Steps[Routed | Refusal]:
@@ -412,7 +409,7 @@ def _candidate(assignment: Assignment, said: Said) -> Candidate:
     return Candidate(assignment.query_id, assignment.expert, assignment.slot, "", "error", 0, 0, "resident")
 
 
-def _trace(routed: Routed, settled: Settled, trouble: str) -> Trace:
+def _trace(routed: Routed, settled: Settled, trouble: str, posterior: float | None) -> Trace:
     answer, recruitment, skills = settled.answer, routed.recruitment, routed.skills
     if trouble:
         why = f"weighed by the experts' records alone: {trouble}"
@@ -430,4 +427,5 @@ def _trace(routed: Routed, settled: Settled, trouble: str) -> Trace:
         consensus=settled.consensus,
         synthesis=settled.synthesis,
         way=routed.way,
+        posterior=posterior,
     )

@@ -10,6 +10,7 @@ _INVISIBLE = re.compile(
     "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
     "\U000e0000-\U000e0fff]"
 )
+_SEEN = bytes(range(32, 127)) + b"\n\t"
 _REASONING = re.compile(
     r"<(?P<close>/)?(?:think|thinking|thought|reasoning|reflection)>"
     r"|\[(?P<close_square>/)?THINK\]"
@@ -30,8 +31,8 @@ def encodable(text: str) -> str:
 
 def visible(text: str) -> str:
     """`text` without control, zero-width, direction and tag characters; every end of a line is a newline."""
-    if text.isascii() and text.replace("\n", " ").replace("\t", " ").isprintable():
-        return text  # as most are: a tenth of the time
+    if text.isascii() and not text.encode().translate(None, _SEEN):
+        return text  # as most are: a fortieth of the time
     return _INVISIBLE.sub("", _LINE_ENDS.sub("\n", encodable(text)))
 
 

@@ -53,9 +53,7 @@ class _Words:
     """The words of a text as they are compared: in lower case, its numbers, its names, and whether it denies."""
 
     def __init__(self, text: str) -> None:
-        tokens = _TOKEN.findall(text)
-        if "'s" in text or "’s" in text:
-            tokens = [token.removesuffix("'s").removesuffix("’s") for token in tokens]
+        tokens = _tokens(text)
         self.lower = lower = [token.lower() for token in tokens]
         self.head = tokens[0] if tokens else ""
         figures = [
@@ -69,6 +67,14 @@ class _Words:
         self.denies = denials % 2
         self.names = {token for token in tokens[1:] if token[:1].isupper() and len(token) > 1}
         self.set = set(lower)
+
+
+def _tokens(text: str) -> list[str]:
+    """Words and numbers, without a genitive's end."""
+    tokens: list[str] = _TOKEN.findall(text)
+    if "'s" in text or "’s" in text:
+        return [token.removesuffix("'s").removesuffix("’s") for token in tokens]
+    return tokens
 
 
 def _other_names(ours: _Words, theirs: _Words) -> bool:
@@ -110,14 +116,17 @@ def _one_place_apart(first: str, second: str) -> bool:
     around = first[max(0, begin - _AROUND) : begin], first[len(first) - behind :][:_AROUND]
     if sum(len(_TOKEN.findall(text)) for text in around) < 2 * _SUBSTITUTED:
         return False
-    a, b = _Words(ours[: len(ours) - behind]).lower, _Words(theirs[: len(theirs) - behind]).lower
+    a, b = ([token.lower() for token in _tokens(text[: len(text) - behind])] for text in (ours, theirs))
     apart = bool(a and b) and max(len(a), len(b)) <= _SUBSTITUTED and set(a).isdisjoint(b)
     return apart and _carries_meaning(a) and _carries_meaning(b)
 
 
 def _alike(first: str, second: str) -> int:
     """How many characters two texts begin with alike."""
-    low, high = 0, min(len(first), len(second))
+    low, step, most = 0, 16, min(len(first), len(second))
+    while low < most and first[low : low + step] == second[low : low + step]:
+        low, step = low + step, 2 * step
+    low, high = min(low, most), min(low + step, most)
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if first[low:middle] == second[low:middle] else (low, middle - 1)

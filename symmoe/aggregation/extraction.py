@@ -38,7 +38,9 @@ def extract(text: str, kind: AnswerKind, question: str = "") -> str | None:
     read. `auto` reads a choice letter where the question lists options, else what is boxed or stated as the answer,
     else the whole text, which to a question with options must be short.
     """
-    whole = without_reasoning(visible(text)).translate(_PLAIN)
+    whole = without_reasoning(visible(text))
+    if not whole.isascii():
+        whole = whole.translate(_PLAIN)
     if not whole.strip():
         return None
     text = whole if len(whole) <= _HEAD + _TAIL else f"{whole[:_HEAD]}\n{whole[-_TAIL:]}"
@@ -63,7 +65,9 @@ def lists_options(question: str) -> bool:
 
 def normalise(text: str) -> str:
     """Case, outer punctuation and runs of spaces removed: what a reader takes for the same answer."""
-    return " ".join(text.split()).strip(".!\"'`*").strip().casefold()
+    if "  " in text or not text.isprintable():  # of what is printable, only spaces are white
+        text = " ".join(text.split())
+    return text.strip().strip(".!\"'`*").strip().casefold()
 
 
 def is_number(answer: str) -> bool:
@@ -141,8 +145,10 @@ def _unwrapped(text: str) -> str:
 
 def stated(text: str) -> str | None:
     """What the last phrase such as `the answer is …` gives, to the end of its line; None if there is none."""
-    if text.isascii() and not any(word in text.lower() for word in ("answer", "option", "choice")):
-        return None
+    if text.isascii():
+        lower = text.lower()
+        if "answer" not in lower and "option" not in lower and "choice" not in lower:
+            return None
     statements = _STATED.findall(text)
     return statements[-1].splitlines()[0].strip().rstrip(".") if statements else None
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from symmoe.batch.lines import BadLine, GoodLine, Known, KnownLine, LineReader, Lines, id_hash
+from symmoe.batch.lines import BadLine, GoodLine, KnownLine, KnownLines, LineReader, Lines, id_hash
 from symmoe.batch.naming import NamingProcess
 from symmoe.batch.output import Detail, ErrorWriter, TraceWriter, open_output
 from symmoe.batch.record import STATUS_SECONDS, Candidates, Cause, Files, Passing, Record, write_status
@@ -34,6 +35,10 @@ JUDGED_FROM = 1000
 MANY, FAST = 8192, 300.0
 """After so many lines, and at so many a second, skills are named in a process of its own: this one is what limits."""
 _KEPT_OBSERVATIONS = 512
+KEEP_SECONDS = 0.05
+"""Candidates that come sooner one after another are kept together: engines that quick would wait for the disk."""
+_GARBAGE = 50_000
+"""Objects made before circles among them are looked for: a window makes many, hardly any in circles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +67,7 @@ class BatchJob:
     limit: int | None = None
     share: float = 1.0
 
-    def lines(self, sources: Sequence[str], known: Known = lambda *row: None) -> Lines:
+    def lines(self, sources: Sequence[str], known: KnownLines | None = None) -> Lines:
         """Its questions, read anew. Raises `InputError`."""
         reader = LineReader(self.pool, self.k, self.reading)
         return reader.read(*sources, limit=self.limit, share=self.share, known=known)
@@ -249,7 +254,9 @@ def _to_do(
     if record.commit.lines and not again:
         passing = Passing(record.written(), record.before())
         lines = job.lines(sources, passing)
+        passing.changed = lines.differs
         behind = next((line for line in lines if passing.changed or not _in_place(line)), None)
+        passing.changed = passing.changed or lines.differs  # of a file that was come to since
         if not passing.changed and not passing.left:
             told(lines)
             return chain([] if behind is None else [behind], lines)
@@ -310,6 +317,9 @@ class _Run:
         self._loads: list[Load] = []
         self._seconds: dict[str, float] = {}
         self._tokens = self._resumed = self._kept = 0
+        self._heard: list[Candidate] = []
+        self._kept_at = time.monotonic()
+        self._garbage = gc.get_threshold()
         self._began, self._told, self._begun_with = time.monotonic(), 0.0, record.commit.lines
         self._status = Status()
         self._naming: NamingProcess | None = None
@@ -323,11 +333,16 @@ class _Run:
         self._files.callback(self._errors.close)
 
     def __enter__(self) -> _Run:
+        gc.set_threshold(_GARBAGE, *self._garbage[1:])
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        gc.set_threshold(*self._garbage)
         if self._naming is not None:
             self._naming.close()
+        if self._heard:
+            with suppress(OSError):  # which is under way already
+                self._candidates.add(self._heard, self._digests)
         self._candidates.close()
         if kind is not None:
             self._told = 0.0
@@ -429,6 +444,7 @@ class _Run:
             ahead,
             self._carried,
         )
+        self._keep_heard()
         self._observations += outcome.observations
         if len(self._observations) > _KEPT_OBSERVATIONS:
             keep_observations(self._store, self._job.pool.name, self._observations)
@@ -491,10 +507,19 @@ class _Run:
             )
 
     def _said(self, candidates: Sequence[Candidate]) -> None:
+        self._heard += candidates
+        if time.monotonic() - self._kept_at >= KEEP_SECONDS:
+            self._keep_heard()
+
+    def _keep_heard(self) -> None:
         """Candidates are kept before anybody else hears of them."""
-        self._candidates.add(candidates, self._digests)
-        self._tokens += sum(each.completion_tokens for each in candidates if not each.shared)
-        self._watched.candidates(candidates)
+        heard = self._heard
+        if not heard:
+            return
+        self._candidates.add(heard, self._digests)
+        self._heard, self._kept_at = [], time.monotonic()
+        self._tokens += sum(each.completion_tokens for each in heard if not each.shared)
+        self._watched.candidates(heard)
         self._show()
 
     def _loaded(self, load: Load) -> None:

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 from xxhash import xxh3_64_intdigest
 
@@ -101,8 +103,21 @@ class KnownLine:
     place: tuple[int, int] | None = None
 
 
-Known = Callable[[int, bytes], KnownLine | None]
-"""Tells by number and digest whether a line was answered before."""
+class KnownLines(Protocol):
+    """Tells by number and digest whether a line was answered before.
+
+    What is `standing` are the digests of the first lines, which are passed over; `hashes` are those of their ids.
+    """
+
+    hashes: array[int]
+
+    def __call__(self, number: int, digest: bytes) -> KnownLine | None:
+        """The line that is known, or None."""
+        ...
+
+    def standing(self) -> Iterator[bytes]:
+        """The digests, as they are wanted."""
+        ...
 
 
 class SeenIds:
@@ -133,6 +148,11 @@ class SeenIds:
             self._count += 1
         return self._numbers[place]
 
+    def fill(self, hashes: Sequence[int], numbers: Sequence[int]) -> None:
+        """Take many ids at once, none of which was used before; 0 stands for a line without one."""
+        ids, lines = np.asarray(hashes, dtype=np.uint64), np.asarray(numbers, dtype=np.uint32)
+        self._rebuild(3 * (self._count + len(ids)) // 2, ids[ids > 0], lines[ids > 0])
+
     def _place(self, hashed: int) -> int:
         """Where the hash stands, or the free place where it belongs."""
         hashes, size = self._hashes, len(self._hashes)
@@ -142,13 +162,27 @@ class SeenIds:
         return place
 
     def _grow(self) -> None:
-        hashes, numbers = self._hashes, self._numbers
-        size = len(hashes) * 3 // 2
+        none = np.empty(0, dtype=np.uint64)
+        self._rebuild(len(self._hashes) * 3 // 2, none, none.astype(np.uint32))
+
+    def _rebuild(self, size: int, hashes: NDArray[np.uint64], numbers: NDArray[np.uint32]) -> None:
+        """A table of at least `size` places for what there is, and these. All find their places at once."""
+        size = max(size, len(self._hashes))
+        there, lines = np.frombuffer(self._hashes, np.uint64), np.frombuffer(self._numbers, np.uint32)
+        hashes, numbers = np.concatenate([there[there > 0], hashes]), np.concatenate([lines[there > 0], numbers])
+        del there, lines
         self._hashes, self._numbers = array("Q", bytes(8 * size)), array("I", bytes(4 * size))
-        for hashed, number in zip(hashes, numbers, strict=True):
-            if hashed:
-                place = self._place(hashed)
-                self._hashes[place], self._numbers[place] = hashed, number
+        wanted = (hashes % np.uint64(size)).astype(np.int64)
+        order = np.argsort(wanted, kind="stable")
+        steps = np.arange(len(order))
+        places = np.maximum.accumulate(wanted[order] - steps) + steps  # behind the one before, where that is in the way
+        inside = places < size
+        np.frombuffer(self._hashes, np.uint64)[places[inside]] = hashes[order[inside]]
+        np.frombuffer(self._numbers, np.uint32)[places[inside]] = numbers[order[inside]]
+        for each in order[~inside]:  # what the end has no room for begins anew
+            place = self._place(int(hashes[each]))
+            self._hashes[place], self._numbers[place] = int(hashes[each]), int(numbers[each])
+        self._count = len(order)
 
 
 def id_hash(ident: str) -> int:
@@ -173,12 +207,13 @@ class LineReader:
         self._said = bool(reading.prompt or reading.prompt_column)
 
     def read(
-        self, *sources: str | Path, limit: int | None = None, share: float = 1.0, known: Known = lambda *line: None
+        self, *sources: str | Path, limit: int | None = None, share: float = 1.0, known: KnownLines | None = None
     ) -> Lines:
         """Every row of files, one after the other; blank lines are passed over.
 
         `limit` is how many at most. Of a `share` below 1 rows are drawn: the same in every run, wherever they stand.
-        Rows that are `known` come as such.
+        Rows that are `known` come as such, but for those that are standing: of a job that asks all rows, lines of JSON
+        that stand in their places do not come at all.
 
         Memory does not grow with the files but for 18 bytes an id. Every id stands for one line, the first that has it:
         a second use is an error without an id. Raises `InputError`, at once, for files that cannot be read, and where
@@ -266,12 +301,21 @@ class Lines:
     """
 
     def __init__(
-        self, reader: LineReader, sources: Sequence[str | Path], limit: int | None, share: float, known: Known
+        self,
+        reader: LineReader,
+        sources: Sequence[str | Path],
+        limit: int | None,
+        share: float,
+        known: KnownLines | None,
     ) -> None:
         def told(number: int, digest: bytes) -> KnownLine | str | None:
-            return known(number, digest) if share >= 1 or _drawn(digest) < share else _LEFT_OUT
+            if share < 1 and _drawn(digest) >= share:
+                return _LEFT_OUT
+            return None if known is None else known(number, digest)
 
-        rows = Rows(sources, told)
+        whole = known is not None and limit is None and share >= 1
+        rows = Rows(sources, told, known.standing() if whole and known is not None else ())
+        self._known, self._filled = known, 0
         drawn = rows if share >= 1 else (row for row in rows if row.known is not _LEFT_OUT)
         self.shapes: Counter[str] = Counter()
         self.meter, self.files = rows.meter, rows.files
@@ -301,6 +345,16 @@ class Lines:
             self.shapes[line.shape] += 1
         return line
 
+    @property
+    def passed(self) -> int:
+        """How many lines were passed over, which stand in their places."""
+        return len(self._all.passed)
+
+    @property
+    def differs(self) -> bool:
+        """Whether a line is another than the one that stands in its place."""
+        return self._all.differs
+
     def close(self) -> None:
         """Let go of the file that is open."""
         self._all.close()
@@ -314,6 +368,10 @@ class Lines:
 
     def _line(self, row: Row) -> GoodLine | BadLine | KnownLine:
         number = row.place or row.number
+        if self.passed > self._filled and self._known is not None:
+            fresh = slice(self._filled, self.passed)
+            self._seen.fill(self._known.hashes[fresh], self._all.passed[fresh])
+            self._filled = self.passed
         before: KnownLine | None = row.known
         if before is not None:
             if not before.id_hash or self._seen.note(before.id_hash, number) == number:
@@ -329,7 +387,7 @@ class Lines:
         """Raise `InputError` where the first rows do not say how they are to be read."""
         unread = [line for line in self._ahead if isinstance(line, BadLine) and line.code in _SHAPELESS]
         wrong = next((line for line in unread if line.code == "ambiguous_shape"), unread[0] if unread else None)
-        if wrong is not None and (wrong.code == "ambiguous_shape" or self.example is None):
+        if wrong is not None and not self.passed and (wrong.code == "ambiguous_shape" or self.example is None):
             raise InputError(f"{wrong.origin.source}: {wrong.message}", hint=WHAT_TO_WRITE)
 
 

@@ -7,8 +7,9 @@
     before-N    the files of a run whose input was another, as long as rows are taken from them
 
 A window's rows are on the disk (fsync) before its commit is, and that before its candidates go. A candidate is with
-the operating system before anything relies on it, and on the disk within `SYNC_SECONDS`: the end of the process loses
-none, the end of the machine the last few. What stands behind the last commit, whole or torn, is cut off.
+the operating system before anybody hears of it, and on the disk within `SYNC_SECONDS`: the end of the process loses
+those that came at once with others just before, the end of the machine the last few. What stands behind the last
+commit, whole or torn, is cut off.
 """
 
 from __future__ import annotations
@@ -258,12 +259,19 @@ class Before:
 class Passing:
     """Tells of an input's rows, in order, which are answered: those in their places, then those taken from elsewhere.
 
-    `changed` is set once a row is another than the one that is written in its place.
+    `changed` is set once a row is another than the one that is written in its place. `hashes` are the ids' of those
+    that were `standing`.
     """
 
     def __init__(self, written: Iterable[tuple[bytes, int]] = (), before: Sequence[Before] = ()) -> None:
         self._written, self._before = iter(written), before
-        self.changed = False
+        self.changed, self.hashes = False, array("Q")
+
+    def standing(self) -> Iterator[bytes]:
+        """The digests of rows that are written, for a reader that passes over them in bulk."""
+        for digest, hashed in self._written:
+            self.hashes.append(hashed)
+            yield digest
 
     def __call__(self, number: int, digest: bytes) -> KnownLine | None:
         """The line that is known, or None."""

@@ -31,7 +31,7 @@ class EchoEngine:
         """Refuse prompts of more words than the window."""
         return [
             Refusal(query.id, "context_length_exceeded", f"longer than {self._window} words", self._window)
-            if len(query.text.split()) >= self._window
+            if len(query.text) >= self._window and len(query.text.split()) >= self._window
             else None
             for query in queries
         ]
@@ -111,8 +111,10 @@ class EchoEngine:
 
     def _answer(self, query: Query) -> Generation:
         shown = " [image]" * len(query.images)
-        text = f"{self._weights}: {query.text}".strip() + shown
-        return Generation(text, "stop", len(query.text.split()), len(text.split()), _logprobs(text, query.sampling))
+        name, words = f"{self._weights}: ", len(query.text.split())
+        text = f"{name}{query.text}".strip() + shown
+        own = len(name.split()) + len(query.images)
+        return Generation(text, "stop", words, own + words, _logprobs(text, query.sampling))
 
 
 def _logprobs(text: str, sampling: Sampling) -> tuple[TokenLogprob, ...]:

@@ -34,7 +34,7 @@ def options_in(question: str) -> tuple[str, tuple[str, ...]]:
 def _marks(question: str) -> Sequence[tuple[int, int]]:
     """From where to where each option's letter stands; none where there are not two or more."""
     marks: list[tuple[int, int]] = []
-    if not any(first in question for first in ("A)", "A.", "A:")):
+    if "A)" not in question and "A." not in question and "A:" not in question:
         return marks
     for option in _OPTIONS:
         found = option.search(question, marks[-1][1] - 1 if marks else 0)
@@ -51,8 +51,9 @@ def options_of(question: str) -> int:
 
 def support(accuracy: float, options: int) -> float:
     """What an answer gains by an expert of this accuracy, 0 for one that does no better than chance."""
-    p = min(max(accuracy, _CLOSE), 1 - _CLOSE)
-    return max(0.0, math.log(p * (options - 1) / (1 - p)))
+    p = _CLOSE if accuracy < _CLOSE else 1 - _CLOSE if accuracy > 1 - _CLOSE else accuracy
+    odds = p * (options - 1) / (1 - p)
+    return math.log(odds) if odds > 1 else 0.0
 
 
 def boxed(text: str) -> str | None:

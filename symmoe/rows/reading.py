@@ -11,8 +11,10 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Generator, Iterator, Sequence
+from array import array
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from math import isfinite
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -25,6 +27,8 @@ from symmoe.rows.files import File, Meter, find_files, opened
 
 MOST_ROW_BYTES = 1 << 20
 _AT_ONCE = 256
+_UNKEPT = bytes(16)
+"""The digest of a line that is too long, as a table of digests has it."""
 _LONGEST_TEXT = 64 << 20
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}\[\],"]', re.DOTALL)
@@ -64,11 +68,18 @@ class Rows:
     """The rows of files, in order, read when they are wanted. Blank lines are passed over.
 
     What cannot be found or opened raises `InputError` here; a file that is damaged further on ends in a row at fault.
-    JSON that is `known` is not parsed: its `row` is None.
+    JSON that is `known` is not parsed: its `row` is None. Lines of JSON are passed over as long as their digests are
+    `standing`; `passed` are their numbers over all files, and with the first that is another `differs` is set.
     """
 
-    def __init__(self, sources: Sequence[str | Path], known: Known = lambda number, digest: None) -> None:
+    def __init__(
+        self,
+        sources: Sequence[str | Path],
+        known: Known = lambda number, digest: None,
+        standing: Iterable[bytes] = (),
+    ) -> None:
         self.files, self._known, self._base = find_files(sources), known, 0
+        self._standing, self.passed, self.differs = iter(standing), array("Q"), False
         sizes = [file.size for file in self.files]
         self.meter = Meter(None if None in sizes else sum(size or 0 for size in sizes))
         self._rows = self._all([self._begin(file) for file in self.files[:1]])
@@ -90,7 +101,9 @@ class Rows:
                 for row in begun.pop() if begun else self._begin(file):
                     number = row.number
                     yield row if self._base == 0 else replace(row, place=self._base + number)
+                number = max(number, self._last_passed)
             except (InputError, OSError) as error:
+                number = max(number, self._last_passed)
                 if number == 0 and file is self.files[0]:
                     raise
                 number += 1
@@ -105,10 +118,35 @@ class Rows:
         if kind in (".parquet", ".arrow"):
             return self._asked(_columns(file, kind, head, stream))
         if kind == ".jsonl":
-            return _json_lines(file.name, stream, self._known_here)
+            return self._json_lines(file.name, stream)
         if kind == ".json":
             return _array(file.name, stream, self._known_here)
         return self._asked((_words if kind == ".txt" else _table)(file.name, stream))
+
+    def _json_lines(self, source: str, stream: BinaryIO) -> Iterator[Row]:
+        lines = _lines(stream)
+        first = None if self.differs else self._unpassed(lines)
+        for number, raw in chain([] if first is None else [first], lines):
+            if raw is None:
+                yield _long(source, number, self._known_here)
+            else:
+                yield _object_row(source, number, raw, self._known_here)
+
+    def _unpassed(self, lines: Iterator[tuple[int, bytes | None]]) -> tuple[int, bytes | None] | None:
+        """The first line that is not passed over. Nothing is made of the others: they may be a million."""
+        standing, base, passed = self._standing, self._base, self.passed.append
+        for number, raw in lines:
+            digest = next(standing, None)
+            if digest is None or digest != (_UNKEPT if raw is None else xxh3_128_digest(raw.strip())):
+                self.differs = digest is not None
+                return number, raw
+            passed(base + number)
+        return None
+
+    @property
+    def _last_passed(self) -> int:
+        """The number, within the file that is read, of the last line of it that was passed over; 0 for none."""
+        return max(0, self.passed[-1] - self._base) if self.passed else 0
 
     def _asked(self, rows: Iterator[Row]) -> Iterator[Row]:
         for row in rows:
@@ -202,11 +240,6 @@ def _lines(stream: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
                 yield number, None
             elif not raw.isspace():
                 yield number, raw
-
-
-def _json_lines(source: str, stream: BinaryIO, known: Known) -> Iterator[Row]:
-    for number, raw in _lines(stream):
-        yield _long(source, number, known) if raw is None else _object_row(source, number, raw, known)
 
 
 def _words(source: str, stream: BinaryIO) -> Iterator[Row]:

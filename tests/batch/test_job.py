@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from symmoe.batch.lines import BadLine, GoodLine
 from symmoe.batch.output import Mark, RowWriter, open_output
 from symmoe.errors import EngineError, JobError
 from symmoe.pipeline import Watch
+from symmoe.types import Candidate
 
 from .conftest import Bench, CountingEngine, content, ids, questions, read_jsonl
 
@@ -238,12 +240,21 @@ def test_candidates_that_are_kept_are_not_generated_again(bench: Bench) -> None:
     assert len(bench.engine.asked) == len(set(bench.engine.asked)) == 40
 
 
-def test_a_candidate_is_in_its_file_before_anyone_else_hears_of_it(bench: Bench) -> None:
+@pytest.mark.parametrize(("seconds", "times"), [(0.0, 5), (3600.0, 1)])
+def test_candidates_are_in_their_file_before_anyone_else_hears_of_them(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, seconds: float, times: int
+) -> None:
+    monkeypatch.setattr("symmoe.batch.job.KEEP_SECONDS", seconds)
     bench.write(*questions(5))
-    seen: list[bool] = []
-    bench.run(watch=Watch(candidates=lambda given: seen.append(set(given) <= set(bench.kept))))
-    assert seen
-    assert all(seen)
+    heard: list[int] = []
+
+    def hear(given: Sequence[Candidate]) -> None:
+        assert set(given) <= set(bench.kept)
+        heard.append(len(given))
+
+    bench.run(k=1, watch=Watch(candidates=hear))
+    assert sum(heard) == 5
+    assert len(heard) == times, "those that come within a moment are kept together"
 
 
 @pytest.mark.parametrize("end", [b"", b'["torn', b'["whole", {}]\n', b"\xff\n"])

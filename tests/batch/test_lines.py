@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from xxhash import xxh3_128_digest
 
-from symmoe.batch.lines import BadLine, GoodLine, LineReader, SeenIds
+from symmoe.batch.lines import BadLine, GoodLine, LineReader, SeenIds, id_hash
+from symmoe.batch.record import Passing
 from symmoe.config import EngineConfig, ExpertConfig, Pool, SamplingConfig
 from symmoe.errors import InputError
 from symmoe.rows.reading import MOST_ROW_BYTES
@@ -231,6 +233,37 @@ def test_a_hundred_thousand_ids_are_told_apart_in_few_bytes_each() -> None:
     assert [seen.first_use(f"id-{number}", number) for number in range(count)] == list(range(count))
     assert [seen.first_use(f"id-{number}", count) for number in range(0, count, 777)] == list(range(0, count, 777))
     assert seen.size <= 30 * count
+
+
+@given(st.lists(st.integers(1, 2**64 - 1), unique=True, max_size=3000), st.integers(0, 3000))
+def test_ids_that_are_taken_at_once_are_known_like_those_that_came_one_by_one(hashes: list[int], alone: int) -> None:
+    seen, numbers = SeenIds(), range(1, len(hashes) + 1)
+    for number, hashed in zip(numbers[:alone], hashes[:alone], strict=True):
+        seen.note(hashed, number)
+    seen.fill([0, *hashes[alone:]], [0, *numbers[alone:]])
+    assert [seen.note(hashed, 2**32 - 1) for hashed in hashes] == list(numbers)
+    assert seen.note(0x5EED, 7) == (numbers[hashes.index(0x5EED)] if 0x5EED in hashes else 7)
+
+
+def test_lines_that_stand_in_their_places_are_passed_over_and_their_ids_kept(tmp_path: Path) -> None:
+    rows = [{"id": f"q{number}", "prompt": "?"} for number in range(1, 6)]
+    lines = [json.dumps(row).encode() for row in rows]
+    (tmp_path / "in.jsonl").write_bytes(b"\n\n".join([*lines, lines[0], b'{"id": "q9", "prompt": "!"}']))
+    standing = [(xxh3_128_digest(line), id_hash(row["id"])) for line, row in zip(lines, rows, strict=True)]
+    known = Passing(standing)
+    found = LineReader(POOL).read(tmp_path / "in.jsonl", known=known)
+    again, new = list(found)
+    assert (found.passed, found.differs) == (5, False)
+    assert isinstance(again, BadLine)
+    assert again.message == "line 11: the id 'q1' was already used on line 1"
+    assert (new.number, new.id) == (13, "q9")
+
+
+def test_the_first_line_that_is_another_is_told_of(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_bytes(GOOD + b"\n" + GOOD)
+    found = LineReader(POOL).read(tmp_path / "in.jsonl", known=Passing([(xxh3_128_digest(GOOD), 0), (bytes(16), 0)]))
+    assert [line.number for line in found if isinstance(line, GoodLine | BadLine)] == [2]
+    assert (found.passed, found.differs) == (1, True)
 
 
 def test_lines_are_read_when_they_are_wanted(tmp_path: Path) -> None:

@@ -245,6 +245,7 @@ def test_a_job_whose_disk_fills_goes_on_where_it_stopped(
 
     with monkeypatch.context() as patch:
         patch.setattr(Candidates, "add", full)
+        patch.setattr("symmoe.batch.job.KEEP_SECONDS", 0.0)
         with pytest.raises(JobError, match="No space left on device"):
             bench.run(k=1)
     asked = len(bench.engine.asked)
