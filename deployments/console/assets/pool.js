@@ -57,7 +57,7 @@ export async function open(page) {
       tile(number(told), "running"), tile(number(Object.values(waiting).reduce((a, b) => a + b, 0)), "waiting"),
       tile(number(found.data.reduce((sum, each) => sum + (each.loads ?? 0), 0)), "switches"));
     show(engines, el("h2", {}, "Engines"), found.engines.length ? el("p", {}, found.engines.map((each, place) => [
-      el("span", {}, `${place + 1}: `), each.expert ? chip(each.expert, "on") : chip("empty"), each.loading && chip(`loading ${each.loading}`, "warn"), each.asleep.map((model) => chip(`${model} asleep`)), ` ${each.running} running`, each.memory === null ? null : `, ${bytes(each.memory)}`, "  "]))
+      el("span", {}, `${place + 1}: `), each.expert ? chip(each.expert, "on") : chip("empty"), each.loading && chip(`loading ${each.loading}`, "warn"), each.asleep.map((model) => chip(`asleep: ${model}`)), ` ${each.running} running`, each.memory === null ? null : `, ${bytes(each.memory)}`, "  "]))
       : el("p", { class: "quiet" }, "No engine runs: the next question starts one."));
     show(experts, table("Experts", [
       ["Expert", (row) => said(row.name), "", (row) => row.name],

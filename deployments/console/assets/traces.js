@@ -54,6 +54,7 @@ async function list(page, query, who) {
 function whatIf(trace) {
   const experts = Object.keys(trace.symmoe.shares ?? {});
   const k = el("input", { type: "number", min: 1, max: 64 });
+  const quality = el("input", { type: "number", min: 0, max: 1, step: "any" });
   const rule = choice([["", "the pool's"], ["symmoe"], ["published"], ["published-code"]]);
   const aggregate = choice([["", "the model's"], ["auto"], ["always"], ["never"]]);
   const without = choice([["", "nobody"], ...experts.map((each) => [each])]);
@@ -62,6 +63,7 @@ function whatIf(trace) {
     event.preventDefault();
     const body = { without: without.value ? [without.value] : [] };
     if (k.value) body.k = Number(k.value);
+    if (quality.value) body.quality = Number(quality.value);
     if (rule.value) body.recruiter = rule.value;
     if (aggregate.value) body.aggregate = aggregate.value;
     try {
@@ -75,7 +77,7 @@ function whatIf(trace) {
   } },
   el("h2", {}, "What if"),
   el("p", { class: "quiet" }, "Answered from what the experts said then; nobody is asked again."),
-  el("div", { class: "fields" }, field("Experts (k)", k), field("Without", without), field("Recruiter", rule), field("Aggregate", aggregate)),
+  el("div", { class: "fields" }, field("Experts (k)", k), field("Without", without), field("Quality, 0 to 1", quality), field("Recruiter", rule), field("Aggregate", aggregate)),
   el("button", {}, "Look back"), result);
   return form;
 }

