@@ -248,8 +248,7 @@ def lines(
     from .render import narrating, show, show_json, table, write_report
 
     with narrating("measuring") as tell:
-        report = measure(count, pool, seed, tell)
-    write_report(report, out)
+        report = measure(count, pool, seed, tell, lambda so_far: write_report(so_far, out))
     if json:
         show_json(report)
         return

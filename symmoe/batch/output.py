@@ -186,15 +186,14 @@ def columns_of(line: GoodLine | BadLine, results: Results) -> tuple[dict[str, An
     refusal = next((result for result in results if isinstance(result, Refusal)), None)
     bad = line if isinstance(line, BadLine) else None
     first, texts = traces[0] if traces else None, [trace.answer.text for trace in traces]
-    spent = _spent(traces)
     told = {
         "id": line.id,
         "expert": first and first.answer.expert,
         "experts": first and ", ".join(dict.fromkeys(candidate.expert for candidate in first.candidates)),
         "skill": first.skills[0].skill if first and first.skills else None,
         "share": first.answer.votes[0].share if first and first.answer.votes else None,
-        "prompt_tokens": spent.prompt_tokens,
-        "completion_tokens": spent.completion_tokens,
+        "prompt_tokens": sum(trace.answer.prompt_tokens for trace in traces),
+        "completion_tokens": sum(trace.answer.completion_tokens for trace in traces),
         "finish_reason": first and first.answer.finish_reason,
         "error_code": bad.code if bad else refusal and refusal.code,
         "error": bad.message if bad else refusal and refusal.message,

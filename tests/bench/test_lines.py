@@ -29,7 +29,10 @@ def test_a_job_is_left_as_a_kill_would_have_left_it(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_jobs_of_two_sizes_are_measured_beside_the_rival(state: Path) -> None:
-    report = measure(1000)
+    kept: list[set[str]] = []
+    report = measure(1000, keep=lambda so_far: kept.append(set(so_far)))
+    assert [len(each) for each in kept] == sorted(len(each) for each in kept)
+    assert kept[0] == {"lines", "row_bytes", "k", "runs"}, "what was measured first is there when a later part fails"
     assert report["whole"]
     assert {name: run["lines"] for name, run in report["runs"].items()} == {"small": 100, "rival": 100, "large": 1000}
     assert report["resumed"]["first_new_row_seconds"] > 0
