@@ -117,6 +117,13 @@ class Report:
     refused: int = 0
 
     @property
+    def asked(self) -> tuple[str, ...]:
+        """Experts that were asked, in the order of their recruitment; before the first is, those who may be."""
+        begun = {each.expert for each in (*self.shares, *self.unfinished, *self.failures)}
+        recruited = dict.fromkeys(assignment.expert for assignment in self.routed.asked)
+        return tuple(name for name in recruited if name in begun) or tuple(recruited)
+
+    @property
     def now(self) -> float:
         """Seconds since the request came in."""
         return time.perf_counter() - self.began

@@ -22,7 +22,7 @@ def headers(report: Report) -> dict[str, str]:
     told: dict[str, str] = {
         "schema": SCHEMA,
         "path": routed.way,
-        "experts": ",".join(dict.fromkeys(assignment.expert for assignment in routed.asked)),
+        "experts": ",".join(report.asked),
         "skills": ",".join(match.skill for match in skills),
         "lanes": ",".join(dict.fromkeys(begun.lane for begun in report.begun)),
         "route-ms": _ms(routed.seconds),
@@ -52,7 +52,7 @@ def explanation(report: Report) -> dict[str, Any]:
         "shares": dict(routed.recruitment.shares),
         "accuracies": dict(routed.recruitment.accuracies),
         "recruited": [assignment.expert for assignment in routed.recruitment.assignments],
-        "asked": [assignment.expert for assignment in routed.asked],
+        "asked": list(report.asked),
         "answers": [_answer(trace.answer) for trace in report.traces],
         "traces": [to_json(trace) for trace in report.traces],
         "generations": [

@@ -144,11 +144,9 @@ class Answers:
         return Stream(parts, {**headers(request.report), **told}, watched(revoked), over)
 
     async def _keep(self, order: Order, report: Report, finished: Mapping[int, Generation]) -> None:
-        """Keep an answer to which all the experts chosen contributed, and the reward model where there is one."""
-        asked = {assignment.expert for assignment in report.routed.asked}
-        if self._cache is None or not asked <= {share.expert for share in report.shares}:
-            return
-        if report.rerouted or any(stage.failed for stage in report.stages):
+        """Keep an answer to which all the experts asked contributed, and the reward model where there is one."""
+        faulty = report.rerouted or report.failures or any(stage.failed for stage in report.stages)
+        if self._cache is None or faulty:
             return
         lasting = {name: value for name, value in headers(report).items() if name in _LASTING}
         choices = {str(number): to_json(generation) for number, generation in finished.items()}

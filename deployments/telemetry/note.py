@@ -66,7 +66,7 @@ def _answered(report: Report) -> dict[str, Any]:
     routed = report.routed
     told: dict[str, Any] = {
         "answered": routed.way,
-        "experts": list(dict.fromkeys(assignment.expert for assignment in routed.asked)),
+        "experts": list(report.asked),
         "skills": [match.skill for match in routed.skills.matches] if routed.skills else [],
         "lanes": list(dict.fromkeys(begun.lane for begun in report.begun)),
         "tokens": {"prompt": report.prompt_tokens, "completion": report.completion_tokens},

@@ -271,7 +271,7 @@ def _row(ident: str, note: Note) -> dict[str, Any]:
     way, tokens = "", [0, 0]
     if report is not None:
         routed = report.routed
-        tags += [f"e:{name}" for name in dict.fromkeys(each.expert for each in routed.asked)]
+        tags += [f"e:{name}" for name in report.asked]
         tags += [f"s:{match.skill}" for match in (routed.skills.matches if routed.skills else ())]
         way, tokens = routed.way, [report.prompt_tokens, report.completion_tokens]
     return {
@@ -336,7 +336,7 @@ def way_of(report: Report, texts: bool, explained: bool = True) -> dict[str, Any
         "shares": routed.recruitment.shares,
         "accuracies": routed.recruitment.accuracies,
         "recruited": [assignment.expert for assignment in routed.recruitment.assignments],
-        "asked": [assignment.expert for assignment in routed.asked],
+        "asked": list(report.asked),
         "explanation": routed.explanation if explained else None,
         "traces": [_trace(trace, texts) for trace in report.traces],
         "spans": spans_of(report),

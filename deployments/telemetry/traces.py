@@ -52,7 +52,7 @@ class Traces:
         zero = note.at + int((report.began - note.began) * 1e9)
         if report.routed.skills is not None:
             skills = [match.skill for match in report.routed.skills.matches]
-            experts = [assignment.expert for assignment in report.routed.asked]
+            experts = list(report.asked)
             told = {"symmoe.skills": skills, "symmoe.experts": experts}
             self._span("route", zero, 0.0, report.routed.seconds, inside, told)
         for share in report.shares:

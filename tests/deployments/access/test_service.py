@@ -255,6 +255,16 @@ def test_an_answer_in_which_an_expert_had_no_say_is_not_kept(tmp_path: Path) -> 
         assert second.parse().symmoe == first.parse().symmoe
 
 
+def test_an_answer_for_which_the_dial_asked_fewer_than_were_recruited_is_kept(tmp_path: Path) -> None:
+    with running(tmp_path, CACHING) as served:
+        options = {"model": "symmoe/best", "extra_body": {"symmoe": {"k": 3, "quality": 0.0, "explain": True}}}
+        first, second = ask(served, "none", **options), ask(served, "none", **options)
+        assert len(first.parse().symmoe["recruited"]) == 3
+        assert first.headers["x-symmoe-experts"].split(",") == first.parse().symmoe["asked"]
+        assert len(first.parse().symmoe["asked"]) == 1
+        assert second.headers["x-symmoe-cache"] == "hit"
+
+
 def test_without_the_setting_nothing_is_kept_and_without_keys_no_store_is_started(tmp_path: Path, state: Path) -> None:
     with running(tmp_path, Settings()) as served:
         for _ in range(2):
