@@ -37,7 +37,7 @@ def is_envelope(answer: httpx.Response, status: int) -> bool:
     return answer.status_code == status and error.keys() == ENVELOPE and len(answer.headers["x-request-id"]) > 0
 
 
-@pytest.mark.parametrize("broken", ["known", "admitted", "chat", "_order"])
+@pytest.mark.parametrize("broken", ["known", "admitted", "opened", "_order"])
 def test_an_error_anywhere_in_the_application_is_an_envelope_and_its_words_are_not_logged(
     served: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, broken: str
 ) -> None:

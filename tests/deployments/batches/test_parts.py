@@ -187,16 +187,10 @@ def test_room_is_made_while_online_requests_are_there_and_a_moment_longer() -> N
     now = 100.0
     online = Online(lambda: now)
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        assert online.busy == (scope["path"] == "/v1/chat/completions")
-
-    async def ask(path: str) -> None:
-        await online.around(app)({"type": "http", "path": path}, None, None)  # type: ignore[arg-type]
-
-    assert not online.busy
-    asyncio.run(ask("/v1/batches"))
-    assert not online.busy
-    asyncio.run(ask("/v1/chat/completions"))
+    with online.counted("/v1/batches"):
+        assert not online.busy
+    with online.counted("/v1/chat/completions"):
+        assert online.busy
     assert online.busy
     now += 5.1
     assert not online.busy
