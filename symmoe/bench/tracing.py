@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import signal
 import socket
 import statistics
 import threading
@@ -246,11 +247,13 @@ def clients_apart() -> Iterator[Crowd]:
         yield crowd
     finally:
         ours.close()
-        process.join(_START_SECONDS)
+        process.terminate()
+        process.join()
 
 
 def _asking(pipe: Any) -> None:
-    """Sends every load that a pipe brings, until it is closed."""
+    """Sends every load that a pipe brings, until it is closed. Ctrl-C is for who started it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     with suppress(EOFError):
         while True:
             pipe.send(asyncio.run(run(*pipe.recv())))
