@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from symmoe.answering import Routed
@@ -119,7 +120,8 @@ class Report:
     @property
     def asked(self) -> tuple[str, ...]:
         """Experts that were asked, in the order of their recruitment; before the first is, those who may be."""
-        begun = {each.expert for each in (*self.shares, *self.unfinished, *self.failures)}
+        called: tuple[Sequence[Share | Unfinished | Failed], ...] = (self.shares, self.unfinished, self.failures)
+        begun = {each.expert for calls in called for each in calls}
         recruited = dict.fromkeys(assignment.expert for assignment in self.routed.asked)
         return tuple(name for name in recruited if name in begun) or tuple(recruited)
 
