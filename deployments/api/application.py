@@ -164,7 +164,7 @@ def _failing(app: FastAPI) -> None:
 
     @app.exception_handler(ValidationError)
     async def unfit(request: Request, error: ValidationError) -> Response:
-        """A body of another door that makes no chat request."""
+        """Parameters of a path, or a body, that do not fit."""
         told = request_error(error)
         noted(request).code = told.code
         return failure(request, told)

@@ -10,11 +10,10 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from symmoe.routing.tallies import interval
 from symmoe.types import Profiles, Tally
-from symmoe.wire.chat import request_error
 from symmoe.wire.sampling import Text
 
 from ..lifecycle.record_history import OVERALL, RecordChange
@@ -61,10 +60,7 @@ def skill_paths(app: FastAPI, service: Service) -> None:
     async def history(request: Request) -> Response:
         """How records changed, the newest change first: of every expert over all, or on one skill."""
         await admin.check(request)
-        try:
-            sought = _Sought.model_validate(dict(request.query_params))
-        except ValidationError as error:
-            raise request_error(error) from error
+        sought = _Sought.model_validate(dict(request.query_params))
         found = await asyncio.to_thread(_history, await service.record_history.changes(), sought)
         shown = found[: sought.limit]
         return JSONResponse({"object": "list", "data": shown, "has_more": len(found) > len(shown)})

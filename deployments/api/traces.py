@@ -7,11 +7,10 @@ from typing import Any, Literal
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from symmoe.policy import AUTO, Aggregate, Model, policy_for
 from symmoe.types import Candidate, Message, Query, Refusal, Sampling, to_json
-from symmoe.wire.chat import request_error
 from symmoe.wire.sampling import Text
 
 from ..access.callers import Caller
@@ -82,10 +81,7 @@ def trace_paths(app: FastAPI, service: Service) -> None:
     async def search(request: Request) -> Response:
         """Traces in short, the newest first."""
         caller, kept = await service.caller(request), _kept(service)
-        try:
-            asked = _Searched.model_validate(dict(request.query_params))
-        except ValidationError as error:
-            raise request_error(error) from error
+        asked = _Searched.model_validate(dict(request.query_params))
         key = asked.key if caller.admin else caller.id
         names = {name: getattr(asked, name) for name in ("expert", "skill", "outcome", "model", "batch", "since")}
         sought = Sought(key=key, ident=asked.id, till=asked.before, **names)
@@ -100,10 +96,7 @@ def trace_paths(app: FastAPI, service: Service) -> None:
     async def timeline(request: Request) -> Response:
         """What each expert loaded and generated within the last seconds, or for a batch, as kept traces have it."""
         await admin.check(request)
-        try:
-            asked = _Span.model_validate(dict(request.query_params))
-        except ValidationError as error:
-            raise request_error(error) from error
+        asked = _Span.model_validate(dict(request.query_params))
         now = time.time()
         data = await _kept(service).ran(Sought(since=now - asked.seconds, batch=asked.batch), _MOST_RAN)
         return JSONResponse({"object": "list", "from": now - asked.seconds, "to": now, "data": data})

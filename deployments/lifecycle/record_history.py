@@ -163,7 +163,7 @@ def _rows(before: Mapping[str, Mapping[str, _Cell]] | None, now: Mapping[str, Ma
         had, has = old or {}, new or {}
         for skill in sorted({OVERALL, *had, *has}):
             if skill == OVERALL or had.get(skill) != has.get(skill):
-                yield expert, "found" if before is None else change, skill, had.get(skill), has.get(skill)
+                yield expert, change, skill, had.get(skill), has.get(skill)
 
 
 def _changes(version: bytes) -> Iterator[RecordChange]:
