@@ -8,12 +8,12 @@ from statistics import median
 
 from symmoe.planning.costs import ExpertCost
 
-FIRST, LEAST, MOST = 256, 1024, 8192
-"""Lines of a window; of the first one, where experts cost nothing to load."""
+FIRST, LEAST, MOST, LARGEST = 256, 1024, 8192, 32_768
+"""Lines of a window; of the first one, where experts cost nothing to load; of one where loading is dear, at most."""
 MOST_BYTES = 16 << 20
-"""Characters of prompts in a window. What is held of a line is some ten times its prompt."""
-LOADING = 0.002
-"""What loading may take of the time of generating: beyond it windows are as large as memory allows."""
+"""Characters of prompts in a window, twice as many where loading is dear. A line holds some ten times its prompt."""
+LOADING, DEAR = 0.002, 0.02
+"""What loading may take of a window's time, for which it has up to `MOST` lines; what is worth `LARGEST`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +22,13 @@ class Window:
 
     lines: int
     why: str
-    first: int = MOST
+    first: int
     bytes: int = MOST_BYTES
 
 
 def choose_window(costs: Mapping[str, ExpertCost], loads: bool = True) -> Window:
-    """The smallest window in which loading is at most `LOADING` of the work, between `LEAST` and `MOST` lines.
+    """The smallest window in which loading is at most `LOADING` of the work, between `LEAST` and `MOST` lines; where it
+    is more than `DEAR` even then, one in which it is that, of `LARGEST` lines at most.
 
     Every expert is loaded once a window, but for the one that the window before ended with. A job of fewer lines than
     the window has is one: each expert is loaded once. `loads` says whether loading costs anything at all.
@@ -36,10 +37,13 @@ def choose_window(costs: Mapping[str, ExpertCost], loads: bool = True) -> Window
     loading = sum(cost.same_model for cost in costs.values()) - max(cost.same_model for cost in costs.values())
     if not loads or not loading:
         return Window(LEAST, f"windows of {LEAST} lines: experts cost nothing to load", FIRST)
-    lines = min(MOST, max(LEAST, round(loading / (LOADING * max(request, 1e-6)))))
+    request = max(request, 1e-6)
+    lines = min(MOST, max(LEAST, round(loading / (LOADING * request))))
+    if lines == MOST:
+        lines = min(LARGEST, max(MOST, round(loading * (1 - DEAR) / (DEAR * request))))
     share = loading / (loading + lines * request)
     why = (
         f"windows of up to {lines} lines: loading {len(costs)} experts takes {loading:.1f} s a window, "
         f"{100 * share:.2g} % of it; with {LEAST} lines it would be {100 * loading / (loading + LEAST * request):.2g} %"
     )
-    return Window(lines, why)
+    return Window(lines, why, lines, MOST_BYTES if lines <= MOST else 2 * MOST_BYTES)

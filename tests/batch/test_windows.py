@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from symmoe.batch.record import Candidates
 from symmoe.batch.verify import verify
-from symmoe.batch.windows import MOST, choose_window
+from symmoe.batch.windows import LARGEST, MOST, choose_window
 from symmoe.errors import EngineError, ErrorLimitError, JobError
 from symmoe.pipeline import Watch
 from symmoe.planning.costs import ExpertCost
@@ -296,6 +296,8 @@ def test_an_input_that_changes_while_it_is_read_is_told_and_made_good(bench: Ben
     ("cost", "loads", "lines"),
     [
         (ExpertCost(8.0, 0.1, swap=0.3), True, MOST),
+        (ExpertCost(90.0, 1.0, swap=30.0), True, 13_230),
+        (ExpertCost(90.0, 0.02, swap=60.0), True, LARGEST),
         (ExpertCost(8.0, 1.0, swap=0.3), True, 1350),
         (ExpertCost(8.0, 9.0, swap=0.3), True, 150),
         (ExpertCost(8.0, 900.0, swap=0.3), True, 8),
