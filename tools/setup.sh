@@ -23,4 +23,7 @@ fi
 .venv/bin/uv pip install --quiet --python .venv/bin/python "${torch[@]}" \
   --override tools/overrides.txt -r requirements.lock
 .venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps -e .
+# Where Python is told to keep nothing that it compiles, as in many images, each process would compile torch, Ray and vLLM
+# again: ten seconds and more of a core. What is imported here is kept.
+[ -z "${PYTHONDONTWRITEBYTECODE:-}" ] || env -u PYTHONDONTWRITEBYTECODE .venv/bin/python tools/compiled.py
 echo "$want" > "$stamp"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -61,14 +61,18 @@ def test_a_hundred_requests_out_of_the_schema_find_no_fault(fuzzed: Running) -> 
 
 
 @pytest.mark.slow
-def test_thousands_of_requests_out_of_the_schema_find_no_fault_and_leave_nothing_behind(fuzzed: Running) -> None:
+def test_thousands_of_requests_out_of_the_schema_find_no_fault_and_leave_nothing_behind(
+    fuzzed: Running, record_property: Callable[[str, object], None]
+) -> None:
     fuzz(fuzzed, 3, {}, well_formed)
     gc.collect()
     before = psutil.Process().memory_info().rss
     statuses = fuzz(fuzzed, 80, {}, well_formed)
     gc.collect()
+    record_property("statuses", dict(statuses))
     assert statuses.total() >= 2000
-    assert set(statuses) <= {200, 201, 400, 403, 404, 405, 406, 409, 413, 415, 422}
+    # 408: a deadline that the request itself names may be over before anybody can answer
+    assert set(statuses) <= {200, 201, 400, 403, 404, 405, 406, 408, 409, 413, 415, 422}
     # hypothesis and the client live in this process too, and remember what they drew
     assert psutil.Process().memory_info().rss - before < 160 << 20
     assert fuzzed.metric("symmoe_open_requests") == 0
