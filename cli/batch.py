@@ -13,6 +13,8 @@ import typer
 from . import options
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from symmoe.batch.accuracy import Accuracy
     from symmoe.batch.job import BatchJob, BatchResult, Status
     from symmoe.build import Assembly
@@ -408,7 +410,7 @@ class _TimeIsUp(KeyboardInterrupt):
     """The time came at which a job is to stop."""
 
 
-def _seconds_until(clock: str | None) -> float | None:
+def _seconds_until(clock: str | None, now: datetime | None = None) -> float | None:
     """How long it is until that time of day, today or tomorrow. Raises `RequestError` for what is none."""
     from datetime import datetime, timedelta
 
@@ -416,12 +418,13 @@ def _seconds_until(clock: str | None) -> float | None:
 
     if clock is None:
         return None
-    now = datetime.now()
+    now = now or datetime.now()
     try:
         due = datetime.combine(now, datetime.strptime(clock, "%H:%M").time())
     except ValueError as error:
         raise RequestError(f"--until {clock}: no time of day", code="bad_option", hint="such as 06:00") from error
-    return (due - now) / timedelta(seconds=1) % 86_400
+    due += timedelta(days=due <= now)
+    return due.timestamp() - now.timestamp()  # in between clocks may be put forward or back
 
 
 @contextmanager
@@ -471,5 +474,5 @@ def _again(sources: Sequence[str], output: Path, words: Mapping[str, Any]) -> st
     said = ["symmoe", "batch", "run", *sources, "-o", str(output)]
     for name, value in words.items():
         option = f"--{name.replace('_', '-')}"
-        said += [option] if value is True else [] if value in (None, False) else [option, str(value)]
+        said += [option] if value is True else [] if value is None or value is False else [option, str(value)]
     return shlex.join([*said, "--resume"])

@@ -11,21 +11,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
-from itertools import chain, islice
+from itertools import chain, islice, product
 from pathlib import Path
 from typing import Any, Protocol
 
 from symmoe.batch.lines import BadLine, GoodLine, KnownLine, KnownLines, LineReader, Lines, id_hash
 from symmoe.batch.naming import NamingProcess
 from symmoe.batch.output import Detail, ErrorWriter, TraceWriter, open_output
-from symmoe.batch.record import STATUS_SECONDS, Candidates, Cause, Files, Passing, Record, write_status
+from symmoe.batch.record import PIPED, STATUS_SECONDS, Candidates, Cause, Files, Passing, Record, write_status
 from symmoe.batch.windows import choose_window
 from symmoe.config import Pool
 from symmoe.errors import ErrorLimitError, JobError
 from symmoe.pipeline import Ahead, Carried, Parts, Watch, answer, route
 from symmoe.planning.costs import CostModel, keep_observations, recall_observations
 from symmoe.protocols import Store
-from symmoe.rows.files import find_files
+from symmoe.rows.files import find_files, standard_input, would_find
 from symmoe.rows.shapes import Reading
 from symmoe.types import Candidate, Load, Observation, Refusal, Trace
 
@@ -69,7 +69,7 @@ class BatchJob:
 
     def lines(self, sources: Sequence[str], known: KnownLines | None = None) -> Lines:
         """Its questions, read anew. Raises `InputError`."""
-        reader = LineReader(self.pool, self.k, self.reading)
+        reader = LineReader(self.pool, self.k, replace(self.reading, score=False))
         return reader.read(*sources, limit=self.limit, share=self.share, known=known)
 
     @property
@@ -93,8 +93,12 @@ class BatchJob:
         return hashlib.sha256(str(self.output.resolve()).encode()).hexdigest()[:16]
 
     def settings(self) -> dict[str, Any]:
-        """What is kept of a job: the first four decide whether its answers may be shared."""
-        how = asdict(self.reading) | {"limit": self.limit, "sample": self.share, "trace": self.detail}
+        """What is kept of a job: the first four decide whether it may be gone on with, however it is scored."""
+        how = asdict(replace(self.reading, score=False, reference=None)) | {
+            "limit": self.limit,
+            "sample": self.share,
+            "trace": self.detail,
+        }
         read = {name: value for name, value in how.items() if value not in (None, False)}
         decided = {"pool": self.pool_fingerprint, "k": self.k, "seed": self.seed, "read": read}
         return {**decided, "pool_name": self.pool.name, "created": int(time.time()), "words": dict(self.words)}
@@ -174,7 +178,7 @@ def run_batch(
     With `again` lines that failed are run once more.
     """
     _make_room(job)
-    sources = _lying(job, again)
+    sources = _lying(job, resume, again)
     facts = f"batch:{job.name}:facts"
     record = Record(job.files)
     settings = _agreed(record, job) if resume else None
@@ -231,7 +235,8 @@ def _agreed(record: Record, job: BatchJob) -> dict[str, Any] | None:
     Raises `JobError` with the difference where it was begun under others.
     """
     settings = record.settings()
-    if settings is None or not (job.output.exists() and (job.trace.exists() or job.detail == "none")):
+    there = job.output.exists() and (job.trace.exists() or job.detail == "none")
+    if settings is None or not (there or record.put_aside_whole):
         return None
     wanted = job.settings()
     names = {"pool": "the pool or a file that it names", "k": "k", "seed": "the seed", "read": "how rows are read"}
@@ -254,7 +259,7 @@ def _to_do(
     if record.commit.lines and not again:
         passing = Passing(record.written(), record.before())
         lines = job.lines(sources, passing)
-        passing.changed = lines.differs
+        passing.changed = passing.changed or lines.differs
         behind = next((line for line in lines if passing.changed or not _in_place(line)), None)
         passing.changed = passing.changed or lines.differs  # of a file that was come to since
         if not passing.changed and not passing.left:
@@ -474,7 +479,7 @@ class _Run:
             run, row = line.place
             text, traces = self._before[run].texts(row)
             self._rows.again(text, None if line.id_hash else line.number)
-            self._traces.add(*traces)
+            self._traces.again(traces, None if line.id_hash else line.number)
             self._record.add(line.digest, line.id_hash, len(traces), True)
             self._kept += 1
             commit.answered += 1
@@ -501,9 +506,10 @@ class _Run:
         commit, most = self._record.commit, self._job.max_error_rate
         done = commit.answered + commit.failed
         if done >= least and commit.failed > most * done:
+            again = "run again without --resume" if self._job.tabled else f"symmoe batch retry {self._job.output}"
             raise ErrorLimitError(
                 f"{commit.failed} of {done} lines failed, more than {100 * most:g} %",
-                hint="mend what failed (the errors stand beside the output) and run again with --resume",
+                hint=f"mend what failed (the errors stand beside the output), then: {again}",
             )
 
     def _said(self, candidates: Sequence[Candidate]) -> None:
@@ -558,15 +564,28 @@ def _stat(sources: Sequence[str]) -> list[tuple[str, int, int]]:
     return [(str(path), fact.st_size, fact.st_mtime_ns) for path, fact in facts]
 
 
-def _lying(job: BatchJob, again: bool) -> tuple[str, ...]:
-    """The sources, standard input as a file that is there until the job starts over."""
-    if "-" not in job.sources:
-        return job.sources
-    lying = job.files.folder / "stdin"
-    if not (again and lying.exists()):
-        with lying.open("wb") as file:
-            shutil.copyfileobj(sys.stdin.buffer, file)
-    return tuple(str(lying) if source == "-" else source for source in job.sources)
+def _lying(job: BatchJob, resume: bool, again: bool) -> tuple[str, ...]:
+    """The sources; what comes through a pipe as a file that is there until the job starts over: it comes once.
+
+    A job that is gone on with may find nothing at standard input: then what came the first time is meant.
+    """
+    lying: list[str] = []
+    for place, source in enumerate(job.sources):
+        piped = job.files.folder / (PIPED if source == "-" else f"{PIPED}-{place}{''.join(Path(source).suffixes)}")
+        if source != "-" and not Path(source).is_fifo():
+            lying.append(source)
+            continue
+        gone_on = resume and piped.exists()
+        silent = source == "-" and (sys.stdin is None or sys.stdin.isatty())
+        if not (gone_on and (again or silent)):
+            fresh = piped.with_name(f"{piped.name}.part")
+            with ExitStack() as opened:
+                pipe = standard_input() if source == "-" else opened.enter_context(open(source, "rb"))
+                shutil.copyfileobj(pipe, opened.enter_context(fresh.open("wb")))
+            if fresh.stat().st_size or not gone_on:
+                fresh.replace(piped)
+        lying.append(str(piped))
+    return tuple(lying)
 
 
 def _make_room(job: BatchJob) -> None:
@@ -577,6 +596,9 @@ def _make_room(job: BatchJob) -> None:
             raise JobError(
                 f"{file.name}: the output or its trace would overwrite the input", hint="name another output"
             )
+    for source, path in product(job.sources, job.files.rows):
+        if would_find(source, path):
+            raise JobError(f"{path}: would be read as an input, of {source}", hint="name an output elsewhere")
     if job.output.exists() and not (job.output.is_file() or (job.output.is_dir() and job.output.suffix == ".parquet")):
         raise JobError(f"{job.output}: is a directory or a device", hint="name a file")
     try:

@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import pydantic_core
 
 from symmoe.batch.lines import COMPLETIONS, MESSAGES, RESPONSES, BadLine, GoodLine
 from symmoe.errors import JobError, RequestError
+from symmoe.rows.reading import without_nan
 from symmoe.types import Refusal, Trace, to_json
 from symmoe.wire.answers import (
     AnswerFacts,
@@ -56,6 +58,10 @@ COLUMNS: dict[str, type] = {
 }
 _REST = f"{OWN}other"
 _INPUT = f"{OWN}input"
+_EXACT = 1 << 53
+"""A float holds every whole number up to this."""
+_QUERY = re.compile(r'("query_id": ?")\d+')
+"""In a trace, the number of the line that asked. In what was said there is a backslash before each quote."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,6 +294,10 @@ class TraceWriter(_Appended):
         traces = (result for result in results if isinstance(result, Trace))
         self.add(*(trace_text(trace, self._detail) for trace in traces))
 
+    def again(self, texts: Sequence[str], number: int | None) -> None:
+        """Write the traces of a row once more; `number` is as for the row."""
+        self.add(*(texts if number is None else (_QUERY.sub(rf"\g<1>{number}", text) for text in texts)))
+
     def add(self, *texts: str) -> None:
         """Add the traces of one row."""
         if self._detail != "none":
@@ -396,7 +406,7 @@ class _Tabled(ABC):
             kind = None if name == named else self._columns.get(name)
             if kind == "str" and value is not None:
                 fitted[name] = _cell(value)
-            elif kind == _type(value) or (kind == "float" and _type(value) == "int"):
+            elif kind == _type(value) or (kind == "float" and _type(value) == "int" and abs(value) <= _EXACT):
                 fitted[name] = value
             elif value is not None:
                 rest[name] = value
@@ -412,12 +422,13 @@ class CsvWriter(_Tabled):
 
     def _pour(self) -> None:
         text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        rows = self._poured()
-        if not self._headed:
-            writer.writerow(self._columns)
+        plain = csv.writer(text, lineterminator="\n")
+        quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
+        rows = [["" if value is None else value for value in row.values()] for row in self._poured()]
+        for cells in rows if self._headed else [[*self._columns], *rows]:
+            returns = any(isinstance(cell, str) and "\r" in cell for cell in cells)  # which ends a row for readers
+            (quoted if returns else plain).writerow(cells)
         self._headed = True
-        writer.writerows(["" if value is None else value for value in row.values()] for row in rows)
         self._out.add(text.getvalue().removesuffix("\n"))
 
     def flush(self) -> Mark:
@@ -489,16 +500,20 @@ def _type(value: Any) -> str:
 
 
 def _cell(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=_other)
+    nested = isinstance(value, bool | int | float | list | tuple | dict)
+    return json.dumps(value, ensure_ascii=False, default=_other) if nested else _other(value)
 
 
 def _other(value: Any) -> str:
-    """What Parquet has and JSON has not: times, bytes."""
+    """A text; or what Parquet has and JSON has not: times, decimals, bytes."""
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
-_ENCODER = json.JSONEncoder(separators=(",", ":"), default=_other)
+_ENCODER = json.JSONEncoder(separators=(",", ":"), default=_other, allow_nan=False)
 
 
 def _text(row: Mapping[str, Any]) -> str:
-    return _ENCODER.encode(row)
+    try:
+        return _ENCODER.encode(row)
+    except ValueError:  # 1e999 is read as infinity, which JSON cannot say
+        return _ENCODER.encode(without_nan(row))

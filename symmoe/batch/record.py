@@ -21,7 +21,7 @@ import struct
 import time
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -37,6 +37,8 @@ from symmoe.types import Candidate
 
 SYNC_SECONDS = 1.0
 STATUS_SECONDS = 1.0
+PIPED = "stdin"
+"""What the names of files begin with that hold what came through a pipe."""
 _LINE = struct.Struct("<16sQHB5x")
 _DTYPE = np.dtype({"names": ["key", "id", "traces", "answered"], "formats": ["<u8", "<u8", "<u2", "u1"],
                    "offsets": [0, 16, 24, 26], "itemsize": _LINE.size})  # fmt: skip
@@ -91,12 +93,12 @@ class Files:
     @property
     def trace(self) -> Path:
         """The traces of its answers."""
-        return self.output.with_name(f"{self.output.stem}.trace.jsonl")
+        return self._beside("trace")
 
     @property
     def errors(self) -> Path:
         """Its failed lines."""
-        return self.output.with_name(f"{self.output.stem}.errors.jsonl")
+        return self._beside("errors")
 
     @property
     def folder(self) -> Path:
@@ -107,6 +109,11 @@ class Files:
     def rows(self) -> tuple[Path, Path, Path]:
         """Those that grow with its rows."""
         return self.output, self.trace, self.errors
+
+    def _beside(self, what: str) -> Path:
+        """`a.trace.jsonl` of `a.jsonl`, `a.csv.trace.jsonl` of `a.csv`: both may be there."""
+        own = self.output.stem if self.output.suffix == ".jsonl" else self.output.name
+        return self.output.with_name(f"{own}.{what}.jsonl")
 
 
 class Record:
@@ -130,8 +137,7 @@ class Record:
         for path in self._files.rows:
             if path.exists():
                 before = path.with_name(f"{path.name}.before")
-                if before.is_dir():
-                    _remove(before)
+                _remove(before)
                 path.replace(before)
         for each in (*self._before(), self._folder):
             _remove(each)
@@ -152,6 +158,11 @@ class Record:
         self._finish_putting_aside()
         self.commit = Commit()
         self._open(settings)
+
+    @property
+    def put_aside_whole(self) -> bool:
+        """Whether all rows stand in runs that were put aside: of those that begin anew none is written for good."""
+        return bool(self._before()) and len(_objects(self._folder / "commits")) == 1
 
     def add(self, digest: bytes, hashed: int, traces: int, answered: bool) -> None:
         """One more line is written."""
@@ -373,6 +384,10 @@ def read_status(files: Files) -> dict[str, Any]:
         found = json.loads((files.folder / "status").read_bytes())
     except (OSError, ValueError) as error:
         raise JobError(f"{files.output}: no job has this output", hint="name what -o named") from error
+    if found["state"] == "running":
+        with suppress(OSError), (files.folder / "lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # whoever ran it is gone
+            found["state"] = "stopped"
     return dict(found)
 
 
@@ -429,10 +444,10 @@ def _sync(file: IO[bytes]) -> None:
 
 
 def _remove(path: Path) -> None:
-    """A file, or a folder with its files but for the lock that is held and what came through standard input."""
+    """A file, or a folder with its files but for the lock that is held and what came through a pipe."""
     if path.is_dir():
         for each in path.iterdir():
-            if each.name not in ("lock", "stdin"):
+            if each.name != "lock" and not each.name.startswith(PIPED):
                 _remove(each)
         if not any(path.iterdir()):
             path.rmdir()

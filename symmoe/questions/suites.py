@@ -128,7 +128,8 @@ def _question(row: Row, path: Path) -> Question:
     if row.code:
         raise SuiteError(f"{path}: {row.fault}")
     place = f"{path}: line {row.number}"
-    return _own(row.row, place) if _OWN <= row.row.keys() <= _FIELDS else _any(row.row, row.number, place)
+    own = _OWN <= row.row.keys() <= _FIELDS
+    return _own(row.row, place) if own else _any(row.row, str(row.place or row.number), place)
 
 
 def _own(row: dict[str, Any], place: str) -> Question:
@@ -139,9 +140,9 @@ def _own(row: dict[str, Any], place: str) -> Question:
         raise SuiteError(f"{place}: {'.'.join(map(str, first['loc'])) or 'line'}: {first['msg']}") from error
 
 
-def _any(row: dict[str, Any], number: int, place: str) -> Question:
+def _any(row: dict[str, Any], ident: str, place: str) -> Question:
     try:
-        found = known_question(row, Reading(score=True), str(number))
+        found = known_question(row, Reading(score=True), ident)
     except RequestError as error:
         raise SuiteError(f"{place}: {error}") from error
     if found is None:

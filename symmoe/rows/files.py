@@ -11,6 +11,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
@@ -76,9 +77,27 @@ def find_files(given: Sequence[str | Path]) -> list[File]:
     return found
 
 
+def standard_input() -> BinaryIO:
+    """What is piped in. Raises `InputError` where that is closed."""
+    if sys.stdin is None:
+        raise InputError("standard input is closed", hint="pipe the questions in, or name a file")
+    return sys.stdin.buffer
+
+
+def would_find(name: str, path: Path) -> bool:
+    """Whether a folder or a pattern would come to stand for a file of this machine that is yet to be written."""
+    source, whole = Path(name), path.resolve()
+    if source.is_dir():
+        folder = source.resolve()
+        return whole.is_relative_to(folder) and _is_questions(whole.relative_to(folder)) and not _dataset(source)
+    pattern, named = str(source.absolute()), str(path.absolute())
+    alike = fnmatch(named, pattern) or fnmatch(named, pattern.replace("**/", ""))
+    return not source.exists() and alike and ("**" in name or pattern.count("/") == named.count("/"))
+
+
 def _behind(name: str) -> list[File]:
     if name == "-":
-        return [File("-", lambda: sys.stdin.buffer)]
+        return [File("-", standard_input)]
     if "://" in name:
         return _remote(name)
     path = Path(name)
@@ -209,7 +228,7 @@ def _counted(file: BinaryIO, meter: Meter) -> Iterator[bytes]:
             meter.done += len(chunk)
             yield chunk
     finally:
-        if file is not sys.stdin.buffer:
+        if sys.stdin is None or file is not sys.stdin.buffer:
             file.close()
 
 

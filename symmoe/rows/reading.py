@@ -108,7 +108,8 @@ class Rows:
                     raise
                 number += 1
                 fault = f"behind row {number - 1}: {error}"
-                yield Row(file.name, number, None, b"", "damaged_file", fault, place=self._base + number)
+                known = self._known_here(number, b"")
+                yield Row(file.name, number, None, b"", "damaged_file", fault, place=self._base + number, known=known)
             self._base += number
 
     def _begin(self, file: File) -> Iterator[Row]:
@@ -382,8 +383,12 @@ def _columns(file: File, kind: str, head: bytes, stream: BinaryIO) -> Iterator[R
     with stream, _seekable(file, head, stream) as lying:
         try:
             for batch in _batches(kind, head, lying):
-                for row in batch.to_pylist():
+                for row in _values(batch):
                     number += 1
+                    if isinstance(row, Exception):
+                        fault = f"row {number} cannot be read: {row}"[:300]
+                        yield Row(file.name, number, None, b"", "invalid_row", fault)
+                        continue
                     row, text = _as_json(row)
                     if len(text) > MOST_ROW_BYTES:
                         yield _too_long(file.name, number, "row")
@@ -393,19 +398,32 @@ def _columns(file: File, kind: str, head: bytes, stream: BinaryIO) -> Iterator[R
             raise InputError(f"{file.name}: is damaged ({str(error)[:200]})") from error
 
 
+def _values(batch: Any) -> Iterator[dict[str, Any] | Exception]:
+    """The rows of a batch; in the place of one with a value that Python cannot hold (times, text) what it says."""
+    try:
+        yield from batch.to_pylist()
+    except (ValueError, ArithmeticError, LookupError) as error:
+        if batch.num_rows == 1:
+            yield error
+        else:
+            for place in range(batch.num_rows):
+                yield from _values(batch.slice(place, 1))
+
+
 def _as_json(row: Any) -> tuple[Any, str]:
     """A row without NaN, which JSON has not, and its text."""
     try:
         return row, json.dumps(row, default=str, allow_nan=False)
     except ValueError:
-        return _without_nan(row), json.dumps(row, default=str)
+        return without_nan(row), json.dumps(row, default=str)
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
+    """A JSON value with null for what is no finite number."""
     if isinstance(value, dict):
-        return {name: _without_nan(each) for name, each in value.items()}
+        return {name: without_nan(each) for name, each in value.items()}
     if isinstance(value, list):
-        return [_without_nan(each) for each in value]
+        return [without_nan(each) for each in value]
     return None if isinstance(value, float) and not isfinite(value) else value
 
 

@@ -5,13 +5,14 @@ A row is read in one way or not at all: where two columns could be the question,
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
+
+from pydantic_core import from_json
 
 from symmoe.errors import InputError, RequestError
 from symmoe.types import Message
@@ -256,8 +257,7 @@ def options_of(row: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         given = [(letter, row[letter]) for letter in _LETTERS if row.get(letter) not in (None, "")]
         apart = len(given) > 1 and [letter for letter, _ in given] == list(_LETTERS[: len(given)])
         return [(letter, _text(option, letter), letter) for letter, option in given] if apart else []
-    if isinstance(value, str):
-        value = _listed(value, "the options")
+    value = _parsed(value)
     if isinstance(value, Mapping) and isinstance(value.get("text"), list):
         labels = value.get("label") or list(_LETTERS)
         value = [{"label": label, "text": text} for label, text in zip(labels, value["text"], strict=False)]
@@ -345,11 +345,17 @@ def _text(value: Any, name: str) -> str:
 
 def _listed(value: Any, name: str) -> list[Any]:
     """A list, also one that is written as JSON in a cell."""
-    if isinstance(value, str) and value.lstrip().startswith(("[", "{")):
-        with suppress(ValueError):
-            value = json.loads(value)
+    value = _parsed(value)
     if not isinstance(value, list):
         raise RequestError(f"{name} must be a list", code="invalid_messages", param=name)
+    return value
+
+
+def _parsed(value: Any) -> Any:
+    """A list or an object that is written as JSON in a cell; anything else as it is."""
+    if isinstance(value, str) and value.lstrip().startswith(("[", "{")):
+        with suppress(ValueError):
+            return from_json(value)  # which takes no half of a surrogate pair, as `json` does
     return value
 
 

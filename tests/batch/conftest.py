@@ -17,6 +17,7 @@ from symmoe.config import read_pool
 from symmoe.engines.echo import EchoEngine
 from symmoe.errors import EngineError, StoreError
 from symmoe.pipeline import UNWATCHED, Watch
+from symmoe.rows.shapes import Reading
 from symmoe.types import Call, Candidate, Generation
 
 from ..conftest import SKILLS, echo_pool
@@ -93,12 +94,13 @@ class Bench:
         output: Path | None = None,
         stop: bool = True,
         max_error_rate: float = 1.0,
+        reading: Reading = Reading(),  # noqa: B008 - frozen
         **pool: Any,
     ) -> BatchJob:
         described = read_pool(str(echo_pool(self.folder / "pool", **pool)))
         files = (str(source or self.source),), output or self.output
         decided = described, fingerprint(described), k, seed
-        return BatchJob(*files, *decided, stop=stop, max_error_rate=max_error_rate)
+        return BatchJob(*files, *decided, stop=stop, max_error_rate=max_error_rate, reading=reading)
 
     def run(self, resume: bool = False, watch: Watch = UNWATCHED, again: bool = False, **options: Any) -> BatchResult:
         job = self.job(**options)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import csv
 import json
 from dataclasses import asdict
+from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pytest
 from pyarrow import parquet
 
 from symmoe.batch.lines import BadLine
 from symmoe.batch.output import START, Mark, open_output
+from symmoe.batch.verify import verify
 from symmoe.errors import JobError
 from symmoe.rows.reading import Row
 
@@ -69,6 +73,40 @@ def test_the_first_rows_of_a_table_decide_its_columns_and_nothing_of_later_ones_
         {"n": 2.5, "answer": "own"},
     ]
     assert {row["answer"] for row in rows} == {""}
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.parquet"])
+def test_cells_of_every_type_can_be_read_back(bench: Bench, name: str) -> None:
+    cells = {"at": [datetime(2024, 1, 1), None], "sum": [Decimal("1.50"), None], "raw": [b"xy", None], "x": [1.5, 2.0]}
+    parquet.write_table(pyarrow.table({"prompt": ["sums\r1", "sums 2"], **cells}), bench.folder / "in.parquet")
+    for _ in range(2):
+        bench.run(source=bench.folder / "in.parquet", output=bench.folder / name)
+        assert verify([bench.folder / "in.parquet"], bench.folder / name).whole
+        first, second = read(bench.folder / name)
+        assert (first["prompt"], first["at"], first["sum"], first["raw"]) == (
+            "sums\r1", "2024-01-01 00:00:00", "1.50", "xy"
+        )  # fmt: skip
+        assert (second["prompt"], second["at"], second["x"]) == ("sums 2", "", "2.0")
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.csv", "out.parquet"])
+def test_numbers_that_a_column_or_json_cannot_hold_cost_no_job(bench: Bench, name: str) -> None:
+    bench.write(
+        {"prompt": "sums 1", "x": 1.5}, {"prompt": "sums 2", "x": 2**53 + 1}, b'{"prompt": "sums 3", "x": 1e999}'
+    )
+    assert bench.run(output=bench.folder / name).answered == 3
+    if name == "out.jsonl":
+        assert [row["x"] for row in bench.rows()] == [1.5, 2**53 + 1, None]
+    else:
+        assert json.loads(read(bench.folder / name)[1]["symmoe_other"]) == {"x": 2**53 + 1}
+
+
+def test_a_folder_takes_the_place_of_a_file_and_of_the_one_kept_before(bench: Bench) -> None:
+    bench.write({"prompt": "sums 1"})
+    output = bench.folder / "out.parquet"
+    output.write_bytes(b"of another program")
+    for _ in range(3):
+        assert bench.run(output=output).answered == 1
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.csv", "out.parquet"])

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from symmoe.batch.record import Candidates
+from symmoe.batch.record import Candidates, job_lock, read_status, write_status
 from symmoe.batch.verify import verify
 from symmoe.batch.windows import LARGEST, MOST, choose_window
-from symmoe.errors import EngineError, ErrorLimitError, JobError
+from symmoe.errors import EngineError, ErrorLimitError, InputError, JobError
 from symmoe.pipeline import Watch
 from symmoe.planning.costs import ExpertCost
+from symmoe.rows.shapes import Reading
 from symmoe.types import Call, Generation, Image
 
 from .conftest import Bench, CountingEngine, Rows, content, essence, ids, questions, read_jsonl
@@ -124,6 +130,118 @@ def test_of_an_input_that_changed_only_what_changed_is_asked(
     assert len({row["id"] for row in given}) == len(given)
 
 
+@pytest.mark.parametrize("name", ["in.csv", "in.json"])
+def test_an_edit_of_a_table_or_an_array_is_found_when_the_job_goes_on(bench: Bench, name: str) -> None:
+    def write(rows: Rows) -> Path:
+        table = "".join(f"{row['id']},{row['prompt']}\n" for row in [{"id": "id", "prompt": "prompt"}, *rows])
+        (bench.folder / name).write_text(table if name == "in.csv" else json.dumps(rows))
+        return bench.folder / name
+
+    bench.run(k=1, source=write(questions(12)))
+    for rows, fresh in ((edited(questions(12)), 1), (edited(questions(12))[::-1], 0)):
+        asked = len(bench.engine.asked)
+        bench.run(k=1, resume=True, source=write(rows))
+        assert len(bench.engine.asked) - asked == fresh
+        assert [content(row).partition(": ")[2] for row in bench.rows()] == [row["prompt"] for row in rows]
+        assert verify([bench.folder / name], bench.output).whole
+
+
+def test_rows_named_by_their_number_have_it_in_their_traces_too_where_lines_moved(bench: Bench) -> None:
+    rows = [{"prompt": "sums 1"}, {"prompt": "sums 2", "n": 2}, {"turns": ["sums 3", '"query_id":"3"']}]
+    for lines in (rows, [{"prompt": "spanish"}, *rows]):
+        bench.write(*lines)
+        bench.run(k=1, resume=True)
+    asked = [trace["query_id"][0] for trace in bench.traces()]
+    assert (ids(bench.rows()), asked) == (["1", "2", "3", "4"], ["1", "2", "3", "3", "4", "4"])
+    assert [trace["candidates"][0]["query_id"][0] for trace in bench.traces()] == asked
+    assert bench.traces()[-1]["answer"]["text"].endswith('"query_id":"3"')
+
+
+def test_a_job_killed_between_an_old_input_and_a_new_one_asks_only_what_changed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.write(*questions(12))
+    bench.run(k=1)
+    bench.write(*edited(questions(12)))
+    with monkeypatch.context() as patch:
+        patch.setattr("symmoe.batch.job.open_output", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            bench.run(k=1, resume=True)
+    assert bench.run(k=1, resume=True).kept == 11
+    assert len(bench.engine.asked) == 13
+    assert verify([bench.source], bench.output).whole
+
+
+def test_a_table_made_of_a_file_that_breaks_off_is_gone_on_with(bench: Bench) -> None:
+    source, output = bench.folder / "in.json", bench.folder / "out.csv"
+    source.write_text(json.dumps(questions(9))[:-20])
+    assert bench.run(source=source, output=output).causes["damaged_file"].count == 1
+    assert not bench.run(source=source, output=output, resume=True).ran
+
+
+def test_what_comes_through_a_pipe_is_read_once_and_kept(bench: Bench) -> None:
+    pipe = bench.folder / "in.csv"
+    os.mkfifo(pipe)
+    for resume in (False, True):
+        writer = Thread(target=pipe.write_text, args=("id,prompt\na,sums 1\nb,sums 2\n",))
+        writer.start()
+        assert bench.run(source=pipe, resume=resume).answered == 2
+        writer.join()
+    assert ids(bench.rows()) == ["a", "b"]
+    assert len(bench.engine.asked) == 2
+
+
+def test_a_job_fed_by_a_pipe_goes_on_with_what_came_where_nothing_comes_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for fed, resume, answered in ((b'{"prompt": "sums 1"}', False, 1), (b"", True, 1), (b"", False, 0)):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(fed)))
+        assert bench.run(source=Path("-"), resume=resume).answered == answered == len(bench.rows())
+    monkeypatch.setattr(sys, "stdin", None)
+    assert not bench.run(source=Path("-"), resume=True).ran
+    with pytest.raises(InputError, match="standard input is closed"):
+        bench.run(source=Path("-"))
+
+
+@pytest.mark.parametrize("source", ["", "*.jsonl", "**/*.jsonl"])
+def test_an_output_that_would_be_read_as_an_input_is_refused(bench: Bench, source: str) -> None:
+    bench.write({"prompt": "sums 1"})
+    with pytest.raises(JobError, match="would be read as an input"):
+        bench.run(source=bench.folder / source)
+    assert not bench.output.exists()
+    assert bench.run(source=bench.folder / source, output=bench.folder.parent / "elsewhere.jsonl").answered == 1
+
+
+def test_jobs_whose_outputs_differ_in_their_ending_keep_their_evidence_apart(bench: Bench) -> None:
+    bench.write({"id": "a", "prompt": "sums 1"}, b"{")
+    bench.run()
+    evidence = (bench.folder / "out.trace.jsonl").read_bytes(), (bench.folder / "out.errors.jsonl").read_bytes()
+    bench.run(output=bench.folder / "out.csv")
+    assert (bench.folder / "out.csv.trace.jsonl").exists()
+    assert evidence == (
+        (bench.folder / "out.trace.jsonl").read_bytes(),
+        (bench.folder / "out.errors.jsonl").read_bytes(),
+    )
+
+
+def test_a_job_is_scored_afterwards_without_asking_again(bench: Bench) -> None:
+    bench.write({"prompt": "sums 1", "options": {"depth": 3}, "key": "1"})
+    assert bench.run().answered == 1
+    assert not bench.run(resume=True, reading=Reading(score=True)).ran
+    assert not bench.run(resume=True, reading=Reading(score=True, reference="key")).ran
+    assert bench.run(reading=Reading(score=True)).answered == 1
+
+
+def test_the_status_of_a_job_that_was_killed_is_not_that_it_runs(bench: Bench) -> None:
+    bench.write({"prompt": "sums 1"})
+    files = bench.job().files
+    bench.run()
+    with job_lock(files):
+        write_status(files, {"state": "running"})
+        assert read_status(files)["state"] == "running"
+    assert read_status(files)["state"] == "stopped"
+
+
 every_fault = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -225,7 +343,7 @@ def test_a_job_of_whose_lines_too_many_fail_ends_and_says_so(bench: Bench) -> No
     bench.write(*questions(6), b"{", b"{")
     with pytest.raises(ErrorLimitError, match="2 of 8 lines failed, more than 20 %") as caught:
         bench.run(max_error_rate=0.2)
-    assert caught.value.exit_code == 4
+    assert (caught.value.exit_code, "batch retry" in (caught.value.hint or "")) == (4, True)
     assert bench.run(resume=True, max_error_rate=0.3).failed == 2
 
 

@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import sys
+import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +197,19 @@ def test_a_job_stops_at_its_time_and_says_how_to_go_on(symmoe_command: Symmoe, t
     assert said.code == 4
     assert "it is 06:00; nothing is lost. Go on with: symmoe batch run" in said.err
     assert symmoe_command("batch", "run", source, "-o", tmp_path / "out.jsonl", "--until", "6 am").code == 2
+
+
+def test_the_time_until_an_hour_counts_the_night_on_which_clocks_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    from symmoe.cli.batch import _seconds_until
+
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    try:
+        for day, hours in ((27, 7), (28, 6)):
+            assert _seconds_until("06:00", datetime(2026, 3, day, 23, 0)) == hours * 3600
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_a_check_tells_what_a_file_would_take_and_what_is_wrong_with_it(symmoe_command: Symmoe, tmp_path: Path) -> None:

@@ -212,3 +212,9 @@ def test_a_file_that_is_missing_or_no_text_is_refused_by_name(tmp_path: Path, co
 def test_a_public_file_with_known_answers_is_a_suite(name: str, answers: list[tuple[str, str]]) -> None:
     suite = read_suite(Path(__file__).parent.parent / "batch" / "public" / name)
     assert [(question.answer, question.scorer) for question in suite][: len(answers)] == answers
+
+
+def test_rows_without_an_id_are_told_apart_in_several_files(tmp_path: Path) -> None:
+    for name in ("a.jsonl", "b.jsonl"):
+        (tmp_path / name).write_text('{"question": "' + name + '?", "answer": "1"}\n', encoding="utf-8")
+    assert [question.id for question in read_suite(tmp_path)] == ["1", "2"]

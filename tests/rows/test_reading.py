@@ -203,6 +203,19 @@ def test_nan_and_times_of_a_table_can_be_written_as_json(tmp_path: Path) -> None
     assert values(list(Rows([tmp_path / "in.parquet"]))) == [{"a": None, "b": [None]}, {"a": 1.5, "b": None}]
 
 
+def test_a_row_with_a_value_that_python_cannot_hold_is_one_error(tmp_path: Path) -> None:
+    text = pyarrow.Array.from_buffers(
+        pyarrow.string(),
+        3,
+        [None, pyarrow.py_buffer(b"\0\0\0\0\1\0\0\0\2\0\0\0\3\0\0\0"), pyarrow.py_buffer(b"a\xffc")],
+    )
+    times = pyarrow.array([1, 2, 10**12], pyarrow.timestamp("s"))
+    parquet.write_table(pyarrow.table({"prompt": text, "at": times}), tmp_path / "in.parquet")
+    first, second, third = Rows([tmp_path / "in.parquet"])
+    assert (first.row["prompt"], second.code, third.code) == ("a", "invalid_row", "invalid_row")
+    assert "row 3 cannot be read" in third.fault
+
+
 def test_rows_that_are_known_are_not_parsed(tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_bytes(b'{"a": 1}\n{"a": 2}\n{"a": 1}\n')
     first, second, third = Rows([tmp_path / "in.jsonl"])

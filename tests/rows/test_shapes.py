@@ -30,6 +30,7 @@ def text(row: dict[str, Any], **reading: Any) -> str:
         {"choices": {"text": ["ice", "iron"], "label": ["A", "B"]}},
         {"choices": [{"label": "A", "text": "ice"}, {"label": "B", "text": "iron"}]},
         {"choices": '["ice", "iron"]'},
+        {"choices": '{"text": ["ice", "iron"], "label": ["A", "B"]}'},
         {"A": "ice", "B": "iron", "C": ""},
     ],
 )
@@ -146,3 +147,8 @@ def test_any_row_asks_something_or_says_what_is_wrong(row: dict[str, Any]) -> No
         return
     assert any(message.role == "user" for message in found.messages)
     assert found.shape.split(" + ")[0] in row
+
+
+def test_half_a_surrogate_pair_written_in_a_cell_is_no_turn() -> None:
+    with pytest.raises(RequestError, match="must be a list"):
+        asked({"turns": r'["cut \ud83d"]'})
