@@ -33,7 +33,7 @@ from symmoe.tools import CallPart, Reading, before_calls, calls_in
 from symmoe.types import Assignment, Call, Candidate, Query, Refusal, Trace
 
 from .access.breaker import Stored
-from .events import Asked, Begun, Finished, Piece, TurnedAway, TurnedAwayError
+from .events import NOT_TAKEN, Asked, Begun, Finished, Piece, TurnedAway, TurnedAwayError
 from .experts import ENDLESS, Experts
 from .hedging import Calls, Latencies, Saying
 from .lifecycle.lifecycle import Lifecycle
@@ -73,7 +73,8 @@ class Resources:
 class Request:
     """One request, answered in a task of its own, whose pieces `next` gives. `close` it in any case.
 
-    `route` finds others where those asked failed before any text was given, and `others` says whether there are any.
+    Its deadline `ends` by the clock of the event loop. `route` finds others where those asked failed before any text
+    was given, and `others` says whether there are any.
     """
 
     def __init__(
@@ -82,14 +83,15 @@ class Request:
         report: Report,
         resources: Resources,
         patience: float,
+        ends: float,
         route: Route,
         others: Callable[[Policy], bool],
     ) -> None:
         self.order, self.report = order, report
         self._resources, self._patience, self._route = resources, patience, route
         self._others, self._elsewhere = others, others(order.policy)
-        self._hedges = not order.background and (order.own_deadline or resources.hedges)
-        self._ends: float | None = None
+        hedges = not order.background and (order.own_deadline or resources.hedges)
+        self._limit, self._ends = ends, ends if hedges else None
         self._tasks: list[asyncio.Task[None]] = []
         self._given: asyncio.Queue[Given | Exception | None] = asyncio.Queue()
         self._gave: set[int] = set()
@@ -121,15 +123,10 @@ class Request:
 
     async def _answer_in_time(self) -> None:
         try:
-            async with asyncio.timeout(self.order.deadline) as limit:
-                self._ends = limit.when() if self._hedges else None
+            async with asyncio.timeout_at(self._limit):
                 await asyncio.gather(*self._choices())
         except TimeoutError:
-            message = f"no answer within {self.order.deadline:g} s"
-            status = (
-                408 if self.order.own_deadline else 503
-            )  # one is what the client asked for, the other the service's fault
-            self._given.put_nowait(TurnedAwayError(TurnedAway(status, "deadline_exceeded", message, 1.0)))
+            self._given.put_nowait(TurnedAwayError(_overdue(self.order)))
         except Exception as error:
             self._given.put_nowait(error)
         finally:
@@ -264,7 +261,7 @@ class Request:
         if why.spent:
             self.report.unfinished.remove(unfinished)
         refusal = _refusal(call.serves[0].query_id, why)
-        apart = call.expert in self._resources.apart and not refusal.by_query
+        apart = call.expert in self._resources.apart and (not refusal.by_query or why.code == NOT_TAKEN)
         return dict.fromkeys(call.serves, replace(refusal, elsewhere=apart))
 
     async def _weighed(self, need: Weigh) -> Weighed:
@@ -300,6 +297,14 @@ class Request:
 def _read(part: str | CallPart, expert: str) -> Piece:
     """What was read in an expert's text."""
     return Piece("", call=replace(part, expert=expert)) if isinstance(part, CallPart) else Piece(part)
+
+
+def _overdue(order: Order) -> TurnedAway:
+    """Why an order is given up whose deadline is over: what the client asked for, or the service's fault."""
+    message = f"no answer within {order.deadline:g} s"
+    if order.own_deadline:
+        return TurnedAway(408, "deadline_exceeded", message)
+    return TurnedAway(503, "deadline_exceeded", message, 1.0)
 
 
 def _refusal(query: str, why: TurnedAway) -> Refusal:
@@ -376,25 +381,28 @@ class Orchestrator:
         return Again(routed, need.result, tuple(dict.fromkeys(missing)))
 
     async def begin(self, order: Order) -> Request:
-        """Route an order and begin to answer it. Raises `TurnedAwayError` where nobody can be recruited."""
+        """Route an order and begin to answer it.
+
+        Raises `TurnedAwayError` where nobody can be recruited, or that takes longer than the order's deadline.
+        """
+        ends = asyncio.get_running_loop().time() + order.deadline
 
         async def route(policy: Policy) -> Routed:
-            if policy.expert is not None:
-                refusal = self.lifecycle.roster.refusal(policy.expert)
-                if refusal is not None:
-                    raise TurnedAwayError(refusal)
+            if policy.expert is not None:  # whether it may be asked is seen when it is
                 return named(order.query, policy.expert)
             without = policy.excluding(self.lifecycle.roster.without)
             return await self.router.route(order.query, without, order.explain, order.background)
 
         policy = order.policy
-        if policy.expert is not None:
-            routed = named(order.query, policy.expert)
-        else:
-            routed = await route(policy) if policy.stays is None else stayed(order.query, policy.stays)
+        stays = policy.stays if policy.expert is None else None
+        try:
+            async with asyncio.timeout_at(ends):
+                routed = await route(policy) if stays is None else stayed(order.query, stays)
+        except TimeoutError:
+            raise TurnedAwayError(_overdue(order)) from None
         longest = self._settings.longest_wait if order.patience is None else order.patience
         patience = min(longest, order.deadline + _LATER)
-        return Request(order, Report(routed), self._resources, patience, route, self._others)
+        return Request(order, Report(routed), self._resources, patience, ends, route, self._others)
 
     def _others(self, policy: Policy) -> bool:
         """Whether somebody else may be asked under a policy where those who are cannot be had."""
