@@ -249,6 +249,8 @@ def verify(
     sources: options.Sources,
     output: Output,
     id_column: options.IdColumn = None,
+    limit: options.Limit = None,
+    sample: options.Share = 1.0,
     json: options.Json = False,
 ) -> None:
     """Tell from the files alone whether every line has its row, once, in order, and nothing else has.
@@ -262,7 +264,7 @@ def verify(
     from .render import show, show_json, table, working
 
     with working("comparing"):
-        found = compare(sources, output, options.reading(None, None, id_column, None))
+        found = compare(sources, output, options.reading(None, None, id_column, None), limit, sample)
     if json:
         show_json(asdict(found) | {"whole": found.whole})
     else:

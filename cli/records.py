@@ -34,19 +34,23 @@ def import_batch(
     suite: Annotated[
         Path | None, typer.Option("--suite", help="Known answers: a suite whose ids are those of the lines.")
     ] = None,
+    prompt: options.Prompt = None,
+    prompt_column: options.PromptColumn = None,
+    id_column: options.IdColumn = None,
+    system: options.System = None,
     json: options.Json = False,
 ) -> None:
     """Make records of what a batch asked and what its experts answered.
 
-    The pool is the one that answered. Lines that it could not be asked are left out; of lines with equal words the
-    first stands for all.
+    The pool is the one that answered, and rows are read as they were for the batch. Lines that it could not be asked
+    are left out; of lines with equal words the first stands for all.
     """
     from symmoe.batch.lines import GoodLine, LineReader
     from symmoe.config import read_pool
     from symmoe.questions.suites import read_suite
     from symmoe.records.importing import from_traces, read_traces
 
-    lines = LineReader(read_pool(pool)).read(asked)
+    lines = LineReader(read_pool(pool), reading=options.reading(prompt, prompt_column, id_column, system)).read(asked)
     messages = {line.id: line.queries[0].messages for line in lines if isinstance(line, GoodLine)}
     known = read_suite(suite) if suite else []
     traces = (trace for path in answered for trace in read_traces(path))

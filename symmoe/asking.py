@@ -96,6 +96,10 @@ def query_of(pool: Pool, question: str, ident: str = "question", images: Sequenc
     """
     if not question.strip():
         raise RequestError("the question is empty", code="empty_prompt")
+    try:
+        question.encode()
+    except UnicodeEncodeError as error:  # bytes of the command line that are none
+        raise RequestError(f"the question is not UTF-8 ({error})", code="invalid_text") from error
     defaults = pool.sampling
     sampling = Sampling(defaults.max_tokens, defaults.temperature, defaults.top_p)
     return Query(ident, (Message("user", question, images=tuple(map(_picture, images))),), sampling)

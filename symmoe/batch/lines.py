@@ -309,18 +309,18 @@ class Lines:
         known: KnownLines | None,
     ) -> None:
         def told(number: int, digest: bytes) -> KnownLine | str | None:
-            if share < 1 and _drawn(digest) >= share:
+            if not drawn(digest, share):
                 return _LEFT_OUT
             return None if known is None else known(number, digest)
 
         whole = known is not None and limit is None and share >= 1
         rows = Rows(sources, told, known.standing() if whole and known is not None else ())
         self._known, self._filled = known, 0
-        drawn = rows if share >= 1 else (row for row in rows if row.known is not _LEFT_OUT)
+        asked = rows if share >= 1 else (row for row in rows if row.known is not _LEFT_OUT)
         self.shapes: Counter[str] = Counter()
         self.meter, self.files = rows.meter, rows.files
         self._reader, self._seen = reader, SeenIds()
-        self._all, self._rows = rows, islice(drawn, limit)
+        self._all, self._rows = rows, islice(asked, limit)
         self._unread = ENDPOINT
         self._ahead = deque(self._first())
         self.example = next((line for line in self._ahead if isinstance(line, GoodLine)), None)
@@ -397,9 +397,9 @@ _SHAPELESS = frozenset({"ambiguous_shape", "unknown_shape", "missing_column", "i
 _LEFT_OUT = "left out"
 
 
-def _drawn(digest: bytes) -> float:
-    """A number from 0 to 1 that hangs on what a row says."""
-    return int.from_bytes(digest[:4]) / (1 << 32)
+def drawn(digest: bytes, share: float) -> bool:
+    """Whether a row is in a share of the rows: that hangs on what it says."""
+    return share >= 1 or int.from_bytes(digest[:4]) / (1 << 32) < share
 
 
 def _door(value: Mapping[str, Any]) -> str:

@@ -6,10 +6,12 @@ from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from xxhash import xxh3_64_intdigest
 
+from symmoe.batch.lines import drawn
 from symmoe.errors import RequestError
 from symmoe.rows.reading import Rows
 from symmoe.rows.shapes import Reading
@@ -44,16 +46,22 @@ class Verification:
             found.append(number)
 
 
-def verify(sources: Sequence[str | Path], output: Path, reading: Reading = Reading()) -> Verification:  # noqa: B008
+def verify(
+    sources: Sequence[str | Path],
+    output: Path,
+    reading: Reading = Reading(),  # noqa: B008 - frozen
+    limit: int | None = None,
+    share: float = 1.0,
+) -> Verification:
     """Compare files of questions with an output from the files alone, in 16 bytes a line of memory.
 
-    A row names its line by its id, or where a line could not be asked by its number. Raises `InputError` for a file
-    that cannot be opened.
+    Of the questions `limit` at most and a `share` count, as `LineReader.read` has it. A row names its line by its id,
+    or where a line could not be asked by its number. Raises `InputError` for a file that cannot be opened.
     """
     found = Verification()
     names, numbers = array("Q"), array("Q")
     seen: set[int] = set()
-    for number, name in _lines(sources, reading):
+    for number, name in islice(_lines(sources, reading, share), limit):
         names.append(name)
         numbers.append(number)
     found.lines = len(names)
@@ -95,9 +103,11 @@ def _account(found: Verification, names: array[int], numbers: array[int], output
             found.note("missing", number)
 
 
-def _lines(sources: Sequence[str | Path], reading: Reading) -> Iterator[tuple[int, int]]:
-    """Number of each line of an input, and what stands for its id."""
+def _lines(sources: Sequence[str | Path], reading: Reading, share: float) -> Iterator[tuple[int, int]]:
+    """Number of each line of an input that is in a share of it, and what stands for its id."""
     for row in Rows(sources):
+        if not drawn(row.digest, share):
+            continue
         ident = None
         with suppress(RequestError):
             if isinstance(row.row, dict):

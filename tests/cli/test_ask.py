@@ -33,6 +33,11 @@ def test_an_image_goes_to_an_expert_that_sees_whatever_the_question_calls_for(
     )
 
 
+def test_a_question_in_another_encoding_is_one_error(symmoe_command: Symmoe, seeing: Path) -> None:
+    said = symmoe_command("ask", b"caf\xe9?".decode("utf-8", "surrogateescape"), "--pool", seeing)
+    assert (said.code, len(said.errors), "not UTF-8" in said.err) == (2, 1, True)
+
+
 @pytest.mark.parametrize("content", [b"no image", b"", None], ids=["text", "empty", "missing"])
 def test_what_is_no_image_is_told_by_its_name(
     symmoe_command: Symmoe, seeing: Path, tmp_path: Path, content: bytes | None

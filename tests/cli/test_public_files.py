@@ -184,6 +184,7 @@ def test_rows_can_be_limited_and_drawn(symmoe_command: Symmoe, tmp_path: Path) -
     for words, least, most in ((("--limit", 7), 7, 7), (("--sample", 0.25), 70, 130)):
         said = symmoe_command("batch", "run", source, "-o", tmp_path / "out.jsonl", *words, "--json")
         assert least <= said.json["answered"] <= most
+        assert symmoe_command("batch", "verify", source, tmp_path / "out.jsonl", *words).code == 0
 
 
 def test_a_job_stops_at_its_time_and_says_how_to_go_on(symmoe_command: Symmoe, tmp_path: Path) -> None:

@@ -46,6 +46,16 @@ def test_what_a_batch_wrote_becomes_records_that_answer_the_same(symmoe_command:
     assert read_pool(said.json["pool"]).names == tuple(records.answers)
 
 
+def test_rows_are_read_as_the_batch_read_them(symmoe_command: Symmoe, tmp_path: Path) -> None:
+    asked = written(tmp_path / "in.jsonl", {"key": "x", "title": "sums", "prompt": "of no use"})
+    how = ("--prompt", "{{ title }} 1", "--id-column", "key", "--system", "Be brief.", "--pool", echo_pool(tmp_path))
+    assert symmoe_command("batch", "run", asked, "-o", tmp_path / "out.jsonl", *how).code == 0
+    said = symmoe_command("records", "import", asked, tmp_path / "out.trace.jsonl", "-o", tmp_path / "kept", *how)
+    assert said.code == 0, said.err
+    (question,) = read_records(tmp_path / "kept").questions
+    assert (question.id, [turn.content for turn in question.messages]) == ("x", ["Be brief.", "sums 1"])
+
+
 def test_rows_of_a_service_with_traces_are_read_by_their_lines_ids(tmp_path: Path) -> None:
     said = {"expert": "adder", "slot": 0, "text": "3", "finish_reason": "stop"}
     trace = {"query_id": "0", "candidates": [said | {"prompt_tokens": 2, "completion_tokens": 1}], "way": "single"}
