@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import platform
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
@@ -56,6 +57,7 @@ class ExpertReplica:
         self.prompts = prompts_of(described)
         self._events: dict[str, Gathered] = {}
         self._asyncio: asyncio.AbstractEventLoop | None = None
+        self._name = f"{platform.node()}-{os.getpid()}"
         self.loop = EngineLoop(lambda: build(described), turns, self._told, settings.stall, settings.slowest_load)
         self.loop.start(lambda: first(described))
 
@@ -99,7 +101,7 @@ class ExpertReplica:
 
     async def state(self) -> EngineState:
         """The engine's state as of a fraction of a second ago, and the memory in use now."""
-        return replace(self.loop.state, memory=await asyncio.to_thread(resident))
+        return replace(self.loop.state, memory=await asyncio.to_thread(resident), name=self._name)
 
     def check_health(self) -> None:
         """Raise `RuntimeError` if the engine's thread has died or hangs."""
