@@ -36,6 +36,11 @@ def resident() -> int:
     return found
 
 
+def replica_name() -> str:
+    """What tells this replica from others: its machine, which in Kubernetes is the pod, and its process."""
+    return f"{platform.node()}-{os.getpid()}"
+
+
 class ExpertReplica:
     """Serves every expert of a pool with one engine, one at a time. Made of what can travel, as `Worker` is.
 
@@ -57,7 +62,6 @@ class ExpertReplica:
         self.prompts = prompts_of(described)
         self._events: dict[str, Gathered] = {}
         self._asyncio: asyncio.AbstractEventLoop | None = None
-        self._name = f"{platform.node()}-{os.getpid()}"
         self.loop = EngineLoop(lambda: build(described), turns, self._told, settings.stall, settings.slowest_load)
         self.loop.start(lambda: first(described))
 
@@ -101,7 +105,7 @@ class ExpertReplica:
 
     async def state(self) -> EngineState:
         """The engine's state as of a fraction of a second ago, and the memory in use now."""
-        return replace(self.loop.state, memory=await asyncio.to_thread(resident), name=self._name)
+        return replace(self.loop.state, memory=await asyncio.to_thread(resident), name=replica_name())
 
     def check_health(self) -> None:
         """Raise `RuntimeError` if the engine's thread has died or hangs."""

@@ -55,6 +55,15 @@ class StatsRecorder:
         return stats
 
 
+def recorded(engine: Any) -> StatsRecorder:
+    """What counts an engine's steps from now on: of a `LLMEngine` or `AsyncLLM` with `disable_log_stats` off."""
+    recorder = StatsRecorder()
+    engine.logger_manager = recorder
+    if told := getattr(engine, "_logger_ref", None):  # what the loop of an `AsyncLLM` looks at
+        told[0] = recorder
+    return recorder
+
+
 class _Durations:
     """Durations counted by bounds, which are inclusive as Prometheus has them."""
 

@@ -20,7 +20,7 @@ from pydantic import TypeAdapter
 from symmoe.engines.arguments import SAME_TO_VLLM, structured_outputs, vllm_arguments
 from symmoe.engines.chat import ChatTokenizer
 from symmoe.engines.grammars import Grammars, Verdict, vocabulary_size
-from symmoe.engines.stats import StatsRecorder
+from symmoe.engines.stats import StatsRecorder, recorded
 from symmoe.engines.streams import UNKNOWN, OpenCalls, stop_sequence, token_logprobs
 from symmoe.errors import CheckpointError, EngineError, SymmoeError
 from symmoe.images import opened
@@ -135,7 +135,7 @@ class VllmEngine:
                 self._llm = LLM(**self._arguments(model))
                 places = {"tags": dict(tags), "kernel_budget": self._settings.kernel_budget}
                 self._llm.collective_rpc("init_weight_transfer_engine", args=(places,))
-                self._llm.llm_engine.logger_manager = self._stats = StatsRecorder()
+                self._stats = recorded(self._llm.llm_engine)
             except Exception as error:  # vLLM raises what its parts raise; the log has the rest
                 raise EngineError(
                     f"vLLM did not start on {model}: {_first_line(error)}", hint=f"its log is {self._settings.log}"
