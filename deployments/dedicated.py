@@ -16,15 +16,17 @@ from symmoe.config import DedicatedConfig, ExpertConfig, Pool, cache_dir
 from symmoe.engines.arguments import vllm_arguments
 from symmoe.engines.chat import ChatTokenizer
 from symmoe.engines.grammars import Grammars
+from symmoe.engines.stats import recorded
 from symmoe.engines.vllm import longest
 from symmoe.errors import EngineError, JobError
 from symmoe.limits import ENGINE_GRAMMARS_MIB
 from symmoe.loading.merge import write_merged
 from symmoe.planning.turns import Turns
+from symmoe.types import EngineStats
 
 from .dedicated_expert import DedicatedExpert
 from .events import EngineState
-from .expert import resident
+from .expert import replica_name, resident
 from .places import Places
 from .prompts import Prompts
 from .settings import Settings
@@ -48,6 +50,8 @@ class DedicatedReplica(DedicatedExpert):
         tokenizer = _tokenizer(described, model)
         server = _server(described, expert, model, tokenizer.window, accelerators)
         await server.start()
+        self._recorder = recorded(server.engine._engine_client)
+        self._counted: EngineStats | None = None
         from ray.serve.llm.openai_api_models import CompletionRequest
 
         turns = Turns(described.engine.max_num_seqs, settings.most_waiting, settings.patience, settings.amortise)
@@ -56,8 +60,11 @@ class DedicatedReplica(DedicatedExpert):
         super().__init__(expert.name, server, CompletionRequest, prompts, tokenizer.window, places, reader)
 
     async def state(self) -> EngineState:
-        """What the engine is at, with the memory that it takes."""
-        return replace(await super().state(), memory=await asyncio.to_thread(resident))
+        """What the engine is at and has counted, with the memory that it takes."""
+        state, taken = await super().state(), self._recorder.taken()
+        self._counted = taken if self._counted is None else self._counted.then(taken)
+        memory = await asyncio.to_thread(resident)
+        return replace(state, memory=memory, name=replica_name(), stats={str(state.expert): self._counted})
 
 
 def checkpoint(assembly: Assembly, expert: ExpertConfig) -> str:
@@ -81,7 +88,7 @@ def engine_arguments(pool: Pool, window: int, gpu: bool) -> dict[str, Any]:
         **vllm_arguments(pool.engine, window, gpu),
         "generation_config": "vllm",  # else what a checkpoint suggests would count where a request leaves it open
         "structured_outputs_config": {"backend": "xgrammar"},
-        "disable_log_stats": True,
+        "disable_log_stats": False,
         "trust_remote_code": any(expert.trust_remote_code for expert in pool.experts),
     }
 

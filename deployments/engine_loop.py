@@ -17,7 +17,7 @@ from symmoe.errors import EngineLostError, SymmoeError
 from symmoe.loading.engines import SleepingEngines
 from symmoe.planning.turns import Turns, Waiting
 from symmoe.protocols import StreamingEngine
-from symmoe.types import Load
+from symmoe.types import EngineStats, Load
 
 from .events import Asked, Begun, EngineState, Event, TurnedAway, ended, finished, piece, unready
 from .staging import on_cluster, staged_load
@@ -25,6 +25,7 @@ from .staging import on_cluster, staged_load
 Tell = Callable[[Sequence[tuple[str, Event]]], None]
 _FAILURES = 3
 _LOOK_SECONDS = 0.2
+_COUNT_SECONDS = 1.0
 
 
 class EngineLoop:
@@ -59,6 +60,9 @@ class EngineLoop:
         self._fresh = False
         self._untried: set[str] = set()
         self._failures = 0
+        self._stats: dict[str, EngineStats] = {}
+        self._uncounted: str | None = None
+        self._counted = 0.0
         self._expected: float | None = None
         self._stopping = False
         self.state, self._looked = EngineState(None, None, 0, {}), 0.0
@@ -131,7 +135,9 @@ class EngineLoop:
             self._looked = now
             waiting, engine = dict(self._turns.waiting), None if self.assembly is None else self.assembly.engine
             asleep = tuple(map(os.path.basename, engine.asleep)) if isinstance(engine, SleepingEngines) else ()
-            self.state = EngineState(self._turns.resident, loading, self._turns.running, waiting, asleep)
+            self.state = EngineState(
+                self._turns.resident, loading, self._turns.running, waiting, asleep, stats=dict(self._stats)
+            )
 
     def _startable(self) -> bool:
         return bool(self._turns.resident and self._turns.waiting[self._turns.resident])
@@ -147,8 +153,20 @@ class EngineLoop:
             self._begin(each)
         if self._turns.running:
             self._step()
+            self._uncounted = self._turns.resident
+        if self._uncounted and (not self._turns.running or self._clock() - self._counted >= _COUNT_SECONDS):
+            self._count(self._uncounted)
+
+    def _count(self, expert: str) -> None:
+        """Add what the engine has counted to what it did for this expert, whose turn is not over."""
+        self._uncounted, self._counted = None, self._clock()
+        stats, before = self._engine().stats(), self._stats.get(expert)
+        if stats is not None:
+            self._stats[expert] = stats if before is None else before.then(stats)
 
     def _ready(self, expert: str) -> None:
+        if self._uncounted:
+            self._count(self._uncounted)
         self._expected = self._clock() + self._slowest_load
         self._look(expert, at_once=True)
         try:
@@ -212,7 +230,7 @@ class EngineLoop:
         """The engine failed: build another, and let what it was running be tried again."""
         self._failures += 1
         message = f"the engine failed: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
-        self.trouble = message
+        self.trouble, self._uncounted = message, None
         untried, self._untried = self._untried, set()
 
         def lost(each: Waiting) -> TurnedAway:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from symmoe.config import ExpertConfig
 from symmoe.engines.readers import Parted
 from symmoe.errors import SymmoeError
 from symmoe.tools import CallPart
-from symmoe.types import Generation, Lane, Prompt, Query, TokenLogprob
+from symmoe.types import EngineStats, Generation, Lane, Prompt, Query, TokenLogprob
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,8 @@ class EngineState:
     """What an engine is at: the expert in it, the one being made ready, how many run, and how many wait for each.
 
     Models whose engines sleep beside it are named in `asleep`; `memory` are the resident bytes of its replica's
-    processes, pages that they share counted once for each, None where nobody looked.
+    processes, pages that they share counted once for each, None where nobody looked. `stats` are what it counted since
+    its replica began, by expert; `name` tells it from other replicas' engines.
     """
 
     expert: str | None
@@ -112,6 +113,8 @@ class EngineState:
     waiting: Mapping[str, int]
     asleep: tuple[str, ...] = ()
     memory: int | None = None
+    name: str = ""
+    stats: Mapping[str, EngineStats] = field(default_factory=dict)
 
 
 REASONS = ("stop", "length", "content_filter")

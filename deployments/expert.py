@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import platform
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
@@ -33,6 +34,11 @@ def resident() -> int:
         with suppress(psutil.NoSuchProcess):
             found += int(process.memory_info().rss)
     return found
+
+
+def replica_name() -> str:
+    """What tells this replica from others: its machine, which in Kubernetes is the pod, and its process."""
+    return f"{platform.node()}-{os.getpid()}"
 
 
 class ExpertReplica:
@@ -99,7 +105,7 @@ class ExpertReplica:
 
     async def state(self) -> EngineState:
         """The engine's state as of a fraction of a second ago, and the memory in use now."""
-        return replace(self.loop.state, memory=await asyncio.to_thread(resident))
+        return replace(self.loop.state, memory=await asyncio.to_thread(resident), name=replica_name())
 
     def check_health(self) -> None:
         """Raise `RuntimeError` if the engine's thread has died or hangs."""

@@ -13,9 +13,21 @@ from pathlib import Path
 
 from symmoe.aggregation.verifier import VerifierScorer, Verifying
 from symmoe.answering import Judging
+from symmoe.buckets import is_bucket
 from symmoe.build_aggregation import aggregator_last, aggregator_of, build_synthesis, build_vote, rule_files
 from symmoe.build_scorer import build_scorer, check_reward, reward_directory, reward_files
-from symmoe.config import STARTER, STATIC, TINY, EngineConfig, ExpertConfig, Pool, cache_dir, state_dir
+from symmoe.config import (
+    BUCKET,
+    HUB_ADAPTER,
+    STARTER,
+    STATIC,
+    TINY,
+    EngineConfig,
+    ExpertConfig,
+    Pool,
+    cache_dir,
+    state_dir,
+)
 from symmoe.engines.echo import EchoEngine
 from symmoe.engines.process import EngineProcesses
 from symmoe.engines.readers import OWN, Reader
@@ -29,7 +41,8 @@ from symmoe.loading.lanes import ExpertWeights, LaneLoader
 from symmoe.loading.merge import ADAPTER_WEIGHTS, adapter_rank
 from symmoe.loading.parts import Tell, untold
 from symmoe.loading.sources import (
-    is_hub_name,
+    adapter_directory,
+    is_elsewhere,
     is_local_path,
     is_to_be_fetched,
     local_directory,
@@ -119,7 +132,7 @@ class Assembly:
             )
         model = _model_directory(self.pool, config)
         model = self._staged.get(model, model)
-        return ExpertWeights(str(model), str(self.pool.path(config.adapter)) if config.adapter else None)
+        return ExpertWeights(str(model), None if config.adapter is None else str(_adapter(self.pool, config.adapter)))
 
     def stage(self, expert: str) -> str:
         """Bring an expert's model into this machine's memory, together with machines that want it too; how that went.
@@ -366,12 +379,16 @@ def check_weights(pool: Pool) -> list[str]:
 
 def check_expert(pool: Pool, expert: ExpertConfig, verified: set[Path]) -> list[str]:
     """Verify the files of one expert of a pool but for the `verified` models, which it adds to; as `check_weights`."""
-    adapter = pool.path(expert.adapter) if expert.adapter else None
+    adapter = _adapter_here(pool, expert)
     notes: list[str] = []
     if not pool.engine.runs_models or expert.remote is not None:
         return notes
-    if is_hub_name(expert.model) or is_to_be_fetched(expert.model, cache_dir()):
-        where = "on a hub" if is_hub_name(expert.model) else "in packages"
+    if expert.adapter and adapter is None:
+        notes.append(f"{expert.name}: {expert.adapter} was not downloaded")
+    if is_elsewhere(expert.model) or is_to_be_fetched(expert.model, cache_dir()):
+        where = (
+            "in a bucket" if is_bucket(expert.model) else "on a hub" if is_elsewhere(expert.model) else "in packages"
+        )
         notes.append(f"{expert.name}: {expert.model} is {where} and was not downloaded")
         base = None
     else:
@@ -478,7 +495,7 @@ def _engine_bytes(config: EngineConfig, adapted: Collection[str], model: str) ->
 
 def _highest_rank(pool: Pool) -> int:
     """The highest rank of a pool's adapters, as one of the sizes that vLLM has kernels for; 0 without adapters."""
-    ranks = [adapter_rank(pool.path(expert.adapter)) for expert in pool.experts if expert.adapter]
+    ranks = [adapter_rank(_adapter(pool, expert.adapter)) for expert in pool.experts if expert.adapter]
     return min(size for size in _RANKS if size >= max(ranks)) if ranks else 0
 
 
@@ -507,6 +524,16 @@ def _model_directory(pool: Pool, expert: ExpertConfig) -> Path:
     return local_directory(expert.model, pool.root, cache_dir(), expert.revision, expert.trust_remote_code)
 
 
+def _adapter(pool: Pool, source: str) -> Path:
+    return adapter_directory(source, pool.root, cache_dir())
+
+
+def _adapter_here(pool: Pool, expert: ExpertConfig) -> Path | None:
+    """The directory of an expert's adapter; None without one, and for one that only who runs it fetches."""
+    elsewhere = expert.adapter is None or expert.adapter.startswith((HUB_ADAPTER, BUCKET))
+    return None if elsewhere else pool.path(str(expert.adapter))
+
+
 def _model_key(expert: ExpertConfig) -> str:
     return f"{expert.model}@{expert.revision or ''}"
 
@@ -524,7 +551,9 @@ def expert_fingerprint(pool: Pool, expert: str) -> str:
     digest = hashlib.sha256(f"{config.model}@{config.revision or ''}".encode())
     if config.model.startswith("package:"):
         digest.update(str(packaged_bytes(config.model)).encode())
-    files_named = [pool.path(config.adapter) / ADAPTER_WEIGHTS] if config.adapter else []
+    adapter = _adapter_here(pool, config)
+    digest.update((config.adapter or "").encode() if adapter is None else b"")
+    files_named = [adapter / ADAPTER_WEIGHTS] if adapter else []
     if is_local_path(config.model):
         files_named += sorted(pool.path(config.model).glob("*.safetensors"))
     for path in files_named:
@@ -547,7 +576,7 @@ def fingerprint(pool: Pool) -> str:
         digest.update(json.dumps(document, sort_keys=True).encode())
     elif pool.routing.profiles:
         named.append(_data_file(pool, pool.routing.profiles, "profiles", ".json"))
-    named += [pool.path(e.adapter) / ADAPTER_WEIGHTS for e in pool.experts if e.adapter]
+    named += [adapter / ADAPTER_WEIGHTS for e in pool.experts if (adapter := _adapter_here(pool, e))]
     named += reward_files(pool) + rule_files(pool)
     named += records_files(pool.path(pool.engine.records)) if pool.engine.records else []
     for path in named:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from symmoe.config import STARTER, Pool, RewardConfig, cache_dir
 from symmoe.errors import CheckpointError
-from symmoe.loading.sources import PACKAGED_EMBEDDERS, is_hub_name, local_directory, packaged_path
+from symmoe.loading.sources import PACKAGED_EMBEDDERS, is_elsewhere, local_directory, packaged_path
 from symmoe.loading.verify import verify_model
 from symmoe.protocols import RewardModel, Scorer
 from symmoe.routing.embedding import SentenceEmbedder
@@ -46,7 +46,7 @@ def check_reward(pool: Pool) -> list[str]:
     """
     if pool.reward is None:
         return []
-    if _on_hub(pool.reward):
+    if _elsewhere(pool.reward):
         return [f"reward: {pool.reward.model} is on a hub and was not downloaded"]
     directory = reward_directory(pool, pool.reward)
     if is_small_scorer(directory):
@@ -72,7 +72,7 @@ def shipped_scorer() -> Path:
 
 def reward_files(pool: Pool) -> list[Path]:
     """What to know of a pool's reward model before its answers are taken for those of another run."""
-    if pool.reward is None or _on_hub(pool.reward):
+    if pool.reward is None or _elsewhere(pool.reward):
         return []
     directory = reward_directory(pool, pool.reward)
     return [directory / CARD, directory / WEIGHTS] if is_small_scorer(directory) else sorted(directory.glob("*.json"))
@@ -99,7 +99,7 @@ def _open(pool: Pool, reward: RewardConfig) -> RewardModel:
 
 def _mixture(pool: Pool, reward: RewardConfig) -> Mixture:
     fitted = Mixture()
-    if not _on_hub(reward):
+    if not _elsewhere(reward):
         directory = reward_directory(pool, reward)
         if reward.model == STARTER and not is_small_scorer(directory):
             raise CheckpointError(f"{directory}: the shipped scorer is not there", hint="install symmoe again")
@@ -110,5 +110,5 @@ def _mixture(pool: Pool, reward: RewardConfig) -> Mixture:
     return Mixture(temperature, evidence)
 
 
-def _on_hub(reward: RewardConfig) -> bool:
-    return reward.model != STARTER and is_hub_name(reward.model)
+def _elsewhere(reward: RewardConfig) -> bool:
+    return reward.model != STARTER and is_elsewhere(reward.model)

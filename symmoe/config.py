@@ -24,12 +24,25 @@ PRESETS = ("symbolic-moe-16", "small-2026")
 _HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 _PARSER = r"^[A-Za-z0-9][\w.-]{0,63}$"
 _PACKAGE = re.compile(r"^package:[a-z0-9][a-z0-9-]*$")
+_BUCKET = re.compile(r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/(?!\.)[\w.=+@-]+)+$", re.ASCII)
+HUB_ADAPTER, BUCKET = "hub:", "s3://"
 
 
 def _source(value: str) -> str:
     local = value.startswith(("./", "../", "/", "~"))
-    if not (local or _PACKAGE.match(value) or _HUB_NAME.match(value)):
-        raise ValueError(f"{value!r} is neither a hub name (org/model), nor a directory (./… or /…), nor package:NAME")
+    if not (local or _PACKAGE.match(value) or _HUB_NAME.match(value) or _BUCKET.match(value)):
+        raise ValueError(
+            f"{value!r} is neither a hub name (org/model), nor a directory (./… or /…), nor s3://bucket/prefix, nor"
+            " package:NAME"
+        )
+    return value
+
+
+def _adapter_source(value: str) -> str:
+    name, _, _ = value.removeprefix(HUB_ADAPTER).partition("@")
+    wrong = value.startswith(HUB_ADAPTER) and not _HUB_NAME.match(name)
+    if wrong or (value.startswith(BUCKET) and not _BUCKET.match(value)):
+        raise ValueError(f"{value!r} is neither a directory, nor hub:org/name, nor s3://bucket/prefix")
     return value
 
 
@@ -44,7 +57,10 @@ def _reward_source(value: str) -> str:
 
 STATIC = "static:"
 Source = Annotated[str, AfterValidator(_source)]
-"""Where weights come from: `org/model` on a hub, a directory, or `package:NAME` for one that a package carries."""
+"""Where weights come from: `org/model` on a hub, a directory, `s3://bucket/prefix`, or `package:NAME` for one that a
+package carries."""
+AdapterSource = Annotated[str, AfterValidator(_adapter_source)]
+"""Where an adapter comes from: a directory, `hub:org/name` or `hub:org/name@revision`, or `s3://bucket/prefix`."""
 EmbedderSource = Annotated[str, AfterValidator(_embedder_source)]
 """A source of a sentence-transformers model, or `static:SOURCE` for a static embedder distilled from one, once."""
 RewardSource = Annotated[str, AfterValidator(_reward_source)]
@@ -123,7 +139,7 @@ class ExpertConfig(_Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$", max_length=64)
     model: Source
     revision: str | None = None
-    adapter: str | None = None
+    adapter: AdapterSource | None = None
     description: str = ""
     trust_remote_code: bool = False
     remote: RemoteConfig | None = None
@@ -140,6 +156,8 @@ class ExpertConfig(_Section):
     def _in_one_place(self) -> Self:
         if self.remote is not None and self.dedicated is not None:
             raise ValueError("an expert is remote or dedicated, not both")
+        if self.revision is not None and self.model.startswith(BUCKET):
+            raise ValueError("revision goes with a hub name: another version in a bucket has another prefix")
         if self.images and self.dedicated is not None:
             raise ValueError("a dedicated expert cannot be shown images here: leave out dedicated or images")
         return self

@@ -13,6 +13,7 @@ from symmoe.types import (
     Call,
     Candidate,
     Delta,
+    EngineStats,
     Explanation,
     Generation,
     Image,
@@ -132,6 +133,10 @@ class StreamingEngine(Engine, Protocol):
 
     def abort(self, idents: Sequence[str]) -> None:
         """Stop generating for these; names that are not known are ignored."""
+        ...
+
+    def stats(self) -> EngineStats | None:
+        """What was counted since this was last asked; None where nothing is."""
         ...
 
 

@@ -22,7 +22,7 @@ os.environ["SYMMOE_POOL"] = "tiny"  # no test fetches the starter pool's model u
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the hub client is first imported
 if "PYTEST_XDIST_WORKER" in os.environ:  # two teams of threads on the same cores wait for each other at every step
     os.environ |= {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
-os.environ.pop("SSL_CERT_FILE", None)
+TLS = {name: os.environ.pop(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if name in os.environ}
 os.environ["SSL_CERT_DIR"] = str(Path(__file__).parent)  # no test speaks TLS: reading certificates is 30 ms a client
 
 ON_RAY = {

@@ -15,6 +15,7 @@ from symmoe.errors import StoreError, SymmoeError
 from symmoe.wire.sampling import Text
 
 from ..errors import ApiError
+from ..events import EngineState
 from ..lifecycle.decision import State
 from ..lifecycle.joining import joining
 from .body import read_body
@@ -94,7 +95,7 @@ class Admin:
         opened = self._lifecycle.experts.open
         counted = self._service.metrics.of_experts()
         data = [{**self._described(name, opened.get(name, 0)), **counted.get(name, {})} for name in self._names()]
-        return {"object": "list", "data": data, "engines": [asdict(engine) for engine in engines]}
+        return {"object": "list", "data": data, "engines": [shown(engine) for engine in engines]}
 
     async def add(self, body: Joining) -> dict[str, Any]:
         """An expert that came. Raises `ApiError` and `StoreError`."""
@@ -146,3 +147,8 @@ class Admin:
             "open": opened,
             "failures": self._lifecycle.failures.count(name),
         }
+
+
+def shown(engine: EngineState) -> dict[str, Any]:
+    """What an engine is at, as JSON. What it counted stands on the page of metrics."""
+    return {name: value for name, value in asdict(engine).items() if name != "stats"}

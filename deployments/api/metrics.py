@@ -12,6 +12,7 @@ from symmoe.config import COST_UNITS
 from ..events import EngineState
 from ..lifecycle.decision import STATES
 from ..order import Report
+from .engine_metrics import EngineCollector
 
 _SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120, 300)
 
@@ -70,6 +71,8 @@ class Metrics:
         self._load = self._histogram("symmoe_load_seconds", "Making an expert ready")
         self._first = self._histogram("symmoe_first_token_seconds", "From a request to its first text")
         self._total = self._histogram("symmoe_request_seconds", "From a request to its end")
+        self._engines = EngineCollector()
+        self.registry.register(self._engines)
 
     def opened(self, count: int) -> None:
         """Set how many requests are being answered."""
@@ -131,7 +134,7 @@ class Metrics:
         self._quarantines.labels(expert).inc()
 
     def looked(self, states: Mapping[str, str], opened: Mapping[str, int], engines: Sequence[EngineState]) -> None:
-        """Set the state of every expert, how many of its generations are open, and the state of every engine."""
+        """Set the state of every expert, how many of its generations are open, and what engines are at and counted."""
         for gauge in (self._state, self._asks, self._queue, self._running):
             gauge.clear()
         for expert, state in states.items():
@@ -140,6 +143,7 @@ class Metrics:
             self._asks.labels(expert).set(opened.get(expert, 0))
             self._queue.labels(expert).set(sum(engine.waiting.get(expert, 0) for engine in engines))
             self._running.labels(expert).set(sum(e.running for e in engines if e.expert == expert))
+        self._engines.engines = engines
 
     def refused(self, why: str) -> None:
         """A request was refused: for its `key`, its key's `requests`, `tokens` or `budget`, too many that are `open`,

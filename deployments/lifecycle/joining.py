@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from symmoe.build import check_expert
-from symmoe.config import ExpertConfig, Pool
+from symmoe.config import BUCKET, HUB_ADAPTER, ExpertConfig, Pool
 from symmoe.errors import ConfigError
 from symmoe.limits import EXPERTS
 from symmoe.loading.sources import is_local_path
@@ -45,7 +45,9 @@ def check_admissible(pool: Pool, config: ExpertConfig, folder: str | None) -> No
     if len(pool.experts) >= EXPERTS:
         raise ConfigError(f"there are {EXPERTS} experts, which is as many as a pool may have", hint="remove one first")
     for name, source in (("model", config.model), ("adapter", config.adapter)):
-        if source is not None and (name == "adapter" or is_local_path(source)):
+        if source is not None and source.startswith(BUCKET):
+            raise ConfigError(f"{name}: a bucket can be named in the pool file only", hint="copy the files here")
+        if source is not None and not source.startswith(HUB_ADAPTER) and (name == "adapter" or is_local_path(source)):
             _confine(name, source, pool, folder)
 
 

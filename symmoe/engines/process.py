@@ -20,7 +20,7 @@ from symmoe import errors
 from symmoe.engines.engine_child import ERROR, GENERATE, PART, arguments_of, value_of
 from symmoe.errors import EngineError, EngineLostError
 from symmoe.private import private_folder, private_opener
-from symmoe.types import Call, Delta, Generation, Image, Prompt, Query, Refusal
+from symmoe.types import Call, Delta, EngineStats, Generation, Image, Prompt, Query, Refusal
 
 _START_SECONDS = 3600.0
 _END_SECONDS = 30.0
@@ -196,6 +196,11 @@ class EngineProcess:
         """End these calls."""
         if self._connection is not None:
             self._ask("abort", idents)
+
+    def stats(self) -> EngineStats | None:
+        """What the engine counted."""
+        stats: EngineStats | None = self._ask("stats")
+        return stats
 
     def suspend(self) -> int:
         """Put the engine to sleep; the bytes that it keeps."""

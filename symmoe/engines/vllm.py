@@ -20,13 +20,14 @@ from pydantic import TypeAdapter
 from symmoe.engines.arguments import SAME_TO_VLLM, structured_outputs, vllm_arguments
 from symmoe.engines.chat import ChatTokenizer
 from symmoe.engines.grammars import Grammars, Verdict, vocabulary_size
+from symmoe.engines.stats import StatsRecorder, recorded
 from symmoe.engines.streams import UNKNOWN, OpenCalls, stop_sequence, token_logprobs
 from symmoe.errors import CheckpointError, EngineError, SymmoeError
 from symmoe.images import opened
 from symmoe.limits import ENGINE_GRAMMARS_MIB, IMAGES, SCHEMA_PATIENCE
 from symmoe.quiet import output_to
 from symmoe.sizing.architecture import window_of
-from symmoe.types import Call, Delta, Form, Generation, Image, Prompt, Query, Refusal
+from symmoe.types import Call, Delta, EngineStats, Form, Generation, Image, Prompt, Query, Refusal
 
 _LORAS = 8
 _IMPORTED = (
@@ -85,6 +86,7 @@ class VllmEngine:
         self._window = settings.max_model_len
         self._grammars: Grammars | None = None
         self._starts = 0
+        self._stats = StatsRecorder()
         self.stepped: Callable[[], None] = _nothing
 
     @property
@@ -133,6 +135,7 @@ class VllmEngine:
                 self._llm = LLM(**self._arguments(model))
                 places = {"tags": dict(tags), "kernel_budget": self._settings.kernel_budget}
                 self._llm.collective_rpc("init_weight_transfer_engine", args=(places,))
+                self._stats = recorded(self._llm.llm_engine)
             except Exception as error:  # vLLM raises what its parts raise; the log has the rest
                 raise EngineError(
                     f"vLLM did not start on {model}: {_first_line(error)}", hint=f"its log is {self._settings.log}"
@@ -294,6 +297,10 @@ class VllmEngine:
         if self._llm is not None:
             self._open.abort(self._llm.llm_engine, idents)
 
+    def stats(self) -> EngineStats:
+        """What vLLM counted."""
+        return self._stats.taken()
+
     def close(self) -> None:
         """Stop vLLM and free what it held."""
         self._open.clear()
@@ -327,7 +334,7 @@ class VllmEngine:
             "weight_transfer_config": {"backend": settings.transfer},
             # "auto" falls back to a backend that finds a schema's faults only while the engine steps, and ends it
             "structured_outputs_config": {"backend": "xgrammar"},
-            "disable_log_stats": True,
+            "disable_log_stats": False,  # they go to `StatsRecorder`
             "use_tqdm_on_load": False,
         }
         if model in settings.images:

@@ -17,7 +17,7 @@ from typing import Protocol
 from symmoe.errors import CapacityError, EngineError, EngineLostError, SymmoeError
 from symmoe.loading.host_tier import KnownOrder, Resident, eviction_order, needed_later
 from symmoe.protocols import Engine, SuspendableEngine
-from symmoe.types import Call, Delta, Generation, Image, Prompt, Query, Refusal
+from symmoe.types import Call, Delta, EngineStats, Generation, Image, Prompt, Query, Refusal
 
 
 class EngineSource(Protocol):
@@ -220,6 +220,13 @@ class SleepingEngines:
         if self._awake is not None:
             with suppress(EngineLostError):
                 self._alive[self._awake].engine.abort(idents)
+
+    def stats(self) -> EngineStats | None:
+        """What the engine awake counted; None where none is."""
+        if self._awake is None:
+            return None
+        with self._current() as engine:
+            return engine.stats()
 
     def close(self) -> None:
         """End every engine. Safe to call twice."""

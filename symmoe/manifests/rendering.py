@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from symmoe.config import STARTER, Pool, shipped_pool
+from symmoe.config import BUCKET, HUB_ADAPTER, STARTER, Pool, shipped_pool
 from symmoe.errors import ConfigError, PoolError
 from symmoe.manifests.templates import Templates
 from symmoe.manifests.values import OPERATORS, Sized, Values, to_yaml, values_text
@@ -80,6 +80,8 @@ def followed_files(base: Mapping[str, str], files: Mapping[str, str]) -> dict[st
     same = same and all(after[name] == before[name] for name in after if name in before)
     if not same or any(after[name].get(key) for name in came for key in ("remote", "dedicated", "trust_remote_code")):
         return None
+    if any(str(after[name].get(key)).startswith(BUCKET) for name in came for key in ("model", "adapter")):
+        return None  # pods that serve have no credentials for a bucket
     if base.get(PROFILES) == files.get(PROFILES):
         return dict(files)
     had, has = (json.loads(each[PROFILES]) for each in (base, files))
@@ -137,7 +139,7 @@ def _pool_files(pool: Pool) -> dict[str, str]:
     document.setdefault("engine", {}).update(filled)
     for expert in (each for each in document["experts"] if not each.get("remote")):
         expert["model"] = _in_pod(expert["model"], pool)
-        if expert.get("adapter"):
+        if expert.get("adapter") and not _is_fetched(expert["adapter"]):
             expert["adapter"] = _in_pod(expert["adapter"], pool, always=True)
     if document.get("reward") and pool.reward:
         document["reward"]["model"] = _in_pod(pool.reward.model, pool)
@@ -148,6 +150,11 @@ def _pool_files(pool: Pool) -> dict[str, str]:
             files[name] = _small(pool.path(value))
             document[section][key] = f"./{name}"
     return {"pool.yaml": to_yaml([document]), **files}
+
+
+def _is_fetched(adapter: str) -> bool:
+    """Whether pods fetch an adapter, as they do models."""
+    return adapter.startswith((HUB_ADAPTER, BUCKET))
 
 
 def _in_pod(source: str, pool: Pool, always: bool = False) -> str:
@@ -179,7 +186,8 @@ def _small(path: Path) -> str:
 def local_sources(pool: Pool) -> dict[str, str]:
     """Directories that the pool names and no image has, each with the place on the volume where it belongs."""
     own = [expert for expert in pool.experts if expert.remote is None]
-    named = [expert.model for expert in own] + [str(pool.path(expert.adapter)) for expert in own if expert.adapter]
+    adapters = [each.adapter for each in own if each.adapter and not _is_fetched(each.adapter)]
+    named = [expert.model for expert in own] + [str(pool.path(adapter)) for adapter in adapters]
     local = {source for source in named if source.startswith(("./", "../", "/", "~"))}
     found = {str(pool.path(source).resolve()): _in_pod(source, pool) for source in sorted(local)}
     return {here: there for here, there in found.items() if there.startswith(ON_VOLUME)}

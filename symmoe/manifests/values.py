@@ -62,6 +62,26 @@ class Front(Part):
     node_selector: dict[str, str] = {}
 
 
+class Weights(Part):
+    """Where checkpoints come from. Secrets: symmoe-hub (token), symmoe-s3 (access_key_id, secret_access_key)."""
+
+    hub: str = Field(
+        default="",
+        pattern=r"^(https?://\S+)?$",
+        description="a mirror of the hub, as https://hub.example; empty: the hub",
+    )
+    s3_endpoint: str = Field(
+        default="",
+        pattern=r"^(https?://[^\s/]+)?$",
+        description="of s3:// sources, as https://minio.example:9000; empty: AWS",
+    )
+    s3_region: str = Field(default="", description="empty: us-east-1")
+    networks: tuple[str, ...] = Field(
+        default=(), description="private addresses that they come from, as 10.1.2.0/24; public ones need no word"
+    )
+    ports: tuple[int, ...] = Field(default=(443, 9000), description="of those")
+
+
 class Storage(Part):
     """The volume with checkpoints and files of batches."""
 
@@ -172,6 +192,7 @@ class Values(Part):
     image: Image = Image()
     experts: Experts = Experts()
     front: Front = Front()
+    weights: Weights = Weights()
     storage: Storage = Storage()
     redis: Redis = Redis()
     door: Door = Door()

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from symmoe.buckets import is_bucket, read_object
 from symmoe.config import ExpertConfig, Pool
 from symmoe.errors import CheckpointError
 
@@ -183,9 +184,14 @@ def known_configs() -> dict[str, dict[str, Any]]:
 
 
 def config_of(pool: Pool, expert: ExpertConfig) -> dict[str, Any]:
-    """An expert's config. Nothing is downloaded: `CheckpointError` for a hub model that the table does not hold."""
+    """An expert's config, read alone where it is in a bucket.
+
+    Nothing else is downloaded: `CheckpointError` for a hub model that the table does not hold.
+    """
     if expert.model in known_configs():
         return known_configs()[expert.model]
+    if is_bucket(expert.model):
+        return _config(read_object(f"{expert.model}/config.json"), f"{expert.name}: {expert.model}/config.json")
     if not expert.model.startswith(("./", "../", "/", "~")):
         raise CheckpointError(
             f"{expert.name}: the size of {expert.model} is not known without downloading it",
@@ -193,11 +199,18 @@ def config_of(pool: Pool, expert: ExpertConfig) -> dict[str, Any]:
         )
     file = pool.path(expert.model) / "config.json"
     try:
-        loaded = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return _config(file.read_bytes(), f"{expert.name}: {file}")
+    except OSError as error:
         raise CheckpointError(f"{expert.name}: {file} cannot be read ({error})") from error
+
+
+def _config(raw: bytes, what: str) -> dict[str, Any]:
+    try:
+        loaded = json.loads(raw)
+    except ValueError as error:
+        raise CheckpointError(f"{what} cannot be read ({error})") from error
     if not isinstance(loaded, dict):
-        raise CheckpointError(f"{expert.name}: {file} is no JSON object")
+        raise CheckpointError(f"{what} is no JSON object")
     return loaded
 
 

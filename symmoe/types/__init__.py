@@ -33,10 +33,14 @@ from symmoe.types.skills import (
     Trees,
 )
 from symmoe.types.work import (
+    BETWEEN_TOKENS_BOUNDS,
+    FIRST_TOKEN_BOUNDS,
     Call,
     Candidate,
     Delta,
+    EngineStats,
     Generation,
+    Histogram,
     Image,
     Lane,
     Load,
@@ -48,6 +52,8 @@ from symmoe.types.work import (
 )
 
 __all__ = [
+    "BETWEEN_TOKENS_BOUNDS",
+    "FIRST_TOKEN_BOUNDS",
     "Answer",
     "AnswerKind",
     "Assessment",
@@ -57,11 +63,13 @@ __all__ = [
     "Candidate",
     "Consensus",
     "Delta",
+    "EngineStats",
     "ExpertProfile",
     "Explanation",
     "Form",
     "Generation",
     "Hedge",
+    "Histogram",
     "Image",
     "Lane",
     "Load",

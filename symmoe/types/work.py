@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from symmoe.types.questions import Query, ToolCall
@@ -174,3 +174,52 @@ class Observation:
     lane: Lane | None = None
     bytes: int = 0
     requests: int = 0
+
+
+FIRST_TOKEN_BOUNDS = (
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 160.0,
+    640.0, 2560.0,
+)  # fmt: skip
+BETWEEN_TOKENS_BOUNDS = (
+    0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0,
+)  # fmt: skip
+"""The bounds of `EngineStats`' histograms in seconds, which are vLLM's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """How many durations were longer than one bound and no longer than the next, last those beyond all; their sum."""
+
+    counts: tuple[int, ...]
+    seconds: float
+
+    def __add__(self, other: Histogram) -> Histogram:
+        """Of both together."""
+        return Histogram(tuple(map(sum, zip(self.counts, other.counts, strict=True))), self.seconds + other.seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """What an engine counted over a time, by vLLM's names: tokens, cached tokens looked for and found, requests put off
+    for want of room. `running`, `waiting` and `kv_cache_usage` (0 to 1) are as of the end.
+    """
+
+    running: int
+    waiting: int
+    kv_cache_usage: float
+    prompt_tokens: int
+    generation_tokens: int
+    preemptions: int
+    prefix_cache_queries: int
+    prefix_cache_hits: int
+    first_token: Histogram
+    between_tokens: Histogram
+
+    def then(self, later: EngineStats) -> EngineStats:
+        """Of this time and a later one together."""
+        names = [each.name for each in fields(self)]
+        now, counted = names[:3], names[3:]
+        return EngineStats(
+            **{name: getattr(later, name) for name in now},
+            **{name: getattr(self, name) + getattr(later, name) for name in counted},
+        )

@@ -143,6 +143,11 @@ def test_an_expert_that_comes_or_goes_makes_no_new_cluster_and_another_model_doe
     assert json.loads(pool["data"]["profiles.json"])["experts"].keys() == {"a", "b"}
     assert effects(three[1:]) == followed
     assert effects(three[:2]) == followed
+    assert effects([*three[:2], three[2] | {"adapter": "hub:org/poet"}]) == followed
+    assert effects(three[:2]) == followed
+    assert "new cluster" in effects(
+        [*three[:2], three[2] | {"adapter": "s3://bucket/poet"}]
+    )  # no pod that serves has a key
     assert "new cluster" in effects([three[0], {"name": "b", "model": "Qwen/Qwen3-1.7B"}])
 
 

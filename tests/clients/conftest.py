@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import json
 import os
 import subprocess
@@ -16,6 +14,7 @@ import pytest
 from symmoe.deployments.settings import Settings
 
 from symmoe.types import Generation, Query
+from tests import environments
 from tests.deployments.api.conftest import Running, ScriptedEngine, running
 
 USES = Path(__file__).parent / "uses"
@@ -75,19 +74,8 @@ def assistant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 @pytest.fixture(scope="session")
 def environment() -> Path:
-    """Python with the clients that `requirements.txt` pins, beside ours, whose pins clash with theirs; made once."""
-    wanted = Path(__file__).with_name("requirements.txt")
-    name = hashlib.sha256(wanted.read_bytes() + sys.version.encode()).hexdigest()[:12]
-    place = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "symmoe-tests" / f"clients-{name}"
-    place.parent.mkdir(parents=True, exist_ok=True)
-    uv, python = Path(sys.executable).with_name("uv"), place / "bin" / "python"
-    with place.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (place / "complete").exists():
-            subprocess.run([uv, "venv", "--clear", "--quiet", "--python", sys.executable, place], check=True)
-            subprocess.run([uv, "pip", "install", "--quiet", "--python", python, "-r", wanted], check=True)
-            (place / "complete").touch()
-    return python
+    """Python with the clients that `requirements.txt` pins."""
+    return environments.environment(Path(__file__).with_name("requirements.txt"))
 
 
 @pytest.fixture

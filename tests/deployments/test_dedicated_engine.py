@@ -13,8 +13,10 @@ import openai
 import psutil
 import pytest
 import yaml
+from symmoe.deployments.watching import Samples
 
 from symmoe.config import read_pool, shipped_pool
+from tests.clusters import wait_for
 from tests.deployments.conftest import gone
 from tests.deployments.serving import client_of
 
@@ -71,6 +73,19 @@ def test_both_kinds_are_asked_by_name_whole_and_streamed(client: openai.OpenAI) 
     assert sum(map(bool, pieces)) > 5
     assert said(client, "roman", "Write 14 as a Roman numeral.") == "XIV"
     assert "".join(streamed(client, "roman", "Write 14 as a Roman numeral.")) == "XIV"
+
+
+def test_the_page_of_metrics_has_what_its_engine_counts(client: openai.OpenAI) -> None:
+    page = str(client.base_url.join("/metrics"))
+
+    def generated() -> float:
+        return Samples(httpx.get(page).text).sum("vllm:generation_tokens_total", model_name="generalist")
+
+    ask(client, "generalist", SEA, max_tokens=24)
+    wait_for(lambda: generated() > 0, "its first count")
+    before = generated()
+    ask(client, "generalist", SEA, max_tokens=24)
+    wait_for(lambda: generated() == before + 24, "the tokens of one more answer")
 
 
 def test_auto_asks_the_one_that_the_question_calls_for_wherever_it_is(client: openai.OpenAI) -> None:

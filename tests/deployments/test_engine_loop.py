@@ -15,7 +15,7 @@ from symmoe.config import Pool, read_pool
 from symmoe.engines.echo import EchoEngine
 from symmoe.errors import EngineError, EngineLostError
 from symmoe.planning.turns import Turns
-from symmoe.types import Delta, Image
+from symmoe.types import Delta, EngineStats, Histogram, Image
 from tests.conftest import echo_pool
 from tests.deployments.api.conftest import PATIENCE, until
 from tests.fakes import query
@@ -238,3 +238,39 @@ def test_who_waits_too_long_is_turned_away_while_others_run(make: Callable[[], M
     assert isinstance(end, TurnedAway)
     assert (end.status, end.code) == (503, "waited_too_long")
     assert isinstance(heard.end("running"), Finished)
+
+
+class Counting(Blocked):
+    """Counts its steps as tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = 0
+        self.let.set()
+
+    def step(self) -> list[Delta]:
+        self.steps += 1
+        return super().step()
+
+    def stats(self) -> EngineStats:  # type: ignore[override]
+        taken, self.steps = self.steps, 0
+        none = Histogram((), 0.0)
+        return EngineStats(1, 0, 0.5, 0, taken, 0, 0, 0, none, none)
+
+
+def test_what_the_engine_counts_is_counted_for_the_expert_that_was_in_it(tmp_path: Path) -> None:
+    pool, engine, heard = read_pool(str(echo_pool(tmp_path))), Counting(), Heard()
+
+    def build() -> Assembly:
+        assembly = Assembly(pool)
+        assembly.engine = engine
+        return assembly
+
+    loop = EngineLoop(build, Turns(4, 100, 5.0), heard.tell, stall=30.0, slowest_load=300.0)
+    loop.start(lambda: "adder")
+    for ident, expert in (("1", "adder"), ("2", "speaker"), ("3", "adder")):
+        loop.submit(asked(ident, expert))
+        heard.end(ident)
+    until(lambda: loop.state.stats.get("adder") and loop.state.stats["adder"].generation_tokens == 6)
+    assert loop.state.stats["speaker"].generation_tokens == 3
+    loop.stop()

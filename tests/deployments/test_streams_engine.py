@@ -9,9 +9,10 @@ from typing import Any
 import httpx
 import pytest
 from symmoe.deployments.settings import Settings
+from symmoe.deployments.watching import Samples
 
 from symmoe.config import EngineConfig, Pool, cache_dir, read_pool, shipped_pool
-from tests.deployments.api.conftest import PATIENCE, Running, running
+from tests.deployments.api.conftest import PATIENCE, Running, running, until
 from tests.deployments.batches.conftest import ended, line, rows_of, start, state_in
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
@@ -110,3 +111,21 @@ def test_a_line_that_runs_gives_way_to_an_online_request_and_is_answered_all_the
     assert (counts.total, counts.completed) == (2, 0)
     rows = rows_of(served.openai, ended(served.openai, batch).output_file_id)
     assert [row["response"]["body"]["usage"]["completion_tokens"] for row in rows] == [400] * 2
+
+
+def test_the_page_of_metrics_has_what_vllm_counts_of_the_engine(served: Running) -> None:
+    def found(name: str) -> float:
+        return Samples(served.get("/metrics").text).sum(f"vllm:{name}", model_name="generalist")
+
+    def asked() -> int:
+        """How many tokens one more answer has, once the page has as many requests as there were."""
+        before = found("time_to_first_token_seconds_count")
+        tokens: int = served.post(json=body()).json()["usage"]["completion_tokens"]
+        until(lambda: found("time_to_first_token_seconds_count") == before + 1)
+        return tokens
+
+    asked()
+    before = found("generation_tokens_total")
+    tokens = asked()
+    assert found("generation_tokens_total") == before + tokens
+    assert found("kv_cache_usage_perc") == 0

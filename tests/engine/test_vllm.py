@@ -37,6 +37,19 @@ def test_a_cached_prompt_never_gives_the_tokens_of_the_expert_before(assembly: A
     assert ask(RECORD).text == before
 
 
+def test_it_counts_what_vllm_counts(assembly: Assembly, ask: Ask) -> None:
+    assembly.loader.ready("json")
+    assembly.engine.stats()
+    answers = [ask(RECORD), ask(RECORD)]
+    counted = assembly.engine.stats()
+    assert counted.prompt_tokens == sum(each.prompt_tokens for each in answers)
+    assert counted.generation_tokens == sum(each.completion_tokens for each in answers)
+    assert (sum(counted.first_token.counts), counted.preemptions) == (2, 0)
+    assert sum(counted.between_tokens.counts) == counted.generation_tokens - 2
+    assert 0 < counted.prefix_cache_hits < counted.prefix_cache_queries == counted.prompt_tokens
+    assert assembly.engine.stats().generation_tokens == 0
+
+
 @pytest.mark.slow
 def test_swapping_the_base_back_gives_the_tokens_of_a_fresh_engine(assembly: Assembly, ask: Ask) -> None:
     model = assembly.weights("generalist").model

@@ -38,6 +38,12 @@ SAID: dict[str, dict[str, Any]] = {
         "experts": {"least": 0, "start": 3, "gpu_product": "NVIDIA-H100-80GB-HBM3", "node_selector": {"pool": "gpu"}},
         "front": {"replicas": 3, "node_selector": {"pool": "cpu"}},
         "storage": {"storage_class": "shared", "gib": 500},
+        "weights": {
+            "hub": "https://hub.example.com",
+            "s3_endpoint": "https://minio.example.com:9000",
+            "s3_region": "eu-central-1",
+            "networks": ["10.1.2.0/24"],
+        },
         "redis": {"host": "redis.example.com", "port": 6380, "user": "symmoe", "ca_secret": "redis-ca"},
         "door": {"host": "symmoe.example.com", "gateway": {"name": "public", "namespace": "gateways"}},
         "monitoring": {"enabled": True, "labels": {"release": "kube-prometheus-stack"}},

@@ -12,7 +12,7 @@ import pytest
 
 from .conftest import ROOT, one, rendered
 
-NAME = re.compile(r"symmoe_[a-z_]+")
+NAME = re.compile(r"(?:symmoe_|vllm:)[a-z_]+")
 
 
 def defined() -> set[str]:
@@ -51,6 +51,7 @@ def expressions() -> Iterator[str]:
 def test_every_metric_that_is_named_is_defined() -> None:
     named = {name for expression in expressions() for name in NAME.findall(expression)}
     assert len(named) > 8
+    assert {"vllm:kv_cache_usage_perc", "vllm:num_preemptions_total", "vllm:generation_tokens_total"} <= named
     assert named - defined() == set()
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +23,9 @@ CUSTOM = {
     "CiliumNetworkPolicy": "cilium.io/v2",
     "ResourceClaimTemplate": "resource.k8s.io/v1",
 }
+FIELDS = Path(__file__).with_name("kuberay_fields.yaml")
+KUBERNETES_OWN = {"template", "resources", "env", "volumeMounts", "securityContext", "valueFrom"}
+"""Fields below which KubeRay has Kubernetes' own types, which are held to Kubernetes' schemas; and free text."""
 DEPRECATED = {
     "serviceUnhealthySecondThreshold",
     "deploymentUnhealthySecondThreshold",
@@ -39,6 +44,16 @@ def all_keys(node: Any) -> set[str]:
     return set()
 
 
+def kuberays_own(node: Any, place: str = "") -> set[str]:
+    """Every field of KubeRay's own, by its path."""
+    if isinstance(node, list):
+        return set().union(*(kuberays_own(each, place) for each in node))
+    if not isinstance(node, dict) or place.rpartition(".")[2] in {*KUBERNETES_OWN, "rayStartParams"}:
+        return set()
+    found = {f"{place}.{key}".removeprefix(".") for key in node}
+    return found.union(*(kuberays_own(value, f"{place}.{key}".removeprefix(".")) for key, value in node.items()))
+
+
 def strict(schema: Any) -> Any:
     """The schema with unknown fields forbidden, as a server with strict field validation has it."""
     if isinstance(schema, list):
@@ -50,6 +65,11 @@ def strict(schema: Any) -> Any:
     if schema.get("type") == "object" and "properties" in schema and not open_ended:
         result["additionalProperties"] = False
     return result
+
+
+def service_of(name: str) -> dict[str, Any]:
+    (service,) = [each for each in rendered(name) if each["kind"] == "RayService"]
+    return service
 
 
 @cache
@@ -84,7 +104,7 @@ def test_kubernetes_accepts_every_manifest(name: str, version: str) -> None:
 @pytest.mark.parametrize("name", sorted(RENDERED))
 def test_kuberay_accepts_the_service(name: str) -> None:
     jsonschema = pytest.importorskip("jsonschema")
-    (service,) = [each for each in rendered(name) if each["kind"] == "RayService"]
+    service = service_of(name)
     problems = [
         f"{e.json_path}: {e.message}" for e in jsonschema.Draft202012Validator(definition()).iter_errors(service)
     ]
@@ -94,7 +114,7 @@ def test_kuberay_accepts_the_service(name: str) -> None:
 @pytest.mark.skipif(not DEFINITION.exists(), reason="KubeRay's definition is not beside the checkout")
 def test_the_definition_is_held_strictly() -> None:
     jsonschema = pytest.importorskip("jsonschema")
-    (service,) = [each for each in rendered("small-2026 on H100") if each["kind"] == "RayService"]
+    service = service_of("small-2026 on H100")
     for change in ({"misspelt": 1}, {"serveConfigV2": 1}, {"rayClusterConfig": {"workerGroupSpecs": [{}]}}):
         changed = {**service, "spec": {**service["spec"], **change}}
         assert list(jsonschema.Draft202012Validator(definition()).iter_errors(changed))
@@ -103,3 +123,17 @@ def test_the_definition_is_held_strictly() -> None:
 @pytest.mark.parametrize("name", sorted(RENDERED))
 def test_no_deprecated_field_is_used(name: str) -> None:
     assert all_keys(rendered(name)) & DEPRECATED == set()
+
+
+def release(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))
+
+
+def test_the_least_kuberay_that_the_documentation_tells_has_every_field() -> None:
+    since = {field: at for at, fields in yaml.safe_load(FIELDS.read_text(encoding="utf-8")).items() for field in fields}
+    used = {field for name in RENDERED for field in kuberays_own(service_of(name)["spec"])}
+    assert used == since.keys()
+    (told,) = re.findall(
+        r"^\| KubeRay \| (\d+\.\d+\.\d+) ", (ROOT / "docs" / "kubernetes.md").read_text(), re.MULTILINE
+    )
+    assert max(map(release, since.values())) == release(told)

@@ -196,6 +196,22 @@ def test_weights_are_fetched_by_a_job_where_it_can_mount_the_volume(name: str) -
         assert not any("nvidia" in key for key in container["resources"]["limits"])
 
 
+def test_who_fetches_weights_and_nobody_else_has_the_store_s_credentials() -> None:
+    manifests = rendered("production")
+    for where, container, _ in containers(manifests):
+        told = {each["name"]: each for each in container.get("env", ())}
+        assert ("AWS_SECRET_ACCESS_KEY" in told) == (container["name"] == "weights"), where
+        if container["name"] == "weights":
+            secret = told["AWS_SECRET_ACCESS_KEY"]["valueFrom"]["secretKeyRef"]
+            assert (secret["name"], secret["optional"]) == ("symmoe-s3", True)
+            assert told["AWS_ENDPOINT_URL_S3"]["value"] == "https://minio.example.com:9000"
+            assert told["AWS_REGION"]["value"] == "eu-central-1"
+    assert one(manifests, "ConfigMap", "symmoe-environment")["data"]["HF_ENDPOINT"] == "https://hub.example.com"
+    (rule,) = one(manifests, "NetworkPolicy", "symmoe-to-weights")["spec"]["egress"]
+    assert [peer["ipBlock"]["cidr"] for peer in rule["to"]] == ["10.1.2.0/24"]
+    assert [port["port"] for port in rule["ports"]] == [443, 9000]
+
+
 def test_a_new_cluster_may_begin_at_the_size_of_the_old_one() -> None:
     group = cluster(rendered("production"))["workerGroupSpecs"][0]
     assert [group[key] for key in ("minReplicas", "replicas", "maxReplicas")] == [0, 3, 16]

@@ -56,6 +56,9 @@ seccompProfile: {type: RuntimeDefault}
 HOME: /tmp
 HF_HOME: /var/lib/symmoe/hub
 HF_HUB_DISABLE_TELEMETRY: "1"
+{{- if .Values.weights.hub }}
+HF_ENDPOINT: {{ .Values.weights.hub }}
+{{- end }}
 SYMMOE_CACHE: /var/lib/symmoe/cache
 SYMMOE_STATE: /tmp/state
 SYMMOE_FILES: /var/lib/symmoe/files
@@ -191,6 +194,18 @@ env:
   - name: HF_TOKEN
     valueFrom:
       secretKeyRef: {name: symmoe-hub, key: token, optional: true}
+  - name: AWS_ACCESS_KEY_ID
+    valueFrom:
+      secretKeyRef: {name: symmoe-s3, key: access_key_id, optional: true}
+  - name: AWS_SECRET_ACCESS_KEY
+    valueFrom:
+      secretKeyRef: {name: symmoe-s3, key: secret_access_key, optional: true}
+  {{- if .Values.weights.s3_endpoint }}
+  - {name: AWS_ENDPOINT_URL_S3, value: {{ quote .Values.weights.s3_endpoint }}}
+  {{- end }}
+  {{- if .Values.weights.s3_region }}
+  - {name: AWS_REGION, value: {{ quote .Values.weights.s3_region }}}
+  {{- end }}
 resources:
   requests: {cpu: "1", memory: 2Gi, ephemeral-storage: 256Mi}
   limits: {cpu: "4", memory: 4Gi, ephemeral-storage: 2Gi}

@@ -69,6 +69,8 @@ def test_of_keys_only_those_made_for_it_change_experts(tmp_path: Path, state: Pa
         {"model": "/etc"},
         {"model": "./../.."},
         {"model": "https://far.example/model"},
+        {"model": "s3://bucket/model"},
+        {"adapter": "s3://bucket/adapter"},
         {"remote": {"url": "http://169.254.169.254/v1"}},
         {"dedicated": True},
         {"trust_remote_code": True},
