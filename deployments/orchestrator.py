@@ -379,19 +379,14 @@ class Orchestrator:
         """Route an order and begin to answer it. Raises `TurnedAwayError` where nobody can be recruited."""
 
         async def route(policy: Policy) -> Routed:
-            if policy.expert is not None:
-                refusal = self.lifecycle.roster.refusal(policy.expert)
-                if refusal is not None:
-                    raise TurnedAwayError(refusal)
+            if policy.expert is not None:  # whether it may be asked is seen when it is
                 return named(order.query, policy.expert)
             without = policy.excluding(self.lifecycle.roster.without)
             return await self.router.route(order.query, without, order.explain, order.background)
 
         policy = order.policy
-        if policy.expert is not None:
-            routed = named(order.query, policy.expert)
-        else:
-            routed = await route(policy) if policy.stays is None else stayed(order.query, policy.stays)
+        stays = policy.stays if policy.expert is None else None
+        routed = await route(policy) if stays is None else stayed(order.query, stays)
         longest = self._settings.longest_wait if order.patience is None else order.patience
         patience = min(longest, order.deadline + _LATER)
         return Request(order, Report(routed), self._resources, patience, route, self._others)

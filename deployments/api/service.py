@@ -35,7 +35,7 @@ from ..access.limits import Limits
 from ..access.usage import EMBEDDING, Usage, Used, used_of
 from ..access.watch import KeyWatch
 from ..errors import ApiError
-from ..events import EngineState, TurnedAwayError
+from ..events import EngineState, TurnedAway, TurnedAwayError
 from ..lifecycle.following import following
 from ..lifecycle.record_history import RecordHistory
 from ..orchestrator import Again, Orchestrator
@@ -244,7 +244,8 @@ class Service:
         repeatable = (order.query.sampling.temperature == 0 or body.seed is not None) and not _uncached(http)
         charge = partial(self._charge, caller)
         watched = partial(self._watch.watched, key_in(http.headers))
-        return await self._answers.answer(order, writer, told, charge, repeatable, note, watched, over)
+        kept = repeatable and self._refusal(order.policy) is None  # else it is given what the expert is blamed for
+        return await self._answers.answer(order, writer, told, charge, kept, note, watched, over)
 
     async def several(
         self,
@@ -387,16 +388,17 @@ class Service:
 
     def _order(self, body: ChatRequest, ident: str, caller: Caller, raw: bool = False) -> Order:
         model, options = self.model(body.model), body.symmoe
-        refusal = None if model.expert is None else self.lifecycle.roster.refusal(model.expert)
-        if refusal is not None:  # said before the cache is asked: what it knows may be what the expert is blamed for
-            raise TurnedAwayError(refusal)
         sampling = replace(_drawn(body.sampling(self._pool.sampling)), raw=raw)
         query = body.query(sampling)
+        policy = fitting(self._policy(model, options), self.pool, query)
+        refusal = self._refusal(policy)
+        if refusal is not None and not policy.fallbacks:
+            raise TurnedAwayError(refusal)
         return Order(
             id=ident,
             query=query,
             key=caller.id,
-            policy=fitting(self._policy(model, options), self.pool, query),
+            policy=policy,
             n=body.n or 1,
             stream=bool(body.stream),
             explain=options.explain,
@@ -409,6 +411,10 @@ class Service:
     def _policy(self, model: Model, options: SymmoeOptions) -> Policy:
         policy = policy_for(self._pool, model, options.k, options.budget, options.aggregate, options.quality)
         return policy.excluding(self.lifecycle.roster.without)
+
+    def _refusal(self, policy: Policy) -> TurnedAway | None:
+        """Why the expert that a policy names, if it does, may not be asked."""
+        return None if policy.expert is None else self.lifecycle.roster.refusal(policy.expert)
 
     def _renew(self) -> None:
         self.models = catalogue(self.lifecycle.roster.pool)

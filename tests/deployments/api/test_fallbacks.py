@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from symmoe.deployments.settings import Settings
 
 from tests.deployments.api.conftest import Running, running
 from tests.deployments.api.test_refusals import error_of
+from tests.deployments.lifecycle.conftest import change, changeable
 
 pytestmark = pytest.mark.usefixtures("state")
 
@@ -54,3 +56,20 @@ def test_without_a_fallback_it_is_unavailable(partly: Running) -> None:
     response = partly.post(json=body)
     assert error_of(response, 503)["code"] == "expert_unavailable"
     assert "x-symmoe-fallback" not in response.headers
+
+
+@pytest.mark.parametrize("resting", [("adder",), ("adder", "speaker"), ("speaker",)])
+def test_experts_that_may_not_be_asked_are_passed_over_until_one_may(
+    tmp_path: Path, dead: str, resting: tuple[str, ...]
+) -> None:
+    gone = {"adapter": None, "remote": {"url": dead}, "retries": 0, "fallbacks": ["speaker", "sorter"]}
+    names, body = ("adder", "speaker", "sorter"), {"model": "adder", "messages": [{"role": "user", "content": "sums"}]}
+    with changeable(
+        tmp_path, Settings(quarantine_after=0), experts=names, first="sorter", more={"adder": gone}
+    ) as served:
+        for name in resting:
+            change(served, name, "quarantine")
+        response = served.post(json=body)
+    answered = next(name for name in names[1:] if name not in resting)
+    assert response.json()["choices"][0]["message"]["content"] == f"{answered}: sums"
+    assert response.headers["x-symmoe-fallback"].endswith(f"->{answered}")
