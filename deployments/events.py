@@ -86,6 +86,10 @@ class TurnedAway:
     spent: int = 0
 
 
+NOT_TAKEN = "request_not_taken"
+"""The code of a refusal by an expert elsewhere that does not take a request which another may take."""
+
+
 class TurnedAwayError(Exception):
     """A request that was turned away for good."""
 

@@ -33,7 +33,7 @@ from symmoe.tools import CallPart, Reading, before_calls, calls_in
 from symmoe.types import Assignment, Call, Candidate, Query, Refusal, Trace
 
 from .access.breaker import Stored
-from .events import Asked, Begun, Finished, Piece, TurnedAway, TurnedAwayError
+from .events import NOT_TAKEN, Asked, Begun, Finished, Piece, TurnedAway, TurnedAwayError
 from .experts import ENDLESS, Experts
 from .hedging import Calls, Latencies, Saying
 from .lifecycle.lifecycle import Lifecycle
@@ -264,7 +264,7 @@ class Request:
         if why.spent:
             self.report.unfinished.remove(unfinished)
         refusal = _refusal(call.serves[0].query_id, why)
-        apart = call.expert in self._resources.apart and not refusal.by_query
+        apart = call.expert in self._resources.apart and (not refusal.by_query or why.code == NOT_TAKEN)
         return dict.fromkeys(call.serves, replace(refusal, elsewhere=apart))
 
     async def _weighed(self, need: Weigh) -> Weighed:

@@ -24,7 +24,7 @@ from symmoe.limits import (
 from symmoe.tools import worded
 from symmoe.types import Generation, Message, Query, Sampling, TokenLogprob
 
-from .events import Asked, Begun, End, EngineState, Finished, Piece, Tell, TurnedAway
+from .events import NOT_TAKEN, Asked, Begun, End, EngineState, Finished, Piece, Tell, TurnedAway
 from .experts import Experts
 
 _REASONS = ("stop", "length", "content_filter")
@@ -41,7 +41,8 @@ class PoolExperts:
         client: httpx.AsyncClient | None = None,
     ) -> None:
         remote = [expert for expert in pool.experts if expert.remote is not None]
-        client = client or httpx.AsyncClient(follow_redirects=False)
+        # as many connections as requests are open: who waits for one remote's answer holds up no other's
+        client = client or httpx.AsyncClient(follow_redirects=False, limits=httpx.Limits(max_connections=None))
         self._remote = {expert.name: RemoteExpert(expert, client) for expert in remote}
         self._replicas, self._dedicated = replicas, dedicated or {}
 
@@ -106,7 +107,13 @@ class RemoteExpert:
         return {**plain, "authorization": f"Bearer {key}"} if key else plain
 
     def _refused(self, response: httpx.Response) -> TurnedAway:
-        """A client learns the status and no more: what a remote says may hold what is not the client's to know."""
+        """A client learns the status and no more: what a remote says may hold what is not the client's to know.
+
+        A request that it does not take says nothing of the expert, and asking again changes nothing.
+        """
+        if response.status_code in (400, 413, 422):
+            message = f"expert {self._name!r} does not take this request (status {response.status_code})"
+            return TurnedAway(400, NOT_TAKEN, message)
         busy = response.status_code == 429
         after = response.headers.get("retry-after", "")
         message = f"expert {self._name!r} answered with status {response.status_code}"

@@ -170,7 +170,7 @@ class Refusal:
     @property
     def by_query(self) -> bool:
         """Whether the query itself is at fault, so that no other expert could serve it."""
-        return self.status < 500 and self.status != 429
+        return self.status < 500 and self.status != 429 and not self.elsewhere
 
 
 @dataclass(frozen=True, slots=True)

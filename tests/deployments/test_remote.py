@@ -8,10 +8,11 @@ from collections.abc import Callable
 
 import httpx
 import pytest
-from symmoe.deployments.events import Asked, Begun, Event, Finished, Piece, TurnedAway
-from symmoe.deployments.remote import RemoteExpert
+from symmoe.deployments.events import Asked, Begun, End, Event, Finished, Piece, TurnedAway
+from symmoe.deployments.lifecycle.failures import FAILING
+from symmoe.deployments.remote import PoolExperts, RemoteExpert
 
-from symmoe.config import ExpertConfig, RemoteConfig
+from symmoe.config import ExpertConfig, Pool, RemoteConfig
 from symmoe.types import Generation, Message, Query, Sampling
 
 REMOTE = RemoteConfig(url="https://far.example/v1", model="there", key_env="FAR_KEY")
@@ -71,12 +72,22 @@ def test_its_words_are_passed_on_and_its_tokens_counted(stream: bool) -> None:
     assert end == Finished(Generation("one two", "length", 4, 2))
 
 
-@pytest.mark.parametrize("status", [400, 401, 404, 500, 302])
+@pytest.mark.parametrize("status", [401, 404, 500, 302])
 def test_what_it_refuses_is_unavailable_and_nothing_of_what_it_says_is_told(status: int) -> None:
     headers = {"location": "http://169.254.169.254/"}
     (end,) = ask(lambda request: httpx.Response(status, text="your key sk-123 is wrong", headers=headers))
     assert isinstance(end, TurnedAway)
     assert (end.status, end.code) == (503, "expert_unavailable")
+    assert str(status) in end.message
+    assert "sk-123" not in end.message
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_request_that_it_does_not_take_is_no_failure_of_its_own(status: int) -> None:
+    (end,) = ask(lambda request: httpx.Response(status, text="your key sk-123 has a window of 8 tokens"))
+    assert isinstance(end, TurnedAway)
+    assert (end.status, end.again, end.retry_after) == (400, False, None)
+    assert end.code not in FAILING
     assert str(status) in end.message
     assert "sk-123" not in end.message
 
@@ -114,6 +125,41 @@ def test_who_cannot_be_reached_may_be_asked_again() -> None:
     (end,) = ask(answering)
     assert isinstance(end, TurnedAway)
     assert end.again
+
+
+def test_who_waits_for_a_slow_remote_holds_up_no_other() -> None:
+    """More at once than the hundred connections that an HTTP client allows by itself."""
+
+    def asked(name: str, number: int) -> Asked:
+        return Asked(str(number), name, Query("0", (Message("user", "hi"),), Sampling(9)), "me", 1.0)
+
+    async def asking() -> End:
+        opened = asyncio.Semaphore(0)
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            quick = b"/quick/" in await reader.readuntil(b"\r\n\r\n")
+            opened.release()
+            if quick:
+                writer.write(b"HTTP/1.1 200 OK\r\n\r\n" + said(delta("yes", "stop")).content)
+            else:
+                await reader.read()
+            writer.close()
+
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            remotes = {name: RemoteConfig(url=f"{url}/{name}/v1") for name in ("slow", "quick")}
+            far = tuple(ExpertConfig(name=name, model="org/far", remote=remote) for name, remote in remotes.items())
+            experts = PoolExperts(Pool(name="far", experts=far), None)
+            waiting = [asyncio.create_task(experts.ask(asked("slow", n), lambda event: None)) for n in range(120)]
+            for _ in waiting:
+                await opened.acquire()
+            end = await experts.ask(asked("quick", 0), lambda event: None)
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+            return end
+
+    assert isinstance(asyncio.run(asyncio.wait_for(asking(), 60)), Finished)
 
 
 @pytest.mark.parametrize("url", ["ftp://x/v1", "far.example/v1", "https://x/v1?key=1", "file:///etc/passwd"])

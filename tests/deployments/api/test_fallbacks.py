@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from symmoe.deployments.settings import Settings
 
 from tests.deployments.api.conftest import Running, running
 from tests.deployments.api.test_refusals import error_of
-from tests.deployments.lifecycle.conftest import change, changeable
+from tests.deployments.lifecycle.conftest import ask, change, changeable, listed, refused, said
 
 pytestmark = pytest.mark.usefixtures("state")
 
@@ -73,3 +75,38 @@ def test_experts_that_may_not_be_asked_are_passed_over_until_one_may(
     answered = next(name for name in names[1:] if name not in resting)
     assert response.json()["choices"][0]["message"]["content"] == f"{answered}: sums"
     assert response.headers["x-symmoe-fallback"].endswith(f"->{answered}")
+
+
+class Picky(BaseHTTPRequestHandler):
+    """A server that takes no request."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(400)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def picky() -> Iterator[str]:
+    """The address of such a server."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Picky) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/v1"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_request_that_a_remote_does_not_take_is_the_client_s_and_no_fault_of_the_remote(
+    tmp_path: Path, picky: str
+) -> None:
+    far = {"adder": {"adapter": None, "remote": {"url": picky}}}
+    names = ("adder", "speaker", "sorter")
+    with changeable(tmp_path, Settings(quarantine_after=1), experts=names, first="sorter", more=far) as served:
+        assert refused(ask(served, "adder")) == (400, "request_not_taken")
+        assert not said(ask(served, "symmoe/fast")).startswith("adder")  # another may take it
+        assert listed(served)["adder"]["state"] == "active"
