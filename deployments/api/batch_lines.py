@@ -17,6 +17,9 @@ from ..telemetry.note import Note
 from .completions import api_error
 from .service import Service
 
+_BY_THE_LINE = ("expert_lost", "no_answer")
+"""What a line may itself cause each time that it is asked: an engine's end, or answers with nothing in them."""
+
 
 class LineAnswers:
     """Has lines answered by the service's orchestrator."""
@@ -57,4 +60,4 @@ def _refused(error: RequestError, own_deadline: bool = False) -> Answered:
     over = own_deadline and error.code == "deadline_exceeded"
     again = error.status in (429, 503) and not over and error.code != "insufficient_quota"
     after = 1.0 if error.retry_after is None else error.retry_after
-    return Answered(error.status, envelope(error), again, error.code == "expert_lost", after)
+    return Answered(error.status, envelope(error), again, error.code in _BY_THE_LINE, after)

@@ -22,8 +22,8 @@ _UNASKED = {
 class Answered:
     """What became of a line: a response's status and body.
 
-    `again` says that it may be asked again, `lost` that it may itself be what ended its expert's engine; `note` is what
-    is told of it once it is not asked again.
+    `again` says that it may be asked again, `lost` that it may itself be the cause: of its engine's end, or of answers
+    with nothing in them; `note` is what is told of it once it is not asked again.
     """
 
     status: int
