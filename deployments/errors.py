@@ -32,14 +32,19 @@ class ApiError(RequestError):
         self.told = dict(told or {})
 
 
+def log_unforeseen(error: Exception, where: str) -> None:
+    """Tell the log the kind of an error that nobody foresaw and where it came from, and not its message, which may hold
+    a prompt.
+    """
+    places = "".join(traceback.format_tb(error.__traceback__))
+    _LOG.error("%s in %s; the innermost call comes last:\n%s", type(error).__qualname__, where, places.rstrip())
+
+
 def internal_error(
     error: Exception, message: str = "something went wrong here; it was not your request's fault"
 ) -> ApiError:
-    """What to tell of an error that nobody foresaw. The log is told its kind and where it came from, and not its
-    message, which may hold a prompt.
-    """
-    places = "".join(traceback.format_tb(error.__traceback__))
-    _LOG.error("%s in a request; the innermost call comes last:\n%s", type(error).__qualname__, places.rstrip())
+    """What to tell of an error that nobody foresaw, of which the log is told."""
+    log_unforeseen(error, "a request")
     return ApiError(500, "internal_error", message)
 
 
