@@ -55,17 +55,18 @@ class KeptResponses:
     def __init__(self, stored: Stored) -> None:
         self._stored = stored
 
-    async def keep(self, owner: str, ident: str, kept: Kept) -> None:
-        """Keep one, if it is not larger than any may be."""
+    async def keep(self, owner: str, ident: str, kept: Kept) -> bool:
+        """Keep one, if it is not larger than any may be; whether it is."""
         row = json.dumps(kept.model_dump(), ensure_ascii=False).encode()
         if len(row) > RESPONSE_BYTES:
-            return
+            return False
         bounds = [int(RESPONSE_SECONDS * 1000), RESPONSES_OF_KEY, RESPONSES_BYTES_OF_KEY]
 
         async def work(client: Redis) -> None:
             await client.register_script(_KEEP)(keys=_names(owner, ident), args=[row, *bounds])
 
         await self._stored.do(work)
+        return True
 
     async def find(self, owner: str, ident: str) -> Kept | None:
         """One that is there; a spoilt row is as good as none."""

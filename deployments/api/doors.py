@@ -13,6 +13,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
+from symmoe.errors import StoreError
 from symmoe.limits import EMBEDDED_CHARACTERS
 from symmoe.types import Generation, Sampling
 from symmoe.wire.answers import AnswerFacts, choices
@@ -111,7 +112,10 @@ async def _response(service: Service, kept: KeptResponses, request: Request) -> 
     async def over(finished: Mapping[int, Generation], about: AnswerFacts) -> None:
         said = choices(ident, finished)[0]["message"]
         response = writer.whole(finished, replace(about, symmoe=None))
-        await kept.keep(caller.id, f"resp_{ident}", Kept(response=response, turns=[*turns, said]))
+        try:
+            writer.kept = await kept.keep(caller.id, f"resp_{ident}", Kept(response=response, turns=[*turns, said]))
+        except StoreError:  # the answer is there, and paid for
+            writer.kept = False
 
     keep = None if body.store is False else over
     return await service.answer(request, caller, body.chat(turns), ident, writer, told, over=keep)

@@ -20,6 +20,8 @@ from symmoe.wire.chat import ChatRequest, SymmoeOptions, UsageOptions
 from symmoe.wire.sampling import Lenient, Strict, Text
 
 _LOGPROBS = "message.output_text.logprobs"
+_CUT = {"length": "max_output_tokens", "content_filter": "content_filter"}
+"""Why a response is incomplete, by its finish reason."""
 _SAME = ("model", "stream", "temperature", "top_p", "symmoe", "usage")
 """Fields that a chat request has, too."""
 
@@ -80,6 +82,17 @@ class InputItem(Lenient):
 
 def _text(content: str | list[InputPart]) -> str:
     return content if isinstance(content, str) else "".join(part.text for part in content)
+
+
+def _joined(turns: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same with an assistant's words and calls that follow each other as one turn, as chat templates want them."""
+    found: list[dict[str, Any]] = []
+    for turn in turns:
+        if "tool_calls" in turn and found and found[-1]["role"] == "assistant":
+            found[-1] = {**found[-1], "tool_calls": [*found[-1].get("tool_calls", ()), *turn["tool_calls"]]}
+        else:
+            found.append(turn)
+    return found
 
 
 class Tool(Lenient):
@@ -147,7 +160,7 @@ class ResponseRequest(Lenient):
         own = (
             [{"role": "user", "content": self.input}]
             if isinstance(self.input, str)
-            else [item.turn for item in self.input if item.type != "reasoning"]
+            else _joined([item.turn for item in self.input if item.type != "reasoning"])
         )
         return [*map(dict, before), *own]
 
@@ -204,10 +217,11 @@ class Item:
 
 
 class ResponseWriter:
-    """A response."""
+    """A response. `kept` says whether the next may go on from it."""
 
     def __init__(self, ident: str, request: ResponseRequest) -> None:
         self._id, self._request, self._created = ident, request, int(time.time())
+        self.kept = request.store is not False
         self._number, self._told = -1, CallsTold()
         self._open: Item | None = None
         self._parts: list[str] = []
@@ -216,8 +230,8 @@ class ResponseWriter:
     def whole(self, finished: Mapping[int, Generation], told: AnswerFacts) -> dict[str, Any]:
         """The response."""
         given = finished[0]
-        cut = given.finish_reason == "length"
-        incomplete = {"reason": "max_output_tokens"} if cut else None
+        cut = _CUT.get(given.finish_reason)
+        incomplete = {"reason": cut} if cut else None
         text = _said(given)
         output = [self._reasoning(given.reasoning)] if given.reasoning else []
         output += [self._message(text, given)] if text or not given.calls else []
@@ -319,7 +333,7 @@ class ResponseWriter:
         return event({"type": kind, "sequence_number": self._number, **fields}, kind)
 
     def _message(self, text: str, generation: Generation | None = None) -> dict[str, Any]:
-        cut = generation is not None and generation.finish_reason == "length"
+        cut = generation is not None and generation.finish_reason in _CUT
         shared = {"id": f"msg_{self._id}", "type": "message", "role": "assistant"}
         part = _part(text, generation.logprobs if generation else ())
         return {**shared, "status": "incomplete" if cut else "completed", "content": [part]}
@@ -353,7 +367,7 @@ class ResponseWriter:
             "tools": [tool.model_dump() for tool in asked.tools or ()],
             "text": form,
             "truncation": "disabled",
-            "store": asked.store is not False,
+            "store": self.kept,
             "metadata": asked.metadata or {},
             "usage": None if told is None else _usage(told),
             **({} if told is None else told.more),

@@ -12,10 +12,15 @@ import numpy as np
 import openai
 import pytest
 from symmoe.deployments.access.callers import Caller
+from symmoe.deployments.access.responses import KeptResponses
 from symmoe.deployments.settings import Settings
 
 import symmoe
 from symmoe import limits
+from symmoe.errors import StoreError
+from symmoe.types import Generation
+from symmoe.wire.answers import AnswerFacts
+from symmoe.wire.responses import ResponseRequest, ResponseWriter
 from tests.deployments.api.conftest import Running, running
 from tests.deployments.api.test_refusals import error_of
 
@@ -247,6 +252,29 @@ def test_what_is_not_to_be_stored_is_not(kept: Running) -> None:
     with pytest.raises(openai.NotFoundError, match="not stored"):
         kept.openai.responses.create(model="adder", input="y", previous_response_id=said.id)
     assert error_of(kept.post("/v1/responses", json={"model": "adder", "input": "x", "background": True}))
+
+
+@pytest.mark.parametrize(("reason", "told"), [("length", "max_output_tokens"), ("content_filter", "content_filter")])
+def test_a_response_that_was_cut_or_filtered_is_incomplete(reason: str, told: str) -> None:
+    writer = ResponseWriter("0", ResponseRequest(input="x"))
+    whole = writer.whole({0: Generation("So far", reason, 1, 2)}, AnswerFacts(1, 2))
+    assert (whole["status"], whole["incomplete_details"]) == ("incomplete", {"reason": told})
+    assert whole["output"][0]["status"] == "incomplete"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_that_the_store_does_not_take_is_given_all_the_same(
+    kept: Running, stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: object) -> bool:
+        raise StoreError("the store does not answer")
+
+    monkeypatch.setattr(KeptResponses, "keep", away)
+    response = kept.post("/v1/responses", json={"model": "adder", "input": "sums", "stream": stream})
+    assert response.status_code == 200
+    told = events(response.text)[-1]["response"] if stream else response.json()
+    assert (told["status"], told["store"]) == ("completed", False)
+    assert told["output"][0]["content"][0]["text"] == "adder: sums"
 
 
 def test_the_oldest_responses_of_a_key_give_way(kept: Running, monkeypatch: pytest.MonkeyPatch) -> None:

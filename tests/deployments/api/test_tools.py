@@ -141,6 +141,20 @@ def test_responses_call_tools_and_go_on_with_what_they_gave(able: Running) -> No
     assert [json.loads(event.arguments) for event in done] == [{"a": 1}]
 
 
+def test_what_an_assistant_said_and_called_together_is_one_turn_of_a_response_s_input(able: Running) -> None:
+    """Templates that want turns to alternate take no two of an assistant's."""
+    able.engine.asked.clear()
+    calls = [{"type": "function_call", "call_id": ident, "name": "add", "arguments": "{}"} for ident in "ab"]
+    gave = [{"type": "function_call_output", "call_id": ident, "output": "3"} for ident in "ab"]
+    said = {"role": "assistant", "content": "Let me see."}
+    body = {"model": "adder", "input": [{"role": "user", "content": SAYS}, said, *calls, *gave]}
+    tool = {"type": "function", "name": "add", "parameters": SCHEMA}
+    assert able.post("/v1/responses", json={**body, "tools": [tool]}).status_code == 200
+    user, assistant, *results = able.engine.asked[0].messages
+    assert (user.role, assistant.role, assistant.content) == ("user", "assistant", "Let me see.")
+    assert [call.id for call in assistant.calls] == [result.call_id for result in results] == ["a", "b"]
+
+
 def test_what_tools_gave_goes_to_the_expert_that_called(able: Running) -> None:
     """By the call's id alone; where that expert is not to be had, the question is routed."""
 
