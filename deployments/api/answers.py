@@ -66,7 +66,7 @@ class Answers:
         note.report = request.report
         answering = _Answering(request, writer, charge, found is not None, over)
         if order.stream:
-            return await self._stream(answering, told, watched)
+            return await self._stream(answering, told, watched, note)
         finished = await self._whole(answering)
         if answering.keep:
             self._soon(self._keep(order, request.report, finished))
@@ -119,7 +119,7 @@ class Answers:
         self._metrics.cached(found.how)
         return found
 
-    async def _stream(self, answering: _Answering, told: Mapping[str, str], watched: Watched) -> Response:
+    async def _stream(self, answering: _Answering, told: Mapping[str, str], watched: Watched, note: Note) -> Response:
         """A stream whose first piece is there: what fails before it has a status, and headers can tell of it."""
         request = answering.request
 
@@ -140,7 +140,7 @@ class Answers:
                 self._soon(self._keep(request.order, request.report, answering.finished))
             await self._close(request)
 
-        parts = streamed(first, answering.next, request, answering.writer)
+        parts = streamed(first, answering.next, request, answering.writer, note)
         return Stream(parts, {**headers(request.report), **told}, watched(revoked), over)
 
     async def _keep(self, order: Order, report: Report, finished: Mapping[int, Generation]) -> None:

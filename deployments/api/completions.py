@@ -13,6 +13,7 @@ from ..errors import ApiError, internal_error
 from ..events import REASONS, Finished, Piece, TurnedAway, TurnedAwayError
 from ..orchestrator import Given, Request
 from ..order import Order, Report
+from ..telemetry.note import Note
 from .answer_headers import explanation
 
 
@@ -39,10 +40,10 @@ async def all_finished(request: Request) -> dict[int, Generation]:
 
 
 async def streamed(
-    first: Given | None, following: Callable[[], Awaitable[Given | None]], request: Request, writer: Writer
+    first: Given | None, following: Callable[[], Awaitable[Given | None]], request: Request, writer: Writer, note: Note
 ) -> AsyncGenerator[bytes, None]:
     """The answer as server-sent events. `first` was waited for before, so that its failure has a status; `following`
-    gives the next, None when all are over.
+    gives the next, None when all are over. Of a later failure, which has none, the `note` is told.
     """
     finished: dict[int, Generation] = {}
 
@@ -63,10 +64,11 @@ async def streamed(
             first = await following()
         for part in writer.over(finished, told_of(request.report, request.order)):
             yield part
-    except TurnedAwayError as error:
-        yield b"".join(writer.failed(api_error(error.why)))
     except Exception as error:
-        yield b"".join(writer.failed(internal_error(error, "the answer could not be finished")))
+        unfinished = "the answer could not be finished"
+        told = api_error(error.why) if isinstance(error, TurnedAwayError) else internal_error(error, unfinished)
+        note.code = told.code
+        yield b"".join(writer.failed(told))
 
 
 async def replayed(finished: Mapping[int, Generation], told: AnswerFacts, writer: Writer) -> AsyncIterator[bytes]:

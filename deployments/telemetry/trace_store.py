@@ -242,7 +242,7 @@ def outcome_of(note: Note) -> str:
         return note.code
     report = note.report
     if report is None:
-        return "cached" if note.cache == "hit" else "answered"
+        return "left" if not note.status else "cached" if note.cache == "hit" else "answered"
     if report.traces:
         return "answered"
     return report.failures[-1].code if report.failures else "left"

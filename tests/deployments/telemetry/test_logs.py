@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from symmoe.deployments.access.breaker import Breaker
 from symmoe.deployments.access.keys import StoredKeys
@@ -19,6 +20,7 @@ from symmoe.deployments.telemetry.telemetry import Telemetry
 from symmoe.errors import ConfigError
 from tests.deployments.access.conftest import make_key
 from tests.deployments.api.conftest import PATIENCE, running
+from tests.deployments.lifecycle.conftest import change, changeable
 
 SECRET = "the-secret-question"
 
@@ -61,6 +63,20 @@ def test_each_request_is_one_line_that_says_how_it_went_but_not_what_was_asked(t
     assert (unknown["status"], unknown["code"]) == (404, "model_not_found")
     assert "model" not in unknown
     assert (lost["status"], lost["path"]) == (404, "other")
+
+
+def test_a_stream_that_fails_once_it_has_begun_is_told_with_why(tmp_path: Path) -> None:
+    file = tmp_path / "log"
+    body = {"model": "adder", "messages": [{"role": "user", "content": "hold on"}], "stream": True}
+    with changeable(tmp_path, Settings(log="json", log_file=str(file))) as served:
+        url = f"{served.url}/v1/chat/completions"
+        with httpx.stream("POST", url, json=body, timeout=PATIENCE) as response:
+            parts = response.iter_text()
+            next(parts)
+            change(served, "adder", "quarantine")
+            assert "expert_unavailable" in "".join(parts)
+    (line,) = [line for line in lines(file) if line["path"] == "/v1/chat/completions"]
+    assert (line["status"], line["code"]) == (200, "expert_unavailable")
 
 
 def test_what_was_asked_is_there_where_that_is_switched_on(tmp_path: Path) -> None:
