@@ -73,7 +73,8 @@ class Resources:
 class Request:
     """One request, answered in a task of its own, whose pieces `next` gives. `close` it in any case.
 
-    `route` finds others where those asked failed before any text was given, and `others` says whether there are any.
+    Its deadline `ends` by the clock of the event loop. `route` finds others where those asked failed before any text
+    was given, and `others` says whether there are any.
     """
 
     def __init__(
@@ -82,14 +83,15 @@ class Request:
         report: Report,
         resources: Resources,
         patience: float,
+        ends: float,
         route: Route,
         others: Callable[[Policy], bool],
     ) -> None:
         self.order, self.report = order, report
         self._resources, self._patience, self._route = resources, patience, route
         self._others, self._elsewhere = others, others(order.policy)
-        self._hedges = not order.background and (order.own_deadline or resources.hedges)
-        self._ends: float | None = None
+        hedges = not order.background and (order.own_deadline or resources.hedges)
+        self._limit, self._ends = ends, ends if hedges else None
         self._tasks: list[asyncio.Task[None]] = []
         self._given: asyncio.Queue[Given | Exception | None] = asyncio.Queue()
         self._gave: set[int] = set()
@@ -121,15 +123,10 @@ class Request:
 
     async def _answer_in_time(self) -> None:
         try:
-            async with asyncio.timeout(self.order.deadline) as limit:
-                self._ends = limit.when() if self._hedges else None
+            async with asyncio.timeout_at(self._limit):
                 await asyncio.gather(*self._choices())
         except TimeoutError:
-            message = f"no answer within {self.order.deadline:g} s"
-            status = (
-                408 if self.order.own_deadline else 503
-            )  # one is what the client asked for, the other the service's fault
-            self._given.put_nowait(TurnedAwayError(TurnedAway(status, "deadline_exceeded", message, 1.0)))
+            self._given.put_nowait(TurnedAwayError(_overdue(self.order)))
         except Exception as error:
             self._given.put_nowait(error)
         finally:
@@ -302,6 +299,14 @@ def _read(part: str | CallPart, expert: str) -> Piece:
     return Piece("", call=replace(part, expert=expert)) if isinstance(part, CallPart) else Piece(part)
 
 
+def _overdue(order: Order) -> TurnedAway:
+    """Why an order is given up whose deadline is over: what the client asked for, or the service's fault."""
+    message = f"no answer within {order.deadline:g} s"
+    if order.own_deadline:
+        return TurnedAway(408, "deadline_exceeded", message)
+    return TurnedAway(503, "deadline_exceeded", message, 1.0)
+
+
 def _refusal(query: str, why: TurnedAway) -> Refusal:
     return Refusal(query, why.code, why.message, why.spent, why.status, why.retry_after)
 
@@ -376,7 +381,11 @@ class Orchestrator:
         return Again(routed, need.result, tuple(dict.fromkeys(missing)))
 
     async def begin(self, order: Order) -> Request:
-        """Route an order and begin to answer it. Raises `TurnedAwayError` where nobody can be recruited."""
+        """Route an order and begin to answer it.
+
+        Raises `TurnedAwayError` where nobody can be recruited, or that takes longer than the order's deadline.
+        """
+        ends = asyncio.get_running_loop().time() + order.deadline
 
         async def route(policy: Policy) -> Routed:
             if policy.expert is not None:  # whether it may be asked is seen when it is
@@ -386,10 +395,14 @@ class Orchestrator:
 
         policy = order.policy
         stays = policy.stays if policy.expert is None else None
-        routed = await route(policy) if stays is None else stayed(order.query, stays)
+        try:
+            async with asyncio.timeout_at(ends):
+                routed = await route(policy) if stays is None else stayed(order.query, stays)
+        except TimeoutError:
+            raise TurnedAwayError(_overdue(order)) from None
         longest = self._settings.longest_wait if order.patience is None else order.patience
         patience = min(longest, order.deadline + _LATER)
-        return Request(order, Report(routed), self._resources, patience, route, self._others)
+        return Request(order, Report(routed), self._resources, patience, ends, route, self._others)
 
     def _others(self, policy: Policy) -> bool:
         """Whether somebody else may be asked under a policy where those who are cannot be had."""

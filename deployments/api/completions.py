@@ -18,8 +18,12 @@ from .answer_headers import explanation
 
 
 def api_error(why: TurnedAway) -> ApiError:
-    """A refusal as the error that the client is answered with."""
-    return ApiError(why.status, why.code, why.message, retry_after=why.retry_after)
+    """A refusal as the error that the client is answered with.
+
+    OpenAI's and Anthropic's clients ask again after a 408 by themselves: who set a deadline has no use for that.
+    """
+    told = {"x-should-retry": "false"} if why.status == 408 else None
+    return ApiError(why.status, why.code, why.message, retry_after=why.retry_after, told=told)
 
 
 def told_of(report: Report, order: Order) -> AnswerFacts:

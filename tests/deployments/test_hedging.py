@@ -123,7 +123,8 @@ def answered(
         raise AssertionError(policy)
 
     async def asking() -> Went:
-        request = Request(order, Report(routed), resources, 1e9, unroutable, lambda policy: False)
+        ends = asyncio.get_running_loop().time() + deadline
+        request = Request(order, Report(routed), resources, 1e9, ends, unroutable, lambda policy: False)
         try:
             while await request.next() is not None:
                 pass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,7 +13,9 @@ import httpx
 import pytest
 from symmoe.deployments.settings import Settings
 
-from tests.deployments.api.conftest import Running, running
+from symmoe.types import Query, Skills
+from tests.deployments.api.conftest import PATIENCE, Running, running
+from tests.fakes import NamingTagger
 
 
 def body(text: str, **options: object) -> dict[str, object]:
@@ -100,6 +102,23 @@ def test_a_request_may_set_a_deadline_of_its_own(own: Running) -> None:
     assert late.json()["error"]["code"] == "deadline_exceeded"
     assert own.engine.aborted.wait(10)
     assert own.post(json=body("sums")).status_code == 200
+
+
+def test_a_deadline_counts_the_time_that_routing_takes(own: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    routed = threading.Event()
+    tag = NamingTagger.tag
+
+    def slow(self: NamingTagger, queries: Sequence[Query]) -> list[Skills]:
+        routed.wait(PATIENCE)
+        return tag(self, queries)
+
+    monkeypatch.setattr(NamingTagger, "tag", slow)
+    try:
+        late = own.post(json=body("sums", model="symmoe/fast", symmoe={"deadline": 0.2}))
+    finally:
+        routed.set()
+    assert (late.status_code, late.json()["error"]["code"]) == (408, "deadline_exceeded")
+    assert late.headers["x-should-retry"] == "false"  # or clients would ask twice more by themselves
 
 
 @pytest.mark.parametrize("stream", [False, True])
