@@ -39,7 +39,7 @@ _ALL = ""
 """Stands for all experts together: a request that several of them answer is one."""
 _SPENT = f"|{_ALL}|cost"
 """The field of a month's cost."""
-_FIELD, _COUNT = re.compile(rb"(\d\d)\|([\w./-]*)\|([a-z_]+)", re.ASCII), re.compile(rb"\d{1,20}")
+_FIELD, _COUNT = re.compile(rb"(\d\d)\|([^|]*)\|([a-z_]+)"), re.compile(rb"\d{1,20}")
 
 _ADD = """
 if not redis.call('SET', KEYS[1], 1, 'NX', 'EX', ARGV[1]) then return 0 end
@@ -229,7 +229,7 @@ def _sum_up(
     found = _FIELD.fullmatch(field)
     if found is None or _COUNT.fullmatch(count) is None:
         return
-    day, expert, name = (part.decode() for part in found.groups())
+    day, expert, name = (part.decode(errors="replace") for part in found.groups())
     on = f"{month}-{day}"
     if not first.isoformat() <= on <= last.isoformat():
         return

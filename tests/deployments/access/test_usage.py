@@ -260,6 +260,17 @@ def test_a_day_and_a_month_begin_anew_and_rows_expire() -> None:
     assert stored(working) == [1, 1, 1, 1, 1, 2, 1, 2, 3]
 
 
+def test_experts_whose_names_have_other_letters_are_counted_too() -> None:
+    async def working(storage: Storage) -> list[dict[str, Any]]:
+        usage = Usage(storage, 60.0, lambda: None)
+        usage.note("key-a", [Used("modèle", 3, 4, 5)])
+        await usage.write()
+        return await usage_between(storage, today(), today(), ["expert"], "key-a")
+
+    (row,) = stored(working)
+    assert (row["expert"], row["prompt_tokens"], row["completion_tokens"]) == ("modèle", 3, 4)
+
+
 def test_fields_that_are_none_are_passed_over() -> None:
     async def working(storage: Storage) -> list[dict[str, Any]]:
         usage = Usage(storage, 60.0, lambda: None)
