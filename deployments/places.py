@@ -47,8 +47,8 @@ class Places:
         self._waiting[asked.id] = place
         waiting = Waiting(asked.id, asked.expert, asked.key, arrived, arrived + asked.patience, asked.background)
         out = self._turns.arrive(waiting)
-        if out is not None:
-            self._waiting.pop(out.id).set_exception(TurnedAwayError(self._full()))
+        if out is not None and not (refused := self._waiting.pop(out.id)).done():  # else it left in this very moment
+            refused.set_exception(TurnedAwayError(self._full()))
         self._fill()
         await self._given(place, asked.patience)
         return self._clock() - arrived

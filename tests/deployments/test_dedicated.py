@@ -375,3 +375,19 @@ def test_each_expert_is_asked_where_it_is(tmp_path: Path) -> None:
     alone = PoolExperts(pool, None, {"own": Known("own", True)})
     assert asyncio.run(alone.warm())
     assert said(alone, "other") == "expert_unavailable"
+
+
+def test_who_leaves_the_queue_as_it_would_be_turned_away_harms_nobody_who_comes() -> None:
+    async def run() -> float:
+        places = Places("own", Turns(1, 2, 5.0))
+        await places.taken(asked())
+        waiting = [asyncio.create_task(places.taken(asked(ident=ident))) for ident in ("2", "3")]
+        await asyncio.sleep(0)
+        waiting[1].cancel()  # and before its task hears of it
+        for ident in ("1", "2"):
+            asyncio.get_running_loop().call_soon(places.leave, ident)
+        waited = await places.taken(replace(asked(ident="4"), key="somebody else"))
+        await asyncio.gather(*waiting, return_exceptions=True)
+        return waited
+
+    assert asyncio.run(run()) >= 0
