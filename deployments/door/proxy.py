@@ -89,7 +89,8 @@ class _Passing:
         if self._began or self._left:
             return  # an answer that was cut short ends with its connection
         told = self._error or ApiError(500, "internal_error", "the service gave no answer")
-        await error_response(told)(self._scope, self._receive, self._marked)
+        answer = error_response(told, self._scope["path"], self._name.decode())
+        await answer(self._scope, self._receive, self._marked)
 
     async def _begun(self) -> bool:
         """Wait for the body, or as much of it as may come before anybody reads it. False: the client left.

@@ -130,6 +130,13 @@ def test_the_proxys_own_errors_are_an_envelope(status: int) -> None:
     assert PROMPT.encode() not in body
 
 
+def test_the_proxys_own_errors_have_the_shape_of_the_path_that_was_asked() -> None:
+    _, headers, body = through(plain(503), "/v1/messages")
+    told = json.loads(body)
+    assert (told["type"], told["error"]["type"]) == ("error", "overloaded_error")
+    assert told["request_id"] == headers["x-request-id"]
+
+
 @pytest.mark.parametrize(("path", "status"), [("/metrics", 200), ("/-/healthz", 503)])
 def test_what_is_meant_as_text_stays_text(path: str, status: int) -> None:
     assert through(plain(status), path)[::2] == (status, PROMPT.encode())
