@@ -32,7 +32,8 @@ import ray, symmoe.data
 
 address, asked, pool, out = sys.argv[1:]
 ray.init(address, log_to_driver=False)
-symmoe.data.answer(ray.data.read_parquet(asked), pool, prompt={prompt!r}, workers=2).write_parquet(out)
+rows = ray.data.read_parquet(asked, override_num_blocks={blocks})  # else files as small as these are read together
+symmoe.data.answer(rows, pool, prompt={prompt!r}, workers=2).write_parquet(out)
 """
 
 Record = Callable[[str, object], None]
@@ -65,7 +66,7 @@ def of_a_batch(pool: Path) -> tuple[dict[int, str], float]:
 def started(cluster: Cluster, pool: Path, out: Path) -> subprocess.Popen[str]:
     words = [f"{cluster.head}", str(pool.parent / "asked"), str(pool), str(out)]
     return subprocess.Popen(
-        [sys.executable, "-c", DRIVER.format(prompt=PROMPT), *words],
+        [sys.executable, "-c", DRIVER.format(prompt=PROMPT, blocks=FILES), *words],
         env={**os.environ, **cluster.environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
