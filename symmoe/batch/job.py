@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
+from heapq import merge
 from itertools import chain, islice, product
 from pathlib import Path
 from typing import Any, Protocol
@@ -261,8 +262,8 @@ def _to_do(
         lines = job.lines(sources, passing)
         passing.changed = passing.changed or lines.differs
         behind = next((line for line in lines if passing.changed or not _in_place(line)), None)
-        passing.changed = passing.changed or lines.differs  # of a file that was come to since
-        if not passing.changed and not passing.left:
+        numbers = merge(lines.standing, passing.numbers)  # others where blank lines came or went
+        if not (passing.changed or lines.differs or passing.left or record.moved(numbers)):
             told(lines)
             return chain([] if behind is None else [behind], lines)
         lines.close()
@@ -480,7 +481,7 @@ class _Run:
             text, traces = self._before[run].texts(row)
             self._rows.again(text, None if line.id_hash else line.number)
             self._traces.again(traces, None if line.id_hash else line.number)
-            self._record.add(line.digest, line.id_hash, len(traces), True)
+            self._record.add(line.digest, line.id_hash, len(traces), True, line.number)
             self._kept += 1
             commit.answered += 1
             return
@@ -490,7 +491,8 @@ class _Run:
         hashed = id_hash(line.id) if named and line.id is not None else 0
         refusal = next((result for result in results if isinstance(result, Refusal)), None)
         traces_written = sum(isinstance(result, Trace) for result in results) if self._job.detail != "none" else 0
-        self._record.add(line.origin.digest, hashed, traces_written, isinstance(line, GoodLine) and refusal is None)
+        answered = isinstance(line, GoodLine) and refusal is None
+        self._record.add(line.origin.digest, hashed, traces_written, answered, line.number)
         if isinstance(line, GoodLine):
             for name in line.ignored:
                 if name in commit.ignored or len(commit.ignored) < _KEPT_OBSERVATIONS:
