@@ -38,6 +38,8 @@ MANY, FAST = 8192, 300.0
 _KEPT_OBSERVATIONS = 512
 KEEP_SECONDS = 0.05
 """Candidates that come sooner one after another are kept together: engines that quick would wait for the disk."""
+_UNWRITTEN = (".tsv", ".xlsx", ".arrow", ".gz", ".zst")
+"""Endings that promise what JSON lines are not."""
 _GARBAGE = 50_000
 """Objects made before circles among them are looked for: a window makes many, hardly any in circles."""
 
@@ -601,6 +603,8 @@ def _make_room(job: BatchJob) -> None:
     for source, path in product(job.sources, job.files.rows):
         if would_find(source, path):
             raise JobError(f"{path}: would be read as an input, of {source}", hint="name an output elsewhere")
+    if (ending := job.output.suffix.lower()) in _UNWRITTEN:
+        raise JobError(f"{job.output}: is not written as {ending}", hint="name a .jsonl, .csv or .parquet")
     if job.output.exists() and not (job.output.is_file() or (job.output.is_dir() and job.output.suffix == ".parquet")):
         raise JobError(f"{job.output}: is a directory or a device", hint="name a file")
     try:
