@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
+from heapq import merge
 from itertools import chain, islice, product
 from pathlib import Path
 from typing import Any, Protocol
@@ -37,6 +38,8 @@ MANY, FAST = 8192, 300.0
 _KEPT_OBSERVATIONS = 512
 KEEP_SECONDS = 0.05
 """Candidates that come sooner one after another are kept together: engines that quick would wait for the disk."""
+_UNWRITTEN = (".tsv", ".xlsx", ".arrow", ".gz", ".zst")
+"""Endings that promise what JSON lines are not."""
 _GARBAGE = 50_000
 """Objects made before circles among them are looked for: a window makes many, hardly any in circles."""
 
@@ -261,8 +264,8 @@ def _to_do(
         lines = job.lines(sources, passing)
         passing.changed = passing.changed or lines.differs
         behind = next((line for line in lines if passing.changed or not _in_place(line)), None)
-        passing.changed = passing.changed or lines.differs  # of a file that was come to since
-        if not passing.changed and not passing.left:
+        numbers = merge(lines.standing, passing.numbers)  # others where blank lines came or went
+        if not (passing.changed or lines.differs or passing.left or record.moved(numbers)):
             told(lines)
             return chain([] if behind is None else [behind], lines)
         lines.close()
@@ -480,7 +483,7 @@ class _Run:
             text, traces = self._before[run].texts(row)
             self._rows.again(text, None if line.id_hash else line.number)
             self._traces.again(traces, None if line.id_hash else line.number)
-            self._record.add(line.digest, line.id_hash, len(traces), True)
+            self._record.add(line.digest, line.id_hash, len(traces), True, line.number)
             self._kept += 1
             commit.answered += 1
             return
@@ -490,7 +493,8 @@ class _Run:
         hashed = id_hash(line.id) if named and line.id is not None else 0
         refusal = next((result for result in results if isinstance(result, Refusal)), None)
         traces_written = sum(isinstance(result, Trace) for result in results) if self._job.detail != "none" else 0
-        self._record.add(line.origin.digest, hashed, traces_written, isinstance(line, GoodLine) and refusal is None)
+        answered = isinstance(line, GoodLine) and refusal is None
+        self._record.add(line.origin.digest, hashed, traces_written, answered, line.number)
         if isinstance(line, GoodLine):
             for name in line.ignored:
                 if name in commit.ignored or len(commit.ignored) < _KEPT_OBSERVATIONS:
@@ -599,6 +603,8 @@ def _make_room(job: BatchJob) -> None:
     for source, path in product(job.sources, job.files.rows):
         if would_find(source, path):
             raise JobError(f"{path}: would be read as an input, of {source}", hint="name an output elsewhere")
+    if (ending := job.output.suffix.lower()) in _UNWRITTEN:
+        raise JobError(f"{job.output}: is not written as {ending}", hint="name a .jsonl, .csv or .parquet")
     if job.output.exists() and not (job.output.is_file() or (job.output.is_dir() and job.output.suffix == ".parquet")):
         raise JobError(f"{job.output}: is a directory or a device", hint="name a file")
     try:

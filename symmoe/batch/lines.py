@@ -351,6 +351,11 @@ class Lines:
         return len(self._all.passed)
 
     @property
+    def standing(self) -> Sequence[int]:
+        """The numbers of those."""
+        return self._all.passed
+
+    @property
     def differs(self) -> bool:
         """Whether a line is another than the one that stands in its place."""
         return self._all.differs

@@ -1,6 +1,7 @@
 """What a job keeps beside its output, so that it can die at any moment and go on, in a folder `.OUTPUT.job`.
 
-    lines       32 bytes for each line that was answered or refused: its digest, the hash of its id, what became of it
+    lines       32 bytes for each line that was answered or refused: its digest, the hash of its id, what became of it,
+                its number
     commits     a JSON object for each window: how far `lines`, the output, the traces and the errors go for good
     candidates  what experts have said in the window at work, a JSON array each
     status      how the job stands, for whoever asks
@@ -39,7 +40,7 @@ SYNC_SECONDS = 1.0
 STATUS_SECONDS = 1.0
 PIPED = "stdin"
 """What the names of files begin with that hold what came through a pipe."""
-_LINE = struct.Struct("<16sQHB5x")
+_LINE = struct.Struct("<16sQHBxI")
 _DTYPE = np.dtype({"names": ["key", "id", "traces", "answered"], "formats": ["<u8", "<u8", "<u2", "u1"],
                    "offsets": [0, 16, 24, 26], "itemsize": _LINE.size})  # fmt: skip
 _AT_ONCE = 1024
@@ -164,10 +165,10 @@ class Record:
         """Whether all rows stand in runs that were put aside: of those that begin anew none is written for good."""
         return bool(self._before()) and len(_objects(self._folder / "commits")) == 1
 
-    def add(self, digest: bytes, hashed: int, traces: int, answered: bool) -> None:
+    def add(self, digest: bytes, hashed: int, traces: int, answered: bool, number: int) -> None:
         """One more line is written."""
         assert self._lines is not None  # noqa: S101  (it is open between `start` or `resume` and `close`)
-        self._lines.write(_LINE.pack(digest, hashed, traces, answered))
+        self._lines.write(_LINE.pack(digest, hashed, traces, answered, number))
         self.commit.lines += 1
 
     def keep(self) -> None:
@@ -186,12 +187,19 @@ class Record:
 
     def written(self) -> Iterator[tuple[bytes, int]]:
         """Digest and id's hash of each line that is written for good."""
+        return ((digest, hashed) for digest, hashed, *_ in self._written())
+
+    def moved(self, numbers: Iterable[int]) -> bool:
+        """Whether a written line that is named by its number has another one now; `numbers` are those of all."""
+        there = ((hashed, before) for _, hashed, _, _, before in self._written())
+        return any(before not in (0, now) and not hashed for (hashed, before), now in zip(there, numbers, strict=False))
+
+    def _written(self) -> Iterator[tuple[Any, ...]]:
         left = self.commit.lines
         with (self._folder / "lines").open("rb") as file:
             while left > 0:
                 block = file.read(min(left, _AT_ONCE) * _LINE.size)
-                for digest, hashed, _, _ in _LINE.iter_unpack(block):
-                    yield digest, hashed
+                yield from _LINE.iter_unpack(block)
                 left -= _AT_ONCE
 
     def finish(self) -> None:
@@ -271,12 +279,12 @@ class Passing:
     """Tells of an input's rows, in order, which are answered: those in their places, then those taken from elsewhere.
 
     `changed` is set once a row is another than the one that is written in its place. `hashes` are the ids' of those
-    that were `standing`.
+    that were `standing`, `numbers` those of the other rows in their places.
     """
 
     def __init__(self, written: Iterable[tuple[bytes, int]] = (), before: Sequence[Before] = ()) -> None:
         self._written, self._before = iter(written), before
-        self.changed, self.hashes = False, array("Q")
+        self.changed, self.hashes, self.numbers = False, array("Q"), array("Q")
 
     def standing(self) -> Iterator[bytes]:
         """The digests of rows that are written, for a reader that passes over them in bulk."""
@@ -288,6 +296,7 @@ class Passing:
         """The line that is known, or None."""
         there = next(self._written, None)
         if there is not None:
+            self.numbers.append(number)
             self.changed = self.changed or there[0] != digest.ljust(16, b"\0")
             return KnownLine(number, digest, 0 if self.changed else there[1])
         for run, before in enumerate(self._before):

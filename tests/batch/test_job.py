@@ -295,6 +295,13 @@ def test_an_output_that_is_a_device_is_refused(bench: Bench) -> None:
     assert Path("/dev/null").is_char_device()
 
 
+@pytest.mark.parametrize("name", ["out.tsv", "out.jsonl.gz"])
+def test_an_output_whose_name_promises_another_format_is_refused(bench: Bench, name: str) -> None:
+    bench.write(*questions(3))
+    with pytest.raises(JobError, match="is not written as"):
+        bench.run(output=bench.folder / name)
+
+
 def test_the_folder_of_the_output_is_made(bench: Bench) -> None:
     bench.write(*questions(3))
     bench.run(output=bench.folder / "new" / "folder" / "out.jsonl")

@@ -157,6 +157,18 @@ def test_rows_named_by_their_number_have_it_in_their_traces_too_where_lines_move
     assert bench.traces()[-1]["answer"]["text"].endswith('"query_id":"3"')
 
 
+def test_a_row_named_by_its_number_is_named_anew_where_blank_lines_came_or_went(bench: Bench) -> None:
+    for lines in (["sums 1", "", "sums 2"], ["sums 1", "sums 2", "sums 3"], ["", "sums 1", "sums 2", "sums 3"]):
+        (bench.folder / "in.txt").write_text("\n".join(lines))
+        bench.run(k=1, resume=True, source=bench.folder / "in.txt")
+        assert ids(bench.rows()) == [str(number) for number, line in enumerate(lines, 1) if line]
+        assert verify([bench.folder / "in.txt"], bench.output).whole
+        bench.write(*({"prompt": line} if line else b"" for line in lines))
+        bench.run(k=1, resume=True, output=bench.folder / "of-json.jsonl")
+        assert verify([bench.source], bench.folder / "of-json.jsonl").whole
+    assert len(bench.engine.asked) == 6
+
+
 def test_a_job_killed_between_an_old_input_and_a_new_one_asks_only_what_changed(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
