@@ -166,7 +166,7 @@ def found(served: Running, query: str = "") -> list[dict[str, Any]]:
 
 
 def test_a_trace_tells_how_the_answer_came_about(served: Running) -> None:
-    trace = served.get(f"/v1/traces/{ask(served)}").json()
+    trace = served.get(f"/v1/traces/{ask_for_name(served)}").json()
     assert (trace["outcome"], trace["path"], trace["experts"]) == (
         "answered",
         "aggregated",
@@ -210,7 +210,7 @@ def test_what_fails_and_what_streams_is_kept_too(served: Running) -> None:
 
 
 def test_what_experts_did_is_told_by_the_time(served: Running) -> None:
-    trace = served.get(f"/v1/traces/{ask(served)}").json()
+    trace = served.get(f"/v1/traces/{ask_for_name(served)}").json()
     found = served.get("/v1/admin/timeline?seconds=600").json()
     assert {each["expert"] for each in found["data"] if each["trace"] == trace["id"]} == {"adder", "speaker"}
     assert all(found["from"] <= each["at"] <= found["to"] for each in found["data"])
@@ -218,7 +218,7 @@ def test_what_experts_did_is_told_by_the_time(served: Running) -> None:
 
 
 def test_other_settings_are_answered_from_what_was_said(served: Running) -> None:
-    path = f"/v1/traces/{ask(served)}/what-if"
+    path = f"/v1/traces/{ask_for_name(served)}/what-if"
     asked = len(served.engine.asked)
     without = served.post(path, json={"without": ["adder"]}).json()
     assert without["answer"]["text"] == f"speaker: {WORDS}"
@@ -248,7 +248,7 @@ def test_one_that_cannot_be_written_costs_no_other(served: Running) -> None:
     assert traces is not None
     before = traces.lost
     traces.add(Note("half", endpoint="/v1/chat/completions", model="a character \ud800"))
-    assert [each["request"] for each in found(served, f"?id={ask(served)}")] != []
+    assert [each["request"] for each in found(served, f"?id={ask_for_name(served)}")] != []
     assert traces.lost == before + 1
 
 
