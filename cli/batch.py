@@ -15,7 +15,7 @@ from . import options
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from symmoe.batch.accuracy import Accuracy
+    from symmoe.batch.checking import Accuracy
     from symmoe.batch.job import BatchJob, BatchResult, Status
     from symmoe.build import Assembly
     from symmoe.config import Pool
@@ -181,7 +181,7 @@ def _run(
         raise typer.Exit(NOT_WHOLE if isinstance(stop, _TimeIsUp) else 130) from None
     score = None
     if words["score"]:
-        from symmoe.batch.accuracy import accuracy
+        from symmoe.batch.checking import accuracy
 
         score = accuracy(output, reading)
     _show_result(job, result, score, json)
@@ -259,7 +259,7 @@ def verify(
     """
     from dataclasses import asdict
 
-    from symmoe.batch.verify import verify as compare
+    from symmoe.batch.checking import verify as compare
 
     from .render import show, show_json, table, working
 

@@ -7,10 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from . import bench_serve, bench_siege, bench_tracing, options
+from . import bench_service, options
 
 app = typer.Typer(help="Measure what is claimed.", no_args_is_help=True)
-Report = Annotated[Path, typer.Option("--out", "-o", help="Where the report goes.")]
 _SWITCHES = {
     "first": "another model, kernels made",
     "again": "another model, kernels held",
@@ -34,7 +33,7 @@ def _group() -> None:
 def replay(
     train: Annotated[Path, typer.Option("--train", help="A directory of recorded sets (JSON) to fit routers on.")],
     test: Annotated[Path, typer.Option("--test", help="A directory of recorded sets to judge them on.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where the report goes.")] = Path("out/bench/replay.json"),
+    out: options.Report = Path("out/bench/replay.json"),
     pool: options.Pool = "tiny",
     seed: options.Seed = 0,
     json: options.Json = False,
@@ -45,7 +44,7 @@ def replay(
     from symmoe.build import build_kept_embedder
     from symmoe.config import read_pool
 
-    from .render import show, show_json, working, write_report
+    from .render import show_measured, working, write_report
 
     embedder = build_kept_embedder(read_pool(pool))
     fitted_on = read_sets(train)
@@ -53,17 +52,14 @@ def replay(
     with working("embedding, fitting, replaying"):
         report = compare(fitted_on, judged_on, embedder, seed)
     write_report(report, out)
-    plot = out.with_suffix(".plot.png" if out.suffix == ".png" else ".png")
+    plot = _plot_beside(out)
     plot_replay(report, plot)
-    if json:
-        show_json(report)
-        return
-    show(*_replay_tables(report), f"report in {out}, plot in {plot}")
+    show_measured(report, out, json, lambda report: [*_replay_tables(report), f"plot in {plot}"])
 
 
 @app.command("routing")
 def routing(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where the report goes.")] = Path("out/bench/routing.json"),
+    out: options.Report = Path("out/bench/routing.json"),
     quick: Annotated[bool, typer.Option("--quick", help="Small sizes, to see that it works.")] = False,
     suite: Annotated[
         list[Path] | None,
@@ -78,7 +74,7 @@ def routing(
     from symmoe.config import read_pool
     from symmoe.questions.suites import mixed_suite, read_suite
 
-    from .render import show, show_json, table, working, write_report
+    from .render import end_measuring, working
 
     pool = read_pool("tiny")
     static = pool.routing.model_copy(update={"embedder": f"static:{pool.routing.embedder}"})
@@ -91,10 +87,12 @@ def routing(
     model, taxonomy = embedder_directory(pool.routing.embedder, pool.root), pool_taxonomy(read_pool("starter"))
     with working("measuring"):
         report = {**measure(embedders, seed, quick), "naming": measure_naming(model, taxonomy, texts)}
-    write_report(report, out)
-    if json:
-        show_json(report)
-        return
+    end_measuring(report, out, json, _routing_tables)
+
+
+def _routing_tables(report: dict[str, Any]) -> list[Any]:
+    from .render import table
+
     batch, memory, authors = report["batch"], report["memory"], report["authors_way"]
     naming = report["naming"]
     rows = [
@@ -111,14 +109,12 @@ def routing(
         ("the same first skill", f"{100 * naming['same_first']:.2f} %"),
         (f"peak memory, {memory['skills']} skills, {memory['experts']} experts", f"{memory['peak_mib']:.0f} MiB"),
     ]  # fmt: skip
-    show(table("Tagging and recruiting", ("what", "measured"), rows, right=(1,)), f"report in {out}")
+    return [table("Tagging and recruiting", ("what", "measured"), rows, right=(1,))]
 
 
 @app.command("recruiting")
 def recruiting(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where the report goes.")] = Path(
-        "out/bench/recruiting.json"
-    ),
+    out: options.Report = Path("out/bench/recruiting.json"),
     pool: options.Pool = "tiny",
     suite: options.HeldOut = None,
     per_family: options.PerFamily = 24,
@@ -132,17 +128,19 @@ def recruiting(
     from symmoe.config import read_pool
     from symmoe.questions.suites import suite_at
 
-    from .render import percent, show, show_json, table, watching, write_report
+    from .render import end_measuring, watching
 
     described = read_pool(pool)
     options.verified(described)
     questions = suite_at(suite, per_family, "test", seed)
     with watching("asking") as watch:
         report = contest(Assembly(described), questions, k or described.routing.k, seed, watch)
-    write_report(report, out)
-    if json:
-        show_json(report)
-        return
+    end_measuring(report, out, json, lambda report: [_recruiting_table(report, len(questions))])
+
+
+def _recruiting_table(report: dict[str, Any], questions: int) -> Any:
+    from .render import percent, table
+
     rows = [
         (
             name,
@@ -155,7 +153,7 @@ def recruiting(
         for name, row in report["ways"].items()
     ]
     columns = ("recruiter", "right %", "over fixed k, points (95 %)", "calls", "saved %", "tokens")
-    show(table(f"{len(questions)} questions, k = {report['k']}", columns, rows, right=range(1, 6)), f"report in {out}")
+    return table(f"{questions} questions, k = {report['k']}", columns, rows, right=range(1, 6))
 
 
 def _replay_tables(report: dict[str, Any]) -> list[Any]:
@@ -184,7 +182,7 @@ def _over(row: dict[str, Any]) -> list[str]:
 
 @app.command("swap")
 def swap(
-    out: Report = Path("out/bench/swap.json"),
+    out: options.Report = Path("out/bench/swap.json"),
     pool: options.Pool = "tiny",
     swaps: Annotated[int, typer.Option("--swaps", min=20, help="Switches in a row.")] = 200,
     rebuilds: Annotated[int, typer.Option("--rebuilds", min=1, help="New engines to start.")] = 3,
@@ -200,20 +198,19 @@ def swap(
     from symmoe.bench.unlike import measure_unlike_swaps
     from symmoe.config import read_pool
 
-    from .render import narrating, show, show_json, table, write_report
+    from .render import end_measuring, narrating
 
-    if unlike:
-        with narrating("measuring") as tell:
-            report = measure_unlike_swaps(read_pool(pool), model, swaps, tell=tell)
-        write_report(report, out)
-        show_json(report) if json else show(*_unlike_swap_tables(report), f"report in {out}")
-        return
     with narrating("measuring") as tell:
-        report = measure_swaps(read_pool(pool), swaps, rebuilds, tell)
-    write_report(report, out)
-    if json:
-        show_json(report)
-        return
+        if unlike:
+            report = measure_unlike_swaps(read_pool(pool), model, swaps, tell=tell)
+        else:
+            report = measure_swaps(read_pool(pool), swaps, rebuilds, tell)
+    end_measuring(report, out, json, _unlike_swap_tables if unlike else lambda report: _swap_tables(report, swaps))
+
+
+def _swap_tables(report: dict[str, Any], swaps: int) -> list[Any]:
+    from .render import table
+
     rows: list[tuple[Any, ...]] = [
         (_SWITCHES[way], f"{1000 * report['seconds'][way]:.1f}", report["to_copy"][way], report["rebuild_to"][way])
         for way in _SWITCHES
@@ -223,11 +220,10 @@ def swap(
     grown = ", ".join(f"{100 * memory['growth']:+.1f} %" for memory in report["memory"].values())
     columns = ("switch", "ms", "times a copy", "times faster than a new engine")
     title = f"{report['bytes'] / 1e6:.0f} MB a model"
-    show(
+    return [
         table(title, columns, rows, right=(1, 2, 3)),
         f"memory after {swaps} switches (kernels made anew, kernels held): {grown}",
-        f"report in {out}",
-    )
+    ]
 
 
 def _unlike_swap_tables(report: dict[str, Any]) -> list[Any]:
@@ -249,7 +245,7 @@ def _unlike_swap_tables(report: dict[str, Any]) -> list[Any]:
 
 @app.command("lines")
 def lines(
-    out: Report = Path("out/bench/lines.json"),
+    out: options.Report = Path("out/bench/lines.json"),
     pool: options.Pool = "tiny",
     count: Annotated[int, typer.Option("--lines", min=1000, help="Lines of the larger job.")] = 1_000_000,
     seed: options.Seed = 0,
@@ -258,29 +254,32 @@ def lines(
     """Time a batch of many lines of 1 kB over echoes, with its memory; beside it, a tenth of them all held at once."""
     from symmoe.bench.lines import measure
 
-    from .render import narrating, show, show_json, table, write_report
+    from .render import end_measuring, narrating, write_report
 
     with narrating("measuring") as tell:
         report = measure(count, pool, seed, tell, lambda so_far: write_report(so_far, out))
-    if json:
-        show_json(report)
-        return
+    end_measuring(report, out, json, _lines_tables)
+
+
+def _lines_tables(report: dict[str, Any]) -> list[Any]:
+    from .render import table
+
     rows = [
         (name, run["lines"], run["seconds"], run["lines_per_second"], run["cpu_seconds"], run["peak_mib"])
         for name, run in report["runs"].items()
     ]
     bars = [(name, bar["measured"], bar["bar"]) for name, bar in report["bars"].items()]
     columns = ("run", "lines", "s", "lines/s", "CPU s", "peak MiB")
-    show(
+    return [
         table(f"Rows of {report['row_bytes']} bytes, k = {report['k']}", columns, rows, right=range(1, 6)),
         table("Bars", ("what", "measured", "bar"), bars, right=(1, 2)),
-        f"every line has its row: {'yes' if report['whole'] else 'no'}; report in {out}",
-    )
+        f"every line has its row: {'yes' if report['whole'] else 'no'}",
+    ]
 
 
 @app.command("batch")
 def batch(
-    out: Report = Path("out/bench/batch.json"),
+    out: options.Report = Path("out/bench/batch.json"),
     pool: options.Pool = "tiny",
     experts: Annotated[int, typer.Option("--experts", min=2, help="Experts; copies fill up.")] = 16,
     per_family: options.PerFamily = 24,
@@ -308,32 +307,30 @@ def batch(
     from symmoe.bench.unlike import measure_unlike_batch, measure_unlike_workers
     from symmoe.config import read_pool
 
-    from .render import narrating, show, show_json, table, write_report
+    from .render import end_measuring, narrating
 
     described, work = read_pool(pool), Workload(experts, per_family, k, seed)
-    if workers:
-        with narrating("measuring") as tell:
-            report = measure_unlike_workers(described, model, work, workers, os.environ.get("RAY_ADDRESS"), tell)
-        write_report(report, out)
-        show_json(report) if json else show(_workers_table(report), f"report in {out}")
-        return
     with narrating("measuring") as tell:
-        if unlike:
+        if workers:
+            report = measure_unlike_workers(described, model, work, workers, os.environ.get("RAY_ADDRESS"), tell)
+        elif unlike:
             report = measure_unlike_batch(described, model, work, rounds, processes, tell)
         else:
             report = measure_batch(described, work, rounds, processes, tell)
-    write_report(report, out)
-    if json:
-        show_json(report)
-        return
-    ours = report["seconds"]["ours"]
+    end_measuring(report, out, json, _workers_tables if workers else _batch_tables)
+
+
+def _batch_tables(report: dict[str, Any]) -> list[Any]:
+    from .render import table
+
+    ours, experts = report["seconds"]["ours"], report["experts"]
     rows = [(name, f"{seconds:.1f}", f"{seconds / ours:.2f}") for name, seconds in report["seconds"].items()]
-    title = f"{report['calls']} calls to {len(report['experts']) if unlike else report['experts']} experts"
+    title = f"{report['calls']} calls to {experts if isinstance(experts, int) else len(experts)} experts"
     equal = ", ".join(f"{name}: {same['equal']} of {same['of']}" for name, same in report["identical"].items())
-    show(table(title, ("way", "s", "times ours"), rows, right=(1, 2)), f"equal answers: {equal}", f"report in {out}")
+    return [table(title, ("way", "s", "times ours"), rows, right=(1, 2)), f"equal answers: {equal}"]
 
 
-def _workers_table(report: dict[str, Any]) -> Any:
+def _workers_tables(report: dict[str, Any]) -> list[Any]:
     from .render import table
 
     rows = [
@@ -342,12 +339,12 @@ def _workers_table(report: dict[str, Any]) -> Any:
         for count, row in report["workers"].items()
     ]  # fmt: skip
     title = f"{report['calls']} calls; one worker: {report['one_worker_seconds']:.1f} s"
-    return table(title, ("workers", "planned s", "s", "times planned", "answers as one's"), rows, right=range(1, 5))
+    return [table(title, ("workers", "planned s", "s", "times planned", "answers as one's"), rows, right=range(1, 5))]
 
 
 @app.command("plan")
 def plan(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where the report goes.")] = Path("out/bench/plan.json"),
+    out: options.Report = Path("out/bench/plan.json"),
     seeds: Annotated[int, typer.Option("--seeds", min=1, max=100, help="Pools of each size.")] = 10,
     quick: Annotated[bool, typer.Option("--quick", help="Small sizes, to see that it works.")] = False,
     json: options.Json = False,
@@ -355,15 +352,11 @@ def plan(
     """Plan simulated pools with published costs: makespans of four ways, and how far from the lower bound."""
     from symmoe.bench.planning import QUICK, SIZES, measure
 
-    from .render import narrating, show, show_json, write_report
+    from .render import end_measuring, narrating
 
     with narrating("planning") as tell:
         report = measure(range(seeds), QUICK if quick else SIZES, tell)
-    write_report(report, out)
-    if json:
-        show_json(report)
-        return
-    show(*_plan_tables(report), f"report in {out}")
+    end_measuring(report, out, json, _plan_tables)
 
 
 def _plan_tables(report: dict[str, Any]) -> list[Any]:
@@ -413,7 +406,7 @@ def _met(bar: dict[str, Any]) -> str:
 
 @app.command("gather")
 def gather(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where the report goes.")] = Path("out/bench/gather.json"),
+    out: options.Report = Path("out/bench/gather.json"),
     megabytes: Annotated[int, typer.Option("--megabytes", min=1, help="Size of the file, in MiB.")] = 256,
     ranks: Annotated[str, typer.Option("--ranks", help="Processes that load together; several with commas.")] = "2,4",
     throttle: Annotated[
@@ -428,15 +421,17 @@ def gather(
     """Time ranks that share the reading of one file against ranks that each read all of it."""
     from symmoe.bench.gathering import measure
 
-    from .render import show, show_json, table, working, write_report
+    from .render import end_measuring, working
 
     counts = _counts(ranks)
     with working("measuring"):
         report = measure(megabytes, counts, throttle, repeats, kill)
-    write_report(report, out)
-    if json:
-        show_json(report)
-        return
+    end_measuring(report, out, json, lambda report: _gather_tables(report, megabytes))
+
+
+def _gather_tables(report: dict[str, Any], megabytes: int) -> list[Any]:
+    from .render import table
+
     rows = [_gather_row(count, name, report["ranks"][count][name]) for count in report["ranks"] for name in _STORAGE]
     read = [
         f"{count} ranks read of {megabytes} MiB: {', '.join(map(str, row['throttled']['mib_read_per_rank']))}"
@@ -444,14 +439,14 @@ def gather(
     ]
     columns = ("ranks", "storage", "alone s", "grouped s", "times", "exact", "plan")
     parts: list[Any] = [table(f"{megabytes} MiB, {report['backend']}", columns, rows, right=(0, 2, 3, 4)), *read]
-    if kill:
+    if report.get("kill"):
         parts += [f"rank {report['kill']['killed']} killed:", *map(_ending, report["kill"]["others"])]
-    show(*parts, f"report in {out}")
+    return parts
 
 
 @app.command("replicas")
 def replicas(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where the report goes.")] = Path("out/bench/replicas.json"),
+    out: options.Report = Path("out/bench/replicas.json"),
     pool: options.Pool = "tiny",
     expert: Annotated[str | None, typer.Option("--expert", help="Whose model; else the pool's first expert's.")] = None,
     machines: Annotated[int, typer.Option("--machines", min=2, help="Machines, each a folder of this one.")] = 2,
@@ -467,7 +462,7 @@ def replicas(
     from symmoe.build import Assembly
     from symmoe.errors import PoolError
 
-    from .render import show, show_json, table, working, write_report
+    from .render import end_measuring, table, working
 
     described = options.ready(pool)
     if not described.engine.runs_models:
@@ -475,14 +470,11 @@ def replicas(
     directory = Path(Assembly(described).weights(expert or described.names[0]).model)
     with working("measuring"):
         report = measure(directory, machines, count, throttle, repeats)
-    write_report(report, out)
-    if json:
-        show_json(report)
-        return
     rows = [(name, f"{seconds:.2f}") for name, seconds in report["seconds"].items()]
     bars = [f"{name}: {each['measured']} (bar {each['bar']})" for name, each in report["bars"].items()]
     title = f"{count} replicas on {machines} machines, {report['mib']} MiB at {throttle:g} MiB/s"
-    show(table(title, ("way", "s"), rows, right=(1,)), *bars, f"exact: {report['exact']}", f"report in {out}")
+    parts = [table(title, ("way", "s"), rows, right=(1,)), *bars, f"exact: {report['exact']}"]
+    end_measuring(report, out, json, lambda report: parts)
 
 
 def _counts(words: str) -> list[int]:
@@ -507,7 +499,7 @@ def _ending(other: dict[str, Any]) -> str:
 @app.command("gate", hidden=True)  # the name until it was told apart from a router
 @app.command("scoring")
 def scoring(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where the report goes.")] = Path("out/bench/scoring.json"),
+    out: options.Report = Path("out/bench/scoring.json"),
     pool: options.Pool = "tiny",
     reward: Annotated[
         str | None, typer.Option("--reward", help="A reward model to use in place of the pool's.")
@@ -530,9 +522,9 @@ def scoring(
     from symmoe.build import Assembly
     from symmoe.config import TINY, RewardConfig, read_pool
     from symmoe.questions.suites import everyday_suite, mixed_suite
-    from symmoe.training.answers import Drawing
+    from symmoe.training.rated import Drawing
 
-    from .render import show, show_json, watching, write_report
+    from .render import show_measured, watching, write_report
 
     described = read_pool(pool)
     if reward is not None:
@@ -546,12 +538,9 @@ def scoring(
     with watching("asking, judging, aggregating") as watch:
         report = measure(Assembly(described), validation, held_out, drawing, out.parent / f"{out.stem}-outputs", watch)
     write_report(report, out)
-    plot = out.with_suffix(".plot.png" if out.suffix == ".png" else ".png")
+    plot = _plot_beside(out)
     plot_sweep(report["skipping"], plot)
-    if json:
-        show_json(report)
-        return
-    show(*_scorer_tables(report), f"report in {out}, plot in {plot}")
+    show_measured(report, out, json, lambda report: [*_scorer_tables(report), f"plot in {plot}"])
 
 
 def _scorer_tables(report: dict[str, Any]) -> list[Any]:
@@ -623,12 +612,11 @@ def quality(
     What the experts write is kept beside the report: stopped, or run again with more questions of each family, only
     what is missing is asked.
     """
-    from symmoe.bench.quality import EVERYDAY, compare, kept_apart, read_suites
-    from symmoe.bench.quality_page import render
+    from symmoe.bench.quality import EVERYDAY, compare, kept_apart, read_suites, render
     from symmoe.build import Assembly
     from symmoe.config import TINY, read_pool
 
-    from .render import show, show_json, watching, write_report
+    from .render import show_measured, watching, write_report
 
     described = read_pool(pool)
     kept = out.with_name(f"{out.stem}-answers.jsonl")
@@ -653,14 +641,11 @@ def quality(
     write_report(report, out)
     page = out.with_suffix(".html")
     page.write_text(render(report), encoding="utf-8")
-    if json:
-        show_json(report)
-        return
-    show(*_quality_tables(report), f"report in {out}, page in {page}")
+    show_measured(report, out, json, lambda report: [*_quality_tables(report), f"page in {page}"])
 
 
 def _quality_tables(report: dict[str, Any]) -> list[Any]:
-    from symmoe.bench.quality_page import BARS, NAMES
+    from symmoe.bench.quality import BARS, NAMES
 
     from .render import table
 
@@ -688,11 +673,15 @@ def _quality_tables(report: dict[str, Any]) -> list[Any]:
     ]
 
 
+def _plot_beside(out: Path) -> Path:
+    """Where the plot of a report goes."""
+    return out.with_suffix(".plot.png" if out.suffix == ".png" else ".png")
+
+
 def _points(told: dict[str, Any] | None) -> str:
     """A difference in points with its 95 % interval."""
     return "{:+.2f} ({:+.2f} to {:+.2f})".format(told["points"], *told["ci95"]) if told else ""
 
 
-app.command("serve")(bench_serve.serve)
-app.command("siege")(bench_siege.siege)
-app.command("tracing")(bench_tracing.tracing)
+for measure_service in (bench_service.serve, bench_service.siege, bench_service.tracing):
+    app.command(measure_service.__name__)(measure_service)

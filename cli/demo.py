@@ -30,7 +30,7 @@ def demo(
     from symmoe.config import TINY, read_pool
     from symmoe.pipeline import answer
     from symmoe.policy import AUTO, policy_for
-    from symmoe.profiles.grading import as_query, run_matrix
+    from symmoe.profiles.marking import as_query, run_matrix
     from symmoe.questions.suites import general_suite, mixed_suite, write_suite
     from symmoe.types import Trace
 

@@ -59,7 +59,7 @@ def evaluate(
     """Measure experts, each alone, on held-out questions."""
     from symmoe.build import Assembly
     from symmoe.config import read_pool
-    from symmoe.profiles.grading import run_matrix
+    from symmoe.profiles.marking import run_matrix
     from symmoe.questions.suites import suite_at
 
     from .render import percent, show, show_json, table, watching

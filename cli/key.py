@@ -10,7 +10,7 @@ import typer
 from . import options
 
 if TYPE_CHECKING:
-    from symmoe.deployments.access.key_records import KeyRecord
+    from symmoe.deployments.access.keys import KeyRecord
     from symmoe.deployments.storage import Storage
 
 Result = TypeVar("Result")
@@ -77,7 +77,7 @@ def create(
     """Make a key and show it, this once: the store keeps its SHA-256 only."""
     import time
 
-    from symmoe.deployments.access.key_records import KeyRecord, add, checked_name, new_id, new_key
+    from symmoe.deployments.access.keys import KeyRecord, add, checked_name, new_id, new_key
 
     from .render import show, show_json
 
@@ -97,7 +97,7 @@ def list_keys(json: options.Json = False) -> None:
     """List every key by its id; the keys themselves are known to nobody here."""
     import time
 
-    from symmoe.deployments.access.key_records import everyone
+    from symmoe.deployments.access.keys import everyone
 
     from .render import show, show_json, table
 
@@ -129,8 +129,8 @@ def rotate(
     """Put a new key in another's place: its files, batches, usage, limits and budget stay with their owner."""
     import time
 
-    from symmoe.deployments.access.key_records import new_key
-    from symmoe.deployments.access.key_records import rotate as rotate_in
+    from symmoe.deployments.access.keys import new_key
+    from symmoe.deployments.access.keys import rotate as rotate_in
 
     from .render import show, show_json
 
@@ -151,7 +151,7 @@ def revoke(
     """Revoke a key for good; services refuse it within a second or two."""
     import time
 
-    from symmoe.deployments.access.key_records import revoke as revoke_in
+    from symmoe.deployments.access.keys import revoke as revoke_in
 
     from .render import show, show_json
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import typer
 
@@ -66,7 +69,9 @@ def _root() -> None:
 
 
 def main() -> None:
-    """Run the command line. Exit codes: 0 done, 1 failed, 2 bad input, 3 partly done, 130 interrupted."""
+    """Run the command line. Exit codes: 0 done, 1 failed, 2 bad input, 3 partly done, 130 interrupted,
+    143 terminated.
+    """
     code = run()
     if "vllm" in sys.modules:
         _leave(code)
@@ -80,10 +85,14 @@ def run() -> int:
     from .render import show_error, tell
 
     try:
-        code = app(standalone_mode=False)
+        with _ended_by_sigterm():
+            code = app(standalone_mode=False)
     except SymmoeError as error:
         show_error(error, "--json" in sys.argv)
         return error.exit_code
+    except Terminated:
+        tell("terminated")
+        return 143
     except (KeyboardInterrupt, typer.Abort):
         tell("interrupted")
         return 130
@@ -98,6 +107,24 @@ def run() -> int:
         error.show()
         return int(error.exit_code)
     return code if isinstance(code, int) else 0
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: the command ends as at Ctrl-C, stops what it started, and loses nothing."""
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Raise `Terminated` in the main thread at SIGTERM, unless a command sets a handler of its own."""
+
+    def terminate(number: int, frame: object) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _leave(code: int) -> None:

@@ -33,6 +33,7 @@ Pool = Annotated[
         "--pool", envvar="SYMMOE_POOL", callback=_for_machine, help="starter, tiny, a preset's name, or a pool file."
     ),
 ]
+Report = Annotated[Path, typer.Option("--out", "-o", help="Where the report goes.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 K = Annotated[int | None, typer.Option("--k", min=1, max=64, help="Most experts for each question; else the pool's.")]
 Model = Annotated[str, typer.Option("--model", help="symmoe/auto, symmoe/fast, symmoe/best, or an expert's name.")]

@@ -88,7 +88,7 @@ def _questions(pool: PoolFile, suite: Path | None, source: str | None, seed: int
     """The queries to plan for, and how many lines are none."""
     from symmoe.batch.lines import GoodLine, LineReader
     from symmoe.errors import RequestError
-    from symmoe.profiles.grading import as_query
+    from symmoe.profiles.marking import as_query
     from symmoe.questions.suites import suite_at
 
     if suite is not None and source is not None:

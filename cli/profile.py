@@ -189,7 +189,7 @@ def push(
     name: Annotated[str, typer.Option("--name", help="Under which name the store keeps them.")],
     json: options.Json = False,
 ) -> None:
-    """Put a profile file into the store; a pool file uses it with `profiles: store:NAME`. Older versions are kept."""
+    """Put a profile file into the store, for pool files with `profiles: store:NAME`. The last 20 versions are kept."""
     from symmoe.routing.profile_files import about_profiles, as_document, read_profiles
     from symmoe.routing.profile_store import push_profiles
     from symmoe.store import open_store

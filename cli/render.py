@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -30,6 +30,24 @@ def write_report(report: Any, out: Path) -> None:
     """Write a report as JSON, making the directory if need be."""
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def show_measured(report: Any, out: Path, as_json: bool, parts: Callable[[Any], Iterable[Any]]) -> None:
+    """Show a report that was written to `out`, as JSON or in parts. Exit code 1 where it says that a bar is missed."""
+    import typer
+
+    if as_json:
+        show_json(report)
+    else:
+        show(*parts(report), f"report in {out}")
+    if report.get("met") is False:
+        raise typer.Exit(1)
+
+
+def end_measuring(report: Any, out: Path, as_json: bool, parts: Callable[[Any], Iterable[Any]]) -> None:
+    """Write what was measured, then show it; exit code 1 where a bar is missed."""
+    write_report(report, out)
+    show_measured(report, out, as_json, parts)
 
 
 def show(*parts: Any) -> None:

@@ -70,7 +70,7 @@ def replay(
     from symmoe.records.files import read_records
     from symmoe.replaying import Lessons, Replay, Setting, compare, onboarding, plot
 
-    from .render import narrating, show, show_json, write_report
+    from .render import end_measuring, narrating, show_measured, write_report
 
     unknown = sorted(set(recruiter or ()) - set(RECRUITERS))
     if unknown:
@@ -94,8 +94,7 @@ def replay(
             for name in newcomer:
                 described.expert(name)
             report = onboarding(described, Lessons(described, first), rest, newcomer, counts, most, seed, now)
-            write_report(report, out)
-            show_json(report) if json else show(_newcomers(report), f"report in {out}")
+            end_measuring(report, out, json, lambda report: [_newcomers(report)])
             return
         profiles = None
         if learn is not None:
@@ -106,10 +105,7 @@ def replay(
     write_report(report, out)
     picture = out.with_suffix(".png")
     plot(report, picture)
-    if json:
-        show_json(report)
-        return
-    show(*_tables(report), f"report in {out}, plot in {picture}")
+    show_measured(report, out, json, lambda report: [*_tables(report), f"plot in {picture}"])
 
 
 def _settings(

@@ -40,7 +40,7 @@ def train(
     from symmoe.build import Assembly
     from symmoe.config import STATIC, read_pool
     from symmoe.questions.suites import suite_at
-    from symmoe.training.answers import Drawing, gather
+    from symmoe.training.rated import Drawing, gather
     from symmoe.training.reward import OUTPUTS, FitRecipe, Training, make
 
     from .render import narrating, show, show_json, watching
@@ -70,7 +70,7 @@ def show_scorer(
 ) -> None:
     """Show what a small scorer was made of, what it rates, and how well it chose on questions that it had not seen."""
     from symmoe.build_scorer import shipped_scorer
-    from symmoe.scoring.artefact import load_heads
+    from symmoe.scoring.heads import load_heads
 
     from .render import show, show_json
 

@@ -67,10 +67,10 @@ def serve(
     json: options.Json = False,
 ) -> None:
     """Serve the pool to OpenAI clients until Ctrl-C or SIGTERM; open requests are finished first."""
-    from symmoe.deployments.access.callers import is_loopback
+    from symmoe.deployments.access.keys import is_loopback
     from symmoe.deployments.serving import serving
     from symmoe.deployments.settings import Settings
-    from symmoe.deployments.telemetry.relay import relayed
+    from symmoe.deployments.telemetry.logs import relayed
 
     from symmoe.errors import ConfigError
 
@@ -124,7 +124,7 @@ def _check_keys(where: str) -> None:
     """Refuse to serve nobody: a service that asks for keys needs one to be there."""
     import time
 
-    from symmoe.deployments.access.key_records import everyone
+    from symmoe.deployments.access.keys import everyone
 
     from symmoe.errors import JobError
 

@@ -14,20 +14,17 @@ from symmoe.errors import JobError
 from symmoe.limits import STORE_REQUEST_SECONDS
 
 from .access.breaker import Breaker
-from .access.callers import Open
-from .access.keys import StoredKeys
+from .access.keys import Open, StoredKeys
 from .api.application import application
 from .api.service import Service
 from .dedicated import YIELDING, DedicatedReplica
 from .expert import ExpertReplica
 from .experts import RayExperts
-from .lifecycle.first_expert import first_to_load
-from .lifecycle.reachable import reachable
+from .lifecycle.startup import first_to_load, reachable
 from .options import Site, dedicated_options, expert_options, ingress_options, reward_options
 from .orchestrator import Orchestrator
 from .remote import PoolExperts
-from .reward import RewardReplica
-from .scoring import ReplicaScorer
+from .scoring import ReplicaScorer, RewardReplica
 from .settings import Settings
 from .storage import Storage
 from .worker import Build

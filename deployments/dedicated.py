@@ -24,10 +24,9 @@ from symmoe.loading.merge import write_merged
 from symmoe.planning.turns import Turns
 from symmoe.types import EngineStats
 
-from .dedicated_expert import DedicatedExpert
+from .dedicated_expert import DedicatedExpert, Places
 from .events import EngineState
 from .expert import replica_name, resident
-from .places import Places
 from .prompts import Prompts
 from .settings import Settings
 

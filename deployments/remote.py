@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from symmoe.aggregation.cleaning import encodable
+from symmoe.aggregation.extraction import encodable
 from symmoe.config import ExpertConfig, Pool
 from symmoe.engines.arguments import SAME_TO_VLLM, format_fields
 from symmoe.limits import (

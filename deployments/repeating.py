@@ -1,4 +1,4 @@
-"""Work that is done again and again beside requests, and once more at the end."""
+"""Work that is done again and again beside requests."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .errors import log_unforeseen
 
 
 @asynccontextmanager
-async def repeating(work: Callable[[], Awaitable[None]], seconds: float) -> AsyncIterator[None]:
-    """Do `work` every so many seconds, as long as the block lasts, and once more at its end.
+async def repeating(work: Callable[[], Awaitable[None]], seconds: float, at_once: bool = False) -> AsyncIterator[None]:
+    """Do `work` every so many seconds as long as the block lasts: first `at_once`, or once more at its end.
 
-    A store that is away is asked again the next time, and what fails unforeseen is logged and done again.
+    A `StoreError` is passed over, as the store is asked again the next time; any other error goes to the log.
     """
 
     async def once() -> None:
@@ -27,6 +27,8 @@ async def repeating(work: Callable[[], Awaitable[None]], seconds: float) -> Asyn
             log_unforeseen(error, "work beside requests, which is done again")
 
     async def on() -> None:
+        if at_once:
+            await once()
         while True:
             await asyncio.sleep(seconds)
             await once()
@@ -37,4 +39,5 @@ async def repeating(work: Callable[[], Awaitable[None]], seconds: float) -> Asyn
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        await once()
+        if not at_once:
+            await once()

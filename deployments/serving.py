@@ -14,7 +14,7 @@ from symmoe.build import Assembly
 from symmoe.config import Pool
 from symmoe.errors import EngineError, JobError
 
-from .access.callers import check_exposure
+from .access.keys import check_exposure
 from .dedicated import check_importable
 from .options import room_beside
 from .session import ray_session

@@ -1,10 +1,15 @@
-"""Ray for as long as it is needed: silent, and closed to everybody who does not know its token."""
+"""Ray for as long as it is needed: silent, and closed to everybody who does not know its token.
+
+That Ray itself has died under a command is noticed here, as Ray does not tell it.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
 import secrets
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
@@ -12,13 +17,100 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from symmoe.errors import JobError
+from symmoe.errors import EngineError, JobError
 from symmoe.limits import RAY_FOLDER_BYTES
 
-from .cluster_token import check_token
 from .door import CALLBACK
 from .private_folder import MARK, check_private, private_folder
-from .raylet_watch import RayletWatch
+
+_SECONDS = 10.0
+
+
+def check_token(address: str, without_token: bool) -> None:
+    """Raise `JobError` where the cluster whose GCS is at `address` answers without a token.
+
+    Unless that is meant: then `without_token` is true. One that speaks TLS only, which in Ray asks clients for a
+    certificate too, is closed as well.
+    """
+    if without_token:
+        return
+    import grpc
+    from ray.core.generated.gcs_service_pb2 import InternalKVKeysRequest
+    from ray.core.generated.gcs_service_pb2_grpc import InternalKVGcsServiceStub
+
+    with grpc.insecure_channel(address) as channel:  # not Ray's own channels: these would bring the token along
+        try:
+            InternalKVGcsServiceStub(channel).InternalKVKeys(InternalKVKeysRequest(), timeout=_SECONDS)
+        except grpc.RpcError as error:
+            if error.code() == grpc.StatusCode.UNAUTHENTICATED or os.environ.get("RAY_USE_TLS", "0") in ("1", "true"):
+                return
+            raise JobError(
+                f"whether the Ray cluster at {address} asks for a token cannot be told: {error.code().name}",
+                hint="try again, or allow it with --without-ray-token",
+            ) from error
+    raise JobError(
+        f"the Ray cluster at {address} asks for no token: whoever reaches it runs code there",
+        hint="start its nodes with RAY_AUTH_MODE=token and one RAY_AUTH_TOKEN, or allow it with --without-ray-token",
+    )
+
+
+_SIGNAL = signal.SIGUSR1
+"""Wakes the main thread out of whatever it waits for; nothing else here uses it."""
+_MESSAGE = "Ray on this machine has ended: its raylet was killed or failed"
+_HINT = "memory may have run out (see dmesg); start again: what was answered is kept"
+_PATIENCE = 5.0
+"""Seconds in which the main thread should have ended: Ray may wait half a minute for a raylet that is gone."""
+
+
+class RayletWatch:
+    """Raises `EngineError` in the main thread when the raylet that this process has started ends unasked.
+
+    Without it a service would stand there with nothing behind it. Where Ray holds the main thread, the process ends
+    after five seconds more, with the same words. Begun in another thread it watches nothing: only the main one can be
+    woken.
+    """
+
+    def __init__(self) -> None:
+        self._wanted, self._over = threading.Event(), threading.Event()
+        self._before: Any = None
+
+    def begin(self) -> None:
+        """Watch the raylet, which runs by now."""
+        raylet = _raylet()
+        if raylet is None or threading.current_thread() is not threading.main_thread():
+            return
+        self._before = signal.signal(_SIGNAL, self._woken)
+        threading.Thread(target=self._watch, args=(raylet,), name="raylet", daemon=True).start()
+
+    def expect_end(self) -> None:
+        """From now on the raylet may end."""
+        self._wanted.set()
+
+    def end(self) -> None:
+        """Everything is over, and nobody waits any more."""
+        self._over.set()
+        if self._before is not None:
+            signal.signal(_SIGNAL, self._before)
+
+    def _woken(self, number: int, frame: object) -> None:
+        raise EngineError(_MESSAGE, hint=_HINT)
+
+    def _watch(self, raylet: Any) -> None:
+        raylet.wait()
+        if self._wanted.is_set():
+            return
+        signal.pthread_kill(threading.main_thread().ident or 0, _SIGNAL)
+        if not self._over.wait(_PATIENCE):
+            os.write(2, f"error: {_MESSAGE}\n hint: {_HINT}\n".encode())
+            os._exit(EngineError.exit_code)
+
+
+def _raylet() -> Any:
+    import psutil
+
+    own = psutil.Process(os.getpid()).children()
+    return next((process for process in own if process.name() == "raylet"), None)
+
 
 NAMESPACE = "symmoe"
 _OBJECT_STORE_BYTES = 96 << 20

@@ -129,6 +129,11 @@ class Storage:
         self._pool, self._at = pool, url
 
 
+def command(*words: str | int) -> Callable[[Redis], Awaitable[Any]]:
+    """Work that is one command of the server's, such as `command("GET", name)`; it gives what redis-py makes of it."""
+    return lambda client: client.execute_command(*words)  # type: ignore[no-untyped-call]
+
+
 async def durably(client: Redis, write: Callable[[Pipeline], object]) -> list[Any]:
     """Write, and wait until it is on the server's disk: the embedded store flushes once a second. What it answered.
 

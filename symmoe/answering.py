@@ -11,14 +11,13 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
-from symmoe.aggregation.belief import VoteState, further, standing
-from symmoe.aggregation.cases import Case, no_answer
-from symmoe.aggregation.cleaning import encodable
+from symmoe.aggregation.extraction import encodable
 from symmoe.aggregation.synthesis import NO_ROOM, Settled, Synthesis, decide, prompts, settle
 from symmoe.aggregation.verifier import Verifying
+from symmoe.aggregation.vote import Case, VoteState, further, no_answer, standing
 from symmoe.policy import Policy
 from symmoe.protocols import Aggregator
-from symmoe.scoring.expert_record import weigh_by_records, weight_of
+from symmoe.scoring.weighing import weigh_by_records, weight_of
 from symmoe.types import (
     Answer,
     Assignment,

@@ -194,8 +194,11 @@ class Assembly:
             self.engine.prepare()  # while questions are routed
         return InProcessExecutor(self.engine, self.loader, self.read)
 
-    def keeping(self, path: Path | None = None) -> KeptAnswers:
-        """The executor, which makes what was made before no second time: in this run, or since `path` was begun."""
+    def remembering_executor(self, path: Path | None = None) -> KeptAnswers:
+        """The executor, which takes what it made before from its memory, or from the file at `path` where one is named.
+
+        Raises `InputError` for a file that holds something else.
+        """
         return KeptAnswers(self.executor, partial(expert_fingerprint, self.pool), path)
 
     def read(self, call: Call, generation: Generation) -> Generation:

@@ -6,13 +6,10 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 
-from symmoe.aggregation.calibration import read_rule
-from symmoe.aggregation.choosing import best_aggregator, by_kind
-from symmoe.aggregation.clustering import SemanticClusters
-from symmoe.aggregation.consensus import ConsensusRule
-from symmoe.aggregation.prompting import Window
-from symmoe.aggregation.synthesis import Synthesis
-from symmoe.aggregation.truncation import TokenCounter, estimated_tokens
+from symmoe.aggregation.consensus import ConsensusRule, read_rule
+from symmoe.aggregation.prompting import TokenCounter, Window, estimated_tokens
+from symmoe.aggregation.reading import SemanticClusters
+from symmoe.aggregation.synthesis import Synthesis, best_aggregator, by_kind
 from symmoe.aggregation.vote import WeightedVote
 from symmoe.config import Pool
 from symmoe.engines.chat import ChatTokenizer

@@ -12,11 +12,8 @@ from symmoe.loading.sources import PACKAGED_EMBEDDERS, is_elsewhere, local_direc
 from symmoe.loading.verify import verify_model
 from symmoe.protocols import RewardModel, Scorer
 from symmoe.routing.embedding import SentenceEmbedder
-from symmoe.scoring.artefact import CARD, WEIGHTS, load_heads
-from symmoe.scoring.embedded import EmbeddedStates
-from symmoe.scoring.expert_record import RecordScorer
-from symmoe.scoring.mixing import Mixture
-from symmoe.scoring.model_kinds import (
+from symmoe.scoring.heads import CARD, WEIGHTS, load_heads
+from symmoe.scoring.reward_models import (
     Reading,
     UnopenedModel,
     backbone_of,
@@ -24,8 +21,8 @@ from symmoe.scoring.model_kinds import (
     mixture_of,
     open_reward_model,
 )
-from symmoe.scoring.rewards import RewardScorer
-from symmoe.scoring.states import HiddenStates, load_states
+from symmoe.scoring.states import EmbeddedStates, HiddenStates, load_states
+from symmoe.scoring.weighing import Mixture, RecordScorer, RewardScorer
 
 
 def build_scorer(pool: Pool) -> Scorer:

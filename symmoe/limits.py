@@ -165,6 +165,8 @@ EXPERTS = 256
 
 RECORD_HISTORY_BYTES = 8 << 20
 """Of all versions together: one in which six experts change on sixty skills each is 18 KiB."""
+PROFILE_VERSIONS = 20
+"""Versions of each of the profiles that `symmoe profile push` put into the store."""
 RECORD_VERSIONS = 200
 """Versions of a pool's records that are kept: records change by the day, and this is half a year of that."""
 STANDING_ROW_BYTES = 1 << 20

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
-from symmoe.aggregation.cases import Case
 from symmoe.aggregation.synthesis import Settled, Synthesis
 from symmoe.aggregation.verifier import Verifying
+from symmoe.aggregation.vote import Case
 from symmoe.answering import (
     UNAVAILABLE,
     Ask,
@@ -36,7 +36,7 @@ from symmoe.policy import Policy
 from symmoe.protocols import Aggregator, Executor, Recruiter, Scorer, Tagger
 from symmoe.routing.recruiting import recruit
 from symmoe.routing.tagging import tag
-from symmoe.scoring.expert_record import weigh
+from symmoe.scoring.weighing import weigh
 from symmoe.types import (
     Assignment,
     Belief,

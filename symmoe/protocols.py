@@ -236,6 +236,10 @@ class Store(Protocol):
         """Every row of a table."""
         ...
 
+    def remove(self, table: str, keys: Iterable[str]) -> None:
+        """Forget rows of a table, where they are there."""
+        ...
+
     def drop(self, tables: Iterable[str]) -> None:
         """Forget tables."""
         ...

@@ -17,8 +17,7 @@ from symmoe.config import EngineConfig, Pool
 from symmoe.pipeline import answer
 from symmoe.policy import Policy, policy_for
 from symmoe.profiles.building import onboard, profile_records, tag_questions
-from symmoe.profiles.grading import estimate, paired
-from symmoe.profiles.marking import is_right, kind_of
+from symmoe.profiles.marking import estimate, is_right, kind_of, paired
 from symmoe.protocols import Embedder, Tagger
 from symmoe.records.files import Records
 from symmoe.types import Profiles, Query, Refusal, Sampling, Skills, Trace

@@ -13,6 +13,7 @@ import yaml
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
+from tests.stores import own_state
 from tests.taxonomy import SKILLS, TAXONOMY
 
 settings.register_profile("thorough", deadline=None, derandomize=True, database=None)
@@ -72,21 +73,18 @@ def _rank(group: str) -> tuple[int, str]:
     return (LONGEST_FIRST.index(folder) if folder in LONGEST_FIRST else len(LONGEST_FIRST), group)
 
 
-@pytest.fixture
-def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A state and a cache directory of the test's own, no `REDIS_URL`; a store started in it is stopped at the end."""
-    from symmoe.store import embedded_socket, stop_embedded
+@pytest.fixture(autouse=True, scope="session")
+def nothing_of_the_users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests without a state directory of their own share one: none finds the user's, or a store in `REDIS_URL`."""
+    with own_state(tmp_path_factory.mktemp("shared"), cache=False):
+        yield
 
-    directory = tmp_path / "state"
-    monkeypatch.setenv("SYMMOE_STATE", str(directory))
-    monkeypatch.setenv("SYMMOE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("REDIS_URL", raising=False)
-    yield directory
-    monkeypatch.setenv("SYMMOE_STATE", str(directory))
-    if embedded_socket().exists():
-        stop_embedded()
-    if embedded_socket().parent != directory:
-        embedded_socket().parent.rmdir()
+
+@pytest.fixture
+def state(tmp_path: Path) -> Iterator[Path]:
+    """A state and a cache directory of the test's own, no `REDIS_URL`; a store started in it is stopped at the end."""
+    with own_state(tmp_path) as directory:
+        yield directory
 
 
 def echo_pool(

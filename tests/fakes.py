@@ -17,7 +17,7 @@ from symmoe.pipeline import Parts
 from symmoe.policy import Policy
 from symmoe.protocols import Recruiter
 from symmoe.routing.recruiters.published import PublishedRecruiter
-from symmoe.scoring.expert_record import RecordScorer
+from symmoe.scoring.weighing import RecordScorer
 from symmoe.types import (
     Candidate,
     ExpertProfile,

@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from symmoe.aggregation.belief import WAVES
 from symmoe.aggregation.synthesis import Synthesis
 from symmoe.aggregation.verifier import Verifying
-from symmoe.aggregation.vote import WeightedVote
+from symmoe.aggregation.vote import WAVES, WeightedVote
 from symmoe.answering import (
     TOO_LONG,
     UNAVAILABLE,

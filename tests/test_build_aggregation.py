@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from symmoe.aggregation.calibration import Settled, fit_consensus, write_rule
+from symmoe.aggregation.consensus import Settled, fit_consensus, write_rule
 from symmoe.build_aggregation import aggregator_last, aggregator_of, build_synthesis, build_vote, rule_files
 from symmoe.config import AggregationConfig, EngineConfig, ExpertConfig, Pool
 from symmoe.errors import PoolError

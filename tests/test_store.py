@@ -13,16 +13,14 @@ import redis
 
 from symmoe.errors import StoreError
 from symmoe.store import RedisStore, embedded_socket, open_store, stop_embedded
+from tests.stores import own_state
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisStore]:
     """One server for the tests that need no state directory of their own; each uses a table of its own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SYMMOE_STATE", str(tmp_path_factory.mktemp("shared")))
-        patch.delenv("REDIS_URL", raising=False)
+    with own_state(tmp_path_factory.mktemp("shared")):
         yield open_store()
-        stop_embedded()
 
 
 def test_the_first_write_of_a_row_wins(shared: RedisStore) -> None:

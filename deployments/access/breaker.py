@@ -19,7 +19,7 @@ _LOOKS = 10
 
 
 class Stored(Protocol):
-    """Does work with the store; `Storage` does, and `Breaker`."""
+    """Does work with the store: `Storage`, and `Breaker` around it."""
 
     async def do(self, work: Callable[[Redis], Awaitable[Result]]) -> Result:
         """What `work` gives; it may be run twice. Raises `StoreError`."""
@@ -29,10 +29,10 @@ class Stored(Protocol):
 class Breaker:
     """A circuit breaker: waits `patience` seconds at most, and after a failure asks nothing for `pause` seconds.
 
-    What is not waited for any more goes on, as long as the store lets it: a slow store's late answer may still be noted
-    by the work itself. An embedded server that was lost is started again within the patience. Work beyond `STORE_ASKS`
-    at once waits in line, which takes none of its patience, and neither does time in which this process was too busy to
-    look: many requests that come together are no sign of a store that is lost.
+    Work that took longer is not cancelled: its late answer may still be of use to it. An embedded server that was lost
+    is started again within the patience. More than `STORE_ASKS` pieces of work at once wait in line. Neither that nor
+    time in which this process was too busy to look counts as patience: many requests that come together are no sign of
+    a store that is lost.
     """
 
     def __init__(self, stored: Stored, patience: float | None = None, pause: float = 0.5) -> None:

@@ -22,9 +22,9 @@ from symmoe.limits import NAMES_AT_ONCE
 
 from ..order import Report
 from ..repeating import repeating
+from ..storage import command
 from .breaker import Stored
-from .callers import NOBODY, Caller
-from .key_records import KeyRecord, everyone
+from .keys import NOBODY, Caller, KeyRecord, everyone
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -72,7 +72,7 @@ class _Part:
 
 
 def used_of(report: Report) -> list[Used]:
-    """What a request took of every expert, generation by generation; of what was cut short, what is known."""
+    """The tokens and cost of each generation of a request; of one that was cut short, as far as they are known."""
     shares = [
         Used(each.expert, each.generation.prompt_tokens, each.generation.completion_tokens, each.cost)
         for each in report.shares
@@ -126,16 +126,9 @@ class Usage:
             return None
         day = self._clock().strftime("%Y-%m-%d")
         hashed = {"day": f"{day[8:]}|{_ALL}|cost", "month": _SPENT}.get(caller.budget_per)
-
-        async def work(client: Redis) -> bytes | None:
-            if hashed is None:
-                ever: bytes | None = await client.get(_ever(caller.id))  # type: ignore[assignment]
-                return ever
-            row: bytes | None = await client.hget(_month(caller.id, day[:7]), hashed)  # type: ignore[assignment]
-            return row
-
+        ask = ("GET", _ever(caller.id)) if hashed is None else ("HGET", _month(caller.id, day[:7]), hashed)
         try:
-            written = await self._stored.do(work)
+            written: bytes | None = await self._stored.do(command(*ask))
         except StoreError:
             self._unchecked()
             return None
@@ -150,8 +143,8 @@ class Usage:
             counts.get(field, 0) for of, month, counts in parts if of == key and (hashed is None or month == day[:7])
         )
 
-    def keeping(self) -> AbstractAsyncContextManager[None]:
-        """Write what is counted, as long as the block lasts and once more at its end."""
+    def writing(self) -> AbstractAsyncContextManager[None]:
+        """Write the counts to the store every second as long as the block lasts, and once more at its end."""
         return repeating(self.write, _EVERY)
 
     async def write(self) -> None:

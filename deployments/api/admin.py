@@ -16,8 +16,7 @@ from symmoe.wire.sampling import Text
 
 from ..errors import ApiError
 from ..events import EngineState
-from ..lifecycle.decision import State
-from ..lifecycle.joining import joining
+from ..lifecycle.roster import State, joining
 from .body import read_body
 from .documented import json_body
 from .service import Service

@@ -76,7 +76,7 @@ def _living(service: Service, batching: Batching) -> Callable[[FastAPI], Abstrac
     async def living(app: FastAPI) -> AsyncIterator[None]:
         try:
             async with (
-                service.usage.keeping(),
+                service.usage.writing(),
                 batching.lifespan(app),
                 service.living(),
                 _tracing(service),
@@ -91,7 +91,7 @@ def _living(service: Service, batching: Batching) -> Callable[[FastAPI], Abstrac
 
 def _tracing(service: Service) -> AbstractAsyncContextManager[None]:
     kept = service.telemetry.kept
-    return nullcontext() if kept is None else kept.keeping()
+    return nullcontext() if kept is None else kept.writing()
 
 
 def _answering(app: FastAPI, service: Service) -> None:

@@ -9,8 +9,8 @@ from symmoe.errors import RequestError, StoreError
 from symmoe.wire.answers import envelope
 from symmoe.wire.chat import line_request
 
-from ..batches.batch_records import ENDPOINT
-from ..batches.rows import Answered
+from ..batches.batches import ENDPOINT
+from ..batches.output import Answered
 from ..errors import ApiError, internal_error
 from ..events import TurnedAwayError
 from ..telemetry.note import Note

@@ -11,9 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from symmoe.wire.sampling import Text
 
-from ..batches.batch_records import BatchRecord
-from ..batches.files import INPUT
-from ..batches.ids import BATCH, FILE, is_id, new_id
+from ..batches.batches import BatchRecord
+from ..batches.files import BATCH, FILE, INPUT, is_id, new_id
 from ..errors import ApiError
 from .batching import Batching
 from .body import read_body

@@ -9,18 +9,13 @@ from fastapi import FastAPI
 
 from symmoe.config import files_dir
 
-from ..batches.answering import BatchResources
+from ..batches.answering import BatchMetrics, BatchResources, Window
 from ..batches.batches import Batches
-from ..batches.contents import Contents
-from ..batches.counting import BatchMetrics
-from ..batches.files import Files
-from ..batches.grants import Grants
-from ..batches.lease import Leases
+from ..batches.files import Contents, Files
 from ..batches.progress import Progress
-from ..batches.quota import Quota
-from ..batches.runner import Runner
+from ..batches.quota import Grants, Quota
+from ..batches.runner import Leases, Runner
 from ..batches.segments import Segments
-from ..batches.window import Window
 from .batch_lines import LineAnswers
 from .service import Service
 from .waiting_clients import Online

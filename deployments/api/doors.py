@@ -17,13 +17,12 @@ from symmoe.errors import StoreError
 from symmoe.limits import EMBEDDED_CHARACTERS
 from symmoe.types import Generation, Sampling
 from symmoe.wire.answers import AnswerFacts, choices
-from symmoe.wire.completions import CompletionRequest, CompletionWriter
-from symmoe.wire.embeddings import EMBEDDER, EmbeddingRequest, embeddings
+from symmoe.wire.completions import EMBEDDER, CompletionRequest, CompletionWriter, EmbeddingRequest, embeddings
 from symmoe.wire.messages import CountRequest, MessageRequest, MessageWriter
 from symmoe.wire.responses import Kept, ResponseRequest, ResponseWriter
 
-from ..access.callers import Caller
-from ..access.responses import KeptResponses
+from ..access.cache import KeptResponses
+from ..access.keys import Caller
 from ..errors import ApiError
 from .documented import json_body
 from .service import Service, told_or_refused

@@ -7,8 +7,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 
-from ..batches.files import FileRecord
-from ..batches.ids import FILE, is_id
+from ..batches.files import FILE, FileRecord, is_id
 from ..errors import ApiError
 from .batching import Batching
 from .expiry import ANCHOR, SECONDS

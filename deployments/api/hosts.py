@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from urllib.parse import urlsplit
 
-from ..access.callers import is_loopback
+from ..access.keys import is_loopback
 from ..errors import ApiError
 
 ANY = "*"

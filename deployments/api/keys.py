@@ -12,8 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from symmoe.errors import ConfigError
 from symmoe.wire.sampling import Text
 
-from ..access.callers import BudgetPer
-from ..access.key_records import KeyRecord, add, checked_name, everyone, new_id, new_key, revoke, rotate
+from ..access.keys import BudgetPer, KeyRecord, add, checked_name, everyone, new_id, new_key, revoke, rotate
 from ..errors import ApiError
 from .admin import Admin
 from .body import read_body

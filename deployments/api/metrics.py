@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from symmoe.config import COST_UNITS
 
 from ..events import EngineState
-from ..lifecycle.decision import STATES
+from ..lifecycle.roster import STATES
 from ..order import Report
 from .engine_metrics import EngineCollector
 

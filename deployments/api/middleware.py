@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from symmoe import limits
 
-from ..access.callers import NOBODY, key_in
+from ..access.keys import NOBODY, key_in
 from ..door.body import GRANTING, Granting, Paced, check_bodiless
 from ..door.proxy import NAME
 from ..errors import ApiError, error_response, internal_error

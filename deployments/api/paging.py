@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 from starlette.requests import Request
 
-from symmoe.wire.chat import request_error
-
-from ..batches.ids import is_id
+from ..batches.files import is_id
 from ..batches.store_access import Page
 from ..errors import ApiError
 
@@ -22,11 +20,8 @@ class _Asked(BaseModel):
 
 
 def asked_page(request: Request, prefix: str, usual: int, most: int) -> Page:
-    """Which page a request asks for. Raises `ApiError`."""
-    try:
-        asked = _Asked.model_validate(dict(request.query_params))
-    except ValidationError as error:
-        raise request_error(error) from error
+    """Which page a request asks for. Raises `ApiError`, and `ValidationError` for parameters that do not fit."""
+    asked = _Asked.model_validate(dict(request.query_params))
     if asked.limit is not None and asked.limit > most:
         raise ApiError(400, "invalid_value", f"limit must be at most {most}", "limit")
     if asked.after is not None and not is_id(asked.after, prefix):

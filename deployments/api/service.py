@@ -30,10 +30,9 @@ from symmoe.wire.sampling import SEEDS, refuse_ignored, told_of_ignored
 
 from ..access.breaker import Breaker
 from ..access.cache import AnswerCache
-from ..access.callers import NOBODY, Caller, Keys, key_in
+from ..access.keys import NOBODY, Caller, Keys, KeyWatch, key_in
 from ..access.limits import Limits
 from ..access.usage import EMBEDDING, Usage, Used, used_of
-from ..access.watch import KeyWatch
 from ..errors import ApiError
 from ..events import EngineState, TurnedAway, TurnedAwayError
 from ..lifecycle.following import following
@@ -164,7 +163,7 @@ class Service:
         settings = self.settings
         file = None if settings.follow is None else Path(settings.follow)
         followed = following(file, self._pool, self.lifecycle, settings.weights_folder)
-        async with self.lifecycle.keeping(), self.record_history.keeping(), followed:
+        async with self.lifecycle.following_store(), self.record_history.noting(), followed:
             yield
 
     async def begun(self) -> None:

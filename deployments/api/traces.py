@@ -13,7 +13,7 @@ from symmoe.policy import AUTO, Aggregate, Model, policy_for
 from symmoe.types import Candidate, Message, Query, Refusal, Sampling, to_json
 from symmoe.wire.sampling import Text
 
-from ..access.callers import Caller
+from ..access.keys import Caller
 from ..errors import ApiError
 from ..orchestrator import Again
 from ..telemetry.trace_store import KeptTraces, Sought

@@ -10,8 +10,7 @@ from urllib.parse import urlsplit
 
 from starlette.requests import ClientDisconnect, Request
 
-from ..batches.files import INPUT, FileRecord
-from ..batches.ids import FILE, new_id
+from ..batches.files import FILE, INPUT, FileRecord, new_id
 from ..errors import ApiError
 from .batching import Batching
 from .expiry import ANCHOR, SECONDS, kept_for, said_in

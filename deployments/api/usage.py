@@ -7,10 +7,9 @@ from typing import Any, Self
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from symmoe.limits import USAGE_DAYS
-from symmoe.wire.chat import request_error
 
 from ..access.usage import BY, By, usage_between
 from ..errors import ApiError
@@ -56,10 +55,7 @@ def usage_paths(app: FastAPI, service: Service) -> None:
 async def _usage(service: Service, request: Request, key: str | None) -> dict[str, Any]:
     given: dict[str, Any] = dict(request.query_params)
     named = [part for each in request.query_params.getlist("by") for part in each.split(",")]
-    try:
-        asked = _Asked.model_validate({**given, "by": named})
-    except ValidationError as error:
-        raise request_error(error) from error
+    asked = _Asked.model_validate({**given, "by": named})
     if not service.usage.counts:
         raise ApiError(404, "not_counted", "usage is not counted by this service (`usage_seconds`)")
     await service.usage.write()

@@ -1,4 +1,7 @@
-"""Having the lines of one batch answered: a bounded number open, those that were turned away asked again later."""
+"""Having the lines of batches answered: how many are open at once, of which keys, and in whose turn.
+
+Lines that were turned away are asked again later.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +9,166 @@ import asyncio
 import heapq
 import random
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from weakref import WeakValueDictionary
 
-from symmoe.limits import FAILURES_A_PAUSE, HEAVY_LINE
+from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client import Counter as Count
+
+from symmoe.limits import FAILURES_A_PAUSE, HEAVY_LINE, KEY_SHARE, LONGEST_KEY_PAUSE
 from symmoe.wire.answers import bad_row, line_id, row_text
 from symmoe.wire.lines import BadLineError
 
 from ..telemetry.note import Note
-from .batch_records import ENDPOINT, BatchRecord
-from .counting import BatchMetrics
-from .grants import Grants
+from .batches import ENDPOINT, BatchRecord
 from .input import Lines
+from .output import Answered, Asking, response_line
 from .progress import Progress
-from .rows import Answered, Asking, response_line
-from .window import Place, Turns, Window
+from .quota import Grants
+
+
+class BatchMetrics:
+    """The batches' part of one ingress's counters."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._lines = Count("symmoe_batch_lines", "Lines of batches", ("outcome",), registry=registry)
+        self._states = Count("symmoe_batch_states", "Batches that came into a state", ("state",), registry=registry)
+        self._open = Gauge("symmoe_batches_open", "Batches that are not over, of all ingresses", registry=registry)
+        self._running = Gauge("symmoe_batches_running", "Batches that this ingress works on", registry=registry)
+
+    def line(self, outcome: str) -> None:
+        """A line was `answered`, has `failed`, or is `retried`."""
+        self._lines.labels(outcome).inc()
+
+    def entered(self, state: str) -> None:
+        """A batch came into a state, here."""
+        self._states.labels(state).inc()
+
+    def there_are(self, opened: int, running: int) -> None:
+        """Set how many batches are not over, of all ingresses, and how many of them run here."""
+        self._open.set(opened)
+        self._running.set(running)
+
+
+_LOOK_SECONDS = 0.25
+_ENDLESS = 1 << 62
+
+
+@dataclass(eq=False, slots=True)
+class Place:
+    """The place of one open line, of so many `weight` bytes."""
+
+    owner: str
+    weight: int
+    given: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class Window:
+    """Places for open lines, given in turn to the keys that wait, and to the batches of a key in turn.
+
+    `room` says how many lines may be open now, `most` how many bytes they may weigh together. Some of both is kept for
+    every key: one that has less than its share enters at once, and one with no line open may have one of any weight.
+    """
+
+    def __init__(self, room: Callable[[], int], most: int = _ENDLESS) -> None:
+        self._room, self._most = room, most
+        self._open: Counter[str] = Counter()
+        self._weight: Counter[str] = Counter()
+        self._waiting: dict[str, list[Place]] = {}  # keys in the order of their turns, each with its batches in theirs
+        self._paused: dict[str, float] = {}
+        self._look: asyncio.TimerHandle | None = None
+
+    async def enter(self, owner: str, weight: int = 0) -> Place:
+        """Wait until one more line of a key may be open; `leave` its place again. A batch waits for one at a time."""
+        place = Place(owner, weight)
+        self._waiting.setdefault(owner, []).append(place)
+        self._give()
+        try:
+            await place.given
+        except BaseException:
+            if place.given.cancelled():
+                self._drop(place)
+            else:
+                self.leave(place)
+            raise
+        return place
+
+    def leave(self, place: Place) -> None:
+        """Give the place of a line back."""
+        for counts, amount in ((self._open, 1), (self._weight, place.weight)):
+            counts[place.owner] -= amount
+            if not counts[place.owner]:
+                del counts[place.owner]
+        self._give()
+
+    def pause(self, owner: str, seconds: float) -> None:
+        """Give a key no place for so many seconds, as it is over its limit; at most `LONGEST_KEY_PAUSE`."""
+        self._paused[owner] = time.monotonic() + min(seconds, LONGEST_KEY_PAUSE)
+        self._give()
+
+    def _give(self) -> None:
+        """Give what places there are, one to each key whose turn it is."""
+        now = time.monotonic()
+        self._paused = {owner: until for owner, until in self._paused.items() if until > now}
+        while sum(self._give_one(owner) for owner in list(self._waiting)):
+            continue
+        self._look_again(now)
+
+    def _give_one(self, owner: str) -> bool:
+        place = self._waiting[owner][0]
+        if not place.given.cancelled() and (owner in self._paused or not self._may(owner, place.weight)):
+            return False
+        self._drop(place)
+        if place.given.cancelled():  # who waited is gone, and about to say so
+            return True
+        if owner in self._waiting:
+            self._waiting[owner] = self._waiting.pop(owner)  # to the end: it is the others' turn
+        self._open[owner] += 1
+        self._weight[owner] += place.weight
+        place.given.set_result(None)
+        return True
+
+    def _may(self, owner: str, weight: int) -> bool:
+        room, own, heavy = self._room(), self._open[owner], self._weight[owner] + weight
+        if room <= 0:
+            return False
+        if own < max(1, room // KEY_SHARE) and (not own or heavy <= self._most // KEY_SHARE):
+            return True
+        return self._open.total() < room and self._weight.total() + weight <= self._most
+
+    def _drop(self, place: Place) -> None:
+        places = self._waiting.get(place.owner, [])
+        if place in places:
+            places.remove(place)
+        if not places:
+            self._waiting.pop(place.owner, None)
+
+    def _look_again(self, now: float) -> None:
+        """The room changes with time, and pauses end: see to it once that may have changed anything."""
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+        waits = [max(self._paused.get(owner, now) - now, _LOOK_SECONDS) for owner in self._waiting]
+        if waits:
+            self._look = asyncio.get_running_loop().call_later(min(waits), self._give)
+
+
+class Turns:
+    """One at a time, and of each key one that waits: what a key has much of keeps no other from its turn."""
+
+    def __init__(self) -> None:
+        self._of: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._all = asyncio.Lock()
+
+    @asynccontextmanager
+    async def turn(self, owner: str) -> AsyncIterator[None]:
+        """Wait for a turn, which lasts as long as the block."""
+        async with self._of.setdefault(owner, asyncio.Lock()), self._all:
+            yield
+
 
 _LONGEST_PAUSE = 60.0
 _MOST_LOST = 8
@@ -74,7 +221,7 @@ class Answering:
         self._grant = resources.grants.of(batch.owner)
 
     async def run(self, numbers: Iterable[int]) -> None:
-        """Answer these lines. Cancelling it closes what is open. Raises `FullError`, and what is nobody's fault."""
+        """Answer these lines; cancelled, it cancels those that are open. Raises `FullError`, and what a line does."""
         self._fresh = iter(numbers)
         try:
             await self._grant.look()

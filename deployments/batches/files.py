@@ -1,23 +1,121 @@
-"""What is known of files besides their contents: kept in the store, by owner."""
+"""Files: their contents in one folder, and what is known of them besides, in the store by owner.
+
+Ids of files and batches are ours alone, unguessable, and in the order in which they were made. Every ingress machine
+must see the same folder: there it is a shared volume.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import re
+import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from symmoe.limits import NAMES_AT_ONCE
+from symmoe.private import private_folder, private_opener
 
 from ..storage import Storage
-from .contents import Contents
+from .batches import made_of
 from .store_access import Page, durably, names, pages
-from .table import made_of
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
     from redis.asyncio.client import Pipeline
+
+
+FILE, BATCH = "file-", "batch_"
+_FORM = re.compile(r"(?:file-|batch_)[0-9a-f]{32}")
+
+
+def new_id(prefix: str) -> str:
+    """A name nobody else has: the time in microseconds, then 72 random bits. Names sort by their age."""
+    return f"{prefix}{time.time_ns() // 1000:014x}{secrets.token_hex(9)}"
+
+
+def is_id(text: str, prefix: str) -> bool:
+    """Whether a text may be such a name, and so be part of a path or a key."""
+    return text.startswith(prefix) and _FORM.fullmatch(text) is not None
+
+
+_PARTIAL = ".partial"
+_FORGOTTEN = 86400.0
+
+
+class Contents:
+    """Files named by ids only; what a client calls its file is part of no path.
+
+    They appear whole, by rename, once they are on the disk. The folder is made with the first file: where there is
+    none, no batch was ever asked for.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @property
+    def any(self) -> bool:
+        """Whether there ever was a file."""
+        return self._folder.is_dir()
+
+    def path(self, ident: str) -> Path:
+        """Where a file's contents are, or would be."""
+        if not is_id(ident, FILE):
+            raise ValueError("not the id of a file")
+        return self._folder / ident
+
+    @asynccontextmanager
+    async def writing(self, ident: str) -> AsyncIterator[BinaryIO]:
+        """Write a file's contents; nothing is left of them if the block raises. Writing itself blocks on the disk."""
+        beside = self._beside(self.path(ident))
+        file = await asyncio.to_thread(beside.__enter__)
+        try:
+            yield file
+        except BaseException as error:
+            await asyncio.to_thread(beside.__exit__, type(error), error, error.__traceback__)
+            raise
+        await asyncio.to_thread(beside.__exit__, None, None, None)
+
+    @contextmanager
+    def _beside(self, path: Path) -> Iterator[BinaryIO]:
+        private_folder(self._folder)
+        partial = self._folder / f"{path.name}.{os.urandom(4).hex()}{_PARTIAL}"
+        try:
+            with open(partial, "xb", opener=private_opener) as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+        _sync(self._folder)
+
+    async def delete(self, ident: str) -> None:
+        """Remove a file's contents, if they are there."""
+        await asyncio.to_thread(self.path(ident).unlink, missing_ok=True)
+
+    def sweep(self) -> None:
+        """Remove what processes that were killed left half written."""
+        for path in self._folder.glob(f"*{_PARTIAL}"):
+            with suppress(OSError):
+                if time.time() - path.stat().st_mtime > _FORGOTTEN:
+                    path.unlink()
+
+
+def _sync(folder: Path) -> None:
+    """Have the rename on the disk too."""
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
 
 INPUT, OUTPUT = "batch", "batch_output"
 _ALL, _EXPIRING = "symmoe:files", "symmoe:files:expiring"
@@ -64,12 +162,12 @@ class Files:
         await self._storage.do(lambda client: write_file(client, record))
 
     async def get(self, ident: str, owner: str) -> FileRecord | None:
-        """A file of this owner's."""
+        """A file of this owner's that has not expired; None for any other."""
         found = await self.find(ident)
         return found if found is not None and found.owner == owner and not found.over else None
 
     async def find(self, ident: str) -> FileRecord | None:
-        """A file, whosever it is."""
+        """A file of any owner; None if it is not known."""
         return await self._storage.do(lambda client: find_file(client, ident))
 
     async def page(self, owner: str, page: Page, purpose: str = "") -> tuple[list[FileRecord], bool]:

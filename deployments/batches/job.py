@@ -11,11 +11,11 @@ from typing import Any
 
 from ..settings import Settings
 from .answering import Answering, BatchResources
-from .batch_records import BatchRecord, Outcome
+from .batches import BatchRecord, Outcome
 from .files import Files
-from .grants import FullError
 from .input import BadInputError, Lines, StoppedError, find_lines
 from .output import MissingRowError, Output
+from .quota import FullError
 from .store_access import cancel
 
 _FULL = (
@@ -41,11 +41,11 @@ class Job:
         self._full = batch.facts.get("outcome") == "failed"
 
     def stop(self) -> None:
-        """It was cancelled: nothing more is asked."""
+        """Ask no more lines, as the batch was cancelled."""
         self._stopped.set()
 
     async def run(self) -> None:
-        """Everything up to its end; cancelled from outside, another run goes on. May raise `NotHereError`."""
+        """Run the batch to its end. Where this is cancelled, another run goes on with it. May raise `NotHereError`."""
         if "ending" in self._batch.facts:
             await self._progress.finish(self._batch, self._batch.facts["ending"])
             return

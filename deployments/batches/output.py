@@ -1,26 +1,79 @@
-"""Writing a batch's output and error files from its rows, in the order of the input."""
+"""A batch's output and error files: the rows of its lines, in OpenAI's shape and in the order of the input."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from typing import BinaryIO
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Protocol
 
-from symmoe.limits import NAMES_AT_ONCE
+from symmoe.limits import MOST_ROW, NAMES_AT_ONCE
+from symmoe.wire.answers import Count, bad_row, response_row, row_parts, row_text
 from symmoe.wire.lines import BadLineError
 
-from .batch_records import BatchRecord, Outcome
-from .contents import Contents
-from .files import OUTPUT, FileRecord
+from ..telemetry.note import Note
+from .batches import BatchRecord, Outcome
+from .files import OUTPUT, Contents, FileRecord
 from .input import Lines
 from .progress import Progress
-from .rows import unasked_row
 from .segments import LostRowError, Reading, Spot
 
+_UNASKED = {
+    "cancelled": ("batch_cancelled", "the batch was cancelled before this request was answered"),
+    "expired": ("batch_expired", "the batch's window ended before this request was answered"),
+    "failed": ("file_quota_exceeded", "the files of the batch's key left no room for an answer to this request"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What became of a line: a response's status and body.
+
+    `again` says that it may be asked again, `lost` that it may itself be the cause: of its engine's end, or of answers
+    with nothing in them; `note` is what is told of it once it is not asked again.
+    """
+
+    status: int
+    body: dict[str, Any]
+    again: bool = False
+    lost: bool = False
+    retry_after: float = 1.0
+    note: Note | None = None
+
+
+class Asking(Protocol):
+    """Answers one line of a batch."""
+
+    async def __call__(self, body: dict[str, Any], ident: str, share: str, owner: str, seconds: float) -> Answered:
+        """What becomes of a request body within so many seconds.
+
+        Its tokens count against the limits of `owner`, the id of a key; lines of one `share` take turns with other
+        shares.
+        """
+        ...
+
+
+def response_line(
+    batch: str, number: int, custom_id: str, answered: Answered, heavy: bool = False
+) -> tuple[list[str], Count]:
+    """The row of a line that has its response, in parts, and what it counts as. See `row_parts` for a `heavy` one."""
+    row, count = response_row(batch, number, custom_id, answered.status, answered.body)
+    parts = row_parts(row) if heavy else [row_text(row)]
+    if sum(map(len, parts)) > MOST_ROW:
+        message = f"the answer, with all its choices, is longer than {MOST_ROW} bytes"
+        return [row_text(bad_row(batch, number, custom_id, "answer_too_long", message))], "failed"
+    return parts, count
+
+
+def unasked_row(batch: str, number: int, custom_id: str | None, outcome: Outcome) -> str:
+    """The row of a line for which the end of its batch came first."""
+    code, message = _UNASKED[outcome]
+    return row_text(bad_row(batch, number, custom_id, code, message))
+
+
 Placed = tuple[int, Spot | str]
-"""A line's number, and its row or where that stands."""
+"""A line's number, and where its row stands, or the row of a line that was not asked."""
 
 
 class MissingRowError(Exception):
@@ -28,7 +81,7 @@ class MissingRowError(Exception):
 
 
 class Output:
-    """Both files of a batch, whole or not at all; written again, they replace what is there."""
+    """Writes the output and error files of a batch: both whole or neither. Written again, they replace the old."""
 
     def __init__(self, batch: BatchRecord, lines: Lines, progress: Progress, contents: Contents) -> None:
         self._batch, self._lines, self._progress, self._contents = batch, lines, progress, contents
@@ -70,7 +123,7 @@ class Output:
                 raise MissingRowError
             yield await asyncio.to_thread(self._placed, part, rows, outcome)
 
-    def _placed(self, numbers: list[int], rows: list[Spot | str | None], outcome: Outcome) -> list[Placed]:
+    def _placed(self, numbers: list[int], rows: list[Spot | None], outcome: Outcome) -> list[Placed]:
         return [
             (number, unasked_row(self._batch.id, number, _custom_id(self._lines, number), outcome))
             if row is None
@@ -82,7 +135,7 @@ class Output:
         """Write rows to the files that they belong to; the numbers of lines whose rows are lost."""
         lost = list[int]()
         for number, row in chunk:
-            answered = row.answered if isinstance(row, Spot) else _is_answer(row)
+            answered = isinstance(row, Spot) and row.answered
             file = output if answered else error
             try:
                 if isinstance(row, Spot):
@@ -94,11 +147,6 @@ class Output:
             self.answered += answered
             self.failed += not answered
         return lost
-
-
-def _is_answer(row: str) -> bool:
-    response = json.loads(row)["response"]
-    return response is not None and response["status_code"] == 200
 
 
 def _custom_id(lines: Lines, number: int) -> str | None:

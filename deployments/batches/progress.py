@@ -9,16 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from symmoe.limits import NAMES_AT_ONCE
 
 from ..settings import Settings
-from ..storage import Storage
-from .batch_records import BatchRecord, Outcome
-from .files import FileRecord, find_file, write_file
-from .grouped_writes import Rows
-from .segments import Segments, Spot
-from .store_access import durably, patiently
-from .table import (
+from ..storage import Storage, command
+from .batches import (
+    BatchRecord,
+    Outcome,
     add_fact,
-    adopt_ended,
-    adopt_open,
     batch_key,
     close,
     expire,
@@ -28,6 +23,9 @@ from .table import (
     open_names,
     read_batch,
 )
+from .files import FileRecord, find_file, write_file
+from .segments import Rows, Segments, Spot
+from .store_access import durably, patiently
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -39,7 +37,7 @@ _CONNECTIONS = 8
 
 
 class Progress:
-    """The batches of a service, for its runner: everything waits while the store is away, and may be done twice."""
+    """The batches of a service, for its runner. Every method waits while the store is away, and may be called twice."""
 
     def __init__(self, storage: Storage, segments: Segments, settings: Settings = _USUAL) -> None:
         self._storage, self._few = storage, asyncio.Semaphore(_CONNECTIONS)
@@ -49,16 +47,7 @@ class Progress:
     async def open(self) -> dict[str, list[str]]:
         """The batches that are not over by owner, oldest first: as many as an owner may have."""
 
-        async def work(client: Redis) -> dict[str, list[str]]:
-            await adopt_open(client)
-            return await open_names(client, self._settings.most_open_batches)
-
-        return await self._do(work)
-
-    async def adopt(self) -> None:
-        """Have batches expire that were over before batches expired."""
-        settings = self._settings
-        await self._do(lambda client: adopt_ended(client, settings.batch_records_seconds, settings.most_batch_records))
+        return await self._do(lambda client: open_names(client, self._settings.most_open_batches))
 
     async def expire(self) -> int:
         """Forget batches that were over long enough ago, a page of them at most; how many."""
@@ -96,27 +85,21 @@ class Progress:
 
         return await self._do(work)
 
-    async def rows(self, ident: str, lines: Sequence[int]) -> list[Spot | str | None]:
-        """Where the rows of these lines stand; the rows themselves that an earlier version kept in the store."""
+    async def rows(self, ident: str, lines: Sequence[int]) -> list[Spot | None]:
+        """Where the rows of these lines stand; None for a line without one."""
 
-        async def work(client: Redis) -> Any:
-            waiting: Any = client.hmget(lines_key(ident), [str(line) for line in lines])
-            return await waiting
-
-        found = [None if row is None else row.decode() for row in await self._do(work)]
-        return [Spot.read(row) if row and not row.startswith("{") else row for row in found]
+        spots: list[bytes | None] = await self._do(command("HMGET", lines_key(ident), *lines))
+        return [None if spot is None else Spot.read(spot.decode()) for spot in spots]
 
     async def lose(self, ident: str, lines: Sequence[int]) -> None:
         """Forget rows that are not where they stood."""
-
-        async def work(client: Redis) -> None:
-            waiting: Any = client.hdel(lines_key(ident), *map(str, lines))
-            await waiting
-
-        await self._do(work)
+        await self._do(command("HDEL", lines_key(ident), *lines))
 
     async def decide(self, ident: str, outcome: Outcome) -> Outcome:
-        """How it ends: what was decided first, or `cancelled` where that was asked for. All rows are then on disk."""
+        """Decide the outcome; gives the one that counts: what was decided first, or `cancelled` where that was asked.
+
+        All rows are on the disk when this returns.
+        """
         await asyncio.to_thread(self.segments.sync, ident)
 
         async def work(client: Redis) -> BatchRecord | None:

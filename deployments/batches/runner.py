@@ -1,25 +1,64 @@
-"""Runs batches beside the online requests of one process; what it leaves unfinished it, or another, takes up again."""
+"""Runs batches beside the online requests of one process; what it leaves unfinished it, or another, takes up again.
+
+A lease lets one process at a time work on a batch, on whatever machine it is.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import zip_longest
+from typing import TYPE_CHECKING
 
 from symmoe.errors import StoreError
 from symmoe.limits import BATCHES_RUNNING, KEYS_RUNNING
 
 from ..settings import Settings
+from ..storage import Storage
 from .answering import BatchResources
-from .batch_records import BatchRecord
+from .batches import BatchRecord
 from .files import Files
 from .job import Job, NotHereError
-from .lease import Leases
-from .store_access import cancel
+from .store_access import cancel, patiently, script
+
+if TYPE_CHECKING:
+    pass
+
+
+_RENEW = """
+local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
+_RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
+
+
+class Leases:
+    """Leases of one process, `seconds` long. A lease that the store has forgotten is taken up again."""
+
+    def __init__(self, storage: Storage, seconds: float) -> None:
+        self._storage, self._milliseconds = storage, max(1, round(1000 * seconds))
+        self._holder = secrets.token_hex(12)
+
+    async def hold(self, ident: str) -> bool:
+        """Take or renew the lease of a batch; False if somebody else has it."""
+        words = self._holder, self._milliseconds
+        return bool(await patiently(self._storage, lambda client: script(client, _RENEW, [_key(ident)], *words)))
+
+    async def release(self, ident: str) -> None:
+        """Let others have it at once. Raises `StoreError`; it ends by itself in any case."""
+        await self._storage.do(lambda client: script(client, _RELEASE, [_key(ident)], self._holder))
+
+
+def _key(ident: str) -> str:
+    return f"symmoe:batch:{{{ident}}}:lease"
+
 
 _LOG = logging.getLogger(__name__)
 _LOOK_SECONDS = 2.0
@@ -49,7 +88,6 @@ class Runner:
         self._urgent: dict[str, str] = {}
         self._elsewhere: dict[str, float] = {}
         self._task: asyncio.Task[None] | None = None
-        self._adopting: asyncio.Task[None] | None = None
         self._expired = 0.0
 
     def start(self) -> None:
@@ -57,17 +95,16 @@ class Runner:
         self._task = asyncio.create_task(self._watch())
 
     async def close(self) -> None:
-        """Leave everything as it is, for whoever comes next."""
+        """Stop. Batches that are not over stay as they are, for the next runner."""
         tasks = [run.task for run in self._runs.values()]
-        tasks += [task for task in (self._task, self._adopting) if task is not None]
-        await cancel(*tasks)
+        await cancel(*tasks, *([] if self._task is None else [self._task]))
 
     def wake(self) -> None:
-        """There is a new batch."""
+        """Look for batches now, as there is a new one."""
         self._woken.set()
 
     def cancelled(self, batch: BatchRecord) -> None:
-        """A batch was cancelled: stop it if it runs here, else have a look at it even if there is much to do."""
+        """End a batch that was cancelled: stop it if it runs here, else take it next, whatever else runs."""
         run = self._runs.get(batch.id)
         if run is not None and run.job is not None:
             run.job.stop()
@@ -90,8 +127,6 @@ class Runner:
         """Take what can be taken. Where no file was ever uploaded, the store is not even opened."""
         if not await asyncio.to_thread(lambda: self._files.contents.any):
             return
-        if self._adopting is None:
-            self._adopting = asyncio.create_task(self._resources.progress.adopt())
         await self._expire()
         opened = await self._resources.progress.open()
         urgent, self._urgent = self._urgent, {}

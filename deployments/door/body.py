@@ -28,8 +28,10 @@ def check_bodiless(scope: Scope) -> None:
 
 
 class Paced:
-    """A `receive` that gives up a client that keeps it waiting: `BODY_SECONDS` and as long as `BODY_RATE` allows for
-    what came. Only waiting counts, not the time between two calls. Raises `ApiError`.
+    """A `receive` that raises `ApiError` 408 for a client that keeps it waiting for too long in all.
+
+    That is `BODY_SECONDS`, and a second more for every `BODY_RATE` bytes that came. Time between two calls is not
+    waiting. `whole` is True once the last part of the body came.
     """
 
     def __init__(self, receive: Receive) -> None:
@@ -55,7 +57,7 @@ class Paced:
 
 
 class Window:
-    """A `receive` of which so much is taken in at once as the application has let follow."""
+    """A `receive` that takes in no more of a body than `BODY_FIRST_BYTES` and what the application has granted."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
@@ -63,13 +65,13 @@ class Window:
         self._granted = asyncio.Event()
 
     def grant(self, count: int) -> None:
-        """So many bytes more may follow."""
+        """Let so many bytes more follow."""
         self._room += count
         self._granted.set()
 
     @property
     def open(self) -> bool:
-        """Whether there is room for a message now."""
+        """Whether the next message may be taken in now."""
         return self._room > 0
 
     async def __call__(self) -> Message:
@@ -83,7 +85,7 @@ class Window:
 
 
 class Granting:
-    """The application's side of a `Window`: a `receive` that lets as much follow as was read."""
+    """The application's side of a `Window`: a `receive` that grants as many bytes as it has read."""
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive, self._send = receive, send

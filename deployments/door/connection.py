@@ -42,12 +42,12 @@ class Connection(HttpToolsProtocol):
 
     @property
     def may_give_way(self) -> bool:
-        """Whether nothing is lost with it but what its client has not said to the end."""
+        """Whether it may be closed for another: nothing is being answered, and no request is whole."""
         unsaid = self.cycle is not None and PASSED_ON not in self.cycle.scope
         return self.waits or (unsaid and not self.transport.is_closing())
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take it in, where need be in the place of the one that has been silent for the longest."""
+        """Accept the connection; where there are more than `CONNECTIONS`, abort the one that was silent longest."""
         super().connection_made(transport)
         self._close_in(limits.HEAD_SECONDS)
         if len(self.connections) > limits.CONNECTIONS:
@@ -55,12 +55,12 @@ class Connection(HttpToolsProtocol):
             min(silent, key=lambda each: each.silent_since).transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing is waited for any more."""
+        """Stop the timer."""
         self._stay()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take a piece in."""
+        """Parse what came. A head that is too long ends the connection with 431."""
         self._unheeded += len(data)
         super().data_received(data)
         if self.transport.is_closing():
@@ -72,28 +72,28 @@ class Connection(HttpToolsProtocol):
             self._close_in(limits.HEAD_SECONDS)
 
     def on_message_begin(self) -> None:
-        """A head comes."""
+        """Begin to count the bytes of a head."""
         self._head = 0
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
-        """A piece of the path."""
+        """Count a piece of the path."""
         self._measure(len(url))
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header, before the body or after it."""
+        """Count a header, before the body or after it."""
         self._measure(len(name) + len(value))
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """The request is there but for its body."""
+        """The head is whole: the client is not waited for any more."""
         self._stay()
         self._unheeded = 0
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """A piece of the body."""
+        """Pass on a piece of the body, or throw it away after the answer, up to `LINGER_BYTES`."""
         self._unheeded = 0
         if self.cycle.response_complete:
             self._thrown += len(body)
@@ -102,7 +102,7 @@ class Connection(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """The request is there."""
+        """The body is whole."""
         self._unheeded = 0
         super().on_message_complete()
         if self.cycle.response_complete and self.cycle.more_body:
@@ -110,7 +110,7 @@ class Connection(HttpToolsProtocol):
             self._stay()
 
     def on_response_complete(self) -> None:
-        """The answer is sent."""
+        """The answer is sent: what is left of the body may come for `LINGER_SECONDS`."""
         super().on_response_complete()
         self.silent_since = time.monotonic()
         if self.waits and self.cycle.more_body and not self.transport.is_closing():

@@ -51,7 +51,7 @@ class Door:
         self._drains = _draining(app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on."""
+        """Pass a request on to the proxy; WebSockets are closed with 1008."""
         if scope["type"] == "http":
             await _Passing(scope, receive, send, self._drains).through(self._app)
         elif scope["type"] == "websocket":

@@ -13,8 +13,9 @@ from typing import Any
 from symmoe.config import ExpertConfig, Pool, read_pool
 from symmoe.errors import SymmoeError
 
-from .joining import joining
+from ..repeating import repeating
 from .lifecycle import Lifecycle
+from .roster import joining
 
 JOINED = "joined.json"
 """Beside the pool file: the records of those who came, as a file of profiles has them."""
@@ -29,17 +30,10 @@ async def following(file: Path | None, pool: Pool, lifecycle: Lifecycle, folder:
     if file is None:
         yield
         return
-    task = asyncio.create_task(_keep_on(file, pool, lifecycle, folder))
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-async def _keep_on(file: Path, pool: Pool, lifecycle: Lifecycle, folder: str | None) -> None:
     seen = ""
-    while True:
+
+    async def look() -> None:
+        nonlocal seen
         try:
             text = await asyncio.to_thread(_text, file)
             if text != seen and lifecycle.roster.known:
@@ -47,7 +41,9 @@ async def _keep_on(file: Path, pool: Pool, lifecycle: Lifecycle, folder: str | N
                 seen = text
         except (SymmoeError, OSError) as error:
             _LOG.warning("the changed pool file is not followed yet: %.300s", error)
-        await asyncio.sleep(_LOOK_SECONDS)
+
+    async with repeating(look, _LOOK_SECONDS, at_once=True):
+        yield
 
 
 async def follow(file: Path, pool: Pool, lifecycle: Lifecycle, folder: str | None) -> None:

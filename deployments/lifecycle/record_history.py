@@ -17,8 +17,9 @@ from symmoe.types import Profiles, Tally
 
 from ..access.breaker import Stored
 from ..repeating import repeating
+from ..storage import command
+from .lifecycle import store_expected
 from .roster import Roster
-from .roster_sync import store_expected
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -83,7 +84,7 @@ class RecordHistory:
         self._keys = [f"symmoe:records:{pool}:now", f"symmoe:records:{pool}:versions"]
         self._noted = -1
 
-    def keeping(self) -> AbstractAsyncContextManager[None]:
+    def noting(self) -> AbstractAsyncContextManager[None]:
         """Note changes as long as the block lasts. A store that never was is not started for this."""
         return nullcontext() if self._stored is None else repeating(self._look, _LOOK_SECONDS)
 
@@ -103,12 +104,7 @@ class RecordHistory:
         if self._stored is None:
             return []
         await self.note()
-
-        async def work(client: Redis) -> list[bytes]:
-            rows: list[bytes] = await client.lrange(self._keys[1], 0, -1)  # type: ignore[assignment]
-            return rows
-
-        versions = await self._stored.do(work)
+        versions: list[bytes] = await self._stored.do(command("LRANGE", self._keys[1], 0, -1))
         return await asyncio.to_thread(lambda: [change for version in versions for change in _changes(version)])
 
     async def _look(self) -> None:
@@ -117,12 +113,7 @@ class RecordHistory:
 
     async def _append(self, stored: Stored, table: _Table) -> bool:
         """Whether the newest version in the store is this table now; not where another process wrote meanwhile."""
-
-        async def read(client: Redis) -> bytes:
-            row: bytes | None = await client.get(self._keys[0])  # type: ignore[assignment]
-            return row or b""
-
-        before = await stored.do(read)
+        before: bytes = await stored.do(command("GET", self._keys[0])) or b""
         now = to_json(table)
         if before == now:
             return True

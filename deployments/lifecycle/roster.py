@@ -1,21 +1,150 @@
-"""The experts that there are just now, and which of them may be asked."""
+"""The experts that there are just now, and which of them may be asked: the pool, and what was decided about it since.
+
+A decision lies in the store as a row of JSON. An expert that somebody sends joins if it may.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import time
 from collections.abc import Callable, Mapping
-from typing import Literal
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
-from symmoe.config import ExpertConfig, Pool
-from symmoe.errors import ConfigError
-from symmoe.limits import EXPERTS
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from symmoe.build import check_expert
+from symmoe.config import BUCKET, HUB_ADAPTER, ExpertConfig, Pool
+from symmoe.errors import ConfigError, PoolError
+from symmoe.limits import EXPERTS, STANDING_ROW_BYTES
+from symmoe.loading.sources import is_local_path
+from symmoe.routing.profile_files import FORMAT, parse_profiles
 from symmoe.types import ExpertProfile
 
 from ..events import TurnedAway
-from .decision import Decision, Newcomer, State
-from .joining import check_admissible
+
+State = Literal["active", "draining", "quarantined", "removed"]
+STATES: tuple[State, ...] = ("active", "draining", "quarantined", "removed")
+
+
+@dataclass(frozen=True, slots=True)
+class Newcomer:
+    """An expert that the pool file does not name. Without a `profile` it is asked by its name only."""
+
+    config: ExpertConfig
+    profile: ExpertProfile | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One decision. Times are seconds since 1970; one with an `until` was the service's own and ends by itself.
+
+    `expert` and `record` are those of a newcomer, as a pool file and a file of profiles have them.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    state: State = "active"
+    why: str = ""
+    since: float = 0.0
+    until: float | None = None
+    expert: dict[str, Any] | None = None
+    record: dict[str, Any] | None = None
+
+    def at(self, now: float) -> State:
+        """The state at a time."""
+        return "active" if self.until is not None and now >= self.until else self.state
+
+    def on_trial(self, now: float) -> bool:
+        """Whether a quarantine of the service's own is over and nothing is known of the expert since."""
+        return self.until is not None and now >= self.until
+
+    def changed(self, state: State, why: str, now: float, until: float | None = None) -> Decision:
+        """Another decision about the same expert."""
+        return replace(self, state=state, why=why, since=now, until=until)
+
+    def newcomer(self, name: str) -> Newcomer:
+        """The expert that came later. Raises `PoolError` for what is none."""
+        try:
+            config = ExpertConfig.model_validate({**(self.expert or {}), "name": name})
+        except ValidationError as error:
+            raise PoolError(f"expert {name!r}: {error.errors()[0]['msg']}") from error
+        return Newcomer(config, None if self.record is None else profile_of(name, self.record))
+
+    def row(self) -> str:
+        """As JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def parse(cls, row: bytes) -> Decision | None:
+        """What `row` wrote; None for anything else, such as what a later version may have written."""
+        if len(row) > STANDING_ROW_BYTES:
+            return None
+        try:
+            return _ROW.validate_json(row)
+        except ValidationError:
+            return None
+
+
+_ROW = TypeAdapter(Decision)
+
+
+def profile_of(name: str, record: dict[str, Any]) -> ExpertProfile:
+    """An expert's record out of a file of profiles. Raises `PoolError`."""
+    return parse_profiles({"format": FORMAT, "experts": {name: record}}, f"of {name}").experts[name]
+
+
+_LONGEST = 1024
+
+
+def joining(pool: Pool, config: ExpertConfig, record: dict[str, Any] | None, folder: str | None) -> Decision:
+    """The decision of a newcomer, its files verified. Blocks, as they may be large.
+
+    Raises `ConfigError` and `CheckpointError`.
+    """
+    check_admissible(pool, config, folder)
+    try:
+        check_expert(pool, config, set())
+    except OSError as error:
+        raise ConfigError(f"its files cannot be read: {error.strerror}") from error
+    if record is not None:
+        profile_of(config.name, record)
+    return Decision(expert=config.model_dump(mode="json", exclude_defaults=True), record=record)
+
+
+def check_admissible(pool: Pool, config: ExpertConfig, folder: str | None) -> None:
+    """Look at what a newcomer may be, before its files are: when it is sent, and whenever the store names it again.
+
+    Files must lie in the folder of the pool file, or in `folder`; nobody may name a URL, nor have code of a checkpoint
+    run: that is for who writes the pool file. Raises `ConfigError`.
+    """
+    if config.remote is not None or config.dedicated is not None or config.trust_remote_code:
+        what = next((name for name in ("remote", "dedicated") if getattr(config, name)), "trust_remote_code")
+        raise ConfigError(f"{what}: this can be set in the pool file only", hint=f"leave {what} out")
+    if all(expert.remote is not None or expert.dedicated is not None for expert in pool.experts):
+        raise ConfigError("all experts of this service are remote or dedicated: it has no engine for another")
+    if len(pool.experts) >= EXPERTS:
+        raise ConfigError(f"there are {EXPERTS} experts, which is as many as a pool may have", hint="remove one first")
+    for name, source in (("model", config.model), ("adapter", config.adapter)):
+        if source is not None and source.startswith(BUCKET):
+            raise ConfigError(f"{name}: a bucket can be named in the pool file only", hint="copy the files here")
+        if source is not None and not source.startswith(HUB_ADAPTER) and (name == "adapter" or is_local_path(source)):
+            _confine(name, source, pool, folder)
+
+
+def _confine(name: str, source: str, pool: Pool, folder: str | None) -> None:
+    roots = [pool.root.resolve(), *([] if folder is None else [Path(folder).resolve()])]
+    try:
+        path = pool.path(source).resolve()
+    except (OSError, RuntimeError, ValueError):  # no such user, a loop of links, a null byte
+        path = None
+    if path is None or len(source) > _LONGEST or not any(path.is_relative_to(root) for root in roots):
+        message = f"{name}: only what lies in the folder of the pool file, or in weights_folder, can be added"
+        raise ConfigError(message, hint="copy the files there")
+
 
 _LOG = logging.getLogger(__name__)
 _UNKNOWN = TurnedAway(503, "store_unavailable", "which experts may be asked cannot be told just now", 1.0)

@@ -1,14 +1,20 @@
-"""A line of JSON about every request."""
+"""A line of JSON about every request; and lines of other processes of this machine, written where this one writes."""
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from logging.handlers import QueueHandler, QueueListener, WatchedFileHandler
 from queue import Full, Queue
-from typing import Any
+from threading import Thread
+from typing import Any, TextIO
 
 from symmoe.errors import ConfigError
+
+from ..private_folder import private_folder
 
 NAME = "symmoe.requests"
 _MOST_LINES = 10_000
@@ -39,15 +45,15 @@ class RequestLog:
 
     @property
     def lost(self) -> int:
-        """How many lines were."""
+        """How many lines were lost."""
         return self._dropping.lost
 
     def write(self, facts: dict[str, Any]) -> None:
-        """One line."""
+        """Write a line of these facts, in a thread of its own."""
         self._logger.info(facts)
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write the lines that wait, and close the file."""
         self._listener.stop()
         self._target.close()
 
@@ -67,3 +73,35 @@ class _Dropping(QueueHandler):
             self.queue.put_nowait(record)
         except Full:
             self.lost += 1
+
+
+_END = b"\0\n"
+
+
+@contextmanager
+def relayed(target: TextIO) -> Iterator[str]:
+    """The path of a pipe whose lines appear in `target`, all of them before the block ends.
+
+    Ray keeps what its workers print in files of its own, which go with it.
+    """
+    with private_folder() as folder:
+        path = folder / "lines"
+        os.mkfifo(path, 0o600)
+        end = os.open(path, os.O_RDWR)  # writing too: so it neither waits for a writer nor ends with one
+        thread = Thread(target=_relay, args=(end, target), name="lines", daemon=True)
+        thread.start()
+        try:
+            yield str(path)
+        finally:
+            os.write(end, _END)
+            thread.join()
+            os.close(end)
+
+
+def _relay(end: int, target: TextIO) -> None:
+    with os.fdopen(os.dup(end), "rb") as lines:
+        for line in lines:
+            if line == _END:
+                return
+            target.write(line.decode(errors="replace"))
+            target.flush()

@@ -14,11 +14,10 @@ from ..order import Report
 
 @dataclass(slots=True)
 class Note:
-    """One request. `endpoint` is the path's pattern, never what the client wrote in its place; `key` a key's id.
+    """One request. `endpoint` is the path's pattern, never what the client wrote in its place; `key` is a key's id.
 
-    A line of a batch names its `batch`, and how often it was asked. `began` is by `time.perf_counter`, `at` in
-    nanoseconds since 1970. `query` is there to be told of only where the
-    service's settings say so.
+    A line of a batch names its `batch`, and as `tries` how often it was asked. `began` is by `time.perf_counter`, `at`
+    in nanoseconds since 1970. `query` is told only where the service's settings say so.
     """
 
     id: str
@@ -39,7 +38,7 @@ class Note:
     seconds: float = 0.0
 
     def end(self) -> None:
-        """The request is over."""
+        """Set `seconds`: the request is over."""
         self.seconds = time.perf_counter() - self.began
 
     def facts(self) -> dict[str, Any]:

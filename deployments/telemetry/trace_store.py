@@ -24,6 +24,7 @@ from ..access.breaker import Stored
 from ..order import Report, Share
 from ..repeating import repeating
 from ..settings import Settings
+from ..storage import command
 from .note import Note, messages_of
 
 if TYPE_CHECKING:
@@ -104,9 +105,9 @@ end
 
 @dataclass(frozen=True, slots=True)
 class Sought:
-    """What traces are looked for by; None for any. `ident` is a trace's id or its request's.
+    """What traces are searched by; None means any. `ident` is a trace's id or its request's.
 
-    Times are seconds since 1970, `till` exclusive.
+    Times are seconds since 1970; `till` is exclusive.
     """
 
     key: str | None = None
@@ -121,7 +122,7 @@ class Sought:
 
     @property
     def marks(self) -> list[str]:
-        """What a row that fits holds."""
+        """The pieces of JSON that every row of the index which fits contains."""
         named = {"k": self.key, "i": self.ident, "e": self.expert, "s": self.skill, "o": self.outcome}
         named |= {"m": self.model, "b": self.batch}
         return [_mark(kind, value) for kind, value in named.items() if value is not None]
@@ -142,7 +143,7 @@ class KeptTraces:
         self.lost = 0
 
     def add(self, note: Note) -> None:
-        """A request is over. Nothing is done here but to remember it."""
+        """Remember a request that is over, for `write`. Where `TRACES_WAITING` wait already, it is lost."""
         if note.model == "" or note.endpoint == _UNKEPT:
             return
         if len(self._waiting) >= TRACES_WAITING:
@@ -150,8 +151,8 @@ class KeptTraces:
             return
         self._waiting.append(note)
 
-    def keeping(self) -> AbstractAsyncContextManager[None]:
-        """Write what was added, again and again, as long as the block lasts, and at its end."""
+    def writing(self) -> AbstractAsyncContextManager[None]:
+        """Write what was added twice a second as long as the block lasts, and once more at its end."""
         return repeating(self.write, _PAUSE)
 
     async def write(self) -> None:
@@ -186,11 +187,10 @@ class KeptTraces:
         Raises `StoreError`.
         """
         found = await self.search(sought, most)
-
-        async def work(client: Redis) -> list[bytes | str | None]:
-            return list(await client.mget([_PREFIX + each["id"] for each in found])) if found else []
-
-        documents = [from_json(row) for row in await self._stored.do(work) if row is not None]
+        if not found:
+            return []
+        rows: list[bytes | None] = await self._stored.do(command("MGET", *(_PREFIX + each["id"] for each in found)))
+        documents = [from_json(row) for row in rows if row is not None]
         return [
             {**span, "at": each["at"] + span["began"], "trace": each["id"], "batch": each["batch"]}
             for each in documents
@@ -206,12 +206,7 @@ class KeptTraces:
         found = await self.search(Sought(key=key, ident=ident), 1)
         if not found:
             return None
-
-        async def work(client: Redis) -> bytes | None:
-            row: bytes | None = await client.get(_PREFIX + found[0]["id"])  # type: ignore[assignment]
-            return row
-
-        row = await self._stored.do(work)
+        row: bytes | None = await self._stored.do(command("GET", _PREFIX + found[0]["id"]))
         document: dict[str, Any] | None = None if row is None else from_json(row)
         return document
 

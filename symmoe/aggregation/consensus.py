@@ -1,12 +1,23 @@
-"""Whether candidates agree so far that no aggregator need be asked (the consensus scorer of MOSAIC, calibrated)."""
+"""Whether candidates agree so far that no aggregator need be asked (the consensus scorer of MOSAIC, calibrated).
+
+Its thresholds are fitted on validation questions.
+"""
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from symmoe.aggregation.reading import UNREAD
+from symmoe.errors import PoolError
 from symmoe.types import Candidate, Consensus, Verdict, Vote
 
 
@@ -95,3 +106,155 @@ def _agreement(candidates: Sequence[Candidate], answers: Mapping[int, int], draw
     own = [[answers[place] for place in places if not candidates[place].shared] for places in draws]
     repeated = [max(_opinion(said).values()) for said in own if len(said) > 1]
     return sum(repeated) / len(repeated) if repeated else 1.0
+
+
+FORMAT = 1
+TOLERANCE = 0.5
+"""Points of accuracy that skipping the aggregator may cost."""
+
+_STEPS, _FOLDS = 9, 5
+_MARGIN_OF_ERROR = 1e-9
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """One validation question: how far its candidates agreed, and what vote and synthesis each earned, 0 to 1."""
+
+    consensus: Consensus
+    vote: float
+    synthesis: float
+
+
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """What a rule does: the part of questions that it skips, and the accuracy that this costs, in points.
+
+    `low` and `high` are the 95 % bootstrap interval of `loss`, which is negative where skipping gains.
+    """
+
+    skipped: float
+    loss: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Fitted thresholds, what they do on the questions that they were fitted on, and what on questions held out.
+
+    `held_out` is measured in five folds, each decided by thresholds fitted on the other four: the figure to quote.
+    """
+
+    thresholds: Thresholds
+    fitted: Predicted
+    held_out: Predicted
+    questions: int
+    tolerance: float
+
+
+def fit_consensus(records: Sequence[Settled], tolerance: float = TOLERANCE, seed: int = 0) -> Fit:
+    """The thresholds that skip the most questions at a loss of at most `tolerance` points against always aggregating.
+
+    Use validation questions only. Where no thresholds keep to the tolerance, the aggregator is always asked. Raises
+    `ValueError` for fewer than ten questions.
+    """
+    if len(records) < 2 * _FOLDS:
+        raise ValueError(f"{len(records)} questions are too few to fit thresholds on; give at least {2 * _FOLDS}")
+    figures = _figures(records)
+    gains = np.array([record.synthesis - record.vote for record in records])
+    thresholds = _best(figures, gains, tolerance)
+    folds = np.random.default_rng(seed).permutation(len(records)) % _FOLDS
+    held_out = np.zeros(len(records), dtype=np.bool_)
+    for fold in range(_FOLDS):
+        inside = folds != fold
+        held_out[~inside] = _skipped(figures[~inside], _best(figures[inside], gains[inside], tolerance))
+    return Fit(
+        thresholds,
+        _predicted(_skipped(figures, thresholds), gains, seed),
+        _predicted(held_out, gains, seed),
+        len(records),
+        tolerance,
+    )
+
+
+def sweep(records: Sequence[Settled], seed: int = 0) -> list[tuple[Thresholds, Predicted]]:
+    """What each share of opinions does as the only threshold, smallest first, the last one skipping nothing."""
+    figures = _figures(records)
+    gains = np.array([record.synthesis - record.vote for record in records])
+    shares = [Thresholds(share, -1.0, 0.0, 1) for share in sorted({record.consensus.share for record in records})]
+    return [(each, _predicted(_skipped(figures, each), gains, seed)) for each in (*shares, NEVER)]
+
+
+def write_rule(path: Path, fit: Fit) -> None:
+    """Write a fit as JSON, for `aggregation.rule` of a pool file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"format": FORMAT, **asdict(fit)}, indent=2) + "\n", encoding="utf-8")
+
+
+def read_rule(path: Path) -> ConsensusRule:
+    """The rule of a file that `write_rule` wrote. Raises `PoolError`."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PoolError(
+            f"{path}: cannot be read ({error.strerror})", hint="it is the pool's aggregation.rule"
+        ) from error
+    except ValueError as error:
+        raise PoolError(f"{path}: not JSON ({error})") from error
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise PoolError(f"{path}: not a consensus rule of format {FORMAT}", hint="fit it again")
+    return ConsensusRule(_thresholds(document.get("thresholds"), path))
+
+
+def _thresholds(found: Any, path: Path) -> Thresholds:
+    names = set(Thresholds.__slots__)
+    numbers = isinstance(found, dict) and set(found) == names and all(type(v) in (int, float) for v in found.values())
+    if not numbers or not np.isfinite(list(found.values())).all():
+        raise PoolError(
+            f"{path}: thresholds: wants a number for each of {', '.join(sorted(names))}", hint="fit it again"
+        )
+    return Thresholds(**found)
+
+
+def _figures(records: Sequence[Settled]) -> Floats:
+    """Share, margin, agreement and opinions of every question, `[n, 4]`."""
+    rows = [(r.consensus.share, r.consensus.margin, r.consensus.agreement, r.consensus.opinions) for r in records]
+    return np.array(rows, dtype=np.float64).reshape(len(records), 4)
+
+
+def _skipped(figures: Floats, thresholds: Thresholds) -> Mask:
+    least = np.array([thresholds.share, thresholds.margin, thresholds.agreement, thresholds.opinions])
+    return np.asarray((figures >= least - _MARGIN_OF_ERROR).all(axis=1))
+
+
+def _best(figures: Floats, gains: Floats, tolerance: float) -> Thresholds:
+    """Most skipped within the tolerance; among equals the smaller loss, then the stricter thresholds."""
+    best, merit = NEVER, (0.0, 0.0, 0.0)
+    grids = [_grid(figures[:, column]) for column in range(figures.shape[1])]
+    above = [[figures[:, column] >= least - _MARGIN_OF_ERROR for least in grid] for column, grid in enumerate(grids)]
+    for places in product(*(range(len(grid)) for grid in grids)):
+        mask = np.logical_and.reduce([above[column][place] for column, place in enumerate(places)])
+        loss = 100 * float(gains[mask].sum()) / len(gains)
+        least = [float(grid[place]) for grid, place in zip(grids, places, strict=True)]
+        reached = (float(mask.mean()), -loss, sum(least))
+        if loss <= tolerance + _MARGIN_OF_ERROR and reached > merit:
+            best, merit = Thresholds(least[0], least[1], least[2], int(least[3])), reached
+    return best
+
+
+def _grid(values: Floats) -> Floats:
+    """The values themselves where they are few, else their quantiles."""
+    distinct = np.unique(values)
+    if len(distinct) <= _STEPS:
+        return distinct
+    return np.unique(np.quantile(values, np.linspace(0, 1, _STEPS), method="lower"))
+
+
+def _predicted(mask: Mask, gains: Floats, seed: int, resamples: int = 1000) -> Predicted:
+    """Skip rate and loss, with a paired bootstrap over questions."""
+    lost = np.where(mask, gains, 0.0)
+    drawn = np.random.default_rng(seed).integers(0, len(lost), (resamples, len(lost)))
+    low, high = np.quantile(lost[drawn].mean(axis=1), (0.025, 0.975)) * 100
+    return Predicted(*(round(float(x), 4) for x in (mask.mean(), 100 * lost.mean(), low, high)))

@@ -1,17 +1,174 @@
-"""The prompt of an aggregator: the question, the candidates as fenced data, and what is wanted."""
+"""The prompt of an aggregator: the question, the candidates as fenced data, and what is wanted.
+
+Candidates are made harmless first: what could pass for anything but their words is broken up. Nothing is joined by
+taking things out after this: markers are replaced by look-alikes that no tokenizer knows, so that none can be assembled
+from the remains of others. They are fitted into the window, each with an equal share of it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from symmoe.aggregation.cases import Case
-from symmoe.aggregation.extraction import lists_options
-from symmoe.aggregation.fences import Fences, fences_for
-from symmoe.aggregation.neutralising import neutral
+from symmoe.aggregation.extraction import encodable, lists_options, visible, without_reasoning
 from symmoe.aggregation.reading import failed
-from symmoe.aggregation.truncation import TokenCounter, estimated_tokens, fitted
+from symmoe.aggregation.vote import Case
 from symmoe.types import AnswerKind, Message, Query
+
+TokenCounter = Callable[[str], int]
+"""How many tokens a text is."""
+
+CUT = "[…] "
+"""Stands where the beginning of a candidate was left out. What follows it is on its line: no marker can begin there."""
+
+_LONGEST_TOKEN = 32
+
+
+def estimated_tokens(text: str) -> int:
+    """About how many tokens a text is, for want of a tokenizer: three bytes each, and each digit or mark one."""
+    marks = sum(not (character.isalpha() or character.isspace()) for character in text)
+    return (len(text.encode("utf-8", "replace")) - marks + 2) // 3 + marks
+
+
+def fair_shares(lengths: Sequence[int], room: int) -> list[int]:
+    """How much of `room` each length gets: all that it asks, or an equal share of what the others leave."""
+    shares = [0] * len(lengths)
+    left = max(0, room)
+    waiting = sorted(range(len(lengths)), key=lambda place: lengths[place])
+    for number, place in enumerate(waiting):
+        shares[place] = min(lengths[place], left // (len(waiting) - number))
+        left -= shares[place]
+    return shares
+
+
+def fitted(texts: Sequence[str], room: int, count: TokenCounter) -> list[str]:
+    """The texts in `room` tokens. One that is too long for its share keeps its end, where the answer stands."""
+    near = [text[-room * _LONGEST_TOKEN :] if room else "" for text in texts]  # no need to count a megabyte
+    lengths = [count(text) + len(whole) - len(text) for text, whole in zip(near, texts, strict=True)]
+    shares = fair_shares(lengths, room)
+    return [
+        text if length <= share else ending(text, share, count)
+        for text, length, share in zip(texts, lengths, shares, strict=True)
+    ]
+
+
+def ending(text: str, room: int, count: TokenCounter) -> str:
+    """The longest end of `text` that fits `room` tokens with `CUT` before it; empty if not even that fits."""
+    low, high = 0, min(len(text), max(0, room) * _LONGEST_TOKEN)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if count(CUT + text[-middle:]) <= room:
+            low = middle
+        else:
+            high = middle - 1
+    return CUT + text[-low:] if low else ""
+
+
+_ROLES = (
+    "system|developer|user|assistant|human|ai|bot|model|tool|function|ipython|environment|instructions?|input|response|"
+    "aggregator|judge|moderator|candidates?"
+)
+_ROLE = re.compile(
+    rf"^(?P<before>[ \t>*#_\-~|\[(<‹]{{0,20}}+)(?P<role>{_ROLES})(?P<after>(?:[ \t]\d+)?[ \t*_\])>›]{{0,20}}?)"
+    r"(?:[:：]|(?=[\])>]{0,3}[ \t]{0,20}$))",
+    re.IGNORECASE | re.MULTILINE,
+)
+_ANGLED = re.compile(
+    r"<(?P<name>/?(?:s|bos|eos|pad|unk|mask|cls|sep|think|thinking|thought|reasoning|reflection|tools?|tool_calls?|"
+    r"tool_response|function_calls?|start_of_\w+|end_of_\w+|unused\d+|extra_id_\d+|reserved\w*|fim_\w+|im_\w+|"
+    r"image(?:_soft_token)?|audio|video|system|user|assistant|human|instructions?|candidates?|answers?|prompt|"
+    r"endoftext|eot_id|eom_id)\b[^<>\n]{0,80})>",
+    re.IGNORECASE,
+)
+_SQUARE = re.compile(
+    r"\[(?P<name>/?(?:INST|SYS|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|IMG|PREFIX|MIDDLE|"
+    r"SUFFIX|ARGS|CALL_ID|THINK|gMASK|sMASK|MASK|CLS|SEP|PAD|UNK|BOS|EOS))\]",
+    re.IGNORECASE,
+)
+_SYS = re.compile(r"<<[ \t]{0,5}(/?[ \t]{0,5}SYS)[ \t]{0,5}>>", re.IGNORECASE)
+_BARS = re.compile(r"[<＜〈](?=[ \t]{0,3}[|｜│┃∣])|(?<=[|｜│┃∣])[>＞〉]")
+_FENCE = re.compile(
+    r"(?<![<＜〈《⟪«])[<＜〈《⟪«]{2,}+(?=[^\n<>]{0,40}(?:candidate|answer|end|begin|start|data))"
+    r"|(?<=[0-9a-f])[>＞〉》⟫»]{3,}(?=[ \t]{0,20}$)",
+    re.IGNORECASE | re.MULTILINE,
+)
+_BLANK = re.compile(r"\n{4,}")
+_OPEN, _CLOSE = "‹", "›"
+
+
+def neutral(text: str) -> str:
+    """A candidate's words without reasoning, invisible characters, role markers, template tokens and fences.
+
+    Honest words stay as they are, but for a line that begins like a role marker (`System: …` becomes `‘System’ – …`).
+    """
+    said = without_reasoning(visible(text)).strip()
+    said = _SYS.sub(rf"{_OPEN}{_OPEN}\1{_CLOSE}{_CLOSE}", said)
+    said = _FENCE.sub(lambda m: (_OPEN if m[0][0] in "<＜〈《⟪«" else _CLOSE) * len(m[0]), said)
+    said = _BARS.sub(lambda m: _OPEN if m[0] in "<＜〈" else _CLOSE, said)
+    said = _ANGLED.sub(rf"{_OPEN}\g<name>{_CLOSE}", said)
+    said = _SQUARE.sub(rf"({_OPEN}\g<name>{_CLOSE})", said)
+    said = _ROLE.sub(_quoted_role, said)
+    return _BLANK.sub("\n\n\n", said)
+
+
+def _quoted_role(found: re.Match[str]) -> str:
+    dash = " –" if found[0].endswith((":", "：")) else ""
+    after = found["after"].rstrip("*_])>› \t")
+    return f"{_without_markers(found['before'])}‘{found['role']}{after}’{dash}"
+
+
+def _without_markers(before: str) -> str:
+    return "".join(mark for mark in before if mark.isspace())
+
+
+class Fences:
+    """Markers that bear one request's code. A text that holds the code is altered before it is fenced."""
+
+    def __init__(self, code: str) -> None:
+        self.code = code
+
+    def fenced(self, texts: Sequence[str], weights: Sequence[float]) -> str:
+        """Every text between its markers; `weights`, shares of 1, stand in the opening one."""
+        blocks = [
+            f"{self._opening(number, weight)}\n{self.without_code(text)}\n{self._closing(number)}"
+            for number, (text, weight) in enumerate(zip(texts, weights, strict=True), start=1)
+        ]
+        return "\n\n".join(blocks)
+
+    def read(self, prompt: str) -> list[str]:
+        """The texts in a prompt that `fenced` fenced, in order."""
+        pattern = (
+            rf"^<<<candidate (\d+) \| weight \d+ % \| {self.code}>>>\n(.*?)\n<<<end of candidate \1 \| {self.code}>>>$"
+        )
+        return [found[2] for found in re.finditer(pattern, prompt, re.DOTALL | re.MULTILINE)]
+
+    def without_code(self, text: str) -> str:
+        """`text` without the code, should it ever hold it."""
+        return text.replace(self.code, "·")
+
+    def _opening(self, number: int, weight: float) -> str:
+        return f"<<<candidate {number} | weight {round(100 * weight)} % | {self.code}>>>"
+
+    def _closing(self, number: int) -> str:
+        return f"<<<end of candidate {number} | {self.code}>>>"
+
+
+def fences_for(query: Query, texts: Sequence[str], seed: int) -> Fences:
+    """The fences of one request. Their code is a digest of seed, question and candidates.
+
+    So equal requests have equal prompts, and nobody who writes a candidate can foresee the code: it changes with it.
+    """
+    said = [seed, [message.content for message in query.messages], list(texts)]
+    return Fences(hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16])
+
+
+def mentions(text: str, fences: Fences) -> bool:
+    """Whether a text repeats the prompt's scaffolding."""
+    return fences.code in encodable(text)
+
 
 MOST = 8
 """Candidates that are shown, unless the pool file says otherwise."""

@@ -1,17 +1,99 @@
-"""Where candidates do not agree, an aggregator writes the answer from them."""
+"""Where candidates do not agree, an aggregator writes the answer from them: who that is, whether what it wrote is an
+answer, and whose answer it is.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, get_args
 
-from symmoe.aggregation.cases import Case
-from symmoe.aggregation.clustering import SemanticClusters
 from symmoe.aggregation.consensus import ConsensusRule, measure
-from symmoe.aggregation.judging import fallen_back, fault, synthesised
-from symmoe.aggregation.prompting import Prompt, Window, prompt_for
-from symmoe.types import Answer, Assignment, Candidate, Consensus, Query, Recruitment
+from symmoe.aggregation.extraction import is_choice, is_number
+from symmoe.aggregation.prompting import Fences, Prompt, Window, mentions, prompt_for
+from symmoe.aggregation.reading import UNREAD, SemanticClusters, answer_in, failed, read
+from symmoe.aggregation.vote import Case
+from symmoe.types import Answer, AnswerKind, Assignment, Candidate, Consensus, Profiles, Query, Recruitment, Tally
+
+CHANCE = 1 / 3
+"""Of picking the right one of the task's three candidates."""
+_PRIOR = 4.0
+"""Tasks' worth of chance that every expert's record begins with."""
+
+
+def best_aggregator(profiles: Profiles, kind: AnswerKind | None = None) -> str | None:
+    """The expert of the best record at aggregating answers of one kind, or over all kinds for None.
+
+    Few tasks count for little: every record begins with a few at chance. None where nobody has a record.
+    """
+    counted = {
+        name: [tally for k, tally in profile.aggregation.items() if kind in (None, k)]
+        for name, profile in profiles.experts.items()
+    }
+    asked = {name: tallies for name, tallies in counted.items() if tallies}
+    return max(asked, key=lambda name: _expected(asked[name]), default=None)
+
+
+def by_kind(profiles: Profiles, otherwise: str) -> Callable[[Query], str]:
+    """Chooses the best on record for a query's kind; over all kinds, or else `otherwise`, where nobody has one."""
+    overall = best_aggregator(profiles) or otherwise
+    best = {kind: best_aggregator(profiles, kind) or overall for kind in get_args(AnswerKind)}
+    return lambda query: best[query.kind]
+
+
+def _expected(tallies: Sequence[Tally]) -> float:
+    right, asked = sum(t.right for t in tallies), sum(t.asked for t in tallies)
+    return (right + CHANCE * _PRIOR) / (asked + _PRIOR)
+
+
+def fault(said: Candidate, case: Case, fences: Fences) -> str:
+    """Why a synthesis cannot be the answer; empty if it can."""
+    if said.finish_reason == "error":
+        return "the aggregator failed"
+    if failed(said):
+        return "the aggregator wrote nothing"
+    if mentions(said.text, fences):
+        return "the aggregator repeated its prompt"
+    if said.finish_reason == "length" and case.voted.finish_reason != "length":
+        return "the aggregator's answer was cut off"
+    answer, readable = answer_in(said, case.query), [v.answer for v in case.voted.votes if v.answer != UNREAD]
+    if answer == UNREAD and readable:
+        return "no answer can be read in what the aggregator wrote"
+    for form, name in ((is_choice, "choice"), (is_number, "number")):
+        if readable and all(map(form, readable)) and not form(answer):
+            return f"the aggregator's answer is no {name}, as every candidate's is"
+    return ""
+
+
+def synthesised(said: Candidate, case: Case, why: str, clusters: SemanticClusters | None) -> Answer:
+    """The synthesis as the answer. One that no candidate gave is kept, marked `novel`."""
+    novel = _is_novel(said, case, clusters)
+    answer = replace(case.voted, text=said.text, expert=said.expert, finish_reason=said.finish_reason)
+    noted = f"{why}; no candidate gave this answer" if novel else why
+    return _with_tokens(replace(answer, origin="synthesis", why=noted, novel=novel), said)
+
+
+def fallen_back(said: Candidate | None, case: Case, why: str) -> Answer:
+    """The best candidate by the vote, for a synthesis that failed; what that took is counted."""
+    answer = replace(case.voted, origin="fallback", why=why)
+    return answer if said is None else _with_tokens(answer, said)
+
+
+def _is_novel(said: Candidate, case: Case, clusters: SemanticClusters | None) -> bool:
+    readings = read(case.query, (said, *case.candidates), clusters)
+    own = next(reading for reading in readings if 0 in reading.members)
+    return own.members == (0,) or own.answer == UNREAD
+
+
+def _with_tokens(answer: Answer, said: Candidate) -> Answer:
+    if said.shared:
+        return answer
+    return replace(
+        answer,
+        prompt_tokens=answer.prompt_tokens + said.prompt_tokens,
+        completion_tokens=answer.completion_tokens + said.completion_tokens,
+    )
+
 
 SLOT = -1
 """The slot of an aggregator's assignment, which no recruited expert has."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from symmoe.aggregation.reading import UNREAD, Reading, read
 from symmoe.protocols import Scorer
-from symmoe.questions.options import OPEN, options_in, support
+from symmoe.questions.families import OPEN, options_in, support
 from symmoe.types import Candidate, Query, Recruitment, Trees, Verdict
 
 Floats = NDArray[np.float64]

@@ -1,20 +1,214 @@
-"""What a batch would be, before anything runs: its lines, its errors, its prompts' tokens, its experts and its time."""
+"""What a batch would be before anything runs, and what its output is: whole, and how much of it is right.
+
+Before: its lines, its errors, its prompts' tokens, its experts and its time. Afterwards: whether every line is answered
+once, in order, and nothing else; and how many answers are right, by skill and by the expert whose words they are.
+"""
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
 from random import Random
 from typing import Any, Protocol
 
 import numpy as np
 from xxhash import xxh3_64_intdigest
 
-from symmoe.batch.lines import BadLine, GoodLine, KnownLine, Lines, SeenIds
+from symmoe.batch.lines import BadLine, GoodLine, KnownLine, Lines, SeenIds, drawn
 from symmoe.build import Assembly
+from symmoe.errors import RequestError
 from symmoe.planning.costs import CostModel
+from symmoe.profiles.marking import is_right
+from symmoe.questions.suites import known_question
+from symmoe.rows.reading import Rows
+from symmoe.rows.shapes import Reading
 from symmoe.types import Prompt, Query, Refusal
+
+_OWN = "symmoe_"
+
+
+@dataclass(slots=True)
+class Accuracy:
+    """Right answers among those whose answer is known; `unknown` rows have none, or were not answered."""
+
+    right: int = 0
+    graded: int = 0
+    unknown: int = 0
+    by_skill: dict[str, list[int]] = field(default_factory=dict)
+    by_expert: dict[str, list[int]] = field(default_factory=dict)
+
+    def add(self, right: bool, skill: str, expert: str) -> None:
+        """One more graded answer."""
+        self.right += right
+        self.graded += 1
+        for groups, name in ((self.by_skill, skill), (self.by_expert, expert)):
+            tally = groups.setdefault(name or "none", [0, 0])
+            tally[0] += right
+            tally[1] += 1
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """The same as plain JSON types: of each group how many are right, and of how many."""
+        return {
+            "right": self.right,
+            "graded": self.graded,
+            "unknown": self.unknown,
+            "by_skill": self.by_skill,
+            "by_expert": self.by_expert,
+        }
+
+
+def accuracy(output: Path, reading: Reading) -> Accuracy:
+    """Grade the rows of an output that have columns of their own, one by one; `reading` says where answers are."""
+    found = Accuracy()
+    for row in Rows([output]):
+        graded = _graded(row.row, reading) if isinstance(row.row, dict) else None
+        if graded is None:
+            found.unknown += 1
+        else:
+            found.add(graded, row.row.get(f"{_OWN}skill") or "", row.row.get(f"{_OWN}expert") or "")
+    return found
+
+
+def _graded(row: Mapping[str, Any], reading: Reading) -> bool | None:
+    ours = f"{_OWN}answer" if f"{_OWN}answer" in row else "answer"
+    said = row.get(ours)
+    if not isinstance(said, str) or not row.get(f"{_OWN}expert"):
+        return None
+    own = {name: value for name, value in row.items() if name != ours and not name.startswith(_OWN)}
+    try:
+        question = known_question(own, reading, "")
+    except RequestError:
+        return None
+    return None if question is None else is_right(said, question)
+
+
+_EXAMPLES = 5
+_LINE, _ID = "line", "id"
+
+
+@dataclass(slots=True)
+class Verification:
+    """What was found. `examples` name a few of each kind: lines by their number in the input, rows by theirs."""
+
+    lines: int = 0
+    rows: int = 0
+    answered: int = 0
+    failed: int = 0
+    missing: int = 0
+    twice: int = 0
+    strange: int = 0
+    moved: int = 0
+    examples: dict[str, list[int]] = field(default_factory=dict)
+
+    @property
+    def whole(self) -> bool:
+        """Whether every line has its row, and in order."""
+        return not (self.missing or self.twice or self.strange or self.moved)
+
+    def note(self, kind: str, number: int) -> None:
+        """One more of a kind."""
+        setattr(self, kind, getattr(self, kind) + 1)
+        if len(found := self.examples.setdefault(kind, [])) < _EXAMPLES:
+            found.append(number)
+
+
+def verify(
+    sources: Sequence[str | Path],
+    output: Path,
+    reading: Reading = Reading(),  # noqa: B008 - frozen
+    limit: int | None = None,
+    share: float = 1.0,
+) -> Verification:
+    """Compare files of questions with an output from the files alone, in 16 bytes a line of memory.
+
+    Of the questions `limit` at most and a `share` count, as `LineReader.read` has it. A row names its line by its id,
+    or where a line could not be asked by its number. Raises `InputError` for a file that cannot be opened.
+    """
+    found = Verification()
+    names, numbers = array("Q"), array("Q")
+    seen: set[int] = set()
+    for number, name in islice(_lines(sources, reading, share), limit):
+        names.append(name)
+        numbers.append(number)
+    found.lines = len(names)
+    place = 0
+    late: dict[int, int] = {}
+    for row, (name, line, answered) in enumerate(_rows(output), 1):
+        found.rows += 1
+        found.answered += answered
+        found.failed += not answered
+        if place < len(names) and (line == numbers[place] if line else name == names[place]):
+            place += 1
+            continue
+        late[row] = line or name
+    if late or place < len(names):
+        _account(found, names, numbers, output, seen)
+    return found
+
+
+def _account(found: Verification, names: array[int], numbers: array[int], output: Path, seen: set[int]) -> None:
+    """What is wrong, where the rows are not simply the lines."""
+    by_name: dict[int, int] = {}
+    by_number = {number: place for place, number in enumerate(numbers)}
+    for place, name in enumerate(names):
+        by_name.setdefault(name, place)
+    last = -1
+    for row, (name, line, _) in enumerate(_rows(output), 1):
+        where = by_number.get(line) if line else by_name.get(name)
+        if where is None:
+            found.note("strange", row)
+        elif where in seen:
+            found.note("twice", row)
+        else:
+            seen.add(where)
+            if where < last:
+                found.note("moved", row)
+            last = max(last, where)
+    for place, number in enumerate(numbers):
+        if place not in seen:
+            found.note("missing", number)
+
+
+def _lines(sources: Sequence[str | Path], reading: Reading, share: float) -> Iterator[tuple[int, int]]:
+    """Number of each line of an input that is in a share of it, and what stands for its id."""
+    for row in Rows(sources):
+        if not drawn(row.digest, share):
+            continue
+        ident = None
+        with suppress(RequestError):
+            if isinstance(row.row, dict):
+                ident = row.row["custom_id"] if "custom_id" in row.row else reading.ident(row.row)
+        number = row.place or row.number
+        yield number, _name(ident if ident is not None else number)
+
+
+def _rows(path: Path) -> Iterator[tuple[int, int, bool]]:
+    """What stands for the id of each row of an output, or the number of its line, and whether it is an answer."""
+    for each in Rows([path]):
+        row = each.row
+        try:
+            if "symmoe_id" in row:
+                line, error = row["symmoe_line"] or 0, row["symmoe_error_code"] or None
+                yield _name(row["symmoe_id"]), int(line), error is None
+            elif "result" in row:
+                yield _name(row["custom_id"]), 0, row["result"]["type"] == "succeeded"
+            else:
+                error, response, ident = row["error"], row["response"], row["custom_id"]
+                line = 0 if ident is not None else int(error["line"])
+                yield _name(ident), line, error is None and response["status_code"] == 200
+        except (ValueError, TypeError, KeyError):
+            yield 0, 0, False
+
+
+def _name(ident: object) -> int:
+    return xxh3_64_intdigest(str(ident).encode("utf-8", "surrogatepass")) if ident is not None else 0
+
 
 DRAWN = 500
 """Lines of which it is worked out who would be asked, and how many tokens their prompts have."""

@@ -15,13 +15,12 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Literal
 
 from symmoe.bench.tied import tied
-from symmoe.config import Pool
 from symmoe.errors import EngineError
-from symmoe.questions.families import FAMILIES
-from symmoe.questions.suites import mixed_suite
 
 if TYPE_CHECKING:
     import httpx
+
+    from symmoe.config import Pool
 
 Kind = Literal["answer", "refused", "left", "broken"]
 _PATH = "/v1/chat/completions"
@@ -109,10 +108,13 @@ def opened(asks: Sequence[Ask], rate: float, seed: int) -> Load:
 
 def texts(pool: Pool, count: int, seed: int) -> list[str]:
     """So many questions; distinct ones as far as the families go."""
+    if not pool.engine.runs_models:
+        return [f"sums {number} of {seed}" for number in range(count)]
+    from symmoe.questions.families import FAMILIES
+    from symmoe.questions.suites import mixed_suite
+
     per_family = -(-count // len(FAMILIES))
     asked = [question.question for question in mixed_suite(per_family, "test", seed)]
-    if not pool.engine.runs_models:
-        asked = [f"sums {number} of {seed}" for number in range(count)]
     return list(islice(cycle(asked), count))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from symmoe.profiles.grading import Matrix, earned
+from symmoe.profiles.marking import Matrix, earned
 from symmoe.questions.families import FAMILIES
 from symmoe.types import Load, Outcome, Question, Trace
 

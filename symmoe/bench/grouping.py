@@ -15,7 +15,7 @@ from symmoe.bench.clients import Ask, best, closed, crowd, longest_wait, summary
 from symmoe.bench.machine import taking
 from symmoe.bench.services import Side, free_port
 from symmoe.config import Pool
-from symmoe.deployments.access.callers import Open
+from symmoe.deployments.access.keys import Open
 from symmoe.deployments.api.application import application
 from symmoe.deployments.api.service import Service
 from symmoe.deployments.expert import ExpertReplica, MakeTurns

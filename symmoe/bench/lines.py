@@ -18,12 +18,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from symmoe.batch.checking import look
+from symmoe.batch.checking import look, verify
 from symmoe.batch.job import BatchJob, run_batch
 from symmoe.batch.lines import GoodLine, LineReader
 from symmoe.batch.output import TraceWriter, open_output
 from symmoe.batch.record import Files
-from symmoe.batch.verify import verify
 from symmoe.bench.machine import busy_seconds
 from symmoe.build import Assembly
 from symmoe.config import STATIC, TINY, Pool, read_pool

@@ -27,7 +27,7 @@ from symmoe.loading.merge import ADAPTER_CONFIG, ADAPTER_WEIGHTS, write_merged
 from symmoe.loading.packed.layout import Layout
 from symmoe.loading.packed.writing import packed_path, write_pack
 from symmoe.planning.grouping import plan
-from symmoe.profiles.grading import as_query
+from symmoe.profiles.marking import as_query
 from symmoe.protocols import Executor
 from symmoe.questions.families import FAMILIES
 from symmoe.questions.suites import mixed_suite

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from symmoe.errors import SuiteError
-from symmoe.profiles.grading import interval95
+from symmoe.profiles.marking import interval95
 from symmoe.protocols import Embedder
 from symmoe.routing.facets import facets_of
 from symmoe.routing.learning import learn_taxonomy

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from symmoe.build import Assembly, build_recruiter
 from symmoe.pipeline import UNWATCHED, Watch, answer
 from symmoe.policy import Policy
-from symmoe.profiles.grading import as_query, earned, paired
+from symmoe.profiles.marking import as_query, earned, paired
 from symmoe.protocols import Embedder, Recruiter
 from symmoe.questions.families import FAMILIES
 from symmoe.questions.suites import mixed_suite

@@ -9,22 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from symmoe.aggregation.calibration import TOLERANCE, fit_consensus
-from symmoe.aggregation.calibration import Settled as Record
-from symmoe.aggregation.cases import Case
-from symmoe.aggregation.choosing import best_aggregator
-from symmoe.aggregation.consensus import ConsensusRule, Thresholds
+from symmoe.aggregation.consensus import TOLERANCE, ConsensusRule, Thresholds, fit_consensus
+from symmoe.aggregation.consensus import Settled as Record
 from symmoe.aggregation.consensus import measure as consensus_of
 from symmoe.aggregation.prompting import Window
-from symmoe.aggregation.synthesis import Synthesis
-from symmoe.aggregation.vote import WeightedVote
+from symmoe.aggregation.synthesis import Synthesis, best_aggregator
+from symmoe.aggregation.vote import Case, WeightedVote
 from symmoe.build import Assembly
 from symmoe.pipeline import UNWATCHED, Watch, synthesise
-from symmoe.profiles.grading import paired
-from symmoe.profiles.marking import is_right
+from symmoe.profiles.marking import is_right, paired
 from symmoe.protocols import RewardModel, Scorer
-from symmoe.scoring.rewards import RewardScorer
-from symmoe.training.answers import Drawing, Field, cut, gather
+from symmoe.scoring.weighing import RewardScorer
+from symmoe.training.rated import Drawing, Field, cut, gather
 from symmoe.training.reward import Verdicts, contest, judged
 from symmoe.types import Message, Query, Question, Reward
 
@@ -112,7 +108,9 @@ def always_aggregated(
     cases = [Case(q, tuple(c), tuple(v), vote.aggregate(q, c, v)) for q, c, v in rows]
     window = Window(assembly.pool.engine.max_model_len)
     synthesis = Synthesis(lambda query: aggregator, "always", window=window)
-    settled = synthesise(replace(assembly.parts(), executor=assembly.keeping(kept)), synthesis, cases, seed, watch)
+    settled = synthesise(
+        replace(assembly.parts(), executor=assembly.remembering_executor(kept)), synthesis, cases, seed, watch
+    )
     records = [
         Record(
             consensus_of(case.candidates, case.verdicts, case.voted.votes),

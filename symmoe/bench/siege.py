@@ -27,7 +27,7 @@ from symmoe.bench.clients import Ask, Load, Outcome, closed, crowd, quantile, su
 from symmoe.bench.machine import resident, steady_name
 from symmoe.bench.services import Side, symmoe_serve
 from symmoe.config import Pool
-from symmoe.deployments.access.key_records import KeyRecord, add, new_id, new_key
+from symmoe.deployments.access.keys import KeyRecord, add, new_id, new_key
 from symmoe.deployments.storage import Storage
 from symmoe.errors import EngineError
 from symmoe.policy import AUTO

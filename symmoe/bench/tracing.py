@@ -30,7 +30,7 @@ from symmoe.bench.clients import Ask, Load, Outcome, closed, run, summary, texts
 from symmoe.bench.machine import taking
 from symmoe.build import Assembly
 from symmoe.config import Pool
-from symmoe.deployments.access.callers import Open
+from symmoe.deployments.access.keys import Open
 from symmoe.deployments.api.application import application
 from symmoe.deployments.api.service import Service
 from symmoe.deployments.expert import ExpertReplica

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
-from symmoe.aggregation.choosing import best_aggregator
+from symmoe.aggregation.synthesis import best_aggregator
 from symmoe.aggregation.vote import WeightedVote
 from symmoe.build import Assembly, build_recruiter
 from symmoe.config import SamplingConfig
@@ -17,8 +17,7 @@ from symmoe.pipeline import UNWATCHED, Watch, answer
 from symmoe.planning.grouping import plan
 from symmoe.policy import policy_for
 from symmoe.profiles.aggregators import references
-from symmoe.profiles.grading import as_query, gathered
-from symmoe.profiles.marking import is_right
+from symmoe.profiles.marking import as_query, gathered, is_right
 from symmoe.types import Assignment, Candidate, Profiles, Query, Question, Recruitment, Trace, Verdict
 
 MOST_DRAWS = 64
@@ -84,7 +83,7 @@ class Contest:
         self.assembly, self.questions, self.sampling = assembly, tuple(questions), sampling
         self.k, self.seed, self.watch = k, seed, watch
         self.queries = tuple(as_query(question, sampling) for question in questions)
-        self.executor = assembly.keeping(kept)
+        self.executor = assembly.remembering_executor(kept)
         self._aggregator = aggregator
 
     @property

@@ -6,17 +6,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
-from symmoe.aggregation.cases import Case
-from symmoe.aggregation.choosing import CHANCE
-from symmoe.aggregation.cleaning import without_reasoning
-from symmoe.aggregation.extraction import extract, normalise
+from symmoe.aggregation.extraction import extract, normalise, without_reasoning
 from symmoe.aggregation.prompting import Window, prompt_for
-from symmoe.aggregation.vote import WeightedVote
+from symmoe.aggregation.synthesis import CHANCE
+from symmoe.aggregation.vote import Case, WeightedVote
 from symmoe.build import Assembly
 from symmoe.pipeline import UNWATCHED, Watch
 from symmoe.planning.grouping import plan
-from symmoe.profiles.grading import Matrix, as_query, gathered, run_matrix
-from symmoe.profiles.marking import is_right, kind_of
+from symmoe.profiles.marking import Matrix, as_query, gathered, is_right, kind_of, run_matrix
 from symmoe.types import (
     AnswerKind,
     Assignment,

@@ -11,9 +11,8 @@ from symmoe.aggregation.extraction import extract
 from symmoe.build import Assembly, expert_fingerprint, recruiter_under
 from symmoe.pipeline import UNWATCHED, Watch
 from symmoe.planning.grouping import plan
-from symmoe.profiles.believing import learn_belief, recruit_by_halves
-from symmoe.profiles.grading import Matrix, as_query, gathered, run_matrix
-from symmoe.profiles.verifying import SIZES, learn_verifier
+from symmoe.profiles.believing import SIZES, learn_belief, learn_verifier, recruit_by_halves
+from symmoe.profiles.marking import Matrix, as_query, gathered, run_matrix
 from symmoe.routing.keywords import PASSES, annotation_queries, keywords_of
 from symmoe.routing.onboarding import borrow, diverse_questions, earned_by_agreement, likeness
 from symmoe.routing.profiles import build_profile, complete, identity, merge, parents_of, recorded

@@ -16,8 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from symmoe.errors import InputError, RequestError, SuiteError
-from symmoe.questions.families import FAMILIES
-from symmoe.questions.options import boxed
+from symmoe.questions.families import FAMILIES, boxed
 from symmoe.rows.reading import Row, Rows
 from symmoe.rows.shapes import Reading
 from symmoe.types import Question, Scorer, to_json

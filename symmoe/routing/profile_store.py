@@ -1,4 +1,4 @@
-"""Profiles in the store: shared by every machine that uses it, every version kept."""
+"""Profiles in the store: shared by every machine that uses it, the last versions of each kept."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Collection
 from typing import Any
 
 from symmoe.errors import PoolError
+from symmoe.limits import PROFILE_VERSIONS
 from symmoe.protocols import Store
 from symmoe.routing.profile_files import parse_profiles
 from symmoe.types import Profiles
@@ -19,35 +20,31 @@ STORE = "store:"
 def push_profiles(store: Store, name: str, document: dict[str, Any]) -> str:
     """Keep a profile document as the newest version of `name`, and give the version's key.
 
-    Pushing what is the newest already changes nothing.
+    Pushing what is the newest already changes nothing. Of older versions the last `PROFILE_VERSIONS` are kept.
     """
     digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:12]
-    newest = _newest(store, name)
-    if newest is not None and newest[0].endswith(digest):
-        return newest[0]
+    known = sorted(store.rows(_table(name)))
+    if known and known[-1].endswith(digest):
+        return known[-1]
     version = f"{time.time_ns():020d}-{digest}"
     store.put(_table(name), {version: document})
+    store.remove(_table(name), sorted([*known, version])[:-PROFILE_VERSIONS])
     return version
 
 
 def pull_document(store: Store, name: str) -> dict[str, Any]:
     """The newest version of `name` as a document; `PoolError` if there is none."""
-    newest = _newest(store, name)
-    if newest is None:
+    rows = store.rows(_table(name))
+    if not rows:
         raise PoolError(
             f"the store has no profiles {name!r}", hint=f"put them there: symmoe profile push FILE --name {name}"
         )
-    return newest[1]
+    return rows[max(rows)]
 
 
 def pull_profiles(store: Store, name: str, pool: Collection[str] | None = None) -> Profiles:
     """The newest version of `name`, checked as a file is."""
     return parse_profiles(pull_document(store, name), f"{STORE}{name}", pool)
-
-
-def _newest(store: Store, name: str) -> tuple[str, dict[str, Any]] | None:
-    rows = store.rows(_table(name))
-    return max(rows.items(), key=lambda row: row[0]) if rows else None
 
 
 def _table(name: str) -> str:

@@ -1,13 +1,17 @@
-"""A prompt and one answer to it as the token ids that a reward model reads."""
+"""A prompt and one answer to it as the token ids that a reward model reads, and many of them a few at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from symmoe.errors import CheckpointError
 from symmoe.types import Message, Query, Reward
+
+if TYPE_CHECKING:
+    import torch
+
 
 LEAST_READ = 16
 """An answer of which the window leaves fewer tokens than this is not judged."""
@@ -105,3 +109,58 @@ def _shared(left: str, right: str) -> int:
 
 def _unicode(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+TOKEN_BUDGET = 8192
+"""Tokens of one forward pass, padding included."""
+
+
+def batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Indices of `lengths` in batches of like length, longest first.
+
+    A batch, padded to its longest, holds `budget` tokens at most; one longer than that stands alone.
+    """
+    made: list[list[int]] = []
+    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
+        if made and lengths[made[-1][0]] * (len(made[-1]) + 1) <= budget:
+            made[-1].append(place)
+        else:
+            made.append([place])
+    return made
+
+
+def read_in_batches(
+    tokens: ConversationTokenizer,
+    queries: Sequence[Query],
+    candidates: Sequence[Sequence[str]],
+    read: Callable[[Sequence[Conversation]], list[Reward]],
+    budget: int,
+) -> list[list[Reward]]:
+    """A reward for every candidate, in order; `read` is given one batch at a time, and each conversation once."""
+    asked = [tokens.encode(query, answers) for query, answers in zip(queries, candidates, strict=True)]
+    distinct = list({c.ids: c for row in asked for c in row if isinstance(c, Conversation)}.values())
+    rewards: dict[tuple[int, ...], Reward] = {}
+    for batch in batches([len(conversation.ids) for conversation in distinct], budget):
+        conversations = [distinct[place] for place in batch]
+        rewards |= zip((c.ids for c in conversations), read(conversations), strict=True)
+    return [[_reward(entry, rewards) for entry in row] for row in asked]
+
+
+def _reward(entry: Conversation | Reward, rewards: dict[tuple[int, ...], Reward]) -> Reward:
+    if isinstance(entry, Reward):
+        return entry
+    reward = rewards[entry.ids]
+    return replace(reward, note="; ".join(filter(None, (entry.note, reward.note))))
+
+
+def padded(conversations: Sequence[Conversation], pad: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and attention mask, `[n, longest]`; padding is on the right, where no earlier token attends to it."""
+    import torch
+
+    longest = max(len(conversation.ids) for conversation in conversations)
+    ids = torch.full((len(conversations), longest), pad, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, conversation in enumerate(conversations):
+        ids[row, : len(conversation.ids)] = torch.tensor(conversation.ids)
+        mask[row, : len(conversation.ids)] = 1
+    return ids.to(device), mask.to(device)

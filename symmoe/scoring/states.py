@@ -1,21 +1,25 @@
-"""Hidden states of a frozen language model, which heads read."""
+"""Hidden states that heads read: of a frozen language model, or sentence embeddings in their place."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from symmoe.scoring.batching import TOKEN_BUDGET, batches, padded
-from symmoe.scoring.checkpoint import Precision, load_model, load_tokenizer, window_of
-from symmoe.scoring.conversation import Conversation, ConversationTokenizer
-from symmoe.scoring.heads import Floats
+from symmoe.errors import CheckpointError
+from symmoe.protocols import Embedder
+from symmoe.scoring.conversation import TOKEN_BUDGET, Conversation, ConversationTokenizer, batches, padded
+from symmoe.scoring.heads import Floats, weight_files
 from symmoe.types import Query
 
 Pooling = Literal["last", "mean"]
 """An answer's state: that of its last token, or the mean from the gate's token on."""
+
+Architecture = Literal["AutoModel", "AutoModelForSequenceClassification"]
+Precision = Literal["auto", "float32", "bfloat16"]
 
 
 class HiddenStates(Protocol):
@@ -85,3 +89,84 @@ def load_states(
     model = load_model(directory, "AutoModel", precision, device)
     tokens = ConversationTokenizer(load_tokenizer(directory), window_of(model, window), header)
     return BackboneStates(model, tokens, budget, pooling)
+
+
+class EmbeddedStates:
+    """A prompt's state is its embedding; an answer's, the embeddings of the answer alone and of both as one text.
+
+    Each distinct text is embedded once.
+    """
+
+    def __init__(self, embedder: Embedder) -> None:
+        self._embedder = embedder
+
+    def __call__(self, queries: Sequence[Query], candidates: Sequence[Sequence[str]]) -> tuple[Floats, Floats]:
+        """Prompt states `[n, d]` and answer states `[n, 2d]`."""
+        rows = [(query.text, text) for query, row in zip(queries, candidates, strict=True) for text in row]
+        wanted = [(prompt, text, f"{prompt}\n{text}") for prompt, text in rows]
+        distinct = list(dict.fromkeys(text for trio in wanted for text in trio))
+        place = {text: number for number, text in enumerate(distinct)}
+        vectors = self._embedder.embed(distinct)
+        prompts, alone, both = (vectors[[place[trio[part]] for trio in wanted]] for part in range(3))
+        return prompts, np.hstack([alone, both])
+
+
+def load_model(directory: Path, architecture: Architecture, precision: Precision, device: str) -> Any:
+    """A transformers model in evaluation mode. Raises `CheckpointError` unless every weight is there, fits, is finite.
+
+    `precision` "auto" is the checkpoint's own.
+    """
+    import torch
+    import transformers
+    from safetensors import SafetensorError
+
+    weight_files(directory)
+    try:
+        with _quiet():
+            model, info = getattr(transformers, architecture).from_pretrained(
+                directory,
+                dtype=precision if precision == "auto" else getattr(torch, precision),
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(f"{directory}: cannot be loaded ({error})") from error
+    if missing := sorted(info["missing_keys"]):
+        raise CheckpointError(f"{directory}: {len(missing)} tensors are missing, the first is {missing[0]}")
+    model = model.eval().to(device)
+    for name, parameter in model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise CheckpointError(f"{directory}: {name} holds NaN or infinite numbers")
+    return model
+
+
+def load_tokenizer(directory: Path) -> Any:
+    """The checkpoint's tokenizer. Raises `CheckpointError`."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{directory}: no usable tokenizer ({error})") from error
+
+
+def window_of(model: Any, window: int | None) -> int:
+    """The tokens that a model can read: what its config says, or `window` if that is less."""
+    own = int(getattr(model.config, "max_position_embeddings", 0) or 0)
+    return min(filter(None, (own, window)), default=4096)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Tensors beyond the backbone's are no news here, so transformers need not report them."""
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)

@@ -17,8 +17,7 @@ from symmoe.config import state_dir
 from symmoe.errors import StoreError
 from symmoe.limits import STORE_ANSWER_SECONDS, STORE_DISK_MS, STORE_START_SECONDS
 
-from .embedded import embedded_socket, running_server, stop_embedded
-from .repair import Damage, damages
+from .embedded import Damage, damages, embedded_socket, running_server, stop_embedded
 
 if TYPE_CHECKING:
     import redis
@@ -79,16 +78,17 @@ class RedisStore:
             _LOG.warning("%d rows of the store's table %s are damaged and left out", len(parsed) - len(rows), table)
         return rows
 
+    def remove(self, table: str, keys: Iterable[str]) -> None:
+        """Forget rows of a table, where they are there."""
+        if names := list(keys):
+            self._do(lambda: self._client.hdel(f"symmoe:{table}", *names))
+            self._do(self._settle)
+
     def drop(self, tables: Iterable[str]) -> None:
         """Forget tables."""
-        names = [f"symmoe:{table}" for table in tables]
-
-        def work() -> None:
-            if names:
-                self._client.delete(*names)
-                self._settle()
-
-        self._do(work)
+        if names := [f"symmoe:{table}" for table in tables]:
+            self._do(lambda: self._client.delete(*names))
+            self._do(self._settle)
 
     def ping(self) -> dict[str, Any]:
         """Name and version of the server; `StoreError` if it does not answer."""

@@ -14,17 +14,12 @@ from symmoe.aggregation.vote import WeightedVote
 from symmoe.build_scorer import backbone_states
 from symmoe.config import Pool
 from symmoe.errors import ConfigError
-from symmoe.profiles.grading import paired
-from symmoe.profiles.marking import is_right
+from symmoe.profiles.marking import is_right, paired
 from symmoe.protocols import Scorer
-from symmoe.scoring.artefact import save_heads
-from symmoe.scoring.expert_record import RecordScorer, is_answer, weigh
-from symmoe.scoring.heads import Heads
-from symmoe.scoring.mixing import Judged, Mixture, fit_mixture
-from symmoe.scoring.preference import GateRecipe
-from symmoe.scoring.small import GateFit, fit_heads
-from symmoe.training.answers import Drawing, Field, cut
-from symmoe.training.rated import KeptStates, Material, material
+from symmoe.scoring.heads import Heads, save_heads
+from symmoe.scoring.small import GateFit, GateRecipe, fit_heads
+from symmoe.scoring.weighing import Judged, Mixture, RecordScorer, fit_mixture, is_answer, weigh
+from symmoe.training.rated import Drawing, Field, KeptStates, Material, cut, material
 from symmoe.types import Verdict
 
 Floats = NDArray[np.float64]

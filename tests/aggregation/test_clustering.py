@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from symmoe.aggregation.clustering import SemanticClusters, is_prose
-from symmoe.aggregation.disagreement import disagree
+from symmoe.aggregation.reading import SemanticClusters, disagree, is_prose
 from symmoe.aggregation.vote import WeightedVote
 from symmoe.types import Message, Query, Sampling, Verdict
 from tests.fakes import candidate

@@ -7,9 +7,58 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from symmoe.aggregation.extraction import extract, normalise
-from symmoe.questions.options import boxed
+from symmoe.aggregation.extraction import encodable, equal, extract, normalise, visible, without_reasoning
+from symmoe.questions.families import boxed
 from symmoe.types import AnswerKind
+
+anything = st.text(st.characters(exclude_categories=()), max_size=60)
+
+
+@given(anything)
+def test_every_text_can_be_encoded_after_cleaning(text: str) -> None:
+    assert encodable(text).encode().decode() == encodable(text)
+    assert visible(text) == visible(visible(text))
+
+
+def test_text_that_is_sound_is_left_alone_and_halves_of_pairs_are_mended_or_replaced() -> None:
+    assert encodable("¿Cuánto? 🙂") == "¿Cuánto? 🙂"
+    assert encodable("a\ud83d\ude42b") == "a🙂b"
+    assert encodable("a\ud83db") == "a\ufffdb"
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("4\u200b2", "42"),
+        ("\ufeff\u202eabc\u202c", "abc"),
+        ("a\r\nb\rc\u2028d\x85e", "a\nb\nc\nd\ne"),
+        ("a\tb", "a\tb"),
+        ("x\U000e0041y", "xy"),
+        ("\x1b[2J", "[2J"),
+    ],
+)
+def test_invisible_characters_go_and_every_end_of_a_line_is_a_newline(text: str, left: str) -> None:
+    assert visible(text) == left
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("<think>no</think>yes", "yes"),
+        ("thinking aloud</think>yes", "yes"),
+        ("yes <think>no</think> indeed", "yes  indeed"),
+        ("yes <think>never closed", "yes "),
+        ("<think>all there is", " all there is"),
+        ("[THINK]no[/THINK]yes", "yes"),
+        ("◁think▷no◁/think▷yes", "yes"),
+        ("<|begin_of_thought|>no<|end_of_thought|>yes", "yes"),
+        ("<THINK>no</Think>yes", "yes"),
+        ("no markers", "no markers"),
+    ],
+)
+def test_what_stands_outside_of_reasoning_is_kept_or_else_the_reasoning(text: str, left: str) -> None:
+    assert without_reasoning(text) == left
+
 
 OPTIONS = "Which city is in France? (A) Rome (B) Paris (C) Oslo"
 
@@ -226,3 +275,78 @@ def test_of_a_question_with_options_only_a_short_text_without_a_letter_is_an_ans
     asked = "Which gas do plants take in?\n(A) carbon dioxide\n(B) oxygen"
     assert extract("Carbon dioxide.", "auto", asked) == "carbon dioxide"
     assert extract("Plants breathe. " * 20, "auto", asked) is None
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("1/2", "0.5"),
+        (r"\frac{1}{2}", "0.5"),
+        (r"\frac{2}{4}", r"\frac{1}{2}"),
+        (r"\sqrt{2}", "2^{1/2}"),
+        ("x^2", "x*x"),
+        ("1,000", "1000"),
+        (r"\{1, 2\}", r"\{2, 1\}"),
+        ("x = 5", "5"),
+    ],
+)
+def test_mathematical_answers_of_one_value_are_equal_both_ways_round(first: str, second: str) -> None:
+    assert equal(first, second, "math")
+    assert equal(second, first, "math")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("1/2", "0.51"),
+        ("2", "3"),
+        ("(1, 2)", "(2, 1)"),
+        ("x^2", "x^3"),
+        ("5", ""),
+        ("5", "}{"),
+        ("5", "\\"),
+        ("5", "$"),
+    ],
+)
+def test_mathematical_answers_of_other_values_are_not_equal_and_nonsense_equals_nothing(
+    first: str, second: str
+) -> None:
+    assert not equal(first, second, "math")
+    assert not equal(second, first, "math")
+
+
+@pytest.mark.parametrize("kind", ["auto", "text", "number", "choice"])
+def test_other_answers_are_equal_only_as_they_are_written(kind: str) -> None:
+    assert equal("0.5", "0.5", kind)  # type: ignore[arg-type]
+    assert not equal("1/2", "0.5", kind)  # type: ignore[arg-type]
+
+
+def test_words_are_not_taken_for_mathematics() -> None:
+    assert not equal("north", "htron", "math")
+    assert equal("north", "north", "math")
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [
+        "9^9^9^9",
+        "9^{9^{9^9}}",
+        "(9^{99})^{99}",
+        "2^{99999999999}",
+        "9**9**9",
+        "99999!",
+        r"\\sum_{i=1}^{10^9} i",
+        "2^{999 \\cdot 999999}",
+        "1+" * 400,
+    ],
+)
+def test_what_could_take_for_ever_to_work_out_is_compared_as_written(endless: str) -> None:
+    began = time.process_time()
+    assert not equal(endless, "5", "math")
+    assert equal(endless, endless, "math")
+    assert time.process_time() - began < 2
+
+
+def test_ordinary_powers_are_worked_out() -> None:
+    assert equal("2^{10}", "1024", "math")
+    assert equal("x^2 + y^2", "y^2 + x^2", "math")

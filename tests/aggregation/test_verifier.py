@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from symmoe.aggregation.reading import read
 from symmoe.aggregation.verifier import OF_TEXT, Asked, VerifierScorer, Verifying, features, names, signs_of
 from symmoe.aggregation.vote import WeightedVote
-from symmoe.scoring.expert_record import RecordScorer
+from symmoe.scoring.weighing import RecordScorer
 from symmoe.types import Assignment, Candidate, Recruitment, Trees
 from tests.fakes import candidate, query
 

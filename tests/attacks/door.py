@@ -12,14 +12,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
-import pytest
 from symmoe.deployments.serving import Served, serving
 from symmoe.deployments.settings import Settings
 
+from symmoe.bench.services import free_port
 from symmoe.config import read_pool
-from symmoe.store import embedded_socket, stop_embedded
 from tests.conftest import echo_pool
 from tests.deployments.streaming_trouble import troubled_streams
+from tests.stores import own_state
 
 QUESTION = {"model": "adder", "messages": [{"role": "user", "content": "sums"}]}
 
@@ -27,20 +27,13 @@ QUESTION = {"model": "adder", "messages": [{"role": "user", "content": "sums"}]}
 @contextmanager
 def on_ray_serve(folder: Path, settings: Settings, keys: bool = True) -> Iterator[Served]:
     """A pool of echoes, on a Ray and with a store of its own."""
-    with pytest.MonkeyPatch.context() as patch, socket.socket() as probe:
-        patch.setenv("SYMMOE_STATE", str(folder / "state"))
-        patch.delenv("REDIS_URL", raising=False)
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-        probe.close()
-        pool = read_pool(str(echo_pool(folder)))
-        try:
-            with serving(pool, settings, port=port, keys=keys, build=troubled_streams) as service:
-                service.wait_until_ready()
-                yield service
-        finally:
-            if embedded_socket().exists():
-                stop_embedded()
+    pool = read_pool(str(echo_pool(folder)))
+    with (
+        own_state(folder, cache=False),
+        serving(pool, settings, port=free_port(), keys=keys, build=troubled_streams) as service,
+    ):
+        service.wait_until_ready()
+        yield service
 
 
 def proxy_process() -> psutil.Process:

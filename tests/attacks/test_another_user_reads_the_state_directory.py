@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from symmoe.deployments.batches.contents import Contents
+from symmoe.deployments.batches.files import Contents
 
 from symmoe.batch.record import Files, job_lock
 from symmoe.private import private_folder

@@ -10,17 +10,17 @@ from pathlib import Path
 import openai
 import pytest
 from openai.types import Batch
-from symmoe.deployments.batches.ids import BATCH
+from symmoe.deployments.batches.batches import lines_key
+from symmoe.deployments.batches.files import BATCH
 from symmoe.deployments.batches.segments import Segments
-from symmoe.deployments.batches.table import lines_key
 from symmoe.deployments.settings import Settings
 
 from tests.deployments.api.conftest import Running, running
-from tests.deployments.batches.conftest import Row, ended, exactly_once, line, rows_of, start, state_in, until
+from tests.deployments.batches.conftest import Row, ended, exactly_once, line, rows_of, start, until
+from tests.deployments.batches.test_batches import peak
 from tests.deployments.batches.test_faults import process
-from tests.deployments.batches.test_large import peak
-from tests.deployments.batches.test_quota import bounded, client
-from tests.stores import connected
+from tests.deployments.batches.test_files import bounded, client_of
+from tests.stores import connected, state_in
 
 CHOICES = 16
 LARGE = 1_000_000
@@ -77,7 +77,7 @@ def many(path: Path, count: int) -> Path:
 def test_rows_count_against_the_files_of_their_key_and_a_batch_that_passes_them_ends(tmp_path: Path) -> None:
     room, size = 2_000_000, 20_000
     with bounded(tmp_path, most_files_bytes=room) as service:
-        mine = client(service)
+        mine = client_of(service)
         over = ended(mine, start(mine, [long(number, size) for number in range(20)]))
         assert over.status == "failed"
         assert over.errors is not None
@@ -89,13 +89,13 @@ def test_rows_count_against_the_files_of_their_key_and_a_batch_that_passes_them_
         assert {row["error"]["code"] for row in refused} == {"file_quota_exceeded"}
         output = mine.files.retrieve(str(over.output_file_id))
         assert output.bytes + 20 * size < room
-        yours = client(service, "yours")
+        yours = client_of(service, "yours")
         assert counted(ended(yours, start(yours, [long(0, size)]))) == (1, 0)  # others have room of their own
 
 
 def test_what_is_coming_of_a_batch_leaves_no_room_for_uploads(tmp_path: Path) -> None:
     with bounded(tmp_path, most_files_bytes=1_000_000) as service:
-        mine = client(service)
+        mine = client_of(service)
         held = line(9, body={"model": "adder", "messages": [{"role": "user", "content": "hold on"}]})
         batch = start(mine, [long(0, 50_000), held])
         until(mine, batch, lambda found: found.request_counts.completed == 1)

@@ -12,21 +12,19 @@ from typing import Any
 import openai
 import pytest
 import redis
-from symmoe.deployments.batches.batch_records import BatchRecord
-from symmoe.deployments.batches.batches import Batches
-from symmoe.deployments.batches.ids import BATCH, FILE, new_id
+from symmoe.deployments.batches.batches import CREATE, Batches, BatchRecord, batch_key, keys_of
+from symmoe.deployments.batches.files import BATCH, FILE, new_id
 from symmoe.deployments.batches.progress import Progress
 from symmoe.deployments.batches.segments import Segments
 from symmoe.deployments.batches.store_access import Page
-from symmoe.deployments.batches.table import OPEN_ONCE, batch_key, batches_of
 from symmoe.deployments.settings import Settings
 from symmoe.deployments.storage import Storage
 
 from symmoe.store import embedded_socket
 from tests.deployments.access.conftest import client, keyed, make_key
 from tests.deployments.api.conftest import Running
-from tests.deployments.batches.conftest import ended, exactly_once, line, start, state_in
-from tests.stores import connected
+from tests.deployments.batches.conftest import ended, exactly_once, line, start
+from tests.stores import connected, state_in
 
 FILE_OF_HOSTILE = f"file-{'1' * 32}"
 
@@ -43,29 +41,19 @@ def record(owner: str, **changed: Any) -> BatchRecord:
     return replace(made, **changed)
 
 
-def left_by_an_earlier_version(owner: str, count: int, file: str = FILE_OF_HOSTILE, **facts: str) -> list[BatchRecord]:
-    """Batches as they stood before they were counted: open ones all in one set, with no index of their owner's."""
-    made = [record(owner, input=file) for _ in range(count)]
+def held_elsewhere(owner: str, count: int) -> None:
+    """Have so many batches of an owner open, each leased by another service."""
     pipe = connected().pipeline(transaction=False)
-    for each in made:
-        pipe.hset(batch_key(each.id), mapping={"fixed": each.fixed, **facts})
-        pipe.zadd(batches_of(owner), {each.id: 0})
-        if "ended" not in facts:
-            pipe.zadd(OPEN_ONCE, {each.id: 0})
+    for each in (record(owner) for _ in range(count)):
+        keys = keys_of(each.id, owner, each.input)
+        pipe.eval(CREATE, len(keys), *keys, each.id, owner, each.fixed, count)
+        pipe.set(f"{batch_key(each.id)}:lease", "another service", px=600_000)
     pipe.execute()
-    return made
 
 
 def replies() -> int:
     """Bytes that the store has sent so far."""
     return int(redis.Redis(unix_socket_path=str(embedded_socket())).info("stats")["total_net_output_bytes"])
-
-
-async def adopted() -> None:
-    """Wait until what an earlier version left open was looked through, which is done once."""
-    async with asyncio.timeout(60):
-        while connected().exists(OPEN_ONCE):
-            await asyncio.sleep(0.01)
 
 
 def create(served: Running, key: str, file: str) -> openai.types.Batch:
@@ -116,11 +104,7 @@ def test_what_a_call_reads_does_not_grow_with_what_others_left(folder: Path) -> 
         friend = client(served, key)
         exactly_once(friend, ended(friend, start(friend, [line(0)])), 1)
         file = friend.files.create(file=b"{}", purpose="batch").id
-        pipe = connected().pipeline(transaction=False)
-        for each in left_by_an_earlier_version("hostile", 2000):
-            pipe.set(f"{batch_key(each.id)}:lease", "another service", px=600_000)
-        pipe.execute()
-        asyncio.run(adopted())
+        held_elsewhere("hostile", 2000)
         before = replies()
         create(served, key, file)
         friend.batches.list()
@@ -164,19 +148,3 @@ def test_of_batches_that_are_over_only_the_last_are_kept(folder: Path) -> None:
     wanted, kept = asyncio.run(play())
     assert kept == wanted
     assert len(connected().keys("symmoe:batch:*")) == 3
-
-
-def test_what_an_earlier_version_left_is_bounded_too_and_its_open_batches_run(folder: Path) -> None:
-    settings = Settings(most_batch_records=100, batch_lease=1.0)
-    key, own = make_key()
-    ends = {"ended": "completed", "completed_at": str(int(time.time()))}
-    over = left_by_an_earlier_version(own.id, 500, **ends)
-    with keyed(folder, settings) as served:
-        friend = client(served, key)
-        file = friend.files.create(file=("f", b'{"no": "line"}'), purpose="batch").id
-        (left,) = left_by_an_earlier_version(own.id, 1, file)
-        until = time.monotonic() + 30
-        while friend.batches.retrieve(left.id).status != "completed" or len(list(friend.batches.list(limit=100))) > 100:
-            assert time.monotonic() < until
-            time.sleep(0.05)
-        assert connected().exists(batch_key(over[0].id)) == 0

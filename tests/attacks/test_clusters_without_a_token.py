@@ -9,7 +9,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from symmoe.deployments.cluster_token import check_token
+from symmoe.deployments.session import check_token
 
 from symmoe.errors import JobError
 from tests.clusters import free_ports
@@ -53,7 +53,7 @@ def test_one_that_asks_for_a_token_is_taken() -> None:
 
 
 def test_where_it_cannot_be_told_the_cluster_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("symmoe.deployments.cluster_token._SECONDS", 0.5)
+    monkeypatch.setattr("symmoe.deployments.session._SECONDS", 0.5)
     monkeypatch.delenv("RAY_USE_TLS", raising=False)
     (port,) = free_ports(1)
     with pytest.raises(JobError, match="cannot be told"):

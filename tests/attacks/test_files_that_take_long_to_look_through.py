@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from symmoe.deployments.batches.answering import Turns
 from symmoe.deployments.batches.input import BadInputError, StoppedError, find_lines
-from symmoe.deployments.batches.window import Turns
 from symmoe.deployments.settings import Settings
 
 from tests.deployments.api.conftest import running
-from tests.deployments.batches.conftest import ended, exactly_once, line, start, state_in
+from tests.deployments.batches.conftest import ended, exactly_once, line, start
+from tests.stores import state_in
 
 MOST_LINES = Settings().most_batch_lines
 LINE = b'{"custom_id":"a"}\n'

@@ -13,8 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from symmoe.deployments.access.breaker import Breaker
-from symmoe.deployments.access.key_records import new_key
-from symmoe.deployments.access.keys import StoredKeys
+from symmoe.deployments.access.keys import StoredKeys, new_key
 from symmoe.deployments.access.limits import Limits
 from symmoe.deployments.serving import Served
 from symmoe.deployments.settings import Settings

@@ -10,7 +10,8 @@ import pytest
 from symmoe.deployments.settings import Settings
 
 from tests.deployments.access.conftest import client, keyed, make_key
-from tests.deployments.batches.conftest import ended, exactly_once, line, start, state_in
+from tests.deployments.batches.conftest import ended, exactly_once, line, start
+from tests.stores import state_in
 
 
 @pytest.fixture

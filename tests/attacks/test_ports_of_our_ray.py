@@ -21,6 +21,7 @@ from symmoe.bench.services import free_port
 from symmoe.errors import JobError
 from tests.conftest import echo_pool
 from tests.deployments.conftest import gone
+from tests.stores import own_state
 
 ROOT = Path(__file__).parents[2]
 CALLS = (
@@ -66,15 +67,15 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[psutil.Process
     """A service as `symmoe serve` starts it, with engines that echo."""
     folder = tmp_path_factory.mktemp("ports")
     words = ["serve", "--pool", str(echo_pool(folder)), "--port", str(free_port()), "--json"]
-    told = {**os.environ, "SYMMOE_STATE": str(folder / "state")}
-    told = {name: value for name, value in told.items() if name != "REDIS_URL" and not name.startswith("RAY_")}
     command = [sys.executable, "-m", "tests.deployments.streaming_trouble", *words]
-    with psutil.Popen(command, cwd=ROOT, env=told, stdout=subprocess.PIPE, start_new_session=True) as process:
-        assert b"{" in process.stdout.readline()
-        started = process.children(recursive=True)
-        yield process
-        process.terminate()
-        process.communicate(timeout=90)
+    with own_state(folder, cache=False):
+        told = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        with psutil.Popen(command, cwd=ROOT, env=told, stdout=subprocess.PIPE, start_new_session=True) as process:
+            assert b"{" in process.stdout.readline()
+            started = process.children(recursive=True)
+            yield process
+            process.terminate()
+            process.communicate(timeout=90)
     assert gone(started)
 
 

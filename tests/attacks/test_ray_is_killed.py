@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -19,6 +19,7 @@ from symmoe.deployments.private_folder import sweep
 from symmoe.bench.services import free_port
 from tests.conftest import echo_pool
 from tests.deployments.conftest import gone
+from tests.stores import own_state
 
 ROOT = Path(__file__).parents[2]
 WORDS = "Ray on this machine has ended: its raylet was killed or failed"
@@ -29,7 +30,7 @@ def under_watch(tmp_path: Path, then: str) -> subprocess.CompletedProcess[str]:
     shutil.copy("/bin/sleep", tmp_path / "raylet")
     code = f"""
 import signal, subprocess, threading
-from symmoe.deployments.raylet_watch import RayletWatch
+from symmoe.deployments.session import RayletWatch
 from symmoe.errors import EngineError
 raylet = subprocess.Popen([{str(tmp_path / "raylet")!r}, "60"])
 watch = RayletWatch()
@@ -63,11 +64,14 @@ def service(tmp_path: Path) -> Iterator[tuple[psutil.Popen, Path]]:
     """A service that is ready, and the folder that it has for temporary files."""
     temporary = Path(tempfile.mkdtemp(prefix="t", dir="/tmp"))
     words = ["serve", "--pool", str(echo_pool(tmp_path)), "--port", str(free_port()), "--json"]
-    told = {name: value for name, value in os.environ.items() if name != "REDIS_URL" and not name.startswith("RAY_")}
-    told |= {"SYMMOE_STATE": str(tmp_path / "state"), "TMPDIR": str(temporary)}
     command = [sys.executable, "-m", "tests.deployments.streaming_trouble", *words]
     pipe = subprocess.PIPE
-    try:
+    with ExitStack() as ends:
+        ends.callback(shutil.rmtree, temporary)
+        ends.callback(sweep, temporary)
+        ends.enter_context(own_state(tmp_path, cache=False))
+        told = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        told["TMPDIR"] = str(temporary)
         with psutil.Popen(command, cwd=ROOT, env=told, stdout=pipe, stderr=pipe, text=True) as process:
             assert "{" in process.stdout.readline(), process.stderr.read()
             try:
@@ -75,9 +79,6 @@ def service(tmp_path: Path) -> Iterator[tuple[psutil.Popen, Path]]:
             finally:
                 with suppress(psutil.NoSuchProcess):
                     process.kill()
-    finally:
-        sweep(temporary)
-        shutil.rmtree(temporary)
 
 
 @pytest.mark.slow

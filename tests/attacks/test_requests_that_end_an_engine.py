@@ -11,7 +11,7 @@ import pytest
 from symmoe.deployments.engine_loop import EngineLoop
 from symmoe.deployments.events import Asked, End, Finished, Piece, Tell, TurnedAway, ended
 from symmoe.deployments.experts import LOST, Experts
-from symmoe.deployments.lifecycle.admission import AdmittedExperts
+from symmoe.deployments.lifecycle.lifecycle import AdmittedExperts
 from symmoe.deployments.lifecycle.roster import Roster
 
 from symmoe.build import Assembly

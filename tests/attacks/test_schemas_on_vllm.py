@@ -17,6 +17,7 @@ from symmoe.build import Assembly
 from symmoe.config import read_pool
 from symmoe.types import Message, Query, Sampling
 from tests.attacks.schemas import BROKEN_COMPILER, KILLER, ODD, Schema, pattern
+from tests.stores import own_state
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 BOUND = 5.0
@@ -28,8 +29,7 @@ SLOWER = 4
 
 @pytest.fixture(scope="module")
 def replica(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ExpertReplica]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SYMMOE_STATE", str(tmp_path_factory.mktemp("state")))
+    with own_state(tmp_path_factory.mktemp("schemas"), cache=False):
         pool = read_pool("tiny")
         made = ExpertReplica(pool.model_dump_json(), str(pool.root), Settings(stall=60.0), Assembly)
         assert made.loop.warm.wait(300)

@@ -13,8 +13,7 @@ import pytest
 from redis.asyncio import Redis
 from symmoe.cli.key import with_store
 from symmoe.deployments.access.breaker import Breaker
-from symmoe.deployments.access.key_records import KeyRecord, add, new_id, new_key, revoke
-from symmoe.deployments.access.keys import StoredKeys
+from symmoe.deployments.access.keys import KeyRecord, StoredKeys, add, new_id, new_key, revoke
 from symmoe.deployments.storage import Storage, once
 
 from symmoe.errors import StoreError

@@ -18,8 +18,7 @@ from pathlib import Path
 import pytest
 from symmoe.cli.key import with_store
 from symmoe.deployments.access.breaker import Breaker
-from symmoe.deployments.access.key_records import KeyRecord, add, new_id, new_key, revoke
-from symmoe.deployments.access.keys import StoredKeys
+from symmoe.deployments.access.keys import KeyRecord, StoredKeys, add, new_id, new_key, revoke
 from symmoe.deployments.storage import Storage
 
 from symmoe.doctor import examine

@@ -13,7 +13,7 @@ import pytest
 from symmoe.doctor import examine
 from symmoe.errors import StoreError
 from symmoe.store import damages, open_store, stop_embedded
-from symmoe.store.repair import good_parts
+from symmoe.store.embedded import good_parts
 from tests.stores import connected
 
 from .conftest import eventually, servers

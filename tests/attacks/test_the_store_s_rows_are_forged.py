@@ -8,10 +8,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from symmoe.deployments.access.key_records import KeyRecord, add, digest, everyone, new_id, new_key
-from symmoe.deployments.access.keys import StoredKeys
+from symmoe.deployments.access.keys import KeyRecord, StoredKeys, add, digest, everyone, new_id, new_key
+from symmoe.deployments.lifecycle.lifecycle import Keeper
 from symmoe.deployments.lifecycle.roster import Roster
-from symmoe.deployments.lifecycle.roster_sync import Keeper
 from symmoe.deployments.settings import Settings
 from symmoe.deployments.storage import Storage
 

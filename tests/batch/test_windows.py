@@ -16,8 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from symmoe.batch.checking import verify
 from symmoe.batch.record import Candidates, job_lock, read_status, write_status
-from symmoe.batch.verify import verify
 from symmoe.batch.windows import LARGEST, MOST, choose_window
 from symmoe.errors import EngineError, ErrorLimitError, InputError, JobError
 from symmoe.pipeline import Watch

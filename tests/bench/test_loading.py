@@ -1,14 +1,21 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from symmoe.bench import replicas
+from symmoe.bench.gathering import measure
 from symmoe.bench.loading import Workload, dealt, require_weights, steps_of, with_copies
+from symmoe.bench.unlike import ARCHITECTURES, random_model, unlike_pool
+from symmoe.build import Assembly
 from symmoe.config import read_pool
 from symmoe.errors import PoolError
 from symmoe.loading.merge import ADAPTER_CONFIG, read_updates
+from symmoe.loading.packed.layout import Layout
 from tests.fakes import question
 
 STARTER = read_pool("tiny")
@@ -52,3 +59,97 @@ def test_a_pool_without_weights_is_refused(tmp_path: Path) -> None:
     engine = STARTER.engine.model_copy(update={"kind": "echo"})
     with pytest.raises(PoolError, match="no adapters on vLLM"):
         require_weights(STARTER.model_copy(update={"engine": engine}))
+
+
+TINY = read_pool("tiny")
+
+
+def test_a_made_model_is_small_and_speaks_with_the_tokenizer_that_it_was_given(tmp_path: Path) -> None:
+    base = Assembly(TINY).weights("generalist").model
+    made = {each: random_model(each, base, tmp_path / each) for each in ARCHITECTURES}
+    config = {each: json.loads((folder / "config.json").read_text()) for each, folder in made.items()}
+    assert {each: found["model_type"] for each, found in config.items()} == {each: each for each in ARCHITECTURES}
+    assert all((folder / "model.safetensors").stat().st_size < 80e6 for folder in made.values())
+    assert all(
+        (folder / "tokenizer.json").read_bytes() == (Path(base) / "tokenizer.json").read_bytes()
+        for folder in made.values()
+    )
+    shapes = {Layout.of(str(folder), None).manifest.fingerprint for folder in (Path(base), *made.values())}
+    assert len(shapes) == 3
+
+
+def test_five_experts_have_four_models_and_every_one_is_asked(tmp_path: Path) -> None:
+    other = random_model("qwen3", Assembly(TINY).weights("generalist").model, tmp_path / "other")
+    pool = unlike_pool(TINY, other, tmp_path / "made")
+    assert len(pool.experts) == 5
+    assert len({expert.model for expert in pool.experts}) == 4
+    steps = steps_of(pool, Workload(5, per_family=2, k=3, seed=0)).steps
+    assert sorted(step.expert for step in steps) == sorted(pool.names)
+    assert [step.expert for step in steps[:2]] == ["generalist", "arithmetic"]
+
+
+def test_a_pool_of_one_model_needs_another_to_be_named(tmp_path: Path) -> None:
+    with pytest.raises(PoolError, match="one model only") as refused:
+        unlike_pool(TINY, None, tmp_path)
+    assert "--model" in str(refused.value.hint)
+
+
+@pytest.fixture(scope="module")
+def report() -> dict[str, Any]:
+    return measure(mib=4, ranks=[2], throttle=40, repeats=1, kill=True, chunk_mib=0.25)
+
+
+def test_what_arrives_is_exact_and_each_rank_reads_its_share(report: dict[str, Any]) -> None:
+    row = report["ranks"]["2"]
+    assert row["throttled"]["bit_exact"]
+    assert row["page_cache"]["bit_exact"]
+    assert row["throttled"]["mib_read_per_rank"] == [2.0, 2.0]
+    assert row["throttled"]["read_is_a_share"]
+
+
+def test_the_throttle_bounds_what_is_measured(report: dict[str, Any]) -> None:
+    row = report["ranks"]["2"]["throttled"]
+    assert row["independent_seconds"] >= 8 / 40
+    assert row["grouped_seconds"] >= 4 / 40
+    assert row["plan"]["mode"] == "grouped"
+    assert row["times"] == pytest.approx(row["runs"][0][0] / row["runs"][0][1], abs=0.1)
+
+
+def test_it_is_told_how_busy_the_machine_was_otherwise(report: dict[str, Any]) -> None:
+    assert 0 <= report["ranks"]["2"]["throttled"]["cores_taken_by_others"] <= report["cores"]
+
+
+def test_the_plan_of_each_case_gives_both_predictions(report: dict[str, Any]) -> None:
+    for case in ("throttled", "page_cache"):
+        plan = report["ranks"]["2"][case]["plan"]
+        assert plan["grouped_seconds"] > 0
+        assert plan["independent_seconds"] > 0
+        assert plan["reason"]
+
+
+def test_the_others_name_the_killed_rank_and_end_within_ten_seconds(report: dict[str, Any]) -> None:
+    (other,) = report["kill"]["others"]
+    assert report["kill"]["killed"] == 1
+    assert other["error"].startswith("rank 1, chunk ")
+    assert other["seconds"] < 10
+
+
+@pytest.mark.slow
+def test_a_group_is_nearly_as_many_times_as_fast_as_it_has_ranks() -> None:
+    report = measure()
+    for count, least in (("2", 1.8), ("4", 3.5)):
+        row = report["ranks"][count]
+        assert row["throttled"]["bit_exact"]
+        assert row["throttled"]["times"] >= least
+        assert row["page_cache"]["plan"]["mode"] == "independent"
+
+
+@pytest.mark.slow
+def test_replicas_get_the_same_bytes_by_every_way_also_when_a_machine_dies(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(os.urandom(100_000_000))
+    report = replicas.measure(tmp_path, replicas=3, throttle=50, repeats=1)
+    assert report["exact"]
+    assert report["late"] == "plain"
+    (only,) = report["rounds"]
+    assert only["together_ways"] == ["gathered", "gathered", "shared"], only["reason"]
+    assert len(report["killed"]) >= 1

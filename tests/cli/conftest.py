@@ -13,6 +13,7 @@ import pytest
 from symmoe.cli.main import run
 
 import symmoe.build
+from symmoe.engines.echo import EchoEngine
 
 from ..conftest import SKILLS, echo_pool
 from ..fakes import NamingTagger, ScatteringEmbedder
@@ -66,3 +67,14 @@ def source(tmp_path: Path) -> Path:
     path = tmp_path / "in.jsonl"
     path.write_text('{"id": "a", "prompt": "sums 1"}\n{"id": "b", "prompt": "spanish 2"}\n', encoding="utf-8")
     return path
+
+
+@pytest.fixture
+def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No engine may be started."""
+
+    def refuse(*words: object) -> None:
+        raise AssertionError(f"an engine was started: {words}")
+
+    for method in ("start", "swap", "generate"):
+        monkeypatch.setattr(EchoEngine, method, refuse)

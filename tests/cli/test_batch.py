@@ -1,20 +1,24 @@
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import subprocess
 import sys
+import time
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
+from PIL import Image
 
+from ..batch.conftest import read_jsonl
+from ..conftest import echo_pool
 from .conftest import Symmoe
 
 pytestmark = pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
-
-
-def rows(path: Path) -> list[dict[str, object]]:
-    return [json.loads(line) for line in path.read_bytes().splitlines()]
 
 
 def test_a_run_that_answers_every_line_ends_with_0(
@@ -39,7 +43,7 @@ def test_a_run_that_answers_every_line_ends_with_0(
         "loads": [["adder", "rebuild"], ["speaker", "merged"]],
         "ignored": {},
     }
-    assert [row["symmoe_id"] for row in rows(output)] == ["a", "b"]
+    assert [row["symmoe_id"] for row in read_jsonl(output)] == ["a", "b"]
 
 
 @pytest.mark.parametrize("words", ["batch run {file} -o {folder}/out.jsonl", "batch check {file}"])
@@ -116,9 +120,9 @@ def test_a_run_tags_with_the_embedder_that_is_installed(source: Path, pool: Path
     process = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))
     assert process.returncode == 3, process.stderr
     assert [load[:2] for load in json.loads(process.stdout)["loads"]] == [["adder", "rebuild"]]
-    (trace,) = rows(tmp_path / "out.trace.jsonl")
+    (trace,) = read_jsonl(tmp_path / "out.trace.jsonl")
     assert trace["recruited"] == ["adder"]
-    assert [row["symmoe_id"] for row in rows(tmp_path / "out.jsonl")] == ["a", None]
+    assert [row["symmoe_id"] for row in read_jsonl(tmp_path / "out.jsonl")] == ["a", None]
 
 
 def test_with_explain_every_trace_says_how_the_experts_stood(symmoe_command: Symmoe, pool: Path, source: Path) -> None:
@@ -128,3 +132,281 @@ def test_with_explain_every_trace_says_how_the_experts_stood(symmoe_command: Sym
         traces = [json.loads(line) for line in output.with_name(f"{output.stem}.trace.jsonl").read_text().splitlines()]
         assert [trace["explanation"] is not None for trace in traces] == [explained] * 2
     assert {standing["expert"] for standing in traces[0]["explanation"]["standings"]} == {"adder", "speaker", "sorter"}
+
+
+@pytest.fixture
+def seeing(tmp_path: Path) -> Path:
+    """A pool of three, of which the sorter alone sees."""
+    return echo_pool(tmp_path, more={"sorter": {"images": True}})
+
+
+def test_an_image_goes_to_an_expert_that_sees_whatever_the_question_calls_for(
+    symmoe_command: Symmoe, seeing: Path, tmp_path: Path
+) -> None:
+    files = [tmp_path / "red.png", tmp_path / "blue.jpg"]
+    for file in files:
+        Image.new("RGB", (4, 4), file.stem).save(file)
+    shown = [word for file in files for word in ("--image", file)]
+    trace = symmoe_command("ask", "sums", "--pool", seeing, *shown, "--json").json["trace"]
+    assert trace["recruited"] == ["sorter"]
+    named = symmoe_command("ask", "sums", "--pool", seeing, "--model", "adder", *shown)
+    assert (named.code, named.errors) == (
+        2,
+        ["error: expert 'adder' cannot see images; the pool file says which can (`images: true`)"],
+    )
+
+
+def test_a_question_in_another_encoding_is_one_error(symmoe_command: Symmoe, seeing: Path) -> None:
+    said = symmoe_command("ask", b"caf\xe9?".decode("utf-8", "surrogateescape"), "--pool", seeing)
+    assert (said.code, len(said.errors), "not UTF-8" in said.err) == (2, 1, True)
+
+
+@pytest.mark.parametrize("content", [b"no image", b"", None], ids=["text", "empty", "missing"])
+def test_what_is_no_image_is_told_by_its_name(
+    symmoe_command: Symmoe, seeing: Path, tmp_path: Path, content: bytes | None
+) -> None:
+    file = tmp_path / "picture.png"
+    if content is not None:
+        file.write_bytes(content)
+    said = symmoe_command("ask", "sums", "--pool", seeing, "--image", file)
+    assert said.code == 2
+    (error,) = said.errors
+    assert str(file) in error
+
+
+PUBLIC = Path(__file__).parent.parent / "batch" / "public"
+FILES = {
+    "gsm8k.jsonl": ("question", "1", "A baker makes 12 trays of 8 rolls. He sells 70 rolls"),
+    "mt_bench.jsonl": ("turns", "1", "Write two sentences about a harbour at dawn."),
+    "alpaca.json": ("instruction", "1", "Name three ways to save water at home."),
+    "sharegpt.json": ("conversations", "aB3xYz0_0", "And keep my changes?"),
+    "messages.jsonl": ("messages", "1", "What is the symbol of tin?"),
+    "prompts.jsonl": ("prompt", "p1", "What is the plural of mouse?"),
+    "truthfulqa.csv": ("Question", "1", "Do goldfish forget everything after three seconds?"),
+    "mmlu_pro.parquet": ("question + its options", "1", "Where the price is set low relative to the competition"),
+    "symbolic_moe.json": ("question", "1", "Find the number of positive integers with three not"),
+    "arc.jsonl": (
+        "question + its options",
+        "Mercury_900001",
+        "Which of these is a renewable source of energy?\nA. coal\nB.",
+    ),
+    "commonsense_qa.jsonl": (
+        "question + its options",
+        "f00d1",
+        "An umbrella is used against what?\nA. rain\nB. stew\nC.",
+    ),
+    "math.jsonl": ("problem", "1", "What is the remainder when $7^3$ is divided by $5$?"),
+    "humaneval.jsonl.gz": ("prompt", "1", "def double(x: int) -> int:"),
+    "ifeval.jsonl": ("prompt", "1", "Describe a violin in exactly two sentences."),
+    "dolly.jsonl": ("instruction + context", "1", "Who built the tower?\n\nThe tower was built in 1903 by Ada Lind."),
+    "questions.txt": ("prompt", "1", "Calculate 4 + 9."),
+}
+
+
+@pytest.fixture(autouse=True)
+def echoing(monkeypatch: pytest.MonkeyPatch, pool: Path) -> None:
+    monkeypatch.setenv("SYMMOE_POOL", str(pool))
+
+
+def own_answer(row: dict[str, Any]) -> Any:
+    return row["symmoe_answer" if "symmoe_answer" in row else "answer"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_public_file_is_answered_as_it_is_and_keeps_its_columns(
+    symmoe_command: Symmoe, tmp_path: Path, name: str
+) -> None:
+    shape, ident, begin = FILES[name]
+    said = symmoe_command("batch", "run", PUBLIC / name, "-o", tmp_path / "out.jsonl")
+    assert (said.code, said.errors) == (0, [])
+    first, *more = read_jsonl(tmp_path / "out.jsonl")
+    assert first["symmoe_id"] == ident
+    assert shape in said.err
+    assert begin.splitlines()[0] in said.err
+    answer = own_answer(first)
+    text = answer if isinstance(answer, str) else answer[0]
+    assert text.split(": ", 1)[1].startswith(begin)
+    assert all(own_answer(row) and row["symmoe_error"] is None for row in more)
+
+
+def test_requests_for_responses_are_answered_as_responses(symmoe_command: Symmoe, tmp_path: Path) -> None:
+    assert symmoe_command("batch", "run", PUBLIC / "responses.jsonl", "-o", tmp_path / "out.jsonl").code == 0
+    first, second = read_jsonl(tmp_path / "out.jsonl")
+    assert (first["custom_id"], first["response"]["status_code"]) == ("r-1", 200)
+    body = first["response"]["body"]
+    assert (body["object"], body["instructions"]) == ("response", "Be brief.")
+    assert body["output"][0]["content"][0]["text"].endswith(": What is the capital of Peru?")
+    assert second["response"]["body"]["output"][0]["content"][0]["text"].endswith(": Count to three.")
+
+
+def test_turns_are_asked_one_after_another_of_the_expert_that_answered(symmoe_command: Symmoe, tmp_path: Path) -> None:
+    symmoe_command("batch", "run", PUBLIC / "mt_bench.jsonl", "-o", tmp_path / "out.jsonl")
+    first, second = read_jsonl(tmp_path / "out.jsonl")
+    for row in (first, second):
+        assert [each.split(": ", 1)[1] for each in row["answer"]] == row["turns"]
+        assert len({each.split(": ")[0] for each in row["answer"]}) == 1
+    traces = read_jsonl(tmp_path / "out.trace.jsonl")
+    assert len(traces) == 4
+
+
+def test_lines_come_through_a_pipe_and_from_several_files(
+    symmoe_command: Symmoe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = (PUBLIC / "gsm8k.jsonl").read_bytes()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+    words = ("-", PUBLIC / "alpaca.json", PUBLIC / "truth*.csv", "-o", tmp_path / "out.jsonl")
+    assert symmoe_command("batch", "run", *words).code == 0
+    answered = read_jsonl(tmp_path / "out.jsonl")
+    assert [row["symmoe_id"] for row in answered] == [str(number) for number in range(1, 9)]
+    assert "instruction" in answered[3]
+
+
+def test_every_way_to_write_holds_the_same_rows(symmoe_command: Symmoe, tmp_path: Path) -> None:
+    from pyarrow import parquet
+
+    for name in ("out.jsonl", "out.csv", "out.parquet"):
+        assert symmoe_command("batch", "run", PUBLIC / "arc.jsonl", "-o", tmp_path / name).code == 0
+    written = read_jsonl(tmp_path / "out.jsonl")
+    with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
+        cells = list(csv.DictReader(file))
+    columns = parquet.read_table(tmp_path / "out.parquet").to_pylist()
+    for one, two, three in zip(written, cells, columns, strict=True):
+        assert one["answer"] == two["answer"] == three["answer"]
+        assert (
+            one["symmoe_completion_tokens"] == int(two["symmoe_completion_tokens"]) == three["symmoe_completion_tokens"]
+        )
+        assert one["choices"] == json.loads(two["choices"]) == json.loads(three["choices"])
+        assert two["symmoe_error"] == ""
+        assert three["symmoe_error"] is None
+
+
+@pytest.mark.parametrize(("detail", "size"), [("full", 2000), ("brief", 500), ("none", 0)])
+def test_a_trace_is_as_long_as_is_asked(symmoe_command: Symmoe, tmp_path: Path, detail: str, size: int) -> None:
+    words = ("batch", "run", PUBLIC / "prompts.jsonl", "-o", tmp_path / "out.jsonl", "--trace", detail)
+    said = symmoe_command(*words)
+    assert (said.code, "evidence" in said.out) == (0, detail != "none")
+    trace = tmp_path / "out.trace.jsonl"
+    assert trace.exists() == (detail != "none")
+    assert not trace.exists() or len(trace.read_bytes().splitlines()[0]) < size
+
+
+def test_a_template_a_column_and_a_system_message_say_what_is_asked(symmoe_command: Symmoe, tmp_path: Path) -> None:
+    source = tmp_path / "in.csv"
+    source.write_text("key,title,body\n7,Sums,one and one\n", encoding="utf-8")
+    for words, asked in (
+        (("--prompt", "{{ title }}: {{ body | upper }}?"), "Sums: ONE AND ONE?"),
+        (("--prompt-column", "body", "--system", "Be kind."), "one and one"),
+    ):
+        said = symmoe_command("batch", "run", source, "-o", tmp_path / "out.jsonl", "--id-column", "key", *words)
+        assert said.code == 0, said.err
+        (row,) = read_jsonl(tmp_path / "out.jsonl")
+        assert (row["symmoe_id"], row["answer"].split(": ", 1)[1]) == ("7", asked)
+
+
+@pytest.mark.parametrize(
+    ("content", "words", "says"),
+    [
+        ("title,body\na,b\n", (), ("no column that is known", "'title', 'body'", "--prompt-column")),
+        ('{"question": "a", "prompt": "b"}\n', (), ("'prompt' or 'question'", "--prompt-column")),
+        ('{"question": "a", "context": {"title": "b"}}\n', (), ("may need 'context'", "--prompt ")),
+        ("title,body\na,b\n", ("--prompt", "{{ titel }}"), ("'titel' is undefined", "'title', 'body'")),
+        ("title,body\na,b\n", ("--prompt-column", "text"), ("no column 'text'", "'title', 'body'")),
+        ("question,answer\na,b\n", ("--id-column", "key"), ("no column 'key'", "'question', 'answer'")),
+        ("title,body\na,b\n", ("--prompt", "{{ title"), ("no Jinja template",)),
+    ],
+)
+def test_what_cannot_be_told_is_one_error_that_names_the_columns(
+    symmoe_command: Symmoe, tmp_path: Path, content: str, words: tuple[str, ...], says: tuple[str, ...]
+) -> None:
+    source = tmp_path / ("in.csv" if "," in content.split("\n")[0] and "{" not in content[0] else "in.jsonl")
+    source.write_text(content, encoding="utf-8")
+    said = symmoe_command("batch", "run", source, "-o", tmp_path / "out.jsonl", *words)
+    assert (said.code, len(said.errors)) == (2, 1)
+    assert all(each in said.err for each in says), said.err
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_a_template_cannot_reach_out_of_its_sandbox(symmoe_command: Symmoe, tmp_path: Path) -> None:
+    words = ("--prompt", "{{ question.__class__.__mro__ }}")
+    said = symmoe_command("batch", "run", PUBLIC / "gsm8k.jsonl", "-o", tmp_path / "out.jsonl", *words)
+    assert (said.code, len(said.errors)) == (2, 1)
+    assert "unsafe" in said.err
+
+
+def test_rows_can_be_limited_and_drawn(symmoe_command: Symmoe, tmp_path: Path) -> None:
+    source = tmp_path / "in.txt"
+    source.write_text("".join(f"Question {number}?\n" for number in range(400)), encoding="utf-8")
+    for words, least, most in ((("--limit", 7), 7, 7), (("--sample", 0.25), 70, 130)):
+        said = symmoe_command("batch", "run", source, "-o", tmp_path / "out.jsonl", *words, "--json")
+        assert least <= said.json["answered"] <= most
+        assert symmoe_command("batch", "verify", source, tmp_path / "out.jsonl", *words).code == 0
+
+
+def test_a_job_stops_at_its_time_and_says_how_to_go_on(symmoe_command: Symmoe, tmp_path: Path) -> None:
+    import symmoe.cli.batch as command
+
+    source = tmp_path / "long.txt"
+    source.write_text("".join(f"What is {number} plus 3?\n" for number in range(20_000)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "_seconds_until", lambda clock: 0.0)
+        said = symmoe_command("batch", "run", source, "-o", tmp_path / "out.jsonl", "--until", "06:00")
+    assert said.code == 4
+    assert "it is 06:00; nothing is lost. Go on with: symmoe batch run" in said.err
+    assert symmoe_command("batch", "run", source, "-o", tmp_path / "out.jsonl", "--until", "6 am").code == 2
+
+
+def test_the_time_until_an_hour_counts_the_night_on_which_clocks_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    from symmoe.cli.batch import _seconds_until
+
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    try:
+        for day, hours in ((27, 7), (28, 6)):
+            assert _seconds_until("06:00", datetime(2026, 3, day, 23, 0)) == hours * 3600
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_a_check_tells_what_a_file_would_take_and_what_is_wrong_with_it(symmoe_command: Symmoe, tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    lines = [json.dumps({"id": number, "prompt": f"sums {number % 300}"}) for number in range(3000)]
+    lines[1000:1000] = ["{", '{"id": 1, "prompt": "again"}', '{"text": "of no shape"}', '{"prompt": " "}', "[]"]
+    source.write_text("\n".join(lines), encoding="utf-8")
+    said = symmoe_command("batch", "check", source, "--json")
+    assert said.code == 3
+    told = said.json
+    assert (told["lines"], told["good"], told["bad"], told["repeated"]) == (3005, 3000, 5, 2700)
+    assert told["shapes"] == {"prompt": 3000}
+    assert {code: (each["lines"], each["first"]) for code, each in told["causes"].items()} == {
+        "invalid_json_line": (2, 1001),
+        "duplicate_custom_id": (1, 1002),
+        "unknown_shape": (1, 1003),
+        "invalid_value": (1, 1004),
+    }
+    assert told["calls"] == 300
+    assert told["experts"]["adder"]["calls"] == 300
+    assert told["seconds"] > 0
+    shown = symmoe_command("batch", "check", source)
+    assert "3,000 of 3,005 rows can be asked; 2,700 prompts stand there before word for word" in shown.out
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_a_check_loads_nothing_and_ends_with_0_where_every_row_can_be_asked(symmoe_command: Symmoe) -> None:
+    said = symmoe_command("batch", "check", *(PUBLIC / name for name in FILES))
+    assert said.code == 0, said.out
+    assert "1 loads" in said.out or "2 loads" in said.out or "3 loads" in said.out
+
+
+def test_answers_are_scored_where_they_are_known(symmoe_command: Symmoe, tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"  # an echo says the question again: right where that names the answer
+    rows_in = [{"question": f"sums {n}", "answer": f"so {n}\n#### {n if n % 2 else n + 1}"} for n in range(10)]
+    source.write_text("\n".join(map(json.dumps, rows_in)), encoding="utf-8")
+    for name in ("out.jsonl", "out.csv"):
+        said = symmoe_command("batch", "run", source, "-o", tmp_path / name, "--score", "--json")
+        score = said.json["score"]
+        assert (score["graded"], score["unknown"], score["right"]) == (10, 0, 5)
+        assert score["by_expert"] == {"adder": [5, 10]}
+    said = symmoe_command("batch", "run", source, "-o", tmp_path / "out.jsonl", "--reference", "answer")
+    assert "Right answers" in said.out
+    assert symmoe_command("batch", "run", source, "-o", tmp_path / "out.jsonl", "--reference", "key").code == 2

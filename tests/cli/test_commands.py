@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -233,13 +236,25 @@ def test_a_file_that_cannot_be_written_is_one_line_of_error(symmoe_command: Symm
     assert said.errors == [f"error: {tmp_path / 'file'}: File exists"]
 
 
-def test_an_interrupted_command_ends_with_130(symmoe_command: Symmoe, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(name: str) -> None:
-        raise KeyboardInterrupt
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_command_that_is_interrupted_or_terminated_stops_what_it_started(
+    symmoe_command: Symmoe, monkeypatch: pytest.MonkeyPatch, number: int, code: int
+) -> None:
+    stopped = []
 
-    monkeypatch.setattr("symmoe.config.read_pool", interrupt)
+    def interrupted(name: str) -> None:
+        try:
+            os.kill(os.getpid(), number)
+            threading.Event().wait(60)
+        finally:
+            stopped.append(name)
+
+    monkeypatch.setattr("symmoe.config.read_pool", interrupted)
+    before = signal.getsignal(signal.SIGTERM)
     said = symmoe_command("pool", "list")
-    assert (said.code, said.out, said.errors) == (130, "", [])
+    assert (said.code, said.out, said.errors) == (code, "", [])
+    assert stopped
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_a_fault_of_the_program_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:

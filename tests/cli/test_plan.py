@@ -5,21 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from symmoe.engines.echo import EchoEngine
 from symmoe.planning.costs import keep_observations
 from symmoe.store import open_store
 from symmoe.types import Observation
 
 from .conftest import Symmoe
 
-
-@pytest.fixture(autouse=True)
-def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*words: object) -> None:
-        raise AssertionError(f"an engine was started: {words}")
-
-    for method in ("start", "swap", "generate"):
-        monkeypatch.setattr(EchoEngine, method, refuse)
+pytestmark = pytest.mark.usefixtures("no_engine")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import symmoe.cli.top
-from symmoe.deployments.access.callers import Open
+from symmoe.deployments.access.keys import Open
 from symmoe.deployments.settings import Settings
 from symmoe.deployments.watching import Samples
 

@@ -16,6 +16,7 @@ from symmoe.deployments.settings import Settings
 from symmoe.types import Generation, Query
 from tests import environments
 from tests.deployments.api.conftest import Running, ScriptedEngine, running
+from tests.stores import own_state
 
 USES = Path(__file__).parent / "uses"
 Use = Callable[..., None]
@@ -58,18 +59,10 @@ def instance(schema: dict[str, Any], root: dict[str, Any] | None = None) -> Any:
 @pytest.fixture(scope="module")
 def assistant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A service of one polite expert."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SYMMOE_STATE", str(tmp_path_factory.mktemp("state")))
-        patch.delenv("REDIS_URL", raising=False)
-        folder, one = tmp_path_factory.mktemp("pool"), ("adder",)
-        with running(
-            folder, Settings(), experts=one, able=one, by=Assistant(4096), engine={"max_model_len": 4096}
-        ) as served:
-            yield served
-        from symmoe.store import embedded_socket, stop_embedded
-
-        if embedded_socket().exists():
-            stop_embedded()
+    folder, one = tmp_path_factory.mktemp("pool"), ("adder",)
+    large: dict[str, Any] = {"by": Assistant(4096), "engine": {"max_model_len": 4096}}
+    with own_state(folder, cache=False), running(folder, Settings(), experts=one, able=one, **large) as served:
+        yield served
 
 
 @pytest.fixture(scope="session")

@@ -12,10 +12,10 @@ from symmoe.deployments.executor import RayExecutor
 from symmoe.deployments.session import ray_session
 
 from symmoe.config import read_pool
-from symmoe.store import embedded_socket, stop_embedded
 from tests.cli.conftest import symmoe_command as symmoe_command
 from tests.conftest import echo_pool
 from tests.deployments.trouble import troubled
+from tests.stores import own_state
 
 EXPERTS = ("adder", "speaker", "sorter", "broken", "lethal")
 WORKERS = 2
@@ -25,15 +25,10 @@ WORKERS = 2
 def ray_here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Ray with room for two workers and a store of its own; when it has ended, no process of it is left."""
     before = set(psutil.Process().children(recursive=True))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SYMMOE_STATE", str(tmp_path_factory.mktemp("state")))
-        patch.delenv("REDIS_URL", raising=False)
-        with ExitStack() as stack:
-            _start_ray(stack)
-            started = set(psutil.Process().children(recursive=True)) - before
-            yield
-        if embedded_socket().exists():
-            stop_embedded()
+    with own_state(tmp_path_factory.mktemp("ray"), cache=False), ExitStack() as stack:
+        _start_ray(stack)
+        started = set(psutil.Process().children(recursive=True)) - before
+        yield
     assert gone(started)
 
 

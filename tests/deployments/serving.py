@@ -11,19 +11,16 @@ from pathlib import Path
 
 import openai
 import psutil
-import pytest
 
 from symmoe.bench.services import free_port
-from symmoe.store import stop_embedded
 from tests.deployments.conftest import gone
+from tests.stores import own_state
 
 
 @contextmanager
-def client_of(pool: str, state: Path, options: Sequence[str] = ()) -> Iterator[openai.OpenAI]:
+def client_of(pool: str, folder: Path, options: Sequence[str] = ()) -> Iterator[openai.OpenAI]:
     """A client of a service in a process of its own, which is stopped as Ctrl-C would and leaves no process."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SYMMOE_STATE", str(state))
-        patch.delenv("REDIS_URL", raising=False)
+    with own_state(folder, cache=False):
         code = "from symmoe.cli.main import main; main()"
         command = [sys.executable, "-c", code, "serve", "--pool", pool, "--port", str(free_port()), "--json", *options]
         pipe = subprocess.PIPE
@@ -35,4 +32,3 @@ def client_of(pool: str, state: Path, options: Sequence[str] = ()) -> Iterator[o
             _, told = process.communicate(timeout=90)
             assert (process.returncode, told) == (0, "finishing open requests\n")
             assert gone(started)
-        stop_embedded()

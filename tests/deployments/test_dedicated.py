@@ -14,9 +14,8 @@ import pytest
 import yaml
 from symmoe.deployments import dedicated
 from symmoe.deployments.dedicated import bundles, check_importable, engine_arguments
-from symmoe.deployments.dedicated_expert import DedicatedExpert
+from symmoe.deployments.dedicated_expert import DedicatedExpert, Places
 from symmoe.deployments.events import Asked, Begun, End, EngineState, Event, Finished, Piece, Tell, TurnedAway
-from symmoe.deployments.places import Places
 from symmoe.deployments.prompts import Prompts
 from symmoe.deployments.remote import PoolExperts
 

@@ -21,7 +21,8 @@ from symmoe.questions.suites import mixed_suite
 from tests.batch.conftest import MemoryStore, read_jsonl
 from tests.conftest import SKILLS, echo_pool
 from tests.deployments.api.conftest import EXPERTS, Running, assembled, running
-from tests.deployments.batches.conftest import ended, rows_of, start, state_in
+from tests.deployments.batches.conftest import ended, rows_of, start
+from tests.stores import state_in
 
 SOUND = EXPERTS[:3]
 """An expert that cannot be made ready ends a batch of the command line, which resumes; online it has no say."""

@@ -20,7 +20,7 @@ from symmoe.aggregation.synthesis import Synthesis
 from symmoe.aggregation.vote import WeightedVote
 from symmoe.answering import Judging, Routed, Weighed
 from symmoe.policy import Policy
-from symmoe.scoring.expert_record import weigh_by_records
+from symmoe.scoring.weighing import weigh_by_records
 from symmoe.types import Assignment, Candidate, Generation, Hedge, Message, Query, Recruitment, Sampling, Trace
 
 NAMES = "abcde"

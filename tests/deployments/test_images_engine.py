@@ -16,6 +16,7 @@ from symmoe.deployments.settings import Settings
 from symmoe.config import cache_dir, read_pool
 from symmoe.loading.sources import local_directory
 from tests.deployments.api.conftest import Running, running
+from tests.stores import own_state
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine]
 MARKS = ("<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>")
@@ -66,10 +67,12 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         "experts": [{"name": "eyes", "model": "./model", "images": True}],
     }
     (folder / "pool.yaml").write_text(json.dumps(pool))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SYMMOE_STATE", str(folder / "state"))
-        with running(folder, Settings(), pool=read_pool(str(folder / "pool.yaml")), real=True, first="eyes") as served:
-            yield served
+    described = read_pool(str(folder / "pool.yaml"))
+    with (
+        own_state(folder, cache=False),
+        running(folder, Settings(), pool=described, real=True, first="eyes") as served,
+    ):
+        yield served
 
 
 def plain(colour: str, size: tuple[int, int] = (80, 60)) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import httpx
 import pytest
 from symmoe.deployments.events import Asked, Begun, End, Event, Finished, Piece, TurnedAway
-from symmoe.deployments.lifecycle.failures import FAILING
+from symmoe.deployments.lifecycle.lifecycle import FAILING
 from symmoe.deployments.remote import PoolExperts, RemoteExpert
 
 from symmoe.config import ExpertConfig, Pool, RemoteConfig

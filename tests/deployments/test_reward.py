@@ -8,10 +8,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
-from symmoe.deployments.reward import RewardExpert
-from symmoe.deployments.scoring import Case, LocalScorer, ReplicaScorer, Scoring, Weighed
+from symmoe.deployments.scoring import Case, LocalScorer, ReplicaScorer, RewardExpert, Scoring, Weighed
 
-from symmoe.scoring.expert_record import RecordScorer
+from symmoe.scoring.weighing import RecordScorer
 from symmoe.types import Assignment, Candidate, Query, Recruitment, Verdict
 from tests.fakes import candidate, query
 

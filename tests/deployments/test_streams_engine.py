@@ -13,7 +13,8 @@ from symmoe.deployments.watching import Samples
 
 from symmoe.config import EngineConfig, Pool, cache_dir, read_pool, shipped_pool
 from tests.deployments.api.conftest import PATIENCE, Running, running, until
-from tests.deployments.batches.conftest import ended, line, rows_of, start, state_in
+from tests.deployments.batches.conftest import ended, line, rows_of, start
+from tests.stores import state_in
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 SEA = "Tell me about the sea."

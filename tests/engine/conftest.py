@@ -9,14 +9,14 @@ import pytest
 from symmoe.build import Assembly
 from symmoe.config import read_pool
 from symmoe.types import Call, Generation, Message, Query, Sampling
+from tests.stores import own_state
 
 Ask = Callable[..., Generation]
 
 
 @pytest.fixture(scope="session")
 def assembly(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Assembly]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SYMMOE_STATE", str(tmp_path_factory.mktemp("state")))
+    with own_state(tmp_path_factory.mktemp("engine"), cache=False):
         starter = Assembly(read_pool("tiny"))
         starter.loader.start("generalist")
         yield starter

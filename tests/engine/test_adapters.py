@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -18,8 +17,7 @@ RADIO = "Spell the call sign Q T B in the radio alphabet."
 
 
 @pytest.fixture
-def applying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Assembly]:
-    monkeypatch.setenv("SYMMOE_STATE", str(tmp_path))
+def applying() -> Iterator[Assembly]:
     pool = read_pool("tiny")
     engine = pool.engine.model_copy(update={"adapters": "apply"})
     assembly = Assembly(pool.model_copy(update={"engine": engine}))

@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from symmoe.questions.suites import mixed_suite
+from tests.stores import own_state
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
@@ -41,14 +43,8 @@ def _candidates(state: Path) -> int:
 
 @pytest.fixture
 def state() -> object:
-    import tempfile
-
-    from symmoe.store import stop_embedded
-
-    with tempfile.TemporaryDirectory(prefix="symmoe-") as place, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SYMMOE_STATE", place)
-        yield Path(place)
-        stop_embedded()
+    with TemporaryDirectory(prefix="symmoe-") as place, own_state(Path(place), cache=False) as directory:
+        yield directory
 
 
 def test_a_batch_killed_while_generating_answers_every_line_once_when_resumed(tmp_path: Path, state: Path) -> None:

@@ -36,8 +36,7 @@ def pool() -> Pool:
 
 
 @pytest.fixture
-def assembly(pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Assembly]:
-    monkeypatch.setenv("SYMMOE_STATE", str(tmp_path))
+def assembly(pool: Pool) -> Iterator[Assembly]:
     running = Assembly(pool)
     yield running
     running.close()

@@ -11,7 +11,7 @@ from symmoe.config import Pool, SamplingConfig, read_pool
 from symmoe.engines.echo import EchoEngine
 from symmoe.errors import EngineError
 from symmoe.profiles.building import LEAST_QUESTIONS, annotate, evidence_digest, profile_pool, tag_questions
-from symmoe.profiles.grading import as_query
+from symmoe.profiles.marking import as_query
 from symmoe.routing.keywords import PASSES
 from symmoe.types import Call, Generation, Profiles, Question, Tally
 from tests.conftest import SKILLS, echo_pool

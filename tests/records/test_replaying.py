@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from symmoe import replaying
-from symmoe.aggregation.belief import VoteState
+from symmoe.aggregation.vote import VoteState
 from symmoe.config import read_pool
 from symmoe.errors import PoolError, RecordsError
 from symmoe.profiles.believing import Course, fit_belief

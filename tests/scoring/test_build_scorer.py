@@ -9,14 +9,12 @@ from symmoe.build import check_weights, fingerprint
 from symmoe.build_scorer import build_scorer, check_reward, shipped_scorer
 from symmoe.config import Pool, read_pool
 from symmoe.errors import CheckpointError, PoolError
-from symmoe.scoring.artefact import WEIGHTS
-from symmoe.scoring.expert_record import RecordScorer, weigh
-from symmoe.scoring.mixing import Mixture
-from symmoe.scoring.rewards import RewardScorer
+from symmoe.scoring.heads import WEIGHTS
+from symmoe.scoring.weighing import Mixture, RecordScorer, RewardScorer, weigh
 from symmoe.types import Recruitment
 from tests.conftest import echo_pool
 from tests.fakes import candidate, query
-from tests.scoring.test_model_kinds import small_scorer
+from tests.scoring.test_reward_models import small_scorer
 from tests.scoring.tiny import write_armorm, write_classifier
 
 

@@ -1,18 +1,23 @@
-"""The starter pool as shipped: what its cards say is true of its files."""
-
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from symmoe import build
+from symmoe.asking import OpenPool, open_pool
 from symmoe.build import Assembly, build_recruiter, check_weights, pool_for_machine, stale_experts
-from symmoe.config import Pool, read_pool
+from symmoe.build_scorer import build_scorer
+from symmoe.config import Pool, RewardConfig, read_pool
+from symmoe.profiles.marking import as_query, earned
 from symmoe.questions.families import FAMILIES
+from symmoe.questions.suites import everyday_suite, mixed_suite
+from symmoe.scoring.weighing import RewardScorer
 from symmoe.training.lora import data_hash, read_recipe, training_questions
-from symmoe.types import Tally
+from symmoe.types import Assignment, Candidate, Message, Query, Recruitment, Sampling, Tally, Trace
 from tests.fakes import query, skills
 
 TINY = read_pool("tiny")
@@ -121,3 +126,151 @@ def test_presets_check_without_a_download(preset: str, experts: int) -> None:
     pool: Pool = read_pool(preset)
     notes = check_weights(pool)
     assert sum("was not downloaded" in note for note in notes) == experts
+
+
+@pytest.fixture(scope="module")
+def starter() -> Iterator[OpenPool]:
+    with open_pool("starter") as opened:
+        yield opened
+
+
+@pytest.mark.slow
+@pytest.mark.engine
+def test_five_of_six_everyday_questions_are_answered_rightly(starter: OpenPool) -> None:
+    questions = everyday_suite("test")
+    results = starter.answer([as_query(question, starter.pool.sampling) for question in questions])
+    right = earned(questions, results)
+    wrong = [
+        (q.question, r.answer.expert, r.answer.text)
+        for q, r, ok in zip(questions, results, right, strict=True)
+        if not ok and isinstance(r, Trace)
+    ]
+    assert sum(right) >= 5 / 6 * len(questions), wrong
+    cut = [result for result in results if isinstance(result, Trace) and result.answer.finish_reason == "length"]
+    assert len(cut) <= 2
+
+
+PARAPHRASES: list[list[str]] = yaml.safe_load((Path(__file__).parent / "paraphrases.yaml").read_text(encoding="utf-8"))
+
+
+def first_experts(pool: Pool) -> list[list[str]]:
+    """The first expert of each wording, question by question."""
+    assembly = Assembly(pool)
+    queries = [Query(w, (Message("user", w),), Sampling(16)) for wordings in PARAPHRASES for w in wordings]
+    recruitments = assembly.recruiter.recruit(queries, assembly.tagger.tag(queries), 1, 0)
+    firsts = iter([recruitment.assignments[0].expert for recruitment in recruitments])
+    return [[next(firsts) for _ in wordings] for wordings in PARAPHRASES]
+
+
+def agreement(firsts: list[list[str]]) -> float:
+    """The fraction of rewordings that get the first expert of the first wording."""
+    others = [other == first for first, *rest in firsts for other in rest]
+    return sum(others) / len(others)
+
+
+def test_every_question_stands_there_in_five_different_wordings() -> None:
+    assert len(PARAPHRASES) >= 20
+    assert all(len(set(wordings)) == 5 for wordings in PARAPHRASES)
+
+
+@pytest.mark.parametrize("prefix", ["", "static:"])
+def test_nine_in_ten_rewordings_get_the_same_first_expert(prefix: str) -> None:
+    pool = read_pool("tiny")
+    routing = pool.routing.model_copy(update={"embedder": f"{prefix}{pool.routing.embedder}"})
+    firsts = first_experts(pool.model_copy(update={"routing": routing}))
+    moved = [
+        (wordings[0], wordings[i], own[0], own[i])
+        for wordings, own in zip(PARAPHRASES, firsts, strict=True)
+        for i in range(1, 5)
+        if own[i] != own[0]
+    ]
+    assert agreement(firsts) >= 0.9, moved
+
+
+ROMAN, SPANISH = "Write the number 444 as a Roman numeral.", "How do you say the number 54 in Spanish?"
+RADIO, SORT = (
+    "Spell the call sign K T W in the radio alphabet.",
+    "Sort these numbers from smallest to largest: 41, 7, 88",
+)
+REVERSE, DATE = "Reverse this list of words: lamp, orange, window", "Write the date March 7, 2011 in ISO format."
+TWO_TURNS = [  # the first turn, the second, and the expert that the second needs
+    (ROMAN, "And 19?", "roman"),
+    (ROMAN, "What about 2,024?", "roman"),
+    (ROMAN, "Now 88, please.", "roman"),
+    (SPANISH, "And 19?", "spanish"),
+    (SPANISH, "What about 783?", "spanish"),
+    (RADIO, "And B Q A M?", "radio"),
+    (RADIO, "Now X Y Z.", "radio"),
+    (SORT, "And these: 12, 95, 3, 54", "sorting"),
+    (REVERSE, "And these: cloud, table, river", "reversal"),
+    (DATE, "And June 1, 1999?", "dates"),
+    (DATE, "The same for May 4, 2020.", "dates"),
+    ("Calculate 34 + 58.", "And 91 + 27?", "arithmetic"),
+    (ROMAN, "How do you say the number 19 in Spanish?", "spanish"),  # a topic of its own
+    (SPANISH, "Write the number 54 as a Roman numeral.", "roman"),
+    (RADIO, "Calculate 91 - 27.", "arithmetic"),
+    (SORT, "Spell the call sign B Q A in the radio alphabet.", "radio"),
+    (DATE, "Reverse this list of words: cloud, table, river", "reversal"),
+    ("Calculate 34 + 58.", "Write the date May 4, 2020 in ISO format.", "dates"),
+]
+BACKGROUND = " ".join(
+    f"Chapter {n}. The harbour was quiet, the boats lay still, and nobody had seen the captain since Monday."
+    for n in range(1, 120)
+)
+
+
+def firsts(pool: Pool, conversations: list[tuple[str, ...]]) -> list[str]:
+    """The first expert for each conversation of user turns, with an assistant's between them."""
+    assembly = Assembly(pool)
+    queries = []
+    for turns in conversations:
+        said = [m for turn in turns for m in (Message("user", turn), Message("assistant", "Certainly."))]
+        queries.append(Query(turns[-1], tuple(said[:-1]), Sampling(16)))
+    recruitments = assembly.recruiter.recruit(queries, assembly.tagger.tag(queries), 1, 0)
+    return [recruitment.assignments[0].expert for recruitment in recruitments]
+
+
+@pytest.mark.parametrize(("prefix", "most_wrong"), [("", 2), ("static:", 3)])
+def test_a_second_turn_is_routed_with_what_it_refers_to(prefix: str, most_wrong: int) -> None:
+    pool = read_pool("tiny")
+    pool = pool.model_copy(
+        update={"routing": pool.routing.model_copy(update={"embedder": f"{prefix}{pool.routing.embedder}"})}
+    )
+    found = firsts(pool, [(first, second) for first, second, _ in TWO_TURNS])
+    wrong = [(*each, expert) for each, expert in zip(TWO_TURNS, found, strict=True) if expert != each[2]]
+    assert len(wrong) <= most_wrong, wrong
+
+
+def test_a_question_behind_2000_words_of_background_is_found() -> None:
+    asked = {ROMAN: "roman", SPANISH: "spanish", RADIO: "radio", DATE: "dates"}
+    assert len(BACKGROUND.split()) > 2000
+    found = firsts(read_pool("tiny"), [(f"{BACKGROUND}\n\n{question}",) for question in asked])
+    assert found == list(asked.values())
+
+
+EVASIVE = "I think that this is an interesting question, and the answer depends on many things."
+
+
+def _says(query: Query, expert: str, text: str) -> Candidate:
+    return Candidate(query.id, expert, 0, text, "stop", 9, 9, "resident", False)
+
+
+def _asked(query: Query) -> tuple[Assignment, ...]:
+    return tuple(Assignment(query.id, expert, 0) for expert in ("generalist", "json"))
+
+
+def test_the_shipped_scorer_reads_answers_and_prefers_those_that_are_right() -> None:
+    """On questions that it has never seen, from records that say nothing."""
+    pool = read_pool("tiny").model_copy(update={"reward": RewardConfig(model="starter")})
+    scorer = build_scorer(pool)
+    assert isinstance(scorer, RewardScorer)
+    questions = mixed_suite(1, "test", 31)
+    queries = [as_query(question, pool.sampling) for question in questions]
+    candidates = [
+        [_says(query, "generalist", EVASIVE), _says(query, "json", question.answer)]
+        for query, question in zip(queries, questions, strict=True)
+    ]
+    asked = [Recruitment(query.id, _asked(query), {"generalist": 0.5, "json": 0.5}) for query in queries]
+    verdicts = scorer.weigh(queries, candidates, asked)
+    right = sum(given[1].weight > given[0].weight for given in verdicts)
+    assert right >= 0.9 * len(questions)

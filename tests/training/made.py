@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from symmoe.scoring.heads import Floats
-from symmoe.training.answers import Field
+from symmoe.training.rated import Field
 from symmoe.types import Assignment, Candidate, Query, Question, Recruitment
 from tests.fakes import candidate, query
 

@@ -13,12 +13,11 @@ from symmoe.bench.scoring import Remembering
 from symmoe.build_scorer import build_scorer
 from symmoe.config import read_pool
 from symmoe.errors import ConfigError
-from symmoe.scoring.artefact import load_heads
-from symmoe.scoring.preference import GateRecipe
-from symmoe.scoring.rewards import RewardScorer
+from symmoe.scoring.heads import load_heads
+from symmoe.scoring.small import GateRecipe
 from symmoe.scoring.states import HiddenStates
-from symmoe.training.answers import SETTINGS, Field, cut
-from symmoe.training.rated import material
+from symmoe.scoring.weighing import RewardScorer
+from symmoe.training.rated import SETTINGS, Field, cut, material
 from symmoe.training.reward import FitRecipe, Fitted, Training, contest, fit, make, plain, unseen
 from symmoe.types import Assignment, Query, Recruitment, Reward, Verdict
 from tests.conftest import echo_pool

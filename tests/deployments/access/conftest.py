@@ -17,8 +17,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from symmoe.cli.key import with_store as stored
 from symmoe.deployments.access.breaker import Breaker
-from symmoe.deployments.access.key_records import KeyRecord, add, new_id, new_key
-from symmoe.deployments.access.keys import StoredKeys
+from symmoe.deployments.access.keys import KeyRecord, StoredKeys, add, new_id, new_key
 from symmoe.deployments.settings import Settings
 from symmoe.deployments.storage import Storage
 

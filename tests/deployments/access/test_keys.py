@@ -3,17 +3,31 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 from symmoe.deployments.access.breaker import Breaker
-from symmoe.deployments.access.key_records import KeyRecord, digest, everyone, new_key, revoke
-from symmoe.deployments.access.keys import StoredKeys
+from symmoe.deployments.access.keys import (
+    Caller,
+    KeyRecord,
+    KeyWatch,
+    StoredKeys,
+    bearer,
+    check_exposure,
+    digest,
+    everyone,
+    is_loopback,
+    new_key,
+    revoke,
+)
+from symmoe.deployments.settings import Settings
 from symmoe.deployments.storage import Storage
 
-from symmoe.errors import StoreError
-from tests.deployments.api.conftest import PATIENCE
+from symmoe.errors import JobError, StoreError
+from tests.deployments.api.conftest import PATIENCE, running
 
 from .conftest import kill_the_store, make_key, stored
 
@@ -164,3 +178,141 @@ def test_a_breaker_waits_no_longer_than_its_patience() -> None:
 def test_a_digest_is_that_of_a_key_and_of_nothing_else() -> None:
     assert digest("sk-symmoe-short") is None
     assert len(digest(new_key()) or "") == 64
+
+
+class OneKey:
+    """Knows one key."""
+
+    required = True
+
+    async def caller(self, key: str | None) -> Caller | None:
+        return Caller("mine") if key == "sesame" else None
+
+
+def test_without_the_right_key_nothing_is_told_but_health(tmp_path: Path) -> None:
+    with running(tmp_path, Settings(), OneKey()) as served:
+        for key in ("wrong", "sesame "):
+            with pytest.raises(openai.AuthenticationError) as raised:
+                openai.OpenAI(base_url=f"{served.url}/v1", api_key=key + "x", max_retries=0).models.list()
+            assert raised.value.code == "invalid_api_key"
+        body = {"model": "adder", "messages": [{"role": "user", "content": "sums"}]}
+        assert served.post(json=body).status_code == 401
+        assert served.post("/v1/route", json=body).status_code == 401
+        assert served.get("/v1/models/adder").status_code == 401
+        assert served.get("/health").status_code == 200
+        right = openai.OpenAI(base_url=f"{served.url}/v1", api_key="sesame", max_retries=0)
+        assert right.models.retrieve("adder").id == "adder"
+
+
+@pytest.mark.parametrize(
+    ("header", "key"),
+    [(None, None), ("", None), ("Bearer", None), ("Bearer  ", None), ("Basic abc", None), ("bearer abc", "abc")],
+)
+def test_a_key_is_what_follows_bearer(header: str | None, key: str | None) -> None:
+    assert bearer(header) == key
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org", ""])  # noqa: S104
+def test_a_service_that_others_can_reach_needs_keys(host: str) -> None:
+    assert not is_loopback(host)
+    with pytest.raises(JobError, match="no keys"):
+        check_exposure(host, False)
+    check_exposure(host, True)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "[::1]", "localhost"])
+def test_loopback_needs_none(host: str) -> None:
+    check_exposure(host, False)
+
+
+class Keys:
+    """Keys of which some are revoked; counts what it is asked, and can be lost."""
+
+    def __init__(self, required: bool = True) -> None:
+        self.required, self.revoked, self.lost = required, set[str](), False
+        self.asked: list[str] = []
+        self.looked = asyncio.Event()
+
+    async def caller(self, key: str | None) -> Caller | None:
+        self.asked.append(str(key))
+        self.looked.set()
+        if self.lost:
+            raise StoreError("lost")
+        return None if key in self.revoked else Caller(str(key))
+
+    async def named(self, ident: str) -> Caller | None:
+        raise NotImplementedError
+
+    async def look(self, times: int = 2) -> None:
+        """Wait until it was asked again, so often that the earlier ones are dealt with."""
+        for _ in range(times):
+            self.looked.clear()
+            await asyncio.wait_for(self.looked.wait(), 10)
+
+
+def test_streams_of_a_revoked_key_are_ended_once_and_nobody_elses() -> None:
+    async def play() -> list[str]:
+        keys, ended = Keys(), list[str]()
+        watch = KeyWatch(keys, every=0.001)
+        with ExitStack() as streams:
+            for name in ("a", "a", "b"):
+                streams.enter_context(watch.watched(name, lambda name=name: ended.append(name)))  # type: ignore[misc]
+            await keys.look()
+            assert ended == []
+            keys.revoked.add("a")
+            await keys.look(3)
+            assert "a" not in keys.asked[-2:]
+        return ended
+
+    assert asyncio.run(play()) == ["a", "a"]
+
+
+def test_a_key_is_looked_up_once_however_many_streams_it_has_and_not_after_the_last() -> None:
+    async def play() -> None:
+        keys = Keys()
+        watch = KeyWatch(keys, every=0.02)
+        with ExitStack() as streams:
+            for _ in range(100):
+                streams.enter_context(watch.watched("a", lambda: None))
+            await keys.look(1)
+            assert keys.asked == ["a"]
+        asked = len(keys.asked)
+        await asyncio.sleep(0.06)
+        assert len(keys.asked) == asked
+        assert len(asyncio.all_tasks()) == 1
+        with watch.watched("b", lambda: None):
+            await keys.look(1)
+        assert keys.asked[-1] == "b"
+
+    asyncio.run(play())
+
+
+def test_a_store_that_is_lost_ends_no_stream() -> None:
+    async def play() -> list[str]:
+        keys, ended = Keys(), list[str]()
+        keys.lost = True
+        with KeyWatch(keys, every=0.001).watched("a", lambda: ended.append("lost")):
+            await keys.look()
+            assert ended == []
+            keys.lost, keys.revoked = False, {"a"}
+            await asyncio.wait_for(_until(ended), 10)
+        return ended
+
+    assert asyncio.run(play()) == ["lost"]
+
+
+def test_where_no_keys_are_asked_for_nothing_is_looked_up() -> None:
+    async def play() -> None:
+        keys = Keys(required=False)
+        with KeyWatch(keys, every=0.0).watched("a", lambda: None):
+            await asyncio.sleep(0.01)
+        with KeyWatch(Keys(), every=0.0).watched(None, lambda: None):
+            await asyncio.sleep(0.01)
+        assert keys.asked == []
+
+    asyncio.run(play())
+
+
+async def _until(ended: list[str]) -> None:
+    while not ended:
+        await asyncio.sleep(0.001)

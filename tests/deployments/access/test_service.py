@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from symmoe.deployments.access.key_records import new_key, revoke
+from symmoe.deployments.access.keys import new_key, revoke
 from symmoe.deployments.settings import Settings
 
 from tests.deployments.api.conftest import PATIENCE, Running, running, until

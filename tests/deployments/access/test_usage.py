@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from symmoe.cli.key import with_store as stored
-from symmoe.deployments.access.callers import Caller
+from symmoe.deployments.access.keys import Caller
 from symmoe.deployments.access.usage import Usage, Used, usage_between
 from symmoe.deployments.settings import Settings
 from symmoe.deployments.storage import Storage

@@ -11,9 +11,10 @@ import pytest
 import redis.asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from symmoe.deployments.access.window import Counts, admit, charge
+from symmoe.deployments.access.limits import Counts, count_request, count_tokens
 
-from symmoe.store import embedded_socket, open_store, stop_embedded
+from symmoe.store import running_server
+from tests.stores import own_state
 
 START = 1_700_000_000_000
 NAMES = count()
@@ -23,12 +24,8 @@ fast = settings(max_examples=25, suppress_health_check=[HealthCheck.function_sco
 
 @pytest.fixture(scope="module", autouse=True)
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SYMMOE_STATE", str(tmp_path_factory.mktemp("state")))
-        patch.delenv("REDIS_URL", raising=False)
-        open_store()
-        yield embedded_socket()
-        stop_embedded()
+    with own_state(tmp_path_factory.mktemp("windows")):
+        yield running_server()
 
 
 class Window:
@@ -39,10 +36,10 @@ class Window:
         self._name, self._requests, self._tokens = f"caller{next(NAMES)}", requests, tokens
 
     async def ask(self, now: int) -> tuple[Counts, Counts]:
-        return await admit(self._client, self._name, self._requests, self._tokens, now)
+        return await count_request(self._client, self._name, self._requests, self._tokens, now)
 
     async def charge(self, tokens: int, now: int) -> None:
-        await charge(self._client, self._name, tokens, now)
+        await count_tokens(self._client, self._name, tokens, now)
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -151,7 +148,7 @@ def test_a_clock_that_is_set_back_locks_nobody_out(server: Path) -> None:
 def test_without_a_clock_given_the_servers_own_counts(server: Path) -> None:
     async def asked() -> list[int]:
         client = redis.asyncio.Redis(unix_socket_path=str(server))
-        waits = [(await admit(client, "real", 2, 0))[0][1] for _ in range(3)]
+        waits = [(await count_request(client, "real", 2, 0))[0][1] for _ in range(3)]
         await client.aclose()
         return waits
 

@@ -16,7 +16,7 @@ import openai
 import pytest
 import uvicorn
 from starlette.types import ASGIApp
-from symmoe.deployments.access.callers import Keys, Open
+from symmoe.deployments.access.keys import Keys, Open
 from symmoe.deployments.api.application import application
 from symmoe.deployments.api.service import Service
 from symmoe.deployments.console.console import Console

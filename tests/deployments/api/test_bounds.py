@@ -2,14 +2,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from symmoe.deployments.settings import Settings
 
 from tests.deployments.api.conftest import running
 
 
-def test_an_expert_with_a_bound_is_asked_for_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SYMMOE_STATE", str(tmp_path / "state"))
+def test_an_expert_with_a_bound_is_asked_for_no_more(tmp_path: Path) -> None:
     with running(tmp_path, Settings(), experts=("adder", "sorter"), more={"adder": {"max_tokens": 3}}) as served:
         for expert, wanted in (("adder", 2), ("adder", 9), ("sorter", 9)):
             body = {"model": expert, "messages": [{"role": "user", "content": "sums"}], "max_tokens": wanted}

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import openai
 import pytest
-from symmoe.deployments.access.callers import Caller
-from symmoe.deployments.access.responses import KeptResponses
+from symmoe.deployments.access.cache import KeptResponses
+from symmoe.deployments.access.keys import Caller
 from symmoe.deployments.settings import Settings
 
 import symmoe
@@ -278,16 +278,16 @@ def test_an_answer_that_the_store_does_not_take_is_given_all_the_same(
 
 
 def test_the_oldest_responses_of_a_key_give_way(kept: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    from symmoe.deployments.access import responses
+    from symmoe.deployments.access import cache
 
-    monkeypatch.setattr(responses, "RESPONSES_OF_KEY", 3)
+    monkeypatch.setattr(cache, "RESPONSES_OF_KEY", 3)
     made = [kept.openai.responses.create(model="adder", input=f"number {n}").id for n in range(5)]
 
     def there() -> list[int]:
         return [kept.get(f"/v1/responses/{ident}").status_code for ident in made]
 
     assert there() == [404, 404, 200, 200, 200]
-    monkeypatch.setattr(responses, "RESPONSES_BYTES_OF_KEY", 2500)  # two of some thousand bytes
+    monkeypatch.setattr(cache, "RESPONSES_BYTES_OF_KEY", 2500)  # two of some thousand bytes
     made.append(kept.openai.responses.create(model="adder", input="one more").id)
     assert there() == [404, 404, 404, 404, 200, 200]
     assert limits.RESPONSE_BYTES <= limits.RESPONSES_BYTES_OF_KEY

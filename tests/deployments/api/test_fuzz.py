@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from symmoe.deployments.access.callers import Open
+from symmoe.deployments.access.keys import Open
 from symmoe.deployments.settings import Settings
 
 from tests.deployments.api.conftest import Running, running

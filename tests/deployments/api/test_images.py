@@ -21,7 +21,8 @@ from symmoe.limits import LARGE_BODIES
 from symmoe.policy import policy_for
 from symmoe.types import Message, Picture, Query, Sampling
 from tests.conftest import echo_pool
-from tests.deployments.batches.conftest import ended, line, rows_of, start, state_in
+from tests.deployments.batches.conftest import ended, line, rows_of, start
+from tests.stores import state_in
 
 from .conftest import Running, running
 

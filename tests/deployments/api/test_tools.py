@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from symmoe.deployments.access.callers import Open
+from symmoe.deployments.access.keys import Open
 from symmoe.deployments.settings import Settings
 
 from tests.deployments.api.conftest import Running, running

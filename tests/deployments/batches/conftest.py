@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import openai
@@ -14,29 +12,12 @@ import pytest
 from openai.types import Batch
 from symmoe.deployments.settings import Settings
 
-from symmoe.store import embedded_socket, stop_embedded
 from tests.deployments.api.conftest import Running, running
-from tests.stores import connected
+from tests.stores import state_in
 
 ENDS = {"completed", "failed", "expired", "cancelled"}
 SKILLS = ("sums", "spanish", "sorting")
 Row = dict[str, Any]
-
-
-@contextmanager
-def state_in(folder: Path) -> Iterator[Path]:
-    """A state directory with a store in it that is flushed with every write: nothing waits for its next second."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SYMMOE_STATE", str(folder / "state"))
-        patch.setenv("SYMMOE_CACHE", str(folder / "cache"))
-        patch.delenv("REDIS_URL", raising=False)
-        connected().config_set("appendfsync", "always")
-        try:
-            yield folder / "state"
-        finally:
-            stop_embedded()
-            if embedded_socket().parent != folder / "state":
-                embedded_socket().parent.rmdir()
 
 
 @pytest.fixture(scope="module")

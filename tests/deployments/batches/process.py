@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import uvicorn
-from symmoe.deployments.access.callers import Open
+from symmoe.deployments.access.keys import Open
 from symmoe.deployments.api.application import application
 from symmoe.deployments.api.service import Service
 from symmoe.deployments.expert import ExpertReplica

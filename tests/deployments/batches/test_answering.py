@@ -10,10 +10,8 @@ from typing import Any, cast
 import pytest
 from prometheus_client import CollectorRegistry
 from symmoe.deployments.api.batch_lines import LineAnswers
-from symmoe.deployments.batches.answering import Answering, BatchResources
-from symmoe.deployments.batches.batch_records import BatchRecord
-from symmoe.deployments.batches.counting import BatchMetrics
-from symmoe.deployments.batches.window import Window
+from symmoe.deployments.batches.answering import Answering, BatchMetrics, BatchResources, Window
+from symmoe.deployments.batches.batches import BatchRecord
 from symmoe.deployments.events import TurnedAway, TurnedAwayError
 
 from tests.deployments.batches.conftest import line

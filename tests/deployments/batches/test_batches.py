@@ -1,16 +1,23 @@
-"""The official client runs batches."""
-
 from __future__ import annotations
 
 import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import openai
 import pytest
+from symmoe.deployments.access.keys import new_key, revoke, rotate
 from symmoe.deployments.settings import Settings
 
-from tests.deployments.api.conftest import Running
+from tests.deployments.access.conftest import ask, client, keyed, make_key, stored
+from tests.deployments.api.conftest import PATIENCE, Running, running
 from tests.deployments.batches.conftest import Row, ended, exactly_once, expected, line, rows_of, start, texts, until
-from tests.stores import connected
+from tests.deployments.batches.test_faults import asked, process
+from tests.stores import connected, state_in
 
 
 def test_two_hundred_lines_are_each_answered_once(service: Running, client: openai.OpenAI) -> None:
@@ -176,3 +183,166 @@ def test_every_output_line_is_ascii_so_that_no_reader_breaks_it(client: openai.O
     raw = client.files.content(str(over.output_file_id)).content
     assert raw.isascii()
     assert json.loads(raw)["response"]["body"]["choices"][0]["message"]["content"].endswith("é")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    with state_in(tmp_path):
+        yield tmp_path
+
+
+def test_lines_are_charged_to_the_key_that_made_the_batch(folder: Path) -> None:
+    key, _ = make_key(tokens_per_minute=1000)
+    with keyed(folder, Settings()) as served:
+        over = ended(client(served, key), start(client(served, key), [line(number) for number in range(4)]))
+        rows = rows_of(client(served, key), over.output_file_id)
+        used = sum(row["response"]["body"]["usage"]["total_tokens"] for row in rows)
+        assert used > 0
+        assert ask(served, key).headers["x-ratelimit-remaining-tokens"] == str(1000 - used)
+
+
+def test_lines_over_a_limit_wait_until_there_is_room(folder: Path) -> None:
+    key, _ = make_key(requests_per_minute=3)
+    with keyed(folder, Settings()) as served:
+        batch = start(client(served, key), [line(number) for number in range(5)])
+        until = time.monotonic() + 20
+        while served.metric('symmoe_refused_total{why="requests"}') < 1:
+            assert time.monotonic() < until
+        found = client(served, key).batches.retrieve(batch.id)
+        assert (found.status, found.request_counts.failed) == ("in_progress", 0)
+        assert found.request_counts.completed <= 2  # making the batch was a request too
+
+
+def test_what_is_left_of_a_batch_fails_once_its_key_is_revoked(folder: Path) -> None:
+    key, record = make_key(requests_per_minute=4)
+    with keyed(folder, Settings()) as served:
+        start(client(served, key), [line(number) for number in range(5)])
+        until = time.monotonic() + 20
+        while served.metric('symmoe_batch_lines_total{outcome="answered"}') < 3:
+            assert time.monotonic() < until
+        stored(lambda storage: revoke(storage, record.id, time.time()))
+        while served.metric('symmoe_batch_lines_total{outcome="failed"}') < 2:
+            assert time.monotonic() < until + 70
+
+
+def test_under_a_rotated_key_everything_is_still_there_and_its_batch_goes_on(folder: Path) -> None:
+    old, record = make_key(requests_per_minute=30)
+    new = new_key()
+    with keyed(folder, Settings()) as served:
+        batch = start(client(served, old), [line(number) for number in range(2)])
+        kept = client(served, old).responses.create(model="adder", input="sums")
+        stored(lambda storage: rotate(storage, record.id, new, time.time(), 0.0))
+        over = ended(client(served, new), batch)
+        assert over.request_counts is not None
+        assert over.request_counts.completed == 2
+        assert len(rows_of(client(served, new), over.output_file_id)) == 2
+        assert client(served, new).responses.retrieve(kept.id).id == kept.id
+        served.until('symmoe_batch_lines_total{outcome="answered"}', 2)
+        told = served.get("/v1/usage", headers={"authorization": f"Bearer {new}"}).json()["data"]
+        assert [row["requests"] for row in told] == [3]
+        assert served.get("/v1/key", headers={"authorization": f"Bearer {new}"}).json()["id"] == record.id
+        until = time.monotonic() + 20
+        while served.get("/v1/key", headers={"authorization": f"Bearer {old}"}).status_code != 401:
+            assert time.monotonic() < until
+
+
+@pytest.fixture
+def narrow(tmp_path: Path) -> Iterator[Running]:
+    """A service whose engine runs two at once, and at which twenty may wait."""
+    with state_in(tmp_path):
+        settings = Settings(most_waiting=20, batch_lease=1.0, batch_lines_open=128)
+        with running(tmp_path, settings, engine={"max_num_seqs": 2}) as service:
+            yield service
+
+
+def held(expert: str, number: int) -> dict[str, object]:
+    """A line that its expert holds until it is let."""
+    body = {"model": expert, "messages": [{"role": "user", "content": f"hold {number}"}]}
+    return line(number, body=body)
+
+
+def asking(
+    service: Running, experts: tuple[str, ...], text: str = "online"
+) -> tuple[list[threading.Thread], list[int]]:
+    """One online request to each of these experts, begun; and the statuses they get."""
+    statuses: list[int] = []
+
+    def ask(expert: str) -> None:
+        body = {"model": expert, "messages": [{"role": "user", "content": text}]}
+        statuses.append(service.post(json=body).status_code)
+
+    threads = [threading.Thread(target=ask, args=(expert,)) for expert in experts]
+    for each in threads:
+        each.start()
+    return threads, statuses
+
+
+def test_online_requests_are_answered_before_lines_that_came_long_before_them_and_run_already(narrow: Running) -> None:
+    batch = start(narrow.openai, [held("adder", n) for n in range(18)])
+    narrow.until('symmoe_queue{expert="adder"}', 16)
+    threads, statuses = asking(narrow, ("sorter", "adder", "adder"))
+    for each in threads:  # while the lines that run are held: they give way, and begin anew later
+        each.join(PATIENCE)
+    assert statuses == [200] * 3
+    narrow.engine.released.set()
+    over = ended(narrow.openai, batch)
+    assert [query.text for query in narrow.engine.asked].count("online") == 3
+    assert over.request_counts is not None
+    assert over.request_counts.completed == 18
+
+
+def test_lines_in_a_full_queue_give_way_to_online_requests_and_are_asked_again(narrow: Running) -> None:
+    first, others = asking(narrow, ("adder", "adder"), "hold me")
+    narrow.until('symmoe_running{expert="adder"}', 2)
+    batch = start(narrow.openai, [held("adder", n) for n in range(10)])
+    narrow.until('symmoe_queue{expert="adder"}', 10)
+    threads, statuses = asking(narrow, ("sorter",) * 18)
+    narrow.until('symmoe_queue{expert="sorter"}', 18)
+    assert narrow.metric('symmoe_queue{expert="adder"}') == 2
+    narrow.engine.released.set()
+    for each in (*threads, *first):
+        each.join(PATIENCE)
+    over = ended(narrow.openai, batch)
+    assert statuses + others == [200] * 20
+    assert over.request_counts is not None
+    assert (over.request_counts.completed, over.request_counts.failed) == (10, 0)
+    assert narrow.metric('symmoe_batch_lines_total{outcome="retried"}') >= 6
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Seconds from the upload to the end; the most memory of the service, before and after, and of the store (MiB)."""
+
+    seconds: float
+    before: float
+    peak: float
+    store: float
+
+
+def peak(pid: int) -> float:
+    """The largest resident memory that a process has had, in MiB."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+def measured(folder: Path, count: int, seconds: float) -> Measured:
+    """A batch of so many lines by the official client; each is asked and answered once, in the order of the input."""
+    with process(folder, 0.0) as service:
+        exactly_once(service.client, ended(service.client, start(service.client, [line(0)])), 1)
+        before, began = peak(service.pid), time.monotonic()
+        over = ended(service.client, start(service.client, [line(n) for n in range(count)]), seconds)
+        took = time.monotonic() - began
+        exactly_once(service.client, over, count)
+        assert connected().keys("symmoe:batch:*:lines") == []
+        assert set(Counter(asked(folder)[1:]).values()) == {1}
+        assert len(asked(folder)) == count + 1
+        store = connected().info("memory")["used_memory_peak"] / (1 << 20)
+        return Measured(took, before, peak(service.pid), store)
+
+
+@pytest.mark.slow
+def test_fifty_thousand_lines_are_each_asked_and_answered_once_in_little_memory(state: Path, tmp_path: Path) -> None:
+    """In 34 s, 25 MiB of the service and 28 MiB of the store on two cores."""
+    found = measured(tmp_path, Settings().most_batch_lines, 600)
+    assert found.peak - found.before < 64, found
+    assert found.store < 96, found

@@ -20,8 +20,8 @@ import pytest
 from symmoe.deployments.settings import Settings
 
 from tests.deployments.api.conftest import running
-from tests.deployments.batches.conftest import ended, exactly_once, line, start, state_in, until
-from tests.stores import connected
+from tests.deployments.batches.conftest import ended, exactly_once, line, start, until
+from tests.stores import connected, state_in
 
 ROOT = Path(__file__).parents[3]
 

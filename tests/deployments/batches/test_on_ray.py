@@ -13,8 +13,9 @@ import psutil
 import pytest
 
 from tests.conftest import echo_pool
-from tests.deployments.batches.conftest import ended, line, rows_of, start, state_in, texts, until
+from tests.deployments.batches.conftest import ended, line, rows_of, start, texts, until
 from tests.deployments.test_serve import free_port
+from tests.stores import state_in
 
 ROOT = Path(__file__).parents[3]
 COUNT, HELD = 500, 50

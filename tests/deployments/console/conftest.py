@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from symmoe.deployments.access.callers import Open
+from symmoe.deployments.access.keys import Open
 from symmoe.deployments.settings import Settings
 
 from tests.deployments.api.conftest import PATIENCE, Running, running
-from tests.deployments.batches.conftest import state_in
+from tests.stores import state_in
 
 SETTINGS = Settings(traces="text", batch_lease=1.0)
 

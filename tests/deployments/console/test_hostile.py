@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import yaml
-from symmoe.deployments.access.callers import Open
+from symmoe.deployments.access.keys import Open
 
 from symmoe.config import read_pool
 from tests.conftest import echo_pool
 from tests.deployments.api.conftest import Running, running
-from tests.deployments.batches.conftest import state_in
+from tests.stores import state_in
 
 from .conftest import SETTINGS, ask
 

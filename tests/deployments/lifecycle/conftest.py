@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from symmoe.deployments.access.callers import Keys, Open
+from symmoe.deployments.access.keys import Keys, Open
 from symmoe.deployments.settings import Settings
 
 from tests.deployments.api.conftest import Running, running

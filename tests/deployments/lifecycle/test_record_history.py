@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from symmoe.deployments.access.breaker import Breaker
-from symmoe.deployments.access.callers import Open
+from symmoe.deployments.access.keys import Open
 from symmoe.deployments.lifecycle import record_history
 from symmoe.deployments.lifecycle.record_history import RecordHistory
 from symmoe.deployments.lifecycle.roster import Roster
@@ -23,7 +23,7 @@ from symmoe.config import read_pool
 from symmoe.types import ExpertProfile, Profiles, Tally
 from tests.conftest import echo_pool
 from tests.deployments.api.conftest import PATIENCE, Running, until
-from tests.deployments.batches.conftest import state_in
+from tests.stores import state_in
 
 from .conftest import EXPERTS, add, changeable, refused
 
