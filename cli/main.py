@@ -84,18 +84,16 @@ def run() -> int:
 
     from .render import show_error, tell
 
+    came: list[int] = []
     try:
-        with _ended_by_sigterm():
+        with _ended_by_sigterm() as came:
             code = app(standalone_mode=False)
     except SymmoeError as error:
         show_error(error, "--json" in sys.argv)
         return error.exit_code
-    except Terminated:
-        tell("terminated")
-        return 143
     except (KeyboardInterrupt, typer.Abort):
-        tell("interrupted")
-        return 130
+        tell("terminated" if came else "interrupted")
+        return 143 if came else 130
     except OSError as error:
         if error.filename is None:
             raise
@@ -106,23 +104,23 @@ def run() -> int:
             raise
         error.show()
         return int(error.exit_code)
+    if came and code == 130:  # typer has caught it
+        return 143
     return code if isinstance(code, int) else 0
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM came: the command ends as at Ctrl-C, stops what it started, and loses nothing."""
-
-
 @contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Raise `Terminated` in the main thread at SIGTERM, unless a command sets a handler of its own."""
+def _ended_by_sigterm() -> Iterator[list[int]]:
+    """End the command at SIGTERM as at Ctrl-C, unless it sets a handler of its own; the list then holds the signal."""
+    came: list[int] = []
 
     def terminate(number: int, frame: object) -> None:
-        raise Terminated
+        came.append(number)
+        raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, terminate)
     try:
-        yield
+        yield came
     finally:
         signal.signal(signal.SIGTERM, before)
 

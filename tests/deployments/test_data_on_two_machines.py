@@ -28,12 +28,14 @@ PROMPT = "{{ topic }} {{ number }}"
 RUN_SECONDS = 900.0
 DRIVER = """
 import sys
-import ray, symmoe.data
+import pyarrow.parquet, ray, symmoe.data
 
 address, asked, pool, out = sys.argv[1:]
 ray.init(address, log_to_driver=False)
 rows = ray.data.read_parquet(asked, override_num_blocks={blocks})  # else files as small as these are read together
-symmoe.data.answer(rows, pool, prompt={prompt!r}, workers=2).write_parquet(out)
+given = symmoe.data.answer(rows, pool, prompt={prompt!r}, workers=2)
+for number, table in enumerate(given.iter_batches(batch_size=None, batch_format="pyarrow")):  # as they come
+    pyarrow.parquet.write_table(table, f"{{out}}/{{number:05}}.parquet")
 """
 
 Record = Callable[[str, object], None]
@@ -102,6 +104,7 @@ def test_every_row_is_answered_once_as_a_batch_answers_it(
     record_property: Record,
 ) -> None:
     out, (expected, alone) = tmp_path / "answered", of_a_batch
+    out.mkdir()
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     with ray_cluster(**token, PYTHONPATH=str(ROOT), SYMMOE_STATE=str(tmp_path / "state")) as cluster:
         cluster.start_head()

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,8 @@ from tests.deployments.api.conftest import PATIENCE, Running, running, until
 def make_key(**facts: Any) -> tuple[str, KeyRecord]:
     """A key that the store knows, and its record."""
     key, record = new_key(), KeyRecord(new_id(), "team", time.time(), **facts)
-    stored(lambda storage: add(storage, key, record))
+    with ThreadPoolExecutor(1) as aside:  # a browser's loop may run in this thread
+        aside.submit(stored, lambda storage: add(storage, key, record)).result()
     return key, record
 
 

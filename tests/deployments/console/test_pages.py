@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -274,8 +273,7 @@ def test_what_was_used_is_added_up(served: Running, page: Any) -> None:
 
 @pytest.mark.slow
 def test_a_person_logs_in_and_out(state: Path, tmp_path: Path, page: Any) -> None:
-    with ThreadPoolExecutor(1) as aside:  # the browser's loop runs in this thread
-        key, record = aside.submit(make_key).result()
+    key, record = make_key()
     with keyed(tmp_path, Settings(), console=True) as served:
         page.goto(f"{served.url}/console")
         page.get_by_label("Key").fill("sk-none")
