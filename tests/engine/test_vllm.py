@@ -46,7 +46,7 @@ def test_it_counts_what_vllm_counts(assembly: Assembly, ask: Ask) -> None:
     assert counted.generation_tokens == sum(each.completion_tokens for each in answers)
     assert (sum(counted.first_token.counts), counted.preemptions) == (2, 0)
     assert sum(counted.between_tokens.counts) == counted.generation_tokens - 2
-    assert 0 < counted.prefix_cache_hits < counted.prefix_cache_queries == counted.prompt_tokens
+    assert counted.prefix_cache_hits < counted.prefix_cache_queries == counted.prompt_tokens  # blocks are longer on CPU
     assert assembly.engine.stats().generation_tokens == 0
 
 
