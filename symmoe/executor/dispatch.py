@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from symmoe.errors import EngineError, SymmoeError
-from symmoe.types import Call, Plan, Step
+from symmoe.types import Call, Joint, Plan, Step
 
 TRIES = 3
 """How often a step is tried that fails and brings nothing."""
@@ -115,6 +115,7 @@ class _Run:
     work: _Work
     left: dict[Call, None] = field(default_factory=dict)
     loaded: bool = False
+    joint: Joint | None = None
 
     def rest(self) -> _Work:
         return replace(self.work, step=replace(self.work.step, calls=tuple(self.left)))
@@ -125,8 +126,11 @@ class Dispatch:
 
     Each worker runs its own steps in the plan's order. One that has none left takes what failed elsewhere, then what a
     dead worker left, then steals from the worker with most to do, where that is predicted to pay. It is for one driver
-    to call: `next` for an idle worker, then `loaded`, `delivered` for each call, and `finished`, `failed`, `died` or
-    `returned`.
+    to call: `begin` for those that are idle, or `next` for one of them, then `loaded`, `delivered` for each call, and
+    `finished`, `failed`, `died` or `returned`.
+
+    Steps that are joint begin together: a worker that is at one waits until the others that still have theirs are too,
+    unless it is told to `hurry` or nobody is at work.
 
     `costs` predict every expert of the plan in one unit, such as seconds; without them calls are counted. A call whose
     worker died is tried again `retries` times, the last time with no other beside it, so that it is known which call
@@ -141,6 +145,7 @@ class Dispatch:
         self._adrift: deque[_Work] = deque()
         self._runs: dict[int, _Run] = {}
         self._gone: set[int] = set()
+        self._hurried: set[int] = set()
         self._resident: list[str] = ["" for _ in self._workers]
         self._deaths: Counter[Call] = Counter()
         self._deaths_in_load: Counter[str] = Counter()
@@ -152,6 +157,28 @@ class Dispatch:
     def done(self) -> bool:
         """Whether every call was delivered or given up."""
         return not (self._runs or self._adrift or any(self._queues))
+
+    def begin(self, idle: Sequence[int]) -> list[tuple[int, Step]]:
+        """What each of the idle workers begins now, if anything."""
+        self._gone.difference_update(idle)
+        begun = self._begun(idle)
+        if not begun and not self._runs:
+            self._hurried.update(joint.number for joint in self.waiting(idle).values())
+            begun = self._begun(idle)
+        return begun
+
+    def waiting(self, idle: Sequence[int]) -> dict[int, Joint]:
+        """Of the idle workers those that are at a step that others are to begin with them, and that step's joint."""
+        heads = {worker: self._queues[worker][0].step.joint for worker in idle if self._queues[worker]}
+        return {worker: joint for worker, joint in heads.items() if joint is not None}
+
+    def hurry(self, worker: int) -> None:
+        """The worker has waited long enough: it begins with those that are there."""
+        self._hurried.update(joint.number for joint in self.waiting([worker]).values())
+
+    def joint(self, worker: int) -> Joint | None:
+        """What the worker's step began together with, `workers` being those that did; None for a step by itself."""
+        return self._runs[worker].joint
 
     def next(self, worker: int) -> Step | None:
         """What an idle worker begins now, or None: nothing is left that would pay. Asking says that it lives."""
@@ -244,6 +271,22 @@ class Dispatch:
         for call in rest.step.calls:
             if self._deaths[call] == self._retries:
                 yield replace(rest, step=replace(rest.step, calls=(call,)))
+
+    def _begun(self, idle: Sequence[int]) -> list[tuple[int, Step]]:
+        waiting = self.waiting(idle)
+        there = Counter(joint.number for joint in waiting.values())
+        queues = [queue for worker, queue in enumerate(self._queues) if worker not in self._gone]
+        coming = Counter(n for queue in queues for n in {work.step.joint.number for work in queue if work.step.joint})
+        begun = []
+        for worker in idle:
+            joint = waiting.get(worker)
+            if joint and there[joint.number] < coming[joint.number] and joint.number not in self._hurried:
+                continue
+            if (step := self.next(worker)) is not None:
+                begun.append((worker, step))
+                if joint and step.joint == joint and there[joint.number] > 1:
+                    self._runs[worker].joint = replace(joint, workers=there[joint.number])
+        return begun
 
     def _requeue(self, worker: int, works: Iterable[_Work]) -> None:
         for work in reversed(list(works)):
