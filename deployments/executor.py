@@ -108,7 +108,8 @@ class RayExecutor:
         A call that kills whoever runs it comes out with the finish reason "error". `EngineError` for an expert that
         cannot be loaded or a step that fails twice; what was given out before holds.
         """
-        dispatch = Dispatch(plan, self._workers, self._costs)
+        clock = (lambda: 0.0) if self._costs is None else time.monotonic
+        dispatch = Dispatch(plan, self._workers, self._costs, models=self._assembly.models, clock=clock)
         runs: dict[int, _Run] = {}
         for worker in self._absent:
             dispatch.returned(worker)

@@ -227,10 +227,11 @@ def _gone_wrong(seeds: Sequence[int]) -> dict[str, Any]:
 
 def dispatched(planned: Schedule, problem: Problem, truth: Truth) -> float:
     """When the last worker is done where `Dispatch` hands out the work, so that idle workers steal; seconds."""
-    dispatch = Dispatch(Plan(tuple(_steps(planned))), len(problem.workers), problem.costs)
+    plan = Plan(tuple(_steps(planned)))
     resident: list[str | None] = [worker.resident or None for worker in problem.workers]
     left: dict[int, tuple[str, deque[Call]]] = {}
     idle, events, now = set(range(len(resident))), list[tuple[float, int]](), 0.0
+    dispatch = Dispatch(plan, len(problem.workers), problem.costs, models=problem.models, clock=lambda: now)
     while True:
         for worker, step in dispatch.begin(sorted(idle)):
             idle.remove(worker)

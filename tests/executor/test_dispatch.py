@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from symmoe.errors import EngineError
 from symmoe.executor.dispatch import Cost, Counted, Dispatch
+from symmoe.planning.costs import ExpertCost
 from symmoe.types import Assignment, Call, Joint, Plan, Step
 from tests.fakes import query
 
@@ -256,6 +257,29 @@ def test_it_takes_half_a_step_only_where_that_saves_more_than_the_second_load(lo
     stolen = dispatch.next(1)
     assert (len(stolen.calls) if stolen else 0) == taken
     assert len(begin(dispatch, 0)) == 20 - taken
+
+
+def test_an_adapter_is_left_where_its_model_is_though_its_model_costs_the_thief_dear() -> None:
+    adapters = ExpertCost(40.0, 1.0, swap=1.0)
+    plan = Plan((step("a", 9), step("b", 9), step("c", 9), step("d", 1, worker=1)))
+    costs = dict.fromkeys("abcd", adapters)
+    dispatch = Dispatch(plan, 2, costs, models={"a": "base", "b": "base", "c": "base", "d": "other"})
+    begin(dispatch, 0)
+    (only,) = begin(dispatch, 1)
+    dispatch.delivered(1, only)
+    dispatch.finished(1)
+    assert dispatch.next(1) is None, "29 seconds are left there, and the model alone would take 40"
+
+
+@pytest.mark.parametrize(("now", "stolen"), [(0.0, True), (39.0, False)])
+def test_a_load_under_way_counts_with_what_is_left_of_it(now: float, stolen: bool) -> None:
+    costs = dict.fromkeys("ab", ExpertCost(40.0, 1.0, swap=1.0))
+    clock = iter([0.0, *[now] * 9])
+    dispatch = Dispatch(
+        Plan((step("a", 5), step("b", 5))), 2, costs, models=dict.fromkeys("ab", "one"), clock=clock.__next__
+    )
+    begin(dispatch, 0, loaded=False)
+    assert (dispatch.next(1) is not None) == stolen
 
 
 def test_an_expert_that_the_thief_has_ready_costs_no_load() -> None:
