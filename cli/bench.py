@@ -350,26 +350,27 @@ def plan(
     json: options.Json = False,
 ) -> None:
     """Plan simulated pools with published costs: makespans of four ways, and how far from the lower bound."""
-    from symmoe.bench.planning import QUICK, SIZES, measure
+    from symmoe.bench.planning import CLUSTERS, QUICK, SIZES, measure
 
     from .render import end_measuring, narrating
 
     with narrating("planning") as tell:
-        report = measure(range(seeds), QUICK if quick else SIZES, tell)
+        report = measure(range(seeds), QUICK if quick else SIZES, tell, () if quick else CLUSTERS)
     end_measuring(report, out, json, _plan_tables)
 
 
 def _plan_tables(report: dict[str, Any]) -> list[Any]:
     from .render import table
 
-    ways = list(report["cases"][0]["over_bound"])
+    ways, spread = list(report["cases"][0]["over_bound"]), "{median:.3f} ({worst:.3f})".format_map
+    sizes, told = ("experts", "models", "devices", "machines"), ("to_plain", "busy_to_plain", "noisy_to_plain", "loads")
     rows = [
         (
             case["experts"],
             case["devices"],
             f"{case['bound_seconds']:.0f}",
-            *("{median:.3f} ({worst:.3f})".format(**case["over_bound"][way]) for way in ways),
-            "{median:.2f} ({worst:.2f})".format(**case["planning_seconds"]),
+            *(spread(case["over_bound"][way]) for way in ways),
+            spread(case["planning_seconds"]),
         )
         for case in report["cases"]
     ]
@@ -377,10 +378,8 @@ def _plan_tables(report: dict[str, Any]) -> list[Any]:
         (_named(name, bar), "-" if bar["measured"] is None else f"{bar['measured']:.3f}", bar["bar"], _met(bar))
         for name, bar in report["bars"].items()
     ]
-    wrong = [
-        (name, *("{median:.2f} ({worst:.2f})".format(**spread) for spread in ways_of.values()))
-        for name, ways_of in report["gone_wrong"].items()
-    ]
+    wrong = [(name, *map(spread, ways_of.values())) for name, ways_of in report["gone_wrong"].items()]
+    together = [[*map(case.get, sizes), *(spread(case[name]) for name in told)] for case in report["gathering"]]
     seeds = len(report["settings"]["seeds"])
     columns = ("experts", "devices", "bound s", *ways, "planning s")
     return [
@@ -391,6 +390,7 @@ def _plan_tables(report: dict[str, Any]) -> list[Any]:
             wrong,
             right=range(1, 6),
         ),
+        table("Machines that read models together, by the same plan without that", (*sizes, *told), together, range(8)),
         table("Bars", ("what", "measured", "bar", "met"), bars, right=(1, 2)),
     ]
 

@@ -33,6 +33,9 @@ def show_plan(
     suite: Annotated[Path | None, typer.Option("--suite", help="Questions with answers, as JSON lines.")] = None,
     source: Annotated[str | None, typer.Option("--input", help="Questions as `symmoe batch run` takes them.")] = None,
     workers: Annotated[int, typer.Option("--workers", min=1, max=1024, help="Accelerators that share the plan.")] = 1,
+    machines: Annotated[
+        int, typer.Option("--machines", min=1, max=1024, help="Machines that the workers are dealt to, in turn.")
+    ] = 1,
     aggregator: Annotated[
         str | None, typer.Option("--aggregator", help="The expert that reads all candidates: kept near them.")
     ] = None,
@@ -65,14 +68,15 @@ def show_plan(
     queries, skipped = _questions(described, suite, source, seed)
     assembly = Assembly(described)
     costs = assembly.costs(open_store())
-    fleet = Fleet((Worker(),) * workers, costs.costs(), aggregator)
+    seats = tuple(Worker(machine=str(worker % machines)) for worker in range(workers))
+    fleet = Fleet(seats, costs.costs(), aggregator)
     with working("recruiting and planning"):
         parts = (assembly.tagger, assembly.recruiter)
         shown = preview(queries, parts, assembly.models, fleet, k or described.routing.k, seed, prefetch)
     guessed = sorted({step.expert for step in shown.plan.steps if not costs.measured(step.expert)})
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
-        plot_timeline(shown.timeline, workers, out, shown.schedule.bound)
+        plot_timeline(shown.timeline, workers, out, shown.schedule.bound, shown.schedule.joint)
     if json:
         facts = {"questions": len(queries), "skipped": skipped, "calls": sum(len(s.calls) for s in shown.plan.steps)}
         show_json(facts | preview_report(shown) | {"guessed": guessed, "picture": str(out) if out else None})
@@ -132,8 +136,28 @@ def _chart(shown: Preview) -> list[Any]:
     return [
         table(f"{len(experts)} experts on {len(found.shares)} workers (░ loading)", ("", "", "s"), rows, (0, 2)),
         table("Steps", ("worker", "expert", "calls", "load s", "begin", "end"), steps, right=(0, 2, 3, 4, 5)),
+        *_together(shown),
         sentence,
     ]
+
+
+def _together(shown: Preview) -> list[Any]:
+    """The loads that machines begin together, what waiting for each other costs and what reading once saves."""
+    from .render import table
+
+    loads = [
+        (
+            load.model.partition("@")[0],
+            ", ".join(map(str, sorted(load.places))),
+            f"{load.begin:.1f}",
+            f"{load.waited:.1f}",
+            f"{load.saved * len(load.places):.1f}" if load.rates else "?",
+        )
+        for load in shown.schedule.joint
+    ]
+    unknown = "" if all(load.rates for load in shown.schedule.joint) else " (?: nothing was read together yet)"
+    head = ("model", "workers", "begin", "waited s", "saved s")
+    return [table(f"Loads that begin together, read once{unknown}", head, loads, right=(2, 3, 4))] if loads else []
 
 
 def _loading(shown: Preview, step: Any) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,9 +16,10 @@ from symmoe.config import Pool
 from symmoe.errors import EngineError, SymmoeError
 from symmoe.executor.dispatch import Cost, Dispatch
 from symmoe.executor.in_process import LOST, candidates
+from symmoe.protocols import Standing
 from symmoe.types import Candidate, Generation, Lane, Load, Plan, Query, Refusal, Step
 
-from .placement import claim
+from .placement import claim, dealt
 from .session import ray_session
 from .worker import Build, Worker
 
@@ -45,8 +47,8 @@ class RayExecutor:
 
     Ray starts with the first plan that has work, and ends with `close`. A worker that dies or fails is replaced, and
     what it had not delivered is run again. `costs` predict every expert of the pool in one unit; without them calls are
-    counted. On a cluster every machine needs symmoe, and the pool's files at the same paths. One that asks for no token
-    is refused unless `without_token`.
+    counted. On a cluster every machine needs symmoe, and the pool's files at the same paths; workers are dealt to the
+    machines as they have room. One that asks for no token is refused unless `without_token`.
     """
 
     def __init__(
@@ -69,6 +71,9 @@ class RayExecutor:
         self._begun: dict[int, Any] = {}
         self._absent: set[int] = set()
         self._claim: dict[str, float] | None = None
+        self._machines: list[str] = []
+        self._waiting: dict[int, float] = {}
+        """Until when each idle worker waits for those with whom it is to begin."""
 
     def __enter__(self) -> Self:
         return self
@@ -86,10 +91,16 @@ class RayExecutor:
         """
         return self._assembly.engine.refuse(queries, self._assembly.weights(expert).model)
 
-    def standing(self) -> list[tuple[str, frozenset[str]]]:
-        """Of each worker the expert that it has ready, and those that it had ready since its process began."""
+    def standing(self) -> list[Standing]:
+        """How each worker stands. On a cluster this joins it, to know on which machines they will be."""
+        if self._address is not None:
+            self._join()
         ready = [self._ready.get(worker, []) for worker in range(self._workers)]
-        return [(experts[-1] if experts else "", frozenset(experts)) for experts in ready]
+        machines = self._machines or [""] * self._workers
+        return [
+            Standing(experts[-1] if experts else "", frozenset(experts), machine)
+            for experts, machine in zip(ready, machines, strict=True)
+        ]
 
     def run(self, plan: Plan) -> Iterator[Load | list[Candidate]]:
         """Run every step; loads and candidates come out as they happen, each call's candidates once.
@@ -97,7 +108,8 @@ class RayExecutor:
         A call that kills whoever runs it comes out with the finish reason "error". `EngineError` for an expert that
         cannot be loaded or a step that fails twice; what was given out before holds.
         """
-        dispatch = Dispatch(plan, self._workers, self._costs)
+        clock = (lambda: 0.0) if self._costs is None else time.monotonic
+        dispatch = Dispatch(plan, self._workers, self._costs, models=self._assembly.models, clock=clock)
         runs: dict[int, _Run] = {}
         for worker in self._absent:
             dispatch.returned(worker)
@@ -113,25 +125,30 @@ class RayExecutor:
         """End every worker, and Ray if it is our own. Safe to call twice."""
         for worker in list(self._actors):
             self._discard(worker)
-        self._claim = None
+        self._claim, self._machines = None, []
         self._session.close()
 
     def _begin(self, dispatch: Dispatch, runs: dict[int, _Run]) -> None:
-        """Give every idle worker that has something to do its next step."""
-        for worker in range(self._workers):
-            if worker in runs or worker in self._absent:
-                continue
-            if (step := dispatch.next(worker)) is not None:
-                load = self._actor(worker).ready.remote(step.expert, dispatch.ahead(worker))
-                runs[worker] = _Run(worker, step, load, time.monotonic())
+        """Give every idle worker that has something to do its next step, unless that waits for others."""
+        idle = [worker for worker in range(self._workers) if worker not in runs and worker not in self._absent]
+        for worker, step in dispatch.begin(idle):
+            load = self._actor(worker).ready.remote(step.expert, dispatch.ahead(worker), dispatch.joint(worker))
+            runs[worker] = _Run(worker, step, load, time.monotonic())
+        until = {w: time.monotonic() + joint.patience for w, joint in dispatch.waiting(idle).items() if w not in runs}
+        self._waiting = {worker: self._waiting.get(worker, end) for worker, end in until.items()}
 
     def _follow(self, dispatch: Dispatch, runs: dict[int, _Run]) -> Iterator[Load | list[Candidate]]:
-        """Pass on what the workers give until one of them is free."""
+        """Pass on what the workers give until one of them is free, or has waited long enough for others."""
         import ray
 
         while True:
             waited = [run.awaited for run in runs.values()] + [self._begun[worker] for worker in self._absent]
-            done, _ = ray.wait(waited, num_returns=1, timeout=_LOOK_SECONDS if runs else _NOBODY_SECONDS)
+            soonest = min(self._waiting.values(), default=math.inf) - time.monotonic()
+            if soonest <= 0:
+                dispatch.hurry(min(self._waiting, key=lambda worker: self._waiting[worker]))
+                return
+            look = _LOOK_SECONDS if runs else _NOBODY_SECONDS
+            done, _ = ray.wait(waited, num_returns=1, timeout=min(look, soonest))
             if not done:
                 self._look_for_room(dispatch, runs)
                 return
@@ -183,15 +200,23 @@ class RayExecutor:
         for call in dispatch.died(run.worker):
             yield candidates(call, LOST, run.lane)
 
-    def _actor(self, worker: int) -> Any:
-        """The worker's process, begun if there is none."""
+    def _join(self) -> dict[str, float]:
+        """Enter the cluster, or start one; what a worker claims of it."""
         if self._claim is None:
             self._session.enter_context(ray_session(self._workers, self._address, without_token=self._without_token))
             self._claim = worker_share(self._pool, self._workers)
+            self._machines = dealt(_machines(), self._claim, self._workers)
+        return self._claim
+
+    def _actor(self, worker: int) -> Any:
+        """The worker's process, begun if there is none."""
+        claimed = self._join()
         import ray  # only now: the session sets what Ray reads when it is imported
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         if worker not in self._actors:
-            actor = ray.remote(Worker).options(**self._claim, max_restarts=0, max_task_retries=0)
+            place = NodeAffinitySchedulingStrategy(self._machines[worker], soft=True, _spill_on_unavailable=True)
+            actor = ray.remote(Worker).options(**claimed, max_restarts=0, max_task_retries=0, scheduling_strategy=place)
             self._actors[worker] = actor.remote(self._pool.model_dump_json(), os.fspath(self._pool.root), self._build)
             self._begun[worker] = self._actors[worker].begun.remote()
         return self._actors[worker]
@@ -218,10 +243,15 @@ def worker_share(pool: Pool, workers: int) -> dict[str, float]:
 
     Raises `JobError` where they do not fit.
     """
+    accelerators = pool.engine.tensor_parallel_size if pool.engine.runs_models else 0
+    return claim(list(_machines().values()), workers, accelerators)
+
+
+def _machines() -> dict[str, dict[str, float]]:
+    """What each living machine of the cluster has."""
     import ray
 
-    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return claim(machines, workers, pool.engine.tensor_parallel_size if pool.engine.runs_models else 0)
+    return {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
 
 
 def shared_with_tasks(pool: Pool, workers: int) -> dict[str, Any]:

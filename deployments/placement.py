@@ -56,6 +56,24 @@ def left(machines: Sequence[Resources], shares: Sequence[Mapping[str, float]]) -
     return free
 
 
+def dealt(machines: Mapping[str, Resources], share: Mapping[str, float], workers: int) -> list[str]:
+    """On which machine each of so many workers has its share, as `claim` gives it: on the roomiest that is left."""
+    kinds = {"CPU": share["num_cpus"], "GPU": share.get("num_gpus", 0)}
+    kinds = {kind: amount for kind, amount in kinds.items() if amount}
+    free = {name: dict(machine) for name, machine in machines.items()}
+
+    def room(name: str) -> float:
+        return min(free[name].get(kind, 0) // amount for kind, amount in kinds.items())
+
+    places = []
+    for _ in range(workers):
+        place = max(sorted(free), key=room)
+        for kind, amount in kinds.items():
+            free[place][kind] = free[place].get(kind, 0) - amount
+        places.append(place)
+    return places
+
+
 def _checked(share: dict[str, float], machines: Sequence[Resources], workers: int) -> dict[str, float]:
     fitting = _fitting(share, machines)
     if fitting < workers:

@@ -13,27 +13,34 @@ from symmoe.build import Assembly
 from symmoe.errors import CollectiveError
 from symmoe.loading.arena import available_memory
 from symmoe.loading.staging import Place, Seat, Staging
-from symmoe.types import Load
+from symmoe.types import Joint, Load
 
 from .session import NAMESPACE
 
 PATIENCE = 3.0
 """Seconds that the first machine waits for others."""
 _ADDRESS_SECONDS = 20.0
+ALONE = Joint(-1, 1, 0.0)
+"""For a step with which no other begins."""
 _MEMORY = Path("/dev/shm")  # noqa: S108  # memory that processes of one machine share
 
 
 @dataclass(slots=True)
 class _Table:
-    """Those who wait for others that want the same."""
+    """Those who wait for others that want the same. `expected` are the workers that come, where a plan knows."""
 
     number: int
     machines: list[str] = field(default_factory=list)
     closed: asyncio.Event = field(default_factory=asyncio.Event)
+    came: int = 0
+    expected: int = 0
 
 
 class Meetings:
-    """Seats machines that want the same key: all `machines` that have not had it, or those that come in `patience`."""
+    """Seats machines that want the same key: all `machines` that have not had it, or those that come in `patience`.
+
+    Where a plan says how many workers begin together, these are waited for, and nobody else.
+    """
 
     def __init__(self, machines: Sequence[str], patience: float = PATIENCE) -> None:
         self._machines, self.patience = frozenset(machines), patience
@@ -42,18 +49,18 @@ class Meetings:
         self._addresses: dict[int, asyncio.Future[str]] = {}
         self._count = 0
 
-    async def meet(self, key: str, machine: str) -> tuple[int, int, int]:
+    async def come(self, key: str, expected: int, patience: float) -> None:
+        """Count one of the workers expected, which does not meet the others."""
+        table = self._table(key, expected, patience)
+        table.came += 1
+        self._close_if_all(key, table)
+
+    async def meet(self, key: str, machine: str, expected: int = 0, patience: float = 0.0) -> tuple[int, int, int]:
         """The rank, the size and the number of the meeting that a machine comes to."""
-        table = self._tables.get(key)
-        if table is None:
-            self._count += 1
-            table = self._tables[key] = _Table(self._count)
-            self._addresses[table.number] = asyncio.get_running_loop().create_future()
-            asyncio.get_running_loop().call_later(self.patience, self._close, key, table)
+        table = self._table(key, expected, patience)
         if machine not in table.machines:
             table.machines.append(machine)
-        if self._machines - self._served.get(key, set()) <= set(table.machines):
-            self._close(key, table)
+        self._close_if_all(key, table)
         await table.closed.wait()
         return table.machines.index(machine), len(table.machines), table.number
 
@@ -65,6 +72,22 @@ class Meetings:
     async def address(self, number: int) -> str:
         """Where the first rank listens. Raises `TimeoutError`."""
         return await asyncio.wait_for(asyncio.shield(self._addresses[number]), _ADDRESS_SECONDS)
+
+    def _table(self, key: str, expected: int, patience: float) -> _Table:
+        table = self._tables.get(key)
+        if table is None:
+            self._count += 1
+            table = self._tables[key] = _Table(self._count)
+            loop = asyncio.get_running_loop()
+            self._addresses[table.number] = loop.create_future()
+            loop.call_later(max(patience, self.patience), self._close, key, table)
+        table.expected = max(table.expected, expected)
+        return table
+
+    def _close_if_all(self, key: str, table: _Table) -> None:
+        all_machines = self._machines - self._served.get(key, set()) <= set(table.machines)
+        if all_machines or 0 < table.expected <= table.came + len(table.machines):
+            self._close(key, table)
 
     def _close(self, key: str, table: _Table) -> None:
         if self._tables.get(key) is table:
@@ -82,9 +105,14 @@ class OnRay:
         actor = ray.remote(Meetings).options(name="meetings", namespace=NAMESPACE, get_if_exists=True, num_cpus=0)
         self._actor: Any = actor.remote(list(machines))
 
-    def meet(self, key: str, machine: str) -> Seat:
+    def come(self, key: str, joint: Joint) -> None:
+        """Count among those who begin together."""
+        self._asked("come", key, joint.workers, joint.patience, patience=joint.patience)
+
+    def meet(self, key: str, machine: str, joint: Joint | None) -> Seat:
         """Wait for others; alone where the actor is lost."""
-        return Seat(*self._asked("meet", key, machine))
+        expected, patience = (joint.workers, joint.patience) if joint else (0, 0.0)
+        return Seat(*self._asked("meet", key, machine, expected, patience, patience=patience))
 
     def open(self, number: int, address: str) -> None:
         """Say where the first rank listens."""
@@ -94,11 +122,13 @@ class OnRay:
         """Where it listens. Raises `CollectiveError`."""
         return str(self._asked("address", number))
 
-    def _asked(self, method: str, *words: object) -> Any:
+    def _asked(self, method: str, *words: object, patience: float = 0.0) -> Any:
         import ray
 
+        longest = max(PATIENCE, patience) + _ADDRESS_SECONDS
+
         try:
-            return ray.get(getattr(self._actor, method).remote(*words), timeout=PATIENCE + _ADDRESS_SECONDS)
+            return ray.get(getattr(self._actor, method).remote(*words), timeout=longest)
         except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError) as error:
             raise CollectiveError(f"machines could not meet: {type(error).__name__}") from error
 
@@ -125,8 +155,20 @@ def on_cluster(assembly: Assembly) -> Assembly:
     return assembly
 
 
-def staged_load(assembly: Assembly, expert: str) -> Load:
-    """Make an expert ready; the reason of the load also says how its model was brought here, if it was."""
-    brought = assembly.stage(expert)
+def staged_load(assembly: Assembly, expert: str, joint: Joint | None = None) -> Load:
+    """Make an expert ready, its model brought here first, if it is to be: together with those of a `joint` step.
+
+    The reason of the load also says how the model came.
+    """
+    staged = assembly.stage(expert, joint)
     load = assembly.loader.ready(expert)
-    return replace(load, reason=f"{load.reason}; {brought}") if brought else load
+    if staged is None:
+        return load
+    return replace(
+        load,
+        seconds=load.seconds + staged.seconds,
+        bytes=max(load.bytes, staged.nbytes),
+        reason=f"{load.reason}; {staged.way}: {staged.reason}",
+        saved=staged.saved,
+        rates=staged.rates,
+    )

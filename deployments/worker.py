@@ -9,9 +9,9 @@ from functools import cached_property
 
 from symmoe.build import Assembly
 from symmoe.config import Pool
-from symmoe.types import Call, Generation, Load
+from symmoe.types import Call, Generation, Joint, Load
 
-from .staging import on_cluster, staged_load
+from .staging import ALONE, on_cluster, staged_load
 
 Build = Callable[[Pool], Assembly]
 
@@ -35,9 +35,9 @@ class Worker:
     def begun(self) -> None:
         """Nothing but an answer: some machine had room for this process."""
 
-    def ready(self, expert: str, ahead: Sequence[str]) -> Load:
-        """Make an expert ready. `ahead` are those that come after it, soonest first."""
-        load = staged_load(self._assembly, expert)
+    def ready(self, expert: str, ahead: Sequence[str], joint: Joint | None = None) -> Load:
+        """Make an expert ready, of a `joint` step together with the others. `ahead` come after it, soonest first."""
+        load = staged_load(self._assembly, expert, joint or ALONE)
         self._assembly.loader.expect(ahead)
         return load
 

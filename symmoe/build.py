@@ -52,7 +52,7 @@ from symmoe.loading.sources import (
     sampled_sha256,
     sha256_of,
 )
-from symmoe.loading.staging import Staging
+from symmoe.loading.staging import Staged, Staging
 from symmoe.loading.verify import trained_on, verify_adapter, verify_model
 from symmoe.pipeline import Parts
 from symmoe.planning.costs import CostModel, ExpertCost, recall_observations
@@ -74,7 +74,7 @@ from symmoe.routing.static import StaticEmbedder, distilled
 from symmoe.routing.tagging import EmbeddingTagger
 from symmoe.routing.taxonomy import read_taxonomy
 from symmoe.store import open_store
-from symmoe.types import Call, Generation, Profiles, Skill
+from symmoe.types import Call, Generation, Joint, Profiles, Skill
 
 SWAP_EXTENSION, TRANSFER = "symmoe.loading.worker.SwapExtension", "symmoe"
 SLEEP_BACKEND = ("symmoe.loading.sleep:register_backend", "symmoe")
@@ -134,21 +134,21 @@ class Assembly:
         model = self._staged.get(model, model)
         return ExpertWeights(str(model), None if config.adapter is None else str(_adapter(self.pool, config.adapter)))
 
-    def stage(self, expert: str) -> str:
+    def stage(self, expert: str, joint: Joint | None = None) -> Staged | None:
         """Bring an expert's model into this machine's memory, together with machines that want it too; how that went.
 
-        Empty where there is nothing to bring, and from the second time on. A model whose code is trusted stays where
-        it is: trust goes by directory.
+        `joint` says who begins with it, where a plan knows. None where there is nothing to bring, and from the second
+        time on. A model whose code is trusted stays where it is: trust goes by directory.
         """
         config = self.pool.expert(expert)
         if self.staging is None or config.remote is not None or config.trust_remote_code:
-            return ""
+            return None
         model = _model_directory(self.pool, config)
         if model in self._staged or not self.pool.engine.runs_models:
-            return ""
-        staged = self.staging.stage(model)
+            return None
+        staged = self.staging.stage(model, joint)
         self._staged[model] = staged.directory
-        return f"{staged.way}: {staged.reason}"
+        return staged
 
     def learn(self, expert: ExpertConfig) -> None:
         """From now on the pool has this expert too, in place of one of its name. What runs already is not touched."""
@@ -221,7 +221,8 @@ class Assembly:
     def costs(self, store: Store) -> CostModel:
         """What the pool's experts cost, from the runs that the store knows of."""
         tokens = {name: record.tokens for name, record in self.profiles().experts.items()}
-        return CostModel(self.models, tokens, observations=recall_observations(store, self.pool.name))
+        sizes = _model_sizes(self.pool) if self.pool.engine.runs_models else {}
+        return CostModel(self.models, tokens, sizes, recall_observations(store, self.pool.name))
 
     def spread(self, executor: SpreadExecutor, workers: int, costs: Mapping[str, ExpertCost]) -> None:
         """Run plans on an executor of several workers, divided by what experts cost."""
@@ -535,6 +536,13 @@ def _adapter_here(pool: Pool, expert: ExpertConfig) -> Path | None:
     """The directory of an expert's adapter; None without one, and for one that only who runs it fetches."""
     elsewhere = expert.adapter is None or expert.adapter.startswith((HUB_ADAPTER, BUCKET))
     return None if elsewhere else pool.path(str(expert.adapter))
+
+
+def _model_sizes(pool: Pool) -> dict[str, int]:
+    """The bytes of the experts' models whose files are here."""
+    folders = {each.name: pool.path(each.model) for each in pool.experts if is_local_path(each.model)}
+    sizes = {name: sum(file.stat().st_size for file in path.glob("*.safetensors")) for name, path in folders.items()}
+    return {name: size for name, size in sizes.items() if size}
 
 
 def _model_key(expert: ExpertConfig) -> str:

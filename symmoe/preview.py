@@ -9,6 +9,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from symmoe.planning.alignment import JointLoad
 from symmoe.planning.grouping import Fleet, plan, problem_of, spread
 from symmoe.planning.problem import Problem
 from symmoe.planning.scheduling import Schedule, schedule
@@ -70,6 +71,16 @@ def preview_report(shown: Preview) -> dict[str, Any]:
         "optimal": found.optimal,
         "planning_seconds": round(shown.planning, 3),
         "together": None if shown.met is None else round(shown.met, 4),
+        "joint": [
+            {
+                "model": load.model,
+                "workers": sorted(load.places),
+                "begin": round(load.begin, 3),
+                "waited": round(load.waited, 3),
+                "saved": round(load.saved * len(load.places), 3) if load.rates else None,
+            }
+            for load in found.joint
+        ],
         "workers": [
             {"worker": worker, "seconds": round(seconds, 3), "experts": [share.expert for share in shares]}
             for worker, (seconds, shares) in enumerate(zip(found.seconds, found.shares, strict=True))
@@ -98,8 +109,12 @@ def _met(divided: Plan) -> float | None:
     return sum(one == other for one, other in pairs) / len(pairs) if pairs else None
 
 
-def plot_timeline(timeline: Timeline, workers: int, path: Path, bound: float | None = None) -> None:
+def plot_timeline(
+    timeline: Timeline, workers: int, path: Path, bound: float | None = None, joint: Sequence[JointLoad] = ()
+) -> None:
     """Draw a Gantt chart: a row for each worker, loads grey, each expert in a colour of its own, the bound dashed.
+
+    Loads that begin together are joined by a line.
 
     The file's suffix decides the format: `.png`, `.svg`, `.pdf`.
     """
@@ -120,11 +135,14 @@ def plot_timeline(timeline: Timeline, workers: int, path: Path, bound: float | N
             {"color": _LOAD, "hatch": "////", "edgecolor": "#9ca3af"} if loading else {"color": colours[span.expert]}
         )
         axes.barh(span.worker, span.end - span.begin, left=span.begin, height=0.8, linewidth=0, **style)
+    for load in joint:
+        axes.plot([load.begin] * len(load.places), sorted(load.places), color="#111827", marker="o", markersize=4)
     if bound:
         axes.axvline(bound, color="#111827", linestyle="--", linewidth=1)
     axes.set_yticks(range(workers), [f"worker {worker}" for worker in range(workers)])
     axes.invert_yaxis()
-    axes.set_xlabel("seconds" + (f" (dashed: no schedule ends before {bound:.0f})" if bound else ""))
+    together = "; joined: machines read a model once between them" if joint else ""
+    axes.set_xlabel("seconds" + (f" (dashed: no schedule ends before {bound:.0f}{together})" if bound else ""))
     axes.set_title(f"{len(experts)} experts on {workers} workers, done after {timeline.makespan:.0f} s")
     if len(experts) <= _NAMED:
         patches = [Patch(color=colours[expert], label=expert) for expert in experts]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -188,11 +188,19 @@ class Executor(Protocol):
         ...
 
 
+class Standing(NamedTuple):
+    """Of a worker the expert that it has ready, or "", those that it had ready before, and its machine."""
+
+    resident: str
+    before: frozenset[str]
+    machine: str
+
+
 class SpreadExecutor(Executor, Protocol):
     """An executor of several workers."""
 
-    def standing(self) -> Sequence[tuple[str, frozenset[str]]]:
-        """Of each worker the expert that it has ready, or "", and those that it had ready before."""
+    def standing(self) -> Sequence[Standing]:
+        """How each worker stands."""
         ...
 
 

@@ -7,7 +7,7 @@ import time
 import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
@@ -21,7 +21,7 @@ from symmoe.planning.program import solve
 from symmoe.planning.scheduling import Schedule, schedule
 from symmoe.planning.search import longest_first, round_robin
 from symmoe.planning.simulation import AsPredicted, Truth, simulate
-from symmoe.types import Assignment, Call, Plan, Query, Sampling, Step
+from symmoe.types import Assignment, Call, Plan, Query, Rates, Sampling, Step
 
 QUESTIONS, K = 2100, 3
 SKEW, SPREAD = 92.0, 6.3
@@ -37,8 +37,16 @@ SOURCES = {
     "load": "38 to 47 s (MOSAIC, one model on one A100 at a time), uniform between them",
     "questions": "2100, three calls each: the test questions of MMLU-Pro in Symbolic-MoE (arXiv 2503.05641)",
     "request": "mean 1 s of a device: MOSAIC's 2428 s on four devices for 8400 calls is at most 1.16 s, loads included",
+    "storage": "assumed: 1 GiB/s for one machine, 8 for all, 3 between machines, 16 GiB a model, 1 s for an adapter",
     "round robin": "experts dealt to devices in order, each whole: MOSAIC's main baseline",
 }
+CLUSTER_BYTES = 16 << 30
+CLUSTER = Rates(alone=1 << 30, storage=8 << 30, link=3 << 30, overhead=0.5, measured=0.0)
+"""Assumed, not measured: 1 GiB/s of storage for a machine, 8 for all, 25 Gbit/s between machines, 16 GiB of weights."""
+SWAP_SECONDS = 1.0
+"""Assumed: one adapter after another of its model."""
+CLUSTERS = ((200, 64, 8, 200), (200, 64, 8, 40), (200, 64, 8, 8))
+"""Experts, devices, machines and models."""
 WAYS = ("as planned", "prefetch", "stealing")
 _DRAWS = 4096
 
@@ -69,6 +77,21 @@ def simulated_pool(experts: int, devices: int, seed: int) -> Problem:
     return Problem(requests, costs, {name: name for name in names}, tuple(Worker() for _ in range(devices)))
 
 
+def simulated_cluster(experts: int, devices: int, machines: int, seed: int, models: int | None = None) -> Problem:
+    """A simulated pool on devices of several machines, which read weights from one storage as `CLUSTER` says.
+
+    Every expert is a model of its own, or one of the adapters of so many `models`.
+    """
+    problem = simulated_pool(experts, devices, seed)
+    costs = {
+        name: replace(cost, bytes=CLUSTER_BYTES, rates=CLUSTER, swap=SWAP_SECONDS if models else None)
+        for name, cost in problem.costs.items()
+    }
+    of = {name: f"model-{number % (models or experts)}" for number, name in enumerate(problem.models)}
+    workers = tuple(Worker(machine=str(device % machines)) for device in range(devices))
+    return replace(problem, costs=costs, models=of, workers=workers)
+
+
 def judge(problem: Problem) -> Judged:
     """Plan a pool in every way."""
     instance = Instance(problem)
@@ -85,10 +108,15 @@ def judge(problem: Problem) -> Judged:
     return Judged(ours, seconds, lower_bound(instance), planning)
 
 
-def measure(seeds: Sequence[int], sizes: Sequence[tuple[int, int]], tell: Callable[[str], None]) -> dict[str, Any]:
+def measure(
+    seeds: Sequence[int],
+    sizes: Sequence[tuple[int, int]],
+    tell: Callable[[str], None],
+    clusters: Sequence[tuple[int, int, int, int]] = (),
+) -> dict[str, Any]:
     """The report of `symmoe bench plan`: every size under every seed, medians and worst, and plans gone wrong.
 
-    `sizes` are experts and devices, `PUBLISHED` among them; `tell` hears what is at work.
+    `sizes` are experts and devices, `PUBLISHED` among them, `clusters` as in `CLUSTERS`; `tell` hears what is at work.
     """
     cases: list[dict[str, Any]] = []
     for experts, devices in sizes:
@@ -113,7 +141,41 @@ def measure(seeds: Sequence[int], sizes: Sequence[tuple[int, int]], tell: Callab
             "planning_seconds_greatest": _bar(greatest["planning_seconds"]["worst"], 1.0),
         },
         "gone_wrong": _gone_wrong(seeds),
+        "gathering": [_gathering(seeds, cluster, tell) for cluster in clusters],
     }
+
+
+def _gathering(seeds: Sequence[int], cluster: tuple[int, int, int, int], tell: Callable[[str], None]) -> dict[str, Any]:
+    """Machines that read a model once between them where the plan says so, against the same plan without that.
+
+    Seconds of the last device, and of all devices at work; under noise idle devices steal.
+    """
+    experts, devices, machines, models = cluster
+    tell(f"{experts} experts of {models} models, {devices} devices of {machines} machines")
+    rows = []
+    for seed in seeds:
+        problem = simulated_cluster(experts, devices, machines, seed, models if models < experts else None)
+        apart = replace(problem, workers=tuple(Worker() for _ in problem.workers))
+        plain = schedule(apart, 0)
+        began = time.perf_counter()
+        found = schedule(problem, 0)
+        planning = time.perf_counter() - began
+        truth = Noisy(problem, seed)
+        rows.append(
+            {
+                "to_plain": found.makespan / plain.makespan,
+                "busy_to_plain": sum(found.seconds) / sum(plain.seconds),
+                "noisy_to_plain": dispatched(found, problem, truth) / dispatched(plain, apart, truth),
+                "loads": len(found.joint),
+                "workers": sum(len(load.places) for load in found.joint),
+                "waited_seconds": sum(load.waited for load in found.joint),
+                "saved_seconds": sum(load.saved * len(load.places) for load in found.joint),
+                "planning_seconds": planning,
+            }
+        )
+    figures = {name: _spread([row[name] for row in rows]) for name in rows[0]}
+    sizes = {"experts": experts, "models": models, "devices": devices, "machines": machines, "pools": len(rows)}
+    return {**sizes, **figures}
 
 
 def _plain(instance: Instance, longest: Placement) -> Placement:
@@ -165,18 +227,18 @@ def _gone_wrong(seeds: Sequence[int]) -> dict[str, Any]:
 
 def dispatched(planned: Schedule, problem: Problem, truth: Truth) -> float:
     """When the last worker is done where `Dispatch` hands out the work, so that idle workers steal; seconds."""
-    dispatch = Dispatch(Plan(tuple(_steps(planned))), len(problem.workers), problem.costs)
+    plan = Plan(tuple(_steps(planned)))
     resident: list[str | None] = [worker.resident or None for worker in problem.workers]
     left: dict[int, tuple[str, deque[Call]]] = {}
     idle, events, now = set(range(len(resident))), list[tuple[float, int]](), 0.0
+    dispatch = Dispatch(plan, len(problem.workers), problem.costs, models=problem.models, clock=lambda: now)
     while True:
-        for worker in sorted(idle):
-            step = dispatch.next(worker)
-            if step is None:
-                continue
+        for worker, step in dispatch.begin(sorted(idle)):
             idle.remove(worker)
             left[worker] = step.expert, deque(step.calls)
             loading = 0.0 if step.expert == resident[worker] else truth.load(worker, step.expert, resident[worker])
+            if (joint := dispatch.joint(worker)) is not None:
+                loading = max(loading - planned.joint[joint.number].saved, 0.0)
             resident[worker] = None  # until it is loaded
             heapq.heappush(events, (now + loading, worker))
         if not events:
@@ -199,12 +261,14 @@ def _steps(planned: Schedule) -> Iterator[Step]:
     """The schedule as steps of calls; a call's query is named by the number of the request."""
     numbered: Counter[str] = Counter()
     for worker, shares in enumerate(planned.shares):
-        for share in shares:
+        for place, share in enumerate(shares):
             numbers = range(numbered[share.expert], numbered[share.expert] + share.requests)
             numbered[share.expert] += share.requests
             queries = [Query(str(number), (), Sampling(1)) for number in numbers]
             calls = (Call(share.expert, query, (Assignment(query.id, share.expert, 0),)) for query in queries)
-            yield Step(share.expert, tuple(calls), worker)
+            number = planned.joint_at.get((worker, place))
+            joint = None if number is None else planned.joint[number].joint(number)
+            yield Step(share.expert, tuple(calls), worker, joint)
 
 
 class Noisy:

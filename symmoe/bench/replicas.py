@@ -21,11 +21,13 @@ import xxhash
 
 from symmoe.errors import CollectiveError
 from symmoe.loading.collectives.source import SharedRate
-from symmoe.loading.staging import FilesSource, Place, Seat, Staged, Staging
+from symmoe.loading.staging import HOT, FilesSource, Place, Seat, Staged, Staging
+from symmoe.types import Joint
 
 HOST = "127.0.0.1"
 MIB = 1 << 20
-_BARS = {"times": 2.5, "killed_more_seconds": 10.0}
+_BARS = {"times": 2.5, "killed_more_seconds": 10.0, "hot_to_plain": 1.03}
+_HOT_ROUNDS = 15
 _LONGEST_SECONDS = 600.0
 
 
@@ -64,7 +66,10 @@ class _Table:
     def __init__(self, store: Any, machines: int, late: bool) -> None:
         self._store, self._machines, self._late = store, machines, late
 
-    def meet(self, key: str, machine: str) -> Seat:
+    def come(self, key: str, joint: Joint) -> None:
+        """Nobody waits for those who do not meet."""
+
+    def meet(self, key: str, machine: str, joint: Joint | None) -> Seat:
         """Wait for all."""
         if self._late:
             return Seat(0, 1, 2)
@@ -137,11 +142,13 @@ def measure(
     killed = _run(Job(str(directory), machines, throttle * MIB, True, fatal=machines - 1), replicas)
     late = _run(Job(str(directory), machines, throttle * MIB, True, late=True), 1)
     best = {name: min(each[name] for each in rounds) for name in ("alone", "together")}
+    hot = measure_hot(directory)
     left = len(killed)
     plain_after = left * sum(file.stat().st_size for file in files) / (throttle * MIB)
     measured = {
         "times": best["alone"] / best["together"],
         "killed_more_seconds": _seconds(killed) - plain_after,
+        "hot_to_plain": hot["product"] / hot["plain"],
     }
     return {
         "directory": directory.name,
@@ -150,13 +157,35 @@ def measure(
         "replicas": replicas,
         "throttle_mib_per_second": throttle,
         "seconds": {**best, "killed": _seconds(killed), "late": _seconds(late)},
-        "bars": {name: {"bar": _BARS[name], "measured": round(value, 2)} for name, value in measured.items()},
+        "hot_seconds": hot,
+        "bars": {name: {"bar": _BARS[name], "measured": round(value, 3)} for name, value in measured.items()},
         "exact": all(each["alone_exact"] and each["together_exact"] for each in rounds)
         and all(row["digests"] == wanted for row in (*killed, *late)),
         "killed": [{"way": row["way"], "reason": row["reason"]} for row in killed],
         "late": late[0]["way"],
         "rounds": rounds,
     }
+
+
+def measure_hot(directory: Path, rounds: int = _HOT_ROUNDS) -> dict[str, float]:
+    """Seconds of reading weights that the page cache holds: plainly, and as a machine of a cluster does; best rounds.
+
+    Raises `CollectiveError` where memory does not hold them.
+    """
+    files = sorted(directory.glob("*.safetensors"))
+    _read_all(FilesSource(files))
+    seconds: dict[str, list[float]] = {"plain": [], "product": []}
+    with tempfile.TemporaryDirectory(prefix="symmoe-replicas-", dir=_memory()) as folder:
+        staging = Staging(Place("hot", HOST, Path(folder)), _Table(None, 2, late=True), lambda: 1 << 40)
+        for _ in range(rounds):
+            for name, times in seconds.items():
+                began = time.perf_counter()
+                if name == "product" and (staged := staging.stage(directory)).reason != HOT:
+                    raise CollectiveError(f"the page cache does not hold {directory.name}: {staged.reason}")
+                _read_all(FilesSource(files))
+                times.append(time.perf_counter() - began)
+        staging.close()
+    return {name: min(times) for name, times in seconds.items()}
 
 
 def _run(job: Job, replicas: int) -> list[dict[str, Any]]:

@@ -1,14 +1,14 @@
-"""Who runs what next, where several workers share a plan. Bookkeeping only: no clock, no process, no thread."""
+"""Who runs what next, where several workers share a plan. Bookkeeping only: no process, no thread."""
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from symmoe.errors import EngineError, SymmoeError
-from symmoe.types import Call, Plan, Step
+from symmoe.types import Call, Joint, Plan, Step
 
 TRIES = 3
 """How often a step is tried that fails and brings nothing."""
@@ -27,6 +27,10 @@ class Cost(Protocol):
         """One call among many."""
         ...
 
+    def after(self, same_expert: bool, same_model: bool, asleep: bool = False) -> float:
+        """Making it ready after itself, after an expert of its model, or after another, its engine asleep or not."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Counted:
@@ -35,14 +39,24 @@ class Counted:
     load: float = 4.0
     request: float = 1.0
 
+    def after(self, same_expert: bool, same_model: bool, asleep: bool = False) -> float:
+        """Every load but none is the same."""
+        return 0.0 if same_expert else self.load
+
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """A step that was not begun."""
+    """A step that was not begun: its calls, what one costs, and what loading costs.
 
-    expert: str
+    That is `load` in its place; `spared` is what its worker's loads cost less without it, `elsewhere` what the thief
+    pays.
+    """
+
     calls: int
-    cost: Cost
+    request: float
+    load: float
+    spared: float
+    elsewhere: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +69,7 @@ class Backlog:
     @property
     def remaining(self) -> float:
         """All of it."""
-        return self.running + sum(step.cost.load + step.calls * step.cost.request for step in self.queued)
+        return self.running + sum(step.load + step.calls * step.request for step in self.queued)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +80,13 @@ class Theft:
     calls: int
 
 
-def best_theft(victim: Backlog, resident: str) -> Theft | None:
+def best_theft(victim: Backlog) -> Theft | None:
     """The theft after which the later of the two workers ends soonest; None if none pays.
 
     A whole step must let the two end earlier; half a step, which costs one load more than the plan, earlier by more
-    than that load. `resident` is the expert that the thief has ready and need not load. Among equals: the cheapest
-    load, a whole step, the one that the victim would come to last.
+    than that load. Among equals: the cheapest load, a whole step, the one that the victim would come to last.
     """
-    thefts = [_judge(victim, place, calls, resident) for place, calls in _possible(victim.queued)]
+    thefts = [_judge(victim, place, calls) for place, calls in _possible(victim.queued)]
     paying = [(key, theft) for key, theft in thefts if key is not None]
     return min(paying, key=lambda each: each[0])[1] if paying else None
 
@@ -85,18 +98,15 @@ def _possible(queued: Sequence[Queued]) -> Iterator[tuple[int, int]]:
             yield place, step.calls // 2
 
 
-def _judge(
-    victim: Backlog, place: int, calls: int, resident: str
-) -> tuple[tuple[float, float, bool, int] | None, Theft]:
+def _judge(victim: Backlog, place: int, calls: int) -> tuple[tuple[float, float, bool, int] | None, Theft]:
     """How good a theft is, smaller being better, or None for one that does not pay."""
     step = victim.queued[place]
     half = calls < step.calls
-    load = 0.0 if step.expert == resident else step.cost.load
-    work = calls * step.cost.request
-    victim_ends = victim.remaining - work - (0.0 if half else step.cost.load)
-    ends = max(victim_ends, load + work)
-    pays = victim.remaining - ends > (load if half else 0.0)
-    return (ends, load, half, -place) if pays else None, Theft(place, calls)
+    work = calls * step.request
+    victim_ends = victim.remaining - work - (0.0 if half else step.spared)
+    ends = max(victim_ends, step.elsewhere + work)
+    pays = victim.remaining - ends > (step.elsewhere if half else 0.0)
+    return (ends, step.elsewhere, half, -place) if pays else None, Theft(place, calls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +123,10 @@ class _Run:
     """What a worker is running, and the calls that it has not answered."""
 
     work: _Work
-    left: dict[Call, None] = field(default_factory=dict)
+    left: dict[Call, None]
+    began: float
     loaded: bool = False
+    joint: Joint | None = None
 
     def rest(self) -> _Work:
         return replace(self.work, step=replace(self.work.step, calls=tuple(self.left)))
@@ -125,22 +137,39 @@ class Dispatch:
 
     Each worker runs its own steps in the plan's order. One that has none left takes what failed elsewhere, then what a
     dead worker left, then steals from the worker with most to do, where that is predicted to pay. It is for one driver
-    to call: `next` for an idle worker, then `loaded`, `delivered` for each call, and `finished`, `failed`, `died` or
-    `returned`.
+    to call: `begin` for those that are idle, or `next` for one of them, then `loaded`, `delivered` for each call, and
+    `finished`, `failed`, `died` or `returned`.
 
-    `costs` predict every expert of the plan in one unit, such as seconds; without them calls are counted. A call whose
+    Steps that are joint begin together: a worker that is at one waits until the others that still have theirs are too,
+    unless it is told to `hurry` or nobody is at work.
+
+    `costs` predict every expert of the plan in one unit, such as seconds; without them calls are counted. `models` maps
+    experts to their models, between whose experts loads are cheap; without it each is of its own. `clock` tells the
+    time in the unit of the costs, so that a load under way counts with what is left of it. A call whose
     worker died is tried again `retries` times, the last time with no other beside it, so that it is known which call
     kills. A step that fails, not by a death, is tried `TRIES` times, each time elsewhere if there is another worker.
     """
 
-    def __init__(self, plan: Plan, workers: int, costs: Mapping[str, Cost] | None = None, retries: int = 2) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        workers: int,
+        costs: Mapping[str, Cost] | None = None,
+        retries: int = 2,
+        models: Mapping[str, str] | None = None,
+        clock: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        self._clock = clock
         self._workers = range(workers)
+        self._models = models or {}
+        self._alive: list[set[str]] = [set() for _ in self._workers]
         self._costs = costs
         self._retries = retries
         self._queues: list[deque[_Work]] = [deque() for _ in self._workers]
         self._adrift: deque[_Work] = deque()
         self._runs: dict[int, _Run] = {}
         self._gone: set[int] = set()
+        self._hurried: set[int] = set()
         self._resident: list[str] = ["" for _ in self._workers]
         self._deaths: Counter[Call] = Counter()
         self._deaths_in_load: Counter[str] = Counter()
@@ -153,13 +182,35 @@ class Dispatch:
         """Whether every call was delivered or given up."""
         return not (self._runs or self._adrift or any(self._queues))
 
+    def begin(self, idle: Sequence[int]) -> list[tuple[int, Step]]:
+        """What each of the idle workers begins now, if anything."""
+        self._gone.difference_update(idle)
+        begun = self._begun(idle)
+        if not begun and not self._runs:
+            self._hurried.update(joint.number for joint in self.waiting(idle).values())
+            begun = self._begun(idle)
+        return begun
+
+    def waiting(self, idle: Sequence[int]) -> dict[int, Joint]:
+        """Of the idle workers those that are at a step that others are to begin with them, and that step's joint."""
+        heads = {worker: self._queues[worker][0].step.joint for worker in idle if self._queues[worker]}
+        return {worker: joint for worker, joint in heads.items() if joint is not None}
+
+    def hurry(self, worker: int) -> None:
+        """The worker has waited long enough: it begins with those that are there."""
+        self._hurried.update(joint.number for joint in self.waiting([worker]).values())
+
+    def joint(self, worker: int) -> Joint | None:
+        """What the worker's step began together with, `workers` being those that did; None for a step by itself."""
+        return self._runs[worker].joint
+
     def next(self, worker: int) -> Step | None:
         """What an idle worker begins now, or None: nothing is left that would pay. Asking says that it lives."""
         self._gone.discard(worker)
         work = self._own(worker) or self._elsewhere(worker) or self._left_behind() or self._stolen(worker)
         if work is None:
             return None
-        self._runs[worker] = _Run(work, dict.fromkeys(work.step.calls))
+        self._runs[worker] = _Run(work, dict.fromkeys(work.step.calls), self._clock())
         return work.step
 
     def ahead(self, worker: int) -> tuple[str, ...]:
@@ -171,6 +222,7 @@ class Dispatch:
         run = self._runs[worker]
         run.loaded = True
         self._resident[worker] = run.work.step.expert
+        self._alive[worker].add(self._model(run.work.step.expert))
 
     def delivered(self, worker: int, call: Call) -> bool:
         """A call came back; False if it had before, or was not the worker's: then it must not be used."""
@@ -194,7 +246,7 @@ class Dispatch:
         What a try brought starts the count anew: what fails for good brings nothing.
         """
         run = self._runs.pop(worker)
-        self._resident[worker] = ""
+        self._forget(worker)
         if not run.left:
             return
         expert = run.work.step.expert
@@ -216,7 +268,7 @@ class Dispatch:
         `EngineError` if the same expert's loading was the end of more than `retries` workers.
         """
         self._gone.add(worker)
-        self._resident[worker] = ""
+        self._forget(worker)
         run = self._runs.pop(worker, None)
         if run is None:
             return ()
@@ -245,6 +297,22 @@ class Dispatch:
             if self._deaths[call] == self._retries:
                 yield replace(rest, step=replace(rest.step, calls=(call,)))
 
+    def _begun(self, idle: Sequence[int]) -> list[tuple[int, Step]]:
+        waiting = self.waiting(idle)
+        there = Counter(joint.number for joint in waiting.values())
+        queues = [queue for worker, queue in enumerate(self._queues) if worker not in self._gone]
+        coming = Counter(n for queue in queues for n in {work.step.joint.number for work in queue if work.step.joint})
+        begun = []
+        for worker in idle:
+            joint = waiting.get(worker)
+            if joint and there[joint.number] < coming[joint.number] and joint.number not in self._hurried:
+                continue
+            if (step := self.next(worker)) is not None:
+                begun.append((worker, step))
+                if joint and step.joint == joint and there[joint.number] > 1:
+                    self._runs[worker].joint = replace(joint, workers=there[joint.number])
+        return begun
+
     def _requeue(self, worker: int, works: Iterable[_Work]) -> None:
         for work in reversed(list(works)):
             (self._queues[worker] if work.barred is None else self._adrift).appendleft(work)
@@ -270,8 +338,8 @@ class Dispatch:
         victims = [worker for worker in self._workers if self._queues[worker]]
         if not victims:
             return None
-        victim = max(victims, key=lambda worker: self._backlog(worker).remaining)
-        theft = best_theft(self._backlog(victim), self._resident[thief])
+        victim = max(victims, key=lambda worker: self._backlog(worker, thief).remaining)
+        theft = best_theft(self._backlog(victim, thief))
         return None if theft is None else self._take(victim, theft)
 
     def _take(self, victim: int, theft: Theft) -> _Work:
@@ -284,9 +352,20 @@ class Dispatch:
             del queue[theft.place]
         return replace(work, step=replace(work.step, calls=work.step.calls[len(kept) :]))
 
-    def _backlog(self, worker: int) -> Backlog:
+    def _backlog(self, worker: int, thief: int) -> Backlog:
+        run = self._runs.get(worker)
+        before = self._resident[worker] if run is None else run.work.step.expert
         steps = [work.step for work in self._queues[worker]]
-        queued = [Queued(step.expert, len(step.calls), self._cost(step.expert)) for step in steps]
+        experts = [before, *(step.expert for step in steps), ""]
+        queued = []
+        for place, step in enumerate(steps):
+            last, own, following = experts[place : place + 3]
+            load = self._load(worker, own, last)
+            through = self._load(worker, following, own) if following else 0.0
+            without = self._load(worker, following, last) if following else 0.0
+            elsewhere = self._load(thief, own, self._resident[thief])
+            cost = self._cost(own)
+            queued.append(Queued(len(step.calls), cost.request, load, load + through - without, elsewhere))
         return Backlog(self._running(worker), queued)
 
     def _running(self, worker: int) -> float:
@@ -294,8 +373,23 @@ class Dispatch:
         run = self._runs.get(worker)
         if run is None:
             return 0.0
-        cost = self._cost(run.work.step.expert)
-        return len(run.left) * cost.request + (0.0 if run.loaded else cost.load)
+        expert = run.work.step.expert
+        load = 0.0 if run.loaded else self._load(worker, expert, self._resident[worker])
+        return len(run.left) * self._cost(expert).request + max(load - (self._clock() - run.began), 0.0)
+
+    def _load(self, worker: int, expert: str, after: str) -> float:
+        """What making an expert ready costs a worker that has another ready, or nothing."""
+        model = self._model(expert)
+        same_model = bool(after) and self._model(after) == model
+        return self._cost(expert).after(after == expert, same_model, model in self._alive[worker])
+
+    def _model(self, expert: str) -> str:
+        return self._models.get(expert, expert)
+
+    def _forget(self, worker: int) -> None:
+        """The worker's process, and with it its engines, are no more."""
+        self._resident[worker] = ""
+        self._alive[worker].clear()
 
     def _cost(self, expert: str) -> Cost:
         return Counted() if self._costs is None else self._costs[expert]

@@ -104,5 +104,5 @@ def merged(plan: Plan) -> list[Step]:
     for step in plan.steps:
         if step.calls:
             before = steps[step.expert].calls if step.expert in steps else ()
-            steps[step.expert] = replace(step, calls=before + step.calls, worker=0)
+            steps[step.expert] = replace(step, calls=before + step.calls, worker=0, joint=None)
     return list(steps.values())

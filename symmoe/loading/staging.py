@@ -18,7 +18,8 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -27,6 +28,7 @@ from symmoe.loading.collectives.gather import sparse_all_gather
 from symmoe.loading.collectives.group import GatherGroup, open_group
 from symmoe.loading.collectives.plan import GatherPlan, Topology, plan_gather
 from symmoe.private import private_folder
+from symmoe.types import Joint, Rates
 
 if TYPE_CHECKING:
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
@@ -34,7 +36,10 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 8 << 20
 _PROBE_CHUNKS = 2
 _LINK_BYTES, _LINK_ROUNDS = 8 << 20, 3
+HOT = "its files are in the page cache"
 _HOT = 0.9
+_FRESH_SECONDS = 86_400.0
+"""What was measured longer ago is measured again."""
 _CONNECT_SECONDS, _SPARE_SECONDS, _SLOWER = 20.0, 5.0, 2.0
 """A gather may take so many times what was predicted, and so many seconds more, before it is given up."""
 _MEMORY_SHARE = 0.5
@@ -53,8 +58,15 @@ class Seat:
 class Meeting(Protocol):
     """Where machines that want the same thing at about the same time find each other."""
 
-    def meet(self, key: str, machine: str) -> Seat:
-        """Wait, a few seconds at most, for other machines that want `key`; one that nobody joins has a size of 1."""
+    def come(self, key: str, joint: Joint) -> None:
+        """Say that one of the workers of a joint step is here and does not meet the others."""
+        ...
+
+    def meet(self, key: str, machine: str, joint: Joint | None) -> Seat:
+        """Wait for other machines that want `key`, a few seconds at most; one that nobody joins has a size of 1.
+
+        Of a joint step that is until all its workers are here, and at most as long as it has patience.
+        """
         ...
 
     def open(self, number: int, address: str) -> None:
@@ -68,7 +80,10 @@ class Meeting(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """Where a checkpoint is to be read from, by which way it came there and why, and what that moved."""
+    """Where a checkpoint of `nbytes` is to be read from, by which way it came there and why, and what that moved.
+
+    `rates` are what machines that met measured, or knew.
+    """
 
     directory: Path
     way: str
@@ -76,6 +91,14 @@ class Staged:
     seconds: float = 0.0
     read: int = 0
     received: int = 0
+    nbytes: int = 0
+    rates: Rates | None = None
+
+    @property
+    def saved(self) -> float:
+        """Seconds by which this was shorter than reading alone at those rates; below 0 where it only cost time."""
+        alone = self.nbytes / self.rates.alone if self.rates and self.way != "plain" else 0.0
+        return alone - self.seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,24 +164,41 @@ class Staging:
         private_folder(place.folder)
         _sweep(place.folder)
 
-    def stage(self, directory: Path) -> Staged:
-        """The directory to read a checkpoint from: a copy in this machine's memory, or the one given, and why."""
+    def stage(self, directory: Path, joint: Joint | None = None) -> Staged:
+        """The directory to read a checkpoint from: a copy in this machine's memory, or the one given, and why.
+
+        `joint` says with whom that begins, where a plan knows; one worker by itself meets nobody.
+        """
         files = sorted(directory.glob("*.safetensors"))
         nbytes = sum(file.stat().st_size for file in files)
-        if not files or self._hot(files) >= _HOT:
-            return Staged(directory, "plain", "its files are in the page cache")
-        if nbytes > self._free() * _MEMORY_SHARE:
-            return Staged(directory, "plain", f"no memory for a copy of {nbytes >> 20} MiB on this machine")
         copy = self._place.folder / _key(directory, files)
-        with _locked(copy.with_suffix(".lock")):
+        there, began = partial(self._there, copy.name, joint), time.perf_counter()
+        if not files or self._hot(files) >= _HOT:
+            there()
+            return Staged(directory, "plain", HOT)
+        if nbytes > self._free() * _MEMORY_SHARE:
+            there()
+            return Staged(directory, "plain", f"no memory for a copy of {nbytes >> 20} MiB on this machine")
+        with _locked(copy.with_suffix(".lock"), there) as waited:
             if not (copy / _WHOLE).exists():
-                staged = self._bring(directory, files, copy)
+                if waited:
+                    seconds = time.perf_counter() - began
+                    return Staged(directory, "plain", "another process of this machine brought no copy of it", seconds)
+                staged = self._bring(directory, files, copy, joint)
                 if staged.way != "gathered":
                     return staged
             else:
-                staged = Staged(copy, "shared", "another process of this machine has brought it")
+                rates = Rates(**json.loads((copy / _WHOLE).read_text(encoding="utf-8")))
+                reason, seconds = "another process of this machine has brought it", time.perf_counter() - began
+                staged = Staged(copy, "shared", reason, seconds, nbytes=nbytes, rates=rates)
             self._held.append(_hold(copy))
         return staged
+
+    def _there(self, key: str, joint: Joint | None) -> None:
+        """Tell those who wait for all workers of a joint step that this one does not meet them."""
+        if joint is not None and joint.workers > 1:
+            with suppress(CollectiveError):
+                self._meeting.come(key, joint)
 
     def close(self) -> None:
         """Let go of the copies; the last process of this machine to do so removes them."""
@@ -166,27 +206,31 @@ class Staging:
             os.close(self._held.pop())
         _sweep(self._place.folder)
 
-    def _bring(self, directory: Path, files: Sequence[Path], copy: Path) -> Staged:
+    def _bring(self, directory: Path, files: Sequence[Path], copy: Path, joint: Joint | None) -> Staged:
+        if joint is not None and joint.workers < 2:
+            return Staged(directory, "plain", "no other worker of the plan begins with it now")
         began = time.perf_counter()
-        source = self._source(files)
+        plain = partial(Staged, directory, "plain")
+        source, half = self._source(files), copy.with_suffix(".partial")
         try:
-            seat = self._meeting.meet(copy.name, self._place.machine)
+            seat = self._meeting.meet(copy.name, self._place.machine, joint)
             if seat.size < 2:
-                return Staged(directory, "plain", "no other machine wants it now", time.perf_counter() - began)
+                return plain("no other machine wants it now", time.perf_counter() - began)
             with self._group(seat) as (group, store):
-                plan = _planned(source, group, store)
+                rates = _measured(source, group, store, joint.rates if joint else None, time.perf_counter())
+                plan = plan_gather([range(len(source.sizes))] * seat.size, source.sizes, _topology(rates, seat.size))
                 if plan.mode == "independent":
-                    return Staged(directory, "plain", plan.reason, time.perf_counter() - began)
-                partial = copy.with_suffix(".partial")
-                traffic = _gather(source, files, partial, plan, group)
+                    seconds = time.perf_counter() - began
+                    return plain(plan.reason, seconds, nbytes=sum(source.sizes), rates=rates)
+                traffic = _gather(source, files, half, plan, group)
         except (CollectiveError, CheckpointError, OSError) as error:
-            shutil.rmtree(copy.with_suffix(".partial"), ignore_errors=True)
-            return Staged(directory, "plain", f"gathering failed: {error}", time.perf_counter() - began)
+            shutil.rmtree(half, ignore_errors=True)
+            return plain(f"gathering failed: {error}", time.perf_counter() - began)
         finally:
             source.close()
-        _complete(directory, partial, copy)
-        reason = f"read once by {seat.size} machines; {plan.reason}"
-        return Staged(copy, "gathered", reason, time.perf_counter() - began, traffic.read, traffic.received)
+        _complete(directory, half, copy, rates)
+        reason, seconds = f"read once by {seat.size} machines; {plan.reason}", time.perf_counter() - began
+        return Staged(copy, "gathered", reason, seconds, traffic.read, traffic.received, sum(source.sizes), rates)
 
     @contextmanager
     def _group(self, seat: Seat) -> Iterator[tuple[GatherGroup, TCPStore]]:
@@ -224,6 +268,8 @@ class Staging:
 
 def resident(files: Sequence[Path]) -> float:
     """The share of some files that this machine's page cache holds, from 0 to 1; 0 where it cannot be told."""
+    import numpy as np
+
     held = total = 0
     for path in files:
         size = path.stat().st_size
@@ -239,7 +285,7 @@ def resident(files: Sequence[Path]) -> float:
             address = _address(pages)
             if address is None or libc.mincore(ctypes.c_void_p(address), ctypes.c_size_t(size), flags):
                 return 0.0
-            held += sum(flag & 1 for flag in bytes(flags))
+            held += int((np.frombuffer(memoryview(flags), dtype=np.uint8) & 1).sum())
             total += count
     return held / total if total else 0.0
 
@@ -250,24 +296,37 @@ def _address(pages: mmap.mmap) -> int | None:
     return int(np.frombuffer(pages, dtype=np.uint8).ctypes.data)
 
 
-def _planned(source: Any, group: GatherGroup, store: TCPStore) -> GatherPlan:
-    """A plan from what all ranks measured at once: each reads two chunks of its own, then one travels between them."""
-    buffer = memoryview(bytearray(max(source.sizes)))
+def _topology(rates: Rates, machines: int) -> Topology:
+    device = (float("inf"),) * machines
+    return Topology(device, peer=rates.link, storage=rates.storage, storage_per_rank=rates.alone)
+
+
+def _measured(source: Any, group: GatherGroup, store: TCPStore, known: Rates | None, began: float) -> Rates:
+    """What storage and link give: as all ranks know of not long ago, else as they measure it now.
+
+    First one rank alone reads two chunks, then each reads two of its own at once, then some bytes travel between all.
+    """
+    fresh = known is not None and time.time() - known.measured < _FRESH_SECONDS
+    if known is not None and all(_exchanged(store, group, "known", fresh)):
+        return Rates(**_exchanged(store, group, "rates", asdict(known))[0])
     count = len(source.sizes)
+    last = range(max(0, count - _PROBE_CHUNKS), count)
+    alone = _exchanged(store, group, "alone", _read_rate(source, last) if group.rank == 0 else 0.0)[0]
     probes = [chunk for chunk in range(count) if chunk % group.size == group.rank][:_PROBE_CHUNKS]
+    together = sum(_exchanged(store, group, "storage", _read_rate(source, probes)))
+    link = min(_exchanged(store, group, "link", max(_link(group) for _ in range(_LINK_ROUNDS))))
+    told = _exchanged(store, group, "overhead", [time.perf_counter() - began, time.time()])
+    return Rates(max(alone, together / group.size), together, link, max(spent for spent, _ in told), told[0][1])
+
+
+def _read_rate(source: Any, chunks: Sequence[int]) -> float:
+    """Bytes a second of reading some chunks."""
+    buffer = memoryview(bytearray(max(source.sizes)))
     began = time.perf_counter()
-    for chunk in probes:
+    for chunk in chunks:
         source.read(chunk, buffer[: source.sizes[chunk]])
-    own = sum(source.sizes[chunk] for chunk in probes) / max(time.perf_counter() - began, 1e-6)
-    link = max(_link(group) for _ in range(_LINK_ROUNDS))  # the first one also opens connections
-    said = _exchanged(store, group, {"storage": own, "link": link})
-    topology = Topology(
-        device=(float("inf"),) * group.size,
-        peer=min(each["link"] for each in said),
-        storage=sum(each["storage"] for each in said),
-        storage_per_rank=max(each["storage"] for each in said),
-    )
-    return plan_gather([range(count)] * group.size, source.sizes, topology)
+    nbytes: int = sum(source.sizes[chunk] for chunk in chunks)
+    return max(nbytes, 1) / max(time.perf_counter() - began, 1e-6)
 
 
 def _link(group: GatherGroup) -> float:
@@ -291,11 +350,11 @@ class _Nothing:
         return None
 
 
-def _exchanged(store: TCPStore, group: GatherGroup, own: dict[str, float]) -> list[dict[str, float]]:
+def _exchanged(store: TCPStore, group: GatherGroup, what: str, own: Any) -> list[Any]:
     """What each rank says, by rank. Raises `CollectiveError` if one says nothing."""
     try:
-        store.set(f"staging/{group.rank}", json.dumps(own))
-        return [json.loads(store.get(f"staging/{rank}")) for rank in range(group.size)]
+        store.set(f"staging/{what}/{group.rank}", json.dumps(own))
+        return [json.loads(store.get(f"staging/{what}/{rank}")) for rank in range(group.size)]
     except RuntimeError as error:
         raise CollectiveError(f"a machine left while it measured ({str(error).splitlines()[0]})") from error
 
@@ -322,7 +381,7 @@ def _gather(source: Any, files: Sequence[Path], partial: Path, plan: GatherPlan,
             out[chunk] = memoryview(maps[number])[begin : begin + size]
         seconds = plan.grouped_seconds or 0.0
         wait = _SLOWER * seconds + _SPARE_SECONDS
-        stats = sparse_all_gather(out, plan, source, group, timeout=wait, checksum=False)
+        stats = sparse_all_gather(out, plan, source, group, timeout=wait, checksum="arrival")
         return _Moved(stats.read, stats.received)
     finally:
         out = {}
@@ -331,12 +390,12 @@ def _gather(source: Any, files: Sequence[Path], partial: Path, plan: GatherPlan,
                 each.close()
 
 
-def _complete(directory: Path, partial: Path, copy: Path) -> None:
+def _complete(directory: Path, partial: Path, copy: Path, rates: Rates) -> None:
     """Add what lies beside the weights, and give the copy its name: it is whole or not there."""
     for file in directory.iterdir():
         if file.is_file() and not (partial / file.name).exists():
             shutil.copyfile(file, partial / file.name)
-    (partial / _WHOLE).write_text("{}\n", encoding="utf-8")
+    (partial / _WHOLE).write_text(json.dumps(asdict(rates)), encoding="utf-8")
     shutil.rmtree(copy, ignore_errors=True)
     os.replace(partial, copy)
 
@@ -348,10 +407,17 @@ def _key(directory: Path, files: Sequence[Path]) -> str:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[bool]:
+    """Hold a lock. Where another process has it, `waiting` is called first, and true given."""
     with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        waited = False
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            waited = True
+        yield waited
 
 
 def _hold(copy: Path) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from symmoe.protocols import Store
-from symmoe.types import Candidate, Lane, Load, Observation, to_json
+from symmoe.types import Candidate, Lane, Load, Observation, Rates, to_json
 
 WINDOW = 15
 """How many of an expert's last observations of a kind count: old ones were made by another machine or version."""
@@ -35,7 +35,8 @@ class ExpertCost:
 
     `swap` is what loading costs after an expert of the same model, as much as `load` where it is None; `wake` what it
     costs where the engine of its model sleeps, as much as `swap` where it is None. `bytes` are its weights, 0 where
-    unknown. `request` is the mean over a full batch, a step's seconds by its requests.
+    unknown. `request` is the mean over a full batch, a step's seconds by its requests. `rates` are what storage and
+    link gave machines that read its model between them, or another of the pool.
     """
 
     load: float
@@ -43,6 +44,14 @@ class ExpertCost:
     bytes: int = 0
     swap: float | None = None
     wake: float | None = None
+    rates: Rates | None = None
+
+    def saved(self, machines: int) -> float:
+        """Seconds by which `load` is shorter where so many machines read the model once between them; 0 if unknown."""
+        if self.rates is None or not self.bytes or machines < 2:
+            return 0.0
+        alone = self.bytes / self.rates.alone
+        return min(max(alone - self.rates.gathered(self.bytes, machines), 0.0), self.load)
 
     @property
     def same_model(self) -> float:
@@ -82,6 +91,7 @@ class CostModel:
         self._sizes = dict(sizes or {})
         self._loads: dict[tuple[str, Lane], deque[float]] = defaultdict(lambda: deque(maxlen=WINDOW))
         self._requests: dict[str, deque[tuple[float, int]]] = defaultdict(lambda: deque(maxlen=WINDOW))
+        self._rates: dict[str, Rates] = {}
         for observation in observations:
             self.observe(observation)
 
@@ -95,6 +105,8 @@ class CostModel:
         elif seen.lane != _READY:
             self._loads[seen.expert, _kind(seen.lane)].append(seen.seconds)
             self._sizes[seen.expert] = max(self._sizes.get(seen.expert, 0), seen.bytes)
+            if seen.rates is not None:
+                self._rates[self._models[seen.expert]] = seen.rates
 
     def load(self, expert: str, after: str | None = None) -> float:
         """Seconds to make an expert ready on a worker that has another ready, or nothing."""
@@ -104,7 +116,10 @@ class CostModel:
     def cost(self, expert: str) -> ExpertCost:
         """An expert's costs as they are estimated now."""
         rebuild, wake, swap = (self._loading(expert, kind) for kind in _UNMEASURED)
-        return ExpertCost(rebuild, self._request(expert), self._sizes.get(expert, 0), swap, wake)
+        rates = self._rates.get(self._models[expert]) or max(
+            self._rates.values(), key=lambda each: each.measured, default=None
+        )
+        return ExpertCost(rebuild, self._request(expert), self._sizes.get(expert, 0), swap, wake, rates)
 
     def measured(self, expert: str) -> bool:
         """Whether the expert's loads and requests were both seen, so that its costs are no guess."""
@@ -168,7 +183,8 @@ class StepTimes:
 
     def load(self, load: Load) -> None:
         """An expert is ready."""
-        self._loads.append(Observation(load.expert, load.seconds, load.lane, load.bytes))
+        alone = load.seconds + load.saved
+        self._loads.append(Observation(load.expert, alone, load.lane, load.bytes, rates=load.rates))
         self._ready.setdefault(load.expert, []).append(self._clock())
 
     def candidates(self, candidates: Sequence[Candidate]) -> None:
@@ -209,7 +225,7 @@ def keep_observations(store: Store, pool: str, observations: Sequence[Observatio
 def recall_observations(store: Store, pool: str) -> list[Observation]:
     """The observations of a pool, oldest first."""
     rows = store.rows(_table(pool, _generation(store, pool)))
-    return [Observation(**row) for _, row in sorted(rows.items())]
+    return [Observation.from_json(row) for _, row in sorted(rows.items())]
 
 
 def _counting(observations: Sequence[Observation]) -> list[Observation]:

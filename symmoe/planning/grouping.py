@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from symmoe.planning.costs import ExpertCost
 from symmoe.planning.problem import Problem, Worker
 from symmoe.planning.scheduling import PROGRAM_SECONDS, Schedule, asked_together, schedule
+from symmoe.protocols import Standing
 from symmoe.types import Assignment, Call, Message, Plan, Query, Recruitment, Sampling, Step
 
 _CallKey = tuple[tuple[Message, ...], Sampling]
@@ -20,22 +21,23 @@ class Fleet:
     """The workers that share a plan, what each expert of the pool costs, and the expert that aggregates, if one does.
 
     `program_seconds` bounds the integer program, as `schedule` says. `standing` tells of each worker the expert that it
-    has ready now and those that it had before, whose engines sleep; without it the workers are as they are given.
+    has ready now, those that it had before, whose engines sleep, and its machine; without it the workers are as they
+    are given.
     """
 
     workers: tuple[Worker, ...]
     costs: Mapping[str, ExpertCost]
     aggregator: str | None = None
     program_seconds: float = PROGRAM_SECONDS
-    standing: Callable[[], Sequence[tuple[str, frozenset[str]]]] | None = None
+    standing: Callable[[], Sequence[Standing]] | None = None
 
     def now(self, models: Mapping[str, str]) -> tuple[Worker, ...]:
         """The workers as they stand. `models` maps every expert of the pool to its model."""
         if self.standing is None:
             return self.workers
         return tuple(
-            replace(worker, resident=resident, asleep=frozenset(models[each] for each in before))
-            for worker, (resident, before) in zip(self.workers, self.standing(), strict=True)
+            replace(worker, resident=resident, asleep=frozenset(models[each] for each in before), machine=machine)
+            for worker, (resident, before, machine) in zip(self.workers, self.standing(), strict=True)
         )
 
 
@@ -61,11 +63,13 @@ def spread(whole: Plan, schedule: Schedule) -> Plan:
             for assignment in call.serves:
                 asked[assignment.query_id].add(step.expert)
     divided = {step.expert: _divided(step.calls, homes, asked) for step in whole.steps}
+    joints = [load.joint(number) for number, load in enumerate(schedule.joint)]
+    joint = {at: joints[number] for at, number in schedule.joint_at.items()}
     return Plan(
         tuple(
-            Step(share.expert, divided[share.expert][worker], worker)
+            Step(share.expert, divided[share.expert][worker], worker, joint.get((worker, place)))
             for worker, shares in enumerate(schedule.shares)
-            for share in shares
+            for place, share in enumerate(shares)
         )
     )
 

@@ -23,11 +23,13 @@ class Worker:
     """One accelerator: the expert that it has ready, and the bytes of weights that fit in it, if that is a limit.
 
     `asleep` are the models whose engines sleep there: to wake one costs little more than a swap in one that runs.
+    Workers of one `machine` read what they load through the same memory.
     """
 
     resident: str = ""
     memory: int | None = None
     asleep: frozenset[str] = frozenset()
+    machine: str = ""
 
 
 @dataclass(frozen=True, slots=True)

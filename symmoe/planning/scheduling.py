@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from symmoe.planning.alignment import JointLoad, aligned
+from symmoe.planning.costs import ExpertCost
 from symmoe.planning.problem import Instance, Pieces, Placement, Problem, lower_bound
 from symmoe.planning.program import solve
 from symmoe.planning.search import improved, longest_first, packed, round_robin
@@ -142,7 +144,8 @@ class Schedule:
     """What each worker runs, in order, and when it is predicted to be done, in seconds.
 
     `bound` is a time before which no schedule could end; `optimal` says that the integer program proved that none is
-    shorter, and `method` which of the two ways found this one.
+    shorter, and `method` which of the two ways found this one. `joint` are the loads that begin together, in the order
+    in which every worker comes to its own.
     """
 
     shares: tuple[tuple[Share, ...], ...]
@@ -150,6 +153,12 @@ class Schedule:
     bound: float
     method: Literal["search", "program"]
     optimal: bool
+    joint: tuple[JointLoad, ...] = ()
+
+    @property
+    def joint_at(self) -> dict[tuple[int, int], int]:
+        """Which of `joint` the share at a worker's place belongs to."""
+        return {each: number for number, load in enumerate(self.joint) for each in load.places.items()}
 
     @property
     def makespan(self) -> float:
@@ -163,8 +172,22 @@ def schedule(problem: Problem, program_seconds: float = PROGRAM_SECONDS) -> Sche
     Local search from the tightest packing and from longest-first; then, where the problem is small and what could be
     gained still is more than 0.1 % and more than `program_seconds` (0: never), the integer program for about that long.
     The better of both is taken, which is never longer than longest-first or round robin. Wishes for experts to be
-    together are met as far as they make the schedule at most 1 % longer.
+    together are met as far as they make the schedule at most 1 % longer. Machines that must load the same model do so
+    together where that pays, which may end sooner than loads of their own ever could.
     """
+    found = _placed(problem, program_seconds)
+    machines = len({worker.machine for worker in problem.workers})
+    if machines < 2:
+        return found
+    found = _aligned(problem, found)
+    if not any(load.saved for load in found.joint):
+        return found
+    least = lower_bound(Instance(_at_best(problem, machines)))
+    return replace(found, bound=min(found.bound, least), optimal=False)
+
+
+def _placed(problem: Problem, program_seconds: float) -> Schedule:
+    """The schedule where every worker loads for itself."""
     instance = Instance(problem)
     bound = lower_bound(instance)
     simple = min((longest_first(instance), round_robin(instance)), key=instance.makespan)
@@ -180,6 +203,29 @@ def schedule(problem: Problem, program_seconds: float = PROGRAM_SECONDS) -> Sche
     latest = min(instance.makespan(best) * (1 + _SOFT), max(instance.makespan(simple), instance.makespan(best)))
     gathering = gathered(problem, instance, best, latest)
     return as_schedule(instance, gathering, bound, method, optimal and gathering == best)
+
+
+def _aligned(problem: Problem, found: Schedule) -> Schedule:
+    """The schedule with loads together where that pays."""
+    instance = Instance(problem)
+    places = {name: place for place, name in enumerate(instance.names)}
+    orders = [[places[share.expert] for share in shares] for shares in found.shares]
+    placement = [{places[share.expert]: share.requests for share in shares} for shares in found.shares]
+    orders, ends, joint = aligned(problem, instance, placement, orders)
+    shares = tuple(
+        tuple(Share(instance.names[e], placement[worker][e]) for e in order) for worker, order in enumerate(orders)
+    )
+    return replace(found, shares=shares, seconds=tuple(ends), joint=joint)
+
+
+def _at_best(problem: Problem, machines: int) -> Problem:
+    """The problem if every cold load were as short as it is for the best number of machines together."""
+
+    def least(cost: ExpertCost) -> ExpertCost:
+        load = cost.load - max(cost.saved(together) for together in range(2, machines + 1))
+        return replace(cost, load=load, swap=min(cost.same_model, load))
+
+    return replace(problem, costs={name: least(cost) for name, cost in problem.costs.items()})
 
 
 def _searched(instance: Instance, bound: float, simple: Placement) -> Placement:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from symmoe.planning.problem import Problem
-from symmoe.planning.scheduling import Schedule
+from symmoe.planning.scheduling import Schedule, Share
 
 
 class Truth(Protocol):
@@ -61,22 +61,60 @@ def simulate(schedule: Schedule, problem: Problem, truth: Truth, prefetch: bool 
     """Play a schedule. Requests of one expert run one after another, each taking its share of the engine's time.
 
     A split expert's requests are numbered through from worker to worker. With `prefetch` a worker begins to load its
-    next expert when the one before begins to answer.
+    next expert when the one before begins to answer. Loads that are joint begin when the last of their workers could.
     """
+    seats = [_Seat(worker, seat.resident or None) for worker, seat in enumerate(problem.workers)]
     numbered: Counter[str] = Counter()
-    spans: list[Span] = []
+    firsts: dict[tuple[int, int], int] = {}
     for worker, shares in enumerate(schedule.shares):
-        loaded, now = problem.workers[worker].resident or None, 0.0
-        answering: float | None = None
-        for share in (share for share in shares if share.requests):
-            if loaded != share.expert:
-                began = answering if prefetch and answering is not None else now
-                ended = began + truth.load(worker, share.expert, loaded)
-                spans.append(Span(worker, share.expert, "load", began, ended))
-                loaded, now = share.expert, max(now, ended)
-            first = numbered[share.expert]
+        for place, share in enumerate(shares):
+            firsts[worker, place] = numbered[share.expert]
             numbered[share.expert] += share.requests
-            answering = now
-            now += sum(truth.request(worker, share.expert, first + n) for n in range(share.requests))
-            spans.append(Span(worker, share.expert, "generate", answering, now, share.requests))
-    return Timeline(tuple(spans), max((span.end for span in spans), default=0.0))
+    joint_at = schedule.joint_at
+    there: dict[int, dict[int, float]] = {number: {} for number in range(len(schedule.joint))}
+    moved = True
+    while moved:
+        moved = False
+        for seat in seats:
+            shares = schedule.shares[seat.worker]
+            while seat.place < len(shares):
+                share, begin, saved = shares[seat.place], seat.free(prefetch), 0.0
+                if (number := joint_at.get((seat.worker, seat.place))) is not None:
+                    load = schedule.joint[number]
+                    there[number][seat.worker] = begin
+                    if len(there[number]) < len(load.places):
+                        break
+                    begin, saved = max(there[number].values()), load.saved
+                seat.run(share, begin, saved, firsts[seat.worker, seat.place], truth)
+                moved = True
+    spans = tuple(span for seat in seats for span in seat.spans)
+    return Timeline(spans, max((span.end for span in spans), default=0.0))
+
+
+@dataclass(slots=True)
+class _Seat:
+    """A worker as it is played: the share that it comes to, what it has ready, and since when it answers with that."""
+
+    worker: int
+    loaded: str | None
+    place: int = 0
+    now: float = 0.0
+    answering: float | None = None
+    spans: list[Span] = field(default_factory=list)
+
+    def free(self, prefetch: bool) -> float:
+        """When it can begin to load."""
+        return self.answering if prefetch and self.answering is not None else self.now
+
+    def run(self, share: Share, begin: float, saved: float, first: int, truth: Truth) -> None:
+        """Load, which is `saved` seconds shorter than it would be alone, and answer requests from number `first` on."""
+        self.place += 1
+        if not share.requests:
+            return
+        if self.loaded != share.expert:
+            ended = begin + max(truth.load(self.worker, share.expert, self.loaded) - saved, 0.0)
+            self.spans.append(Span(self.worker, share.expert, "load", begin, ended))
+            self.loaded, self.now = share.expert, max(self.now, ended)
+        self.answering = self.now
+        self.now += sum(truth.request(self.worker, share.expert, first + n) for n in range(share.requests))
+        self.spans.append(Span(self.worker, share.expert, "generate", self.answering, self.now, share.requests))

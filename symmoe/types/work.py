@@ -26,12 +26,48 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
+class Rates:
+    """Bytes a second that machines measured which read one model between them.
+
+    `alone` is what storage gives one machine while no other reads, `storage` what it gives all of them at once, `link`
+    what each receives while all send. `overhead` are seconds spent before the first byte: connecting and measuring.
+    `measured` is when, in seconds since 1970.
+    """
+
+    alone: float
+    storage: float
+    link: float
+    overhead: float
+    measured: float
+
+    def gathered(self, nbytes: int, machines: int) -> float:
+        """Seconds until each of so many machines has the bytes, read once between them."""
+        received = nbytes * (machines - 1) / machines
+        return max(nbytes / machines / self.alone, nbytes / self.storage, received / self.link) + self.overhead
+
+
+@dataclass(frozen=True, slots=True)
+class Joint:
+    """Steps of several workers that begin at the same moment, so that their machines read a model once between them.
+
+    `number` tells those of a plan apart, and `workers` are how many begin. Whoever is there waits `patience` seconds
+    for the others. `rates` are what storage and link gave before, if that is known.
+    """
+
+    number: int
+    workers: int
+    patience: float
+    rates: Rates | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """The work of one expert on one worker: it is made ready there once, then answers every call."""
 
     expert: str
     calls: tuple[Call, ...]
     worker: int = 0
+    joint: Joint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,24 +192,40 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How an expert was made ready: by which lane, in how many seconds, moving how many bytes."""
+    """How an expert was made ready: by which lane, in how many seconds, moving how many bytes.
+
+    Where machines met to read its model between them, `rates` are what they measured, and `saved` the seconds by which
+    that was shorter than one machine's reading alone, below 0 where it only cost time.
+    """
 
     expert: str
     lane: Lane
     seconds: float
     bytes: int
     reason: str
+    saved: float = 0.0
+    rates: Rates | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What one load of an expert took, by which lane, moving how many bytes; without a lane, one step's requests."""
+    """What one load of an expert took, by which lane, moving how many bytes; without a lane, one step's requests.
+
+    A load is told as if a machine had read alone what several read between them; `rates` are what these measured.
+    """
 
     expert: str
     seconds: float
     lane: Lane | None = None
     bytes: int = 0
     requests: int = 0
+    rates: Rates | None = None
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Observation:
+        """The observation that `to_json` wrote."""
+        rates = row.get("rates")
+        return cls(**{**row, "rates": Rates(**rates) if rates else None})
 
 
 FIRST_TOKEN_BOUNDS = (

@@ -153,3 +153,10 @@ def test_replicas_get_the_same_bytes_by_every_way_also_when_a_machine_dies(tmp_p
     (only,) = report["rounds"]
     assert only["together_ways"] == ["gathered", "gathered", "shared"], only["reason"]
     assert len(report["killed"]) >= 1
+
+
+def test_what_the_page_cache_holds_is_read_where_it_lies(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(os.urandom(3_000_000))
+    seconds = replicas.measure_hot(tmp_path, rounds=2)
+    assert set(seconds) == {"plain", "product"}
+    assert all(each > 0 for each in seconds.values())

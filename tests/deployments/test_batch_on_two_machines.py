@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+from safetensors.torch import load_file, save_file
 
 from symmoe.bench.unlike import ARCHITECTURES, random_model
 from symmoe.build import Assembly
@@ -24,32 +25,31 @@ from tests.clusters import BIN, LOCAL, Cluster, ray_cluster, redis_server, wait_
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine]
 ROOT = Path(__file__).parents[2]
-LINES = 24
+LINES = 8
 """Of each expert."""
-RUN_SECONDS = 600.0
+RUN_SECONDS = 400.0
 
 Record = Callable[[str, object], None]
 
 
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Five experts of three shapes, whose files lie in a folder that machines share."""
+    """Three experts of two shapes with small random weights, whose files lie in a folder that machines share."""
     folder, tiny = tmp_path_factory.mktemp("shared"), read_pool("tiny")
-    base = Path(Assembly(tiny).weights("generalist").model)
-    shutil.copytree(base, folder / "base")
-    experts = [{"name": "generalist", "model": "./base"}]
-    for name in ("roman", "radio"):
-        shutil.copytree(tiny.path(str(tiny.expert(name).adapter)), folder / name)
-        experts.append({"name": name, "model": "./base", "adapter": f"./{name}"})
+    words = str(Assembly(tiny).weights("generalist").model)
     for name in ARCHITECTURES:
-        random_model(name, str(base), folder / name)
-        experts.append({"name": name.replace("_", "-"), "model": f"./{name}"})
+        random_model(name, words, folder / name)
+    shutil.copytree(folder / "qwen3", folder / "sibling")
+    for file in (folder / "sibling").glob("*.safetensors"):  # of the same shape: it is swapped in
+        weights = {name: tensor.flip(0).contiguous() for name, tensor in load_file(file).items()}
+        save_file(weights, file, {"format": "pt"})
+    experts = [{"name": name, "model": f"./{name}"} for name in (*ARCHITECTURES, "sibling")]
     described = {
         "name": "unlike",
         # one prompt at a time: what shares a step with it moves ties
-        "engine": {"kind": "vllm", "max_model_len": 512, "max_num_seqs": 1, "kv_cache_gib": 0.25},
-        "sampling": {"max_tokens": 32},
-        "routing": {"taxonomy": "tiny", "fallback": "generalist"},
+        "engine": {"kind": "vllm", "max_model_len": 256, "max_num_seqs": 1, "kv_cache_gib": 0.25},
+        "sampling": {"max_tokens": 64},
+        "routing": {"taxonomy": "tiny", "fallback": "qwen3"},
         "experts": experts,
     }
     (folder / "pool.yaml").write_text(yaml.safe_dump(described))

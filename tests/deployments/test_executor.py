@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -15,7 +16,7 @@ from symmoe.deployments.private_folder import MARK
 
 from symmoe.config import read_pool
 from symmoe.errors import EngineError, JobError
-from symmoe.types import Assignment, Call, Candidate, Load, Plan, Refusal, Step
+from symmoe.types import Assignment, Call, Candidate, Joint, Load, Plan, Refusal, Step
 from tests.clusters import wait_for
 from tests.conftest import echo_pool
 from tests.deployments.conftest import EXPERTS, gone
@@ -52,6 +53,41 @@ def test_steps_of_two_workers_run_in_two_processes_and_every_call_is_answered_on
     assert sorted(event.expert for event in events if isinstance(event, Load)) == ["adder", "speaker"]
     assert len(pids(folder)) == 2
     assert os.getpid() not in pids(folder)
+
+
+def test_a_joint_step_begins_with_the_others_and_not_before(executor: RayExecutor, folder: Path) -> None:
+    joint = Joint(0, 2, patience=60.0)
+    plan = Plan(
+        (
+            replace(step("adder", "1"), joint=joint),
+            step("speaker", "wait", worker=1),
+            replace(step("adder", "2", worker=1), joint=joint),
+        )
+    )
+    run = executor.run(plan)
+    first = next(iter(run))
+    assert isinstance(first, Load)
+    assert first.expert == "speaker"
+    (folder / "go").touch()
+    assert texts(run) == answers(plan)
+
+
+def test_nobody_waits_for_others_longer_than_his_patience(executor: RayExecutor, folder: Path) -> None:
+    joint = Joint(0, 2, patience=0.2)
+    plan = Plan(
+        (
+            replace(step("adder", "1"), joint=joint),
+            step("speaker", "wait", worker=1),
+            replace(step("adder", "2", worker=1), joint=joint),
+        )
+    )
+    run = iter(executor.run(plan))
+    before: list[Load | list[Candidate]] = []
+    while "adder: 1" not in texts(before):
+        before.append(next(run))
+    assert "speaker: wait" not in texts(before)
+    (folder / "go").touch()
+    assert texts(before) + texts(run) == answers(plan)
 
 
 def test_workers_live_on_from_one_plan_to_the_next(executor: RayExecutor, folder: Path) -> None:

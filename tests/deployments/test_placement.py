@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from symmoe.deployments.placement import claim, stated
+from symmoe.deployments.placement import claim, dealt, stated
 
 from symmoe.errors import JobError
 
@@ -61,3 +61,9 @@ def test_what_is_stated_is_claimed_whatever_machines_there_are(
 def test_nothing_and_less_than_nothing_cannot_be_claimed(cpus: float, accelerators: float | None) -> None:
     with pytest.raises(JobError, match="cannot claim"):
         stated(cpus, accelerators)
+
+
+def test_workers_are_dealt_to_the_machines_as_they_have_room() -> None:
+    machines = {"head": {"memory": 1.0}, "one": {"CPU": 8, "GPU": 2}, "two": {"CPU": 8, "GPU": 4}}
+    assert dealt(machines, {"num_cpus": 1, "num_gpus": 1}, 6) == ["two", "two", "one", "two", "one", "two"]
+    assert dealt({"one": {"CPU": 2}, "two": {"CPU": 2}}, {"num_cpus": 1.0}, 4) == ["one", "two", "one", "two"]

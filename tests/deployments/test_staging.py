@@ -39,6 +39,23 @@ def test_who_wants_something_else_sits_elsewhere() -> None:
     assert run(meetings.meet("one", "a"), meetings.meet("other", "b")) == [(0, 1, 1), (0, 1, 2)]
 
 
+def test_where_a_plan_says_who_begins_together_these_are_waited_for_and_nobody_else() -> None:
+    async def two_of_three() -> list[object]:
+        meetings = Meetings(["a", "b", "c"], LONG)
+        first = asyncio.ensure_future(meetings.meet("model", "a", expected=3))
+        await meetings.come("model", 3, 0.0)  # another worker of the same machine
+        await asyncio.sleep(0)
+        assert not first.done()
+        return [*await asyncio.gather(first, meetings.meet("model", "b", expected=3))]
+
+    assert run(two_of_three()) == [[(0, 2, 1), (1, 2, 1)]]
+
+
+def test_those_who_begin_together_wait_as_long_as_that_saves_and_no_longer() -> None:
+    meetings = Meetings(["a", "b"], SHORT)
+    assert run(meetings.meet("model", "a", expected=2, patience=2 * SHORT)) == [(0, 1, 1)]
+
+
 def test_the_first_ranks_address_reaches_those_who_ask_before_and_after() -> None:
     async def told() -> list[object]:
         meetings = Meetings(["a", "b"], LONG)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given
@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from symmoe.errors import EngineError
 from symmoe.executor.dispatch import Cost, Counted, Dispatch
-from symmoe.types import Assignment, Call, Plan, Step
+from symmoe.planning.costs import ExpertCost
+from symmoe.types import Assignment, Call, Joint, Plan, Step
 from tests.fakes import query
 
 
@@ -61,13 +62,11 @@ class Cluster:
         return self
 
     def _hand_out(self) -> None:
-        for worker in sorted(self._idle):
-            begun = self.dispatch.next(worker)
-            if begun is not None:
-                self._idle.discard(worker)
-                self._running[worker] = begun.expert
-                self.begun.append((worker, begun))
-                self._schedule(worker, [None, *begun.calls], begun.expert)
+        for worker, begun in self.dispatch.begin(sorted(self._idle)):
+            self._idle.discard(worker)
+            self._running[worker] = begun.expert
+            self.begun.append((worker, begun))
+            self._schedule(worker, [None, *begun.calls], begun.expert)
 
     def _schedule(self, worker: int, todo: list[Call | None], expert: str) -> None:
         """When the worker will have done the first of its list: a load (None) or a call."""
@@ -120,13 +119,17 @@ COSTS = st.fixed_dictionaries(
 
 
 @st.composite
-def plans(draw: st.DrawFn, workers: int) -> Plan:
-    """Steps of random size anywhere; an expert may stand on several workers, each call on one of them."""
+def plans(draw: st.DrawFn, workers: int, joints: bool = True) -> Plan:
+    """Steps of random size anywhere; an expert may stand on several workers, each call on one of them.
+
+    Any steps may be joint, in whatever order.
+    """
     placed = draw(st.lists(st.tuples(st.sampled_from(NAMES), st.integers(0, workers - 1)), unique=True, max_size=10))
     counts = draw(st.lists(st.integers(0, 12), min_size=len(placed), max_size=len(placed)))
+    joint = st.none() | st.builds(Joint, st.integers(0, 2), st.just(workers), st.just(3.0))
     return Plan(
         tuple(
-            step(expert, count, worker, first=100 * worker)
+            replace(step(expert, count, worker, first=100 * worker), joint=draw(joint) if joints else None)
             for (expert, worker), count in zip(placed, counts, strict=True)
         )
     )
@@ -137,13 +140,13 @@ def calls_of(plan: Plan) -> list[Call]:
 
 
 @st.composite
-def clusters(draw: st.DrawFn, deaths: bool = True) -> Cluster:
+def clusters(draw: st.DrawFn, deaths: bool = True, joints: bool = True) -> Cluster:
     workers = draw(st.integers(1, 4))
     speeds = draw(st.lists(st.sampled_from([0.2, 1.0, 1.0, 3.0]), min_size=workers, max_size=workers))
     lives = st.dictionaries(st.integers(0, workers - 1), st.lists(st.integers(0, 15), max_size=3))
     dies = draw(lives) if deaths else {}
     lost = draw(st.frozensets(st.sampled_from(sorted(dies)), max_size=workers - 1)) if dies else frozenset()
-    return Cluster(draw(plans(workers)), speeds, draw(COSTS), dies, lost, retries=12)
+    return Cluster(draw(plans(workers, joints)), speeds, draw(COSTS), dies, lost, retries=12)
 
 
 @given(clusters())
@@ -174,7 +177,7 @@ def alone(cluster: Cluster, worker: int) -> float:
     return needed / cluster.speeds[worker]
 
 
-@given(clusters(deaths=False))
+@given(clusters(deaths=False, joints=False))
 def test_where_costs_are_as_predicted_stealing_delays_the_end_by_no_more_than_what_was_under_way(
     cluster: Cluster,
 ) -> None:
@@ -254,6 +257,29 @@ def test_it_takes_half_a_step_only_where_that_saves_more_than_the_second_load(lo
     stolen = dispatch.next(1)
     assert (len(stolen.calls) if stolen else 0) == taken
     assert len(begin(dispatch, 0)) == 20 - taken
+
+
+def test_an_adapter_is_left_where_its_model_is_though_its_model_costs_the_thief_dear() -> None:
+    adapters = ExpertCost(40.0, 1.0, swap=1.0)
+    plan = Plan((step("a", 9), step("b", 9), step("c", 9), step("d", 1, worker=1)))
+    costs = dict.fromkeys("abcd", adapters)
+    dispatch = Dispatch(plan, 2, costs, models={"a": "base", "b": "base", "c": "base", "d": "other"})
+    begin(dispatch, 0)
+    (only,) = begin(dispatch, 1)
+    dispatch.delivered(1, only)
+    dispatch.finished(1)
+    assert dispatch.next(1) is None, "29 seconds are left there, and the model alone would take 40"
+
+
+@pytest.mark.parametrize(("now", "stolen"), [(0.0, True), (39.0, False)])
+def test_a_load_under_way_counts_with_what_is_left_of_it(now: float, stolen: bool) -> None:
+    costs = dict.fromkeys("ab", ExpertCost(40.0, 1.0, swap=1.0))
+    clock = iter([0.0, *[now] * 9])
+    dispatch = Dispatch(
+        Plan((step("a", 5), step("b", 5))), 2, costs, models=dict.fromkeys("ab", "one"), clock=clock.__next__
+    )
+    begin(dispatch, 0, loaded=False)
+    assert (dispatch.next(1) is not None) == stolen
 
 
 def test_an_expert_that_the_thief_has_ready_costs_no_load() -> None:
@@ -336,3 +362,38 @@ def test_what_a_worker_could_not_begin_is_anybodys_until_it_asks_again() -> None
         dispatch.finished(0)
     assert [only.expert for only in begin(dispatch, 1)] == ["c"]
     assert dispatch.next(0) is None
+
+
+def joined(*steps: Step) -> Plan:
+    """Steps of which those of expert `j` are joint."""
+    return Plan(tuple(replace(s, joint=Joint(0, 2, 3.0)) if s.expert == "j" else s for s in steps))
+
+
+def test_a_joint_step_waits_until_all_who_have_it_are_there_and_then_they_begin_together() -> None:
+    dispatch = Dispatch(joined(step("j", 2), step("b", 1, worker=1), step("j", 2, worker=1, first=50)), 2)
+    assert [(worker, begun.expert) for worker, begun in dispatch.begin([0, 1])] == [(1, "b")]
+    assert dispatch.waiting([0]) == {0: Joint(0, 2, 3.0)}
+    dispatch.loaded(1)
+    dispatch.delivered(1, call("b", 0))
+    dispatch.finished(1)
+    assert [(worker, begun.expert) for worker, begun in dispatch.begin([0, 1])] == [(0, "j"), (1, "j")]
+    assert [dispatch.joint(worker) for worker in (0, 1)] == [Joint(0, 2, 3.0)] * 2
+
+
+def test_who_has_waited_long_enough_begins_alone_and_so_does_who_comes_later() -> None:
+    dispatch = Dispatch(joined(step("j", 2), step("b", 1, worker=1), step("j", 2, worker=1, first=50)), 2)
+    dispatch.begin([0, 1])
+    dispatch.hurry(0)
+    assert [worker for worker, _ in dispatch.begin([0])] == [0]
+    assert dispatch.joint(0) is None
+    dispatch.loaded(1)
+    dispatch.delivered(1, call("b", 0))
+    dispatch.finished(1)
+    assert [begun.expert for _, begun in dispatch.begin([1])] == ["j"]
+
+
+def test_nobody_waits_for_a_worker_that_died() -> None:
+    dispatch = Dispatch(joined(step("j", 2), step("b", 1, worker=1), step("j", 2, worker=1, first=50)), 2)
+    dispatch.begin([0, 1])
+    dispatch.died(1)
+    assert [begun.expert for _, begun in dispatch.begin([0])] == ["j"]

@@ -15,6 +15,7 @@ from symmoe.errors import CollectiveError
 from symmoe.loading import staging
 from symmoe.loading.collectives.source import SharedRate
 from symmoe.loading.staging import FilesSource, Place, Seat, Staged, Staging, resident
+from symmoe.types import Joint, Rates
 
 GIB = 1 << 30
 SIZES = {"model-1.safetensors": 3_000_017, "model-2.safetensors": 1_500_000}
@@ -26,8 +27,12 @@ class Table:
     def __init__(self, size: int) -> None:
         self._size, self._came, self._all = size, 0, threading.Barrier(size)
         self._lock, self._opened, self._address = threading.Lock(), threading.Event(), ""
+        self.came: list[Joint] = []
 
-    def meet(self, key: str, machine: str) -> Seat:
+    def come(self, key: str, joint: Joint) -> None:
+        self.came.append(joint)
+
+    def meet(self, key: str, machine: str, joint: Joint | None) -> Seat:
         with self._lock:
             rank, self._came = self._came, self._came + 1
         if rank >= self._size:
@@ -105,6 +110,50 @@ def test_from_slow_storage_two_machines_read_every_byte_once_and_both_have_all(
     assert not list(tmp_path.glob("[ab]/*/*")), "copies end with who uses them"
 
 
+def test_machines_that_met_say_what_storage_and_link_gave(directory: Path, tmp_path: Path, slow: type[Slow]) -> None:
+    meeting, nbytes = Table(2), sum(SIZES.values())
+    found = all_stage([machine(tmp_path, name, meeting, slow) for name in "ab"], directory)
+    rates = found[0].rates
+    assert rates is not None
+    assert found[1].rates == rates
+    assert rates.alone == pytest.approx(4e6, rel=0.5)
+    assert rates.storage == pytest.approx(4e6, rel=0.5)
+    assert rates.measured == pytest.approx(time.time(), abs=60)
+    assert all(each.nbytes == nbytes for each in found)
+    assert all(each.saved == nbytes / rates.alone - each.seconds for each in found)
+    beside = machine(tmp_path, "a", meeting, slow).stage(directory)
+    assert (beside.way, beside.rates, beside.nbytes) == ("shared", rates, nbytes)
+
+
+@pytest.mark.parametrize("age", [60.0, 2 * 86_400.0])
+def test_what_was_measured_today_is_not_measured_again(
+    age: float, directory: Path, tmp_path: Path, slow: type[Slow]
+) -> None:
+    meeting = Table(2)
+    known = Rates(alone=1e6, storage=1e6, link=1e9, overhead=0.1, measured=time.time() - age)
+    machines = [machine(tmp_path, name, meeting, slow) for name in "ab"]
+    with ThreadPoolExecutor(2) as threads:
+        found = list(threads.map(lambda each: each.stage(directory, Joint(0, 2, 3.0, known)), machines))
+    assert [each.way for each in found] == ["gathered", "gathered"], found
+    again = age > 86_400
+    assert all((each.rates == known) != again for each in found)
+    assert (sum(slow.reads) > sum(SIZES.values())) == again, "measuring reads a few chunks twice"
+
+
+def test_a_worker_with_whom_nobody_begins_meets_nobody(directory: Path, tmp_path: Path) -> None:
+    found = machine(tmp_path, "a", Table(0)).stage(directory, Joint(-1, 1, 0.0))
+    assert (found.way, found.reason) == ("plain", "no other worker of the plan begins with it now")
+
+
+def test_one_of_those_who_begin_together_that_needs_nobody_says_that_it_is_there(
+    directory: Path, tmp_path: Path
+) -> None:
+    meeting, joint = Table(2), Joint(0, 2, 3.0)
+    Staging(Place("b", "127.0.0.1", tmp_path / "b"), meeting, lambda: GIB).stage(directory, joint)
+    machine(tmp_path, "a", meeting, free=8_000_000).stage(directory, joint)
+    assert meeting.came == [joint, joint]
+
+
 def test_where_reading_alone_is_as_fast_the_files_are_read_where_they_lie(directory: Path, tmp_path: Path) -> None:
     meeting = Table(2)
     found = all_stage([machine(tmp_path, name, meeting) for name in "ab"], directory)
@@ -123,6 +172,30 @@ def test_processes_of_one_machine_share_its_copy(directory: Path, tmp_path: Path
     assert same(again.directory, directory), "whoever still uses it has it"
     beside.close()
     assert not again.directory.exists()
+
+
+def test_where_the_first_process_of_a_machine_reads_plainly_the_next_meets_nobody_again(
+    directory: Path, tmp_path: Path
+) -> None:
+    entered, released = threading.Event(), threading.Event()
+
+    class Waiting(Table):
+        def come(self, key: str, joint: Joint) -> None:
+            super().come(key, joint)
+            released.set()
+
+        def meet(self, key: str, machine: str, joint: Joint | None) -> Seat:
+            entered.set()
+            assert released.wait(30)
+            return Seat(0, 1, 1)
+
+    meeting, joint = Waiting(2), Joint(0, 2, 3.0)
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(machine(tmp_path, "a", meeting).stage, directory, joint)
+        assert entered.wait(30)
+        other = threads.submit(machine(tmp_path, "a", meeting).stage, directory, joint)
+        assert (first.result().way, first.result().reason) == ("plain", "no other machine wants it now")
+        assert other.result().reason == "another process of this machine brought no copy of it"
 
 
 def test_one_that_comes_late_or_alone_reads_plainly(directory: Path, tmp_path: Path) -> None:
@@ -148,7 +221,7 @@ def test_a_machine_that_cannot_read_costs_the_others_no_answer(
 
 def test_where_nobody_can_be_met_it_is_read_plainly(directory: Path, tmp_path: Path) -> None:
     class Nowhere(Table):
-        def meet(self, key: str, machine: str) -> Seat:
+        def meet(self, key: str, machine: str, joint: Joint | None) -> Seat:
             raise CollectiveError("machines could not meet")
 
     found = machine(tmp_path, "a", Nowhere(2)).stage(directory)

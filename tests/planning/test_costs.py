@@ -17,7 +17,7 @@ from symmoe.planning.costs import (
 )
 from symmoe.planning.grouping import Fleet
 from symmoe.planning.problem import Worker
-from symmoe.types import Load, Observation, Plan
+from symmoe.types import Load, Observation, Plan, Rates
 from tests.fakes import candidate, echo_parts, everyone, query
 
 MODELS = {"a": "one", "b": "one", "c": "two"}
@@ -114,6 +114,31 @@ def test_costs_are_measured_when_loads_and_requests_were_seen() -> None:
 def test_what_says_nothing_of_costs_is_passed_over() -> None:
     costs = model(Observation("a", 0.0, "resident"), Observation("a", 9.0), Observation("gone", 9.0, "swap"))
     assert costs.costs() == model().costs()
+
+
+RATES = Rates(alone=100.0, storage=400.0, link=1000.0, overhead=0.5, measured=7.0)
+
+
+def test_what_machines_measured_when_they_met_says_what_others_of_the_pool_would_save() -> None:
+    costs = model(Observation("a", 20.0, "rebuild", 1000, rates=RATES), sizes={"c": 200})
+    assert costs.cost("a").rates == costs.cost("c").rates == RATES
+    assert costs.cost("a").saved(2) == 10.0 - (5.0 + 0.5)
+    assert costs.cost("c").saved(4) == 2.0 - (0.5 + 0.5)
+    newer = replace(RATES, measured=8.0)
+    costs.observe(Observation("b", 20.0, "rebuild", 1000, rates=newer))
+    assert costs.cost("c").rates == newer
+
+
+def test_a_load_is_told_as_if_its_machine_had_read_alone() -> None:
+    times = StepTimes(lambda: 0.0)
+    times.load(Load("a", "rebuild", 8.0, 7, "", saved=3.0, rates=RATES))
+    assert times.observations() == (Observation("a", 11.0, "rebuild", 7, rates=RATES),)
+
+
+def test_rates_come_back_from_the_store() -> None:
+    store, seen = MemoryStore(), [Observation("a", 1.0, "rebuild", 5, rates=RATES), Observation("a", 2.0, "swap")]
+    keep_observations(store, "pool", seen)  # type: ignore[arg-type]
+    assert recall_observations(store, "pool") == seen  # type: ignore[arg-type]
 
 
 def test_a_run_is_timed_from_each_load_to_the_last_candidate() -> None:

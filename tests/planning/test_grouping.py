@@ -10,6 +10,7 @@ from symmoe.planning.costs import ExpertCost
 from symmoe.planning.grouping import Fleet, plan, spread
 from symmoe.planning.problem import Worker
 from symmoe.planning.scheduling import Schedule, Share, asked_together
+from symmoe.protocols import Standing
 from symmoe.types import Assignment, Call, Plan, Query, Recruitment
 from tests.fakes import query
 
@@ -188,7 +189,7 @@ def test_a_split_experts_calls_go_where_its_questions_are_asked_of_others() -> N
 
 
 def test_a_fleet_plans_for_what_its_workers_have_ready_and_asleep() -> None:
-    standing = [("", frozenset[str]()), ("c", frozenset({"a", "c"}))]
+    standing = [Standing("", frozenset(), ""), Standing("c", frozenset({"a", "c"}), "")]
     models = {"a": "one", "b": "two", "c": "three"}
     told = replace(fleet(2), standing=lambda: standing)
     assert fleet(2).now(models) == (Worker(), Worker())

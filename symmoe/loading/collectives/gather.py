@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import xxhash
 
@@ -31,16 +31,20 @@ if TYPE_CHECKING:
 
 Fail = Callable[[int, int | None, str], CollectiveError]
 _ROW = struct.Struct("!I32s8s")  # the chunk's number, its sha256, its XXH3
+_NO_SHA256 = bytes(32)
 _POLL_SECONDS = 0.0002
 AHEAD = 2
 """Chunks that are read before they are asked for: while one waits to be passed on, the next is on its way."""
 
 
 class Checks:
-    """The checks of one gather at one rank, made in a thread of their own. `fail` reports what is wrong."""
+    """The checks of one gather at one rank, made in a thread of their own. `fail` reports what is wrong.
 
-    def __init__(self, source: ChunkSource, rank: int, fail: Fail) -> None:
-        self._source, self._rank, self._fail = source, rank, fail
+    Without a `manifest` only what arrived is held against what was read.
+    """
+
+    def __init__(self, source: ChunkSource, rank: int, fail: Fail, manifest: bool = True) -> None:
+        self._source, self._rank, self._fail, self._manifest = source, rank, fail, manifest
         self._said: dict[int, bytes] = {}
         self._arrived: dict[int, tuple[int, bytes]] = {}
         self._begun: list[Future[None]] = []
@@ -88,7 +92,7 @@ class Checks:
 
     def _hold(self, owner: int, chunk: int, tensor: torch.Tensor, wanted: bytes) -> None:
         data = tensor.cpu().numpy().data
-        if hashlib.sha256(data).digest() != wanted:
+        if self._manifest and hashlib.sha256(data).digest() != wanted:
             self._fail(owner, chunk, "is corrupt: its sha256 is not the one of its manifest")
         self._said[chunk] = wanted + xxhash.xxh3_64_digest(data)
 
@@ -96,7 +100,9 @@ class Checks:
         self._arrived[chunk] = owner, wanted + xxhash.xxh3_64_digest(tensor.cpu().numpy().data)
 
     def _wanted(self, owner: int, chunk: int) -> bytes | None:
-        """The manifest's sha256; reports a failure if there is none."""
+        """The manifest's sha256; reports a failure if there is none. Zeros where no manifest counts."""
+        if not self._manifest:
+            return _NO_SHA256
         try:
             wanted = self._source.digest(chunk)
         except Exception as error:
@@ -255,7 +261,7 @@ def sparse_all_gather(
     group: GatherGroup,
     *,
     timeout: float = 60.0,
-    checksum: bool = True,
+    checksum: bool | Literal["arrival"] = True,
     depth: int = 3,
 ) -> GatherStats:
     """Fill `out` with the chunks that this rank demands; every rank of the group calls it with the same plan.
@@ -263,8 +269,9 @@ def sparse_all_gather(
     `out[c]` takes chunk c: a contiguous tensor or a writable memoryview of its size. The rank reads its share of the
     plan from `source`, at most `depth` chunks (and two that wait) ahead of what has arrived here, and twice that of
     what has arrived elsewhere. With `checksum` every chunk is held against the sha256 of the manifest where it is read,
-    and against that and the reader's XXH3 where it is received; on a GPU that copies it back to the host. `timeout`
-    seconds are given to all ranks to come, and as many again to the chunks.
+    and against that and the reader's XXH3 where it is received; on a GPU that copies it back to the host. `"arrival"`
+    is for chunks that no manifest tells of: the XXH3 alone. `timeout` seconds are given to all ranks to come, and as
+    many again to the chunks.
 
     Returns when all ranks have all. If any rank dies, cannot read, reads or receives a corrupt chunk, or gives nothing
     in time, all raise the same `CollectiveError`, which names that rank and the chunk, and their groups are closed. An
@@ -302,7 +309,7 @@ class _Gather:
         source: ChunkSource,
         group: GatherGroup,
         timeout: float,
-        checksum: bool,
+        checksum: bool | Literal["arrival"],
         depth: int,
     ) -> None:
         self._out, self._plan, self._source, self._group = out, plan, source, group
@@ -310,7 +317,7 @@ class _Gather:
         self._alarm = Alarm(group, timeout, self._owed)
         self._flights: deque[_Flight] = deque()
         self._landed: deque[_Flight] = deque()
-        self._checks = Checks(source, group.rank, self._alarm.fail)
+        self._checks = Checks(source, group.rank, self._alarm.fail, manifest=checksum != "arrival")
         self._round = 0
         self._together = plan.mode == "grouped" and group.size > 1
 

@@ -101,6 +101,31 @@ def test_without_checksums_no_digest_is_asked_for() -> None:
     assert [rank.error for rank in ended] == [None, None]
 
 
+def test_without_a_manifest_what_arrives_is_held_against_what_was_read() -> None:
+    none = dict.fromkeys(ALL)
+    sources = [MemorySource(CHUNKS, digests=none)] * 2
+    ended = gathered(planned([ALL] * 2, CHUNKS), sources, checksum="arrival")
+    assert [rank.error for rank in ended] == [None, None]
+
+
+def test_a_byte_that_changed_on_its_way_is_found_without_a_manifest() -> None:
+    def fail(rank: int, chunk: int | None, why: str) -> CollectiveError:
+        return CollectiveError(why, rank=rank, chunk=chunk)
+
+    read, arrived = torch.zeros(64, dtype=torch.uint8), torch.zeros(64, dtype=torch.uint8)
+    reader, receiver = (Checks(MemorySource(CHUNKS), rank, fail, manifest=False) for rank in (0, 1))
+    reader.read(3, read)
+    receiver.arrived(0, 3, arrived)
+    words = [reader.said(), receiver.said()]
+    receiver.compare(words)
+    arrived[5] = 1
+    receiver.arrived(0, 3, arrived)
+    receiver.said()
+    with pytest.raises(CollectiveError, match="is corrupt"):
+        receiver.compare(words)
+    reader.stop(), receiver.stop()
+
+
 def test_a_closed_group_gathers_no_more() -> None:
     plan = planned([{0}, {0}], CHUNKS)
 
