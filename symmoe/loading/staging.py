@@ -43,6 +43,8 @@ _FRESH_SECONDS = 86_400.0
 _CONNECT_SECONDS, _SPARE_SECONDS, _SLOWER = 20.0, 5.0, 2.0
 """A gather may take so many times what was predicted, and so many seconds more, before it is given up."""
 _MEMORY_SHARE = 0.5
+_SAMPLE_BYTES = 1 << 20
+_VOID = ctypes.c_void_p
 _WHOLE = "staged.json"
 
 
@@ -267,9 +269,14 @@ class Staging:
 
 
 def resident(files: Sequence[Path]) -> float:
-    """The share of some files that this machine's page cache holds, from 0 to 1; 0 where it cannot be told."""
+    """The share of some files that this machine's page cache holds, from 0 to 1, of a MiB in every sixteen.
+
+    0 where it cannot be told.
+    """
     import numpy as np
 
+    libc = ctypes.CDLL(None, use_errno=True)
+    flags = np.zeros(_SAMPLE_BYTES // mmap.PAGESIZE, dtype=np.uint8)
     held = total = 0
     for path in files:
         size = path.stat().st_size
@@ -279,18 +286,18 @@ def resident(files: Sequence[Path]) -> float:
             path.open("rb") as file,
             mmap.mmap(file.fileno(), size, prot=mmap.PROT_READ, flags=mmap.MAP_PRIVATE) as pages,
         ):
-            count = -(-size // mmap.PAGESIZE)
-            flags = (ctypes.c_ubyte * count)()
-            libc = ctypes.CDLL(None, use_errno=True)
             address = _address(pages)
-            if address is None or libc.mincore(ctypes.c_void_p(address), ctypes.c_size_t(size), flags):
-                return 0.0
-            held += int((np.frombuffer(memoryview(flags), dtype=np.uint8) & 1).sum())
-            total += count
+            for begin in range(0, size, 16 * _SAMPLE_BYTES):
+                length = min(_SAMPLE_BYTES, size - begin)
+                if libc.mincore(ctypes.c_void_p(address + begin), ctypes.c_size_t(length), flags.ctypes.data_as(_VOID)):
+                    return 0.0
+                count = -(-length // mmap.PAGESIZE)
+                held += int((flags[:count] & 1).sum())
+                total += count
     return held / total if total else 0.0
 
 
-def _address(pages: mmap.mmap) -> int | None:
+def _address(pages: mmap.mmap) -> int:
     import numpy as np
 
     return int(np.frombuffer(pages, dtype=np.uint8).ctypes.data)
