@@ -10,7 +10,6 @@ from pathlib import Path
 import openai
 import pytest
 from openai.types import Batch
-from symmoe.deployments.batches.batches import lines_key
 from symmoe.deployments.batches.files import BATCH
 from symmoe.deployments.batches.segments import Segments
 from symmoe.deployments.settings import Settings
@@ -126,17 +125,6 @@ def test_rows_that_the_disk_lost_are_asked_for_again(stored: Path, tmp_path: Pat
         assert counted(over) == (3, 0)
         assert [row["custom_id"] for row in rows_of(service.openai, over.output_file_id)] == IDS
         assert [query.text for query in service.engine.asked].count("sums 0") == 2
-
-
-def test_rows_that_an_earlier_version_left_in_the_store_come_out_too(stored: Path, tmp_path: Path) -> None:
-    with half_done(tmp_path) as (service, batch):
-        reading, key = service.openai, lines_key(batch.id)
-        old = {"custom_id": "line-0", "response": {"status_code": 200, "body": {}}, "error": None}
-        connected().hset(key, "1", json.dumps(old))
-        service.engine.released.set()
-        rows = rows_of(reading, ended(reading, batch).output_file_id)
-        assert [row["custom_id"] for row in rows] == IDS
-        assert rows[0] == old
 
 
 def test_nothing_is_left_of_rows_once_their_batch_is_over(stored: Path, tmp_path: Path) -> None:

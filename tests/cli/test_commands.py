@@ -251,7 +251,11 @@ def test_a_command_that_is_interrupted_or_terminated_stops_what_it_started(
 
     monkeypatch.setattr("symmoe.config.read_pool", interrupted)
     before = signal.getsignal(signal.SIGTERM)
-    said = symmoe_command("pool", "list")
+    ignored = signal.signal(signal.SIGINT, signal.default_int_handler)  # where tests run in the background of a shell
+    try:
+        said = symmoe_command("pool", "list")
+    finally:
+        signal.signal(signal.SIGINT, ignored)
     assert (said.code, said.out, said.errors) == (code, "", [])
     assert stopped
     assert signal.getsignal(signal.SIGTERM) == before
