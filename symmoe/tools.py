@@ -123,7 +123,8 @@ class Reading:
         """Words up to where a call may begin, without the space before it."""
         end = _opening(self._text)
         if end == len(self._text):  # what may yet become an opening waits
-            tails = (n for n in range(1, _LONGEST_OPENING) if any(o.startswith(self._text[-n:]) for o in _OPENINGS))
+            most = min(_LONGEST_OPENING, end + 1)
+            tails = (n for n in range(1, most) if any(o.startswith(self._text[-n:]) for o in _OPENINGS))
             end -= max(tails, default=0)
         else:
             self._place, self._next = end, self._between

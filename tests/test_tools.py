@@ -6,7 +6,7 @@ import json
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from symmoe.aggregation.vote import WeightedVote
@@ -90,6 +90,7 @@ PARTS = [
 ]
 
 
+@example('<tool_call>{"name": "add", "arguments": {"a": 1}}', [6])
 @given(st.lists(st.sampled_from(PARTS), max_size=6).map("".join), st.lists(st.integers(0, 200), max_size=8))
 def test_what_is_passed_on_as_it_comes_is_what_is_read_in_the_whole(text: str, cuts: list[int]) -> None:
     reading, words, calls = Reading(TOOLS), "", dict[int, str]()

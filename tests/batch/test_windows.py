@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -175,8 +174,12 @@ def test_a_job_killed_between_an_old_input_and_a_new_one_asks_only_what_changed(
     bench.write(*questions(12))
     bench.run(k=1)
     bench.write(*edited(questions(12)))
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
     with monkeypatch.context() as patch:
-        patch.setattr("symmoe.batch.job.open_output", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        patch.setattr("symmoe.batch.job.open_output", interrupted)
         with pytest.raises(KeyboardInterrupt):
             bench.run(k=1, resume=True)
     assert bench.run(k=1, resume=True).kept == 11
