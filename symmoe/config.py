@@ -68,7 +68,7 @@ RewardSource = Annotated[str, AfterValidator(_reward_source)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class RemoteConfig(_Section):
@@ -112,8 +112,8 @@ Dedicated = Annotated[DedicatedConfig | None, BeforeValidator(_spelled_out)]
 class PriceConfig(_Section):
     """What an expert costs for a million tokens of prompts, and for a million of answers, in the pool's currency."""
 
-    prompt: float = Field(default=0.0, ge=0, le=1e6, allow_inf_nan=False)
-    completion: float = Field(default=0.0, ge=0, le=1e6, allow_inf_nan=False)
+    prompt: float = Field(default=0.0, ge=0, le=1e6)
+    completion: float = Field(default=0.0, ge=0, le=1e6)
 
     def cost(self, prompt_tokens: int, completion_tokens: int) -> int:
         """What so many tokens cost, in thousand millionths of the currency: whole numbers add up exactly."""
