@@ -280,6 +280,24 @@ def test_every_way_to_write_holds_the_same_rows(symmoe_command: Symmoe, tmp_path
         assert three["symmoe_error"] is None
 
 
+@pytest.mark.parametrize("odd", ["\0", "\x1a", "\r", "\u2028"])
+@pytest.mark.parametrize("names", ["in.jsonl out.csv", "in.csv out.csv", "in.csv out.jsonl"])
+def test_a_control_character_in_a_cell_is_written_read_back_and_kept(
+    symmoe_command: Symmoe, tmp_path: Path, names: str, odd: str
+) -> None:
+    source, output = (tmp_path / name for name in names.split())
+    row = {"question": f"adding {odd} 1", "a\nnote": odd}
+    if source.suffix == ".jsonl":
+        source.write_text(json.dumps(row), encoding="utf-8")
+    else:
+        with source.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file, quoting=csv.QUOTE_ALL).writerows([row.keys(), row.values()])
+    assert symmoe_command("batch", "run", source, "-o", output).code == 0
+    assert symmoe_command("batch", "verify", source, output).code == 0
+    again = symmoe_command("batch", "run", source, "-o", output, "--resume", "--json")
+    assert (again.code, again.json["lines_kept"]) == (0, 1)
+
+
 @pytest.mark.parametrize(("detail", "size"), [("full", 2000), ("brief", 500), ("none", 0)])
 def test_a_trace_is_as_long_as_is_asked(symmoe_command: Symmoe, tmp_path: Path, detail: str, size: int) -> None:
     words = ("batch", "run", PUBLIC / "prompts.jsonl", "-o", tmp_path / "out.jsonl", "--trace", detail)

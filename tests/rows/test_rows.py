@@ -262,6 +262,8 @@ def test_files_are_read_in_order_from_folders_and_patterns_and_addresses(tmp_pat
         ("in.txt", "Wör\n".encode("utf-16-le"), "no text"),
         ("in.json", b'{\n"a": 1}', "one JSON object"),
         ("in.csv", b"a,b,a\n1,2,3\n", "two columns are called 'a'"),
+        ("in.csv", b'a,"b\n1,2\n3,4\n', "header cannot be read"),
+        ("in.csv", b"a,b\n1,\x002\xff\n", "no text"),
         ("in.jsonl", gzip.compress(b"x" * 99, mtime=0)[:-9], "damaged"),
         ("in.parquet", b"PAR1 and no more", "damaged"),
     ],
@@ -390,18 +392,20 @@ def test_any_list_of_objects_comes_back_as_it_was(
     assert values(read(tmp_path, lines.encode(encoding), "in.jsonl")) == rows
 
 
-_cell = st.text(st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from('",;\n\t'), max_size=6)
+_cell = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from('",;\n\t\0'), max_size=6)
 
 
 @fuzzing
-@given(st.lists(st.tuples(_cell, _cell), max_size=5), st.sampled_from(",;\t|"))
-def test_any_table_comes_back_as_it_was(tmp_path: Path, cells: list[tuple[str, str]], delimiter: str) -> None:
+@given(st.lists(st.tuples(_cell, _cell), max_size=5), st.sampled_from(",;\t|"), st.sampled_from(["more", "more\n(b)"]))
+def test_any_table_comes_back_as_it_was(
+    tmp_path: Path, cells: list[tuple[str, str]], delimiter: str, name: str
+) -> None:
     text = io.StringIO()
     csv.writer(text, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL).writerows(
-        [("prompt", "more"), *cells]
+        [("prompt", name), *cells]
     )
     rows = read(tmp_path, text.getvalue().encode(), "in.csv")
-    assert values(rows) == [{"prompt": one, "more": two} for one, two in cells]
+    assert values(rows) == [{"prompt": one, name: two} for one, two in cells]
 
 
 @fuzzing
