@@ -75,12 +75,15 @@ class RemoteConfig(_Section):
     """Where an expert is served by others, over OpenAI's chat completions: `url` ends where `/chat/completions` begins.
 
     `model` is its name there, the expert's `model` where left open; `key_env` is the environment variable with the key.
+    What it was sent and did not answer within `timeout` seconds, or broke off, may have been generated and charged: it
+    is sent again only with `resend`.
     """
 
     url: str = Field(pattern=r"^https?://[^\s?#]+$")
     model: str | None = Field(default=None, min_length=1)
     key_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     timeout: float = Field(default=120.0, gt=0)
+    resend: bool = False
 
 
 class DedicatedConfig(_Section):
