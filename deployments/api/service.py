@@ -280,10 +280,20 @@ class Service:
         """The name of the embedder that the pool routes with."""
         return self._pool.routing.embedder
 
-    async def embedded(self, caller: Caller, texts: Sequence[str]) -> tuple[NDArray[np.float32], int]:
-        """The vectors of a caller's texts, and how many tokens they had, which are charged. Raises `ApiError`."""
+    async def embedded(
+        self, caller: Caller, texts: Sequence[str], dimensions: int | None = None
+    ) -> tuple[NDArray[np.float32], int]:
+        """The vectors of a caller's texts, and how many tokens they had, which are charged.
+
+        Raises `ApiError`, at no charge where vectors of other `dimensions` are wanted.
+        """
+        embed = self._orchestrator.router.embed
         try:
-            vectors, tokens = await self._orchestrator.router.embed(texts)
+            size = None if dimensions is None else (await embed(["1"]))[0].shape[1]
+            if size != dimensions:
+                message = f"dimensions: the embedder's vectors have {size}, and cannot be made shorter"
+                raise ApiError(400, "invalid_value", message, "dimensions")
+            vectors, tokens = await embed(texts)
         except CheckpointError as error:
             raise ApiError(
                 503, "embedder_unavailable", "the pool's embedder cannot be loaded", retry_after=30

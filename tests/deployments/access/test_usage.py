@@ -128,6 +128,10 @@ def test_embeddings_count_as_tokens_that_cost_nothing(tmp_path: Path) -> None:
         tokens = post(served, key, "/v1/embeddings", model="symmoe/embedder", input="one two")["usage"]["total_tokens"]
         (row,) = used(served, key, by="expert")["data"]
         assert (row["expert"], row["prompt_tokens"], row["cost"]) == ("symmoe/embedder", tokens, 0)
+        body, mine = {"input": "one two", "dimensions": 8}, {"authorization": f"Bearer {key}"}
+        assert served.post("/v1/embeddings", json=body, headers=mine).status_code == 400
+        assert used(served, key, by="expert")["data"] == [row]
+        assert served.post("/v1/embeddings", json={**body, "dimensions": 16}, headers=mine).status_code == 200
 
 
 def test_an_answer_from_the_cache_is_a_request_that_costs_nothing(tmp_path: Path) -> None:
