@@ -27,11 +27,13 @@ _SAME = ("model", "stream", "temperature", "top_p", "symmoe", "usage")
 
 
 class InputPart(Lenient):
-    """One part of a turn: a text, or an image at a URL that may hold it."""
+    """One part of a turn: a text, or an image at a URL that may hold it. An output's has more, which is taken back."""
 
     type: Literal["input_text", "output_text", "text", "input_image"]
     text: Text = ""
     image_url: Text | None = None
+    annotations: list[Any] | None = None
+    logprobs: list[Any] | None = None
 
     @field_validator("type", mode="before")
     @classmethod
@@ -56,15 +58,25 @@ class InputPart(Lenient):
 
 
 class InputItem(Lenient):
-    """One item of the input: a turn, a call of a tool, or what a tool gave."""
+    """One item of the input: a turn, a call of a tool, or what a tool gave. What was thought is not told again.
+
+    Clients send items back as they got them: with their `id` and `status`, which say nothing here.
+    """
 
     type: Literal["message", "function_call", "function_call_output", "reasoning"] = "message"
+    id: Text | None = None
+    status: Text | None = None
     role: Literal["system", "developer", "user", "assistant"] = "user"
     content: Text | list[InputPart] = ""
     call_id: Text = ""
     name: Text = ""
     arguments: Text = "{}"
     output: Text | list[InputPart] = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_thoughts(cls, value: Any) -> Any:
+        return {"type": "reasoning"} if isinstance(value, dict) and value.get("type") == "reasoning" else value
 
     @property
     def turn(self) -> dict[str, Any]:
