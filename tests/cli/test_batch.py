@@ -425,6 +425,13 @@ def test_answers_are_scored_where_they_are_known(symmoe_command: Symmoe, tmp_pat
         score = said.json["score"]
         assert (score["graded"], score["unknown"], score["right"]) == (10, 0, 5)
         assert score["by_expert"] == {"adder": [5, 10]}
+    drawn = {"n": 3, "temperature": 1.0}
+    rows_in = [{"prompt": row["question"], "answer": row["answer"], **drawn} for row in rows_in]
+    several = tmp_path / "several.jsonl"
+    several.write_text("\n".join(map(json.dumps, rows_in)), encoding="utf-8")
+    for name in ("several.out.jsonl", "several.csv", "several.parquet"):  # by the first of their choices
+        score = symmoe_command("batch", "run", several, "-o", tmp_path / name, "--score", "--json").json["score"]
+        assert (score["graded"], score["unknown"], score["right"]) == (10, 0, 5)
     said = symmoe_command("batch", "run", source, "-o", tmp_path / "out.jsonl", "--reference", "answer")
     assert "Right answers" in said.out
     assert symmoe_command("batch", "run", source, "-o", tmp_path / "out.jsonl", "--reference", "key").code == 2
