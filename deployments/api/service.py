@@ -255,11 +255,16 @@ class Service:
         writer: Writer,
         told: Mapping[str, str],
     ) -> Response:
-        """The answers to prompts that came as one request. Raises `RequestError`."""
+        """The answers to prompts that came as one request, and count as one. Raises `RequestError`."""
         orders = [self._order(body, f"{ident}-{n}", caller, True) for n, body in enumerate(bodies)]
         note = noted(http)
         note.model, note.query = bodies[0].model, orders[0].query
-        return await self._answers.several(orders, writer, told, partial(self._charge, caller), note)
+        uncounted = iter((1,))
+
+        async def charge(report: Report | None) -> None:
+            await self._charge(caller, report, next(uncounted, 0))
+
+        return await self._answers.several(orders, writer, told, charge, note)
 
     @property
     def pool(self) -> Pool:
@@ -372,9 +377,9 @@ class Service:
             self.metrics.reported(request.report)
             await self._charge(caller, request.report)
 
-    async def _charge(self, caller: Caller, report: Report | None) -> None:
+    async def _charge(self, caller: Caller, report: Report | None, requests: int = 1) -> None:
         """Count what an answer took; None for one from the cache."""
-        self.usage.note(caller.id, () if report is None else used_of(report))
+        self.usage.note(caller.id, () if report is None else used_of(report), requests)
         if report is not None:
             await self.limits.charge(caller, report.spent_tokens)
 
