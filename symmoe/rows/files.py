@@ -15,6 +15,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
+from symmoe.buckets import BUCKET_HINT, SCHEME, is_bucket, s3_system
 from symmoe.errors import InputError
 
 HEAD = 1 << 16
@@ -151,13 +152,14 @@ def _dataset(folder: Path) -> list[Path]:
 
 
 def _remote(name: str) -> list[File]:
-    """Files at an address, through fsspec."""
+    """Files at an address, through fsspec; in buckets that speak S3 through pyarrow, as weights are."""
     scheme = name.split("://", 1)[0]
     hint = "pip install 'symmoe[remote]', and see that its credentials are where its own tools look for them"
+    hint = BUCKET_HINT if is_bucket(name) else hint
     try:
         import fsspec
 
-        system, path = fsspec.core.url_to_fs(name)
+        system, path = _in_buckets(name) if is_bucket(name) else fsspec.core.url_to_fs(name)
         if any(mark in path for mark in "*?["):
             paths = sorted(system.glob(path))
         elif scheme not in ("http", "https") and system.isdir(path):
@@ -169,6 +171,12 @@ def _remote(name: str) -> list[File]:
         return [_at(system, each, name if len(paths) == 1 else f"{scheme}://{each}") for each in paths]
     except (ImportError, ValueError, OSError) as error:
         raise InputError(f"{name}: cannot be read ({str(error)[:200]})", hint=hint) from error
+
+
+def _in_buckets(name: str) -> tuple[Any, str]:
+    from fsspec.implementations.arrow import ArrowFSWrapper
+
+    return ArrowFSWrapper(s3_system()), name.removeprefix(SCHEME).rstrip("/")
 
 
 def _at(system: Any, path: str, name: str) -> File:

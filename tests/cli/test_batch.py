@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import os
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from pyarrow.fs import S3FileSystem
 
 from ..batch.conftest import read_jsonl
 from ..conftest import echo_pool
@@ -259,6 +261,28 @@ def test_lines_come_through_a_pipe_and_from_several_files(
     answered = read_jsonl(tmp_path / "out.jsonl")
     assert [row["symmoe_id"] for row in answered] == [str(number) for number in range(1, 9)]
     assert "instruction" in answered[3]
+
+
+@pytest.mark.slow
+def test_questions_in_a_bucket_are_read_where_they_lie(
+    s3: S3FileSystem, symmoe_command: Symmoe, tmp_path: Path
+) -> None:
+    """By their names, by a pattern and by their prefix, with nothing installed besides, and resumed."""
+    s3.create_dir("asked")
+    for name in ("1.jsonl", "2.jsonl.gz", "README.md"):
+        content = (PUBLIC / "gsm8k.jsonl").read_bytes()
+        with s3.open_output_stream(f"asked/day/{name}", compression=None) as stream:
+            stream.write(gzip.compress(content) if name.endswith("gz") else content)
+    output = tmp_path / "out.jsonl"
+    for source in ("s3://asked/day/", "s3://asked/day/*.jsonl*", "s3://asked/day"):
+        said = symmoe_command("batch", "run", source, "-o", output, "--resume", "--json")
+        assert (said.code, said.json["failed"]) == (0, 0)
+        assert len(read_jsonl(output)) == 2 * len((PUBLIC / "gsm8k.jsonl").read_text().splitlines())
+    verified = symmoe_command("batch", "verify", "s3://asked/day/1.jsonl", "s3://asked/day/2.jsonl.gz", output)
+    assert verified.code == 0
+    lost = symmoe_command("batch", "run", "s3://asked/day/none.jsonl", "-o", output)
+    assert (lost.code, len(lost.errors)) == (2, 1)
+    assert "s3://asked/day/none.jsonl" in lost.errors[0]
 
 
 def test_every_way_to_write_holds_the_same_rows(symmoe_command: Symmoe, tmp_path: Path) -> None:
