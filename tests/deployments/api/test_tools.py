@@ -82,6 +82,13 @@ def test_words_that_are_streamed_beside_tools_have_their_log_probabilities(
         ]
 
 
+def test_a_streamed_response_s_words_before_a_call_end_with_their_log_probabilities(able: Running) -> None:
+    tool: Any = {"type": "function", "name": "add", "parameters": SCHEMA}
+    stream = able.openai.responses.create(model="adder", input=SAYS, tools=[tool], stream=True, top_logprobs=1)
+    (done,) = (event for event in stream if event.type == "response.output_text.done")
+    assert "".join(token.token for token in done.logprobs) == done.text == "adder: sums"
+
+
 def test_arguments_are_streamed_as_they_are_written(able: Running) -> None:
     call = '{"name": "add", "arguments": {"a": 1, "b": [2, 3]}}'
     messages: Any = [{"role": "user", "content": f"sums {call} {call}"}]
