@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
+from urllib.parse import urlsplit, urlunsplit
 
 from symmoe.buckets import BUCKET_HINT, SCHEME, is_bucket, s3_system
 from symmoe.errors import InputError
@@ -167,10 +168,19 @@ def _remote(name: str) -> list[File]:
         else:
             paths = [path]
         if not paths:
-            raise InputError(f"{name}: no file of questions there")
-        return [_at(system, each, name if len(paths) == 1 else f"{scheme}://{each}") for each in paths]
+            raise InputError(f"{_shown(name)}: no file of questions there")
+        names = [name] if len(paths) == 1 else [each if "://" in each else f"{scheme}://{each}" for each in paths]
+        return [_at(system, path, _shown(each)) for path, each in zip(paths, names, strict=True)]
     except (ImportError, ValueError, OSError) as error:
-        raise InputError(f"{name}: cannot be read ({str(error)[:200]})", hint=hint) from error
+        why = str(error).replace(name, _shown(name))[:200]
+        raise InputError(f"{_shown(name)}: cannot be read ({why})", hint=hint) from error
+
+
+def _shown(address: str) -> str:
+    """An address as it is told to people: of a page without who asks, and without what is signed in its query."""
+    parts = urlsplit(address)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path, "", "")) if parts.scheme in ("http", "https") else address
 
 
 def _in_buckets(name: str) -> tuple[Any, str]:

@@ -5,7 +5,10 @@ import gzip
 import io
 import json
 from collections.abc import Callable
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pyarrow
@@ -250,6 +253,27 @@ def test_files_are_read_in_order_from_folders_and_patterns_and_addresses(tmp_pat
             (2, 1, 2),
             (3, 1, 3),
         ]
+
+
+def test_a_page_s_address_may_be_signed_and_its_name_still_says_what_it_is(tmp_path: Path) -> None:
+    for name in ("1.csv", "2.csv"):
+        (tmp_path / name).write_text("one;two\nx;1\n")  # a header that is none by its words
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{server.server_port}"
+            signed = list(Rows([f"{url}/1.csv?X-Signature=secret"]))
+            several = list(Rows([f"{url}/*.csv"]))
+            with pytest.raises(InputError) as lost:
+                Rows([f"{url}/3.csv?X-Signature=secret"])
+        finally:
+            server.shutdown()
+            thread.join()
+    assert [(row.row, row.source) for row in signed] == [({"one": "x", "two": "1"}, f"{url}/1.csv")]
+    assert [row.source for row in several] == [f"{url}/1.csv", f"{url}/2.csv"]
+    assert str(lost.value).startswith(f"{url}/3.csv: no file of questions there")
 
 
 @pytest.mark.parametrize(
