@@ -37,7 +37,7 @@ def ask(
     with OpenPool(options.ready(pool)) as opened:
         query = query_of(opened.pool, question, images=image or ())
         named = known_model(catalogue(opened.pool), model)
-        policy = policy_for(opened.pool, named, k, options.checked(budget), quality=quality)
+        policy = policy_for(opened.pool, named, k, budget, quality=quality)
         policy = fitting(policy, opened.pool, query)
         with watching("asking") as watch:
             outcome = opened.outcome([query], policy, seed=seed, explain=explain or json, watch=watch)

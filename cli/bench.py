@@ -410,7 +410,8 @@ def gather(
     megabytes: Annotated[int, typer.Option("--megabytes", min=1, help="Size of the file, in MiB.")] = 256,
     ranks: Annotated[str, typer.Option("--ranks", help="Processes that load together; several with commas.")] = "2,4",
     throttle: Annotated[
-        float, typer.Option("--throttle", min=1, help="What the shared storage gives to all together, in MiB/s.")
+        float,
+        typer.Option("--throttle", min=1, max=1e6, help="What the shared storage gives to all together, in MiB/s."),
     ] = 400.0,
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="Times that each is measured.")] = 3,
     kill: Annotated[
@@ -452,7 +453,8 @@ def replicas(
     machines: Annotated[int, typer.Option("--machines", min=2, help="Machines, each a folder of this one.")] = 2,
     count: Annotated[int, typer.Option("--replicas", min=2, help="Replicas, in turn on the machines.")] = 4,
     throttle: Annotated[
-        float, typer.Option("--throttle", min=1, help="What the shared storage gives to all together, in MiB/s.")
+        float,
+        typer.Option("--throttle", min=1, max=1e6, help="What the shared storage gives to all together, in MiB/s."),
     ] = 400.0,
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="Times that both ways are measured.")] = 3,
     json: options.Json = False,
@@ -509,7 +511,7 @@ def scoring(
         int | None, typer.Option("--everyday", min=0, help="Everyday ones of each split; default 60, tiny pool none.")
     ] = None,
     draws: Annotated[int, typer.Option("--draws", min=0, help="Times that the best experts are asked again.")] = 4,
-    temperature: Annotated[float, typer.Option("--temperature", min=0.01, help="Of those draws.")] = 1.0,
+    temperature: Annotated[float, typer.Option("--temperature", min=0.01, max=100, help="Of those draws.")] = 1.0,
     seed: options.Seed = 1,
     json: options.Json = False,
 ) -> None:

@@ -31,9 +31,12 @@ def serve(
     rounds: Annotated[int | None, typer.Option("--rounds", min=1, help="Times that all sides are measured.")] = None,
     max_tokens: Annotated[int | None, typer.Option("--max-tokens", min=1, help="Tokens of an answer at most.")] = None,
     rate: Annotated[
-        float | None, typer.Option("--rate", min=0.01, help="With named: requests a second that arrive at random.")
+        float | None,
+        typer.Option("--rate", min=0.01, max=1e6, help="With named: requests a second that arrive at random."),
     ] = None,
-    minutes: Annotated[float | None, typer.Option("--minutes", min=0.01, help="With soak: how long it lasts.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option("--minutes", min=0.01, max=1e4, help="With soak: how long it lasts.")
+    ] = None,
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
@@ -135,7 +138,10 @@ _TABLES = {"named": _named, "routing": _routing, "grouping": _grouping, "soak": 
 
 def siege(
     minutes: Annotated[
-        float, typer.Option("--minutes", min=0.5, help="How long it lasts, a third of it quiet; an hour for the whole.")
+        float,
+        typer.Option(
+            "--minutes", min=0.5, max=1e4, help="How long it lasts, a third of it quiet; an hour for the whole."
+        ),
     ] = 10.0,
     out: options.Report = Path("out/bench/siege.json"),
     pool: options.Pool = "tiny",

@@ -38,7 +38,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document inst
 K = Annotated[int | None, typer.Option("--k", min=1, max=64, help="Most experts for each question; else the pool's.")]
 Model = Annotated[str, typer.Option("--model", help="symmoe/auto, symmoe/fast, symmoe/best, or an expert's name.")]
 Budget = Annotated[
-    float | None, typer.Option("--budget", min=1, help="Most tokens that a question's answers are expected to take.")
+    float | None,
+    typer.Option("--budget", min=1, max=1e9, help="Most tokens that a question's answers are expected to take."),
 ]
 Quality = Annotated[
     float | None,
@@ -89,18 +90,9 @@ def tell_unrecorded(pool: PoolFile) -> None:
         tell(UNRECORDED)
 
 
-def checked(budget: float | None) -> float | None:
-    """A budget as it was given; `RequestError` for one without end."""
-    from symmoe.errors import RequestError
-
-    if budget is not None and not budget < float("inf"):
-        raise RequestError(f"a budget of {budget} tokens is no budget", code="bad_budget")
-    return budget
-
-
 def with_budget(pool: PoolFile, budget: float | None) -> PoolFile:
     """The pool with another budget, if one is given."""
-    if checked(budget) is None:
+    if budget is None:
         return pool
     return pool.model_copy(update={"routing": pool.routing.model_copy(update={"budget": budget})})
 

@@ -30,7 +30,7 @@ def replay(
         list[int] | None, typer.Option("--k", min=1, max=64, help="Most experts; repeat it to compare.")
     ] = None,
     budget: Annotated[
-        list[float] | None, typer.Option("--budget", min=1, help="Most expected tokens a question; repeat it.")
+        list[float] | None, typer.Option("--budget", min=1, max=1e9, help="Most expected tokens a question; repeat it.")
     ] = None,
     recruiter: Annotated[
         list[str] | None, typer.Option("--recruiter", help=f"{', '.join(RECRUITERS)}; repeat it.")

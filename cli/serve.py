@@ -26,7 +26,8 @@ def serve(
         typer.Option("--least", min=0, max=256, help="So few engines where load is small, 0 allowed; else always all."),
     ] = None,
     idle: Annotated[
-        float, typer.Option("--idle", metavar="SECONDS", min=1, help="With --least: end an engine after so long.")
+        float,
+        typer.Option("--idle", metavar="SECONDS", min=1, max=1e7, help="With --least: end an engine after so long."),
     ] = 600.0,
     address: Annotated[
         str | None,
@@ -38,7 +39,9 @@ def serve(
     ] = False,
     cache: Annotated[
         float,
-        typer.Option("--cache", metavar="SECONDS", min=0, help="Give a key's equal requests equal answers so long."),
+        typer.Option(
+            "--cache", metavar="SECONDS", min=0, max=1e7, help="Give a key's equal requests equal answers so long."
+        ),
     ] = 0.0,
     origin: Annotated[
         list[str] | None,

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from symmoe.build import Assembly
 from symmoe.config import Pool, read_pool
 from symmoe.errors import JobError
@@ -118,17 +120,19 @@ def build_app(args: Mapping[str, Any]) -> Any:
 
 
 def settings_of(args: Mapping[str, Any]) -> Settings:
-    """The settings among an application's arguments. Raises `JobError` for an argument that there is not."""
+    """The settings among an application's arguments. Raises `JobError` for an argument that there is not, or that holds
+    something else than it should.
+    """
     known = {field.name for field in fields(Settings)}
     unknown = sorted(args.keys() - known - {"pool", "without_keys"})
     if unknown:
         raise JobError(f"unknown arguments: {', '.join(unknown)}", hint=f"there are: {', '.join(sorted(known))}, pool")
-    said = {name: _frozen(value) for name, value in args.items() if name in known}
-    return Settings(**{"traces": "metadata", **said})
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+    said = {name: value for name, value in args.items() if name in known}
+    try:
+        return TypeAdapter(Settings).validate_python({"traces": "metadata", **said})
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        raise JobError(f"the setting {wrong['loc'][0]} is {wrong['input']!r}: {wrong['msg']}") from error
 
 
 def service_app(

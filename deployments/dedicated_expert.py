@@ -327,7 +327,7 @@ def _documents(part: Any) -> Iterator[Mapping[str, Any]]:
         for each in part:
             yield from _documents(each)
     elif isinstance(part, str):
-        for line in part.splitlines():
+        for line in part.split("\n"):
             data = line.removeprefix("data:").strip()
             if line.startswith("data:") and data != "[DONE]":
                 yield json.loads(data)

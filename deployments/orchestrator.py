@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -30,7 +31,7 @@ from symmoe.executor.in_process import candidates
 from symmoe.planning.grouping import plan
 from symmoe.policy import Policy
 from symmoe.tools import CallPart, Reading, before_calls, calls_in
-from symmoe.types import Assignment, Call, Candidate, Query, Refusal, Trace
+from symmoe.types import Assignment, Call, Candidate, Generation, Query, Refusal, Sampling, TokenLogprob, Trace
 
 from .access.breaker import Stored
 from .events import NOT_TAKEN, Asked, Begun, Finished, Piece, TurnedAway, TurnedAwayError
@@ -175,7 +176,7 @@ class Request:
             self._note_first_token()
             if given.reasoning:
                 self._give(choices, Piece("", reasoning=given.reasoning))
-            self._give(choices, Piece(before_calls(given.text)) if given.calls else Piece(given.text, given.logprobs))
+            self._give(choices, Piece(before_calls(given.text) if given.calls else given.text, given.logprobs))
         self._give(choices, Finished(given))
 
     def _query(self, number: int) -> Query:
@@ -221,7 +222,7 @@ class Request:
         asked, sampling = self._asked(call, bool(choices)), call.query.sampling
         unfinished = Unfinished(call.expert, self._resources.prices().get(call.expert, _FREE))
         self.report.unfinished.append(unfinished)
-        began, reading, end = self.report.now, Reading(sampling.tools, sampling.most_calls), None
+        began, reading, end = self.report.now, _Reading(sampling, call.expert) if sampling.tools else None, None
 
         def tell(event: Begun | Piece) -> None:
             if isinstance(event, Begun):
@@ -229,7 +230,7 @@ class Request:
                 unfinished.begun = event
             else:
                 unfinished.completion_tokens += 1
-                self._pass_on(event, asked, reading, choices)
+                self._pass_on(event, reading, choices)
 
         try:
             end = await self._resources.experts.ask(asked, tell)
@@ -239,8 +240,8 @@ class Request:
         if isinstance(end, TurnedAway) or begun is None:
             return self._refused(call, end if isinstance(end, TurnedAway) else ENDLESS, unfinished)
         given = end.generation
-        if reading.rest and not (given.calls or calls_in(given.text, sampling.tools)):
-            self._give(choices, Piece(reading.rest))
+        if reading is not None and (rest := reading.rest(given)) is not None:
+            self._give(choices, rest)
         cost = unfinished.price.cost(given.prompt_tokens, given.completion_tokens)
         self.report.unfinished.remove(unfinished)
         self.report.shares.append(Share(call.expert, begun, given, began, self.report.now, cost))
@@ -270,14 +271,14 @@ class Request:
         self._note_stage("score", began, time.perf_counter() - began, bool(weighed.trouble))
         return weighed
 
-    def _pass_on(self, piece: Piece, asked: Asked, reading: Reading, choices: Sequence[int]) -> None:
+    def _pass_on(self, piece: Piece, reading: _Reading | None, choices: Sequence[int]) -> None:
         """Give what an expert wrote; where it may call tools, as far as it is known to be words or a call."""
         self._note_first_token()
         if piece.reasoning:
             self._give(choices, Piece("", reasoning=piece.reasoning))
-        if asked.query.sampling.tools:
-            for part in reading.feed(piece.text):
-                self._give(choices, _read(part, asked.expert))
+        if reading is not None:
+            for part in reading.feed(piece):
+                self._give(choices, part)
         elif piece.text or piece.logprobs:
             self._give(choices, replace(piece, reasoning=""))
 
@@ -294,9 +295,43 @@ class Request:
         self.report.stages.append(Stage(name, began - self.report.began, seconds, failed))
 
 
-def _read(part: str | CallPart, expert: str) -> Piece:
-    """What was read in an expert's text."""
-    return Piece("", call=replace(part, expert=expert)) if isinstance(part, CallPart) else Piece(part)
+class _Reading:
+    """Reads what an expert that may call tools writes as it comes: words with their tokens, and calls.
+
+    Tokens wait until their words are known to be such. They are told from each other by their letters, spaces aside:
+    the space at a text's ends is not passed on.
+    """
+
+    def __init__(self, sampling: Sampling, expert: str) -> None:
+        self._reading, self._tools, self._expert = Reading(sampling.tools, sampling.most_calls), sampling.tools, expert
+        self._tokens, self._ahead = deque[TokenLogprob](), 0
+
+    def feed(self, piece: Piece) -> Iterator[Piece]:
+        """What can be passed on now."""
+        self._tokens.extend(piece.logprobs)
+        for part in self._reading.feed(piece.text):
+            if isinstance(part, CallPart):
+                yield Piece("", call=replace(part, expert=self._expert))
+            else:
+                yield Piece(part, tuple(self._tokens_of(part)))
+
+    def rest(self, generation: Generation) -> Piece | None:
+        """What was held back of a generation that calls nothing."""
+        if generation.calls or calls_in(generation.text, self._tools):
+            return None
+        text, tokens = self._reading.rest, tuple(self._tokens)
+        return Piece(text, tokens) if text or tokens else None
+
+    def _tokens_of(self, words: str) -> Iterator[TokenLogprob]:
+        """Tokens that begin within these words. `_ahead` are the letters that tokens given have beyond words given."""
+        self._ahead -= _letters(words)
+        while self._tokens and (self._ahead < 0 or not _letters(self._tokens[0].token)):
+            self._ahead += _letters(self._tokens[0].token)
+            yield self._tokens.popleft()
+
+
+def _letters(text: str) -> int:
+    return len("".join(text.split()))
 
 
 def _overdue(order: Order) -> TurnedAway:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from symmoe.answering import Routed
 from symmoe.config import PriceConfig
@@ -116,6 +117,14 @@ class Report:
     began: float = 0.0
     rerouted: int = 0
     refused: int = 0
+
+    @classmethod
+    def together(cls, reports: Sequence[Report]) -> Report:
+        """Of questions that came as one request, of which there is one at least: as routed as the first."""
+        lists = ("shares", "begun", "traces", "unfinished", "failures", "stages")
+        whole: dict[str, Any] = {name: [part for one in reports for part in getattr(one, name)] for name in lists}
+        whole |= {name: sum(getattr(one, name) for one in reports) for name in ("rerouted", "refused")}
+        return replace(reports[0], **whole)
 
     @property
     def asked(self) -> tuple[str, ...]:

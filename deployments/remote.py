@@ -28,6 +28,8 @@ from .events import NOT_TAKEN, Asked, Begun, End, EngineState, Finished, Piece, 
 from .experts import Experts
 
 _REASONS = ("stop", "length", "content_filter")
+_UNSENT = httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError
+"""What happens before a request is sent."""
 
 
 class PoolExperts:
@@ -96,7 +98,8 @@ class RemoteExpert:
                 said.feed(b"\n", told)  # the last line need not end
         except (httpx.HTTPError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             message = f"expert {self._name!r} did not answer: {type(error).__name__}"
-            return TurnedAway(503, "expert_unavailable", message, 1.0, again=isinstance(error, httpx.TransportError))
+            again = isinstance(error, httpx.TransportError if self._remote.resend else _UNSENT)
+            return TurnedAway(503, "expert_unavailable", message, 1.0, again=again)
         if not said.reason:
             return TurnedAway(503, "expert_unavailable", f"expert {self._name!r} broke off", 1.0)
         return Finished(said.generation())

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
+
+from symmoe.errors import JobError
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Bounds and choices of a service. Times are in seconds.
+    """Bounds and choices of a service. Times are in seconds. Raises `JobError` for a number below 0 or without end.
 
     replicas       expert replicas: engines that run side by side
     least          where load may decide, at least so many replicas, 0 allowed; None for always all
@@ -118,3 +121,9 @@ class Settings:
     traces_most: int = 10_000
     traces_seconds: float = 7 * 86400.0
     console: bool = True
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, int | float) and not 0 <= value < math.inf:
+                raise JobError(f"the setting {field.name} is {value}: it must be a number from 0 up, and finite")

@@ -24,7 +24,7 @@ from symmoe.errors import CheckpointError
 SCHEME = "s3://"
 MANIFEST = "bucket.json"
 _THREADS, _PIECE = 8, 8 << 20
-_HINT = "see that AWS_ENDPOINT_URL_S3, AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY say where it is"
+BUCKET_HINT = "see that AWS_ENDPOINT_URL_S3, AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY say where it is"
 
 
 def is_bucket(source: str) -> bool:
@@ -49,7 +49,7 @@ def fetched(source: str, folder: Path, patterns: Sequence[str], system: Any = No
         if not _is_whole(done):
             partial = folder / f"{done.name}.partial"
             try:
-                _fetch(source, partial, patterns, _s3() if system is None else system)
+                _fetch(source, partial, patterns, s3_system() if system is None else system)
             except OSError as error:
                 raise _unreachable(source, error) from error
             shutil.rmtree(done, ignore_errors=True)
@@ -60,7 +60,7 @@ def fetched(source: str, folder: Path, patterns: Sequence[str], system: Any = No
 def read_object(source: str, system: Any = None) -> bytes:
     """The bytes of one object. Raises `CheckpointError`."""
     try:
-        with (_s3() if system is None else system).open_input_stream(source.removeprefix(SCHEME)) as stream:
+        with (s3_system() if system is None else system).open_input_stream(source.removeprefix(SCHEME)) as stream:
             found: bytes = stream.read()
             return found
     except OSError as error:
@@ -119,8 +119,8 @@ def _is_whole(directory: Path) -> bool:
     return False
 
 
-def _s3() -> Any:
-    """S3 as the environment describes it."""
+def s3_system() -> Any:
+    """S3 as the environment describes it: a file system of pyarrow's. Raises `OSError`."""
     from pyarrow.fs import S3FileSystem
 
     endpoint = urlsplit(os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "")
@@ -135,4 +135,4 @@ def _s3() -> Any:
 
 def _unreachable(source: str, error: OSError) -> CheckpointError:
     first = (str(error).strip() or type(error).__name__).splitlines()[0].partition(" (Request ID")[0]
-    return CheckpointError(f"{source}: cannot be fetched ({first[:300]})", hint=_HINT)
+    return CheckpointError(f"{source}: cannot be fetched ({first[:300]})", hint=BUCKET_HINT)

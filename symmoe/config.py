@@ -68,19 +68,22 @@ RewardSource = Annotated[str, AfterValidator(_reward_source)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class RemoteConfig(_Section):
     """Where an expert is served by others, over OpenAI's chat completions: `url` ends where `/chat/completions` begins.
 
     `model` is its name there, the expert's `model` where left open; `key_env` is the environment variable with the key.
+    What it was sent and did not answer within `timeout` seconds, or broke off, may have been generated and charged: it
+    is sent again only with `resend`.
     """
 
     url: str = Field(pattern=r"^https?://[^\s?#]+$")
     model: str | None = Field(default=None, min_length=1)
     key_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     timeout: float = Field(default=120.0, gt=0)
+    resend: bool = False
 
 
 class DedicatedConfig(_Section):
@@ -112,8 +115,8 @@ Dedicated = Annotated[DedicatedConfig | None, BeforeValidator(_spelled_out)]
 class PriceConfig(_Section):
     """What an expert costs for a million tokens of prompts, and for a million of answers, in the pool's currency."""
 
-    prompt: float = Field(default=0.0, ge=0, le=1e6, allow_inf_nan=False)
-    completion: float = Field(default=0.0, ge=0, le=1e6, allow_inf_nan=False)
+    prompt: float = Field(default=0.0, ge=0, le=1e6)
+    completion: float = Field(default=0.0, ge=0, le=1e6)
 
     def cost(self, prompt_tokens: int, completion_tokens: int) -> int:
         """What so many tokens cost, in thousand millionths of the currency: whole numbers add up exactly."""

@@ -13,6 +13,7 @@
     ├── JobError               a batch job cannot start or go on
     │   └── ErrorLimitError    too many of its lines failed
     ├── StoreError             the store cannot be reached or started
+    │   └── StoreRefusedError  it answers, and does not do what it was asked
     ├── EngineError            the inference engine failed
     │   └── EngineLostError    its process has died, or was ended because it hung
     └── CollectiveError        ranks that load together lost one of them, or a chunk
@@ -122,6 +123,10 @@ class ErrorLimitError(JobError):
 
 class StoreError(SymmoeError):
     """The store cannot be reached or started."""
+
+
+class StoreRefusedError(StoreError):
+    """The store answers, and does not do what it was asked."""
 
 
 class EngineError(SymmoeError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -34,7 +35,7 @@ class Policy:
     With `quality`, 0 to 1, the recruited are asked one after another or few at a time, and no more once their leading
     answer is believed to be right with that probability; without it all at once. `fallbacks` are asked in their order
     where the named expert cannot be had. The expert with which a question `stays` is asked alone, and others are
-    recruited where it cannot be had.
+    recruited where it cannot be had. Raises `RequestError` for numbers that bound nothing.
     """
 
     k: int = 1
@@ -47,6 +48,14 @@ class Policy:
     quality: float | None = None
     fallbacks: tuple[str, ...] = ()
     stays: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise _bounds_nothing("k", self.k, "1 or more")
+        if self.budget is not None and not 0 < self.budget < math.inf:
+            raise _bounds_nothing("budget", self.budget, "a number of tokens above 0")
+        if self.quality is not None and not 0 <= self.quality <= 1:
+            raise _bounds_nothing("quality", self.quality, "a probability, 0 to 1")
 
     def excluding(self, experts: tuple[str, ...]) -> Policy:
         """The same without these experts, too."""
@@ -70,6 +79,10 @@ class Policy:
         trusted = recruitment.shares.get(first, 0.0) >= self.trust
         alone = len(recruitment.assignments) == 1 or self.aggregate == "never"
         return "single" if alone or (self.aggregate == "auto" and trusted) else "aggregated"
+
+
+def _bounds_nothing(name: str, given: float, wanted: str) -> RequestError:
+    return RequestError(f"{name}: {given} is not {wanted}", code="invalid_value", param=name)
 
 
 def catalogue(pool: Pool) -> dict[str, Model]:
@@ -110,8 +123,8 @@ def policy_for(
     usual: Aggregate = "always" if name == BEST else "auto"
     dial = None if (aggregate or usual) == "always" else pool.aggregation.quality
     return Policy(
-        k=k or most,
-        budget=budget or pool.routing.budget,
+        k=most if k is None else k,
+        budget=pool.routing.budget if budget is None else budget,
         full=name == BEST,
         aggregate=aggregate or usual,
         trust=pool.aggregation.trust,

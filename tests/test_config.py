@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,9 @@ def test_hub_names_directories_and_packages_are_sources(tmp_path: Path, source: 
         ({"routing": {"min_share": 1}}, "routing.min_share"),
         ({"sampling": {"temperature": 2.5}}, "sampling.temperature"),
         ({"engine": {"kind": "magic"}}, "engine.kind"),
+        ({"engine": {"stall": math.inf}}, "engine.stall"),
+        ({"routing": {"budget": math.inf}}, "routing.budget"),
+        ({"aggregation": {"quality": math.nan}}, "aggregation.quality"),
     ],
 )
 def test_a_value_out_of_range_is_refused_by_its_key(tmp_path: Path, section: dict[str, object], place: str) -> None:

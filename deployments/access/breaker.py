@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from symmoe import limits
-from symmoe.errors import StoreError
+from symmoe.errors import StoreError, StoreRefusedError
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -27,7 +27,8 @@ class Stored(Protocol):
 
 
 class Breaker:
-    """A circuit breaker: waits `patience` seconds at most, and after a failure asks nothing for `pause` seconds.
+    """A circuit breaker: waits `patience` seconds at most, and where the store did not answer asks nothing for `pause`
+    seconds. One that answers and refuses has not failed the others.
 
     Work that took longer is not cancelled: its late answer may still be of use to it. An embedded server that was lost
     is started again within the patience. More than `STORE_ASKS` pieces of work at once wait in line. Neither that nor
@@ -61,6 +62,8 @@ class Breaker:
             raise StoreError(f"the store did not answer within {self._patience:g} s", hint="ask again")
         try:
             return going.result()
+        except StoreRefusedError:
+            raise
         except StoreError:
             self._open_until = time.monotonic() + self._pause
             raise

@@ -105,13 +105,13 @@ class Usage:
         """Whether anything is counted."""
         return self._stored is not None
 
-    def note(self, key: str, used: Iterable[Used]) -> None:
-        """Count one request of a key, and what it took."""
+    def note(self, key: str, used: Iterable[Used], requests: int = 1) -> None:
+        """Count a request of a key, or none for more of one that was counted, and what it took."""
         if self._stored is None:
             return
         day = self._clock().strftime("%Y-%m-%d")
         counts = self._counts.setdefault((key, day[:7]), Counter())
-        counts[f"{day[8:]}|{_ALL}|requests"] += 1
+        counts[f"{day[8:]}|{_ALL}|requests"] += requests
         for each in used:
             tokens = {"prompt_tokens": each.prompt_tokens, "completion_tokens": each.completion_tokens}
             for name, count in {"generations": 1, **tokens, "cost": each.cost}.items():

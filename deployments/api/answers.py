@@ -85,9 +85,10 @@ class Answers:
 
         async def one(order: Order) -> tuple[Report, dict[int, Generation]]:
             request = await self._orchestrator.begin(order)
-            note.report = note.report or request.report
+            reports.append(request.report)
             return request.report, await self._whole(_Answering(request, writer, charge, False, None))
 
+        reports = list[Report]()
         tasks = [asyncio.ensure_future(one(order)) for order in orders]
         try:
             done = await asyncio.gather(*tasks)
@@ -95,6 +96,7 @@ class Answers:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            note.report = Report.together(reports) if reports else None
         finished = dict(enumerate(part[number] for _, part in done for number in sorted(part)))
         abouts = [told_of(report, orders[0]) for report, _ in done]
         spent = sum(about.prompt_tokens for about in abouts), sum(about.completion_tokens for about in abouts)

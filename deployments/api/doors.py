@@ -143,10 +143,6 @@ async def _embeddings(service: Service, request: Request) -> Response:
     if not all(body.texts) or longest > EMBEDDED_CHARACTERS:
         message = f"input: texts have 1 to {EMBEDDED_CHARACTERS} characters here"
         raise ApiError(400, "invalid_value", message, "input")
-    vectors, tokens = await service.embedded(caller, body.texts)
-    size: int = vectors.shape[1]
-    if body.dimensions not in (None, size):
-        message = f"dimensions: the embedder's vectors have {size}, and cannot be made shorter"
-        raise ApiError(400, "invalid_value", message, "dimensions")
+    vectors, tokens = await service.embedded(caller, body.texts, body.dimensions)
     document: dict[str, Any] = embeddings(body.model, vectors, body.encoding_format, tokens)
     return JSONResponse(document, headers=told)

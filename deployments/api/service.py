@@ -255,11 +255,16 @@ class Service:
         writer: Writer,
         told: Mapping[str, str],
     ) -> Response:
-        """The answers to prompts that came as one request. Raises `RequestError`."""
+        """The answers to prompts that came as one request, and count as one. Raises `RequestError`."""
         orders = [self._order(body, f"{ident}-{n}", caller, True) for n, body in enumerate(bodies)]
         note = noted(http)
         note.model, note.query = bodies[0].model, orders[0].query
-        return await self._answers.several(orders, writer, told, partial(self._charge, caller), note)
+        uncounted = iter((1,))
+
+        async def charge(report: Report | None) -> None:
+            await self._charge(caller, report, next(uncounted, 0))
+
+        return await self._answers.several(orders, writer, told, charge, note)
 
     @property
     def pool(self) -> Pool:
@@ -280,10 +285,20 @@ class Service:
         """The name of the embedder that the pool routes with."""
         return self._pool.routing.embedder
 
-    async def embedded(self, caller: Caller, texts: Sequence[str]) -> tuple[NDArray[np.float32], int]:
-        """The vectors of a caller's texts, and how many tokens they had, which are charged. Raises `ApiError`."""
+    async def embedded(
+        self, caller: Caller, texts: Sequence[str], dimensions: int | None = None
+    ) -> tuple[NDArray[np.float32], int]:
+        """The vectors of a caller's texts, and how many tokens they had, which are charged.
+
+        Raises `ApiError`, at no charge where vectors of other `dimensions` are wanted.
+        """
+        embed = self._orchestrator.router.embed
         try:
-            vectors, tokens = await self._orchestrator.router.embed(texts)
+            size = None if dimensions is None else (await embed(["1"]))[0].shape[1]
+            if size != dimensions:
+                message = f"dimensions: the embedder's vectors have {size}, and cannot be made shorter"
+                raise ApiError(400, "invalid_value", message, "dimensions")
+            vectors, tokens = await embed(texts)
         except CheckpointError as error:
             raise ApiError(
                 503, "embedder_unavailable", "the pool's embedder cannot be loaded", retry_after=30
@@ -362,9 +377,9 @@ class Service:
             self.metrics.reported(request.report)
             await self._charge(caller, request.report)
 
-    async def _charge(self, caller: Caller, report: Report | None) -> None:
+    async def _charge(self, caller: Caller, report: Report | None, requests: int = 1) -> None:
         """Count what an answer took; None for one from the cache."""
-        self.usage.note(caller.id, () if report is None else used_of(report))
+        self.usage.note(caller.id, () if report is None else used_of(report), requests)
         if report is not None:
             await self.limits.charge(caller, report.spent_tokens)
 

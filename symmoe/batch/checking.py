@@ -6,6 +6,7 @@ once, in order, and nothing else; and how many answers are right, by skill and b
 
 from __future__ import annotations
 
+import json
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -77,7 +78,7 @@ def accuracy(output: Path, reading: Reading) -> Accuracy:
 
 def _graded(row: Mapping[str, Any], reading: Reading) -> bool | None:
     ours = f"{_OWN}answer" if f"{_OWN}answer" in row else "answer"
-    said = row.get(ours)
+    said = _first(row.get(ours), row.get("n"))
     if not isinstance(said, str) or not row.get(f"{_OWN}expert"):
         return None
     own = {name: value for name, value in row.items() if name != ours and not name.startswith(_OWN)}
@@ -86,6 +87,17 @@ def _graded(row: Mapping[str, Any], reading: Reading) -> bool | None:
     except RequestError:
         return None
     return None if question is None else is_right(said, question)
+
+
+def _first(said: Any, n: Any) -> Any:
+    """The first of `n` choices, which a table holds as JSON; else what was said."""
+    if str(n) in ("None", "", "1"):
+        return said
+    try:
+        found = json.loads(said) if isinstance(said, str) else said
+    except ValueError:
+        return said
+    return found[0] if isinstance(found, list) and str(len(found)) == str(n) else said
 
 
 _EXAMPLES = 5

@@ -231,8 +231,10 @@ class LineReader:
         try:
             if requested:
                 ident, door, body = _addressed(value, row.number)
+                _check_id(ident, "custom_id")
                 return self._good(number, ident, row, door, *_READ[door](body))
             ident = self._reading.ident(value)
+            _check_id(ident or "", "id")
             line = self._asked(number, ident or str(number), row, self._reading.asked(value))
             return line if ident else replace(line, named=False)
         except BadLineError as error:
@@ -453,6 +455,13 @@ _READ: dict[str, Callable[[dict[str, Any]], tuple[Sequence[ChatRequest], tuple[s
 
 def _message(turn: Message) -> dict[str, str]:
     return {"role": turn.role, "content": turn.content}
+
+
+def _check_id(ident: str, name: str) -> None:
+    """Raise `RequestError` for an id that might be that of another line's choice or turn."""
+    if _CHOICE in ident or _TURN in ident:
+        message = f"{name}: the control characters U+001E and U+001F stand in no id"
+        raise RequestError(message, code=f"invalid_{name}", param=name)
 
 
 def _choices(queries: Sequence[Query], ident: str, n: int) -> Iterator[Query]:

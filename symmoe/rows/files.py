@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
+from urllib.parse import urlsplit, urlunsplit
 
+from symmoe.buckets import BUCKET_HINT, SCHEME, is_bucket, s3_system
 from symmoe.errors import InputError
 
 HEAD = 1 << 16
@@ -151,13 +153,14 @@ def _dataset(folder: Path) -> list[Path]:
 
 
 def _remote(name: str) -> list[File]:
-    """Files at an address, through fsspec."""
+    """Files at an address, through fsspec; in buckets that speak S3 through pyarrow, as weights are."""
     scheme = name.split("://", 1)[0]
     hint = "pip install 'symmoe[remote]', and see that its credentials are where its own tools look for them"
+    hint = BUCKET_HINT if is_bucket(name) else hint
     try:
         import fsspec
 
-        system, path = fsspec.core.url_to_fs(name)
+        system, path = _in_buckets(name) if is_bucket(name) else fsspec.core.url_to_fs(name)
         if any(mark in path for mark in "*?["):
             paths = sorted(system.glob(path))
         elif scheme not in ("http", "https") and system.isdir(path):
@@ -165,10 +168,25 @@ def _remote(name: str) -> list[File]:
         else:
             paths = [path]
         if not paths:
-            raise InputError(f"{name}: no file of questions there")
-        return [_at(system, each, name if len(paths) == 1 else f"{scheme}://{each}") for each in paths]
+            raise InputError(f"{_shown(name)}: no file of questions there")
+        names = [name] if len(paths) == 1 else [each if "://" in each else f"{scheme}://{each}" for each in paths]
+        return [_at(system, path, _shown(each)) for path, each in zip(paths, names, strict=True)]
     except (ImportError, ValueError, OSError) as error:
-        raise InputError(f"{name}: cannot be read ({str(error)[:200]})", hint=hint) from error
+        why = str(error).replace(name, _shown(name))[:200]
+        raise InputError(f"{_shown(name)}: cannot be read ({why})", hint=hint) from error
+
+
+def _shown(address: str) -> str:
+    """An address as it is told to people: of a page without who asks, and without what is signed in its query."""
+    parts = urlsplit(address)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path, "", "")) if parts.scheme in ("http", "https") else address
+
+
+def _in_buckets(name: str) -> tuple[Any, str]:
+    from fsspec.implementations.arrow import ArrowFSWrapper
+
+    return ArrowFSWrapper(s3_system()), name.removeprefix(SCHEME).rstrip("/")
 
 
 def _at(system: Any, path: str, name: str) -> File:

@@ -6,6 +6,7 @@ and a row that cannot be read is told of in its place.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 import re
@@ -165,7 +166,7 @@ def _kind(file: File, head: bytes) -> str:
     if head.startswith((b"ARROW1", b"\xff\xff\xff\xff")):
         return ".arrow"
     named, begun = ".jsonl" if file.kind == ".ndjson" else file.kind, head.lstrip()
-    if b"\x00" in head and named != ".jsonl":
+    if b"\x00" in head and named != ".jsonl" and not _is_text(head):
         raise InputError(
             f"{file.name}: is no text", hint="text is read in UTF-8, or in UTF-16 behind its byte order mark"
         )
@@ -180,6 +181,15 @@ def _kind(file: File, head: bytes) -> str:
         return named or ".txt"
     hint = f"it begins with {line[:60].decode('utf-8', 'replace')!r}; call it .txt if it is a question a line"
     raise InputError(f"{file.name}: cannot be told what it is" if begun else f"{file.name}: is empty", hint=hint)
+
+
+def _is_text(head: bytes) -> bool:
+    """Whether a file that begins so is a text with a NUL in a cell: it is UTF-8, and none is in its first line."""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return b"\x00" not in head.split(b"\n", 1)[0]
 
 
 def _is_header(line: bytes) -> bool:
@@ -311,8 +321,12 @@ def _table(source: str, stream: BinaryIO) -> Iterator[Row]:
     with stream:
         header = next(lines, "")
         delimiter = _delimiter(header)
-        names = _names(source, next(csv.reader([header], delimiter=delimiter), []))
-        reader, number, more = csv.reader(lines, delimiter=delimiter, strict=True), 0, True
+        reader, number, more = csv.reader(chain([header], lines), delimiter=delimiter, strict=True), 0, True
+        try:
+            names = _names(source, next(reader, []))
+        except csv.Error as error:
+            hint = "is a quote in it opened and not closed?"
+            raise InputError(f"{source}: its header cannot be read ({error})", hint=hint) from error
         while more:
             lines.too_long, begun, fault = False, lines.count + 1, ""
             cells: list[str] = []

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from symmoe.config import state_dir
-from symmoe.errors import StoreError
+from symmoe.errors import StoreError, StoreRefusedError
 from symmoe.limits import STORE_ANSWER_SECONDS, STORE_DISK_MS, STORE_START_SECONDS
 
 from .embedded import Damage, damages, embedded_socket, running_server, stop_embedded
@@ -200,10 +200,12 @@ def store_error(error: Exception) -> StoreError:
     if isinstance(error, exceptions.ResponseError):
         code = str(error).partition(" ")[0]
         if code == "MISCONF":
-            return _full()
+            return _full(StoreRefusedError)
         if isinstance(error, exceptions.OutOfMemoryError):
-            return StoreError("the store's memory is full: it takes nothing new", hint="delete files, batches or jobs")
-        return StoreError(f"the store refused: {code if code.isupper() else 'an error'}", hint=_HINT)
+            return StoreRefusedError(
+                "the store's memory is full: it takes nothing new", hint="delete files, batches or jobs"
+            )
+        return StoreRefusedError(f"the store refused: {code if code.isupper() else 'an error'}", hint=_HINT)
     return StoreError(f"the store does not answer: {_reason(error)}", hint=_HINT)
 
 
@@ -220,9 +222,9 @@ def _reason(error: BaseException) -> str:
     return type(error).__name__
 
 
-def _full() -> StoreError:
+def _full(kind: type[StoreError] = StoreError) -> StoreError:
     where = "of the server in REDIS_URL" if os.environ.get("REDIS_URL") else f"of {state_dir()}"
-    return StoreError(
+    return kind(
         f"the store cannot write: its disk refuses ({where[3:]})",
         hint=f"make room on the disk {where}: it goes on by itself, and reads go on meanwhile",
     )

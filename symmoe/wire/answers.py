@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -199,7 +200,7 @@ class ChatWriter:
 
     def __init__(self, ident: str, model: str, usage: bool = False) -> None:
         self._id, self._model, self._usage, self._created = ident, model, usage, int(time.time())
-        self._told = CallsTold()
+        self._told, self._tokens = CallsTold(), Counter[int]()
 
     def whole(self, finished: Mapping[int, Generation], told: AnswerFacts) -> dict[str, Any]:
         """The completion."""
@@ -213,6 +214,7 @@ class ChatWriter:
 
     def piece(self, number: int, text: str, logprobs: Sequence[TokenLogprob]) -> Iterator[bytes]:
         """A chunk of text."""
+        self._tokens[number] += len(logprobs)
         yield self._chunk(number, {"content": text}, logprobs=logprobs)
 
     def thought(self, number: int, text: str) -> Iterator[bytes]:
@@ -229,10 +231,10 @@ class ChatWriter:
         yield self._chunk(number, {"tool_calls": [{**told, "function": function}]})
 
     def end(self, number: int, generation: Generation) -> Iterator[bytes]:
-        """What is left of the calls, and the chunk that says why a choice ended."""
+        """What is left of the calls, and the chunk that says why a choice ended, with the tokens that no words had."""
         for part in self._told.left(number, generation):
             yield from self.called(number, part)
-        yield self._chunk(number, {}, finish_reason(generation))
+        yield self._chunk(number, {}, finish_reason(generation), generation.logprobs[self._tokens[number] :])
 
     def over(self, finished: Mapping[int, Generation], told: AnswerFacts) -> Iterator[bytes]:
         """Usage where it was asked for, and how the answer came about."""

@@ -27,11 +27,13 @@ _SAME = ("model", "stream", "temperature", "top_p", "symmoe", "usage")
 
 
 class InputPart(Lenient):
-    """One part of a turn: a text, or an image at a URL that may hold it."""
+    """One part of a turn: a text, or an image at a URL that may hold it. An output's has more, which is taken back."""
 
     type: Literal["input_text", "output_text", "text", "input_image"]
     text: Text = ""
     image_url: Text | None = None
+    annotations: list[Any] | None = None
+    logprobs: list[Any] | None = None
 
     @field_validator("type", mode="before")
     @classmethod
@@ -56,15 +58,25 @@ class InputPart(Lenient):
 
 
 class InputItem(Lenient):
-    """One item of the input: a turn, a call of a tool, or what a tool gave."""
+    """One item of the input: a turn, a call of a tool, or what a tool gave. What was thought is not told again.
+
+    Clients send items back as they got them: with their `id` and `status`, which say nothing here.
+    """
 
     type: Literal["message", "function_call", "function_call_output", "reasoning"] = "message"
+    id: Text | None = None
+    status: Text | None = None
     role: Literal["system", "developer", "user", "assistant"] = "user"
     content: Text | list[InputPart] = ""
     call_id: Text = ""
     name: Text = ""
     arguments: Text = "{}"
     output: Text | list[InputPart] = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_thoughts(cls, value: Any) -> Any:
+        return {"type": "reasoning"} if isinstance(value, dict) and value.get("type") == "reasoning" else value
 
     @property
     def turn(self) -> dict[str, Any]:
@@ -225,6 +237,7 @@ class ResponseWriter:
         self._number, self._told = -1, CallsTold()
         self._open: Item | None = None
         self._parts: list[str] = []
+        self._logprobs: list[TokenLogprob] = []
         self._items = 0
 
     def whole(self, finished: Mapping[int, Generation], told: AnswerFacts) -> dict[str, Any]:
@@ -258,6 +271,7 @@ class ResponseWriter:
         if text or logprobs:
             yield from self._opened(Item("message", self._message("")))
             self._parts.append(text)
+            self._logprobs += logprobs
             told = {"delta": text, "logprobs": _told(logprobs)}
             yield self._event("response.output_text.delta", **self._place, content_index=0, **told)
 
@@ -282,7 +296,7 @@ class ResponseWriter:
         if self._open is not None and self._open.shown["id"] == item.shown["id"]:
             return
         yield from self._closed()
-        self._open, self._parts = item, []
+        self._open, self._parts, self._logprobs = item, [], []
         shown = {**item.shown, "status": "in_progress", **({} if item.kind == "call" else {"content": []})}
         yield self._event("response.output_item.added", output_index=self._items, item=shown)
         if item.kind != "call":
@@ -290,7 +304,7 @@ class ResponseWriter:
             yield self._event("response.content_part.added", **self._place, content_index=0, part=part)
 
     def _closed(self, generation: Generation | None = None) -> Iterator[bytes]:
-        """The end of the item that is open, if one is; of the last message with its log-probabilities."""
+        """The end of the item that is open, if one is."""
         if self._open is None:
             return
         kind, shown, text = self._open.kind, self._open.shown, "".join(self._parts)
@@ -299,7 +313,7 @@ class ResponseWriter:
             told = {"name": item["name"], "arguments": text}
             yield self._event("response.function_call_arguments.done", **self._place, **told)
         else:
-            item = self._reasoning(text) if kind == "reasoning" else self._message(text, generation)
+            item = self._reasoning(text) if kind == "reasoning" else self._message(text, generation, self._logprobs)
             part = item["content"][0]
             told = {"text": text} if kind == "reasoning" else {"text": text, "logprobs": part["logprobs"]}
             name = "reasoning_text" if kind == "reasoning" else "output_text"
@@ -332,10 +346,12 @@ class ResponseWriter:
         self._number += 1
         return event({"type": kind, "sequence_number": self._number, **fields}, kind)
 
-    def _message(self, text: str, generation: Generation | None = None) -> dict[str, Any]:
+    def _message(
+        self, text: str, generation: Generation | None = None, logprobs: Sequence[TokenLogprob] = ()
+    ) -> dict[str, Any]:
         cut = generation is not None and generation.finish_reason in _CUT
         shared = {"id": f"msg_{self._id}", "type": "message", "role": "assistant"}
-        part = _part(text, generation.logprobs if generation else ())
+        part = _part(text, generation.logprobs if generation else logprobs)
         return {**shared, "status": "incomplete" if cut else "completed", "content": [part]}
 
     def _reasoning(self, text: str) -> dict[str, Any]:

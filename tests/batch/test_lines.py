@@ -206,6 +206,12 @@ def test_what_is_no_id_is_an_error_without_an_id(tmp_path: Path, wrong: object) 
     assert (line.id, line.code) in [(None, "invalid_id"), (None, "invalid_json_line")]
 
 
+@pytest.mark.parametrize("ident", ["a\x1f1", "a\x1e1"])
+def test_an_id_that_might_be_another_line_s_choice_or_turn_is_an_error(tmp_path: Path, ident: str) -> None:
+    assert bad(tmp_path, json.dumps(plain(id=ident)).encode()).code == "invalid_id"
+    assert bad(tmp_path, json.dumps({**openai(), "custom_id": ident}).encode()).code == "invalid_custom_id"
+
+
 def test_the_error_of_a_line_with_a_number_as_id_keeps_it(tmp_path: Path) -> None:
     assert bad(tmp_path, b'{"id": 7, "prompt": ""}').id == "7"
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import socket
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pyarrow.fs import S3FileSystem
 from symmoe.cli.main import run
 
 import symmoe.build
 from symmoe.engines.echo import EchoEngine
 
+from ..clusters import wait_for
 from ..conftest import SKILLS, echo_pool
+from ..environments import environment
 from ..fakes import NamingTagger, ScatteringEmbedder
 
 
@@ -78,3 +83,30 @@ def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for method in ("start", "swap", "generate"):
         monkeypatch.setattr(EchoEngine, method, refuse)
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3FileSystem]:
+    """A server that speaks S3, which the environment names."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    python = environment(Path(__file__).with_name("s3_server.txt"))
+    server = subprocess.Popen(
+        [python.with_name("moto_server"), "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    told = {"ENDPOINT_URL_S3": f"http://127.0.0.1:{port}", "ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b"}
+    for name, value in {**told, "REGION": "eu-central-1"}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    try:
+        wait_for(lambda: _listens(port), "a server that speaks S3")
+        yield S3FileSystem(endpoint_override=f"127.0.0.1:{port}", scheme="http", allow_bucket_creation=True)
+    finally:
+        server.kill()
+        server.wait()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as asking:
+        return asking.connect_ex(("127.0.0.1", port)) == 0

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import os
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from pyarrow.fs import S3FileSystem
 
 from ..batch.conftest import read_jsonl
 from ..conftest import echo_pool
@@ -261,6 +263,28 @@ def test_lines_come_through_a_pipe_and_from_several_files(
     assert "instruction" in answered[3]
 
 
+@pytest.mark.slow
+def test_questions_in_a_bucket_are_read_where_they_lie(
+    s3: S3FileSystem, symmoe_command: Symmoe, tmp_path: Path
+) -> None:
+    """By their names, by a pattern and by their prefix, with nothing installed besides, and resumed."""
+    s3.create_dir("asked")
+    for name in ("1.jsonl", "2.jsonl.gz", "README.md"):
+        content = (PUBLIC / "gsm8k.jsonl").read_bytes()
+        with s3.open_output_stream(f"asked/day/{name}", compression=None) as stream:
+            stream.write(gzip.compress(content) if name.endswith("gz") else content)
+    output = tmp_path / "out.jsonl"
+    for source in ("s3://asked/day/", "s3://asked/day/*.jsonl*", "s3://asked/day"):
+        said = symmoe_command("batch", "run", source, "-o", output, "--resume", "--json")
+        assert (said.code, said.json["failed"]) == (0, 0)
+        assert len(read_jsonl(output)) == 2 * len((PUBLIC / "gsm8k.jsonl").read_text().splitlines())
+    verified = symmoe_command("batch", "verify", "s3://asked/day/1.jsonl", "s3://asked/day/2.jsonl.gz", output)
+    assert verified.code == 0
+    lost = symmoe_command("batch", "run", "s3://asked/day/none.jsonl", "-o", output)
+    assert (lost.code, len(lost.errors)) == (2, 1)
+    assert "s3://asked/day/none.jsonl" in lost.errors[0]
+
+
 def test_every_way_to_write_holds_the_same_rows(symmoe_command: Symmoe, tmp_path: Path) -> None:
     from pyarrow import parquet
 
@@ -278,6 +302,24 @@ def test_every_way_to_write_holds_the_same_rows(symmoe_command: Symmoe, tmp_path
         assert one["choices"] == json.loads(two["choices"]) == json.loads(three["choices"])
         assert two["symmoe_error"] == ""
         assert three["symmoe_error"] is None
+
+
+@pytest.mark.parametrize("odd", ["\0", "\x1a", "\r", "\u2028"])
+@pytest.mark.parametrize("names", ["in.jsonl out.csv", "in.csv out.csv", "in.csv out.jsonl"])
+def test_a_control_character_in_a_cell_is_written_read_back_and_kept(
+    symmoe_command: Symmoe, tmp_path: Path, names: str, odd: str
+) -> None:
+    source, output = (tmp_path / name for name in names.split())
+    row = {"question": f"adding {odd} 1", "a\nnote": odd}
+    if source.suffix == ".jsonl":
+        source.write_text(json.dumps(row), encoding="utf-8")
+    else:
+        with source.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file, quoting=csv.QUOTE_ALL).writerows([row.keys(), row.values()])
+    assert symmoe_command("batch", "run", source, "-o", output).code == 0
+    assert symmoe_command("batch", "verify", source, output).code == 0
+    again = symmoe_command("batch", "run", source, "-o", output, "--resume", "--json")
+    assert (again.code, again.json["lines_kept"]) == (0, 1)
 
 
 @pytest.mark.parametrize(("detail", "size"), [("full", 2000), ("brief", 500), ("none", 0)])
@@ -407,6 +449,13 @@ def test_answers_are_scored_where_they_are_known(symmoe_command: Symmoe, tmp_pat
         score = said.json["score"]
         assert (score["graded"], score["unknown"], score["right"]) == (10, 0, 5)
         assert score["by_expert"] == {"adder": [5, 10]}
+    drawn = {"n": 3, "temperature": 1.0}
+    rows_in = [{"prompt": row["question"], "answer": row["answer"], **drawn} for row in rows_in]
+    several = tmp_path / "several.jsonl"
+    several.write_text("\n".join(map(json.dumps, rows_in)), encoding="utf-8")
+    for name in ("several.out.jsonl", "several.csv", "several.parquet"):  # by the first of their choices
+        score = symmoe_command("batch", "run", several, "-o", tmp_path / name, "--score", "--json").json["score"]
+        assert (score["graded"], score["unknown"], score["right"]) == (10, 0, 5)
     said = symmoe_command("batch", "run", source, "-o", tmp_path / "out.jsonl", "--reference", "answer")
     assert "Right answers" in said.out
     assert symmoe_command("batch", "run", source, "-o", tmp_path / "out.jsonl", "--reference", "key").code == 2

@@ -166,6 +166,31 @@ def test_the_help_of_a_command_names_its_options(symmoe_command: Symmoe, name: s
     assert "--json" in said.out
 
 
+def test_no_number_that_an_option_takes_is_without_bounds() -> None:
+    """NaN is within none, and nothing without end is within both."""
+
+    def numbers(command: Any, path: str) -> Iterator[tuple[str, bool]]:
+        for name, below in getattr(command, "commands", {}).items():
+            yield from numbers(below, f"{path} {name}")
+        for each in command.params:
+            if "float" in str(each.type_descriptor.annotation):
+                yield f"{path} {each.opts[0]}", each.min is not None and each.max is not None
+
+    found = dict(numbers(get_command(app), "symmoe"))
+    assert len(found) > 20
+    assert [name for name, bounded in found.items() if not bounded] == []
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-1"])
+@pytest.mark.parametrize(
+    "words", ["ask hi --budget", "batch run q.txt -o a --max-error-rate", "batch run q.txt -o a --quality"]
+)
+def test_a_number_that_bounds_nothing_is_refused_by_its_option(symmoe_command: Symmoe, words: str, number: str) -> None:
+    said = symmoe_command(*words.split(), number)
+    assert said.code == 2
+    assert words.split()[-1] in said.err
+
+
 def test_the_json_of_every_command_is_tried_here() -> None:
     assert set(JSON_RUNS) == set(COMMANDS)
 

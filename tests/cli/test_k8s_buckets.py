@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,41 +12,12 @@ from pyarrow.fs import S3FileSystem
 from symmoe.build import Assembly
 from symmoe.config import read_pool, shipped_pool
 from tests.cli.conftest import Symmoe
-from tests.clusters import wait_for
-from tests.environments import environment
 
 CONFIG = {
     "model_type": "llama", "num_attention_heads": 9, "num_key_value_heads": 3, "hidden_size": 576,
     "num_hidden_layers": 30, "intermediate_size": 1536, "vocab_size": 49152, "max_position_embeddings": 2048,
     "tie_word_embeddings": True,
 }  # fmt: skip
-
-
-@pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3FileSystem]:
-    """A server that speaks S3, which the environment names."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    python = environment(Path(__file__).with_name("s3_server.txt"))
-    server = subprocess.Popen(
-        [python.with_name("moto_server"), "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    told = {"ENDPOINT_URL_S3": f"http://127.0.0.1:{port}", "ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b"}
-    for name, value in {**told, "REGION": "eu-central-1"}.items():
-        monkeypatch.setenv(f"AWS_{name}", value)
-    try:
-        wait_for(lambda: _listens(port), "a server that speaks S3")
-        yield S3FileSystem(endpoint_override=f"127.0.0.1:{port}", scheme="http", allow_bucket_creation=True)
-    finally:
-        server.kill()
-        server.wait()
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as asking:
-        return asking.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.mark.slow

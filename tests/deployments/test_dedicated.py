@@ -125,6 +125,15 @@ def test_its_words_come_without_the_space_around_them_and_its_tokens_are_counted
     assert end == Finished(Generation("one two", "length", 3, 2))
 
 
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85"])
+def test_what_some_take_for_the_end_of_a_line_is_a_letter_of_a_stream(mark: str) -> None:
+    document = {"choices": [{"index": 0, "text": f"one{mark}two", "finish_reason": "stop"}]}
+    text = f"data: {json.dumps(document, ensure_ascii=False)}\n\n"
+    *_, end = ask(FakeServer(saying([text])), asked())
+    assert isinstance(end, Finished)
+    assert end.generation.text == f"one{mark}two"
+
+
 @pytest.mark.parametrize(
     ("parts", "status", "code"),
     [

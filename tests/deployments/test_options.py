@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from symmoe.deployments.app import settings_of
 from symmoe.deployments.options import Site, dedicated_options, expert_options, reward_options, room_beside
 from symmoe.deployments.placement import left
 from symmoe.deployments.settings import Settings
@@ -24,6 +26,15 @@ def pool_of(tmp_path: Path, **sections: Any) -> Pool:
     file = tmp_path / "pool.yaml"
     file.write_text(yaml.safe_dump({"name": "p", "experts": EXPERTS, **sections}))
     return read_pool(str(file))
+
+
+@pytest.mark.parametrize(
+    "said", [{"idle": math.nan}, {"deadline": math.inf}, {"longest_wait": -1}, {"most_open": "many"}, {"strict": "no?"}]
+)
+def test_a_setting_that_bounds_nothing_is_refused_by_its_name(said: dict[str, Any]) -> None:
+    with pytest.raises(JobError, match=f"the setting {next(iter(said))} is "):
+        settings_of(said)
+    assert settings_of({"idle": 60, "hosts": ["a"]}) == Settings(idle=60, hosts=("a",), traces="metadata")
 
 
 def test_who_takes_turns_and_who_does_not(tmp_path: Path) -> None:

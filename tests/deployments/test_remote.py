@@ -29,14 +29,15 @@ def delta(text: str, reason: str | None = None) -> dict[str, object]:
     return {"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": reason}]}
 
 
-def ask(answering: Answering, stream: bool = True) -> list[Event]:
+def ask(answering: Answering, stream: bool = True, resend: bool = False) -> list[Event]:
+    expert = EXPERT.model_copy(update={"remote": REMOTE.model_copy(update={"resend": resend})})
     sampling = Sampling(9, 0.5, 0.8, seed=3, stop=("x",), schema='{"type": "object"}')
     asked = Asked("1", "far", Query("0", (Message("user", "hi"),), sampling), "me", 1.0, stream)
 
     async def asking() -> list[Event]:
         async with httpx.AsyncClient(transport=httpx.MockTransport(answering)) as client:
             events: list[Event] = []
-            end = await RemoteExpert(EXPERT, client).ask(asked, events.append)
+            end = await RemoteExpert(expert, client).ask(asked, events.append)
             return [*events, end]
 
     return asyncio.run(asking())
@@ -118,13 +119,26 @@ def test_garbage_or_an_answer_that_breaks_off_ends_in_unavailable(response: http
     assert end.status == 503
 
 
-def test_who_cannot_be_reached_may_be_asked_again() -> None:
+@pytest.mark.parametrize(
+    ("error", "resend", "again"),
+    [
+        (httpx.ConnectError, False, True),
+        (httpx.ConnectTimeout, False, True),
+        (httpx.ReadTimeout, False, False),
+        (httpx.RemoteProtocolError, False, False),
+        (httpx.ReadTimeout, True, True),
+        (httpx.RemoteProtocolError, True, True),
+    ],
+)
+def test_what_may_have_been_generated_is_sent_again_only_where_the_pool_file_allows_it(
+    error: type[httpx.TransportError], resend: bool, again: bool
+) -> None:
     def answering(request: httpx.Request) -> httpx.Response:
-        raise httpx.ConnectError("refused")
+        raise error("it did not answer")
 
-    (end,) = ask(answering)
+    (end,) = ask(answering, resend=resend)
     assert isinstance(end, TurnedAway)
-    assert end.again
+    assert (end.status, end.again) == (503, again)
 
 
 def test_who_waits_for_a_slow_remote_holds_up_no_other() -> None:

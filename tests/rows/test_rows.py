@@ -5,7 +5,10 @@ import gzip
 import io
 import json
 from collections.abc import Callable
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pyarrow
@@ -252,6 +255,27 @@ def test_files_are_read_in_order_from_folders_and_patterns_and_addresses(tmp_pat
         ]
 
 
+def test_a_page_s_address_may_be_signed_and_its_name_still_says_what_it_is(tmp_path: Path) -> None:
+    for name in ("1.csv", "2.csv"):
+        (tmp_path / name).write_text("one;two\nx;1\n")  # a header that is none by its words
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{server.server_port}"
+            signed = list(Rows([f"{url}/1.csv?X-Signature=secret"]))
+            several = list(Rows([f"{url}/*.csv"]))
+            with pytest.raises(InputError) as lost:
+                Rows([f"{url}/3.csv?X-Signature=secret"])
+        finally:
+            server.shutdown()
+            thread.join()
+    assert [(row.row, row.source) for row in signed] == [({"one": "x", "two": "1"}, f"{url}/1.csv")]
+    assert [row.source for row in several] == [f"{url}/1.csv", f"{url}/2.csv"]
+    assert str(lost.value).startswith(f"{url}/3.csv: no file of questions there")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
@@ -262,6 +286,8 @@ def test_files_are_read_in_order_from_folders_and_patterns_and_addresses(tmp_pat
         ("in.txt", "Wör\n".encode("utf-16-le"), "no text"),
         ("in.json", b'{\n"a": 1}', "one JSON object"),
         ("in.csv", b"a,b,a\n1,2,3\n", "two columns are called 'a'"),
+        ("in.csv", b'a,"b\n1,2\n3,4\n', "header cannot be read"),
+        ("in.csv", b"a,b\n1,\x002\xff\n", "no text"),
         ("in.jsonl", gzip.compress(b"x" * 99, mtime=0)[:-9], "damaged"),
         ("in.parquet", b"PAR1 and no more", "damaged"),
     ],
@@ -390,18 +416,20 @@ def test_any_list_of_objects_comes_back_as_it_was(
     assert values(read(tmp_path, lines.encode(encoding), "in.jsonl")) == rows
 
 
-_cell = st.text(st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from('",;\n\t'), max_size=6)
+_cell = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from('",;\n\t\0'), max_size=6)
 
 
 @fuzzing
-@given(st.lists(st.tuples(_cell, _cell), max_size=5), st.sampled_from(",;\t|"))
-def test_any_table_comes_back_as_it_was(tmp_path: Path, cells: list[tuple[str, str]], delimiter: str) -> None:
+@given(st.lists(st.tuples(_cell, _cell), max_size=5), st.sampled_from(",;\t|"), st.sampled_from(["more", "more\n(b)"]))
+def test_any_table_comes_back_as_it_was(
+    tmp_path: Path, cells: list[tuple[str, str]], delimiter: str, name: str
+) -> None:
     text = io.StringIO()
     csv.writer(text, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL).writerows(
-        [("prompt", "more"), *cells]
+        [("prompt", name), *cells]
     )
     rows = read(tmp_path, text.getvalue().encode(), "in.csv")
-    assert values(rows) == [{"prompt": one, "more": two} for one, two in cells]
+    assert values(rows) == [{"prompt": one, name: two} for one, two in cells]
 
 
 @fuzzing

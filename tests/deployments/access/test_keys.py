@@ -24,9 +24,9 @@ from symmoe.deployments.access.keys import (
     revoke,
 )
 from symmoe.deployments.settings import Settings
-from symmoe.deployments.storage import Storage
+from symmoe.deployments.storage import Storage, command
 
-from symmoe.errors import JobError, StoreError
+from symmoe.errors import JobError, StoreError, StoreRefusedError
 from tests.deployments.api.conftest import PATIENCE, running
 
 from .conftest import kill_the_store, make_key, stored
@@ -161,6 +161,18 @@ def test_a_breaker_asks_a_lost_store_once_and_then_pauses(foreign: Callable[[], 
         return store.asked
 
     assert store.runner.run(asked()) == 2
+
+
+def test_what_a_store_refuses_one_is_no_reason_to_keep_others_from_it(store: Counting) -> None:
+    async def asked() -> None:
+        breaker = Breaker(store, PATIENCE, pause=PATIENCE)
+        for refused in (command("EVAL", "return redis.error_reply('no')", 0), command("LPUSH", "text", "x")):
+            assert await breaker.do(command("SET", "text", "x"))
+            with pytest.raises(StoreRefusedError, match="the store refused"):
+                await breaker.do(refused)
+            assert await breaker.do(lambda client: client.ping())
+
+    store.runner.run(asked())
 
 
 def test_a_breaker_waits_no_longer_than_its_patience() -> None:

@@ -75,8 +75,11 @@ def test_every_door_tells_what_an_answer_cost_where_it_is_asked(tmp_path: Path) 
             assert "cost" not in post(served, key, path, model="adder", **body)["usage"]
         stream = ask(served, key, TEXT, stream=True, stream_options={"include_usage": True}, extra_body=TOLD)
         assert list(stream.parse())[-1].usage.cost == pytest.approx(COST)
+        (before,) = used(served, key)["data"]
         both = post(served, key, "/v1/completions", model="adder", prompt=[TEXT, TEXT], **TOLD)
         assert both["usage"]["cost"] == pytest.approx(2 * COST)
+        (after,) = used(served, key)["data"]
+        assert [after[name] - before[name] for name in ("requests", "generations")] == [1, 2]
         free = post(served, key, "/v1/chat/completions", model="sorter", messages=said, **TOLD)
         assert free["usage"]["cost"] == 0
         assert served.metric('symmoe_cost_total{expert="adder"}') == pytest.approx(11 * COST)
@@ -128,6 +131,10 @@ def test_embeddings_count_as_tokens_that_cost_nothing(tmp_path: Path) -> None:
         tokens = post(served, key, "/v1/embeddings", model="symmoe/embedder", input="one two")["usage"]["total_tokens"]
         (row,) = used(served, key, by="expert")["data"]
         assert (row["expert"], row["prompt_tokens"], row["cost"]) == ("symmoe/embedder", tokens, 0)
+        body, mine = {"input": "one two", "dimensions": 8}, {"authorization": f"Bearer {key}"}
+        assert served.post("/v1/embeddings", json=body, headers=mine).status_code == 400
+        assert used(served, key, by="expert")["data"] == [row]
+        assert served.post("/v1/embeddings", json={**body, "dimensions": 16}, headers=mine).status_code == 200
 
 
 def test_an_answer_from_the_cache_is_a_request_that_costs_nothing(tmp_path: Path) -> None:

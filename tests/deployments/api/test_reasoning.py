@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import openai
 import pytest
 from symmoe.deployments.settings import Settings
 
@@ -53,6 +56,28 @@ def test_a_chat_has_reasoning_content_whole_and_streamed(thinking: Running, mode
     thoughts = [getattr(delta, "reasoning_content", None) or "" for delta in deltas]
     assert ("".join(thoughts), "".join(delta.content or "" for delta in deltas)) == (THOUGHT, SAID)
     assert not any("END" in (delta.content or "") for delta in deltas)
+
+
+def test_a_strict_service_takes_back_all_that_a_response_had(tmp_path: Path) -> None:
+    """Items with their ids, states and log-probabilities, as OpenAI's clients send them."""
+    tool: Any = {"type": "function", "name": "add", "parameters": {"type": "object"}}
+    with running(
+        tmp_path, Settings(strict=True), experts=("adder", "speaker"), able=("adder",), reader=UpToTheEnd()
+    ) as strict:
+        create = partial(strict.openai.responses.create, model="adder", tools=[tool], top_logprobs=1)
+        asked: Any = [{"role": "user", "content": f'{SAYS} {{"name": "add", "arguments": {{}}}}'}]
+        output = create(input=asked).output
+        assert [item.type for item in output] == ["reasoning", "message", "function_call"]
+        gave = {"type": "function_call_output", "id": "fc_1", "status": "completed", "output": "3"}
+        gave["call_id"] = output[-1].call_id  # type: ignore[union-attr]
+        for sent in (output, [item.model_dump() for item in output]):
+            strict.engine.asked.clear()
+            create(input=[*asked, *sent, gave])
+            _, said, result = strict.engine.asked[0].messages
+            assert (said.content, said.calls[0].id) == (SAID, result.call_id)
+        lost: Any = [{**asked[0], "contents": "misspelt"}]
+        with pytest.raises(openai.BadRequestError, match=r"unknown parameter: input\.contents"):
+            create(input=lost)
 
 
 def test_a_message_has_a_block_of_thinking(thinking: Running) -> None:

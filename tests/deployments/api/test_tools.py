@@ -65,6 +65,30 @@ def test_text_that_is_no_call_comes_as_text_all_of_it(able: Running) -> None:
     assert "".join(c["choices"][0]["delta"].get("content", "") for c in chunks) == "adder: a {1, 2} set ``` x"
 
 
+@pytest.mark.parametrize("says", [SAYS, "a {1, 2} set ``` x", "no brace at all"])
+@pytest.mark.parametrize("model", ["adder", "symmoe/best"])
+def test_words_that_are_streamed_beside_tools_have_their_log_probabilities(
+    able: Running, model: str, says: str
+) -> None:
+    asked: Any = {"model": model, "messages": [{"role": "user", "content": says}], "tools": [TOOL], "logprobs": True}
+    whole = able.openai.chat.completions.create(**asked).choices[0]
+    chunks = [choice for chunk in able.openai.chat.completions.create(**asked, stream=True) for choice in chunk.choices]
+    told = [(chunk.delta.content, chunk.logprobs.content or []) for chunk in chunks if chunk.logprobs]
+    assert [token for _, tokens in told for token in tokens] == (whole.logprobs and whole.logprobs.content)
+    assert "".join(words or "" for words, _ in told) == (whole.message.content or "")
+    if model == "adder":
+        assert ["".join(t.token for t in tokens).split() for words, tokens in told if words] == [
+            words.split() for words, _ in told if words
+        ]
+
+
+def test_a_streamed_response_s_words_before_a_call_end_with_their_log_probabilities(able: Running) -> None:
+    tool: Any = {"type": "function", "name": "add", "parameters": SCHEMA}
+    stream = able.openai.responses.create(model="adder", input=SAYS, tools=[tool], stream=True, top_logprobs=1)
+    (done,) = (event for event in stream if event.type == "response.output_text.done")
+    assert "".join(token.token for token in done.logprobs) == done.text == "adder: sums"
+
+
 def test_arguments_are_streamed_as_they_are_written(able: Running) -> None:
     call = '{"name": "add", "arguments": {"a": 1, "b": [2, 3]}}'
     messages: Any = [{"role": "user", "content": f"sums {call} {call}"}]

@@ -69,6 +69,16 @@ def test_each_request_is_one_line_that_says_how_it_went_but_not_what_was_asked(t
     assert (lost["status"], lost["path"]) == (404, "other")
 
 
+def test_a_request_of_several_prompts_is_one_line_with_the_tokens_of_all(tmp_path: Path) -> None:
+    file = tmp_path / "log"
+    with running(tmp_path, Settings(log="json", log_file=str(file))) as served:
+        body = {"model": "adder", "prompt": ["sums of 1", "sums", "sums of two and two"]}
+        usage = served.post("/v1/completions", json=body).json()["usage"]
+    (line,) = lines(file)
+    assert (line["answered"], line["experts"], len(line["origins"])) == ("named", ["adder"], 3)
+    assert line["tokens"] == {"prompt": usage["prompt_tokens"], "completion": usage["completion_tokens"]}
+
+
 def test_a_stream_that_fails_once_it_has_begun_is_told_with_why(tmp_path: Path) -> None:
     file = tmp_path / "log"
     body = {"model": "adder", "messages": [{"role": "user", "content": "hold on"}], "stream": True}
