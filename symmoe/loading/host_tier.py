@@ -124,8 +124,7 @@ class Residency:
         self.slots[key].last_use = next(self._clock)
 
     def reserve(self, key: str, nbytes: int, prefetch: bool = False) -> Slot | None:
-        """A slot for an image that has none, evicting others if need be; None, evicting nothing, if no room can be
-        made.
+        """A slot for an image that has none, evicting others if need be; None, evicting nothing, if there is no room.
 
         A prefetch does not evict what is needed sooner. Raises `CapacityError` if the budget can never hold the image.
         """
