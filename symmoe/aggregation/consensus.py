@@ -1,4 +1,4 @@
-"""Whether candidates agree so far that no aggregator need be asked (the consensus scorer of MOSAIC, calibrated).
+"""Whether candidates agree enough to skip the aggregator (the consensus scorer of MOSAIC, calibrated).
 
 Its thresholds are fitted on validation questions.
 """
@@ -23,9 +23,9 @@ from symmoe.types import Candidate, Consensus, Verdict, Vote
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """The least of each figure of a `Consensus` at which candidates are taken to agree.
+    """The least value of each figure of a `Consensus` at which candidates count as agreeing.
 
-    The defaults, for a pool on which none were fitted, ask for two experts or more who all say the same.
+    The defaults, for a pool without fitted ones, require two or more experts who all say the same.
     """
 
     share: float = 1.0
@@ -51,7 +51,7 @@ class ConsensusRule:
         return not self._short(consensus)
 
     def why(self, consensus: Consensus) -> str:
-        """The figures that decided, in words."""
+        """The figures that decided, as text."""
         short = self._short(consensus)
         if short:
             return "; ".join(f"{name} {has:.3g} is below {least:.3g}" for name, has, least in short)
@@ -68,8 +68,8 @@ class ConsensusRule:
 def measure(candidates: Sequence[Candidate], verdicts: Sequence[Verdict], votes: Sequence[Vote]) -> Consensus:
     """How far candidates agree with the first of `votes`.
 
-    Each expert has one opinion, which its draws share between them; its weight is the mean of their verdicts. Draws
-    that share one greedy generation are copies, and say nothing of an expert's agreement with itself.
+    Each expert has one opinion, shared among its draws and weighted by the mean of their verdicts. Draws that copy one
+    greedy generation do not count as an expert agreeing with itself.
     """
     answers = {place: number for number, vote in enumerate(votes) for place in vote.members}
     draws: dict[str, list[int]] = defaultdict(list)
@@ -120,7 +120,7 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """One validation question: how far its candidates agreed, and what vote and synthesis each earned, 0 to 1."""
+    """One validation question: how far its candidates agreed, and what vote and synthesis each earned, 0..1."""
 
     consensus: Consensus
     vote: float
@@ -129,9 +129,9 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class Predicted:
-    """What a rule does: the part of questions that it skips, and the accuracy that this costs, in points.
+    """The effect of a rule: the share of questions that it skips, and the accuracy that this costs, in points.
 
-    `low` and `high` are the 95 % bootstrap interval of `loss`, which is negative where skipping gains.
+    `low` and `high` are the 95 % bootstrap interval of `loss`, which is negative where skipping gains accuracy.
     """
 
     skipped: float
@@ -142,7 +142,7 @@ class Predicted:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Fitted thresholds, what they do on the questions that they were fitted on, and what on questions held out.
+    """Fitted thresholds with their effect on the questions they were fitted on, and on questions held out.
 
     `held_out` is measured in five folds, each decided by thresholds fitted on the other four: the figure to quote.
     """
@@ -155,9 +155,9 @@ class Fit:
 
 
 def fit_consensus(records: Sequence[Settled], tolerance: float = TOLERANCE, seed: int = 0) -> Fit:
-    """The thresholds that skip the most questions at a loss of at most `tolerance` points against always aggregating.
+    """The thresholds that skip most questions while losing at most `tolerance` points against always aggregating.
 
-    Use validation questions only. Where no thresholds keep to the tolerance, the aggregator is always asked. Raises
+    Use validation questions only. If no thresholds stay within the tolerance, the aggregator is always asked. Raises
     `ValueError` for fewer than ten questions.
     """
     if len(records) < 2 * _FOLDS:
@@ -180,7 +180,7 @@ def fit_consensus(records: Sequence[Settled], tolerance: float = TOLERANCE, seed
 
 
 def sweep(records: Sequence[Settled], seed: int = 0) -> list[tuple[Thresholds, Predicted]]:
-    """What each share of opinions does as the only threshold, smallest first, the last one skipping nothing."""
+    """The effect of each share of opinions as the only threshold, smallest first; the last one skips nothing."""
     figures = _figures(records)
     gains = np.array([record.synthesis - record.vote for record in records])
     shares = [Thresholds(share, -1.0, 0.0, 1) for share in sorted({record.consensus.share for record in records})]
@@ -194,7 +194,7 @@ def write_rule(path: Path, fit: Fit) -> None:
 
 
 def read_rule(path: Path) -> ConsensusRule:
-    """The rule of a file that `write_rule` wrote. Raises `PoolError`."""
+    """Read a rule that `write_rule` wrote. Raises `PoolError`."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

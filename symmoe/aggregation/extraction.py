@@ -1,6 +1,6 @@
-"""Reading the answer out of what an expert wrote, and whether two answers say the same.
+"""Extracts the answer from what an expert wrote, and compares answers.
 
-What nobody reads is taken out before: invisible characters, broken ones, and reasoning that led to the answer.
+Invisible and broken characters are removed first, and so is the reasoning that led to the answer.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ def encodable(text: str) -> str:
 
 
 def visible(text: str) -> str:
-    """`text` without control, zero-width, direction and tag characters; every end of a line is a newline."""
+    """`text` without control, zero-width, direction and tag characters; every line ending becomes a newline."""
     if text.isascii() and not text.encode().translate(None, _SEEN):
         return text  # as most are: a fortieth of the time
     return _INVISIBLE.sub("", _LINE_ENDS.sub("\n", encodable(text)))
 
 
 def without_reasoning(text: str) -> str:
-    """What stands outside of `<think>…</think>` and its like.
+    """The text outside of `<think>…</think>` and similar markers.
 
-    A closing marker alone ends reasoning that began with the text, as templates that open it in the prompt leave it.
-    Where nothing stands outside, as in an answer cut off while it reasoned, the reasoning itself is all there is.
+    A closing marker alone ends reasoning that began with the text, as with templates that open it in the prompt. If
+    nothing is outside, as in an answer cut off while reasoning, the reasoning itself is returned.
     """
     if not any(opening in text for opening in "<[◁"):
         return text
@@ -90,11 +90,11 @@ _LONGEST_OPTION = 200
 
 
 def extract(text: str, kind: AnswerKind, question: str = "") -> str | None:
-    """The answer in `text` in a comparable spelling, or None if there is none.
+    """The answer in `text` in a normal form for comparison, or None if there is none.
 
-    Reasoning between markers and invisible characters are passed over; of an endless text the beginning and the end are
-    read. `auto` reads a choice letter where the question lists options, else what is boxed or stated as the answer,
-    else the whole text, which to a question with options must be short.
+    Reasoning between markers and invisible characters are skipped; of a very long text only the beginning and the end
+    are read. `auto` reads a choice letter where the question lists options, otherwise what is boxed or stated as the
+    answer, otherwise the whole text, which must be short if the question has options.
     """
     whole = without_reasoning(visible(text))
     if not whole.isascii():
@@ -122,7 +122,7 @@ def lists_options(question: str) -> bool:
 
 
 def normalise(text: str) -> str:
-    """Case, outer punctuation and runs of spaces removed: what a reader takes for the same answer."""
+    """`text` without case, outer punctuation and runs of spaces."""
     if "  " in text or not text.isprintable():  # of what is printable, only spaces are white
         text = " ".join(text.split())
     return text.strip().strip(".!\"'`*").strip().casefold()
@@ -160,7 +160,7 @@ def _choice(text: str) -> str | None:
 
 
 def numbers_in(text: str) -> list[str]:
-    """The numbers of a text as they are written, in order."""
+    """The numbers in a text as written, in order."""
     return [str(number) for number in _NUMBER.findall(_unwrapped(text))]
 
 
@@ -202,7 +202,7 @@ def _unwrapped(text: str) -> str:
 
 
 def stated(text: str) -> str | None:
-    """What the last phrase such as `the answer is …` gives, to the end of its line; None if there is none."""
+    """What the last phrase like `the answer is …` states, up to the end of its line; None if there is none."""
     if text.isascii():
         lower = text.lower()
         if "answer" not in lower and "option" not in lower and "choice" not in lower:
@@ -230,9 +230,9 @@ _ENDLESS = re.compile(
 
 
 def equal(first: str, second: str, kind: AnswerKind) -> bool:
-    """Equal as strings, or, for answers that look like mathematics, equal in value by math-verify.
+    """Whether two answers are equal as strings or, where they look like mathematics, in value by math-verify.
 
-    What is too long to be an answer, or could take for ever to work out, is compared as it is written.
+    Answers too long, or possibly too slow to evaluate, are compared as strings.
     """
     if first == second:
         return True

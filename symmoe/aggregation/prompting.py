@@ -1,8 +1,8 @@
-"""The prompt of an aggregator: the question, the candidates as fenced data, and what is wanted.
+"""The prompt of an aggregator: the question, the candidates as fenced data, and the task.
 
-Candidates are made harmless first: what could pass for anything but their words is broken up. Nothing is joined by
-taking things out after this: markers are replaced by look-alikes that no tokenizer knows, so that none can be assembled
-from the remains of others. They are fitted into the window, each with an equal share of it.
+Candidates are neutralised first: whatever could pass for a marker is replaced by look-alikes that no tokenizer knows.
+Nothing is removed afterwards, so that no marker can be assembled from the remains of others. Candidates are fitted into
+the window with equal shares of it.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _LONGEST_TOKEN = 32
 
 
 def estimated_tokens(text: str) -> int:
-    """About how many tokens a text is, for want of a tokenizer: three bytes each, and each digit or mark one."""
+    """An estimate of a text's tokens without a tokenizer: one for every three bytes, and one for each digit or mark."""
     marks = sum(not (character.isalpha() or character.isspace()) for character in text)
     return (len(text.encode("utf-8", "replace")) - marks + 2) // 3 + marks
 
 
 def fair_shares(lengths: Sequence[int], room: int) -> list[int]:
-    """How much of `room` each length gets: all that it asks, or an equal share of what the others leave."""
+    """How much of `room` each length gets: all it asks for, or an equal share of what the others leave."""
     shares = [0] * len(lengths)
     left = max(0, room)
     waiting = sorted(range(len(lengths)), key=lambda place: lengths[place])
@@ -45,7 +45,7 @@ def fair_shares(lengths: Sequence[int], room: int) -> list[int]:
 
 
 def fitted(texts: Sequence[str], room: int, count: TokenCounter) -> list[str]:
-    """The texts in `room` tokens. One that is too long for its share keeps its end, where the answer stands."""
+    """The texts fitted into `room` tokens. One too long for its share keeps its end, where the answer stands."""
     near = [text[-room * _LONGEST_TOKEN :] if room else "" for text in texts]  # no need to count a megabyte
     lengths = [count(text) + len(whole) - len(text) for text, whole in zip(near, texts, strict=True)]
     shares = fair_shares(lengths, room)
@@ -100,9 +100,9 @@ _OPEN, _CLOSE = "‹", "›"
 
 
 def neutral(text: str) -> str:
-    """A candidate's words without reasoning, invisible characters, role markers, template tokens and fences.
+    """A candidate's text without reasoning, invisible characters, role markers, template tokens and fences.
 
-    Honest words stay as they are, but for a line that begins like a role marker (`System: …` becomes `‘System’ – …`).
+    Ordinary text stays as it is, except for a line that begins like a role marker (`System: …` becomes `‘System’ – …`).
     """
     said = without_reasoning(visible(text)).strip()
     said = _SYS.sub(rf"{_OPEN}{_OPEN}\1{_CLOSE}{_CLOSE}", said)
@@ -125,13 +125,13 @@ def _without_markers(before: str) -> str:
 
 
 class Fences:
-    """Markers that bear one request's code. A text that holds the code is altered before it is fenced."""
+    """Markers that carry a code of one request. A text that contains the code is altered before it is fenced."""
 
     def __init__(self, code: str) -> None:
         self.code = code
 
     def fenced(self, texts: Sequence[str], weights: Sequence[float]) -> str:
-        """Every text between its markers; `weights`, shares of 1, stand in the opening one."""
+        """Every text between its markers; the opening one shows its weight, from `weights`, shares of 1."""
         blocks = [
             f"{self._opening(number, weight)}\n{self.without_code(text)}\n{self._closing(number)}"
             for number, (text, weight) in enumerate(zip(texts, weights, strict=True), start=1)
@@ -159,14 +159,14 @@ class Fences:
 def fences_for(query: Query, texts: Sequence[str], seed: int) -> Fences:
     """The fences of one request. Their code is a digest of seed, question and candidates.
 
-    So equal requests have equal prompts, and nobody who writes a candidate can foresee the code: it changes with it.
+    So equal requests have equal prompts, and no writer of a candidate can predict the code, which changes with it.
     """
     said = [seed, [message.content for message in query.messages], list(texts)]
     return Fences(hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16])
 
 
 def mentions(text: str, fences: Fences) -> bool:
-    """Whether a text repeats the prompt's scaffolding."""
+    """Whether a text contains the code of the prompt's fences."""
     return fences.code in encodable(text)
 
 
@@ -195,7 +195,7 @@ _FORMS: dict[AnswerKind, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What an aggregator can read: `tokens` of prompt and answer together, as `count` counts them."""
+    """What an aggregator can read: `tokens` of prompt and answer together, counted by `count`."""
 
     tokens: int = 4096
     count: TokenCounter = estimated_tokens
@@ -204,7 +204,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What the aggregator is asked; greedy, so that it can be asked again to the same end."""
+    """An aggregator's query; it is greedy, so that asking again gives the same answer."""
 
     query: Query
     fences: Fences
@@ -213,7 +213,7 @@ class Prompt:
 def prompt_for(case: Case, window: Window, seed: int, part: float = 1.0) -> Prompt | None:
     """The prompt of one case, its candidates in `part` of the window that question and answer leave.
 
-    None if they would not have room for a few words each. Equal texts are shown once, with their weights added.
+    None if each would have room for only a few words. Equal texts are shown once, with their weights added.
     """
     weighted = shown(case, window.most)
     fences = fences_for(case.query, list(weighted), seed)
@@ -230,10 +230,10 @@ def prompt_for(case: Case, window: Window, seed: int, part: float = 1.0) -> Prom
 
 
 def shown(case: Case, most: int) -> dict[str, float]:
-    """The neutral texts of at most `most` candidates and their shares of the weight, in the order of recruitment.
+    """The neutralised texts of at most `most` candidates with their shares of the weight, in the order of recruitment.
 
-    The heaviest candidate of each distinct answer is taken first, winner first, so that no dissenter goes unseen while
-    there is room; then the others by weight.
+    The heaviest candidate of each distinct answer comes first, winner first, so that no dissent is left out while there
+    is room; then the others by weight.
     """
     weights = [verdict.weight for verdict in case.verdicts]
     by_weight = [sorted(vote.members, key=lambda place: -weights[place]) for vote in case.voted.votes]

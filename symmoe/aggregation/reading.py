@@ -1,4 +1,4 @@
-"""Which candidates give the same answer: by what they say, and where they are prose in other words, by their meaning.
+"""Groups candidates that give the same answer: by extracted answer, and for prose by meaning.
 
 Sentence embeddings place "rates rise" beside "rates fall": texts merge into one answer only if nothing in their words
 contradicts.
@@ -46,7 +46,7 @@ _LIKE = 0.5
 
 
 def disagree(first: str, second: str) -> bool:
-    """Other numbers, names or denials, the same words in another order, or one word put in another's place."""
+    """Whether texts differ in numbers, names or negations, in the order of the same words, or by one replaced word."""
     if _one_place_apart(first, second):
         return True
     ours, theirs = _words(first), _words(second)
@@ -163,16 +163,16 @@ _ITEM = re.compile(r"^\s*[-*\d]", re.MULTILINE)
 
 
 class SemanticClusters:
-    """Groups texts by cosine similarity, complete linkage: a text joins those to all of which it is near enough.
+    """Groups texts by cosine similarity, complete linkage: a text joins a group if it is similar enough to all in it.
 
-    Texts that contradict each other never meet in a group. Lists, code and formulas are not prose: they stand alone.
+    Texts that contradict each other never share a group. Lists, code and formulas are not prose: they stand alone.
     """
 
     def __init__(self, embedder: Embedder, similarity: float = SIMILARITY) -> None:
         self._embedder, self._similarity = embedder, similarity
 
     def cluster(self, texts: Sequence[str]) -> list[list[int]]:
-        """Places of `texts` in groups; groups and members come in the order of their first text."""
+        """The indices of `texts` in groups; groups and members are in the order of their first text."""
         prose = [place for place, text in enumerate(texts) if is_prose(text)]
         agreeing = {(a, b) for a in prose for b in prose if a < b and not disagree(texts[a], texts[b])}
         if not agreeing:
@@ -191,7 +191,7 @@ class SemanticClusters:
 
 
 def is_prose(text: str) -> bool:
-    """Whether a text is sentences of a length that embeddings can tell apart, not a list, code or a formula."""
+    """Whether a text is sentences, of a length that embeddings can compare, and not a list, code or a formula."""
     words = text.split()
     if (
         not SHORTEST <= len(words) <= LONGEST
@@ -208,7 +208,7 @@ UNREAD = ""
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One distinct answer, and the places of the candidates that give it."""
+    """One distinct answer, and the indices of the candidates that give it."""
 
     answer: str
     members: tuple[int, ...]
@@ -231,7 +231,7 @@ def read(query: Query, candidates: Sequence[Candidate], clusters: SemanticCluste
 
 
 def answer_in(candidate: Candidate, query: Query) -> str:
-    """What a candidate answers, in a comparable spelling, or `UNREAD`."""
+    """A candidate's answer in a normal form for comparison, or `UNREAD`."""
     if candidate.finish_reason == "error":
         return UNREAD
     if candidate.calls:
@@ -240,7 +240,7 @@ def answer_in(candidate: Candidate, query: Query) -> str:
 
 
 def failed(candidate: Candidate) -> bool:
-    """Whether there is nothing at all in a candidate: its generation failed, or nothing visible came of it."""
+    """Whether a candidate has no content: its generation failed, or gave nothing visible."""
     return candidate.finish_reason == "error" or not visible(candidate.text).strip()
 
 

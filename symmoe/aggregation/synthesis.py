@@ -1,5 +1,6 @@
-"""Where candidates do not agree, an aggregator writes the answer from them: who that is, whether what it wrote is an
-answer, and whose answer it is.
+"""Synthesis: where candidates disagree, an aggregator writes the answer from them.
+
+This chooses the aggregator, checks that what it wrote is an answer, and finds whose answer it is.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ _PRIOR = 4.0
 
 
 def best_aggregator(profiles: Profiles, kind: AnswerKind | None = None) -> str | None:
-    """The expert of the best record at aggregating answers of one kind, or over all kinds for None.
+    """The expert with the best record of aggregating answers of one kind, or of all kinds for None.
 
-    Few tasks count for little: every record begins with a few at chance. None where nobody has a record.
+    Records of few tasks are shrunk towards chance. None if nobody has a record.
     """
     counted = {
         name: [tally for k, tally in profile.aggregation.items() if kind in (None, k)]
@@ -35,7 +36,7 @@ def best_aggregator(profiles: Profiles, kind: AnswerKind | None = None) -> str |
 
 
 def by_kind(profiles: Profiles, otherwise: str) -> Callable[[Query], str]:
-    """Chooses the best on record for a query's kind; over all kinds, or else `otherwise`, where nobody has one."""
+    """A function that chooses the best on record for a query's kind, else over all kinds, else `otherwise`."""
     overall = best_aggregator(profiles) or otherwise
     best = {kind: best_aggregator(profiles, kind) or overall for kind in get_args(AnswerKind)}
     return lambda query: best[query.kind]
@@ -66,7 +67,7 @@ def fault(said: Candidate, case: Case, fences: Fences) -> str:
 
 
 def synthesised(said: Candidate, case: Case, why: str, clusters: SemanticClusters | None) -> Answer:
-    """The synthesis as the answer. One that no candidate gave is kept, marked `novel`."""
+    """The synthesis as the answer, marked `novel` if no candidate gave it."""
     novel = _is_novel(said, case, clusters)
     answer = replace(case.voted, text=said.text, expert=said.expert, finish_reason=said.finish_reason)
     noted = f"{why}; no candidate gave this answer" if novel else why
@@ -74,7 +75,7 @@ def synthesised(said: Candidate, case: Case, why: str, clusters: SemanticCluster
 
 
 def fallen_back(said: Candidate | None, case: Case, why: str) -> Answer:
-    """The best candidate by the vote, for a synthesis that failed; what that took is counted."""
+    """The vote's best candidate as the answer after a failed synthesis, whose tokens are added."""
     answer = replace(case.voted, origin="fallback", why=why)
     return answer if said is None else _with_tokens(answer, said)
 
@@ -108,7 +109,7 @@ _PARTS = (1.0, 0.6, 0.3)
 class Synthesis:
     """How answers are synthesised. `choose` names the aggregator of a query, an expert of the pool.
 
-    `when` "auto" asks it where `rule` finds no consensus, "always" for every query.
+    `when` is "auto" to ask it where `rule` finds no consensus, or "always".
     """
 
     choose: Callable[[Query], str]
@@ -120,7 +121,7 @@ class Synthesis:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What is to become of one case: whether an `aggregator` is asked (else `""`), and why."""
+    """Whether an `aggregator` is asked about a case ("" if none is), and why."""
 
     case: Case
     consensus: Consensus
@@ -129,7 +130,7 @@ class Decision:
 
     @property
     def recruitment(self) -> Recruitment:
-        """The aggregator's assignment, as the planner takes it."""
+        """The aggregator's assignment, for the planner."""
         query = self.case.query.id
         return Recruitment(query, (Assignment(query, self.aggregator, SLOT),), {self.aggregator: 1.0})
 
@@ -145,7 +146,7 @@ class Settled:
 
 
 def decide(synthesis: Synthesis, case: Case) -> Decision:
-    """Whether an aggregator is asked about a case."""
+    """Decide whether an aggregator is asked about a case."""
     consensus = measure(case.candidates, case.verdicts, case.voted.votes)
     aggregator = synthesis.choose(case.query)
     if synthesis.when == "always":
@@ -157,7 +158,7 @@ def decide(synthesis: Synthesis, case: Case) -> Decision:
 
 
 def prompts(synthesis: Synthesis, case: Case, seed: int) -> Iterator[Prompt]:
-    """The aggregator's prompt, and after it ever shorter ones for an engine that refuses it as too long."""
+    """The aggregator's prompt, then ever shorter ones in case the engine refuses it as too long."""
     for part in _PARTS:
         prompt = prompt_for(case, synthesis.window, seed, part)
         if prompt is None:
@@ -172,9 +173,7 @@ def settle(
     trouble: str = "",
     clusters: SemanticClusters | None = None,
 ) -> Settled:
-    """The answer of a decided case. `said` is what the aggregator gave to `prompt`; where it is None, `trouble` says
-    why there is nothing.
-    """
+    """The answer of a decided case. `said` is the aggregator's answer to `prompt`; `trouble` says why there is none."""
     case, consensus = decision.case, decision.consensus
     if not decision.aggregator:
         return Settled(case, replace(case.voted, why=decision.why), consensus)

@@ -1,10 +1,9 @@
-"""A verifier: how likely each answer to a question is right, by who gave it and by what they wrote.
+"""A verifier: the probability that each answer to a question is right, from who gave it and what they wrote.
 
-Boosted trees (Friedman 2001) read one row for each distinct answer: what the vote knows of it, who gave it and who
-gave another, plain signs of the texts (how they end, whether they repeat themselves, hedge, work out the very number
-that they choose), and how the option that was chosen looks among the others. They are trained on answers that are
-known to be right or wrong, as verifiers are (Cobbe et al. 2021, arXiv 2110.14168), but read no hidden states: a
-question takes a millisecond.
+Boosted trees (Friedman 2001) read one row of features for each distinct answer: the vote's figures, who gave it and who
+gave another, features of the texts (how they end, repetition, hedging, whether they derive the number they choose), and
+how the chosen option compares with the others. They are trained on answers known to be right or wrong, as verifiers are
+(Cobbe et al. 2021, arXiv 2110.14168), but read no hidden states: a question takes a millisecond.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ _WINDOW, _GRAM, _NEAR = 20_000, 6, 0.01
 
 
 class Verifying:
-    """Trained trees at work on answers."""
+    """Trained trees, ready to judge answers."""
 
     def __init__(self, trees: Trees) -> None:
         self._experts = trees.experts
@@ -63,7 +62,7 @@ class Verifying:
         self._roots, self._offset = np.array(trees.roots, dtype=np.intp), trees.offset
 
     def probabilities(self, rows: Floats) -> Floats:
-        """How likely each answer is right, `[n]`, by what is known of it, `[n, features]`; NaN is unknown."""
+        """The probability that each answer is right, `[n]`, from its features, `[n, features]`; NaN means unknown."""
         at = np.broadcast_to(self._roots, (len(rows), len(self._roots))).copy()
         lines = np.arange(len(rows))[:, None]
         while (self._feature[at] >= 0).any():
@@ -75,7 +74,7 @@ class Verifying:
         return np.asarray(1 / (1 + np.exp(-logits)))
 
     def weigh(self, query: Query, candidates: Sequence[Candidate], recruitment: Recruitment) -> list[Verdict]:
-        """Verdicts whose weights add up, over all who give an answer, to how likely it is right; 0 for no answer."""
+        """Verdicts whose weights, summed over the candidates of an answer, are its probability; 0 for no answer."""
         readings = [each for each in read(query, candidates) if each.answer != UNREAD]
         weights = [0.0] * len(candidates)
         if readings:
@@ -87,7 +86,7 @@ class Verifying:
 
 
 class VerifierScorer:
-    """Weighs answers by how likely a verifier thinks them right; `otherwise` where nobody's accuracy is known."""
+    """Weighs answers by a verifier's probabilities, and by `otherwise` where no expert's accuracy is known."""
 
     def __init__(self, verifying: Verifying, otherwise: Scorer) -> None:
         self._verifying, self._otherwise = verifying, otherwise
@@ -115,9 +114,9 @@ def features(
     experts: Sequence[str],
     signs: Mapping[int, Floats] | None = None,
 ) -> Floats:
-    """What is known of each distinct answer, `[readings, features]`, NaN where something cannot be told.
+    """The features of each distinct answer, `[readings, features]`, NaN where unknown.
 
-    `experts` are those that are told apart. `signs` are those of candidates' texts, by place, if they are known.
+    `experts` have columns of their own. `signs` are features of candidates' texts, by index, where already computed.
     """
     asked = Asked.of(query.text)
     texts = signs or {
@@ -140,7 +139,7 @@ def features(
 
 
 def names(experts: Sequence[str]) -> list[str]:
-    """What stands in each column of `features`."""
+    """The names of the columns of `features`."""
     texts = [f"{whose}: {sign}" for whose in ("givers", "best giver", "rivals") for sign in OF_TEXT]
     of_option = [f"option: {sign}" for sign in OF_OPTION]
     return [*OF_VOTE, *texts, *(f"question: {sign}" for sign in OF_QUESTION), *of_option, *experts]
@@ -148,7 +147,7 @@ def names(experts: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A question as answers are held against it: its options, their words and numbers."""
+    """A question prepared for comparing answers with it: its options, their words and numbers."""
 
     options: tuple[str, ...]
     words: tuple[frozenset[str], ...]
@@ -158,7 +157,7 @@ class Asked:
 
     @classmethod
     def of(cls, question: str) -> Asked:
-        """Take a question apart."""
+        """Parse a question."""
         body, options = options_in(question)
         words, numbers = tuple(map(_words, options)), tuple(map(_numbers, options))
         numeric = float(np.mean([bool(each) for each in numbers])) if options else 0.0
@@ -187,18 +186,18 @@ class Asked:
         return cls(options, words, numbers, signs, np.array(rows).reshape(len(options), len(OF_OPTION)))
 
     def place(self, answer: str) -> int | None:
-        """Which option an answer is, None for any other answer."""
+        """The index of the option that an answer is; None for any other answer."""
         place = ord(answer) - ord("A") if len(answer) == 1 else -1
         return place if 0 <= place < len(self.options) else None
 
     def option(self, answer: str) -> Floats:
-        """How the option that is the answer looks among the others."""
+        """Features that compare the answer's option with the others."""
         place = self.place(answer)
         return np.full(len(OF_OPTION), NAN) if place is None else self.of_options[place]
 
 
 def signs_of(asked: Asked, text: str, answer: str) -> Floats:
-    """What an answer's text looks like, `[OF_TEXT]`."""
+    """Features of an answer's text, `[OF_TEXT]`."""
     text = text[-_WINDOW:]
     words = [word.lower() for word in _WORD.findall(text)]
     verdicts = [found.start() for found in _VERDICT.finditer(text)]

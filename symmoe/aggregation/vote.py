@@ -1,9 +1,8 @@
-"""The weighted vote: equal answers add up, the heaviest wins; how likely it is right, and how many more experts that is
-worth asking.
+"""The weighted vote: equal answers add up and the heaviest wins; also how likely it is right, and whom to ask next.
 
-Each expert that gives an answer supports it with the log-odds of its accuracy on this question against one of the other
-options (Nitzan and Paroush 1982, for more than two options). Experts that err together are not independent, so the sum
-is divided by the design effect of as many correlated witnesses (Kish 1965), and corrected as records showed. Answers
+Each expert supports its answer with the log-odds of its accuracy on this question against one of the other options
+(Nitzan and Paroush 1982, for more than two options). Experts that err together are not independent, so the sum is
+divided by the design effect of that many correlated witnesses (Kish 1965), and then calibrated on the records. Answers
 that weak experts also give can be penalised (the text analogue of self-contrast between experts, SCMoE).
 """
 
@@ -21,7 +20,7 @@ from symmoe.types import Answer, Belief, Candidate, Query, Recruitment, Refusal,
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One query, its candidates, the scorer's verdicts on them, and what a vote makes of both."""
+    """One query, its candidates, the scorer's verdicts on them, and the vote's answer."""
 
     query: Query
     candidates: tuple[Candidate, ...]
@@ -30,7 +29,7 @@ class Case:
 
 
 def no_answer(query: Query, candidates: Sequence[Candidate]) -> Refusal | None:
-    """Why there can be no answer, if every candidate failed or is empty; None if one is something."""
+    """Why there can be no answer if every candidate failed or is empty; None if any is usable."""
     if not all(map(failed, candidates)):
         return None
     said = ", ".join(f"{c.expert} ({'failed' if c.finish_reason == 'error' else 'empty'})" for c in candidates)
@@ -44,16 +43,16 @@ def aggregate(
     candidates: Sequence[Sequence[Candidate]],
     verdicts: Sequence[Sequence[Verdict]],
 ) -> list[Answer]:
-    """The stage: one answer for each query."""
+    """One answer for each query."""
     return [aggregator.aggregate(q, c, v) for q, c, v in zip(queries, candidates, verdicts, strict=True)]
 
 
 class WeightedVote:
-    """A plurality vote over extracted answers; with `clusters`, free-form texts that say the same count as one.
+    """A plurality vote over extracted answers; with `clusters`, free-form texts that mean the same count as one answer.
 
     The winner's text is that of its heaviest candidate. Ties go to the answer of the heaviest single candidate, then to
-    the one recruited first. Candidates from which no answer can be read stand together, after all others. No candidate
-    is dropped: the votes hold every answer with all that gave it. `contrast` is the strength of the penalty for answers
+    the one recruited first. Candidates without a readable answer form one group, ranked last. No candidate is dropped:
+    the votes list every answer with the candidates that gave it. `contrast` is the strength of the penalty for answers
     that weak experts also give, 0 for none.
     """
 
@@ -61,7 +60,7 @@ class WeightedVote:
         self._clusters, self._contrast = clusters, contrast
 
     def aggregate(self, query: Query, candidates: Sequence[Candidate], verdicts: Sequence[Verdict]) -> Answer:
-        """The one answer to `query`; needs at least one candidate."""
+        """The answer to `query`; needs at least one candidate."""
         weights = [verdict.weight for _, verdict in zip(candidates, verdicts, strict=True)]
         readings = read(query, candidates, self._clusters)
         totals = contrasted(weights, [reading.members for reading in readings], self._contrast)
@@ -93,10 +92,9 @@ WEAK = 0.5
 
 
 def contrasted(weights: Sequence[float], groups: Sequence[Sequence[int]], strength: float) -> list[float]:
-    """The weight of each group of candidates, less `strength` times the share of the weak experts that are in it.
+    """The weight of each group of candidates, less a penalty in proportion to the share of weak experts in it.
 
-    Nothing falls below 0, and where all would, or where no candidate is weak, weights only add up. `strength` 0 is no
-    penalty.
+    No weight falls below 0. Weights are plain sums if `strength` is 0, no candidate is weak, or all would fall to 0.
     """
     totals = [sum(weights[place] for place in group) for group in groups]
     weak = {place for place, weight in enumerate(weights) if 0 < weight < WEAK * max(weights)}
@@ -122,10 +120,10 @@ _SLACK = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class VoteState:
-    """How a vote stands, its leading answer first: what supports each answer, and what each weighs in the vote.
+    """The state of a vote: the support and the weight of each answer, leading answer first.
 
-    `voters` are the experts of whom an answer could be read, `options` the answers that there could be. Where answers
-    are `verified`, they weigh how likely they are right.
+    `voters` counts the experts whose answers could be read, `options` the possible answers. If the answers are
+    `verified`, their weights are the probabilities that they are right.
     """
 
     supports: tuple[float, ...]
@@ -135,7 +133,7 @@ class VoteState:
     verified: bool = False
 
     def posterior(self, belief: Belief) -> float:
-        """How likely the leading answer is right, 0 where there is none."""
+        """The probability that the leading answer is right; 0 where there is none."""
         if not self.supports:
             return 0.0
         if self.verified:
@@ -146,13 +144,13 @@ class VoteState:
         return _corrected(min(max(share, _CLOSE), 1 - _CLOSE), self.voters, belief)
 
     def decided(self, left: float) -> bool:
-        """Whether the leading answer wins whatever further experts, who weigh `left` together, say."""
+        """Whether the leading answer wins whatever further experts, with a total weight of `left`, say."""
         if self.verified:
             return False  # an answer may change everybody's standing
         return bool(self.weights) and self.weights[0] - max(self.weights[1:], default=0.0) > left + _SLACK
 
     def joined(self, support: float, weight: float) -> VoteState:
-        """How the vote would stand if one more expert gave the leading answer."""
+        """The state of the vote if one more expert gave the leading answer."""
         supports = self.supports or (0.0,)
         weights = supports if self.verified or not self.weights else self.weights
         first = (supports[0] + support,), (weights[0] + weight,)
@@ -166,7 +164,7 @@ def standing(
     votes: Sequence[Vote],
     verified: bool = False,
 ) -> VoteState:
-    """How a vote on the answers to a query stands."""
+    """The state of the vote on a query's answers."""
     options = options_of(query.text)
     read = [vote for vote in votes if vote.answer != UNREAD]
     return VoteState(
@@ -181,11 +179,11 @@ def standing(
 
 
 def further(now: VoteState, left: Sequence[tuple[float, float]], quality: float, belief: Belief, waves: int) -> int:
-    """How many of the experts that are `left`, each with its support and its weight, are asked next.
+    """How many of the remaining experts, given in `left` with their supports and weights, to ask next.
 
-    Somebody always is at first, two unless the first is good enough `ALONE`; later none where the leading answer is
-    believed to be right with `quality`, or wins anyway. Else as many as could bring it there if they all agreed with
-    it: to ask fewer would only cost a further wave. After `WAVES - 1` waves, all.
+    The first wave asks two, or one if that is right with a probability of `ALONE` or more. Later waves ask none if the
+    leading answer is right with probability `quality` or wins anyway, else as many as could bring that about by all
+    agreeing with it: asking fewer would only cost a further wave. After `WAVES - 1` waves, all are asked.
     """
     if waves and _enough(now, left, quality, belief):
         return 0

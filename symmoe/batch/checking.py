@@ -1,7 +1,7 @@
-"""What a batch would be before anything runs, and what its output is: whole, and how much of it is right.
+"""Checks a batch before it runs, and its output afterwards.
 
-Before: its lines, its errors, its prompts' tokens, its experts and its time. Afterwards: whether every line is answered
-once, in order, and nothing else; and how many answers are right, by skill and by the expert whose words they are.
+Before: its lines, errors, tokens of prompts, experts and time. Afterwards: whether every line is answered exactly once
+and in order; and how many answers are right, by skill and by the expert whose text they are.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _OWN = "symmoe_"
 
 @dataclass(slots=True)
 class Accuracy:
-    """Right answers among those whose answer is known; `unknown` rows have none, or were not answered."""
+    """Counts of right answers among those whose reference is known; `unknown` rows have none, or were not answered."""
 
     right: int = 0
     graded: int = 0
@@ -44,7 +44,7 @@ class Accuracy:
     by_expert: dict[str, list[int]] = field(default_factory=dict)
 
     def add(self, right: bool, skill: str, expert: str) -> None:
-        """One more graded answer."""
+        """Count one more graded answer."""
         self.right += right
         self.graded += 1
         for groups, name in ((self.by_skill, skill), (self.by_expert, expert)):
@@ -54,7 +54,7 @@ class Accuracy:
 
     @property
     def report(self) -> dict[str, Any]:
-        """The same as plain JSON types: of each group how many are right, and of how many."""
+        """The counts as plain JSON types: right answers and answers of each group."""
         return {
             "right": self.right,
             "graded": self.graded,
@@ -65,7 +65,7 @@ class Accuracy:
 
 
 def accuracy(output: Path, reading: Reading) -> Accuracy:
-    """Grade the rows of an output that have columns of their own, one by one; `reading` says where answers are."""
+    """Grade the rows of an output that have columns of their own; `reading` says where the references are."""
     found = Accuracy()
     for row in Rows([output]):
         graded = _graded(row.row, reading) if isinstance(row.row, dict) else None
@@ -106,7 +106,7 @@ _LINE, _ID = "line", "id"
 
 @dataclass(slots=True)
 class Verification:
-    """What was found. `examples` name a few of each kind: lines by their number in the input, rows by theirs."""
+    """The findings. `examples` name a few of each kind: lines by their number in the input, rows by theirs."""
 
     lines: int = 0
     rows: int = 0
@@ -120,11 +120,11 @@ class Verification:
 
     @property
     def whole(self) -> bool:
-        """Whether every line has its row, and in order."""
+        """Whether every line has its row, in order."""
         return not (self.missing or self.twice or self.strange or self.moved)
 
     def note(self, kind: str, number: int) -> None:
-        """One more of a kind."""
+        """Count one more finding of a kind."""
         setattr(self, kind, getattr(self, kind) + 1)
         if len(found := self.examples.setdefault(kind, [])) < _EXAMPLES:
             found.append(number)
@@ -137,10 +137,10 @@ def verify(
     limit: int | None = None,
     share: float = 1.0,
 ) -> Verification:
-    """Compare files of questions with an output from the files alone, in 16 bytes a line of memory.
+    """Compare files of questions with an output, from the files alone, in 16 bytes of memory a line.
 
-    Of the questions `limit` at most and a `share` count, as `LineReader.read` has it. A row names its line by its id,
-    or where a line could not be asked by its number. Raises `InputError` for a file that cannot be opened.
+    At most `limit` questions and a `share` of them count, as in `LineReader.read`. A row names its line by id, or by
+    number if the line could not be asked. Raises `InputError` for a file that cannot be opened.
     """
     found = Verification()
     names, numbers = array("Q"), array("Q")
@@ -240,10 +240,10 @@ class Cause:
 
 @dataclass(slots=True)
 class Seen:
-    """What a look at every line gave. `repeated` are prompts that an earlier line has word for word.
+    """What was found by reading every line. `repeated` counts prompts equal to an earlier line's, word for word.
 
-    `asked` counts queries: choices, and turns. `drawn` is a fair draw of the lines that can be asked; `long` are the
-    first of `longer` lines whose prompts may not fit `window` tokens, going by their bytes.
+    `asked` counts queries: choices and turns. `drawn` is a uniform sample of the lines that can be asked; `long` are
+    the first of `longer` lines whose prompts may not fit `window` tokens, judging by their bytes.
     """
 
     window: int
@@ -260,12 +260,12 @@ class Seen:
 
     @property
     def bad(self) -> int:
-        """Lines that cannot be asked."""
+        """How many lines cannot be asked."""
         return self.lines - self.good
 
 
 def look(lines: Lines, window: int, seed: int, tell: Callable[[int], None] = lambda count: None) -> Seen:
-    """Read every line, in memory that does not grow but for 18 bytes a line. `tell` hears how many were read."""
+    """Read every line, in memory that grows by only 18 bytes a line. `tell` is called with how many were read."""
     seen, prompts, rng = Seen(window), SeenIds(), Random(seed)
     for line in lines:
         seen.lines += 1
@@ -304,16 +304,16 @@ class Tokenizer(Protocol):
     """Counts the tokens of a prompt as an expert's model does."""
 
     def prompt(self, query: Query) -> Prompt | Refusal:
-        """The prompt's tokens, or why the window is too small for it."""
+        """The prompt's tokens, or why it does not fit the window."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Prompts' tokens by one model: the median, the 99th percentile and the longest of those that were drawn.
+    """Tokens of prompts by one model: the median, the 99th percentile and the longest of the sample.
 
-    `too_long` lines have no room for an answer in the window; with `exact` they were all counted, else it is what the
-    first of the long ones say.
+    `too_long` lines leave no room for an answer in the window; with `exact` all were counted, otherwise it is
+    extrapolated from the first of the long ones.
     """
 
     median: int
@@ -340,7 +340,7 @@ def _too_long(told: Prompt | Refusal) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What one expert would do in the whole batch: calls, seconds to load it and to answer. `guessed`: it never ran."""
+    """One expert's part in the whole batch: calls, seconds to load it and to answer. `guessed`: it never ran."""
 
     expert: str
     calls: int
@@ -350,9 +350,9 @@ class Share:
 
 
 def predict(seen: Seen, assembly: Assembly, costs: CostModel, seed: int) -> list[Share]:
-    """Who would be asked how often, and for how long: what is true of the lines that were drawn, for all of them.
+    """How often each expert would be asked, and for how long, extrapolated from the sample to all lines.
 
-    Each expert is loaded once. A prompt that stands there again is asked once where it is answered without chance.
+    Each expert is loaded once. A repeated prompt is asked once if it is answered greedily.
     """
     calls = _calls(seen.drawn, assembly, seed)
     drawn = sum(len(line.queries) + len(line.later) for line in seen.drawn)

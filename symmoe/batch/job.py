@@ -46,13 +46,13 @@ _GARBAGE = 50_000
 
 @dataclass(frozen=True, slots=True)
 class BatchJob:
-    """What decides a job's results, and where they go. `pool_fingerprint` stands for every weight and record used.
+    """The settings and files of a job. `pool_fingerprint` is a digest of every weight and record used.
 
-    `sources` are files as `find_files` takes them, of which `limit` rows at most and a `share` are asked, read as
-    `reading` says. `k` is for lines that do not say it, None for the pool's. With `explain` the traces say why
-    experts were chosen, and `detail` how much they tell; the results are the same. With `stop` the first expert that
-    fails ends the job; without it others are asked. The job ends, too, where more than `max_error_rate` of its lines
-    fail. `words` are kept for whoever runs it again.
+    `sources` are files as `find_files` takes them, of which at most `limit` rows and a `share` are asked, read as
+    `reading` says. `k` is for lines without one, None for the pool's. With `explain` the traces say why experts were
+    chosen, and `detail` sets how much they hold; the results are the same. With `stop` the first expert that fails ends
+    the job; otherwise others are asked. The job also ends if more than `max_error_rate` of its lines fail. `words` is
+    the command line, kept for rerunning it.
     """
 
     sources: tuple[str, ...]
@@ -71,18 +71,18 @@ class BatchJob:
     share: float = 1.0
 
     def lines(self, sources: Sequence[str], known: KnownLines | None = None) -> Lines:
-        """Its questions, read anew. Raises `InputError`."""
+        """Its questions, read from the start. Raises `InputError`."""
         reader = LineReader(self.pool, self.k, replace(self.reading, score=False))
         return reader.read(*sources, limit=self.limit, share=self.share, known=known)
 
     @property
     def tabled(self) -> bool:
-        """Whether the output is a table, of which no row can be taken over."""
+        """Whether the output is a table, from which no row can be reused."""
         return self.output.suffix.lower() in (".csv", ".parquet")
 
     @property
     def files(self) -> Files:
-        """The output, and what stands beside it."""
+        """The output, and the files beside it."""
         return Files(self.output)
 
     @property
@@ -96,7 +96,7 @@ class BatchJob:
         return hashlib.sha256(str(self.output.resolve()).encode()).hexdigest()[:16]
 
     def settings(self) -> dict[str, Any]:
-        """What is kept of a job: the first four decide whether it may be gone on with, however it is scored."""
+        """The settings recorded with a job. The first four must be equal to resume it; how it is graded may differ."""
         how = asdict(replace(self.reading, score=False, reference=None)) | {
             "limit": self.limit,
             "sample": self.share,
@@ -109,11 +109,11 @@ class BatchJob:
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """What became of a job: lines answered and failed, candidates that an earlier run had left, and what it took.
+    """The outcome of a job: lines answered and failed, candidates reused from an earlier run, and the cost.
 
     `ran` says whether there was anything to do, `kept` how many lines an earlier run had done. `ignored` counts the
-    lines that have a field without effect, by its name; `causes` says why lines failed, by code; `lost` are experts
-    that failed, and why. `window` says what a window held, and why.
+    lines that have a field without effect, by its name; `causes` are why lines failed, by code; `lost` are experts that
+    failed, and why. `window` says what a window held, and why.
     """
 
     answered: int
@@ -131,9 +131,9 @@ class BatchResult:
 
 @dataclass(slots=True)
 class Status:
-    """How a job stands: `state` is running, finished or stopped. Rates are means over this run; times in seconds.
+    """The status of a job: `state` is running, finished or stopped. Rates are means over this run; times in seconds.
 
-    `share` is how much of the input was read, and `left` when it will be done at this rate; None where nobody knows.
+    `share` is the part of the input that was read, and `left` the time until it is done at this rate; None if unknown.
     """
 
     state: str = "running"
@@ -152,7 +152,7 @@ class Status:
 
 
 class PartsSource(Protocol):
-    """Gives the pipeline's parts when there is something to run."""
+    """Provides the pipeline's parts when there is something to run."""
 
     def parts(self) -> Parts:
         """The parts, built on first use."""
@@ -160,7 +160,7 @@ class PartsSource(Protocol):
 
 
 def unheard(status: Status) -> None:
-    """For a job that nobody follows."""
+    """Ignores progress."""
 
 
 def run_batch(
@@ -175,10 +175,9 @@ def run_batch(
 ) -> BatchResult:
     """Answer every line of `job.sources` into `job.output`, in order, and the traces and errors beside it.
 
-    `told` hears of the lines before any is asked. Rows appear while it runs, a window at a time. Killed at any moment
-    and resumed, it generates only what is missing.
-    Lines are known by what they say: of an input that was appended to, edited or sorted anew only what changed is run.
-    With `again` lines that failed are run once more.
+    `told` receives the lines before any is asked. Rows appear a window at a time. A job killed at any moment and
+    resumed generates only what is missing. Lines are identified by their content: of an input that was appended to,
+    edited or reordered, only what changed is run. With `again` failed lines are run once more.
     """
     _make_room(job)
     sources = _lying(job, resume, again)
@@ -219,9 +218,9 @@ def in_turn(
     said_to: Callable[[Sequence[GoodLine], Ahead | None], list[Results]],
     ahead: Ahead | None = None,
 ) -> dict[int, Results]:
-    """What becomes of lines, by their numbers: a result for each of their queries, then for each of their later turns.
+    """The results of lines by number: one for each of their queries, then one for each of their later turns.
 
-    `said_to` gives the results of all that is asked at once; `ahead` is for the first time.
+    `said_to` gives the results of all that is asked at once; `ahead` is passed on the first call only.
     """
     results = {line.number: given for line, given in zip(lines, said_to(lines, ahead), strict=True)}
     turns = [(line, line.after(results[line.number])) for line in lines if line.later]

@@ -1,4 +1,4 @@
-"""Reading questions for a batch: each row of any file is asked as it says, or told of with what is wrong with it."""
+"""Reads questions for a batch: each row of any file becomes a question, or an error that says what is wrong with it."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ _SHAPED = frozenset("prompt messages question problem instruction conversations 
 class GoodLine:
     """A line that can be asked: a query for each of its choices, and how they are answered.
 
-    `number` counts from 1 over all files of a job. `ignored` are its fields that have no effect. `door` is the path to
-    which it would have been sent as a request, "" for a row that is none, whose `shape` names the columns that were
-    read. `later` are questions to be asked after the answer. `named` says whether the id is the row's own.
+    `number` counts from 1 over all files of a job. `ignored` are its fields without effect. `door` is the API path that
+    the request is for, "" for a row that is no request, whose `shape` names the columns that were read. `later` are
+    questions to ask after the answer. `named` says whether the id is the row's own.
     """
 
     number: int
@@ -61,7 +61,7 @@ class GoodLine:
     def after(self, results: Sequence[Trace | Refusal]) -> GoodLine | None:
         """The line that asks its next question, of the expert that gave the last answer.
 
-        None where it has no more, or there was no answer.
+        None if it has no more questions, or got no answer.
         """
         if not self.later or not isinstance(results[-1], Trace):
             return None
@@ -74,10 +74,10 @@ class GoodLine:
 
 @dataclass(frozen=True, slots=True)
 class BadLine:
-    """A line that cannot, and why. `id` is its own where it could be read and no line before it has it.
+    """A line that cannot be asked, and why. `id` is its own if it could be read and no earlier line has it.
 
-    `param` is the field at fault and `status` what HTTP calls it, for a request whose line is whole; else `status` is
-    None. `door` is as of a `GoodLine`: for what cannot be read, that of the first line that could be.
+    `param` is the field at fault and `status` the HTTP status, for a request whose line is complete; otherwise `status`
+    is None. `door` is as in `GoodLine`; for unreadable lines, that of the first readable one.
     """
 
     number: int
@@ -92,9 +92,9 @@ class BadLine:
 
 @dataclass(slots=True)  # not frozen: a million of them are made in the time that a user waits
 class KnownLine:
-    """A line that an earlier run has answered: it is not parsed again. `id_hash` is its id's, 0 where it has none.
+    """A line that an earlier run answered: it is not parsed again. `id_hash` is its id's, 0 where it has none.
 
-    `place` is the row of that run's files where its answer stands; None where it stands in its place already.
+    `place` is the row of that run's files that holds its answer; None if the answer is in its place already.
     """
 
     number: int
@@ -106,24 +106,24 @@ class KnownLine:
 class KnownLines(Protocol):
     """Tells by number and digest whether a line was answered before.
 
-    What is `standing` are the digests of the first lines, which are passed over; `hashes` are those of their ids.
+    `standing` gives the digests of the first lines, which are skipped if unchanged; `hashes` are those of their ids.
     """
 
     hashes: array[int]
 
     def __call__(self, number: int, digest: bytes) -> KnownLine | None:
-        """The line that is known, or None."""
+        """The line if it was answered before, or None."""
         ...
 
     def standing(self) -> Iterator[bytes]:
-        """The digests, as they are wanted."""
+        """The digests, one at a time."""
         ...
 
 
 class SeenIds:
-    """Which line used an id first, in 12 bytes an id and half as much again: a table of hashes, no Python object each.
+    """Which line used an id first: a table of hashes, 12 bytes an id and half as much again.
 
-    Two ids of a million have one hash of 64 bits with a probability of 3e-8.
+    Two of a million ids have the same 64-bit hash with a probability of 3e-8.
     """
 
     def __init__(self) -> None:
@@ -131,15 +131,15 @@ class SeenIds:
 
     @property
     def size(self) -> int:
-        """Bytes that it takes."""
+        """Its size in bytes."""
         return 12 * len(self._hashes)
 
     def first_use(self, ident: str, number: int) -> int:
-        """The number of the line that has used the id before, else this one's, which has it from now on."""
+        """The number of the earlier line that used the id; if none did, this line's, which is then recorded."""
         return self.note(id_hash(ident), number)
 
     def note(self, hashed: int, number: int) -> int:
-        """The same for the hash of an id."""
+        """The same, given the hash of an id."""
         if 4 * self._count >= 3 * len(self._hashes):
             self._grow()
         place = self._place(hashed)
@@ -149,7 +149,7 @@ class SeenIds:
         return self._numbers[place]
 
     def fill(self, hashes: Sequence[int], numbers: Sequence[int]) -> None:
-        """Take many ids at once, none of which was used before; 0 stands for a line without one."""
+        """Add many ids at once, none of which was used before; 0 stands for a line without one."""
         ids, lines = np.asarray(hashes, dtype=np.uint64), np.asarray(numbers, dtype=np.uint32)
         self._rebuild(3 * (self._count + len(ids)) // 2, ids[ids > 0], lines[ids > 0])
 
@@ -186,16 +186,15 @@ class SeenIds:
 
 
 def id_hash(ident: str) -> int:
-    """What stands for an id: 64 bits, never 0."""
+    """A 64-bit hash of an id, never 0."""
     return xxh3_64_intdigest(ident.encode("utf-8", "surrogatepass")) or 1
 
 
 class LineReader:
-    """Reads rows as questions: requests in OpenAI's and Anthropic's batch forms, and rows of every shape that is known.
+    """Reads rows as questions: OpenAI's and Anthropic's batch requests, and rows of every known shape.
 
-    `model`, `k` and the other fields of a request mean what they mean online, also beside `prompt` and `messages`;
-    where a line leaves `k` open it is the one given here, else the pool's. `reading` says how rows are read that are no
-    requests.
+    `model`, `k` and the other fields of a request mean what they mean online, also beside `prompt` and `messages`; a
+    line without `k` gets the one given here, or the pool's. `reading` says how rows that are no requests are read.
     """
 
     def __init__(self, pool: Pool, k: int | None = None, reading: Reading = Reading()) -> None:  # noqa: B008 - frozen
@@ -209,20 +208,18 @@ class LineReader:
     def read(
         self, *sources: str | Path, limit: int | None = None, share: float = 1.0, known: KnownLines | None = None
     ) -> Lines:
-        """Every row of files, one after the other; blank lines are passed over.
+        """Every row of the files in turn; blank lines are skipped.
 
-        `limit` is how many at most. Of a `share` below 1 rows are drawn: the same in every run, wherever they stand.
-        Rows that are `known` come as such, but for those that are standing: of a job that asks all rows, lines of JSON
-        that stand in their places do not come at all.
-
-        Memory does not grow with the files but for 18 bytes an id. Every id stands for one line, the first that has it:
-        a second use is an error without an id. Raises `InputError`, at once, for files that cannot be read, and where
-        none of the first rows has a shape that is known, or one of them could be read in two ways.
+        At most `limit` rows are read. With a `share` below 1 rows are drawn at random, the same ones in every run,
+        wherever they stand. Rows that are `known` come as `KnownLine`; if a job asks all rows, JSON lines unchanged in
+        their places do not come at all. Memory grows with the files by only 18 bytes an id. The first line with an id
+        has it: any later one is an error without an id. Raises `InputError`, at once, for files that cannot be read, if
+        none of the first rows has a known shape, and if one of them can be read in two ways.
         """
         return Lines(self, sources, limit, share, known)
 
     def line(self, number: int, row: Row, unread: str = ENDPOINT) -> GoodLine | BadLine:
-        """One row as a line. `unread` is the door of a row that cannot be read."""
+        """One row as a line. `unread` is the API path to give a row that cannot be read."""
         if row.code:
             return BadLine(number, None, row.code, row.fault, origin=row, door=unread)
         value, ident = row.row, None
@@ -297,9 +294,9 @@ class LineReader:
 
 
 class Lines:
-    """The lines of files, one after the other. The first thousand, or 8 MiB, are read at once: they tell the shape.
+    """The lines of files. The first thousand, or 8 MiB, are read at once, to recognise the shape.
 
-    `shapes` counts what the lines so far were read from. Raises as `LineReader.read` says.
+    `shapes` counts the shapes of the lines so far. Raises as `LineReader.read` says.
     """
 
     def __init__(
@@ -330,7 +327,7 @@ class Lines:
 
     @property
     def told_shapes(self) -> str:
-        """What the first rows were read from, most often first."""
+        """The shapes of the first rows, most frequent first."""
         shapes = Counter(line.shape or line.door for line in self._ahead if isinstance(line, GoodLine))
         return ", ".join(shape for shape, _ in shapes.most_common())
 
@@ -349,21 +346,21 @@ class Lines:
 
     @property
     def passed(self) -> int:
-        """How many lines were passed over, which stand in their places."""
+        """How many unchanged lines were skipped."""
         return len(self._all.passed)
 
     @property
     def standing(self) -> Sequence[int]:
-        """The numbers of those."""
+        """The numbers of the lines that were skipped."""
         return self._all.passed
 
     @property
     def differs(self) -> bool:
-        """Whether a line is another than the one that stands in its place."""
+        """Whether a line differs from the one written in its place."""
         return self._all.differs
 
     def close(self) -> None:
-        """Let go of the file that is open."""
+        """Close the file."""
         self._all.close()
 
     def _first(self) -> Iterator[GoodLine | BadLine | KnownLine]:
@@ -405,7 +402,7 @@ _LEFT_OUT = "left out"
 
 
 def drawn(digest: bytes, share: float) -> bool:
-    """Whether a row is in a share of the rows: that hangs on what it says."""
+    """Whether a row is in a share of the rows, which depends only on its content."""
     return share >= 1 or int.from_bytes(digest[:4]) / (1 << 32) < share
 
 

@@ -1,4 +1,4 @@
-"""Naming skills in a process of its own, where engines are so quick that a batch waits for its own interpreter."""
+"""Tags skills in a separate process, for engines so fast that a batch would wait for its own interpreter."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _END_SECONDS = 5.0
 
 
 class NamingProcess:
-    """A `Tagger` whose work is done by another process, which ends with this one however that ends. For one thread.
+    """A `Tagger` that runs in another process, which ends with this one in any case. For one thread.
 
-    It takes the place of a pool's own tagger, to which the work goes back should the process die.
+    It replaces a pool's own tagger, which takes the work back if the process dies.
     """
 
     def __init__(self, pool: Pool, own: EmbeddingTagger) -> None:
@@ -45,17 +45,17 @@ class NamingProcess:
 
     @staticmethod
     def serves(tagger: object) -> TypeGuard[EmbeddingTagger]:
-        """Whether there is a second core, and the work of this tagger holds the interpreter: that of torch does not."""
+        """Whether this helps: there is a second core, and this tagger holds the interpreter, which torch's does not."""
         several = len(os.sched_getaffinity(0)) > 1
         return several and isinstance(tagger, EmbeddingTagger) and isinstance(tagger.embedder, StaticEmbedder)
 
     @property
     def pid(self) -> int:
-        """The process."""
+        """The id of the process."""
         return self._process.pid
 
     def tag(self, queries: Sequence[Query]) -> list[Skills]:
-        """The skills of each query, as the pool's own tagger names them."""
+        """The skills of each query, as the pool's own tagger finds them."""
         return skills_of(queries, self._name)
 
     def close(self) -> None:

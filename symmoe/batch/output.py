@@ -1,6 +1,6 @@
-"""A batch's rows and traces: appended as answers come, readable meanwhile, and gone on with at a mark after a kill.
+"""A batch's rows and traces: appended as answers come, readable meanwhile, and resumed from a mark after a kill.
 
-Requests are answered in the form of their door. Any other row keeps its own columns and gets the answer beside them.
+Requests are answered in their API's format. Any other row keeps its own columns and gets the answer beside them.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ _QUERY = re.compile(r'("query_id": ?")\d+')
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """How far a file was written for good: so many rows, in so many bytes or parts, and the columns that it has."""
+    """How much of a file is safely written: rows, bytes (or parts), and the file's columns."""
 
     rows: int = 0
     bytes: int = 0
@@ -77,27 +77,27 @@ START = Mark()
 
 
 class RowWriter(Protocol):
-    """Writes one row for each line, in the order in which they are given. All may raise `OSError`."""
+    """Writes one row for each line, in the order given. All methods may raise `OSError`."""
 
     def again(self, text: str, number: int | None) -> None:
-        """Write a row that an earlier run has written. `number` is its line's now where that is its id, else None."""
+        """Write a row that an earlier run wrote. `number` is its line's current number if that is its id, else None."""
         ...
 
     def write(self, line: GoodLine | BadLine, results: Results) -> None:
-        """Write what became of a line: a result for each of its queries or turns, none for a bad line."""
+        """Write the outcome of a line: a result for each of its queries or turns, none for a bad line."""
         ...
 
     def flush(self) -> Mark:
-        """Have all that was written on the disk and readable; where a writer that is opened anew goes on."""
+        """Make everything written durable and readable. Returns the mark at which a writer opened later continues."""
         ...
 
     def close(self) -> None:
-        """Flush, and let go of the file."""
+        """Flush, and close the file."""
         ...
 
 
 def open_output(path: Path, job: str, created: int, at: Mark = START) -> RowWriter:
-    """The writer for a file of that name: CSV, Parquet, else JSON lines. `created` is in seconds since 1970.
+    """The writer for a file by its name: CSV, Parquet, otherwise JSON lines. `created` is in seconds since 1970.
 
     Raises `OSError`, and `JobError` for a file that is shorter than `at`.
     """
@@ -109,14 +109,14 @@ def open_output(path: Path, job: str, created: int, at: Mark = START) -> RowWrit
 
 
 def output_row(line: GoodLine | BadLine, results: Results, job: str, created: int) -> dict[str, Any]:
-    """The row of any line: in its door's form, or its own columns with the answer."""
+    """The row of any line: in its API's format, or its own columns with the answer."""
     if not line.door:
         return plain_row(line, results)
     return refused_row(line, job) if isinstance(line, BadLine) else result_row(line, results, job, created)
 
 
 def result_row(line: GoodLine, results: Results, job: str, created: int) -> dict[str, Any]:
-    """The row of a request: its choices, or why there is one that could not be answered."""
+    """The row of a request: its choices, or why one of them could not be answered."""
     refusal = next((result for result in results if isinstance(result, Refusal)), None)
     if refusal is not None:
         return _refused(line, RequestError(refusal.message, code=refusal.code, status=refusal.status), job)
@@ -147,7 +147,7 @@ def _writer(line: GoodLine, ident: str) -> Writer | None:
 
 
 def refused_row(line: BadLine, job: str) -> dict[str, Any]:
-    """The row of a line that could not be asked: a response where its request is at fault, else an error."""
+    """The row of a line that could not be asked: a response if its request is at fault, otherwise an error."""
     if line.door != MESSAGES and (line.status is None or line.id is None):
         return bad_row(job, line.number, line.id, line.code, line.message)
     error = RequestError(line.message, code=line.code, param=line.param, status=line.status or 400)
@@ -174,7 +174,7 @@ def _spent(traces: Iterable[Trace]) -> AnswerFacts:
 
 
 def plain_row(line: GoodLine | BadLine, results: Results) -> dict[str, Any]:
-    """A row's own columns, then the answer, and what is told of it.
+    """A row's own columns, then the answer and the columns about it.
 
     The answer is called `symmoe_answer` where the row has an `answer` of its own.
     """
@@ -183,7 +183,7 @@ def plain_row(line: GoodLine | BadLine, results: Results) -> dict[str, Any]:
 
 
 def columns_of(line: GoodLine | BadLine, results: Results) -> tuple[dict[str, Any], Any, dict[str, Any]]:
-    """A row's own columns, the answer, and our columns. Of several choices or turns the answer is a list."""
+    """A row's own columns, the answer, and our columns. Several choices or turns give a list of answers."""
     row = line.origin.row
     own = row if isinstance(row, dict) else {} if row is None else {_INPUT: row}
     if any(name.startswith(OWN) for name in own):  # an output that is asked again
@@ -212,7 +212,7 @@ def columns_of(line: GoodLine | BadLine, results: Results) -> tuple[dict[str, An
 def trace_text(trace: Trace, detail: Detail = "full") -> str:
     """The trace of one query as JSON, in ASCII: some readers take U+2028 for the end of a line.
 
-    A brief one leaves out what candidates wrote but for the answer.
+    A brief one leaves out the candidates' texts, except the answer.
     """
     if detail == "brief":
         return row_text(_brief(trace))
@@ -282,7 +282,7 @@ class JsonlWriter(_Appended):
 
 
 class TraceWriter(_Appended):
-    """The traces of a line's answered queries as JSON lines; a line without one counts as a row, too. None, no file."""
+    """The traces of each line's answered queries as JSON lines, counted by line. Without traces there is no file."""
 
     def __init__(self, path: Path, at: Mark = START, detail: Detail = "full") -> None:
         self._detail = detail
@@ -295,7 +295,7 @@ class TraceWriter(_Appended):
         self.add(*(trace_text(trace, self._detail) for trace in traces))
 
     def again(self, texts: Sequence[str], number: int | None) -> None:
-        """Write the traces of a row once more; `number` is as for the row."""
+        """Write a row's traces that an earlier run wrote; `number` is as for the row."""
         self.add(*(texts if number is None else (_QUERY.sub(rf"\g<1>{number}", text) for text in texts)))
 
     def add(self, *texts: str) -> None:
@@ -304,17 +304,17 @@ class TraceWriter(_Appended):
             super().add(*texts)
 
     def flush(self) -> Mark:
-        """Everything on the disk."""
+        """Make everything written durable."""
         return super().flush() if self._detail != "none" else START
 
     def close(self) -> None:
-        """The same, and over."""
+        """Flush, and close the file."""
         if self._detail != "none":
             super().close()
 
 
 class ErrorWriter(_Appended):
-    """Lines that failed, each as it came, with its place, what is wrong, and who was tried. None, and no file."""
+    """Failed lines, each as it came, with its place, error and experts tried. Without any there is no file."""
 
     def __init__(self, path: Path, at: Mark = START) -> None:
         self._path, self._at, self._begun = path, at, bool(at.bytes)
@@ -329,17 +329,17 @@ class ErrorWriter(_Appended):
         self.add(_text(error_row(line, results)))
 
     def flush(self) -> Mark:
-        """Everything on the disk."""
+        """Make everything written durable."""
         return super().flush() if self._begun else self._at
 
     def close(self) -> None:
-        """The same, and over."""
+        """Flush, and close the file."""
         if self._begun:
             super().close()
 
 
 def error_row(line: GoodLine | BadLine, results: Results) -> dict[str, Any]:
-    """What there is to know of a line that failed. `attempts` counts the experts that were asked in vain."""
+    """The row about a failed line. `attempts` counts the experts that were asked without success."""
     refusal = next((result for result in results if isinstance(result, Refusal)), None)
     code, message = (line.code, line.message) if isinstance(line, BadLine) else ("", "")
     failed = {} if refusal is None else dict(refusal.failed)
@@ -414,7 +414,7 @@ class _Tabled(ABC):
 
 
 class CsvWriter(_Tabled):
-    """Rows as CSV with a header: lists and objects as JSON, nothing for null."""
+    """Rows as CSV with a header: lists and objects as JSON, null as an empty field."""
 
     def __init__(self, path: Path, at: Mark = START) -> None:
         super().__init__(at)
@@ -432,19 +432,19 @@ class CsvWriter(_Tabled):
         self._out.add(text.getvalue().removesuffix("\n"))
 
     def flush(self) -> Mark:
-        """Everything on the disk."""
+        """Make everything written durable."""
         if self._waiting or not self._headed:
             self._pour()
         return Mark(self._rows, self._out.flush().bytes, tuple(self._columns.items()))
 
     def close(self) -> None:
-        """The same, and over."""
+        """Flush, and close the file."""
         self.flush()
         self._out.close()
 
 
 class ParquetWriter(_Tabled):
-    """A folder of Parquet files of equal columns: a part is there when it is whole, and each flush ends one."""
+    """A folder of Parquet files with equal columns. A part appears when it is complete, and each flush ends one."""
 
     _many = 10_000
 
@@ -476,13 +476,13 @@ class ParquetWriter(_Tabled):
         self._parts += 1
 
     def flush(self) -> Mark:
-        """What waits as a part."""
+        """Write the pending rows as a part."""
         if self._waiting or not self._parts:
             self._pour()
         return Mark(self._rows, self._parts, tuple(self._columns.items()))
 
     def close(self) -> None:
-        """The same."""
+        """Write the pending rows as a part."""
         self.flush()
 
 

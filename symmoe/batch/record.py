@@ -1,16 +1,16 @@
-"""What a job keeps beside its output, so that it can die at any moment and go on, in a folder `.OUTPUT.job`.
+"""What a job keeps beside its output, in a folder `.OUTPUT.job`, so that it can be resumed after any interruption.
 
-    lines       32 bytes for each line that was answered or refused: its digest, the hash of its id, what became of it,
-                its number
-    commits     a JSON object for each window: how far `lines`, the output, the traces and the errors go for good
-    candidates  what experts have said in the window at work, a JSON array each
-    status      how the job stands, for whoever asks
-    before-N    the files of a run whose input was another, as long as rows are taken from them
+    lines       32 bytes for each line that was answered or refused: its digest, the hash of its id, the outcome, its
+                number
+    commits     a JSON object for each window: how much of `lines`, output, traces and errors is final
+    candidates  what experts answered in the window under way, a JSON array each
+    status      the job's status, for other processes
+    before-N    the files of a run with another input, as long as its rows are reused
 
-A window's rows are on the disk (fsync) before its commit is, and that before its candidates go. A candidate is with
-the operating system before anybody hears of it, and on the disk within `SYNC_SECONDS`: the end of the process loses
-those that came at once with others just before, the end of the machine the last few. What stands behind the last
-commit, whole or torn, is cut off.
+A window's rows are on the disk (fsync) before its commit, and that before its candidates are dropped. A candidate is
+handed to the operating system before anybody sees it, and is on the disk within `SYNC_SECONDS`: if the process ends,
+those that came just after others are lost, if the machine does, the last few. Anything behind the last commit, whole
+or torn, is cut off.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _CAUSES = 64
 
 @dataclass(slots=True)
 class Cause:
-    """Why lines failed: how many, and one of them with its number and what was said."""
+    """Why lines failed: how many, and the number and message of one of them."""
 
     count: int = 0
     line: int = 0
@@ -59,7 +59,7 @@ class Cause:
 
 @dataclass(slots=True)
 class Commit:
-    """How far a job has come for good. `causes` are by code, `ignored` counts fields without effect."""
+    """The durable progress of a job. `causes` are by code, `ignored` counts fields without effect."""
 
     lines: int = 0
     output: Mark = START
@@ -72,7 +72,7 @@ class Commit:
     ignored: dict[str, int] = field(default_factory=dict)
 
     def fails(self, code: str, line: int, message: str) -> None:
-        """One more line failed."""
+        """Count one more failed line."""
         self.failed += 1
         code = code if code in self.causes or len(self.causes) < _CAUSES else "other"
         cause = self.causes.setdefault(code, Cause(0, line, message[:_EXAMPLE]))
@@ -87,28 +87,28 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """The output of a job, and what stands beside it."""
+    """The output of a job, and the files beside it."""
 
     output: Path
 
     @property
     def trace(self) -> Path:
-        """The traces of its answers."""
+        """The file of traces."""
         return self._beside("trace")
 
     @property
     def errors(self) -> Path:
-        """Its failed lines."""
+        """The file of failed lines."""
         return self._beside("errors")
 
     @property
     def folder(self) -> Path:
-        """What it needs to go on."""
+        """The folder from which the job can be resumed."""
         return self.output.with_name(f".{self.output.name}.job")
 
     @property
     def rows(self) -> tuple[Path, Path, Path]:
-        """Those that grow with its rows."""
+        """The files that grow with the job's rows."""
         return self.output, self.trace, self.errors
 
     def _beside(self, what: str) -> Path:
@@ -128,13 +128,13 @@ class Record:
         self._taken: list[Before] | None = None
 
     def settings(self) -> dict[str, Any] | None:
-        """What the job was begun with; None where there is no job."""
+        """The settings that the job began with; None where there is no job."""
         self._finish_putting_aside()
         found = _objects(self._folder / "commits")
         return found[0] if found else None
 
     def start(self, settings: Mapping[str, Any]) -> None:
-        """Begin anew: what was there of the job goes; an output from before is kept as `OUTPUT.before`."""
+        """Begin anew: earlier records of the job are removed, and an earlier output is kept as `OUTPUT.before`."""
         for path in self._files.rows:
             if path.exists():
                 before = path.with_name(f"{path.name}.before")
@@ -145,13 +145,13 @@ class Record:
         self._open(settings)
 
     def resume(self) -> None:
-        """Go on behind the last commit."""
+        """Continue after the last commit."""
         settings, *commits = _objects(self._folder / "commits")
         self.commit = Commit.from_json(commits[-1]) if commits else Commit()
         self._open(settings, 1 + len(commits))
 
     def put_aside(self) -> None:
-        """Begin the rows anew, with those there are to be taken from, under the same settings."""
+        """Begin the rows anew under the same settings, keeping the present ones as a source."""
         settings = self.settings() or {}
         self.close()
         target = self._folder / f"before-{len(self._before())}"
@@ -162,17 +162,17 @@ class Record:
 
     @property
     def put_aside_whole(self) -> bool:
-        """Whether all rows stand in runs that were put aside: of those that begin anew none is written for good."""
+        """Whether all rows are in runs that were put aside, so that no row of the present run is committed yet."""
         return bool(self._before()) and len(_objects(self._folder / "commits")) == 1
 
     def add(self, digest: bytes, hashed: int, traces: int, answered: bool, number: int) -> None:
-        """One more line is written."""
+        """Record one more written line."""
         assert self._lines is not None  # noqa: S101  (it is open between `start` or `resume` and `close`)
         self._lines.write(_LINE.pack(digest, hashed, traces, answered, number))
         self.commit.lines += 1
 
     def keep(self) -> None:
-        """Commit: what was added, and how far the rows go by the marks in `commit`, is for good."""
+        """Commit: the added lines, and the rows up to the marks in `commit`, become durable."""
         assert self._lines is not None  # noqa: S101
         assert self._commits is not None  # noqa: S101
         _sync(self._lines)
@@ -180,17 +180,17 @@ class Record:
         _sync(self._commits)
 
     def before(self) -> list[Before]:
-        """The runs whose rows may be taken."""
+        """The earlier runs whose rows can be reused."""
         if self._taken is None:
             self._taken = [Before(folder, self._files) for folder in self._before()]
         return self._taken
 
     def written(self) -> Iterator[tuple[bytes, int]]:
-        """Digest and id's hash of each line that is written for good."""
+        """The digest and the id's hash of each committed line."""
         return ((digest, hashed) for digest, hashed, *_ in self._written())
 
     def moved(self, numbers: Iterable[int]) -> bool:
-        """Whether a written line that is named by its number has another one now; `numbers` are those of all."""
+        """Whether a committed line whose id is its number has another number now; `numbers` are today's, in order."""
         there = ((hashed, before) for _, hashed, _, _, before in self._written())
         return any(before not in (0, now) and not hashed for (hashed, before), now in zip(there, numbers, strict=False))
 
@@ -203,14 +203,14 @@ class Record:
                 left -= _AT_ONCE
 
     def finish(self) -> None:
-        """The job is done: what it could go on with but its lines goes."""
+        """Mark the job as done and remove what only resuming needs, except its lines."""
         self.commit.finished = True
         self.keep()
         for each in (*self._before(), self._folder / "candidates"):
             _remove(each)
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
         for file in (self._lines, self._commits, *(self._taken or ())):
             if file is not None:
                 file.close()
@@ -256,7 +256,7 @@ class Before:
         self._traces = _Lines(folder / files.trace.name)
 
     def find(self, digest: bytes) -> tuple[int, int] | None:
-        """The row and the id's hash of an answered line; None where there is none. The first 64 bits tell."""
+        """The row and the id's hash of an answered line; None if it has none. Compares the digest's first 64 bits."""
         key = int.from_bytes(digest[:8], "little")
         place = int(np.searchsorted(self._keys, np.uint64(key)))
         if place == len(self._keys) or int(self._keys[place]) != key:
@@ -270,16 +270,16 @@ class Before:
         return self._output[row], [self._traces[each] for each in range(first, behind)]
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
         self._output.close()
         self._traces.close()
 
 
 class Passing:
-    """Tells of an input's rows, in order, which are answered: those in their places, then those taken from elsewhere.
+    """Finds, for an input's rows in order, those already answered: first in their places, then in earlier runs.
 
-    `changed` is set once a row is another than the one that is written in its place. `hashes` are the ids' of those
-    that were `standing`, `numbers` those of the other rows in their places.
+    `changed` is set once a row differs from the one written in its place. `hashes` are the hashes of the ids of rows
+    passed over through `standing`, `numbers` the numbers of the other rows in their places.
     """
 
     def __init__(self, written: Iterable[tuple[bytes, int]] = (), before: Sequence[Before] = ()) -> None:
@@ -287,13 +287,13 @@ class Passing:
         self.changed, self.hashes, self.numbers = False, array("Q"), array("Q")
 
     def standing(self) -> Iterator[bytes]:
-        """The digests of rows that are written, for a reader that passes over them in bulk."""
+        """The digests of written rows, for a reader that skips unchanged rows in bulk."""
         for digest, hashed in self._written:
             self.hashes.append(hashed)
             yield digest
 
     def __call__(self, number: int, digest: bytes) -> KnownLine | None:
-        """The line that is known, or None."""
+        """The line if it was answered before, or None."""
         there = next(self._written, None)
         if there is not None:
             self.numbers.append(number)
@@ -306,12 +306,12 @@ class Passing:
 
     @property
     def left(self) -> bool:
-        """Whether there were fewer rows than are written."""
+        """Whether the input had fewer rows than are written."""
         return next(self._written, None) is not None
 
 
 class Candidates:
-    """What experts have said in the window at work, appended as it comes."""
+    """The candidates of the window under way, appended as they come."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "candidates"
@@ -351,23 +351,23 @@ class Candidates:
             self._synced = now
 
     def clear(self) -> None:
-        """Their rows are written: let them go."""
+        """Drop all candidates, once their rows are written."""
         if self._file is not None:
             self._file.truncate(0)
         elif self._path.exists():
             os.truncate(self._path, 0)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         if self._file is not None:
             self._file.close()
 
 
 @contextmanager
 def job_lock(files: Files) -> Iterator[None]:
-    """Hold the job of an output; `JobError` at once if another process does.
+    """Hold the job of an output. Raises `JobError` at once if another process holds it.
 
-    The kernel frees it the moment its holder dies, `kill -9` included, so a resume never waits for a lease to end.
+    The kernel releases it when its holder dies, `kill -9` included, so a resume never waits for a lease to expire.
     """
     private_folder(files.folder)  # it holds answers
     with open(files.folder / "lock", "w", opener=private_opener) as lock:
@@ -381,14 +381,14 @@ def job_lock(files: Files) -> Iterator[None]:
 
 
 def write_status(files: Files, status: Mapping[str, Any]) -> None:
-    """Tell whoever asks how the job stands."""
+    """Write the job's status for other processes."""
     partial = files.folder / "status.partial"
     partial.write_text(json.dumps(status), encoding="utf-8")
     partial.replace(files.folder / "status")
 
 
 def read_status(files: Files) -> dict[str, Any]:
-    """How the job of an output stands, or stood when it ended. Raises `JobError` where there is none."""
+    """The present or last status of an output's job. Raises `JobError` where there is none."""
     try:
         found = json.loads((files.folder / "status").read_bytes())
     except (OSError, ValueError) as error:

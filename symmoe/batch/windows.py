@@ -1,4 +1,4 @@
-"""How many lines of a job are answered together: few hold little memory and give rows early, many cost fewer loads."""
+"""Sizes of windows, lines answered together: small ones save memory and give rows early, large ones save loads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOADING, DEAR = 0.002, 0.02
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Lines and characters of prompts that are answered together, and why so many; `first` are those of the first."""
+    """How many lines and characters of prompts are answered together, and why; `first` is the first window's size."""
 
     lines: int
     why: str
@@ -27,11 +27,11 @@ class Window:
 
 
 def choose_window(costs: Mapping[str, ExpertCost], loads: bool = True) -> Window:
-    """The smallest window in which loading is at most `LOADING` of the work, between `LEAST` and `MOST` lines; where it
-    is more than `DEAR` even then, one in which it is that, of `LARGEST` lines at most.
+    """The smallest window, `LEAST` to `MOST` lines, in which loading is at most `LOADING` of the work.
 
-    Every expert is loaded once a window, but for the one that the window before ended with. A job of fewer lines than
-    the window has is one: each expert is loaded once. `loads` says whether loading costs anything at all.
+    If loading is more than `DEAR` even in the largest, it is the smallest that gets it down to that, at most `LARGEST`
+    lines. Every expert is loaded once a window, except the one that the window before ended with. A job that fits one
+    window is answered as one: each expert is loaded once. `loads` says whether loading costs anything at all.
     """
     request = median(cost.request for cost in costs.values())
     loading = sum(cost.same_model for cost in costs.values()) - max(cost.same_model for cost in costs.values())

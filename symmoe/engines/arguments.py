@@ -1,4 +1,4 @@
-"""What every vLLM engine of ours is started with, whoever starts it."""
+"""The arguments that every vLLM engine is started with."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _FORMS = {"json": "json", "regex": "regex", "ebnf": "grammar"}
 
 
 def structured_outputs(sampling: Sampling) -> dict[str, str]:
-    """What a text must follow, by vLLM's name for its form."""
+    """The form that a text must follow, under vLLM's name for it."""
     return {_FORMS[sampling.form]: sampling.schema} if sampling.schema else {}
 
 
 def format_fields(sampling: Sampling) -> dict[str, Any]:
-    """What a text must follow as fields of a request: OpenAI's for a JSON schema, vLLM's for what OpenAI has not."""
+    """The form that a text must follow as request fields: OpenAI's for a JSON schema, vLLM's own for other forms."""
     if not sampling.schema:
         return {}
     if sampling.form != "json":
@@ -43,7 +43,7 @@ class EngineSize(Protocol):
 
     @property
     def max_num_seqs(self) -> int:
-        """Requests that run at once, at most."""
+        """The most requests that run at once."""
         ...
 
     @property

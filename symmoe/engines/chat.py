@@ -40,9 +40,9 @@ class ChatTokenizer:
         )  # undoes what the files say of cutting: from now on nothing in it changes, and threads may share it
 
     def prompt(self, query: Query, window: int | None = None) -> Prompt | Refusal:
-        """A query's prompt, or why it has none. What is far too long costs little more than what just fits.
+        """A query's prompt, or why it has none. Refusing far too long text costs little more than text that just fits.
 
-        `window` is that of the engine, where it is less than the checkpoint's.
+        `window` is the engine's, where it is smaller than the checkpoint's.
         """
         window = min(self.window, window or self.window)
         try:
@@ -62,7 +62,7 @@ class ChatTokenizer:
         return Refusal(query.id, "context_length_exceeded", message, len(ids))
 
     def encode(self, query: Query) -> list[int]:
-        """All token ids of a query, however many: for text of our own. Raises what the chat template does."""
+        """All token ids of a query, without limit: for text of our own only. Raises what the chat template raises."""
         return self._ids(self._render(query), query.sampling.raw)
 
     def refuse(self, queries: Sequence[Query]) -> list[Refusal | None]:

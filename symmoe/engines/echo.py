@@ -42,7 +42,7 @@ class EchoEngine:
         self._model, self._weights = model, Path(model).name
 
     def wake(self, model: str) -> bool:
-        """No other engine sleeps beside this one."""
+        """Always False: no other engine sleeps beside this one."""
         return False
 
     def swap(self, image: Image) -> int:
@@ -52,15 +52,15 @@ class EchoEngine:
         return len(self._weights)
 
     def rebind(self, key: str, model: str) -> bool:
-        """Nothing is held here."""
+        """Always False: it holds no earlier weights."""
         return False
 
     def adapt(self, adapter: str | None) -> bool:
-        """Adapters are merged."""
+        """Whether an adapter is applied in the engine; here adapters are merged."""
         return False
 
     def expect(self, coming: Sequence[tuple[str, str]]) -> None:
-        """Nothing to prepare."""
+        """Does nothing: there is nothing to prepare."""
 
     def generate(self, calls: Sequence[Call]) -> Iterator[tuple[Call, Generation]]:
         """Echo, last call first: nothing may rely on the order in which calls finish."""
@@ -93,7 +93,7 @@ class EchoEngine:
             self._whole.pop(ident, None)
 
     def stats(self) -> None:
-        """Nothing is counted."""
+        """Always None: nothing is counted."""
 
     @property
     def pid(self) -> int:
@@ -101,11 +101,11 @@ class EchoEngine:
         return os.getpid()
 
     def suspend(self) -> int:
-        """Nothing is given back; as many bytes as the name of the weights has."""
+        """Frees nothing; returns the length of the weights' name as the bytes kept."""
         return len(self._weights)
 
     def resume(self) -> None:
-        """Nothing was given back."""
+        """Does nothing: nothing was freed."""
 
     def close(self) -> None:
         """Forget the weights."""

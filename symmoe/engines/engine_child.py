@@ -1,12 +1,11 @@
 """The processes that engines run in: a launcher, and one for each engine, which is forked from it.
 
-The launcher has imported what engines need, so that starting one costs no import, and all share the memory of that. It
-forks before any library has made a thread. An engine's process answers one connection and ends with it: so it never
-outlives whoever asked for it, however that ended.
+The launcher has imported what engines need, so that starting one costs no imports, and all share that memory. It forks
+before any library has made a thread. An engine's process serves one connection and ends with it, so it never outlives
+its owner, however that ended.
 
-A request is the name of a method of `SuspendableEngine`, a line feed, and its arguments as JSON. Its replies are JSON
-too, each behind one byte that says what it is: `+` the value, last of all; `!` an error; `.` a sign of life, or with
-`generate` a call that is finished.
+A request is the name of a method of `SuspendableEngine`, a line feed, and its arguments as JSON. Each reply is one byte
+and JSON: `+` the value, always last; `!` an error; `.` a sign of life, or for `generate` a finished call.
 """
 
 from __future__ import annotations
@@ -45,14 +44,14 @@ class SteppingEngine(SuspendableEngine, Protocol):
 
 @cache
 def arguments_of(method: str) -> TypeAdapter[Any]:
-    """How the arguments of one of the engine's methods are written and read, as one JSON array."""
+    """The JSON form of the arguments of one of the engine's methods: an array."""
     kinds: Any = tuple(kind for name, kind in _hints(method).items() if name != "return")
     return TypeAdapter(tuple[kinds])
 
 
 @cache
 def value_of(method: str) -> TypeAdapter[Any]:
-    """How what a method gives is written and read. `generate` gives the place of a call and its generation."""
+    """The JSON form of what a method returns. `generate` gives the index of a call and its generation."""
     kind: Any = tuple[int, Generation] if method == GENERATE else _hints(method)["return"]
     return TypeAdapter(kind)
 
@@ -62,15 +61,15 @@ def _hints(method: str) -> dict[str, Any]:
 
 
 def named(path: str) -> Any:
-    """What a dotted name, `module:name`, stands for."""
+    """The object that a dotted name, `module:name`, refers to."""
     module, name = path.split(":")
     return getattr(import_module(module), name)
 
 
 def launch(control: socket.socket, prepare: str) -> None:
-    """Fork an engine's process for each connection that comes over `control`, until that ends.
+    """Fork an engine's process for each connection that arrives over `control`, until that closes.
 
-    `prepare` names a function that imports what engines need. What goes wrong in it is told by the first engine.
+    `prepare` names a function that imports what engines need; its errors are reported by the first engine.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started this: it ends the engines in order
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -91,7 +90,7 @@ def launch(control: socket.socket, prepare: str) -> None:
 
 
 def serve(connection: Connection) -> None:
-    """Be one engine: the first message names the function that makes it, and its argument."""
+    """Run one engine: the first message names the function that makes it, and its argument."""
     threading.Thread(target=_end_with, args=(connection.fileno(),), daemon=True).start()
     try:
         maker, argument = json.loads(connection.recv_bytes())
@@ -155,7 +154,7 @@ class _Beats:
 
 
 def main() -> None:
-    """Launch engines for whoever holds the other end of standard input."""
+    """Launch engines for the owner of the other end of standard input."""
     control = socket.socket(fileno=os.dup(0))
     with open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), 0)  # an engine that had it too would keep the other end from seeing this one's death

@@ -2,10 +2,10 @@
 
 It reads lines of JSON: `{"id", "model", "vocabulary", "schema", "form"}` to try a schema on the vocabulary of a
 checkpoint's tokenizer, `{"cancel": id}` to stop. It writes one line for each that was not cancelled: `{"id", "fault",
-"sure", "seconds"}`. `fault` says what is wrong with the schema, or is null; where it is not `sure`, that says nothing.
+"sure", "seconds"}`. `fault` says what is wrong with the schema, or is null; if `sure` is false, checking itself failed.
 
-Each schema is compiled in a fork of this process, which has the libraries and the vocabulary in memory: bounded in
-time and memory, and gone after that. It ends with its input, and so with its parent.
+Each schema is compiled in a fork of this process, which has the libraries and the vocabulary in memory, with bounds on
+time and memory. The process ends when its input ends, and so with its parent.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _CHECK = "the compiler cannot take it; patterns that repeat something more than 
 
 
 class Vocabulary:
-    """A checkpoint's vocabulary as xgrammar takes it, and which of its tokens show or close something."""
+    """A checkpoint's vocabulary in xgrammar's form, and which of its tokens show or close something."""
 
     def __init__(self, model: str, size: int) -> None:
         import numpy as np
@@ -81,10 +81,10 @@ def _read_apart(model: str, size: int) -> str:
 
 
 def fault_of(vocabulary: Vocabulary, schema: str, form: Form = "json") -> str | None:
-    """What is wrong with a schema of a form, found as vLLM's engine would use it; None where nothing is.
+    """What is wrong with a schema when used as vLLM's engine would use it; None if nothing is.
 
-    Some text that follows it is drawn, since a grammar that compiles may still allow nothing, or stop the engine for
-    long at every token.
+    Some matching text is drawn at random, since a grammar that compiles may still allow nothing, or stall the engine at
+    every token.
     """
     import xgrammar
 
@@ -163,7 +163,7 @@ class _Trial:
 
 
 class Trials:
-    """The forks at work. `tell` is given each verdict."""
+    """The running forks. `tell` is called with each verdict."""
 
     def __init__(self, tell: Callable[[dict[str, Any]], None]) -> None:
         self._tell = tell
@@ -173,7 +173,7 @@ class Trials:
         self._input = b""
 
     def run(self) -> None:
-        """Until the input ends."""
+        """Work until the input ends or the parent process dies."""
         parent = os.getppid()
         os.set_blocking(0, False)
         self._selector.register(0, selectors.EVENT_READ)
@@ -185,7 +185,7 @@ class Trials:
                     trial.due = float("inf")
 
     def wait(self, seconds: float) -> bool:
-        """Take in what comes within `seconds`: what is asked, and what forks say. False once the input has ended."""
+        """Process input and verdicts of forks for up to `seconds`. False once the input has ended."""
         for key, _ in self._selector.select(seconds):
             if key.fd == 0:
                 if not self._take_in():
@@ -195,7 +195,7 @@ class Trials:
         return True
 
     def end(self) -> None:
-        """End every fork."""
+        """Cancel every fork."""
         for trial in list(self._trials.values()):
             self._cancel(trial.id)
 
@@ -216,7 +216,7 @@ class Trials:
         return bool(read)
 
     def begin(self, asked: dict[str, Any]) -> None:
-        """Compile what is asked for in a fork of its own."""
+        """Compile a requested schema in a fork of its own."""
         named = asked["model"], asked["vocabulary"]
         try:
             if named not in self._vocabularies:
@@ -281,7 +281,7 @@ def _in_fork(vocabulary: Vocabulary, schema: str, form: Form, out: int) -> None:
 
 
 def main() -> None:
-    """Serve the standard input."""
+    """Serve requests on standard input until it ends."""
     told = os.dup(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whatever a library prints is no verdict
 

@@ -1,8 +1,8 @@
-"""Whether an engine can bear a schema, told by a process of its own before the engine sees it.
+"""Checks in a process of its own whether an engine can handle a schema, before the engine sees it.
 
-An engine compiles a schema among everybody's answers, with no bound of time or memory, and cannot be stopped but by
-ending it. What it compiles is compiled first where that ends nothing (`grammar_child`), by the same library, with the
-same vocabulary. The engine compiles it again: passing on what was compiled would take longer (13 MB and 0.5 s for a
+An engine compiles a schema while it serves everybody else, without bounds on time or memory, and only ending the engine
+stops that. So the schema is first compiled in `grammar_child`, which can be killed, with the same library and
+vocabulary. The engine compiles it again, because passing on the compiled form would take longer (13 MB and 0.5 s for a
 form of a hundred fields that compiles in 0.04 s).
 """
 
@@ -42,7 +42,7 @@ _CHILD = (sys.executable, "-m", "symmoe.engines.grammar_child")
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is wrong with a schema, None for nothing. Where it is not `sure`, the fault is not the schema's."""
+    """What is wrong with a schema, or None. If not `sure`, checking failed for reasons that are not the schema's."""
 
     fault: str | None
     sure: bool = True
@@ -62,9 +62,9 @@ class _Trial:
 
 
 class Grammars:
-    """Gives verdicts on schemas, from any thread. The process starts with the first schema, and ends with this one.
+    """Gives verdicts on schemas, from any thread. Its process starts with the first schema and ends with `close`.
 
-    Keys take turns: many schemas of one do not hold up another's. `command` starts the process.
+    Keys take turns, so that many schemas of one do not hold up another's. `command` starts the process.
     """
 
     def __init__(self, command: Sequence[str] = _CHILD) -> None:
@@ -84,10 +84,10 @@ class Grammars:
         self._closed = False
 
     def verdict(self, schema: str, model: str, key: str, form: Form = "json") -> Future[Verdict]:
-        """The verdict on a schema of a form for the checkpoint in `model`.
+        """The verdict on a schema, or other form, for the checkpoint in `model`.
 
-        Cancelled by all who wait for it, the work stops. `key` says whose it is. Raises `CapacityError` where too many
-        wait, `CheckpointError` for a model with no vocabulary.
+        The work stops when all who wait for it cancel. `key` is whose schema it is. Raises `CapacityError` where too
+        many wait, and `CheckpointError` for a model without a vocabulary.
         """
         future: Future[Verdict] = Future()
         digest = hashlib.sha256(f"{model}\0{form}\0{schema}".encode()).digest()
@@ -265,7 +265,7 @@ class Grammars:
 
 
 def vocabulary_size(model: str) -> int:
-    """The rows of a checkpoint's output, which may be more than its tokenizer knows. Raises `CheckpointError`."""
+    """The rows of a checkpoint's output layer, perhaps more than its tokenizer knows. Raises `CheckpointError`."""
     path = Path(model) / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -275,7 +275,7 @@ def vocabulary_size(model: str) -> int:
 
 
 def depth_of(schema: Any) -> int:
-    """How deep lists and objects of a schema lie within each other: a little over the bound for all beyond it."""
+    """The nesting depth of lists and objects in a schema; anything beyond the bound counts as slightly more than it."""
     deepest, waiting = 0, [(schema, 1)]
     while waiting:
         value, depth = waiting.pop()

@@ -1,4 +1,4 @@
-"""An engine in a process of its own, seen from outside: it sleeps there, and can die without harm to others."""
+"""An engine in a process of its own, seen from outside: it sleeps there, and its death harms nothing else."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ _KNOWN = ("EngineError", "CheckpointError", "CapacityError")
 class EngineProcesses:
     """Starts engines in processes of their own.
 
-    `maker` names, as `module:function`, what makes an engine of `argument`; `prepare` what imports all that it needs,
-    once for all of them. An engine that says nothing for `stall` seconds while it generates, sleeps or wakes is ended.
-    What they print goes to the end of `log`. Engines may be started from several threads.
+    `maker` names, as `module:function`, the function that makes an engine from `argument`, and `prepare` the function
+    that does the imports once for all of them. An engine that is silent for `stall` seconds while it generates, sleeps
+    or wakes is killed. Output of the processes is appended to `log`. Safe from several threads.
     """
 
     def __init__(self, maker: str, argument: Any, prepare: str, stall: float, log: Path) -> None:
@@ -43,16 +43,16 @@ class EngineProcesses:
         self._control: socket.socket | None = None
 
     def engine(self) -> EngineProcess:
-        """An engine that is not started and has no process yet."""
+        """A new engine, not started and without a process."""
         return EngineProcess(self)
 
     def prepare(self) -> None:
-        """Have the imports begun, before the first engine is wanted."""
+        """Start the imports before the first engine is wanted."""
         with self._lock:
             self._launch()
 
     def connect(self) -> Connection:
-        """A connection to a new process, which has been told what engine to be. Raises `EngineError`."""
+        """A connection to a new process, which has been told which engine to make. Raises `EngineError`."""
         ours, theirs = socket.socketpair()
         with self._lock, theirs:
             for _ in range(2):  # the launcher may have been killed
@@ -68,7 +68,7 @@ class EngineProcesses:
         return connection
 
     def close(self) -> None:
-        """End the launcher; engines end with their own connections."""
+        """End the launcher; each engine ends with its own connection."""
         with self._lock:
             self._end_launcher()
 
@@ -96,9 +96,9 @@ class EngineProcesses:
 
 
 class EngineProcess:
-    """A `SuspendableEngine` whose every method is answered by another process. For one thread at a time.
+    """A `SuspendableEngine` whose methods run in another process. For one thread at a time.
 
-    A method raises `EngineLostError` if the process has ended, or hangs and is ended for it.
+    A method raises `EngineLostError` if the process has ended, or was killed because it hung.
     """
 
     def __init__(self, processes: EngineProcesses) -> None:
@@ -121,7 +121,7 @@ class EngineProcess:
 
     @property
     def pid(self) -> int | None:
-        """Its process, while there is one."""
+        """The id of its process, or None while there is none."""
         return self._pid or None
 
     def refuse(self, queries: Sequence[Query], model: str | None = None) -> list[Refusal | None]:
@@ -129,7 +129,7 @@ class EngineProcess:
         return list(self._ask("refuse", queries, model))
 
     def start(self, model: str, tags: Mapping[str, str]) -> None:
-        """Start in a new process, ending the one before."""
+        """Start in a new process, ending any earlier one."""
         self.close()
         self._connection = self._processes.connect()
         self._pid = int(self._receive(_START_SECONDS)[1:])
@@ -144,11 +144,11 @@ class EngineProcess:
         self._starts += 1
 
     def wake(self, model: str) -> bool:
-        """There is no other engine to go over to."""
+        """Always False: it has no other engine to switch to."""
         return False
 
     def swap(self, image: Image) -> int:
-        """Write an expert's weights into the running engine; bytes moved."""
+        """Write an expert's weights into the running engine; returns the bytes moved."""
         moved = int(self._ask("swap", image))
         self._model = image.model
         return moved
@@ -169,7 +169,7 @@ class EngineProcess:
         self._ask("expect", coming)
 
     def generate(self, calls: Sequence[Call]) -> Iterator[tuple[Call, Generation]]:
-        """Generate for every call, giving each as soon as it is finished. Whoever leaves early ends the process."""
+        """Generate for every call, yielding each as soon as it is finished. Closing it early ends the process."""
         over = False
         try:
             self._send(GENERATE, calls)
@@ -189,11 +189,11 @@ class EngineProcess:
         return refusal
 
     def step(self) -> list[Delta]:
-        """Generate a little for every call."""
+        """Run one step of generation for every call."""
         return list(self._ask("step"))
 
     def abort(self, idents: Sequence[str]) -> None:
-        """End these calls."""
+        """Abort these calls."""
         if self._connection is not None:
             self._ask("abort", idents)
 
@@ -203,7 +203,7 @@ class EngineProcess:
         return stats
 
     def suspend(self) -> int:
-        """Put the engine to sleep; the bytes that it keeps."""
+        """Put the engine to sleep; returns the bytes of memory that it keeps."""
         return int(self._ask("suspend"))
 
     def resume(self) -> None:
@@ -211,7 +211,7 @@ class EngineProcess:
         self._ask("resume")
 
     def close(self) -> None:
-        """End the process, and return when it is gone and its memory with it. Safe to call twice."""
+        """End the process and wait until its memory is freed. Safe to call twice."""
         connection, process = self._connection, self._process
         self._connection, self._process, self._pid, self._model = None, None, 0, None
         if connection is not None:

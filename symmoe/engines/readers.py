@@ -1,4 +1,4 @@
-"""Answers as vLLM's own parsers read them: what a model thinks apart from what it says, and the tools that it calls."""
+"""Answers as vLLM's own parsers read them: reasoning apart from the answer's text, and the tools called."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ OWN = "json"
 
 
 class Reader:
-    """Reads the texts of an expert with vLLM's parsers of these names, None for none, over its `tokenizer`.
+    """Reads an expert's texts with the vLLM parsers of these names (None for none) and its `tokenizer`.
 
-    Raises `EngineError` for a parser that this vLLM has not, or that the expert's vocabulary does not suit.
+    Raises `EngineError` for a parser that this vLLM does not have, or that the expert's vocabulary does not suit.
     """
 
     def __init__(self, tokenizer: Any, reasoning: str | None, tools: str | None) -> None:
@@ -38,18 +38,18 @@ class Reader:
         return cls(AutoTokenizer.from_pretrained(model, local_files_only=True), reasoning, tools)
 
     def holds(self, sampling: Sampling) -> bool:
-        """Whether what is said can be told only once it is whole: it may call tools."""
+        """Whether text must be held back until it is whole, because it may turn out to be a tool call."""
         return bool(self._tools and sampling.tools)
 
     def thought(self, text: str, sampling: Sampling) -> tuple[str, str]:
-        """What of a text, whole or not, was thought, and what is said. What is held to a schema thinks nothing."""
+        """The reasoning and the answer in a text, whole or partial. Text that follows a schema has no reasoning."""
         if not self._reasoning or sampling.schema is not None or sampling.raw:
             return "", text
         thought, said = self._thinker(sampling.template).extract_reasoning(text, self._request("[]"))
         return thought or "", said or ""
 
     def read(self, generation: Generation, sampling: Sampling) -> Generation:
-        """The same with its thoughts and calls apart from its text."""
+        """The generation with its reasoning and tool calls separated from its text."""
         thought, said = (each.strip() for each in self.thought(generation.text, sampling))
         calls: tuple[ToolCall, ...] = ()
         if self.holds(sampling):
@@ -78,14 +78,14 @@ class Reader:
 
 
 class Parted:
-    """A text as it comes, parted into what is thought and what is said. The parts add up to what `read` makes of it."""
+    """Splits a stream of text into reasoning and answer. The pieces add up to what `Reader.read` returns."""
 
     def __init__(self, reader: Reader, sampling: Sampling) -> None:
         self._reader, self._sampling = reader, sampling
         self._text, self._told = "", ["", ""]
 
     def feed(self, text: str) -> tuple[str, str]:
-        """What more was thought, and said."""
+        """The new reasoning and the new answer text."""
         self._text += text
         if not self._reader.marked:
             return "", ""
@@ -93,7 +93,7 @@ class Parted:
         return self._more(0, thought), "" if self._reader.holds(self._sampling) else self._more(1, said)
 
     def end(self, generation: Generation) -> tuple[Generation, str, str]:
-        """The generation as it is read, and what of its thoughts and words was not told yet."""
+        """The generation as read, and the rest of its reasoning and of its text."""
         read = self._reader.read(generation, self._sampling)
         return read, self._more(0, read.reasoning), self._more(1, read.text)
 

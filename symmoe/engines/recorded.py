@@ -1,4 +1,4 @@
-"""An engine that gives what experts answered before: the whole pipeline runs on it in seconds, without a model."""
+"""An engine that replays recorded answers: the whole pipeline runs on it in seconds, without a model."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from symmoe.types import Generation, Query, Refusal
 
 
 class RecordedEngine(EchoEngine):
-    """Answers a conversation with what the expert that is loaded answered to the same one, whatever the sampling.
+    """Answers a conversation with the loaded expert's recorded answer to it, whatever the sampling.
 
-    A model is known here by its expert's name. What is not on record is a failed generation, which has no say beside
-    others. Completion tokens that were not recorded are estimated from the text.
+    Here a model's name is its expert's. What is not on record becomes a failed generation, which is left out beside
+    others. Unrecorded counts of completion tokens are estimated from the text.
     """
 
     def __init__(self, records: Records) -> None:
@@ -21,7 +21,7 @@ class RecordedEngine(EchoEngine):
         self._records = records
 
     def refuse(self, queries: Sequence[Query], model: str | None = None) -> list[Refusal | None]:
-        """Nothing is refused: it was answered before."""
+        """Refuses nothing: everything was answered before."""
         return [None] * len(queries)
 
     def _answer(self, query: Query) -> Generation:

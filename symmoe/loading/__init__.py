@@ -1,1 +1,1 @@
-"""Weights: where they come from, whether they can be trusted, and how they get into the engine."""
+"""Weights: where they come from, whether they can be trusted, and how the engine gets them."""

@@ -1,4 +1,4 @@
-"""The host tier's memory: one shared mapping that dies with its process, its allocator, and pinning it for a GPU.
+"""The host tier's memory: a shared mapping that dies with its process, its allocator, and pinning it for a GPU.
 
 Linux only: sealed memory files, `posix_fallocate` and paths under `/proc`.
 """
@@ -25,7 +25,7 @@ _PORTABLE = 1  # pinned for every device of this process, not only the current o
 
 
 class Allocator:
-    """First fit over `capacity` bytes, in whole pages. Gaps are what lies between regions, so freed neighbours join."""
+    """First fit over `capacity` bytes, in whole pages. Gaps lie between regions, so freed neighbours merge."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity // PAGE * PAGE
@@ -33,7 +33,7 @@ class Allocator:
         self._regions: dict[int, int] = {}
 
     def allocate(self, nbytes: int) -> int | None:
-        """Take the first gap that holds `nbytes`; its offset, or None if no gap does."""
+        """Take the first gap that holds `nbytes`. Returns its offset, or None if there is none."""
         offset = self.place(nbytes)
         if offset is not None:
             self._regions[offset] = whole_pages(nbytes)
@@ -41,11 +41,11 @@ class Allocator:
         return offset
 
     def free(self, offset: int) -> None:
-        """Give a region back."""
+        """Free a region."""
         self.used -= self._regions.pop(offset)
 
     def place(self, nbytes: int, without: Collection[int] = ()) -> int | None:
-        """Where `nbytes` would go if the regions at the offsets `without` were free."""
+        """The offset that `nbytes` would get if the regions at the offsets `without` were free, or None."""
         end = 0
         for offset in sorted(self._regions.keys() - without):
             if offset - end >= whole_pages(nbytes):
@@ -55,16 +55,16 @@ class Allocator:
 
 
 def whole_pages(nbytes: int) -> int:
-    """The bytes that an image of `nbytes` takes up: whole pages, and never none."""
+    """The bytes that an image of `nbytes` occupies: whole pages, at least one."""
     return max(1, -(-nbytes // PAGE)) * PAGE
 
 
 class Arena:
-    """Shared memory of `nbytes`, committed when it opens: what the machine lacks is an error now, no SIGBUS later.
+    """Shared memory of `nbytes`, committed on opening, so that a shortage is an error now and not a SIGBUS later.
 
     The memory has no name in any directory, so nothing is left behind however the process ends. Processes of the same
-    user attach through `path` for as long as this one holds it open. Without a directory it is a memory file, which the
-    size of /dev/shm does not bound and which nobody who attaches can shrink. Raises `CapacityError`.
+    user attach through `path` while this one holds it open. Without a directory it is a memory file, which the size of
+    /dev/shm does not limit and which no attached process can shrink. Raises `CapacityError`.
     """
 
     def __init__(self, nbytes: int, directory: Path | None = None) -> None:
@@ -85,7 +85,7 @@ class Arena:
         return self._memory[offset : self.nbytes if nbytes is None else offset + nbytes]
 
     def close(self) -> None:
-        """Give the memory back, once the last view of it and the last process attached to it are gone. Safe twice."""
+        """Free the memory once the last view of it and the last attached process are gone. Safe to call twice."""
         self._memory.release()
         self._file.close()
 
@@ -105,7 +105,7 @@ def attach(path: str, writable: bool = False) -> mmap.mmap:
 
 
 def available_memory(cgroup: Path = _CGROUP) -> int:
-    """Bytes that this process may still take: what the machine has to spare, or what its container leaves if less."""
+    """Bytes that this process can still take: the machine's free memory, or its container's if that is less."""
     meminfo = _numbers(Path("/proc/meminfo"))
     free = meminfo["MemAvailable:"] * 1024
     with suppress(OSError, ValueError):  # no limit is set, or this is not a version 2 control group
@@ -117,7 +117,7 @@ def available_memory(cgroup: Path = _CGROUP) -> int:
 
 
 def installed_memory(cgroup: Path = _CGROUP) -> int:
-    """Bytes of memory of this machine, or of its container if that is allowed less."""
+    """Bytes of memory of this machine, or of its container if that has a lower limit."""
     whole = _numbers(Path("/proc/meminfo"))["MemTotal:"] * 1024
     with suppress(OSError, ValueError):
         whole = min(whole, int((cgroup / "memory.max").read_text(encoding="utf-8")))
@@ -167,11 +167,11 @@ def _committed(nbytes: int, directory: Path | None) -> IO[bytes]:
 
 @contextmanager
 def pinned(memory: memoryview, chunk: int = _CHUNK, cudart: Any = None) -> Iterator[bool]:
-    """Register writable memory with CUDA for the length of the block; False, and nothing done, where there is no GPU.
+    """Register writable memory with CUDA for the with-block; False, with nothing done, where there is no GPU.
 
-    Registering costs seconds per gigabyte on some machines, so do it once, at the start, in the process that copies
-    to the GPU. All or nothing: `CapacityError` if CUDA refuses a chunk. CUDA also refuses a copy that crosses from one
-    registration into another, so keep `chunk` large, or the copies inside it.
+    Registering costs seconds per gigabyte on some machines, so do it once, at the start, in the process that copies to
+    the GPU. All or nothing: `CapacityError` if CUDA refuses a chunk. CUDA also refuses a copy that crosses from one
+    registration into another, so use large chunks, or keep copies within them.
     """
     runtime = cudart or _runtime()
     if runtime is None:

@@ -1,4 +1,4 @@
-"""`symmoe.loading.sleep` as a sleep-mode backend of vLLM on CUDA. Imported by vLLM's factory when it is chosen."""
+"""`symmoe.loading.sleep` as a sleep-mode backend of vLLM on CUDA. vLLM's factory imports it when it is chosen."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class CuMemory:
         create_and_map(allocation.handle)
 
     def unmap(self, allocation: Allocation) -> None:
-        """Give the physical memory back."""
+        """Free the physical memory."""
         unmap_and_release(allocation.handle)
 
     def copy_out(self, address: int, allocation: Allocation) -> torch.Tensor:
-        """The bytes as a pinned tensor; torch rounds it up to a power of two, as a registered image need not be."""
+        """The bytes as a pinned tensor, which torch rounds up to a power of two."""
         image = torch.empty(int(allocation.handle[1]), dtype=torch.uint8, pin_memory=True)
         image.copy_(_view(address, image.nbytes))
         return image
@@ -56,7 +56,7 @@ class CuMemory:
 
 
 class ImmutableCuMemBackend(SleepModeBackend):  # type: ignore[misc]  # vLLM is not installed where types are checked
-    """`--sleep-mode-backend symmoe`: weights are copied to the host at most once, and never when an image is known."""
+    """`--sleep-mode-backend symmoe`: weights are copied to the host at most once, never if an image is known."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,18 +69,18 @@ class ImmutableCuMemBackend(SleepModeBackend):  # type: ignore[misc]  # vLLM is 
         torch.cuda.empty_cache()
 
     def resume(self, tags: list[str] | None = None) -> None:
-        """Take the memory back and fill it; `tags` limits that to `weights` or `kv_cache`."""
+        """Restore the memory and fill it; `tags` limits that to `weights` or `kv_cache`."""
         gc.collect()
         torch.cuda.empty_cache()
         self._weights.resume(tags)
 
     def discard(self, tags: tuple[str, ...] | str) -> None:
-        """Unmap what has these tags without an image; newer vLLM asks for this."""
+        """Unmap allocations with these tags without an image; newer vLLM calls this."""
         torch.cuda.synchronize()
         self._weights.discard((tags,) if isinstance(tags, str) else tuple(tags))
 
     def forget(self) -> None:
-        """To be called after weights were changed in place."""
+        """Must be called after weights were changed in place."""
         self._weights.forget()
 
     def state(self) -> State:
@@ -89,12 +89,12 @@ class ImmutableCuMemBackend(SleepModeBackend):  # type: ignore[misc]  # vLLM is 
 
     @classmethod
     def is_supported(cls) -> bool:
-        """On CUDA with vLLM's allocator. ROCm's keeps its mappings otherwise."""
+        """True on CUDA with vLLM's allocator. ROCm's keeps its mappings differently."""
         return bool(cumem_available and current_platform.is_cuda())
 
     @classmethod
     def preserves_communicators(cls) -> bool:
-        """NCCL's buffers lie outside the allocator."""
+        """True: NCCL's buffers lie outside the allocator."""
         return True
 
 

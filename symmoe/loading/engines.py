@@ -1,7 +1,7 @@
-"""Several engines alive within a budget of memory, one of them awake, so that changing between shapes builds none.
+"""Several engines alive within a memory budget, one of them awake, so that changing between shapes builds none.
 
-What is ended when memory is short is what the known order needs last (Belady, as in `host_tier`), and where nothing is
-known, what was used longest ago.
+When memory is short, the engine needed last in the known order is ended (Belady, as in `host_tier`); where nothing is
+known, the least recently used.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from symmoe.types import Call, Delta, EngineStats, Generation, Image, Prompt, Qu
 
 
 class EngineSource(Protocol):
-    """Where engines come from."""
+    """Makes engines."""
 
     def engine(self) -> SuspendableEngine:
-        """One more, not started."""
+        """A new engine, not started."""
         ...
 
     def prepare(self) -> None:
-        """One will be wanted: begin what can be done before it is known which."""
+        """Begin work that needs no knowledge of which engine is wanted."""
         ...
 
     def close(self) -> None:
-        """No more are wanted."""
+        """Release the source; no more engines are wanted."""
         ...
 
 
 class Shapes(Protocol):
-    """What one engine can serve, as `lanes.Images` tells it."""
+    """Which models one engine can serve; `lanes.Images` implements it."""
 
     def shape(self, model: str) -> str:
         """Equal for models that one engine can serve."""
@@ -61,12 +61,12 @@ class _Alive:
 
 
 class SleepingEngines:
-    """An engine for each shape, alive as long as `budget` bytes allow; what is asked is asked of the one awake.
+    """An engine for each shape, alive as far as `budget` bytes allow; calls go to the one awake.
 
-    `front` refuses queries; it is never started. `needs` says how many bytes an engine awake with a model takes up, at
-    most. An engine that sleeps keeps its weights and what was swapped into it. One that died counts as never started:
-    `wake` finds none, and `EngineLostError` is raised where it was awake. The next engine that the known order needs
-    is started `ahead`, while the one awake generates, if nothing that is needed sooner must be ended for it.
+    `front` refuses queries and is never started. `needs` gives the most bytes that an engine awake with a model takes.
+    A sleeping engine keeps its weights and what was swapped into it. One that died counts as never started: `wake` does
+    not find it, and if it was awake, `EngineLostError` is raised. With `ahead`, the next engine in the known order
+    starts while the one awake generates, if no engine needed sooner must be ended for it.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class SleepingEngines:
 
     @property
     def asleep(self) -> tuple[str, ...]:
-        """The directories of the models whose engines sleep, the last used first."""
+        """The directories of the models whose engines sleep, most recently used first."""
         with self._lock:
             found = [one for shape, one in self._alive.items() if shape != self._awake and one.starting is None]
             models = [one.engine.model for one in sorted(found, key=lambda one: -one.last_use)]
@@ -109,7 +109,7 @@ class SleepingEngines:
 
     @property
     def used(self) -> int:
-        """Bytes reserved for the engines alive: of the one awake and of those that start, all that they may take."""
+        """Bytes reserved for engines that are alive: for those awake or starting, all that they may take."""
         with self._lock:
             return sum(
                 one.awake if shape == self._awake or one.starting else one.asleep for shape, one in self._alive.items()
@@ -117,19 +117,19 @@ class SleepingEngines:
 
     @property
     def alive(self) -> int:
-        """How many engines are alive, or on their way."""
+        """How many engines are alive or starting."""
         return len(self._alive)
 
     @property
     def processes(self) -> list[int]:
-        """The processes of the engines alive: that of the one awake, then those asleep, the last used first."""
+        """The process ids of the live engines: the one awake, then those asleep, most recently used first."""
         with self._lock:
             shapes = sorted(self._alive, key=lambda shape: (shape != self._awake, -self._alive[shape].last_use))
             pids = [self._alive[shape].engine.pid for shape in shapes]
         return [pid for pid in pids if pid is not None]
 
     def prepare(self) -> None:
-        """Begin what can be done before it is known which engine is wanted first."""
+        """Begin work that needs no knowledge of which engine is wanted first."""
         self._source.prepare()
 
     def refuse(self, queries: Sequence[Query], model: str | None = None) -> list[Refusal | None]:
@@ -137,7 +137,7 @@ class SleepingEngines:
         return self._front.refuse(queries, model)
 
     def start(self, model: str, tags: Mapping[str, str]) -> None:
-        """Start an engine and let it be the one awake, in place of one of its shape. Raises `CapacityError`."""
+        """Start an engine and make it the one awake, replacing one of its shape. Raises `CapacityError`."""
         shape, needed = self._shapes.shape(model), self._needs(model)
         self._end(shape)
         self._let_sleep()
@@ -153,7 +153,7 @@ class SleepingEngines:
             raise
 
     def wake(self, model: str) -> bool:
-        """Go over to the engine of a model's shape; False if none is alive, or none is any more."""
+        """Switch to the engine of a model's shape; False if none is alive, or it has died."""
         shape = self._shapes.shape(model)
         found = self._alive.get(shape)
         if found is None:
@@ -174,7 +174,7 @@ class SleepingEngines:
         return True
 
     def swap(self, image: Image) -> int:
-        """Put weights into the engine that is awake."""
+        """Write weights into the engine that is awake."""
         with self._current() as engine:
             return engine.swap(image)
 
@@ -189,7 +189,7 @@ class SleepingEngines:
             return engine.adapt(adapter)
 
     def expect(self, coming: Sequence[tuple[str, str]]) -> None:
-        """Take note of what comes next, and begin to start the first engine that is missing."""
+        """Set the experts that come next, and begin to start the first engine that is missing."""
         shapes = [self._shapes.shape(model) for _, model in coming]
         with self._lock:
             self._order = KnownOrder(shape for shape, _ in itertools.groupby(shapes))
@@ -206,17 +206,17 @@ class SleepingEngines:
             yield from engine.generate(calls)
 
     def add(self, ident: str, query: Query, stream: bool, prompt: Prompt | None = None) -> Refusal | None:
-        """Give the engine awake one more call."""
+        """Add a call to the engine that is awake."""
         with self._current() as engine:
             return engine.add(ident, query, stream, prompt)
 
     def step(self) -> list[Delta]:
-        """One step of the engine that is awake."""
+        """Run one step of the engine that is awake."""
         with self._current() as engine:
             return engine.step()
 
     def abort(self, idents: Sequence[str]) -> None:
-        """End these calls. If their engine is lost, the next step says so."""
+        """Abort these calls. If their engine is lost, the next step raises that."""
         if self._awake is not None:
             with suppress(EngineLostError):
                 self._alive[self._awake].engine.abort(idents)

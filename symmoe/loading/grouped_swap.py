@@ -1,4 +1,4 @@
-"""Other weights of the same shape in a running engine: write what differs, rebind what is still held, verify.
+"""Swaps weights of the same shape in a running engine: writes what differs, rebinds what is still held, and verifies.
 
 vLLM's own reload rebuilds every layer, and on a CPU leaves a tied output head with the kernel of the old embedding
 (seen in 0.29). Here weights go straight to the storage that the model reads, or, on a CPU, to a kernel made of them.
@@ -27,7 +27,7 @@ _TOLERANCE = 0.02  # of the largest product: bf16 products summed in another ord
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One parameter of the running model and the checkpoint tensors that it is made of, stacked by rows."""
+    """One parameter of the running model and the checkpoint tensors that form it, stacked by rows."""
 
     name: str
     module: Any
@@ -36,25 +36,25 @@ class Slot:
 
     @property
     def multiplies(self) -> bool:
-        """Whether the model multiplies by this weight through a CPU kernel made of it."""
+        """Whether the model multiplies by this weight through a CPU kernel."""
         return self.attribute == "weight" and hasattr(self.module, "cpu_linear")
 
     @property
     def parameter(self) -> torch.Tensor:
-        """The parameter itself: of no elements where the CPU kernel replaced it."""
+        """The parameter itself, which is empty where a CPU kernel replaced it."""
         value: torch.Tensor = getattr(self.module, self.attribute)
         return value
 
     def tags(self, of: Mapping[str, str]) -> tuple[str, ...]:
-        """The tags of the tensors that it is made of."""
+        """The tags of the tensors that form it."""
         return tuple(of[name] for name in self.sources)
 
 
 def slots_of(model: Any, names: Collection[str]) -> tuple[Slot, ...]:
     """A slot for every parameter of `model`, filled from checkpoint tensors called `names`.
 
-    Raises `CheckpointError` where a parameter or a tensor finds no partner, or a layer is not plain: such a model is
-    reloaded by vLLM instead.
+    Raises `CheckpointError` if a parameter or a tensor has no partner, or a layer is not plain; vLLM's own reload then
+    loads the model instead.
     """
     slots = tuple(_slots(model, frozenset(names)))
     unused = set(names) - {name for slot in slots for name in slot.sources}
@@ -64,7 +64,7 @@ def slots_of(model: Any, names: Collection[str]) -> tuple[Slot, ...]:
 
 
 def weight_of(slot: Slot, image: PackedCheckpoint) -> torch.Tensor:
-    """The slot's new value: a view into the image where its parts are neighbours there, else a copy."""
+    """The slot's new value: a view into the image if its parts are adjacent there, otherwise a copy."""
     import torch
 
     if len(slot.sources) == 1:
@@ -74,7 +74,7 @@ def weight_of(slot: Slot, image: PackedCheckpoint) -> torch.Tensor:
 
 
 def write(slot: Slot, weight: torch.Tensor) -> int:
-    """Copy a weight into the parameter's own storage, where the model keeps one; bytes written."""
+    """Copy a weight into the parameter's own storage, if the model keeps one; returns the bytes written."""
     parameter = slot.parameter.data
     if parameter.numel() == 0:
         return 0
@@ -113,17 +113,17 @@ def _sources(model: Any, name: str, parameter: Any, names: frozenset[str]) -> tu
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """One weight as the CPU's kernel holds it: the call that multiplies by it, and its bytes."""
+    """One weight in the CPU kernel's format: the function that multiplies by it, and its bytes."""
 
     multiply: Callable[..., Any]
     nbytes: int
 
 
 class KernelCache:
-    """Kernels by the tags of the tensors that they were made of. Equal tags mean equal bytes, so experts share them.
+    """Kernels by the tags of their tensors. Equal tags mean equal bytes, so experts share kernels.
 
-    Those that are not in use are kept up to `budget` bytes. What is needed again last, by the order that was announced,
-    goes first (Belady), and among what it does not name, what was used longest ago.
+    Idle kernels are kept up to `budget` bytes. Those needed last by the announced order are dropped first (Belady), and
+    before these, by age of use, those that it does not name.
     """
 
     def __init__(self, budget: int) -> None:
@@ -132,7 +132,7 @@ class KernelCache:
         self._next_use: dict[Tags, int] = {}
 
     def expect(self, experts: Sequence[Collection[Tags]]) -> None:
-        """Take note of the kernels of the experts that come next, soonest first."""
+        """Set the kernels of the experts that come next, soonest first."""
         self._next_use = {}
         for turn, wanted in enumerate(experts):
             for tags in wanted:
@@ -143,11 +143,11 @@ class KernelCache:
         return self._kept.get(tags)
 
     def put(self, tags: Tags, kernel: Kernel) -> None:
-        """Keep a kernel; `use` decides what must go for it."""
+        """Add a kernel; the next `use` drops others for it."""
         self._kept[tags] = kernel
 
     def use(self, wanted: Collection[Tags]) -> None:
-        """Say which kernels the engine multiplies by from now on, and let go of what is over the budget."""
+        """Set the kernels that the engine uses from now on, and drop what exceeds the budget."""
         for tags in wanted:
             self._kept.move_to_end(tags)
         in_use = frozenset(wanted)
@@ -161,7 +161,7 @@ class KernelCache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all kernels kept, in use or not."""
+        """Bytes of all kernels kept, in use or idle."""
         return sum(kernel.nbytes for kernel in self._kept.values())
 
 
@@ -177,8 +177,8 @@ def make_kernel(weight: torch.Tensor, bias: torch.Tensor | None) -> Kernel:
 class Binding:
     """The weights of one running model, tensor by tensor.
 
-    `tags` say what is in it now: a swap writes only tensors whose tag differs. After a failure nothing is known, and
-    the next swap writes all of them.
+    `tags` are those of the current weights: a swap writes only tensors whose tag differs. After a failure the state is
+    unknown, and the next swap writes all of them.
     """
 
     def __init__(self, model: Any, tags: Mapping[str, str], budget: int) -> None:
@@ -192,12 +192,12 @@ class Binding:
         self._kernels.use(self._wanted(tags))
 
     def expect(self, keys: Sequence[str]) -> None:
-        """Take note of the experts that come next, soonest first."""
+        """Set the experts that come next, soonest first."""
         known = [self._experts[key] for key in keys if key in self._experts]
         self._kernels.expect([self._wanted(tags) for tags in known])
 
     def rebind(self, key: str) -> bool:
-        """Serve an expert that is still held here; False, and nothing changed, if some of it must be brought again."""
+        """Serve an expert that is still held here; False, with nothing changed, if any part of it is missing."""
         tags = self._experts.get(key)
         if tags is None or self._tags is None:
             return False
@@ -210,9 +210,9 @@ class Binding:
         return True
 
     def swap(self, key: str, image: PackedCheckpoint) -> int:
-        """Serve the expert of `image`; bytes written or made into kernels.
+        """Serve the expert of `image`; returns the bytes written or made into kernels.
 
-        Raises `CheckpointError` if a shape differs or what was written does not multiply as the image says.
+        Raises `CheckpointError` if a shape differs or the written weights do not multiply as the image's do.
         """
         tags = image.manifest.tags()
         if tags.keys() != {name for slot in self._slots for name in slot.sources}:

@@ -1,4 +1,4 @@
-"""Which tensors lie where in a checkpoint's safetensors files, told from their headers alone."""
+"""Where tensors lie in a checkpoint's safetensors files, read from the headers alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ INDEX = "model.safetensors.index.json"
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """One tensor of a safetensors file: its bytes are `nbytes` from `offset` of `file` on, row-major."""
+    """One tensor of a safetensors file: `nbytes` bytes from `offset` in `file`, row-major."""
 
     name: str
     dtype: str
@@ -28,7 +28,7 @@ class StoredTensor:
 
 @dataclass(frozen=True, slots=True)
 class FileState:
-    """Which file stood at a path: it is taken for another one once any of this changes."""
+    """The identity of the file at a path: it counts as another file once any of this changes."""
 
     path: Path
     inode: int
@@ -37,7 +37,7 @@ class FileState:
 
     @classmethod
     def of(cls, path: Path) -> FileState:
-        """The file that stands there now. Raises `CheckpointError` if there is none."""
+        """The file that is there now. Raises `CheckpointError` if there is none."""
         try:
             facts = path.stat()
         except OSError as error:
@@ -46,7 +46,7 @@ class FileState:
 
 
 def weight_files(model: Path) -> list[Path]:
-    """The safetensors files of a model directory, by name: those that its index names if it has one, else all.
+    """The safetensors files of a model directory, by name: those in its index if it has one, otherwise all.
 
     Raises `CheckpointError` if there are none or one is missing.
     """
@@ -79,7 +79,7 @@ def stored_tensors(files: Iterable[Path]) -> dict[str, StoredTensor]:
 
 
 def shared_names(files: Iterable[Path], tensors: Mapping[str, StoredTensor]) -> dict[str, str]:
-    """Names that stand for another tensor's storage, as `safetensors.torch.save_model` records them."""
+    """Names that share another tensor's storage, as `safetensors.torch.save_model` records them."""
     shared: dict[str, str] = {}
     for file in files:
         metadata = _header(file)[0].get("__metadata__") or {}

@@ -1,8 +1,8 @@
-"""The host tier: experts as ready-made images in shared memory, under a hard budget, fetched ahead of their use.
+"""The host tier: experts as ready-made images in shared memory, within a hard budget, prefetched before their use.
 
-What leaves it is chosen by Belady's rule where the order of use is known, least recently used where not. Belady, A
-study of replacement algorithms for a virtual-storage computer (IBM Systems Journal 5, 1966): evicting what is needed
-again furthest in the future gives the fewest misses. It needs the future, which a batch's plan is.
+Images are evicted by Belady's rule where the order of use is known, and least recently used first where it is not.
+Belady, A study of replacement algorithms for a virtual-storage computer (IBM Systems Journal 5, 1966): evicting what is
+needed again furthest in the future gives the fewest misses. A batch's plan is such a known future.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ NEVER = math.inf
 
 @dataclass(frozen=True, slots=True)
 class Resident:
-    """How much an image is worth keeping: the place of its next use in the known order, and when it was last used."""
+    """The worth of keeping an image: the position of its next use in the known order, and when it was last used."""
 
     key: str
     next_use: float
@@ -36,7 +36,7 @@ class Resident:
 
 
 class KnownOrder:
-    """The uses that are known to come, soonest first. Each use takes the first mention of its key out."""
+    """The known future uses, soonest first. Each use removes the first mention of its key."""
 
     def __init__(self, keys: Iterable[str] = ()) -> None:
         self._places: dict[str, deque[int]] = {}
@@ -44,31 +44,31 @@ class KnownOrder:
             self._places.setdefault(key, deque()).append(place)
 
     def next_use(self, key: str) -> float:
-        """The place of the key's next use, comparable within this order only; `NEVER` if it names none."""
+        """The position of the key's next use, comparable within this order only; `NEVER` if it has none."""
         places = self._places.get(key)
         return places[0] if places else NEVER
 
     def used(self, key: str) -> None:
-        """The key is in use now; what the order says of it is about later uses from here on."""
+        """Note a use of the key: its first mention is removed."""
         places = self._places.get(key)
         if places:
             places.popleft()
 
 
 def eviction_order(residents: Iterable[Resident]) -> list[str]:
-    """The keys in the order in which to evict them: furthest next use first, of equals the least recently used."""
+    """The keys in the order of eviction: furthest next use first; among equals, the least recently used."""
     return [one.key for one in sorted(residents, key=lambda one: (-one.next_use, one.last_use))]
 
 
 def needed_later(residents: Iterable[Resident], than: float) -> list[Resident]:
-    """Those that an image next used at `than` may push out: needed after it, or, like it, not known to be needed."""
+    """The residents that an image next used at `than` may evict: those used later, or both with no known use."""
     return [one for one in residents if one.next_use > than or one.next_use == than == NEVER]
 
 
 def victims(order: Sequence[str], fits: Callable[[Sequence[str]], bool]) -> list[str] | None:
-    """The fewest first keys of `order` whose eviction makes room, less those among them that turn out not to help.
+    """The shortest prefix of `order` whose eviction makes room, without those in it that are not needed for that.
 
-    `fits` says whether there is room once the given keys are gone. None if there is none with all of `order` gone.
+    `fits` says whether there is room once the given keys are gone. None if evicting all of `order` makes no room.
     """
     count = next((n for n in range(len(order) + 1) if fits(order[:n])), None)
     if count is None:
@@ -83,7 +83,7 @@ def victims(order: Sequence[str], fits: Callable[[Sequence[str]], bool]) -> list
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """The place of one image, reserved before it is filled. One whose fill failed is gone, and has its `error`."""
+    """The place of one image, reserved before it is filled. If filling fails, it is removed and holds the `error`."""
 
     offset: int
     nbytes: int
@@ -93,7 +93,7 @@ class Slot:
 
 
 class Residency:
-    """Slots by key within `budget` bytes. What is pinned or being filled stays where it is."""
+    """Slots by key within `budget` bytes. Slots that are pinned or being filled are never evicted."""
 
     def __init__(self, budget: int) -> None:
         self.slots: dict[str, Slot] = {}
@@ -105,28 +105,28 @@ class Residency:
 
     @property
     def used(self) -> int:
-        """Bytes taken up, in whole pages."""
+        """Bytes in use, in whole pages."""
         return self._allocator.used
 
     def pin(self, key: str) -> None:
-        """Keep this key, there or yet to come, until it is unpinned as often."""
+        """Keep this key, present or not yet, until it is unpinned as many times."""
         self._pins[key] += 1
 
     def unpin(self, key: str) -> None:
-        """Take one pin back. `ValueError` if there is none."""
+        """Remove one pin. Raises `ValueError` if there is none."""
         if not self._pins[key]:
             raise ValueError(f"{key} is not pinned")
         self._pins[key] -= 1
 
     def touch(self, key: str) -> None:
-        """Take note of a use."""
+        """Note a use."""
         self.order.used(key)
         self.slots[key].last_use = next(self._clock)
 
     def reserve(self, key: str, nbytes: int, prefetch: bool = False) -> Slot | None:
-        """A slot for an image that has none, evicting what must go; None, and nothing evicted, if no room can be made.
+        """A slot for an image that has none, evicting others if need be; None, evicting nothing, if there is no room.
 
-        A prefetch makes no room at the cost of what is needed sooner. `CapacityError` if the budget can never hold it.
+        A prefetch does not evict what is needed sooner. Raises `CapacityError` if the budget can never hold the image.
         """
         if whole_pages(nbytes) > self._allocator.capacity:
             raise CapacityError(
@@ -147,7 +147,7 @@ class Residency:
         return slot
 
     def evict(self, key: str) -> bool:
-        """Drop what may be dropped; False, and nothing done, for what is not there, pinned or being filled."""
+        """Drop a key if possible; False, with nothing done, if it is absent, pinned or being filled."""
         if all(one.key != key for one in self._evictable()):
             return False
         self.drop(key)
@@ -155,7 +155,7 @@ class Residency:
         return True
 
     def drop(self, key: str) -> None:
-        """Free a slot, whatever its state."""
+        """Free a slot, in whatever state."""
         self._allocator.free(self.slots.pop(key).offset)
 
     def room_to_come(self) -> bool:
@@ -163,7 +163,7 @@ class Residency:
         return any(not slot.ready and not self._pins[key] for key, slot in self.slots.items())
 
     def no_room(self, key: str, nbytes: int) -> CapacityError:
-        """The error for an image that does not fit beside what is kept."""
+        """The error for an image that does not fit beside those that must stay."""
         kept = ", ".join(sorted(other for other in self.slots if self._pins[other]))
         return CapacityError(
             f"no room for {key} ({nbytes:,} bytes) in a host tier of {self._allocator.capacity:,} bytes beside what is "
@@ -183,23 +183,23 @@ class Residency:
 
 
 class ImageBuilder(Protocol):
-    """What makes an expert's image."""
+    """Makes an expert's image."""
 
     @property
     def nbytes(self) -> int:
-        """How many bytes the image has."""
+        """The size of the image in bytes."""
         ...
 
     def write_into(self, buffer: memoryview, /) -> object:
-        """Write all of them into `buffer`, which has that size. Keeps no reference to it; asks the tier for nothing."""
+        """Write the image into `buffer`, which has its size. Must keep no reference to it and not call the tier."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """An image that stays where it is for now: as bytes here, and as a place in the file at `path` for other processes.
+    """An image held in place: as bytes in this process, and as a range of the file at `path` for other processes.
 
-    `hit` says whether it was there when asked for. `view` is read-only, and void after the with-block.
+    `hit` says whether it was present when asked for. `view` is read-only, and invalid after the with-block.
     """
 
     view: memoryview
@@ -211,10 +211,10 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class HostTierStats:
-    """What the tier did so far.
+    """Counts of what the tier did.
 
-    A use is one of `hits` (it was there), `joined` (a fill under way was waited for) and `misses` (filled for it).
-    Prefetches that filled something are `prefetched`. Fills that failed count in none of the last two.
+    A use is one of `hits` (the image was present), `joined` (it waited for a fill under way) and `misses` (it was
+    filled for this use). `prefetched` counts prefetches that filled an image. The last two leave out failed fills.
     """
 
     hits: int = 0
@@ -230,10 +230,10 @@ class HostTierStats:
 class HostTier:
     """Images by key in `budget_bytes` of shared memory, made by `source`. Safe to use from any thread.
 
-    Space is reserved under one lock before it is filled, and filled outside of it. What is in use, pinned or being
-    filled stays; of the rest goes first what the order given to `expect` needs last. `directory` is where the memory
-    comes from, see `Arena`; `workers` is how many prefetches run at once; on `changed` its users wait for each other.
-    Raises `CapacityError` where memory is short.
+    Space is reserved under one lock, and filled outside of it. Images in use, pinned or being filled stay; of the rest,
+    those needed last by the order given to `expect` are evicted first. `directory` is where the memory comes from, see
+    `Arena`; `workers` is the number of concurrent prefetches; users wait for each other on `changed`. Raises
+    `CapacityError` where memory is short.
     """
 
     def __init__(
@@ -255,18 +255,18 @@ class HostTier:
         self._closed = False
 
     def expect(self, keys: Sequence[str]) -> None:
-        """Take note of the uses that come from now on, soonest first, in place of what was expected before.
+        """Set the uses that come from now on, soonest first, replacing those expected before.
 
-        A use takes the first mention of its key out, so there is no need to call this again until the plan changes.
+        Each use removes the first mention of its key, so call this again only when the plan changes.
         """
         with self._changed:
             self._residency.order = KnownOrder(keys)
 
     def prefetch(self, key: str) -> Future[bool]:
-        """Fill in the background, of all that is queued the soonest needed first. True once it is there.
+        """Fill an image in the background, the soonest needed of all queued first. True once it is present.
 
-        False if declined: it would push out what is in use, pinned or needed sooner, or the tier was closed first. The
-        future raises what the source raised, and `CapacityError` for an image that the budget can never hold.
+        False if declined: it would evict what is in use, pinned or needed sooner, or the tier closed first. The future
+        raises what the source raised, and `CapacityError` for an image that the budget can never hold.
         """
         with self._changed:
             self._check_open()
@@ -286,9 +286,9 @@ class HostTier:
 
     @contextmanager
     def use(self, key: str) -> Iterator[Held]:
-        """The image, kept in place for the with-block; filled now if absent, waited for if it is being filled.
+        """The image, kept in place for the with-block; filled now if absent, awaited if being filled.
 
-        Raises what the source raised, and `CapacityError` if it cannot fit: at all, or beside what is in use or pinned.
+        Raises what the source raised, and `CapacityError` if it cannot fit, at all or beside what is in use or pinned.
         """
         self.pin(key)
         try:
@@ -302,18 +302,18 @@ class HostTier:
             self.unpin(key)
 
     def pin(self, key: str) -> None:
-        """Keep an image from eviction, from when it is there, until `unpin` was called as often."""
+        """Protect an image from eviction, now or once it is present, until `unpin` was called as many times."""
         with self._changed:
             self._residency.pin(key)
 
     def unpin(self, key: str) -> None:
-        """Take one pin back. `ValueError` if there is none."""
+        """Remove one pin. Raises `ValueError` if there is none."""
         with self._changed:
             self._residency.unpin(key)
             self._changed.notify_all()
 
     def evict(self, key: str) -> bool:
-        """Drop an image now; False if it is not there, in use, pinned or being filled."""
+        """Drop an image now; False if it is absent, in use, pinned or being filled."""
         with self._changed:
             evicted = self._residency.evict(key)
             self._changed.notify_all()
@@ -321,19 +321,19 @@ class HostTier:
 
     @property
     def resident(self) -> Mapping[str, int]:
-        """The images that are there, and their sizes in bytes."""
+        """The images that are present, and their sizes in bytes."""
         with self._changed:
             return {key: slot.nbytes for key, slot in self._residency.slots.items() if slot.ready}
 
     @property
     def used(self) -> int:
-        """Bytes taken up, in whole pages, what is being filled included. Never more than the budget."""
+        """Bytes in use, in whole pages, including images being filled. Never more than the budget."""
         with self._changed:
             return self._residency.used
 
     @property
     def stats(self) -> HostTierStats:
-        """What the tier did so far."""
+        """Counts of what the tier did."""
         with self._changed:
             return replace(self._stats, evictions=self._residency.evictions)
 
@@ -343,7 +343,7 @@ class HostTier:
         return self._arena.path
 
     def close(self) -> None:
-        """Decline what is queued, wait for prefetches under way, and give the memory back. Safe to call twice."""
+        """Decline what is queued, wait for prefetches under way, and free the memory. Safe to call twice."""
         with self._changed:
             self._closed = True
             queued, self._queue = list(self._queue), {}

@@ -1,4 +1,4 @@
-"""Experts as images in memory that an engine can map: packed files where there are some, the host tier for the rest."""
+"""Experts as images in memory that an engine can map: packed files where they exist, otherwise in the host tier."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from symmoe.types import Image
 class HostImages:
     """The images of a pool's experts.
 
-    A file in `packs` that was packed from the same weights is mapped as it is, its checksums verified once: the page
-    cache is shared by all processes. Others are built in the host tier, where they stay while `budget` bytes allow.
-    With `staged` all go through the host tier: a GPU reads pinned memory several times as fast as mapped files.
+    A file in `packs` that was packed from the same weights is mapped as it is, its checksums verified once: all
+    processes share its pages. Others are built in the host tier, where they stay while `budget` bytes allow. With
+    `staged` all go through the host tier: a GPU reads pinned memory several times as fast as mapped files.
     """
 
     def __init__(self, budget: int, packs: Path, staged: bool = False) -> None:
@@ -34,7 +34,7 @@ class HostImages:
         self._verified: dict[Path, Future[None]] = {}
 
     def key(self, weights: ExpertWeights) -> str:
-        """The digest of the weights that went in, so equal keys mean equal bytes."""
+        """The digest of the weights: equal keys mean equal bytes."""
         return self._layout(weights).manifest.key
 
     def shape(self, model: str) -> str:
@@ -58,9 +58,9 @@ class HostImages:
             yield Image(key, weights.model, held.path, held.offset, held.nbytes)
 
     def expect(self, weights: Sequence[ExpertWeights]) -> None:
-        """Take note of what comes next; the first is built, or verified, while something else runs.
+        """Set what comes next; the first is built or verified in the background.
 
-        What goes wrong with it is said when it is needed.
+        Errors are raised when the image is needed.
         """
         keys = [self.key(each) for each in weights]
         packed = {key: self._packed(key) for key in keys}
@@ -75,14 +75,14 @@ class HostImages:
                 self.tier.prefetch(key)
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Free the memory."""
         self._verifying.shutdown(cancel_futures=True)
         if "tier" in self.__dict__:
             self.tier.close()
 
     @cached_property
     def tier(self) -> HostTier:
-        """What holds the images that are built, made at first use."""
+        """The host tier for images that are built, made on first use."""
         return HostTier(self._budget, self._by_key.__getitem__)
 
     def _layout(self, weights: ExpertWeights) -> Layout:
@@ -113,7 +113,7 @@ class NamedImages:
         return weights.adapter or weights.model
 
     def shape(self, model: str) -> str:
-        """Every model is of its own shape."""
+        """Each model has a shape of its own."""
         return model
 
     def tags(self, model: str) -> Mapping[str, str]:
@@ -126,4 +126,4 @@ class NamedImages:
         yield Image(self.key(weights), weights.model, "", 0, 0)
 
     def expect(self, weights: Sequence[ExpertWeights]) -> None:
-        """Nothing to prepare."""
+        """Does nothing."""

@@ -1,4 +1,4 @@
-"""Which lane makes an expert ready: the cheapest that gives the right weights."""
+"""Chooses the lane that makes an expert ready: the cheapest that gives the right weights."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from symmoe.types import Image, Lane, Load
 
 @dataclass(frozen=True, slots=True)
 class ExpertWeights:
-    """An expert as weights: the directory of its model, and of the adapter to merge in, if any."""
+    """An expert's weights: the directory of its model, and that of the adapter to merge in, if any."""
 
     model: str
     adapter: str | None = None
 
 
 class Images(Protocol):
-    """Experts as images: packed tensors in memory that an engine can map."""
+    """Experts' weights as images: packed tensors in memory that an engine can map."""
 
     def key(self, weights: ExpertWeights) -> str:
-        """The name of these weights: equal names mean equal bytes."""
+        """A key for these weights: equal keys mean equal bytes."""
         ...
 
     def shape(self, model: str) -> str:
-        """What one engine can serve: models of equal shape need no other engine."""
+        """A key for the engine that a model needs: models of equal shape can share one."""
         ...
 
     def tags(self, model: str) -> Mapping[str, str]:
@@ -36,11 +36,11 @@ class Images(Protocol):
         ...
 
     def hold(self, weights: ExpertWeights) -> AbstractContextManager[Image]:
-        """The image of these weights, made if need be, in place until the block ends."""
+        """The image of these weights, made if need be, kept in place for the with-block."""
         ...
 
     def expect(self, weights: Sequence[ExpertWeights]) -> None:
-        """Take note of what comes next, soonest first, and begin with the first."""
+        """Set what comes next, soonest first, and begin with the first."""
         ...
 
 
@@ -67,7 +67,7 @@ class LaneLoader:
         """What is in each engine that was started, by its number; None where nobody knows."""
 
     def ready(self, expert: str) -> Load:
-        """Make `expert` the one the engine serves. After an error nothing counts as resident."""
+        """Make `expert` the one that the engine serves. After an error nothing counts as resident."""
         wanted = self._weights(expert)
         began = self._clock()
         if self._engine.model == wanted.model and self._there() == wanted:
@@ -85,7 +85,7 @@ class LaneLoader:
         return self._weights(expert).model
 
     def expect(self, experts: Sequence[str]) -> None:
-        """Take note of the experts that come next, soonest first: the first is fetched while another generates."""
+        """Set the experts that come next, soonest first: the first is fetched while another generates."""
         weights, running = [self._weights(expert) for expert in experts], self._engine.model
         if running is not None:
             self._engine.expect([(self._images.key(each), each.model) for each in weights])
@@ -94,7 +94,7 @@ class LaneLoader:
         self._images.expect(weights)
 
     def start(self, expert: str) -> float:
-        """Start the engine on the expert's model ahead of its first use, so that its cost is told apart; seconds."""
+        """Start the engine on the expert's model before its first use, to measure that separately; returns seconds."""
         model = self._weights(expert).model
         if self._engine.model == model:
             return 0.0

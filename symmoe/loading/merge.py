@@ -27,14 +27,14 @@ _UNSUPPORTED = (
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What an adapter adds to one weight: `scale · up·down`, `up` of shape [out, r] and `down` of [r, in]."""
+    """An adapter's change to one weight: `scale · up·down`, `up` of shape [out, r] and `down` of [r, in]."""
 
     down: torch.Tensor
     up: torch.Tensor
     scale: float
 
     def merged(self, weight: torch.Tensor) -> torch.Tensor:
-        """`weight` ([out, in]) with this added, computed in fp32 and rounded once to its dtype; fp32 ones in place."""
+        """`weight` [out, in] plus this, computed in fp32 and rounded once to its dtype; in place if it is fp32."""
         return weight.float().addmm_(self.up.float(), self.down.float(), alpha=self.scale).to(weight.dtype)
 
 
@@ -58,7 +58,7 @@ def merged_weights(model: str, adapter: str | None) -> Iterator[tuple[str, torch
 
 
 def write_merged(model: str, adapter: str | None, out: Path) -> Path:
-    """Write a model, with `adapter` merged in where given, as a whole checkpoint directory `out`, and give that."""
+    """Write a model, with `adapter` merged in where given, as a complete checkpoint directory. Returns `out`."""
     from safetensors.torch import save_file
 
     shutil.copytree(model, out, ignore=shutil.ignore_patterns("*.safetensors", INDEX))
@@ -67,7 +67,7 @@ def write_merged(model: str, adapter: str | None, out: Path) -> Path:
 
 
 def lora_scale(config: dict[str, Any], where: Path) -> float:
-    """The factor of an adapter's product; `CheckpointError` for variants of LoRA that a merge would get wrong."""
+    """The factor of an adapter's product. Raises `CheckpointError` for LoRA variants that cannot be merged this way."""
     for option in _UNSUPPORTED:
         if config.get(option):
             raise CheckpointError(f"{where}: adapters with {option} are not supported")
@@ -80,7 +80,7 @@ def lora_scale(config: dict[str, Any], where: Path) -> float:
 
 
 def adapter_rank(adapter: Path) -> int:
-    """The rank of an adapter; `CheckpointError` for one that cannot be used."""
+    """The rank of an adapter. Raises `CheckpointError` for an unusable one."""
     config = read_config(adapter)
     lora_scale(config, adapter)
     return int(config["r"])
@@ -92,7 +92,7 @@ def base_name(lora_key: str) -> str:
 
 
 def read_updates(adapter: Path) -> dict[str, Update]:
-    """What an adapter adds to each base tensor that it changes."""
+    """An adapter's change to each base tensor that it changes."""
     from safetensors.torch import load_file
 
     scale = lora_scale(read_config(adapter), adapter)

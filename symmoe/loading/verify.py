@@ -1,4 +1,4 @@
-"""Whether weights on disk can be trusted, told before any model is loaded."""
+"""Checks whether weights on disk can be trusted, before any model is loaded."""
 
 from __future__ import annotations
 
@@ -38,9 +38,8 @@ def trained_on(adapter: Path) -> str:
 def verify_adapter(adapter: Path, base: Path | None) -> None:
     """Check an adapter's files, its checksum if its card records one, and that it fits the base, shape by shape.
 
-    Without a base (one that is not on this machine yet) the fit is not checked.
-
-    Raises `CheckpointError` that names the file or tensor at fault.
+    Without a base (one that is not on this machine yet) the fit is not checked. Raises `CheckpointError`, naming the
+    file or tensor at fault.
     """
     if not adapter.is_dir():
         raise CheckpointError(f"{adapter}: no such adapter directory")

@@ -1,4 +1,4 @@
-"""symmoe's grouped swap as a weight-transfer engine of vLLM; imported by vLLM's worker only."""
+"""The grouped swap as a weight-transfer engine of vLLM; imported by vLLM's worker only."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from symmoe.loading.packed.checkpoint import PackedCheckpoint
 
 @dataclass
 class SwapInit(WeightTransferInitInfo):  # type: ignore[misc]
-    """The tags of the tensors that the engine was started with, and the bytes of idle CPU kernels that it may keep."""
+    """The tags of the tensors that the engine was started with, and the bytes of idle CPU kernels to keep at most."""
 
     tags: dict[str, str]
     kernel_budget: int
@@ -40,7 +40,7 @@ class SwapUpdate(WeightTransferUpdateInfo):  # type: ignore[misc]
 
 
 class GroupedSwapEngine(WeightTransferEngine[SwapInit, SwapUpdate]):  # type: ignore[misc]
-    """Writes an expert's image into the running model: tensor by tensor where it can, else by vLLM's own reload.
+    """Writes an expert's image into the running model: tensor by tensor where possible, otherwise by vLLM's own reload.
 
     `reason` says why a model cannot be written tensor by tensor, or is empty.
     """
@@ -67,10 +67,10 @@ class GroupedSwapEngine(WeightTransferEngine[SwapInit, SwapUpdate]):  # type: ig
                 self.reason = str(error)
 
     def start_weight_update(self) -> None:
-        """Nothing to prepare: tensors are written in place."""
+        """Does nothing: tensors are written in place."""
 
     def finish_weight_update(self) -> None:
-        """Nothing to do: an update is whole when `update_weights` returns."""
+        """Does nothing: an update is complete when `update_weights` returns."""
 
     def update_weights(self, update_info: dict[str, Any]) -> None:
         """Swap an expert in. vLLM's own version waits for an accelerator, which a CPU lacks."""
@@ -89,12 +89,12 @@ class GroupedSwapEngine(WeightTransferEngine[SwapInit, SwapUpdate]):  # type: ig
         return self._binding is not None and self._binding.rebind(key)
 
     def expect(self, keys: Sequence[str]) -> None:
-        """Take note of the experts that come next."""
+        """Set the experts that come next, soonest first."""
         if self._binding:
             self._binding.expect(keys)
 
     def shutdown(self) -> None:
-        """Let go of the mapped files."""
+        """Release the mapped files."""
         self._binding = None
         self._pinned.close()
         self._maps.clear()

@@ -1,4 +1,4 @@
-"""What symmoe adds to vLLM's worker: an expert's weights for the engine that is running."""
+"""symmoe's extension of vLLM's worker: it changes the weights of a running engine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TRANSFER = "symmoe"
 class SwapExtension:
     """Mixed into vLLM's `Worker` by `worker_extension_cls`; called through `collective_rpc`.
 
-    The worker imports this module before it builds its weight-transfer engine, so that is where ours is registered.
+    The worker imports this module before it builds its weight-transfer engine, so that is registered here.
     """
 
     weight_transfer_engine: Any
@@ -23,9 +23,9 @@ class SwapExtension:
     model_runner: Any
 
     def symmoe_swap(self, update: dict[str, Any]) -> int:
-        """Put an expert's weights in, as one weight update of vLLM's own life cycle; bytes moved.
+        """Write an expert's weights as one weight update in vLLM's own life cycle; returns the bytes moved.
 
-        The caller has stopped generation, and clears the prefix cache afterwards.
+        The caller must have stopped generation, and must clear the prefix cache afterwards.
         """
         self.start_weight_update()
         self.update_weights(update)
@@ -40,20 +40,20 @@ class SwapExtension:
         return bool(self.weight_transfer_engine.rebind(key))
 
     def symmoe_expect(self, keys: Sequence[str]) -> None:
-        """Take note of the experts that come next, soonest first."""
+        """Set the experts that come next, soonest first."""
         self.weight_transfer_engine.expect(keys)
 
     def symmoe_give_back(self) -> None:
-        """Give the pages of keys and values back to the machine. What was in them is lost: no prompt may stay cached.
+        """Return the KV cache's memory to the machine. Its content is lost, so no prompt may stay cached.
 
-        For a CPU. They come back as zeros, each when it is next written.
+        For a CPU. Pages come back as zeros, each when it is next written.
         """
         for address, nbytes in {_extent(tensor) for tensor in _tensors(self.model_runner.kv_caches)}:
             give_back(address, nbytes)
 
 
 def give_back(address: int, nbytes: int) -> None:
-    """Have the machine take back the whole pages of private memory in a range. Raises `OSError`."""
+    """Return the whole pages of private memory in a range to the machine. Raises `OSError`."""
     first = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE
     length = (address + nbytes) // mmap.PAGESIZE * mmap.PAGESIZE - first
     libc = ctypes.CDLL(None, use_errno=True)

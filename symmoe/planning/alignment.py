@@ -1,4 +1,4 @@
-"""Loads of one model that begin at the same moment on several machines, so that these read it once between them."""
+"""Aligns loads of one model on several machines to begin at the same moment, so that they share one reading of it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _GRAIN = 1e-9
 class JointLoad:
     """Workers that begin to load one model at the same moment.
 
-    `places` gives of each worker the place of its share that begins then, `begin` the second, `waited` the seconds that
-    they wait for each other in all, and `saved` those by which each one's load is shorter.
+    `places` maps each worker to the index of its share that begins then, `begin` is that second, `waited` the seconds
+    that the workers wait for each other in all, and `saved` the seconds by which each load is shorter.
     """
 
     model: str
@@ -30,11 +30,11 @@ class JointLoad:
 
     @property
     def gained(self) -> float:
-        """Seconds of workers that it saves, less what they wait."""
+        """Worker-seconds saved, less those spent waiting."""
         return self.saved * len(self.places) - self.waited
 
     def joint(self, number: int) -> Joint:
-        """What a step of it is told. Waiting longer than it saves is worth nothing."""
+        """What a step of this load is told: to wait for the others at most `saved` or `LEAST_PATIENCE` seconds."""
         return Joint(number, len(self.places), max(self.saved, LEAST_PATIENCE), self.rates)
 
 
@@ -80,10 +80,10 @@ def aligned(
 ) -> tuple[list[list[int]], list[float], tuple[JointLoad, ...]]:
     """Each worker's experts in an order in which machines load models together where that pays; ends and joint loads.
 
-    A model that several machines must load cold is moved to the front on each of them, greatest gain first and
-    everywhere in the same order, so that nobody waits for who waits for him; the gaps before are filled with models
-    that fit. A group that makes the schedule longer, or the work in all where the schedule is as long, loses those that
-    come last, and in the end is dropped: so the schedule is never longer than before. Seconds are those of `Instance`.
+    A model that several machines must load cold moves to the front on each of them, greatest gain first and everywhere
+    in the same order, so that no cycle of waiting arises; the gaps before it are filled with models that fit. A group
+    that makes the schedule longer, or as long but with more work in all, loses the workers that come last, and is
+    finally dropped: so the schedule never becomes longer. Seconds are those of `Instance`.
     """
     blocks = [_blocks(instance, worker, placement[worker], order) for worker, order in enumerate(orders)]
     plain = _play(instance, blocks, ())

@@ -1,4 +1,4 @@
-"""What experts cost in seconds: measured while a plan runs, kept in the store, guessed for experts that never ran."""
+"""The costs of experts in seconds: measured while plans run, kept in the store, estimated where nothing is measured."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ MOST_ROWS = 2000
 
 @dataclass(frozen=True, slots=True)
 class ExpertCost:
-    """What one expert costs: seconds to load it where no engine of its model is alive, and of each request once loaded.
+    """Seconds that one expert costs: `load` where no engine of its model is alive, and `request` for each request.
 
-    `swap` is what loading costs after an expert of the same model, as much as `load` where it is None; `wake` what it
-    costs where the engine of its model sleeps, as much as `swap` where it is None. `bytes` are its weights, 0 where
-    unknown. `request` is the mean over a full batch, a step's seconds by its requests. `rates` are what storage and
-    link gave machines that read its model between them, or another of the pool.
+    `swap` is what loading costs after an expert of the same model (None: as much as `load`), and `wake` what it costs
+    where the engine of its model sleeps (None: as much as `swap`). `bytes` is the size of its weights, 0 if unknown.
+    `request` is a mean over full batches: a step's seconds divided by its requests. `rates` are the bandwidths of
+    storage and link that were measured when several machines read this model, or another of the pool, between them.
     """
 
     load: float
@@ -47,7 +47,7 @@ class ExpertCost:
     rates: Rates | None = None
 
     def saved(self, machines: int) -> float:
-        """Seconds by which `load` is shorter where so many machines read the model once between them; 0 if unknown."""
+        """Seconds by which `load` shortens if so many machines share one reading of the model; 0 if unknown."""
         if self.rates is None or not self.bytes or machines < 2:
             return 0.0
         alone = self.bytes / self.rates.alone
@@ -64,7 +64,7 @@ class ExpertCost:
         return self.same_model if self.wake is None else min(self.wake, self.load)
 
     def after(self, same_expert: bool, same_model: bool, asleep: bool = False) -> float:
-        """Seconds to load it after an expert that is itself, or of its model, or neither; its engine may be asleep."""
+        """Seconds to load it where it or an expert of its model is ready, or the engine of its model is asleep."""
         if same_expert:
             return 0.0
         return self.same_model if same_model else self.asleep if asleep else self.load
@@ -73,10 +73,10 @@ class ExpertCost:
 class CostModel:
     """Learns the costs of a pool's experts while they run.
 
-    An estimate is the median of the last `WINDOW` observations of its kind, requests weighted by how many a step had: a
-    load from a cold disk or a step of one request does not move it. An expert that never ran is given the pool's median
-    seconds, by byte for loads of a lane and by token for requests where sizes are known; and before anything ran, what
-    a 135M model took on two CPU cores, since any order of magnitude orders experts well enough.
+    An estimate is the median of the last `WINDOW` observations of its kind, with steps weighted by their requests, so
+    that one load from a cold disk or a step of one request does not move it. An expert that never ran is given the
+    pool's median: seconds per byte for loads of a lane and seconds per token for requests where sizes are known. Before
+    anything ran, it is what a 135M model took on two CPU cores: only the ratios matter for ordering experts.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class CostModel:
             self.observe(observation)
 
     def observe(self, seen: Observation) -> None:
-        """Take one load or one step into account, oldest first. Experts that the pool has no more are passed over."""
+        """Take one load or one step into account; call in order of time. Experts that left the pool are ignored."""
         if seen.expert not in self._models:
             return
         if seen.lane is None:
@@ -109,12 +109,12 @@ class CostModel:
                 self._rates[self._models[seen.expert]] = seen.rates
 
     def load(self, expert: str, after: str | None = None) -> float:
-        """Seconds to make an expert ready on a worker that has another ready, or nothing."""
+        """Seconds to make an expert ready on a worker where expert `after`, or nothing, is ready."""
         same_model = after is not None and self._models.get(after) == self._models[expert]
         return self.cost(expert).after(after == expert, same_model)
 
     def cost(self, expert: str) -> ExpertCost:
-        """An expert's costs as they are estimated now."""
+        """The current estimate of an expert's costs."""
         rebuild, wake, swap = (self._loading(expert, kind) for kind in _UNMEASURED)
         rates = self._rates.get(self._models[expert]) or max(
             self._rates.values(), key=lambda each: each.measured, default=None
@@ -122,7 +122,7 @@ class CostModel:
         return ExpertCost(rebuild, self._request(expert), self._sizes.get(expert, 0), swap, wake, rates)
 
     def measured(self, expert: str) -> bool:
-        """Whether the expert's loads and requests were both seen, so that its costs are no guess."""
+        """Whether both loads and requests of the expert were observed, so that its costs are not a guess."""
         return any((expert, kind) in self._loads for kind in _UNMEASURED) and expert in self._requests
 
     def costs(self) -> dict[str, ExpertCost]:
@@ -168,10 +168,10 @@ def _weighted_median(weighed: Sequence[tuple[float, int]] | deque[tuple[float, i
 
 
 class StepTimes:
-    """Takes the time of a run's loads and steps, told of each load and of each call's candidates as they come.
+    """Measures the loads and steps of a run, which reports each load and each call's candidates as they come.
 
-    A step lasts from its load to its last candidate. Where an expert runs on several workers at once, its steps are
-    taken together: their seconds add up.
+    A step lasts from its load to its last candidate. Where an expert runs on several workers at once, the seconds of
+    its steps are added up.
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -182,13 +182,13 @@ class StepTimes:
         self._requests: dict[str, int] = {}
 
     def load(self, load: Load) -> None:
-        """An expert is ready."""
+        """Note that an expert is ready."""
         alone = load.seconds + load.saved
         self._loads.append(Observation(load.expert, alone, load.lane, load.bytes, rates=load.rates))
         self._ready.setdefault(load.expert, []).append(self._clock())
 
     def candidates(self, candidates: Sequence[Candidate]) -> None:
-        """A call is answered."""
+        """Note that a call is answered."""
         for expert in {candidate.expert for candidate in candidates}:
             self._requests[expert] = self._requests.get(expert, 0) + 1
             self._last[expert] = self._clock()
@@ -204,11 +204,10 @@ class StepTimes:
 
 
 def keep_observations(store: Store, pool: str, observations: Sequence[Observation]) -> None:
-    """Add observations to those of a pool, in their order.
+    """Append observations, in order, to those of a pool.
 
-    A row keeps its first value, so each has a key of its own, by time. Where there are more than `MOST_ROWS`, those
-    that still count move to the next table. A writer that is late adds to the old one, and its observation is lost: it
-    is one of many.
+    Each has a key of its own, by time, because a row of the store keeps its first value. Beyond `MOST_ROWS` rows, those
+    still in use move to a new table; what a concurrent writer adds to the old table is then lost, which does no harm.
     """
     if not observations:
         return

@@ -18,11 +18,10 @@ _CallKey = tuple[tuple[Message, ...], Sampling]
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """The workers that share a plan, what each expert of the pool costs, and the expert that aggregates, if one does.
+    """The workers that share a plan, the costs of every expert of the pool, and the expert that aggregates, if any.
 
-    `program_seconds` bounds the integer program, as `schedule` says. `standing` tells of each worker the expert that it
-    has ready now, those that it had before, whose engines sleep, and its machine; without it the workers are as they
-    are given.
+    `program_seconds` bounds the integer program, as in `schedule`. `standing` returns for each worker the expert that
+    is ready, those before it whose engines sleep, and its machine; without it `workers` are taken as given.
     """
 
     workers: tuple[Worker, ...]
@@ -32,7 +31,7 @@ class Fleet:
     standing: Callable[[], Sequence[Standing]] | None = None
 
     def now(self, models: Mapping[str, str]) -> tuple[Worker, ...]:
-        """The workers as they stand. `models` maps every expert of the pool to its model."""
+        """The workers in their current state. `models` maps every expert of the pool to its model."""
         if self.standing is None:
             return self.workers
         return tuple(
@@ -42,16 +41,16 @@ class Fleet:
 
 
 def problem_of(whole: Plan, recruitments: Sequence[Recruitment], models: Mapping[str, str], fleet: Fleet) -> Problem:
-    """What a plan of whole steps, one for each expert, asks of a fleet."""
+    """The scheduling problem of a plan that has one whole step for each expert."""
     requests = {step.expert: len(step.calls) for step in whole.steps}
     together = asked_together(recruitments, fleet.aggregator)
     return Problem(requests, fleet.costs, models, fleet.now(models), together)
 
 
 def spread(whole: Plan, schedule: Schedule) -> Plan:
-    """The plan with its steps divided as a schedule says, worker by worker, each worker's in the order to run them.
+    """The plan with its steps divided as a schedule says: worker by worker, each worker's steps in order of execution.
 
-    Of a split expert's calls each worker is given those whose questions its other experts are asked, too.
+    When an expert is split, a worker gets by preference the calls whose questions also go to its other experts.
     """
     homes: dict[str, dict[int, int]] = defaultdict(dict)
     for worker, shares in enumerate(schedule.shares):
@@ -108,14 +107,14 @@ def plan(
     most_tokens: Mapping[str, int] | None = None,
     resident: str = "",
 ) -> Plan:
-    """The stage: one step for each recruited expert, holding all its calls; divided among a fleet of several workers.
+    """One step for each recruited expert, holding all its calls; divided over the workers if the fleet has several.
 
-    `models` maps every expert of the pool to its model: experts of one model stand together, because changing between
-    them is cheap, and otherwise keep the pool's order. Assignments in `done` are left out. Greedy calls with equal
-    prompts are made once and serve every assignment that asked; sampled ones have the
-    seed that their request names, else one of their own, whichever worker
-    makes them. `most_tokens` bounds what some experts write, whatever was asked for. The `resident` expert, which is
-    ready, comes first; then those after it, then those before it, backwards: so windows of one job go back and forth.
+    `models` maps every expert of the pool to its model. Experts of one model stand together, because changing between
+    them is cheap; otherwise the pool's order is kept. Assignments in `done` are left out. Greedy calls with equal
+    prompts are made once and serve every assignment that asked; each sampled call has the seed that its request names,
+    or one of its own that does not depend on the worker. `most_tokens` bounds what some experts write, whatever was
+    asked for. The `resident` expert, which is ready, comes first, then those after it, then those before it in reverse,
+    so that consecutive windows of a job need the fewest loads.
     """
     finished, bounds = set(done), most_tokens or {}
     asked: dict[str, dict[_CallKey, tuple[Query, list[Assignment]]]] = {}

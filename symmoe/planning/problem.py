@@ -1,4 +1,4 @@
-"""What is to be placed: each expert's requests, what they cost, where they may run; and how short it can be."""
+"""The placement problem: each expert's requests, their costs, where they may run; and a lower bound on the makespan."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _GRAIN = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """One accelerator: the expert that it has ready, and the bytes of weights that fit in it, if that is a limit.
+    """One accelerator: the expert that is ready on it, and the bytes of weights that fit, None for no limit.
 
-    `asleep` are the models whose engines sleep there: to wake one costs little more than a swap in one that runs.
-    Workers of one `machine` read what they load through the same memory.
+    `asleep` are the models whose engines sleep there: waking one costs little more than a swap in a running one.
+    Workers with the same `machine` load through the same memory.
     """
 
     resident: str = ""
@@ -34,9 +34,9 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """The requests of each expert, what they cost, each expert's model, and the workers.
+    """The requests of each expert, their costs, each expert's model, and the workers.
 
-    `together` counts for pairs of experts, in either order, how many questions want both on one worker.
+    `together` counts, for pairs of experts in either order, the questions that ask both.
     """
 
     requests: Mapping[str, int]
@@ -46,7 +46,7 @@ class Problem:
     together: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
     def load(self, expert: str, after: str | None = None, worker: int | None = None) -> float:
-        """Seconds to make an expert ready on a worker that has another ready, or nothing."""
+        """Seconds to make an expert ready on a worker where expert `after`, or nothing, is ready."""
         same_model = after is not None and self.models.get(after) == self.models[expert]
         asleep = worker is not None and self.models[expert] in self.workers[worker].asleep
         return self.costs[expert].after(after == expert, same_model, asleep)
@@ -58,11 +58,11 @@ class Problem:
 
 
 class Instance:
-    """A problem as numbers, experts and workers by their places. Experts without requests are left out.
+    """A problem as numbers: experts and workers are indices. Experts without requests are left out.
 
-    A worker's seconds are its requests, a load (`swap`) for each expert that it has not ready, and for each model of
-    which it has no engine `alive`, running or asleep, the dearer first load (`first` is what it costs above a swap).
-    They hold where experts of one model stand together, which `order` sees to.
+    A worker's seconds are the sum of its requests, a `swap` for each expert that is not ready, and for each model
+    without an engine `alive` (running or asleep) a start: what a first load costs above a swap (`first`), of its
+    experts the least. This holds if experts of one model run consecutively, which `ordered` ensures.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -95,38 +95,38 @@ class Instance:
 
     @property
     def experts(self) -> range:
-        """The places of the experts."""
+        """The indices of the experts."""
         return range(len(self.names))
 
     def least_load(self, expert: int, worker: int) -> float:
-        """Seconds that a worker at least spends on making an expert ready, the start of its model included."""
+        """Seconds that a worker needs at least to make an expert ready, including the start of its model."""
         if self.resident[worker] == expert:
             return 0.0
         return self.swap[expert] + (0.0 if self.model[expert] in self.alive[worker] else self.start[expert])
 
     def seconds(self, worker: int, pieces: Mapping[int, int]) -> float:
-        """How long a worker takes for its pieces."""
+        """Seconds that a worker takes for its pieces."""
         total = 0.0
-        dearest: dict[int, float] = {}
+        least: dict[int, float] = {}
         for expert, count in pieces.items():
             total += count * self.request[expert]
             if self.resident[worker] != expert:
                 total += self.swap[expert]
             model = self.model[expert]
             if model not in self.alive[worker]:
-                dearest[model] = min(dearest.get(model, math.inf), self.first[expert])
-        return total + sum(dearest.values())
+                least[model] = min(least.get(model, math.inf), self.first[expert])
+        return total + sum(least.values())
 
     def all_seconds(self, placement: Sequence[Mapping[int, int]]) -> list[float]:
-        """How long each worker takes."""
+        """Seconds that each worker takes."""
         return [self.seconds(worker, pieces) for worker, pieces in enumerate(placement)]
 
     def makespan(self, placement: Sequence[Mapping[int, int]]) -> float:
-        """When the last worker is done."""
+        """Seconds until the last worker is done."""
         return max(self.all_seconds(placement), default=0.0)
 
     def added(self, worker: int, pieces: Mapping[int, int], expert: int) -> float:
-        """What loading one more expert would cost a worker."""
+        """Seconds that loading one more expert would add to a worker."""
         if expert in pieces or self.resident[worker] == expert:
             return 0.0
         model = self.model[expert]
@@ -137,12 +137,12 @@ class Instance:
         return self.swap[expert] + min([*there, self.first[expert]]) - before
 
     def by_size(self, experts: Iterable[int] | None = None) -> list[int]:
-        """Experts by load and work, greatest first."""
+        """Experts in order of load plus work, greatest first."""
         places = self.experts if experts is None else experts
         return sorted(places, key=lambda e: (-self.size(e), e))
 
     def size(self, expert: int) -> float:
-        """Seconds that an expert takes alone on a worker that has nothing ready."""
+        """Seconds that an expert takes alone on a worker where nothing is ready."""
         return self.swap[expert] + self.first[expert] + self.counts[expert] * self.request[expert]
 
     def _rooms(self, expert: int) -> dict[float, int]:
@@ -153,11 +153,11 @@ class Instance:
 
 
 def lower_bound(instance: Instance) -> float:
-    """Seconds below which no schedule ends, whatever is split and wherever it runs.
+    """A lower bound in seconds on the makespan of any schedule, however experts are split and placed.
 
     Bisection on T. A worker that loads expert e has room for ⌊(T - load_e) / request_e⌋ of its requests before T, so e
-    needs at least so many loads (`loads_needed`); loads and work must fit into workers · T; and experts of one model
-    that do not fit on the workers that have it running need it started on so many others.
+    needs at least a certain number of loads (`loads_needed`). All loads and work must fit into workers · T; and where
+    experts of one model do not fit on the workers that run it, it must be started on others.
     """
     if not instance.names:
         return 0.0
@@ -169,9 +169,9 @@ def lower_bound(instance: Instance) -> float:
 
 
 def loads_needed(instance: Instance, expert: int, seconds: float) -> int | None:
-    """How many workers must at least load an expert for it to end in time; None where that many are not there.
+    """The fewest workers that must load an expert for it to end in time; None if there are not that many.
 
-    Those that have it ready are not counted.
+    Workers where it is ready are not counted.
     """
     left, loads = instance.counts[expert], 0
     for load, workers in sorted(instance.rooms[expert].items()):

@@ -21,7 +21,7 @@ _GAP = 1e-4
 
 @dataclass(frozen=True, slots=True)
 class Solved:
-    """What the solver found: a placement if it found one, the bound that it proved, whether the two meet."""
+    """The solver's result: a placement if it found one, the bound it proved, and whether the two meet."""
 
     placement: Placement | None
     bound: float
@@ -29,12 +29,12 @@ class Solved:
 
 
 def solve(instance: Instance, known: float, time_limit: float, split: bool = True) -> Solved:
-    """Minimise the makespan under `known`, that of a placement at hand.
+    """Minimise the makespan below `known`, that of a placement at hand.
 
-    MOSAIC's program (arXiv 2606.03014) with its variables, Y (expert e is loaded on worker n) and X (how many requests
+    MOSAIC's program (arXiv 2606.03014) with its variables Y (expert e is loaded on worker n) and X (how many requests
     it answers there), and F (e is the first of its model there, which costs a start); without its limit on replicas,
-    which the objective makes needless. With `split` off each expert stays whole, as in a plain assignment. HiGHS looks
-    at the clock now and then only, and may take a second longer than `time_limit`.
+    which the objective makes unnecessary. With `split` off each expert stays whole, as in a plain assignment. HiGHS
+    checks its clock rarely, and may take a second longer than `time_limit`.
     """
     from scipy.optimize import Bounds, LinearConstraint, milp
 

@@ -1,4 +1,4 @@
-"""Which worker runs what, in which order: the shortest schedule that is found, and how short any could be."""
+"""Scheduling: which worker runs what and in which order, aiming at the shortest makespan, with a lower bound on it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SOFT = 0.01
 
 
 def asked_together(recruitments: Sequence[Recruitment], aggregator: str | None = None) -> dict[tuple[str, str], float]:
-    """For each pair of experts how many questions ask both. An aggregator has a part in every question."""
+    """For each pair of experts, how many questions ask both. An aggregator takes part in every question."""
     pairs: Counter[tuple[str, str]] = Counter()
     for recruitment in recruitments:
         experts = {assignment.expert for assignment in recruitment.assignments}
@@ -38,7 +38,7 @@ def asked_together(recruitments: Sequence[Recruitment], aggregator: str | None =
 
 
 def gathered(problem: Problem, instance: Instance, placement: Placement, latest: float) -> Placement:
-    """The placement with whole pieces moved or exchanged, so that more is together and no worker ends after `latest`.
+    """The placement with whole pieces moved or exchanged to bring experts together, no worker ending after `latest`.
 
     Steepest ascent on the number of pairs that share a worker: ExFlow's affinity (arXiv 2401.08383), for whole experts.
     """
@@ -105,11 +105,12 @@ def _exchanged(
 
 
 def ordered(instance: Instance, worker: int, pieces: Pieces) -> list[int]:
-    """A worker's experts in the order of least loading; of equal ones longest first.
+    """A worker's experts in the order that loads least; among equals, longest first.
 
-    What is ready goes first, with the others of its model, then what sleeps, before room is made for more; then model
-    by model, each beginning with the expert whose first load costs least above a swap. The shortest stand last: when a
-    worker that is done takes work over, it finds pieces that nobody has loaded yet, and the imbalance left is small.
+    What is ready goes first, with the others of its model; then models that sleep there, before their memory is needed;
+    then model by model, each beginning with the expert whose first load costs least above a swap. The shortest stand
+    last: a worker that takes over work from another then finds pieces that are not loaded yet, and the imbalance left
+    is small.
     """
     lasting = {e: instance.swap[e] + count * instance.request[e] for e, count in pieces.items()}
     models: dict[int, list[int]] = {}
@@ -133,7 +134,7 @@ def ordered(instance: Instance, worker: int, pieces: Pieces) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Some requests of one expert, run together on one worker."""
+    """A number of requests of one expert, run together on one worker."""
 
     expert: str
     requests: int
@@ -143,9 +144,9 @@ class Share:
 class Schedule:
     """What each worker runs, in order, and when it is predicted to be done, in seconds.
 
-    `bound` is a time before which no schedule could end; `optimal` says that the integer program proved that none is
-    shorter, and `method` which of the two ways found this one. `joint` are the loads that begin together, in the order
-    in which every worker comes to its own.
+    `bound` is a lower bound in seconds on the end of any schedule; `optimal` says that the integer program proved this
+    one shortest, and `method` which method found it. `joint` are the loads that begin together, in the order in which
+    every worker comes to its own.
     """
 
     shares: tuple[tuple[Share, ...], ...]
@@ -157,7 +158,7 @@ class Schedule:
 
     @property
     def joint_at(self) -> dict[tuple[int, int], int]:
-        """Which of `joint` the share at a worker's place belongs to."""
+        """The index in `joint` for each share that belongs to one, by worker and place."""
         return {each: number for number, load in enumerate(self.joint) for each in load.places.items()}
 
     @property
@@ -169,11 +170,11 @@ class Schedule:
 def schedule(problem: Problem, program_seconds: float = PROGRAM_SECONDS) -> Schedule:
     """Place, split and order experts so that the last worker is done as soon as possible.
 
-    Local search from the tightest packing and from longest-first; then, where the problem is small and what could be
-    gained still is more than 0.1 % and more than `program_seconds` (0: never), the integer program for about that long.
-    The better of both is taken, which is never longer than longest-first or round robin. Wishes for experts to be
-    together are met as far as they make the schedule at most 1 % longer. Machines that must load the same model do so
-    together where that pays, which may end sooner than loads of their own ever could.
+    Local search starts from the tightest packing and from longest-first. Where the problem is small and the possible
+    gain is more than 0.1 % and more than `program_seconds` (0: never), the integer program then runs for about that
+    long. The better of both is taken, which is never longer than longest-first or round robin. Experts are brought
+    together as far as that makes the schedule at most 1 % longer. Machines that must load the same model do so together
+    where that pays, which may end sooner than separate loads ever could.
     """
     found = _placed(problem, program_seconds)
     machines = len({worker.machine for worker in problem.workers})
@@ -252,7 +253,7 @@ def as_schedule(
     method: Literal["search", "program"] = "search",
     optimal: bool = False,
 ) -> Schedule:
-    """A placement with the order of each worker's shares."""
+    """A placement as a schedule, with each worker's shares in order."""
     shares = tuple(
         tuple(Share(instance.names[e], pieces[e]) for e in ordered(instance, worker, pieces))
         for worker, pieces in enumerate(placement)

@@ -1,4 +1,4 @@
-"""Placements by simple rules, by packing, and by local search, which divides what two workers do anew between them."""
+"""Placements by simple rules, by packing, and by a local search that redivides the experts of two workers at a time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SHAKEN = 3
 
 
 def round_robin(instance: Instance) -> Placement:
-    """Experts dealt to the workers in their order, as MOSAIC's baseline does (arXiv 2606.03014)."""
+    """Experts dealt to the workers in turn, as MOSAIC's baseline does (arXiv 2606.03014)."""
     placement: Placement = [{} for _ in instance.workers]
     following = 0
     for expert in instance.experts:
@@ -37,7 +37,7 @@ def round_robin(instance: Instance) -> Placement:
 
 
 def longest_first(instance: Instance) -> Placement:
-    """The longest expert first, each on the worker that is done with it soonest (LPT; Graham 1969), loads included."""
+    """The longest expert first, each on the worker that would finish it soonest, loads included (LPT; Graham 1969)."""
     placement: Placement = [{} for _ in instance.workers]
     ends = [0.0] * len(placement)
     for expert in instance.by_size():
@@ -54,7 +54,7 @@ def longest_first(instance: Instance) -> Placement:
 
 
 def packed(instance: Instance, low: float, high: float) -> Placement | None:
-    """The tightest filling that bisection between two times finds; None if not even the later one can be kept.
+    """The filling with the earliest end that bisection between two times finds; None if `high` is too early.
 
     The dual approximation of Hochbaum and Shmoys (1987), with splitting.
     """
@@ -70,8 +70,11 @@ def packed(instance: Instance, low: float, high: float) -> Placement | None:
 
 
 def fill(instance: Instance, seconds: float) -> Placement | None:
-    """A placement that ends by then, or None. Greatest remainder first, whole into the tightest room that takes it
-    at the least load; else as much as goes into the widest."""
+    """A placement in which every worker ends within `seconds`, or None.
+
+    Takes the greatest remainder first. It goes whole to the worker with the cheapest load and, among those, the least
+    room that holds it; otherwise as much as fits goes to the worker with the most room.
+    """
     placement: Placement = [{} for _ in instance.workers]
     room = [seconds] * len(placement)
     waiting = [(-instance.size(expert), expert, instance.counts[expert]) for expert in instance.experts]
@@ -217,10 +220,11 @@ def _least(one: _Seconds, other: _Seconds) -> tuple[tuple[float, float], int]:
 
 
 def improved(instance: Instance, placement: Placement, bound: float, tries: int, seed: int = 0) -> Placement:
-    """A placement that ends no later than the one given; stops near `bound` or after so many divisions of a pair.
+    """A placement that ends no later than the given one. Stops near `bound`, or after `tries` divisions of a pair.
 
-    Iterated local search: the last worker to end is paired with each other, soonest first, until one division ends
-    sooner. Where none does, the pieces of three workers are dealt anew at random and the descent begins again.
+    Iterated local search: the worker that ends last is paired with each other, soonest end first, until redividing
+    their pieces makes them end sooner. Where no pair improves, the pieces of three workers are dealt at random and the
+    search goes on from there.
     """
     descent = _Descent(instance, placement, tries, np.random.default_rng(seed))
     descent.run(bound)

@@ -1,4 +1,4 @@
-"""A schedule played through, worker by worker, with costs that need not be those it was made for."""
+"""Simulates a schedule worker by worker, with costs that may differ from those it was made for."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from symmoe.planning.scheduling import Schedule, Share
 
 
 class Truth(Protocol):
-    """What loads and requests really take."""
+    """What loads and requests really take, in seconds."""
 
     def load(self, worker: int, expert: str, after: str | None) -> float:
-        """Seconds to make an expert ready on a worker that has another ready, or nothing."""
+        """Seconds to make an expert ready on a worker where expert `after`, or nothing, is ready."""
         ...
 
     def request(self, worker: int, expert: str, number: int) -> float:
-        """Seconds of an expert's request of that number, counted from 0."""
+        """Seconds of an expert's request number `number`, counted from 0."""
         ...
 
 
 class AsPredicted:
-    """Everything takes what it is predicted to take."""
+    """Every load and request takes its predicted time."""
 
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
@@ -39,7 +39,7 @@ class AsPredicted:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """What a worker did from one second to another: loading an expert, or answering so many requests with it."""
+    """What a worker did from one second to another: loading an expert, or answering a number of requests with it."""
 
     worker: int
     expert: str
@@ -58,10 +58,10 @@ class Timeline:
 
 
 def simulate(schedule: Schedule, problem: Problem, truth: Truth, prefetch: bool = False) -> Timeline:
-    """Play a schedule. Requests of one expert run one after another, each taking its share of the engine's time.
+    """Simulate a schedule. Requests of one expert run one after another, each taking its share of the engine's time.
 
-    A split expert's requests are numbered through from worker to worker. With `prefetch` a worker begins to load its
-    next expert when the one before begins to answer. Loads that are joint begin when the last of their workers could.
+    The requests of a split expert are numbered consecutively across workers. With `prefetch` a worker begins to load
+    its next expert when the current one begins to answer. A joint load begins when the last of its workers is free.
     """
     seats = [_Seat(worker, seat.resident or None) for worker, seat in enumerate(problem.workers)]
     numbered: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""Whose turn it is on an engine that answers requests as they come: bookkeeping only, no clock, thread or engine."""
+"""Decides whose turn it is on an engine that answers requests as they come; has no clock, thread or engine itself."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _WAYS = 2
 
 
 class Durations:
-    """A line through what was seen: seconds over how many ran at once. The older, the less it weighs.
+    """A linear fit of seconds against how many requests ran at once, in which older observations weigh less.
 
-    With one more beside it nothing runs shorter, so the line never falls; nor does it go below zero at none.
+    The slope is never negative, since one more request shortens none, and the fit is not negative at zero requests.
     """
 
     def __init__(self) -> None:
         self._means: tuple[float, float, float, float] | None = None
 
     def saw(self, count: float, seconds: float) -> None:
-        """A request took so long while so many ran, on average and itself included."""
+        """Note that a request took `seconds` while `count` ran on average, itself included."""
         seen = (count, seconds, count * count, count * seconds)
         if self._means is None:
             self._means = seen
@@ -38,7 +38,7 @@ class Durations:
             )
 
     def of(self, count: float) -> float | None:
-        """The seconds that one of so many would take; None as long as nothing was seen."""
+        """The expected seconds of one of `count` requests; None before the first observation."""
         if self._means is None:
             return None
         counts, seconds, squares, products = self._means
@@ -50,9 +50,9 @@ class Durations:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A request for an expert: whose it is, when it came, and when at the latest it must begin (seconds, one clock).
+    """A request for an expert: the key it belongs to, when it arrived and when it must begin (seconds of one clock).
 
-    One in the `background` waits for all others; it `gave_way` to them so often after it had begun.
+    One in the `background` yields to all others; `gave_way` counts how often it was interrupted for them.
     """
 
     id: str
@@ -65,26 +65,26 @@ class Waiting:
 
 
 class Turns:
-    """Decides which requests begin, and when the engine goes over to which expert.
+    """Decides which requests begin, and when the engine switches to which expert.
 
-    An expert's turn goes on while it has work, but once others wait no longer than `amortise` times what the switch to
-    the next one costs, so that at most `1 / (1 + amortise)` of the time goes into switching under load. A request that
-    has waited for `patience` seconds ends the turn as soon as that has lasted for one such cost. A turn also ends where
-    too few would join it: where going over serves more than twice as many requests a second, by how long they ran
-    lately. What is running is always finished first.
+    An expert's turn lasts while it has work. If others wait, it lasts at most `amortise` times the cost of switching to
+    the next expert, so that under load at most `1 / (1 + amortise)` of the time is spent switching. A request that has
+    waited `patience` seconds ends the turn once that has lasted one such cost. A turn also ends where switching would
+    serve more than twice as many requests a second as going on, judged by recent durations. Running requests always
+    finish first.
 
-    The next expert is the one with the oldest request past its patience, else the one with most votes for each second
-    that switching to it costs: each key has one vote, and splits it over the experts that it waits for by the time it
-    has waited for them.
+    The next expert is the one with the oldest request past its patience; otherwise the one with most votes per second
+    of switching cost. Each key has one vote, split over the experts it waits for in proportion to the time it has
+    waited.
 
-    Within an expert's turn, `slots` requests run at once; the next to begin is the oldest of the key that has begun
-    fewest. Of more than `most` waiting requests one is turned away: the newest of the key with most of them.
+    Within a turn at most `slots` requests run at once; the next to begin is the oldest of the key that has begun
+    fewest. When more than `most` requests wait, one is turned away: the newest of the key that has most.
 
-    Requests in the background count only while no other waits: then all of the above holds for them, but that they end
-    no turn in which others run, and leave a quarter of the slots free for `patience` seconds after another came. They
-    are the first to be turned away, and those that run give way (`give_way`). Once a minute (`STARVING`) the one that
-    has waited longest, if that was a minute, becomes a request like others, and with it those for its expert that
-    waited as long: a quarter of the slots at most.
+    Background requests count only while no others wait. Then the rules above hold for them, except that they do not end
+    a turn in which others run, and that they leave a quarter of the slots free until `patience` seconds after the last
+    other request arrived. They are turned away first, and running ones give way (`give_way`). At most once in
+    `STARVING` seconds, the one that has waited longest, if longer than that, becomes an ordinary request, together with
+    those for the same expert that have waited as long; at most a quarter of the slots.
     """
 
     def __init__(self, slots: int, most: int, patience: float, amortise: float = 4.0) -> None:
@@ -114,7 +114,7 @@ class Turns:
 
     @property
     def wanted(self) -> list[str]:
-        """The experts that requests wait for, the most wanted first; the background counts last."""
+        """The experts that requests wait for, most requests first; background requests only break ties."""
         others = Counter(each.expert for each in self._waiting.values() if not each.background)
         waiting = self.waiting
         return sorted(waiting, key=lambda expert: (others[expert], waiting[expert]), reverse=True)
@@ -125,7 +125,7 @@ class Turns:
         return len(self._running)
 
     def arrive(self, request: Waiting) -> Waiting | None:
-        """Put a request into the queue; where that is full, the one that is turned away for it, which may be itself."""
+        """Queue a request. Returns the one that is turned away if the queue is full, which may be the same."""
         self._enter(request.key)
         self._waiting[request.id] = request
         if not request.background:
@@ -142,7 +142,7 @@ class Turns:
         return turned_away
 
     def leave(self, ident: str, finished: float | None = None) -> None:
-        """A request is over: cancelled, given up, or finished at the time that is given."""
+        """Remove a request that was cancelled, given up, or finished at time `finished`."""
         began, beside = self._began.pop(ident, (None, 0))
         if began is not None and finished is not None:
             self._durations.saw((beside + len(self._running)) / 2, finished - began)
@@ -150,18 +150,18 @@ class Turns:
         self._running.pop(ident, None)
 
     def overdue(self, now: float) -> list[Waiting]:
-        """Take out the requests that should have begun by now."""
+        """Remove and return the requests that should have begun by now."""
         late = [each for each in self._waiting.values() if each.due <= now]
         for each in late:
             del self._waiting[each.id]
         return late
 
     def next_due(self) -> float | None:
-        """When the first of those that wait becomes overdue."""
+        """The time at which the first waiting request becomes overdue; None if none waits."""
         return min((each.due for each in self._waiting.values()), default=None)
 
     def begin(self, now: float) -> list[Waiting]:
-        """The requests of the resident expert that begin now."""
+        """Begin requests of the resident expert, as the rules allow, and return them."""
         self._promote(now)
         if self._resident is None or self._is_over(now):
             return []
@@ -184,10 +184,10 @@ class Turns:
             self._joined = now
 
     def give_way(self, now: float) -> list[Waiting]:
-        """Those in the background that run no longer, and wait again: others want their places now.
+        """Interrupt background requests in favour of others: they are returned, and wait again.
 
-        Where others wait for the resident expert as many as find no place, those that began last; where the turn is
-        over all of them, if they are all that runs. Twice at most each.
+        If more requests wait for the resident expert than slots are free, the background requests that began last stop.
+        If the turn is over, all stop, provided nothing else runs. Each request gives way twice at most.
         """
         if all(each.background for each in self._waiting.values()):
             return []
@@ -205,26 +205,26 @@ class Turns:
         return out
 
     def switch(self, now: float) -> str | None:
-        """The expert to make ready now, or None: the turn goes on, or what is running must be finished first."""
+        """The expert to make ready now; None while the turn goes on or requests must finish first."""
         self._promote(now)
         if self._running or not self._is_over(now):
             return None
         return self._next(now)
 
     def loaded(self, expert: str, seconds: float, now: float, once: bool = False) -> None:
-        """The expert is ready, after so many seconds, and its turn begins. What is paid `once` says nothing of more."""
+        """Note that the expert is ready, which begins its turn. `seconds` paid only `once` do not count as its cost."""
         known = self._costs.get(expert)
         if not once:
             self._costs[expert] = seconds if known is None else known + _FORGETTING * (seconds - known)
         self._resident, self._since, self._joined = expert, now, None
 
     def changed(self, expert: str) -> None:
-        """The expert is another one from now on: if it is ready, it must be made ready again."""
+        """Note that the expert's weights were replaced: if it is resident, it must be loaded again."""
         if self._resident == expert:
             self._resident = None
 
     def failed(self, expert: str) -> list[Waiting]:
-        """The expert could not be made ready, so none is; take out the requests that wait for it."""
+        """Note that loading the expert failed and none is ready. Removes and returns the requests waiting for it."""
         self._resident = None
         given_up = [each for each in self._waiting.values() if each.expert == expert]
         for each in given_up:
@@ -232,7 +232,7 @@ class Turns:
         return given_up
 
     def lost(self) -> list[Waiting]:
-        """The engine is gone: no expert is ready. Take out the requests that were running."""
+        """Note that the engine is gone and no expert ready. Removes and returns the requests that were running."""
         self._resident = None
         running = list(self._running.values())
         self._running.clear()
@@ -240,7 +240,7 @@ class Turns:
         return running
 
     def wait(self) -> float:
-        """In how many seconds a request that came now would begin, judged by those that began last."""
+        """The seconds after which a request arriving now would begin, estimated from those that began last."""
         return sum(not each.background for each in self._waiting.values()) * (self._between or 0.0)
 
     def _is_over(self, now: float) -> bool:

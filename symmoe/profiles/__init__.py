@@ -1,1 +1,1 @@
-"""What a pool knows of its experts: records, and skill at aggregating, made by asking them what is known."""
+"""What a pool learns of its experts by asking them questions with known answers: records, and skill at aggregating."""

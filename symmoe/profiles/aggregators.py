@@ -1,4 +1,4 @@
-"""Who aggregates best: the synthetic task of Symbolic-MoE (§3.3), set to every expert, its skill kept in its record."""
+"""Finds who aggregates best: sets every expert Symbolic-MoE's synthetic task (§3.3) and records its skill."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ _LEAST_CHARACTERS = 80
 
 @dataclass(frozen=True, slots=True)
 class AggregationTask:
-    """A question with three candidates of different answers, one of them right, in the order they are shown in.
+    """A question with three candidates of different answers, one of them right, in the order shown.
 
-    `made` are the places of candidates that no expert wrote.
+    `made` are the indices of candidates that no expert wrote.
     """
 
     question: Question
@@ -48,10 +48,10 @@ class AggregationTask:
 
 
 def aggregation_tasks(matrix: Matrix, seed: int) -> list[AggregationTask]:
-    """A task from each question of the matrix of which enough different answers are to be had, its known one readable.
+    """A task from each question of the matrix with enough different answers and a readable known one.
 
-    Candidates are what experts wrote. Where no expert is right, the known answer stands in; where wrong answers are
-    lacking, right answers to other questions of its family do.
+    Candidates are what experts wrote. If no expert is right, the known answer stands in; missing wrong answers are
+    replaced by right answers to other questions of its family.
     """
     rng = Random(seed)
     tasks = (_task(matrix, i, rng) for i in range(len(matrix.questions)))
@@ -93,7 +93,7 @@ def _said(question: Question, text: str) -> str:
 
 
 def fenced(query: Query, texts: Sequence[str], window: int) -> Query:
-    """As the pipeline asks its aggregator: the texts as fenced data of one weight; `references` if they do not fit."""
+    """A task worded as the pipeline words it: texts as fenced data of equal weight; `references` if they do not fit."""
     candidates = tuple(Candidate(query.id, f"{n}", 0, text, "stop", 0, 0, "resident") for n, text in enumerate(texts))
     verdicts = tuple(Verdict(candidate.expert, 0, 1.0) for candidate in candidates)
     voted = WeightedVote().aggregate(query, candidates, verdicts)
@@ -102,9 +102,9 @@ def fenced(query: Query, texts: Sequence[str], window: int) -> Query:
 
 
 def references(query: Query, texts: Sequence[str], window: int) -> Query:
-    """As Mixture-of-Agents asks: the texts as references in a system turn before the question.
+    """A task worded as Mixture-of-Agents does: the texts as references in a system turn before the question.
 
-    They are cut alike to leave room in the window; what an expert thought aloud is left out.
+    They are cut alike to fit the window, without the experts' reasoning.
     """
     room = max(_LEAST_CHARACTERS, 2 * window // max(len(texts), 1))
     shown = "\n".join(f"{n}. {without_reasoning(text).strip()[:room]}" for n, text in enumerate(texts, start=1))
@@ -127,7 +127,7 @@ class AggregatorBench:
 def bench_aggregators(
     assembly: Assembly, questions: Sequence[Question], seed: int, watch: Watch = UNWATCHED, wording: Wording = fenced
 ) -> AggregatorBench:
-    """Have every expert answer every question, make tasks of what they wrote, and set every expert every task.
+    """Have every expert answer every question, make tasks of the answers, and set every expert every task.
 
     The tasks are worded as the pipeline words them.
     """
@@ -152,7 +152,7 @@ def tallied(tasks: Sequence[AggregationTask], texts: Sequence[str]) -> dict[Answ
 
 
 def with_aggregation(profiles: Profiles, bench: AggregatorBench) -> Profiles:
-    """The records with the aggregation skills that were measured in place of earlier ones."""
+    """The records with the measured aggregation skills in place of earlier ones."""
     known = {name: ExpertProfile(name, {}, Tally(0, 0)) for name in bench.skills} | dict(profiles.experts)
     experts = {
         name: replace(profile, aggregation=bench.skills.get(name, profile.aggregation))

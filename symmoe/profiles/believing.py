@@ -1,6 +1,6 @@
-"""How far the votes of a pool's experts can be believed, and a verifier of their answers.
+"""Calibrates how far the votes of a pool's experts can be believed, and trains a verifier of their answers.
 
-Both are learned from questions with known answers that all of them answered.
+Both are learned from questions with known answers that all experts answered.
 """
 
 from __future__ import annotations
@@ -38,15 +38,16 @@ Counted = tuple[VoteState, bool]
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """How a vote stands after none of those recruited was heard, after the first, and so on, and whether its answer is
-    right; and of each of them the support and the weight.
+    """The state of a vote after none, one, two, … of its recruits, and whether each leading answer is right.
+
+    Also the support and the weight of each recruit.
     """
 
     counted: tuple[Counted, ...]
     experts: tuple[tuple[float, float], ...]
 
     def end(self, quality: float, belief: Belief) -> Counted:
-        """Where the vote ends under a dial."""
+        """The state in which the vote ends for a given quality dial."""
         asked = waves = 0
         while size := further(self.counted[asked][0], self.experts[asked:], quality, belief, waves):
             asked, waves = asked + size, waves + 1
@@ -55,7 +56,7 @@ class Course:
 
 @dataclass(frozen=True, slots=True)
 class Recruited:
-    """The question at a place of a matrix, and who was recruited for it by the records of other questions."""
+    """The index of a question in a matrix, and its recruits by the records of other questions."""
 
     place: int
     query: Query
@@ -70,9 +71,9 @@ def recruit_by_halves(
     k: int,
     seed: int,
 ) -> list[Recruited]:
-    """Up to `k` experts for each question of either half, by profiles that the other half gave.
+    """Up to `k` experts for each question of either half, recruited by profiles built from the other half.
 
-    `profiled` makes profiles of the questions at some places. So nobody is judged on what made its record.
+    `profiled` makes profiles from the questions at some indices. So nobody is judged on what made its record.
     """
     order = np.random.default_rng(seed).permutation(len(queries))
     halves = order[: len(order) // 2].tolist(), order[len(order) // 2 :].tolist()
@@ -87,15 +88,15 @@ def recruit_by_halves(
 
 
 def learn_belief(matrix: Matrix, recruited: Sequence[Recruited], k: int) -> Belief:
-    """The belief under which votes of the first of those recruited, up to `k`, are right as often as it says."""
+    """The belief that best calibrates votes of the first recruits, up to `k`."""
     return fit_belief([_course(matrix, each, k) for each in recruited])
 
 
 def fit_belief(courses: Sequence[Course]) -> Belief:
-    """The belief under which votes are likeliest to be right as often as they are (least log loss).
+    """The belief that minimises the log loss of predicting whether votes are right.
 
-    How far experts err together is fitted to votes of every size, the corrections to these and to where votes end under
-    a dial, which is with other answers: those that agree early, and those that never do.
+    The overlap of experts' errors is fitted to votes of every size, and the corrections to these and to votes stopped
+    by the quality dial, whose answers differ: those that agree early, and those that never do.
     """
     counted = _voted([each for course in courses for each in course.counted])
     if len(counted) < LEAST:
@@ -209,8 +210,9 @@ class _Rows:
 
 
 def learn_verifier(matrix: Matrix, recruited: Sequence[Recruited], k: int, seed: int) -> Trees | None:
-    """A verifier, if on halves of the questions that it was not trained on it chooses better answers among those of
-    the first k recruited than a vote by log-odds does, the 95 % interval above zero; else None.
+    """A verifier, if on questions it was not trained on it chooses better than a vote by log-odds; otherwise None.
+
+    Compared by halves, on answers of the first k recruits: the 95 % interval of the gain must be above zero.
     """
     if len(recruited) < LEAST_TO_TRAIN:
         return None

@@ -24,7 +24,7 @@ LEAST_QUESTIONS = 3
 
 
 def evidence_digest(questions: Sequence[Question], skills: Sequence[Skills]) -> str:
-    """Which evidence this is: the questions, their answers, and the skills that they were tagged with."""
+    """A digest of the evidence: the questions, their answers, and the skills that they were tagged with."""
     digest = hashlib.sha256()
     for question, needed in zip(questions, skills, strict=True):
         digest.update(repr((question.question, question.answer, question.scorer)).encode())
@@ -33,7 +33,7 @@ def evidence_digest(questions: Sequence[Question], skills: Sequence[Skills]) -> 
 
 
 def tag_questions(assembly: Assembly, questions: Sequence[Question]) -> list[Skills]:
-    """The skills of validation questions, as the pool's tagger names them."""
+    """The skills of validation questions, by the pool's tagger."""
     return assembly.tagger.tag([as_query(question, assembly.pool.sampling) for question in questions])
 
 
@@ -46,11 +46,11 @@ def profile_pool(
     watch: Watch = UNWATCHED,
     add: bool = False,
 ) -> Profiles:
-    """Ask every expert whose present weights `known` has no record of on these questions; `saved` is given each state.
+    """Ask these questions of every expert whose present weights have no record in `known`; `saved` gets each state.
 
-    A question to which an expert gave no answer at all, or none that is on record, says nothing of it.
-    With `add` the answers are added to what else is on record of the same weights, otherwise they replace it. An
-    interruption loses the answers of one expert at most: pass what was saved as `known` to go on.
+    A question that an expert did not answer, or that has no recorded answer, does not count. With `add` the answers are
+    added to earlier ones of the same weights, otherwise they replace them. An interruption loses the answers of at most
+    one expert: pass what was saved as `known` to continue.
     """
     pool, digest = assembly.pool, evidence_digest(questions, skills)
     every_topic = pool.routing.recruiter != "symmoe"
@@ -76,8 +76,9 @@ def profile_pool(
 def profile_records(
     assembly: Assembly, questions: Sequence[Question], skills: Sequence[Skills], seed: int, watch: Watch = UNWATCHED
 ) -> Profiles:
-    """The records of all experts of a pool that answers from records, how far their votes can be believed, and a
-    verifier of their answers where that is better than a vote.
+    """The records of all experts of a pool that answers from records.
+
+    Also how far their votes can be believed, and a verifier of their answers if that is better than a vote.
     """
     pool, digest = assembly.pool, evidence_digest(questions, skills)
     every_topic = pool.routing.recruiter != "symmoe"
@@ -138,7 +139,7 @@ def onboard(
     labelled: bool,
     watch: Watch = UNWATCHED,
 ) -> tuple[ExpertProfile, dict[str, float]]:
-    """A newcomer's record from `count` of the questions, and how alike it is to each expert of `profiles`.
+    """A newcomer's record from `count` of the questions, and its likeness to each expert of `profiles`.
 
     `joined` is the pool with the newcomer in it. Without labels an answer earns the share of the pool's weight that
     agrees with it.
@@ -188,7 +189,7 @@ def _agreement(
 def annotate(
     assembly: Assembly, annotator: str, questions: Sequence[str], seed: int, watch: Watch = UNWATCHED
 ) -> list[tuple[str, ...]]:
-    """The keywords of each question, empty where the passes agreed on none."""
+    """The keywords of each question, empty if the passes agreed on none."""
     queries = annotation_queries(questions, seed)
     alone = [Recruitment(query.id, (Assignment(query.id, annotator, 0),), {annotator: 1.0}) for query in queries]
     refusals = assembly.executor.refuse(queries, annotator)

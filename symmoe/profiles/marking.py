@@ -1,7 +1,7 @@
-"""Experts on questions with known answers: who is right, how often, and how sure that is.
+"""Grades experts on questions with known answers, with confidence intervals.
 
-A right answer counts in whatever way it is said: "391", "The product of 17 and 23 is 391." and "So 17 · 23 = **391**"
-are one answer. What does not count: the right words under a negation, among alternatives, or after another answer.
+A right answer counts however it is worded: "391", "The product of 17 and 23 is 391." and "So 17 · 23 = **391**" are one
+answer. The right words do not count under a negation, among alternatives, or after another answer.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ sys.__stdout__.write("\\0passed")
 
 
 def is_right(text: str, question: Question) -> bool:
-    """Whether a text gives a question's known answer, or another that the question accepts, as its scorer reads it.
+    """Whether a text gives a question's known answer, or another accepted one, by the question's scorer.
 
     `exact`: the answer's words, alone or stated in a sentence. `number`: its value, stated. `choice`: the option's
     letter or words. `math`: equal in value. `program`: the code in the text passes the tests that are the answer.
@@ -115,21 +115,21 @@ def is_right(text: str, question: Question) -> bool:
 
 
 def kind_of(question: Question) -> AnswerKind:
-    """How the answer to a question of a suite is read."""
+    """How answers to a suite's question are read."""
     return _KINDS[question.scorer]
 
 
 def program_in(text: str) -> str:
-    """The code of a text: its fenced blocks that define something in Python, or all of it where there is none."""
+    """The code in a text: its fenced blocks that define something in Python, or all of it if there are none."""
     said = without_reasoning(text)
     python = [block for name, block in _FENCED.findall(said) if name.casefold() in ("", "py", "python", "python3")]
     return "\n".join(block for block in python if "def " in block or "class " in block) or said
 
 
 def passes(program: str, tests: str) -> bool:
-    """Whether a program passes tests, which are Python statements, in a process of its own under `SECONDS`, `MEMORY`.
+    """Whether a program passes tests, Python statements, in a process of its own limited to `SECONDS` and `MEMORY`.
 
-    The process keeps a crash, an endless loop and files out; it is no prison for code that means harm.
+    The process guards against crashes, endless loops and writing files; it is no sandbox for malicious code.
     """
     try:
         ast.parse(program)
@@ -277,16 +277,16 @@ def earned(questions: Sequence[Question], results: Sequence[Trace | Refusal]) ->
 
 
 def as_query(question: Question, sampling: SamplingConfig) -> Query:
-    """The question as a user would ask it: nothing of its answer or scorer goes along."""
+    """The question as a user would ask it, without its answer and scorer."""
     options = Sampling(sampling.max_tokens, sampling.temperature, sampling.top_p)
     return Query(question.id, (Message("user", question.question),), options)
 
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """What every expert wrote to question `i`, `texts[expert][i]`, and whether that is right, `right[expert][i]`.
+    """Every expert's text for question `i`, `texts[expert][i]`, and whether it is right, `right[expert][i]`.
 
-    `spent` are completion tokens; `failed[expert][i]` says that nothing came of asking.
+    `spent` are completion tokens; `failed[expert][i]` says that asking gave nothing.
     """
 
     questions: tuple[Question, ...]
@@ -307,12 +307,12 @@ class Matrix:
 
     @property
     def best_single(self) -> str:
-        """The most accurate expert *on these questions*: a baseline chosen in hindsight, so the hardest to beat."""
+        """The most accurate expert *on these questions*: a baseline chosen in hindsight, and so the hardest to beat."""
         return max(self.right, key=self.accuracy)
 
     @property
     def any_right(self) -> tuple[bool, ...]:
-        """Whether at least one expert was right, question by question: the oracle."""
+        """Whether at least one expert was right, for each question: the oracle."""
         return tuple(any(column) for column in zip(*self.right.values(), strict=True))
 
 
@@ -326,9 +326,9 @@ def run_matrix(
     most_tokens: Mapping[str, int] | None = None,
     known: Sequence[Candidate] = (),
 ) -> Matrix:
-    """Ask `experts` every question, each made ready once. `most_tokens` bounds what some experts write.
+    """Ask `experts` every question, loading each once. `most_tokens` limits what some experts write.
 
-    `known` are candidates of the same questions and sampling: they are taken, not made again.
+    `known` are candidates for the same questions and sampling, which are reused.
     """
     began = time.perf_counter()
     queries = [as_query(question, sampling) for question in questions]
@@ -359,19 +359,19 @@ def gathered(executor: Executor, steps: Plan, watch: Watch) -> list[Candidate]:
 
 
 def interval95(resampled: NDArray[np.float64]) -> list[float]:
-    """The central 95 % of bootstrap resamples, rounded to hundredths."""
+    """The central 95 % interval of bootstrap resamples, rounded to hundredths."""
     return [round(float(bound), 2) for bound in np.quantile(resampled, (0.025, 0.975))]
 
 
 def estimate(values: Values, seed: int) -> dict[str, Any]:
-    """The mean of `values` (0..1, a question each) in percent, and its 95 % interval."""
+    """The mean of `values` (0..1, one per question) in percent, and its 95 % interval."""
     return _told(100 * np.asarray(values, dtype=np.float64), seed)
 
 
 def paired(first: Values, second: Values, seed: int) -> dict[str, Any]:
     """How much better `first` is than `second` on the same questions, in points, and the 95 % interval.
 
-    Whole questions are resampled, so that what both find hard cancels out.
+    Questions are resampled for both together, so that difficulty shared by both cancels out.
     """
     return _told(100 * (np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)), seed)
 

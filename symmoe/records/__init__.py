@@ -1,1 +1,1 @@
-"""What experts answered once, kept as files, so that policies can be tried on it without asking anybody again."""
+"""Recorded answers of experts, kept as files, on which policies can be tried without asking anybody again."""

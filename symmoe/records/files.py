@@ -29,7 +29,7 @@ ExpertName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$", max_length=64
 
 @dataclass(frozen=True, slots=True)
 class AskedQuestion:
-    """What was asked: a conversation, the known answer if there is one, and how an answer is compared with it."""
+    """A recorded question: the conversation, the known answer if any, and how answers are compared with it."""
 
     id: str
     messages: tuple[Message, ...]
@@ -39,7 +39,7 @@ class AskedQuestion:
 
     @property
     def text(self) -> str:
-        """The last turn."""
+        """The text of the last turn."""
         return self.messages[-1].content
 
     def known(self) -> Question:
@@ -51,7 +51,7 @@ class AskedQuestion:
 
 @dataclass(frozen=True, slots=True)
 class RecordedAnswer:
-    """What an expert answered, and what it took: tokens, money in one currency, seconds; None where not recorded."""
+    """An expert's answer and its cost: tokens, money in one currency, seconds; None where not recorded."""
 
     text: str
     completion_tokens: int | None = None
@@ -62,13 +62,13 @@ class RecordedAnswer:
 
     @property
     def tokens(self) -> int:
-        """The completion tokens; where they were not recorded, about as many as the text has: four characters each."""
+        """The completion tokens; where not recorded, estimated at four characters each."""
         return -(-len(self.text) // _CHARACTERS) if self.completion_tokens is None else self.completion_tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """Recorded questions, and of each expert the answers that it gave, by the question's id."""
+    """Recorded questions, and each expert's answers by question id."""
 
     questions: tuple[AskedQuestion, ...]
     answers: Mapping[str, Mapping[str, RecordedAnswer]]
@@ -80,12 +80,12 @@ class Records:
         object.__setattr__(self, "places", places)
 
     def answer(self, expert: str, messages: tuple[Message, ...]) -> RecordedAnswer | None:
-        """What an expert answered to a conversation; None where that is not on record."""
+        """An expert's answer to a conversation; None where it is not on record."""
         ident = self.places.get(messages)
         return None if ident is None else self.answers[expert].get(ident)
 
     def known(self) -> list[Question]:
-        """The questions whose answers are known. Raises `RecordsError` where there is none."""
+        """The questions with known answers. Raises `RecordsError` where there are none."""
         found = [question.known() for question in self.questions if question.answer is not None]
         if not found:
             raise RecordsError(
@@ -101,8 +101,9 @@ class Records:
         return Records(tuple(q for q in self.questions if q.id in kept), answers, self.where)
 
     def divided(self, share: float, seed: int, hidden: Collection[str] = ()) -> tuple[Records, Records]:
-        """Two parts: `share` of the questions, drawn by chance, and the others; or all but the `hidden` families, and
-        these. Raises `RecordsError` where a part would be empty.
+        """Two parts: a random `share` of the questions and the rest, or all but the `hidden` families and these.
+
+        Raises `RecordsError` where a part would be empty.
         """
         rng = Random(seed)
         first = {q.id for q in self.questions if (q.family not in hidden if hidden else rng.random() < share)}
@@ -162,7 +163,7 @@ Line = TypeVar("Line")
 
 
 def read_records(directory: Path) -> Records:
-    """The records in a directory. `RecordsError` names the file, and the line where one is at fault."""
+    """Read the records in a directory. Raises `RecordsError`, naming the file and the line at fault."""
     manifest = _manifest(directory)
     questions = _questions(_file(directory / QUESTIONS), manifest.questions)
     ids = {question.id for question in questions}
@@ -173,7 +174,7 @@ def read_records(directory: Path) -> Records:
 
 
 def write_records(directory: Path, records: Records, source: str = "") -> None:
-    """Write records that `read_records` reads back equal. The manifest comes last: without it there are none."""
+    """Write records, which `read_records` reads back equal. The manifest is written last: without it there are none."""
     (directory / ANSWERS).mkdir(parents=True, exist_ok=True)
     (directory / MANIFEST).unlink(missing_ok=True)
     _write(directory / f"{QUESTIONS}{ENDINGS[0]}", map(_question_row, records.questions))
@@ -191,7 +192,7 @@ def records_files(directory: Path) -> list[Path]:
 
 
 def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The numbered lines of a file, gzipped or not, that are not blank. `RecordsError` where it was cut short."""
+    """The numbered non-blank lines of a file, gzipped or not. Raises `RecordsError` for a truncated file."""
     number = 0
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Records made of what there is: a batch's traces, and the public answers of many models to MMLU-Pro."""
+"""Makes records from a batch's traces, and from the public answers of many models to MMLU-Pro."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ class _Trace(_Loose):
 def from_mmlu_pro(directory: Path, letters: bool = False) -> Records:
     """The answers of many models to MMLU-Pro: `questions.jsonl.gz`, and `NAME.jsonl.gz` of `{id, pred, text}` each.
 
-    With `letters` also the models of `letters.jsonl.gz`, of which only the letter is known. Few-shot models go on to
-    write the next question: a text ends before it. Where a letter was read (`pred`) that the text does not state last,
+    `letters` adds the models of `letters.jsonl.gz`, of which only the letter is known. Few-shot models go on to write
+    the next question: the text is cut before it. Where the recorded letter (`pred`) is not what the text states last,
     it is stated at the end, so that the answer counts as it did for those who recorded it.
     """
     items = {line.id: line for line in _lines(directory / "questions.jsonl.gz", _Item)}
@@ -85,10 +85,10 @@ def from_mmlu_pro(directory: Path, letters: bool = False) -> Records:
 def from_traces(
     asked: Mapping[str, tuple[Message, ...]], traces: Iterable[Any], known: Sequence[Question], where: str
 ) -> Records:
-    """What the experts of a batch answered: the conversations by the ids of its lines, and its traces or output rows.
+    """The answers in a batch: `asked` are the conversations by line id, `traces` its traces or output rows.
 
-    An expert that was drawn repeatedly counts with its first draw, a line of several choices with its first. `known`
-    are questions of the same ids, with their answers.
+    The first draw of an expert counts, and the first choice of a line. `known` are questions with the same ids and
+    their answers.
     """
     suite = {question.id: question for question in known}
     questions = []
@@ -113,7 +113,7 @@ def from_traces(
 
 
 def read_traces(path: Path) -> Iterator[_Trace]:
-    """The traces in a file: those of a batch of the command line, or those in the rows of a service's output."""
+    """The traces in a file: of a `symmoe batch` run, or in the rows of a service's output."""
     shape = TypeAdapter(_Trace)
     found = 0
     for number, raw in lines_of(path):
@@ -135,7 +135,7 @@ def read_traces(path: Path) -> Iterator[_Trace]:
 
 
 def write_pool(directory: Path, records: Records) -> Path:
-    """Write a pool file beside records whose experts answer from them, unless there is one; its path."""
+    """Write a pool file beside records, whose experts answer from them, unless there is one. Returns its path."""
     path = directory / "pool.yaml"
     if not path.exists():
         document = {

@@ -1,13 +1,15 @@
-"""How good every expert is expected to be at a question, learned from the questions that they were asked before.
+"""Learns from recorded questions how likely each expert is to answer a new question rightly.
 
-What makes a question hard for all experts is most of what records vary by, and decides nothing. So what an expert
-earned is split into the mean over the experts asked and its difference from that. Questions come in groups (subjects,
-families, data sets, named by whoever recorded them), each with regions of its own; a difference is expected to be that
-of its region, which is drawn towards its group's as the group's is towards the expert's overall one, by as much as
-records show that such means differ (empirical Bayes: Efron and Morris 1973). Which regions a new question may come
-from is told from its embedding by linear discriminants (Hastie, Tibshirani and Friedman, The Elements of Statistical
-Learning, §4.3), and how far they can be trusted by its likeness to what was asked there: far from all records only the
-overall difference is left, in which every group counts as one draw from the groups there are, whatever its size.
+What an expert earned on a question is split into the mean over the experts asked, which only says how hard the question
+is, and the expert's difference from that mean, which decides between experts. Questions come in groups (subjects,
+families, data sets, named by whoever recorded them), and each group has regions. The difference expected in a region is
+shrunk towards that of its group, and the group's towards the expert's overall difference, by how much such means vary
+in the records (empirical Bayes: Efron and Morris 1973).
+
+Linear discriminants on the embedding of a new question (Hastie, Tibshirani and Friedman, The Elements of Statistical
+Learning, §4.3) say which regions it may come from; the less it resembles what was asked there, the less they count. Far
+from all records only the overall difference is left, in which every group counts as one draw from the population of
+groups, whatever its size.
 """
 
 from __future__ import annotations
@@ -51,11 +53,12 @@ _LIKE, _NAMED = 0.5, 0.01
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where recorded questions lie: unit `vectors` `[n, d]`, the group, region and answer format of each.
+    """Recorded questions in embedding space: unit `vectors` `[n, d]`, and the group, region and answer format of each.
 
-    `names` are those of groups, `home` the group of every region, `centres` those of regions `[regions, d]` where
-    `whiten` `[d, d]` has made their common spread round. `typical` are, sorted, squared distances of questions from
-    their regions, `frequent` the log-frequencies of regions, and `shown` which part of each group asks for a format.
+    `names` are the groups' names, `home` the group of every region, and `centres` `[regions, d]` the regions' centres
+    after `whiten` `[d, d]`, which makes the spread within regions spherical. `typical` holds the sorted squared
+    distances of questions from their regions, `frequent` the log-frequencies of regions, and `shown` the fraction of
+    each group's questions that ask for a format.
     """
 
     vectors: Floats
@@ -71,7 +74,7 @@ class Places:
     shown: Mapping[str, Doubles]
 
     def weights(self, vectors: Floats, formats: Sequence[str]) -> Floats:
-        """How far each region can speak of each of some questions, `[questions, regions]`; rows sum to 1 at most."""
+        """How much each region counts for each question, `[questions, regions]`; a row sums to 1 at most."""
         placed = vectors @ self.whiten
         distances = (placed**2).sum(axis=1)[:, None] + (self.centres**2).sum(axis=1) - 2 * placed @ self.centres.T
         logits = self.frequent - TEMPERED * distances / 2
@@ -95,9 +98,9 @@ class Places:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """For some questions every expert's accuracy, `[questions, experts]`, and how far each group speaks of them.
+    """Every expert's expected accuracy, `[questions, experts]`, and how much each group counts for each question.
 
-    `groups` is `[questions, groups]`, its rows summing to 1 at most.
+    `groups` is `[questions, groups]`; a row sums to 1 at most.
     """
 
     accuracies: Floats
@@ -110,7 +113,7 @@ class Expected:
 
 
 def places_of(questions: Mapping[str, RecordedQuestion]) -> Places | None:
-    """Where questions lie; None where they are too few to learn from. Made once for one and the same mapping."""
+    """The recorded questions in embedding space, or None where there are too few to learn from. Cached per mapping."""
     return _placed(_Same(questions)) if len(questions) >= LEAST_QUESTIONS else None
 
 
@@ -127,13 +130,13 @@ def earned_of(profiles: Profiles) -> Doubles:
 
 
 def quantised(vector: Floats) -> bytes:
-    """A unit vector as signed bytes, the largest entry ±127: its direction within a hundredth, in a quarter of room."""
+    """A unit vector as signed bytes, scaled so that its largest entry is ±127: a quarter of the size of float32."""
     largest = float(np.abs(vector).max(initial=0.0))
     return bytes(np.rint(vector * (127 / largest if largest else 0.0)).astype(np.int8).tobytes())
 
 
 class Competence:
-    """Expected accuracies, learned when made from what experts `earned` on recorded questions, `[n, experts]`."""
+    """Expected accuracies, learned on construction from what experts `earned` on recorded questions, `[n, experts]`."""
 
     def __init__(self, places: Places, earned: Doubles) -> None:
         self.places, self.earned = places, earned
@@ -147,7 +150,7 @@ class Competence:
         return np.asarray((~np.isnan(self.earned)).any(axis=0))
 
     def expected(self, vectors: Floats, formats: Sequence[str]) -> Expected:
-        """What is expected of every expert on questions of these unit vectors, `[n, d]`, and answer formats."""
+        """Every expert's expected accuracy on questions with these unit vectors, `[n, d]`, and answer formats."""
         weights = self.places.weights(vectors, formats)
         accuracies = self._levels.of(weights) + self._differences.of(weights)
         by_group = np.zeros((len(weights), len(self.places.names)), dtype=np.float32)
@@ -155,13 +158,13 @@ class Competence:
         return Expected(np.clip(accuracies, *_BOUNDS).astype(np.float32), by_group)
 
     def tally(self, group: int, expert: int) -> Tally:
-        """What an expert earned in a group, and what it did not."""
+        """What an expert earned in a group, and what it missed."""
         earned = self.earned[self.places.groups == group, expert]
         right, asked = float(np.nansum(earned)), int((~np.isnan(earned)).sum())
         return Tally(round(right, 4), round(asked - right, 4))
 
     def strength(self, groups: Floats) -> Doubles:
-        """As how many answers each expert's expected accuracy counts, where a question's groups have these weights."""
+        """How many answers each expert's expected accuracy is worth, for a question with these weights of groups."""
         worth, asked = self._differences.worth, self._differences.asked
         spread = (groups[:, None] ** 2 / (worth + asked)).sum(axis=0) + (1 - groups.sum()) ** 2 / worth
         return np.asarray(1 / np.maximum(spread, 1e-6))
@@ -253,9 +256,9 @@ def _placed(same: _Same) -> Places:
 
 
 def place(vectors: Floats, named: Sequence[str], formats: Sequence[str], seed: int = 0) -> Places:
-    """Where questions of these unit vectors `[n, d]`, groups and answer formats lie.
+    """Arrange questions, given by unit vectors `[n, d]`, groups and answer formats, into groups and regions.
 
-    Questions of one group alone are divided into groups that k-means finds (the Avengers, arXiv 2505.19797).
+    If all questions are in one group, k-means divides it into several (the Avengers, arXiv 2505.19797).
     """
     names = tuple(dict.fromkeys(named))
     groups = np.array([names.index(name) for name in named], dtype=np.intp)
@@ -328,8 +331,9 @@ def _format(facets: Sequence[str]) -> str:
 
 
 class LearnedEvidence:
-    """What recorded questions teach; experts that were asked none of them, and questions that nobody embedded, are
-    judged by their `topics`.
+    """Judges experts by recorded questions.
+
+    Experts that were asked none of these, and questions without an embedding, are judged by their `topics`.
     """
 
     unlike, instead = "nothing like the question is on record", "judged by what experts are good at elsewhere"
@@ -344,7 +348,7 @@ class LearnedEvidence:
         self.temperature = temperature_of(right, expected.accuracies[:, self._known])
 
     def judge(self, skills: Sequence[Skills]) -> Judgement:
-        """What to expect of every expert."""
+        """The expected accuracy of every expert on every query."""
         if self._known.all() and all(needed.vector for needed in skills):
             expected = self._expected(skills)
             return Judgement(expected.accuracies, expected.known < _LIKE)
@@ -357,7 +361,7 @@ class LearnedEvidence:
         return judged
 
     def account(self, skills: Skills) -> Account:
-        """What a judgement of one question leans on: the groups of recorded questions that it is like."""
+        """What the judgement of one query rests on: the groups of recorded questions that it resembles."""
         if not skills.vector:
             return self._topics.account(skills)
         learned, names = self._learned, self._learned.places.names

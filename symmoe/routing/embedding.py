@@ -1,4 +1,4 @@
-"""Sentence embeddings through sentence-transformers, and those of recorded questions kept on disk."""
+"""Sentence embeddings through sentence-transformers, with those of recorded questions cached on disk."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _DIGEST = 16
 
 
 class SentenceEmbedder:
-    """all-MiniLM-L6-v2 or any other sentence-transformers model; loaded when first asked, used by one thread at a time.
+    """all-MiniLM-L6-v2 or any other sentence-transformers model, loaded on first use and used by one thread at a time.
 
-    `locate` gives the model's directory, and may prepare or fetch it. Texts beyond the model's window (256 tokens for
-    MiniLM) are cut by the model itself. Where the processor has tiles for 16-bit numbers the model computes in them,
-    nearly three times as fast for many texts; the cosine between what they and 32 bits make is at least 0.9999.
+    `locate` returns the model's directory, and may prepare or fetch it. The model cuts texts beyond its window (256
+    tokens for MiniLM). Where the processor has tile instructions for 16-bit numbers, the model computes in 16 bits,
+    nearly three times as fast for many texts; the cosine to the 32-bit embedding is at least 0.9999.
     """
 
     def __init__(self, locate: Callable[[], Path]) -> None:
@@ -38,7 +38,7 @@ class SentenceEmbedder:
         self._alone = threading.Lock()  # its tokenizer bears one thread at a time
 
     def tokens(self, texts: Sequence[str]) -> int:
-        """How many tokens of these texts together are read when they are embedded."""
+        """How many tokens embedding these texts reads in all."""
         with self._alone:
             return int(self._loaded().preprocess(list(texts))["attention_mask"].sum())
 
@@ -85,21 +85,21 @@ def _unit_rows(model: Any, texts: list[str]) -> NDArray[np.float32]:
 
 
 class KeptEmbedder:
-    """An embedder that keeps what it embedded in a folder, for questions that are asked again and again.
+    """An embedder with a cache of its vectors in a folder, for questions that are asked repeatedly.
 
-    Vectors stand in safetensors files beside digests of their texts, not the texts. `key` tells embedders apart; it is
-    asked for when something is first embedded.
+    The safetensors files hold vectors and digests of texts, never the texts. `key` identifies the embedder, and is
+    called when something is first embedded.
     """
 
     def __init__(self, embedder: Embedder, folder: Path, key: Callable[[], str]) -> None:
         self._embedder, self._folder, self._key = embedder, folder, key
 
     def tokens(self, texts: Sequence[str]) -> int:
-        """How many tokens of these texts together are read when they are embedded."""
+        """How many tokens embedding these texts reads in all."""
         return self._embedder.tokens(texts)
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Embed `n` texts as an `[n, d]` array of unit rows, only those that were not embedded before."""
+        """Embed `n` texts as an `[n, d]` array of unit rows, computing only those that are not cached."""
         folder = self._folder / self._key()
         digests = [hashlib.sha256(text.encode("utf-8", "replace")).digest()[:_DIGEST] for text in texts]
         known = _kept(folder, set(digests))
@@ -144,7 +144,7 @@ def _keep(folder: Path, digests: Sequence[bytes], vectors: NDArray[np.float32]) 
 
 
 def load_sentence_model(directory: Path) -> Any:
-    """A sentence-transformers model from a local directory, without the network. Raises `CheckpointError`."""
+    """Load a sentence-transformers model from a local directory, without the network. Raises `CheckpointError`."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from sentence_transformers import SentenceTransformer
     from transformers.utils import logging

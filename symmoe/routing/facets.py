@@ -1,4 +1,4 @@
-"""What a question shows on its face: its language, and the format of answer that it asks for. Both are skills."""
+"""Facets of a question that its text shows: its language, and the format of answer it asks for. Both are skills."""
 
 from __future__ import annotations
 
@@ -99,12 +99,12 @@ def parent_of(facet: str) -> str:
 
 
 def is_format(facet: str) -> bool:
-    """Whether a skill is an answer format in whatever language."""
+    """Whether a skill is an answer format, in any or no particular language."""
     return facet.removeprefix("format: ") in FORMATS and facet.startswith("format: ")
 
 
 def format_of(text: str) -> str:
-    """Which of `FORMATS` a question asks for, by what it carries: options, code, or words that ask for a quantity."""
+    """Which of `FORMATS` a question asks for, judged by the options, code or words of quantity in its text."""
     text = text[-_READ:]
     if "A" in text and "B" in text:
         letters = _OPTION.findall(text)
@@ -122,7 +122,7 @@ def _shows(text: str, told: tuple[_Told, ...]) -> bool:
 
 
 def language_of(text: str) -> str:
-    """The language of a question, `english` where it is too short to tell."""
+    """The language of a question; `english` where the text is too short to decide."""
     text = text[:_READ]
     if text.isascii() and len(list(islice(_ENGLISH.finditer(text.lower()), 3))) == 3:
         return "english"

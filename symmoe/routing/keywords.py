@@ -25,7 +25,7 @@ _MARKS = re.compile(r"^[\s\d.)*#\"'`:-]+|[\s.*\"'`:]+$")
 
 
 def annotation_queries(questions: Sequence[str], seed: int) -> list[Query]:
-    """One query for each question and pass, passes of one question side by side, each with a seed of its own."""
+    """One query for each question and pass, in order of questions and then passes, each with a seed of its own."""
     return [
         Query(f"{number}/{turn}", (Message("user", _worded(question)),), Sampling(48, TEMPERATURE, seed=seed + turn))
         for number, question in enumerate(questions)
@@ -34,13 +34,13 @@ def annotation_queries(questions: Sequence[str], seed: int) -> list[Query]:
 
 
 def keywords_of(passes: Sequence[str]) -> tuple[str, ...]:
-    """The keywords of one question from what its passes wrote: those that more than one pass gave, commonest first."""
+    """The keywords that more than one pass over a question gave, most frequent first."""
     seen = Counter(keyword for text in passes for keyword in dict.fromkeys(read_keywords(text)))
     return tuple(keyword for keyword, times in seen.most_common() if times >= LEAST_SEEN)
 
 
 def read_keywords(text: str) -> list[str]:
-    """The first five keywords in what one pass wrote, lower case; over 20 characters is none, nor what is no word."""
+    """The first five keywords in one pass's text, in lower case; drops non-words and any over 20 characters."""
     parts = [_MARKS.sub("", part).strip().lower() for part in _SEPARATORS.split(text)]
     return [part for part in parts if len(part) <= LONGEST and _KEYWORD.fullmatch(part)][:MOST_KEYWORDS]
 

@@ -1,4 +1,4 @@
-"""Learning a taxonomy from validation questions: cluster them, then name each cluster in words that people read."""
+"""Learning a taxonomy from validation questions: cluster them, then name each cluster in readable words."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def learn_taxonomy(
 ) -> tuple[Skill, ...]:
     """Topics of questions, clustered within each answer format and language (`forms`, one for each question).
 
-    A topic is named by the `keywords` that annotators gave its questions, else by the words that set its questions
-    apart, and exemplified by the questions nearest to its centre. `vectors` are unit rows, `[n, d]`.
+    A topic is named by the `keywords` that annotators gave its questions, or without them by the words most distinctive
+    of its questions; its examples are the questions nearest to its centre. `vectors` are unit rows, `[n, d]`.
     """
     labels = _merged(_clustered(vectors, forms, per_skill, seed), vectors)
     members = [np.flatnonzero(labels == label) for label in np.unique(labels)]

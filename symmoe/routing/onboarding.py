@@ -1,4 +1,4 @@
-"""A usable record from few questions: what similar experts are good at, corrected by what the newcomer showed."""
+"""A usable record from few questions: what similar experts are good at, corrected by the newcomer's own answers."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ Floats = NDArray[np.float64]
 
 
 def likeness(profiles: Profiles, skills: Sequence[Skills], earned: Sequence[float]) -> dict[str, float]:
-    """How well each expert's record explains what a newcomer earned: weights that sum to one.
+    """How well each expert's record explains what a newcomer earned, as weights that sum to one.
 
-    The likelihood of the newcomer's results if it were that expert (Bayesian model averaging over the pool).
+    A weight is the likelihood of those results if the newcomer were that expert (Bayesian model averaging).
     """
     tallies = tallies_of(profiles)
     expected = np.clip(_expected(tallies, posterior_of(tallies), skills), _CAUTION, 1 - _CAUTION)
@@ -33,10 +33,10 @@ def likeness(profiles: Profiles, skills: Sequence[Skills], earned: Sequence[floa
 
 
 def borrow(newcomer: ExpertProfile, profiles: Profiles, alike: dict[str, float]) -> ExpertProfile:
-    """The newcomer's record with pseudo-counts borrowed from experts that are alike, skill by skill.
+    """The newcomer's record with pseudo-counts borrowed, skill by skill, from the experts in `alike`.
 
-    They count as much as experts of this pool say of each other (`lending_strength`); nothing is borrowed where the
-    newcomer's own answers already outnumber that.
+    The pseudo-counts weigh as much as this pool's experts predict each other (`lending_strength`). Nothing is borrowed
+    for a skill where the newcomer's own answers already outnumber that.
     """
     tallies = tallies_of(profiles)
     posterior = posterior_of(tallies)
@@ -53,10 +53,10 @@ def borrow(newcomer: ExpertProfile, profiles: Profiles, alike: dict[str, float])
 
 
 def lending_strength(tallies: Tallies, posterior: Posterior) -> float:
-    """As how many answers other experts' accuracy on a skill counts: the variance of one answer over that of experts.
+    """How many answers others' accuracy on a skill is worth: the variance of one answer over that between experts.
 
-    Among models that are all generalists it is large: with less, a newcomer's luck on the questions it was asked wins
-    it questions that others answer better. Among specialists it is small: others say nothing of what one can do.
+    It is large for a pool of generalists: with less, a newcomer that was lucky on its few questions would be given some
+    that others answer better. It is small for specialists, whose accuracies say nothing of each other.
     """
     low, high = BORROWED
     means = posterior.mean[: len(tallies.skills)][tallies.topics].astype(np.float64)
@@ -68,10 +68,10 @@ def lending_strength(tallies: Tallies, posterior: Posterior) -> float:
 
 
 def diverse_questions(skills: Sequence[Skills], count: int) -> list[int]:
-    """Which questions to ask a newcomer, by index: spread over topics, and among them over answer formats.
+    """The indices of `count` questions to ask a newcomer, spread over topics and answer formats.
 
-    Each further question of one kind comes later. Choosing those on which the pool's experts differ most was
-    tried and is worse: their results say too little of how the newcomer does elsewhere.
+    Kinds of questions asked least so far come first. Choosing the questions on which the pool's experts differ most was
+    tried and is worse: their results predict too little of how the newcomer does elsewhere.
     """
     kinds = [(needed.facets[:1], needed.matches[0].skill if needed.matches else "") for needed in skills]
     asked: Counter[object] = Counter()
@@ -86,10 +86,10 @@ def diverse_questions(skills: Sequence[Skills], count: int) -> list[int]:
 
 
 def earned_by_agreement(own: Sequence[str | None], others: Sequence[Sequence[tuple[str | None, float]]]) -> list[float]:
-    """What a newcomer's answers earn when nobody knows the right ones: the share of the pool's weight that agrees.
+    """What a newcomer's answers earn when the right ones are unknown: the share of the pool's weight that agrees, 0..1.
 
-    `others` are for each question the pool's answers in comparable spelling, with the weight of each. A question that
-    the pool does not answer earns half.
+    `others` holds for each question the pool's answers, normalised for comparison, and their weights. A question that
+    the pool did not answer earns 0.5.
     """
     earned = []
     for answer, said in zip(own, others, strict=True):

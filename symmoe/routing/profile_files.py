@@ -97,7 +97,7 @@ class _Document(BaseModel):
 
 
 def write_profiles(path: Path, profiles: Profiles, about: Mapping[str, object]) -> None:
-    """Write profiles, whole or not at all; `about` says what they were built from. Counts are `[right, wrong]`."""
+    """Write profiles atomically; `about` describes what they were built from. Counts are `[right, wrong]`."""
     text = _one_line_pairs(json.dumps(as_document(profiles, about), indent=1, ensure_ascii=False))
     path.parent.mkdir(parents=True, exist_ok=True)
     whole = path.with_name(f"{path.name}.{os.getpid()}.new")
@@ -106,7 +106,7 @@ def write_profiles(path: Path, profiles: Profiles, about: Mapping[str, object]) 
 
 
 def as_document(profiles: Profiles, about: Mapping[str, object]) -> dict[str, Any]:
-    """Profiles as the JSON document that `parse_profiles` reads back equal."""
+    """Profiles as a JSON document, which `parse_profiles` reads back equal."""
     return {
         "format": FORMAT,
         "about": dict(about),
@@ -119,7 +119,7 @@ def as_document(profiles: Profiles, about: Mapping[str, object]) -> dict[str, An
 
 
 def read_profiles(path: Path, pool: Collection[str] | None = None) -> Profiles:
-    """Read profiles. `PoolError` names what is wrong, also a profile of an expert that is not in `pool`, if given."""
+    """Read profiles. Raises `PoolError` for a malformed file, and for an expert outside `pool`, if that is given."""
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -132,7 +132,7 @@ def read_profiles(path: Path, pool: Collection[str] | None = None) -> Profiles:
 
 
 def parse_profiles(raw: Any, where: str, pool: Collection[str] | None = None) -> Profiles:
-    """Profiles from a JSON document; `PoolError` says that the fault is in `where`."""
+    """Profiles from a JSON document. Raises `PoolError`, naming `where` as the place of the fault."""
     if isinstance(raw, dict) and raw.get("format", FORMAT) != FORMAT:
         raise PoolError(
             f"profiles {where}: format {raw['format']} is not {FORMAT}",
@@ -162,7 +162,7 @@ def parse_profiles(raw: Any, where: str, pool: Collection[str] | None = None) ->
 
 
 def about_profiles(path: Path) -> dict[str, Any]:
-    """What a profile file says of how it was built."""
+    """The description in a profile file of how it was built."""
     return dict(json.loads(path.read_text(encoding="utf-8")).get("about", {}))
 
 

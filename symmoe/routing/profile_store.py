@@ -1,4 +1,4 @@
-"""Profiles in the store: shared by every machine that uses it, the last versions of each kept."""
+"""Profiles in the store: shared by every machine that uses it, with the latest versions of each kept."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ STORE = "store:"
 
 
 def push_profiles(store: Store, name: str, document: dict[str, Any]) -> str:
-    """Keep a profile document as the newest version of `name`, and give the version's key.
+    """Store a profile document as the newest version of `name`, and return the version's key.
 
-    Pushing what is the newest already changes nothing. Of older versions the last `PROFILE_VERSIONS` are kept.
+    Pushing a document equal to the newest version changes nothing. The last `PROFILE_VERSIONS` versions are kept.
     """
     digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:12]
     known = sorted(store.rows(_table(name)))
@@ -33,7 +33,7 @@ def push_profiles(store: Store, name: str, document: dict[str, Any]) -> str:
 
 
 def pull_document(store: Store, name: str) -> dict[str, Any]:
-    """The newest version of `name` as a document; `PoolError` if there is none."""
+    """The newest version of `name` as a document. Raises `PoolError` if there is none."""
     rows = store.rows(_table(name))
     if not rows:
         raise PoolError(
@@ -43,7 +43,7 @@ def pull_document(store: Store, name: str) -> dict[str, Any]:
 
 
 def pull_profiles(store: Store, name: str, pool: Collection[str] | None = None) -> Profiles:
-    """The newest version of `name`, checked as a file is."""
+    """The newest version of `name`, checked in the same way as a profile file."""
     return parse_profiles(pull_document(store, name), f"{STORE}{name}", pool)
 
 

@@ -31,9 +31,9 @@ def build_profile(
 ) -> ExpertProfile:
     """Count what an expert earned, 0..1 for each question, on the question's nearest topic and on its facets.
 
-    With `every_topic` it counts on every topic that the question matches, as in Symbolic-MoE §3.1. A skill that fewer
-    than `least_questions` questions need is left out: a stray match is no evidence. `idents` name the
-    questions, where what was earned on each is kept as well.
+    With `every_topic` it counts on every topic that the question matches, as in Symbolic-MoE §3.1. A skill with fewer
+    than `least_questions` questions is left out, since a stray match is no evidence. If `idents` name the questions,
+    what was earned on each is kept as well.
     """
     asked: dict[str, int] = {}
     right: dict[str, float] = {}
@@ -61,7 +61,7 @@ def identity(question: str) -> str:
 
 
 def recorded(texts: Sequence[str], groups: Sequence[str], skills: Sequence[Skills]) -> dict[str, RecordedQuestion]:
-    """Questions as records keep them, by their identity; those that were not embedded are left out."""
+    """Questions in the form that records keep, by identity; those without an embedding are left out."""
     return {
         identity(text): RecordedQuestion(
             group,
@@ -83,9 +83,9 @@ def parents_of(skills: Iterable[Skills]) -> dict[str, str]:
 
 
 def merge(first: Profiles, second: Profiles) -> Profiles:
-    """Both records added up. Where an expert's weights differ, the second record replaces the first.
+    """The sum of both records. Where an expert's weights differ, the second record replaces the first.
 
-    Embeddings of different embedders do not compare: then the second's questions are kept.
+    If the two come from different embedders, whose vectors cannot be compared, only the second's questions are kept.
     """
     experts = dict(first.experts)
     for name, profile in second.experts.items():
@@ -100,7 +100,7 @@ def merge(first: Profiles, second: Profiles) -> Profiles:
 
 
 def shared_evidence(first: Profiles, second: Profiles) -> list[str]:
-    """The experts of whom both records count the same questions, so that merging would count them twice."""
+    """The experts for whom both records count the same questions, so that merging would count them twice."""
     both = [(e, first.experts[e], profile) for e, profile in second.experts.items() if e in first.experts]
     return [e for e, a, b in both if a.fingerprint == b.fingerprint and set(a.digests) & set(b.digests)]
 

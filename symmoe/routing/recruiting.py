@@ -16,7 +16,7 @@ def recruit(
     policies: Sequence[Policy],
     seed: int,
 ) -> list[Recruitment]:
-    """The stage: who answers each query under its policy; those of one policy are recruited for together."""
+    """Choose the experts that answer each query under its policy. Queries of one policy are recruited for together."""
     found: dict[int, Recruitment] = {}
     for policy in dict.fromkeys(policies):
         places = [place for place, each in enumerate(policies) if each == policy]

@@ -1,4 +1,4 @@
-"""A static embedder: a vector for each token, averaged. Microseconds a question, and neither torch nor a GPU."""
+"""A static embedder: the mean of a vector for each token. Microseconds a question, and neither torch nor a GPU."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Floats = NDArray[np.float32]
 
 
 class StaticEmbedder:
-    """A model2vec model; loaded when first asked. `locate` gives its directory, and may distil it first."""
+    """A model2vec model, loaded on first use. `locate` returns its directory, and may distil the model first."""
 
     def __init__(self, locate: Callable[[], Path]) -> None:
         self._locate = locate
@@ -37,7 +37,7 @@ class StaticEmbedder:
         self._words: _Words | None = None
 
     def embed(self, texts: Sequence[str]) -> Floats:
-        """Embed `n` texts as an `[n, d]` array of unit rows; a text of no known token is all zeros."""
+        """Embed `n` texts as an `[n, d]` array of unit rows; a text without any known token becomes zeros."""
         model, words = self._loaded(), self._words
         if words is None:
             return _encoded(model, texts)
@@ -51,7 +51,7 @@ class StaticEmbedder:
         return rows
 
     def tokens(self, texts: Sequence[str]) -> int:
-        """How many tokens of these texts together are read when they are embedded."""
+        """How many tokens embedding these texts reads in all."""
         return sum(map(len, self._loaded().tokenize(list(texts))))
 
     def _loaded(self) -> Any:
@@ -124,11 +124,11 @@ def _encoded(model: Any, texts: Sequence[str]) -> Floats:
 
 
 def distilled(teacher: Path, out: Path) -> Path:
-    """`out`, distilled from a sentence-transformers model the first time (half a minute for MiniLM).
+    """The directory `out`, distilled from a sentence-transformers model if missing (half a minute for MiniLM).
 
-    Each token of the vocabulary is embedded by itself, reduced by PCA and weighed by smooth inverse frequency; tokens
-    are taken to be in order of frequency (the recipe of Model2Vec, Tulkens and van Dongen 2024). The mean text is then
-    moved to the origin, so that texts of nothing in common have a cosine near 0.
+    The recipe is Model2Vec's (Tulkens and van Dongen 2024): each token of the vocabulary is embedded by itself, reduced
+    by PCA, and weighted by smooth inverse frequency, taking tokens to be in order of frequency. The vectors are then
+    shifted by the mean text, so that unrelated texts have a cosine near 0.
     """
     if (out / "model.safetensors").is_file():
         return out

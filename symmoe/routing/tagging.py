@@ -24,19 +24,21 @@ _CELLS = 4_000_000
 
 
 def tag(tagger: Tagger, queries: Sequence[Query]) -> list[Skills]:
-    """The stage: the skills of each query."""
+    """The skills of each query."""
     return tagger.tag(queries) if queries else []
 
 
 def routed_part(text: str) -> str:
-    """What routing reads of a question: both ends of one that is enormous, all of any other."""
+    """The part of a question that routing reads: both ends of an enormous one, otherwise all of it."""
     half = ROUTED_CHARACTERS // 2
     return text if len(text) <= ROUTED_CHARACTERS else f"{text[:half]}\n{text[-half:]}"
 
 
 def readings(query: Query) -> tuple[str, ...]:
-    """The texts by which a query may be routed: what is asked; of what is long its end alone, for embedders read some
-    hundred tokens and a question may follow its background; and what a brief turn may refer to, such as "And 19?".
+    """The texts by which a query may be routed.
+
+    These are the question; of a long one also its end alone, since embedders read some hundred tokens and a question
+    may follow its background; and for a brief turn such as "And 19?" the turn before with it.
     """
     text = routed_part(query.text)
     earlier = [message.content for message in query.messages if message.role == "user"][:-1]
@@ -53,7 +55,7 @@ Named = tuple[tuple[SkillMatch, ...], tuple[str, ...], bytes]
 
 
 def skills_of(queries: Sequence[Query], name: Callable[[Sequence[str]], list[Named]]) -> list[Skills]:
-    """The skills of each query, where `name` tells those of a text, each text once."""
+    """The skills of each query. `name` finds those of texts, and is given each text once."""
     read = [readings(query) for query in queries]
     distinct = list(dict.fromkeys(text for texts in read for text in texts))
     named = dict(zip(distinct, name(distinct), strict=True))
@@ -68,9 +70,9 @@ def skills_of(queries: Sequence[Query], name: Callable[[Sequence[str]], list[Nam
 class EmbeddingTagger:
     """Matches a question to skills by cosine similarity, as Symbolic-MoE §3.2 matches keywords; no LLM is called.
 
-    A skill's similarity is that to the mean of its description and examples. A question keeps its nearest skill and up
-    to `most - 1` more, but none below `least`, and none that trails the nearest by over `within`. Its facets (answer
-    format, language) are read off the text. Of several `readings` the one counts that comes nearest to a skill.
+    A question's similarity to a skill is that to the mean of the skill's description and examples. A question keeps its
+    nearest skill and up to `most - 1` more, but none below `least`, and none more than `within` below the nearest. Its
+    facets (answer format, language) are read off the text. Of several `readings` the one nearest to a skill counts.
     """
 
     def __init__(
@@ -85,18 +87,18 @@ class EmbeddingTagger:
         self._phrasings = [(f"{skill.name}: {skill.description}", *skill.examples) for skill in taxonomy]
 
     def tag(self, queries: Sequence[Query]) -> list[Skills]:
-        """The skills of each query, best first; no topic when nothing in the taxonomy comes near."""
+        """The skills of each query, best first; no topic where nothing in the taxonomy is similar."""
         return skills_of(queries, self.name)
 
     def name(self, texts: Sequence[str]) -> list[Named]:
-        """What there is to say of each text."""
+        """The topics, facets and embedding of each text."""
         facets = [facets_of(text) for text in texts]
         vectors = self.embedder.embed(texts)
         embedded = (vector.tobytes() for vector in vectors.astype(np.float32, copy=False))
         return list(zip(self.topics(vectors, facets), facets, embedded, strict=True))
 
     def topics(self, vectors: Floats, facets: Sequence[Sequence[str]]) -> list[tuple[SkillMatch, ...]]:
-        """The topics of questions whose embeddings, `[n, d]` unit rows, and facets are given."""
+        """The topics of questions, given their embeddings (unit rows, `[n, d]`) and facets."""
         if self._anchors is None:
             self._anchors = self._centres()
         found: list[tuple[SkillMatch, ...]] = []

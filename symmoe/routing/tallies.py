@@ -1,7 +1,7 @@
-"""What the records say: tallies as arrays, and the posterior accuracy of every expert on every skill.
+"""Tallies of right and wrong answers as arrays, and the posterior accuracy of every expert on every skill.
 
-A skill's posterior is a beta distribution whose prior is the posterior of its parent: topic, format in a language,
-format, all formats. Few answers move it little, many decide (empirical Bayes, partial pooling).
+A skill's posterior is a beta distribution whose prior is that of its parent: topic, format in a language, format, all
+formats. Few answers move it little, many determine it (empirical Bayes, partial pooling).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TOPIC_STRENGTH = (1.0, 100.0)
 
 @dataclass(frozen=True, slots=True)
 class Tallies:
-    """Answers counted: `right` and `asked` are `[skills, experts]`; `parents[i]` is the row of skill i's parent or −1.
+    """Counts of answers, `right` and `asked`, each `[skills, experts]`; `parents[i]` is the row of i's parent or −1.
 
     `overall` is each expert's accuracy over everything, 0.5 where it was asked nothing, and `tokens` the mean length of
     its answers, both `[experts]`.
@@ -48,10 +48,10 @@ class Tallies:
 
 @dataclass(frozen=True, slots=True)
 class Posterior:
-    """Beta posteriors: `mean` is `[skills + 1, experts]`, `worth` how many answers priors count as, `[skills]`.
+    """Beta posteriors: `mean` is `[skills + 1, experts]`, and `worth` `[skills]` the answers that each prior counts as.
 
-    The last row of means, row −1, is what is expected of each expert on a format never seen. The strength of a
-    posterior (the sum of its parameters) is what its expert was asked plus the worth of its prior.
+    The last row of `mean`, row −1, is what is expected of each expert on an unseen format. The strength of a posterior
+    (the sum of its two parameters) is the number of questions its expert was asked plus the worth of its prior.
     """
 
     rows: dict[str, int]
@@ -60,13 +60,13 @@ class Posterior:
 
     @property
     def anywhere(self) -> Floats:
-        """The accuracy expected of each expert on a format never seen, `[experts]`."""
+        """The accuracy expected of each expert on an unseen format, `[experts]`."""
         return np.asarray(self.mean[-1])
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """The expected accuracy of every expert for queries, `[queries, experts]`, and which are unlike all records."""
+    """Every expert's expected accuracy, `[queries, experts]`, and which queries are unlike everything on record."""
 
     values: Floats
     strange: NDArray[np.bool_]
@@ -74,10 +74,10 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What a judgement of one query leans on: the weight of each piece of evidence, heaviest first.
+    """The pieces of evidence behind a judgement of one query with their weights, heaviest first.
 
-    `strengths` are as how many answers each expert's expected accuracy counts, `[experts]`, and `tallies` what each
-    expert earned on each piece.
+    `strengths` `[experts]` is the number of answers that each expert's expected accuracy is worth, and `tallies` what
+    each expert earned on each piece.
     """
 
     weights: Mapping[str, float]
@@ -86,7 +86,7 @@ class Account:
 
 
 class Evidence(Protocol):
-    """Judges experts by their records. `unlike` and `instead` say what a strange query is, and how it is judged."""
+    """Judges experts by their records. `unlike` and `instead` say in words what is strange and how it is judged."""
 
     experts: tuple[str, ...]
     tokens: Floats
@@ -95,11 +95,11 @@ class Evidence(Protocol):
     instead: str
 
     def judge(self, skills: Sequence[Skills]) -> Judgement:
-        """What to expect of every expert."""
+        """The expected accuracy of every expert on every query."""
         ...
 
     def account(self, skills: Skills) -> Account:
-        """What a judgement of one query leans on."""
+        """The evidence behind the judgement of one query."""
         ...
 
 
@@ -141,10 +141,10 @@ def posterior_of(tallies: Tallies) -> Posterior:
 
 
 def temperature_of(right: NDArray[Any], means: NDArray[Any]) -> float:
-    """The softmax temperature under which right answers are likeliest to be those of the experts with high shares.
+    """The softmax temperature that makes experts' shares best predict who answers rightly.
 
-    Minimises the cross-entropy between an expert's share of the right answers to something, `right`, and its share of
-    the mass, a softmax of `means`; both are `[n, experts]`.
+    It minimises the cross-entropy between each expert's share of the right answers, `right`, and a softmax of `means`;
+    both are `[n, experts]`.
     """
     right, means = right.astype(np.float64), means.astype(np.float64)
     if right.shape[1] < 2 or not right.sum():
@@ -174,7 +174,7 @@ def _lowest(loss: Callable[[float], float], low: float, high: float) -> float:
 
 
 def interval(mean: float, strength: float, level: float = 0.95) -> tuple[float, float]:
-    """The central interval of a beta distribution of that mean and strength."""
+    """The central interval, holding `level` of the mass, of a beta distribution with that mean and strength."""
     from scipy.special import betaincinv  # scipy.stats takes a second longer to import
 
     inside = min(max(mean, 1e-6), 1 - 1e-6)

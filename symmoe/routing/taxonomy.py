@@ -1,4 +1,4 @@
-"""The taxonomy: which skills there are, in words that people read and an embedder compares."""
+"""The taxonomy: the list of skills, described in words that people read and an embedder compares."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _Dumper.add_representer(str, _quoted)
 
 
 def write_taxonomy(path: Path, skills: Sequence[Skill], about: str) -> None:
-    """Write a taxonomy that `read_taxonomy` reads back equal; `about` becomes a comment at its head."""
+    """Write a taxonomy, which `read_taxonomy` reads back equal; `about` becomes a comment at its head."""
     entries = [
         {k: v for k, v in _Entry(name=s.name, description=s.description, examples=list(s.examples), facet=s.facet)
          .model_dump().items() if v}
@@ -53,7 +53,7 @@ def write_taxonomy(path: Path, skills: Sequence[Skill], about: str) -> None:
 
 
 def read_taxonomy(path: Path) -> tuple[Skill, ...]:
-    """Read a taxonomy file; `PoolError` names the file and the entry at fault."""
+    """Read a taxonomy file. Raises `PoolError`, naming the file and the entry at fault."""
     try:
         entries = _Document.model_validate(yaml.safe_load(path.read_text(encoding="utf-8"))).skills
     except OSError as error:

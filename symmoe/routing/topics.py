@@ -1,4 +1,4 @@
-"""What experts' tallies say of a question: the posteriors of its nearest topics and of its answer format."""
+"""Judging experts by their tallies on a question's nearest topics and on its answer format."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class _Matched:
 
 
 class TopicEvidence:
-    """Expected accuracy is the weighted mean of posteriors over a question's topics and its facet.
+    """Expects of an expert the weighted mean of its posteriors on a question's topics and its facet.
 
-    A question is strange where most of the weight of its topics lies on ones that nobody was asked about.
+    A question is strange where most of the weight of its topics lies on topics that nobody was asked about.
     """
 
     unlike, instead = "no topic of the question is on record", "judged by its answer format alone"
@@ -55,12 +55,12 @@ class TopicEvidence:
         self.temperature = temperature_of(self._tallies.right[rows], self._posterior.mean[rows])
 
     def judge(self, skills: Sequence[Skills]) -> Judgement:
-        """What to expect of every expert."""
+        """The expected accuracy of every expert on every query."""
         matched = self._matched(skills)
         return Judgement(self._values(matched), matched.strange)
 
     def account(self, skills: Skills) -> Account:
-        """What a judgement of one question leans on."""
+        """The topics and the facet behind the judgement of one query."""
         matched = self._matched([skills])
         weights = self._named_weights(skills, matched)
         mass: dict[int, float] = {}

@@ -1,1 +1,1 @@
-"""Rows of any file of questions: the files, unpacked and told by their content, their rows, and what each asks."""
+"""Rows of any file of questions: finding and unpacking files, reading their rows, and what each row asks."""

@@ -1,4 +1,4 @@
-"""Files of questions wherever they lie: found, opened, unpacked and decoded, as a stream of bytes in bounded memory."""
+"""Finds, opens, unpacks and decodes files of questions anywhere, as streams of bytes in bounded memory."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _FOREIGN = (
 
 
 class Meter:
-    """How far reading has come: bytes as they lie on disk, of `total`, which is None where nobody knows."""
+    """Progress of reading: bytes as on disk, of `total`, which is None if unknown."""
 
     def __init__(self, total: int | None) -> None:
         self.done, self.total = 0, total
@@ -52,7 +52,7 @@ class Meter:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One file of questions: what it is called, how it is opened, and how large it is where that is known."""
+    """One file of questions: its name, how it is opened, and its size if known."""
 
     name: str
     open: Callable[[], BinaryIO]
@@ -60,7 +60,7 @@ class File:
 
     @property
     def kind(self) -> str:
-        """The end of its name, without what tells how it is packed: `.csv` of `questions.CSV.gz`; may be empty."""
+        """The suffix of its name without that of compression: `.csv` of `questions.CSV.gz`; may be empty."""
         name = self.name.lower()
         for packed in _PACKED:
             name = name.removesuffix(packed)
@@ -70,8 +70,8 @@ class File:
 def find_files(given: Sequence[str | Path]) -> list[File]:
     """The files behind names: files, folders, patterns, `-` for standard input, and addresses such as `s3://…`.
 
-    A folder stands for all files of questions below it, in the order of their names. Raises `InputError` for what is
-    not there.
+    A folder stands for all files of questions in it and below, in the order of their names. Raises `InputError` for
+    missing ones.
     """
     found = [file for name in given for file in _behind(str(name))]
     if [file.name for file in found].count("-") > 1:
@@ -80,14 +80,14 @@ def find_files(given: Sequence[str | Path]) -> list[File]:
 
 
 def standard_input() -> BinaryIO:
-    """What is piped in. Raises `InputError` where that is closed."""
+    """The piped input. Raises `InputError` where that is closed."""
     if sys.stdin is None:
         raise InputError("standard input is closed", hint="pipe the questions in, or name a file")
     return sys.stdin.buffer
 
 
 def would_find(name: str, path: Path) -> bool:
-    """Whether a folder or a pattern would come to stand for a file of this machine that is yet to be written."""
+    """Whether a folder or a pattern would include a local file that is yet to be written."""
     source, whole = Path(name), path.resolve()
     if source.is_dir():
         folder = source.resolve()
@@ -195,9 +195,9 @@ def _at(system: Any, path: str, name: str) -> File:
 
 
 def opened(file: File, meter: Meter) -> tuple[bytes, BinaryIO]:
-    """The first bytes of a file and all of it as a stream, unpacked and, where a mark tells of another, in UTF-8.
+    """A file's first bytes, and all of it as a stream, decompressed and, if a byte order mark says otherwise, as UTF-8.
 
-    Raises `InputError` for what cannot be opened or is something else altogether.
+    Raises `InputError` for what cannot be opened or is no file of questions.
     """
     try:
         chunks = _counted(file.open(), meter)

@@ -1,7 +1,7 @@
-"""Rows of files of questions, one by one: JSON lines, a JSON array, CSV, TSV, plain lines, Parquet and Arrow.
+"""Reads rows from files of questions: JSON lines, a JSON array, CSV, TSV, plain lines, Parquet and Arrow.
 
-What a file is, its content says; its name only where that leaves it open. Rows stay as they are: no column has a type,
-and a row that cannot be read is told of in its place.
+The format is judged by content, and by name only where that leaves it open. Rows stay as they are: columns get no
+types, and an unreadable row is reported in its place.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ _HEADINGS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row as it came, and where it stood.
+    """One row as it came, and where it was.
 
-    `number` counts from 1 within the file `source`: of lines, also blank ones, where a row is a line, else of rows.
-    `row` is a JSON value, or the text of what is none; None where it was too long to be kept. `code` and `fault` say
-    why a row cannot be read. `digest` (16 bytes) is equal for rows that say the same in the same bytes, of which it had
-    `size`. `place` counts from 1 over all files, where there are several. `known` is what was known of it before.
+    `number` counts from 1 within the file `source`: lines, blank ones included, if rows are lines, else rows. `row` is
+    a JSON value, or the text of what is none; None if it was too long to keep. `code` and `fault` say why a row cannot
+    be read. `digest` (16 bytes) is that of the row's bytes, of which there are `size`. `place` counts from 1 over all
+    files. `known` is what was known of it before.
     """
 
     source: str = ""
@@ -66,11 +66,11 @@ Known = Callable[[int, bytes], Any]
 
 
 class Rows:
-    """The rows of files, in order, read when they are wanted. Blank lines are passed over.
+    """The rows of files, in order, read on demand. Blank lines are skipped.
 
-    What cannot be found or opened raises `InputError` here; a file that is damaged further on ends in a row at fault.
-    JSON that is `known` is not parsed: its `row` is None. Lines of JSON are passed over as long as their digests are
-    `standing`; `passed` are their numbers over all files, and with the first that is another `differs` is set.
+    Files that cannot be found or opened raise `InputError` here; one that is damaged further on ends in a faulty row.
+    JSON that is `known` is not parsed: its `row` is None. JSON lines are skipped as long as their digests equal those
+    in `standing`; `passed` are their numbers over all files, and the first that differs sets `differs`.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Rows:
         return next(self._rows)
 
     def close(self) -> None:
-        """Let go of the file that is open."""
+        """Close the file that is open."""
         self._rows.close()
 
     def _all(self, begun: list[Iterator[Row]]) -> Generator[Row]:
@@ -433,7 +433,7 @@ def _as_json(row: Any) -> tuple[Any, str]:
 
 
 def without_nan(value: Any) -> Any:
-    """A JSON value with null for what is no finite number."""
+    """A JSON value with null in place of numbers that are not finite."""
     if isinstance(value, dict):
         return {name: without_nan(each) for name, each in value.items()}
     if isinstance(value, list):

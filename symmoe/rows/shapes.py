@@ -1,6 +1,6 @@
 """What a row asks: its shape recognised by its columns, or read as the caller says.
 
-A row is read in one way or not at all: where two columns could be the question, nobody guesses.
+A row is read in exactly one way: if two columns could be the question, it is an error rather than a guess.
 """
 
 from __future__ import annotations
@@ -45,23 +45,23 @@ WHAT_TO_WRITE = "say --prompt-column COLUMN, or --prompt 'a template with {{ COL
 
 
 class ShapeError(RequestError):
-    """A row of which nobody can say what it asks. `ambiguous`: it could be asked in more than one way."""
+    """A row whose question cannot be determined. `ambiguous`: there is more than one way to read it."""
 
     def __init__(self, message: str, code: str, row: Mapping[str, Any]) -> None:
         super().__init__(f"{message}; {_named(row)}"[:600], code=code, hint=WHAT_TO_WRITE)
 
     @property
     def ambiguous(self) -> bool:
-        """Whether too many columns could be the question, and not none."""
+        """Whether too many columns could be the question, rather than none."""
         return self.code == "ambiguous_shape"
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a row asks: a conversation that ends with its question, and the questions that follow on the answer.
+    """What a row asks: a conversation that ends with its question, and the questions that follow its answer.
 
-    `shape` names the columns that it was read from. `reference` is the known answer where the row has one, as a grader
-    wants it, a letter where the question has `options`. `id` is None for a row that has none.
+    `shape` names the columns that it was read from. `reference` is the known answer if the row has one, in a grader's
+    form: a letter if the question has `options`. `id` is None for a row without one.
     """
 
     shape: str
@@ -78,9 +78,9 @@ class Asked:
 
 @dataclass(frozen=True)
 class Reading:
-    """How rows are read where the caller says: which column is what, or a Jinja template over the columns.
+    """How the caller wants rows read: which column is what, or a Jinja template over the columns.
 
-    Raises `InputError` for a template that is none, and where both ways to say the question are used.
+    Raises `InputError` for an invalid template, and if both a question column and a template are given.
     """
 
     prompt: str | None = None
@@ -109,7 +109,7 @@ class Reading:
             raise InputError(f"--prompt is no Jinja template: {error}") from error
 
     def asked(self, row: Mapping[str, Any]) -> Asked:
-        """What a row asks. Raises `RequestError`, a `ShapeError` where the row has no shape that is known."""
+        """What a row asks. Raises `RequestError`, and `ShapeError` for a row of no known shape."""
         shape, turns, later = self._question(row)
         if not any(message.content.strip() for message in turns):
             raise RequestError("the messages are empty", code="invalid_value")
@@ -119,7 +119,7 @@ class Reading:
         return Asked(shape, turns, later, self.ident(row), reference_of(row, self.reference) if wanted else None)
 
     def ident(self, row: Mapping[str, Any]) -> str | None:
-        """A row's id. Raises `RequestError` for one that is neither a text nor a whole number, or too long."""
+        """A row's id. Raises `RequestError` for one that is neither text nor a whole number, or is too long."""
         if self.id_column is not None and self.id_column not in row:
             raise ShapeError(f"no column {self.id_column!r}", "missing_column", row)
         named = row.get(self.id_column or "id")
@@ -244,10 +244,10 @@ _SHAPES: dict[str, Callable[[Mapping[str, Any], Mapping[str, str]], _Read]] = {
 
 
 def options_of(row: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """The options that a row lists: the letter of each, empty where the option begins with it, its text and its label.
+    """The options that a row lists: each one's letter (empty if the text begins with it), text and label.
 
-    They are a list of texts, texts and labels as ARC and CommonsenseQA have them, an object by letters, or columns
-    called A, B, C. Raises `RequestError` for others.
+    They are a list of texts, texts and labels as in ARC and CommonsenseQA, an object by letters, or columns called A,
+    B, C. Raises `RequestError` for others.
     """
     value = next((row[name] for name in row if name.lower() in _OPTIONS and row[name] not in (None, "", [])), None)
     inner = row.get("question")
@@ -275,9 +275,9 @@ def options_of(row: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def reference_of(row: Mapping[str, Any], column: str | None = None) -> str | None:
-    """The known answer of a row: what stands in its column, else in the first column of a name that says so.
+    """The known answer of a row: its named column, otherwise the first column with a usual name for it.
 
-    Of a question with options it is a letter. Raises `ShapeError` where the column that was named is not there.
+    For a question with options it is a letter. Raises `ShapeError` if the named column is missing.
     """
     if column is not None and column not in row:
         raise ShapeError(f"no column {column!r}", "missing_column", row)

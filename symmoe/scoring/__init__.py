@@ -1,1 +1,1 @@
-"""How much each candidate counts."""
+"""Scoring: the weight of each candidate."""

@@ -1,4 +1,4 @@
-"""A prompt and one answer to it as the token ids that a reward model reads, and many of them a few at a time."""
+"""A prompt and one answer as the token ids that a reward model reads, and how many are read in one batch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PLACEHOLDER = "\ufdd0"
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """Token ids of a prompt and its answer. `gate` is the place of the token whose state stands for the prompt."""
+    """Token ids of a prompt and its answer. `gate` is the index of the token whose state stands for the prompt."""
 
     ids: tuple[int, ...]
     gate: int
@@ -31,13 +31,12 @@ class Conversation:
 class ConversationTokenizer:
     """Renders a query and an answer with a checkpoint's chat template, and keeps them within a window of tokens.
 
-    Of an answer too long for the window, the prompt and the answer's end are kept: it is there that it concludes. Text
-    that looks like a control token is text in an answer; an answer cannot open a turn of its own. For that the answer
-    is tokenised apart from what surrounds it, which gives the tokens of the whole with tokenizers that end a token
-    where a line ends, as those of Llama 3 and Qwen do. Lone surrogates, which are no text, are read as U+FFFD.
-
-    `header` is what stands between the prompt and the answer; the prompt's state is then that of the header's first
-    token, else that of the last token before the answer. Raises `CheckpointError` if the template has no such header.
+    Of an answer too long for the window, its end is kept, where it concludes, after the prompt. Text in an answer that
+    looks like a control token is read as text, so an answer cannot open a turn of its own. For that the answer is
+    tokenised separately, which gives the same tokens as the whole with tokenizers that end a token where a line ends,
+    such as those of Llama 3 and Qwen. Lone surrogates are read as U+FFFD. `header` is the text between the prompt and
+    the answer; the prompt's state is then that of the header's first token, otherwise that of the last token before the
+    answer. Raises `CheckpointError` if the template has no such header.
     """
 
     def __init__(self, tokenizer: Any, window: int, header: str = "") -> None:
@@ -116,9 +115,9 @@ TOKEN_BUDGET = 8192
 
 
 def batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Indices of `lengths` in batches of like length, longest first.
+    """Indices of `lengths` in batches of similar length, longest first.
 
-    A batch, padded to its longest, holds `budget` tokens at most; one longer than that stands alone.
+    A batch, padded to its longest, holds at most `budget` tokens; a longer conversation is a batch of its own.
     """
     made: list[list[int]] = []
     for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):

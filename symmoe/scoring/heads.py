@@ -1,7 +1,7 @@
-"""What turns hidden states into a score: ratings on many objectives, and a gate that says which count for a prompt.
+"""Turns hidden states into a score: ratings on many objectives, and a gate that weighs them for a prompt.
 
-On disk heads are named tensors, by the names of the published ArmoRM checkpoint: `heads.safetensors`, and a card that
-says how they came about.
+On disk, heads are tensors named as in the published ArmoRM checkpoint, in `heads.safetensors`, and a card that says how
+they were made.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class Heads:
     """score = Σⱼ gⱼ(prompt) · (rᵀT)ⱼ − r·p, where r are the answer's ratings less their `centre` (ArmoRM, §2.1–2.2).
 
     `weight` `[objectives, e]` and `bias` `[objectives]` rate an answer's state; `transform` `[objectives, objectives]`
-    is T, which takes the length out of each objective; `penalty` `[objectives]` is p, which takes out of the score what
-    the gate brought back. `centre` `[objectives]` keeps a gate from moving the scores of one prompt all at once.
+    is T, which removes the length from each objective; `penalty` `[objectives]` is p, which removes from the score the
+    length that the gate reintroduced. `centre` `[objectives]` keeps a gate from shifting all scores of one prompt.
     Penalty and centre are zero in ArmoRM.
     """
 
@@ -73,7 +73,7 @@ class Heads:
         return np.asarray(gated - centred @ self.penalty, dtype=np.float32)
 
     def rewards(self, prompts: Floats, answers: Floats) -> list[Reward]:
-        """Prompt states `[n, d]` and answer states `[n, e]` to rewards; states that are not finite get no score."""
+        """Rewards from prompt states `[n, d]` and answer states `[n, e]`; states that are not finite get no score."""
         finite = np.asarray(np.isfinite(np.hstack([prompts, answers])).all(axis=1))
         ratings = self.rate(np.where(finite[:, None], answers, 0.0))
         weights = self.gate.weigh(np.where(finite[:, None], prompts, 0.0))
@@ -97,7 +97,7 @@ _OPTIONAL = (BIAS, CENTRE, PENALTY)
 
 
 def to_tensors(heads: Heads) -> dict[str, Floats]:
-    """Every number of `heads` but the temperature."""
+    """All parameters of `heads` except the temperature."""
     tensors = {REGRESSION: heads.weight, BIAS: heads.bias, TRANSFORM: heads.transform}
     tensors |= {CENTRE: heads.centre, PENALTY: heads.penalty}
     for place, (weight, bias) in enumerate(heads.gate.layers):
@@ -111,7 +111,7 @@ def from_tensors(
 ) -> Heads:
     """Heads over `objectives` for states of `widths` (prompt, answer). Bias, centre and penalty may be left out.
 
-    Raises `CheckpointError`, which names `where` and the tensor, if one is missing, unknown, or of another size.
+    Raises `CheckpointError`, naming `where` and the tensor, if one is missing, unknown, or of the wrong size.
     """
     depth = sum(name.startswith(GATE) and name.endswith(".weight") for name in tensors)
     layers = [(f"{GATE}{place}.weight", f"{GATE}{place}.bias") for place in range(depth or 1)]
@@ -153,7 +153,7 @@ FORMAT = 1
 def save_heads(heads: Heads, directory: Path, about: Mapping[str, Any]) -> dict[str, Any]:
     """Write heads and card; equal heads give equal bytes. `about` (recipe, data, figures) goes into the card.
 
-    Raises `CheckpointError` for heads whose sizes do not fit each other, so nothing is written that would not load.
+    Raises `CheckpointError` for heads whose sizes do not match, so that nothing is written that could not be loaded.
     """
     from safetensors.torch import save_file
     from torch import from_numpy
@@ -177,10 +177,10 @@ def save_heads(heads: Heads, directory: Path, about: Mapping[str, Any]) -> dict[
 
 
 def load_heads(directory: Path) -> tuple[Heads, dict[str, Any]]:
-    """The heads that `save_heads` wrote, and their card.
+    """Load heads that `save_heads` wrote, and their card.
 
-    Raises `CheckpointError` for an altered file, and for tensors that are missing, not finite or not of the sizes that
-    the card names.
+    Raises `CheckpointError` for an altered file, and for tensors that are missing, not finite or not of the card's
+    sizes.
     """
     card = read_json(directory / CARD)
     if card.get("format") != FORMAT:

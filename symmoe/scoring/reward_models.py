@@ -1,7 +1,7 @@
-"""Reward models as a directory holds them: safetensors only, no remote code, no network.
+"""Reward models in a directory: safetensors only, no remote code, no network.
 
 ArmoRM (Wang et al., 2406.12845) rates many objectives, weighed by a gate that reads the prompt; others, such as
-Skywork-Reward-V2, are sequence classifiers of one label; a small scorer of one's own reads the states of a backbone.
+Skywork-Reward-V2, are sequence classifiers of one label; a small scorer trained here reads a backbone's states.
 """
 
 from __future__ import annotations
@@ -104,9 +104,9 @@ def _agree(config: dict[str, Any], gate: GatingNetwork, directory: Path) -> None
 
 
 class ClassifierRewardModel:
-    """The classifier's logit is the score; it has no objectives.
+    """A sequence classifier whose logit is the score; it has no objectives.
 
-    Which token it reads is the model's own affair (the last that is not its padding token). A model without a padding
+    The model itself chooses the token that it reads (the last that is not its padding token). A model without a padding
     token reads one answer at a time.
     """
 
@@ -135,10 +135,10 @@ def load_classifier(
     window: int | None = None,
     budget: int = TOKEN_BUDGET,
 ) -> ClassifierRewardModel:
-    """The model in `directory`, of any architecture that transformers classifies sequences with.
+    """The model in `directory`, of any architecture that transformers has a sequence classifier for.
 
     `window` is the most tokens of one conversation, `budget` those of one batch. Raises `CheckpointError` for a model
-    that gives more than one number, or whose tensors are missing, damaged, not finite or of the wrong size.
+    with more than one output, or whose tensors are missing, damaged, not finite or of the wrong size.
     """
     read_json(directory / "config.json")
     tokenizer = load_tokenizer(directory)
@@ -157,7 +157,7 @@ ARMORM = "LlamaForRewardModelWithGating"
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """On what a reward model runs, and the most tokens of one conversation that it reads (its own bound if None)."""
+    """Where a reward model runs, and the most tokens of one conversation that it reads (its own limit if None)."""
 
     device: str = "cpu"
     window: int | None = None
@@ -202,7 +202,7 @@ def mixture_of(directory: Path) -> Mixture:
 
 
 class UnopenedModel:
-    """A reward model that is opened when it is first asked, once."""
+    """A reward model that is opened on first use, once."""
 
     def __init__(self, opening: Callable[[], RewardModel]) -> None:
         self._opening = opening

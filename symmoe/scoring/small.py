@@ -1,5 +1,6 @@
-"""A small scorer of one's own: one ridge regression for each objective on frozen hidden states, the length of an answer
-taken out of its ratings, and a gate trained on which of two answers people prefer.
+"""A small reward model trained here: one ridge regression per objective on frozen hidden states, and a gate.
+
+An answer's length is taken out of its ratings; the gate is trained on which of two answers people prefer.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ridges:
-    """Fitted ratings: `weight` `[objectives, e]`, `bias` `[objectives]`, and the rows that each was fitted on."""
+    """Fitted regressions: `weight` `[objectives, e]`, `bias` `[objectives]`, and the rows that each was fitted on."""
 
     weight: Floats
     bias: Floats
@@ -69,10 +70,10 @@ _CLOSE = 1e-4
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Debiasing:
-    """What was done to each objective, and the Spearman correlations that resulted on the reference answers.
+    """How each objective was debiased, with its Spearman correlations on the reference answers.
 
-    `transform` `[objectives, objectives]` is applied as rᵀT. `before` and `after` are with the length, `kept` between
-    an objective and what was made of it. The column that was subtracted is left zero.
+    `transform` `[objectives, objectives]` is applied as rᵀT. `before` and `after` are correlations with the length,
+    `kept` those of an objective with its debiased form. The column that was subtracted is left zero.
     """
 
     transform: Floats
@@ -88,7 +89,7 @@ def debias(
     """r'ᵢ = rᵢ − λᵢ·r_by with the λᵢ that leaves r'ᵢ and the length uncorrelated, found by bisection (ArmoRM, §2.2).
 
     `ratings` `[n, objectives]` are the model's own, of reference answers of those `lengths`; column `by` is the rating
-    that tells the length. Raises `ConfigError` for an objective whose correlation cannot be brought to `bar`.
+    that follows the length. Raises `ConfigError` for an objective whose correlation cannot be brought to `bar`.
     """
     measured = np.asarray(lengths, dtype=np.float64)
     told = ratings[:, by].astype(np.float64)
@@ -154,7 +155,7 @@ def _crossing(left: Any, far: float, start: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class GateRecipe:
-    """Everything that decides what a gate becomes. No `hidden` layer makes it linear; ArmoRM has three of 1024."""
+    """Everything that determines a trained gate. Without `hidden` layers it is linear; ArmoRM has three of 1024."""
 
     hidden: tuple[int, ...] = (64,)
     temperature: float = 1.0
@@ -167,7 +168,7 @@ class GateRecipe:
 
 @dataclass(frozen=True, slots=True)
 class TrainedGate:
-    """A gate, its Bradley–Terry loss on the pairs it was trained on, and the share of them that it ranks right."""
+    """A gate, its Bradley–Terry loss on its training pairs, and the share of them that it ranks right."""
 
     gate: GatingNetwork
     loss: float
@@ -178,7 +179,7 @@ def train_gate(prompts: Floats, margins: Floats, recipe: GateRecipe) -> TrainedG
     """Train a gate g to make Σⱼ gⱼ(prompt)·marginⱼ positive: −log σ of it is the loss (Bradley–Terry; ArmoRM, §2.2).
 
     `prompts` are states `[n, d]`; `margins` `[n, objectives]` are the debiased ratings of the preferred answer minus
-    those of the other. Equal recipes and numbers give equal gates. Raises `ConfigError` if no or odd pairs are given.
+    those of the other. Equal recipes and numbers give equal gates. Raises `ConfigError` for no, unequal or NaN pairs.
     """
     import torch
 
@@ -259,7 +260,7 @@ LENGTH = "length"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RatedAnswers:
-    """Answers with ratings `[n, objectives]` (NaN where there is none) and lengths `[n]`, in whatever unit.
+    """Answers with ratings `[n, objectives]` (NaN where missing) and lengths `[n]`, in any unit.
 
     `prompts` `[n, d]` and `answers` `[n, e]` are hidden states.
     """
@@ -281,11 +282,11 @@ class PreferredAnswers:
 
 @dataclass(frozen=True, slots=True)
 class GateFit:
-    """How a fit went: ratings per objective, Spearman correlations on the rated answers, and how the gate ranks.
+    """Figures of a fit: ratings per objective, Spearman correlations on the rated answers, and the gate's ranking.
 
     Correlations are with the length `before` and `after` debiasing, "score" being the final score, and of each
-    objective with what debiasing left of it (`kept`). `loss` is the gate's when trained; `accuracy` is the share of the
-    pairs that the final score ranks right.
+    objective with its debiased form (`kept`). `loss` is the gate's in training; `accuracy` is the share of pairs that
+    the final score ranks right.
     """
 
     rated: Mapping[str, int]
@@ -298,7 +299,7 @@ class GateFit:
 
 
 class SmallScorer:
-    """A reward model of heads and whatever gives the hidden states."""
+    """A reward model made of heads and a source of hidden states."""
 
     def __init__(self, heads: Heads, states: HiddenStates) -> None:
         self._heads, self._states = heads, states
@@ -306,7 +307,7 @@ class SmallScorer:
     def score(self, queries: Sequence[Query], candidates: Sequence[Sequence[str]]) -> list[list[Reward]]:
         """A reward for every answer of every query, in order; one that cannot be judged has the score None.
 
-        Raises `CheckpointError` if the states are not of the size that the heads were fitted on.
+        Raises `CheckpointError` if the states do not have the size that the heads were fitted on.
         """
         shown = [[text for text in row if text.strip()] for row in candidates]
         given = iter(self._read(queries, shown) if any(shown) else ())
@@ -334,10 +335,10 @@ def fit_heads(
     strength: float = 1.0,
     bar: float = BAR,
 ) -> tuple[Heads, GateFit]:
-    """Fit ridge heads, take the length out of them, train the gate, and take the length out of the score.
+    """Fit ridge heads, remove the length from them, train the gate, and remove the length from the score.
 
-    Objectives are scaled so that all vary alike on the rated answers: the gate's weights then compare. `strength` is
-    the ridge penalty, `bar` the largest correlation with the length that may remain. Raises `ConfigError`.
+    Objectives are scaled to equal variance on the rated answers, so that the gate's weights are comparable. `strength`
+    is the ridge penalty, `bar` the largest correlation with the length that may remain. Raises `ConfigError`.
     """
     if LENGTH in objectives:
         raise ConfigError(f"an objective is called {LENGTH!r}, which names what is taken out", hint="rename it")

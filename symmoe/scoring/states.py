@@ -1,4 +1,4 @@
-"""Hidden states that heads read: of a frozen language model, or sentence embeddings in their place."""
+"""Hidden states that heads read: those of a frozen language model, or sentence embeddings instead."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 
 class HiddenStates(Protocol):
-    """Gives the states of prompts and answers."""
+    """Computes the states of prompts and answers."""
 
     def __call__(self, queries: Sequence[Query], candidates: Sequence[Sequence[str]]) -> tuple[Floats, Floats]:
         """Prompt states `[n, d]` and answer states `[n, e]`, a row for each candidate of each query, in order.
 
-        Rows of NaN stand for candidates that cannot be read.
+        Candidates that cannot be read get rows of NaN.
         """
         ...
 
 
 class BackboneStates:
-    """The last layer's states of a language model: at the gate's token, and of the answer, pooled."""
+    """A language model's last-layer states: at the gate's token, and pooled over the answer."""
 
     def __init__(
         self, model: Any, tokens: ConversationTokenizer, budget: int = TOKEN_BUDGET, pooling: Pooling = "last"
@@ -81,7 +81,7 @@ def load_states(
     budget: int = TOKEN_BUDGET,
     pooling: Pooling = "last",
 ) -> BackboneStates:
-    """The states of the backbone in `directory`; heads that stand in the same files are not read.
+    """The states of the backbone in `directory`; heads in the same files are not read.
 
     `header` is where the gate reads the prompt (see `ConversationTokenizer`), `window` the most tokens of one
     conversation, `budget` those of one batch. Raises `CheckpointError`.
@@ -92,7 +92,7 @@ def load_states(
 
 
 class EmbeddedStates:
-    """A prompt's state is its embedding; an answer's, the embeddings of the answer alone and of both as one text.
+    """Embeddings as states: the prompt's own; for an answer, its own and that of prompt and answer as one text.
 
     Each distinct text is embedded once.
     """
@@ -112,7 +112,7 @@ class EmbeddedStates:
 
 
 def load_model(directory: Path, architecture: Architecture, precision: Precision, device: str) -> Any:
-    """A transformers model in evaluation mode. Raises `CheckpointError` unless every weight is there, fits, is finite.
+    """A transformers model in evaluation mode. Raises `CheckpointError` unless all weights are present, finite and fit.
 
     `precision` "auto" is the checkpoint's own.
     """
@@ -153,7 +153,7 @@ def load_tokenizer(directory: Path) -> Any:
 
 
 def window_of(model: Any, window: int | None) -> int:
-    """The tokens that a model can read: what its config says, or `window` if that is less."""
+    """The tokens that a model can read: its config's limit, or `window` if that is less."""
     own = int(getattr(model.config, "max_position_embeddings", 0) or 0)
     return min(filter(None, (own, window)), default=4096)
 

@@ -1,6 +1,4 @@
-"""Weighing candidates: by the record of the experts that gave them, by what a reward model says of their texts, or by
-both as one weight.
-"""
+"""Weighs candidates by their experts' records, by a reward model's scores, or by both together."""
 
 from __future__ import annotations
 
@@ -22,15 +20,15 @@ def weigh(
     candidates: Sequence[Sequence[Candidate]],
     recruitments: Sequence[Recruitment],
 ) -> list[list[Verdict]]:
-    """The stage: a verdict on every candidate of every query."""
+    """A verdict on every candidate of every query."""
     return scorer.weigh(queries, candidates, recruitments)
 
 
 class RecordScorer:
-    """A candidate weighs the log-odds that its expert is right about this query, against one of the other options.
+    """Weighs a candidate by the log-odds that its expert is right about this query, against one of the other options.
 
-    That is the best weight of independent voters (Nitzan and Paroush 1982, for more than two options). Under a
-    recruiter that cannot tell how likely an expert is right it weighs its share of the recruiter's mass.
+    That is the best weight of independent voters (Nitzan and Paroush 1982, for more than two options). With a recruiter
+    that cannot tell how likely an expert is right, the weight is the expert's share.
     """
 
     def weigh(
@@ -45,7 +43,7 @@ class RecordScorer:
 
 
 def weigh_by_records(query: Query, candidates: Sequence[Candidate], recruitment: Recruitment) -> list[Verdict]:
-    """What each candidate weighs by its expert's record; nothing where it is no answer."""
+    """Each candidate's weight by its expert's record; 0 where it has no answer."""
     return [
         Verdict(c.expert, c.slot, weight_of(query.text, recruitment, c.expert) if is_answer(c) else 0.0)
         for c in candidates
@@ -53,14 +51,14 @@ def weigh_by_records(query: Query, candidates: Sequence[Candidate], recruitment:
 
 
 def weight_of(question: str, recruitment: Recruitment, expert: str) -> float:
-    """What an answer of this expert weighs by its record."""
+    """The weight of this expert's answer by its record."""
     if recruitment.accuracies:
         return support(recruitment.accuracies.get(expert, 0.0), options_of(question))
     return recruitment.shares.get(expert, 0.0)
 
 
 def is_answer(candidate: Candidate) -> bool:
-    """Whether a generation gave anything to weigh."""
+    """Whether a generation gave an answer that can be weighed."""
     return bool(candidate.text) and candidate.finish_reason != "error"
 
 
@@ -104,10 +102,9 @@ class Judged:
 
 
 def fit_mixture(judged: Sequence[Judged]) -> Mixture:
-    """The mixture under which right answers weigh most: it maximises the mean log of their weight in each query.
+    """The mixture that maximises the mean log of the right answers' weight in each query.
 
-    Queries whose answers are all right or all wrong tell nothing and are left out. Raises `ConfigError` if none is
-    left.
+    Queries whose answers are all right or all wrong are left out. Raises `ConfigError` if none is left.
     """
     from scipy.optimize import minimize
 
@@ -155,10 +152,10 @@ def judge(
 
 
 class RewardScorer:
-    """Weighs answers by what a reward model says of them and by the record of their experts, as `mixture` has it.
+    """Weighs answers by a reward model's scores and their experts' records, combined by `mixture`.
 
-    The model is asked once for a whole batch. An answer that it cannot judge weighs nothing; where it can judge none of
-    a query's answers, the experts' records alone decide.
+    The model is called once for a whole batch. An answer that it cannot judge weighs nothing; where it can judge none
+    of a query's answers, the experts' records alone decide.
     """
 
     def __init__(self, model: RewardModel, mixture: Mixture) -> None:
@@ -170,7 +167,7 @@ class RewardScorer:
         candidates: Sequence[Sequence[Candidate]],
         recruitments: Sequence[Recruitment],
     ) -> list[list[Verdict]]:
-        """One verdict per candidate of each query, in order, with the reward that it rests on."""
+        """One verdict per candidate of each query, in order, with the reward behind it."""
         rewards = judge(self.model, queries, candidates)
         plain = RecordScorer().weigh(queries, candidates, recruitments)
         return [self._verdicts(*row) for row in zip(rewards, plain, recruitments, strict=True)]

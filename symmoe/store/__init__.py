@@ -1,4 +1,4 @@
-"""The store: what must outlive a process, over the Redis protocol.
+"""The store: data that outlives a process, over the Redis protocol.
 
 `REDIS_URL` names a server. Without it an embedded Valkey server is started on a unix socket in the state directory,
 with its append-only file on; it outlives the command that started it and is shared by later ones.
@@ -45,17 +45,16 @@ _PAUSE = 0.002
 
 
 class RedisStore:
-    """Tables of JSON rows in Redis hashes under `symmoe:`. The first write of a row wins: replaying changes nothing.
+    """Tables of JSON rows in Redis hashes under `symmoe:`. A row's first write wins: repeating it changes nothing.
 
-    `again` is called where the connection was lost, before what was asked is asked once more. All of it may raise
-    `StoreError`.
+    After a lost connection, `again` is called before the request is repeated once. All methods may raise `StoreError`.
     """
 
     def __init__(self, client: redis.Redis, again: Callable[[], object] | None = None) -> None:
         self._client, self._again = client, again
 
     def put(self, table: str, rows: Mapping[str, dict[str, Any]]) -> None:
-        """Write rows; a row written twice keeps its first value. They outlive the server when this returns."""
+        """Write rows; a row written twice keeps its first value. They are durable when this returns."""
 
         def work() -> None:
             pipe = self._client.pipeline(transaction=False)
@@ -67,7 +66,7 @@ class RedisStore:
         self._do(work)
 
     def rows(self, table: str) -> dict[str, dict[str, Any]]:
-        """Every row of a table. What is no JSON object was damaged: it counts as lost, and is told in the log."""
+        """Every row of a table. One that is no JSON object is damaged: it is left out, and logged."""
 
         def work() -> dict[bytes, bytes]:
             return dict(self._client.hscan_iter(f"symmoe:{table}", count=_CHUNK))
@@ -79,19 +78,19 @@ class RedisStore:
         return rows
 
     def remove(self, table: str, keys: Iterable[str]) -> None:
-        """Forget rows of a table, where they are there."""
+        """Remove rows of a table, if present."""
         if names := list(keys):
             self._do(lambda: self._client.hdel(f"symmoe:{table}", *names))
             self._do(self._settle)
 
     def drop(self, tables: Iterable[str]) -> None:
-        """Forget tables."""
+        """Remove tables."""
         if names := [f"symmoe:{table}" for table in tables]:
             self._do(lambda: self._client.delete(*names))
             self._do(self._settle)
 
     def ping(self) -> dict[str, Any]:
-        """Name and version of the server; `StoreError` if it does not answer."""
+        """Name and version of the server. Raises `StoreError` if it does not answer."""
         info = self._do(lambda: self._client.info("server"))
         return {
             "server": info.get("server_name", "redis"),
@@ -99,11 +98,11 @@ class RedisStore:
         }
 
     def used_bytes(self) -> int:
-        """Memory that the server has in use."""
+        """Bytes of memory that the server uses."""
         return int(self._do(lambda: self._client.info("memory"))["used_memory"])
 
     def check(self) -> None:
-        """Raise `StoreError` if the server does not answer, or answers and cannot write to its disk."""
+        """Raise `StoreError` if the server does not answer, or cannot write to its disk."""
         in_file(self._do(lambda: self._client.info("persistence")))
 
     def _do(self, work: Callable[[], Result]) -> Result:
@@ -144,8 +143,9 @@ def _parse(row: bytes) -> dict[str, Any] | None:
 
 
 def in_file(facts: Mapping[str, Any]) -> bool:
-    """Whether all that a server was told before is in its file, out of its `INFO persistence`. One that has no such
-    file is not waited for. Raises `StoreError` where it cannot write.
+    """Whether everything that a server was sent before is in its append-only file, judged by its `INFO persistence`.
+
+    True for a server without such a file. Raises `StoreError` where it cannot write.
     """
     if not facts.get("aof_enabled"):
         return True
@@ -155,7 +155,7 @@ def in_file(facts: Mapping[str, Any]) -> bool:
 
 
 def on_disk(synced: Any) -> None:
-    """Look at the answer to `WAITAOF`: raises `StoreError` where the server's disk did not take it in time."""
+    """Check the reply to `WAITAOF`. Raises `StoreError` if the server's disk did not confirm the write in time."""
     if isinstance(synced, list) and synced and not synced[0]:
         raise StoreError(
             "what was written is not on the store's disk yet", hint="its disk is full or slow: make room, and ask again"
@@ -184,15 +184,15 @@ def open_store() -> RedisStore:
 
 
 def store_url(patience: float = STORE_START_SECONDS) -> str:
-    """The URL of the store: `REDIS_URL`, or the embedded server's, which is started if none lives.
+    """The URL of the store: `REDIS_URL`, or the embedded server's, which is started if none is running.
 
-    Blocks for `patience` seconds at most. Raises `StoreError`.
+    Blocks for at most `patience` seconds. Raises `StoreError`.
     """
     return os.environ.get("REDIS_URL") or f"unix://{running_server(patience)}"
 
 
 def store_error(error: Exception) -> StoreError:
-    """What a client's error means, without the server's address and the words that were sent."""
+    """The error for a client's exception, without the server's address and the words that were sent."""
     from redis import exceptions
 
     if isinstance(error, exceptions.TimeoutError | TimeoutError):
@@ -231,5 +231,5 @@ def _full(kind: type[StoreError] = StoreError) -> StoreError:
 
 
 def unusable() -> StoreError:
-    """For a `REDIS_URL` that is none; its pieces are not repeated, they may be of a password."""
+    """The error for an invalid `REDIS_URL`; it repeats no part of it, which might be a password."""
     return StoreError("REDIS_URL cannot be used", hint="write redis://HOST:PORT/DB")

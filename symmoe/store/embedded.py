@@ -1,13 +1,13 @@
 """The embedded Valkey server: one for each state directory, started by whoever needs it first.
 
-`valkey.lock` is locked as long as the server lives: the lock is taken by who starts it, and its descriptor handed on.
-The kernel frees it with the last process that holds it, `kill -9` included. Who cannot have the lock knows that a
-server lives, however long it takes to answer, and waits; two servers would write one file and spoil it.
+`valkey.lock` is locked as long as the server lives: its starter takes the lock and passes its descriptor on. The kernel
+releases it with the last process that holds it, `kill -9` included. Whoever cannot get the lock knows that a server
+lives, and waits for its answer; two servers would corrupt the file that both write.
 
-Append-only files that were torn are mended: whole commands stay, what lies between them is cut out. A command in such a
-file is `*COUNT`, then for each of its words `$LENGTH` and the word, every part ended by a line break. Behind damage,
-reading goes on at the next place that a command may begin at, which is the beginning of a line. Words of symmoe's rows
-are JSON and hold no line breaks, so none of them can pass for a command.
+Torn append-only files are mended: complete commands stay, what lies between them is cut out. A command in such a file
+is `*COUNT`, then for each of its words `$LENGTH` and the word, every part ended by a line break. After damage, reading
+continues at the next line that a command may begin with. Words of symmoe's rows are JSON without line breaks, so none
+of them can pass for a command.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ Part = tuple[int, int]
 class Damage:
     """What was cut out of a file: `lost` bytes, the first at `offset`, at a time in seconds since 1970.
 
-    `kept` is where the whole damaged file lies, or, where only its end was torn, that end.
+    `kept` is a copy of the whole damaged file, or, where only its end was torn, of that end.
     """
 
     file: str
@@ -64,7 +64,7 @@ class Damage:
 
 
 def mend(state: Path) -> list[Damage]:
-    """Mend the files of a store that no server runs on; what was lost is also logged. Raises `OSError`."""
+    """Mend the files of a store that no server runs on; losses are also logged. Raises `OSError`."""
     folder = state / "appendonlydir"
     try:
         manifest = (folder / "appendonly.aof.manifest").read_text(encoding="utf-8")
@@ -78,7 +78,7 @@ def mend(state: Path) -> list[Damage]:
 
 
 def damages(state: Path) -> list[Damage]:
-    """What was ever found damaged, as far as its folder is still there, oldest first."""
+    """All damage found so far, oldest first, as far as its folder still exists."""
     try:
         rows = (state / _FOLDER / _FOUND).read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -87,7 +87,7 @@ def damages(state: Path) -> list[Damage]:
 
 
 def good_parts(data: bytes | mmap.mmap) -> list[Part]:
-    """The parts that are whole commands; a transaction counts as one, and is lost with any command of it."""
+    """The parts that are complete commands; a transaction counts as one, and is lost with any of its commands."""
     parts: list[Part] = []
     for start, end in _whole(data):
         if parts and parts[-1][1] == start:
@@ -195,7 +195,7 @@ Said = Literal["ready", "silent", "absent"]
 
 
 def embedded_socket() -> Path:
-    """The unix socket of the embedded server; a short path elsewhere if the state directory's is too long for one."""
+    """The unix socket of the embedded server; a short path elsewhere if the state directory's is too long."""
     path = state_dir() / "valkey.sock"
     if len(os.fsencode(path)) <= _SOCKET_PATH_LIMIT:
         return path
@@ -209,10 +209,9 @@ def embedded_socket() -> Path:
 
 
 def running_server(patience: float = STORE_START_SECONDS) -> Path:
-    """The socket of the embedded server, which is started if none lives. Blocks, `patience` seconds at most.
+    """The socket of the embedded server, which is started if none lives. Blocks for at most `patience` seconds.
 
-    One that lives and does not answer is waited for. Raises `StoreError` where it does not within that time, and where
-    none can be started.
+    Raises `StoreError` where none can be started, or a live one does not answer in that time.
     """
     try:
         return _reached(private_folder(state_dir()), embedded_socket(), patience)
@@ -224,7 +223,7 @@ def running_server(patience: float = STORE_START_SECONDS) -> Path:
 
 
 def stop_embedded(patience: float = STORE_START_SECONDS) -> bool:
-    """Shut the embedded server down and wait for its end, its data on disk; False if none was running.
+    """Shut the embedded server down and wait until it has ended with its data on disk; False if none was running.
 
     Raises `StoreError` if it does not end within `patience` seconds.
     """

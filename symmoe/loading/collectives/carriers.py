@@ -1,6 +1,6 @@
-"""What carries chunks between ranks, and how one waits for it without waiting for ever.
+"""What carries chunks between ranks, and waits for them without hanging for ever.
 
-Errors of the transports end here: their tracebacks hold handles, and a handle keeps connections open.
+Transport errors are caught here: their tracebacks hold handles, and a handle keeps connections open.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _POLL_SECONDS = 0.0002
 
 
 class Carrier(Protocol):
-    """Carries chunks; driven by a gather, in one thread."""
+    """Carries chunks between ranks; used by one gather at a time, in one thread."""
 
     patience: timedelta
     """How long a single wait may last, whatever happens."""
@@ -30,15 +30,14 @@ class Carrier(Protocol):
     def exchange(
         self, sends: Sequence[Parcel], receives: Sequence[Parcel], handles: list[Any]
     ) -> tuple[int, int] | None:
-        """Begin to send and receive, and add handles to wait for, receives first.
+        """Begin to send and receive, and append handles to wait for, receives first.
 
-        Gives the peer to which the connection was cut off, and the chunk, if one was; handles are then to be kept until
-        that was reported.
+        Returns None, or the peer and chunk at which the connection broke; keep the handles until that is reported.
         """
         ...
 
     def wait(self, handles: list[Any], stopped: Callable[[], bool]) -> bool:
-        """Wait for the first of the handles, and drop it if all is well; False if the connection was cut off."""
+        """Wait for the first handle and remove it if it succeeded; False if the connection broke."""
         ...
 
     def forget(self) -> None:
@@ -46,11 +45,11 @@ class Carrier(Protocol):
         ...
 
     def abort(self) -> None:
-        """Cut off what is under way, as far as the group's own connections do not carry it. Any thread may do it."""
+        """Abort transfers under way, except those on the group's own connections. Safe from any thread."""
         ...
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Release the connections."""
         ...
 
 
@@ -64,9 +63,9 @@ class _Message:
 class GlooCarrier:
     """Chunks through gloo, between host memories.
 
-    When a connection breaks, gloo wakes those who wait for a message that has not begun, but not those whose message is
-    on its way: nobody may wait for a chunk itself. So each chunk is followed by an empty message, and answered by
-    one, and these are waited for. They are of no bytes, so they are never on their way.
+    When a connection breaks, gloo wakes waits for a message that has not begun, but not for one in transit, so waiting
+    for a chunk itself could hang. Each chunk is therefore followed and acknowledged by an empty message, and only these
+    are waited for first: without bytes, they are never in transit.
     """
 
     def __init__(self, gloo: Any) -> None:
@@ -77,7 +76,7 @@ class GlooCarrier:
     def exchange(
         self, sends: Sequence[Parcel], receives: Sequence[Parcel], handles: list[Any]
     ) -> tuple[int, int] | None:
-        """Begin each on its own."""
+        """Begin each transfer separately."""
         peer = chunk = 0
         with suppress(RuntimeError):
             for peer, chunk, tensor in receives:
@@ -93,7 +92,7 @@ class GlooCarrier:
         return peer, chunk
 
     def wait(self, handles: list[Any], stopped: Callable[[], bool]) -> bool:
-        """Wait for the word that follows a chunk; its own handle is then as good as done."""
+        """Wait for the empty message that follows a chunk or acknowledges it; the chunk's own handle is then done."""
         message = handles[0]
         with suppress(RuntimeError):
             if message.word.wait(self.patience) and message.chunk.wait(self.patience):
@@ -104,14 +103,14 @@ class GlooCarrier:
         return False
 
     def forget(self) -> None:
-        """Drop the words that were sent."""
+        """Drop the handles of empty messages that were sent."""
         self._kept.clear()
 
     def abort(self) -> None:
         """Nothing to do: these are the group's own connections."""
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Release the connections."""
         self._kept.clear()
         self._gloo = None
 
@@ -119,7 +118,7 @@ class GlooCarrier:
 class NcclCarrier:
     """Chunks through NCCL, between GPUs.
 
-    A round is one operation: that cannot deadlock as long as all ranks keep to one order of rounds.
+    A round is one operation, which cannot deadlock as long as all ranks run the rounds in the same order.
     """
 
     def __init__(self, nccl: Any) -> None:
@@ -129,7 +128,7 @@ class NcclCarrier:
     def exchange(
         self, sends: Sequence[Parcel], receives: Sequence[Parcel], handles: list[Any]
     ) -> tuple[int, int] | None:
-        """Begin all as one operation; of a failure it is not known whose it is, and the first peer is named."""
+        """Begin all transfers as one operation. NCCL does not say which peer failed, so the first one is named."""
         with suppress(RuntimeError):
             if sends or receives:
                 self._nccl._start_coalescing()
@@ -143,7 +142,7 @@ class NcclCarrier:
         return peer, chunk
 
     def wait(self, handles: list[Any], stopped: Callable[[], bool]) -> bool:
-        """Look until it is done: NCCL's own wait only orders streams, and a lost peer leaves kernels spinning."""
+        """Poll until it is done: NCCL's own wait only orders streams, and a lost peer leaves kernels spinning."""
         until = time.monotonic() + self.patience.total_seconds()
         with suppress(RuntimeError):
             while not handles[0].is_completed():
@@ -159,13 +158,13 @@ class NcclCarrier:
         """Nothing is kept."""
 
     def abort(self) -> None:
-        """End the communicator, and the kernels that wait in it."""
+        """Abort the communicator and the kernels that wait in it."""
         if self._nccl is not None:
             with suppress(RuntimeError):
                 self._nccl.abort()
 
     def close(self) -> None:
-        """End the communicator and let go of it."""
+        """Abort the communicator and release it."""
         self.abort()
         self._nccl = None
 

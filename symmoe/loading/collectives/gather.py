@@ -1,8 +1,8 @@
-"""Carrying out a plan: read a share, pass it on, receive the rest, check every chunk.
+"""Executes a plan: read a share of the chunks, pass them on, receive the rest, check every chunk.
 
-sha256 costs a core for a second a gigabyte, and each rank would hash every byte. So only the reader of a chunk does:
-it says which sha256 it held the chunk against, and what XXH3 (64 bits, twenty times faster) its bytes gave. The
-receivers compare the one with their own manifest, the other with the bytes that arrived.
+sha256 takes one core about a second per gigabyte, so only the reader of a chunk computes it. The reader sends the
+sha256 that it checked the chunk against and the XXH3 (64 bits, twenty times faster) of the bytes. Receivers compare the
+sha256 with their own manifest, and the XXH3 with the bytes that arrived.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ AHEAD = 2
 
 
 class Checks:
-    """The checks of one gather at one rank, made in a thread of their own. `fail` reports what is wrong.
+    """Checks the chunks of one gather at one rank, in a thread of its own. `fail` reports what is wrong.
 
-    Without a `manifest` only what arrived is held against what was read.
+    Without a `manifest`, what arrived is only compared with what was read.
     """
 
     def __init__(self, source: ChunkSource, rank: int, fail: Fail, manifest: bool = True) -> None:
@@ -51,21 +51,21 @@ class Checks:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="gather_check")
 
     def read(self, chunk: int, tensor: torch.Tensor) -> Future[None]:
-        """Begin to hold a chunk that was read here against its manifest."""
+        """Begin to check a chunk that was read here against its manifest."""
         return self._begin(self._hold, self._rank, chunk, tensor)
 
     def arrived(self, owner: int, chunk: int, tensor: torch.Tensor) -> None:
-        """Begin to take down what arrived of a chunk that `owner` read."""
+        """Begin to compute the checksum of a chunk that arrived from its reader, `owner`."""
         self._begin(self._take_down, owner, chunk, tensor)
 
     def said(self) -> bytes:
-        """Wait for what was begun; what this rank says to the others of the chunks it read."""
+        """Wait for all checks begun, and return the checksums of the chunks read here, for the other ranks."""
         for check in self._begun:
             check.result()
         return b"".join(_ROW.pack(chunk, row[:32], row[32:]) for chunk, row in self._said.items())
 
     def compare(self, words: list[bytes]) -> None:
-        """Hold what arrived against what each rank said. Raises `CollectiveError`."""
+        """Compare the chunks that arrived with each rank's `words`, its checksums. Raises `CollectiveError`."""
         said = {
             (owner, chunk): sha256 + fast
             for owner, word in enumerate(words)
@@ -76,7 +76,7 @@ class Checks:
                 raise self._fail(owner, chunk, "is corrupt: it arrived otherwise than this rank's manifest has it")
 
     def stop(self) -> None:
-        """End the thread; what has not begun is dropped."""
+        """Stop the thread; checks that have not begun are dropped."""
         self._thread.shutdown(cancel_futures=True)
 
     def _begin(
@@ -128,10 +128,10 @@ def as_bytes(place: torch.Tensor | memoryview) -> torch.Tensor:
 
 
 class Landing:
-    """The places of a rank's chunks, and buffers for those that it reads for others or that go on to a GPU.
+    """The memory that a rank's chunks go to, and buffers for those that it reads for others or that go on to a GPU.
 
-    So many pinned buffers serve in turn: before one is filled again its copy to the GPU must be done (the round that it
-    belonged to was settled), and its check is waited for.
+    On a GPU a fixed number of pinned buffers is reused in turn: one is filled again only after its copy to the GPU is
+    done (its round was settled) and its check has finished.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class Landing:
 
     @contextmanager
     def stream(self) -> Iterator[None]:
-        """Within it GPU work goes to a stream of its own, after what was asked of the device before."""
+        """A context in which GPU work runs on a stream of its own, after all work already queued on the device."""
         import torch
 
         if self._stream is None:
@@ -177,12 +177,12 @@ class Landing:
         return self._pinned[turn][: self._sizes[chunk]]
 
     def in_use(self, chunk: int, check: Future[None]) -> None:
-        """Keep the buffer that was given for a chunk until its check is done."""
+        """Keep a chunk's buffer from being reused until its check is done."""
         if self._pinned:
             self._checks[self._given[chunk]] = check
 
     def put(self, chunk: int, host: torch.Tensor) -> tuple[torch.Tensor, Any]:
-        """Copy a chunk from its buffer to its place, if it is not there; the tensor, and what `settle` waits for."""
+        """Copy a chunk from its buffer to its place, if needed. Returns its tensor, and an event for `settle`."""
         import torch
 
         if not self._pinned:
@@ -202,7 +202,7 @@ class Landing:
 
 
 class ReadAhead:
-    """Reads the chunks of a rank in their order, in a thread of its own, at most `AHEAD` before they are taken."""
+    """Reads a rank's chunks in order, in a thread of its own, at most `AHEAD` chunks before they are taken."""
 
     def __init__(self, chunks: Sequence[int], source: ChunkSource, landing: Landing) -> None:
         self._chunks, self._source, self._landing = chunks, source, landing
@@ -212,7 +212,7 @@ class ReadAhead:
 
     @contextmanager
     def running(self) -> Iterator[ReadAhead]:
-        """Read as long as the block lasts. A read under way is waited for: it writes into memory that others own."""
+        """Read while the context lasts. Leaving waits for a read under way, which writes into others' memory."""
         thread = threading.Thread(target=self._run, name="gather_read", daemon=True)
         thread.start()
         try:
@@ -223,7 +223,7 @@ class ReadAhead:
             thread.join()
 
     def take(self) -> torch.Tensor:
-        """The next chunk in host memory; raises what reading it raised."""
+        """The next chunk in host memory. Raises what reading it raised."""
         done = self._done.get()
         if isinstance(done, BaseException):
             raise done
@@ -246,7 +246,7 @@ class ReadAhead:
 
 @dataclass(frozen=True, slots=True)
 class GatherStats:
-    """What a gather moved at this rank, in bytes, and its wall time."""
+    """What a gather moved at this rank, in bytes, and its wall time in seconds."""
 
     read: int
     sent: int
@@ -268,14 +268,15 @@ def sparse_all_gather(
 
     `out[c]` takes chunk c: a contiguous tensor or a writable memoryview of its size. The rank reads its share of the
     plan from `source`, at most `depth` chunks (and two that wait) ahead of what has arrived here, and twice that of
-    what has arrived elsewhere. With `checksum` every chunk is held against the sha256 of the manifest where it is read,
+    what has arrived elsewhere. With `checksum` every chunk is checked against the manifest's sha256 where it is read,
     and against that and the reader's XXH3 where it is received; on a GPU that copies it back to the host. `"arrival"`
-    is for chunks that no manifest tells of: the XXH3 alone. `timeout` seconds are given to all ranks to come, and as
-    many again to the chunks.
+    is for chunks without a manifest, and checks the XXH3 alone. All ranks have `timeout` seconds to arrive, and as many
+    again for the chunks.
 
-    Returns when all ranks have all. If any rank dies, cannot read, reads or receives a corrupt chunk, or gives nothing
-    in time, all raise the same `CollectiveError`, which names that rank and the chunk, and their groups are closed. An
-    independent plan only reads: ranks do not wait for each other. A read that never returns holds up its own rank.
+    Returns when every rank has its chunks. If a rank dies, cannot read, reads or receives a corrupt chunk, or delivers
+    nothing in time, all ranks raise the same `CollectiveError`, which names that rank and the chunk, and their groups
+    are closed. An independent plan only reads: ranks do not wait for each other. A read that never returns blocks its
+    own rank.
     """
     if len(plan.demand) != group.size:
         raise CollectiveError(f"the plan is for {len(plan.demand)} ranks, the group of {group.size}")

@@ -1,6 +1,6 @@
-"""Ranks that gather together, connected on their own: no default group, and nothing of the engine's.
+"""Ranks that gather together over connections of their own, apart from torch's default group and the engine's.
 
-When something goes wrong, a gather ends once, everywhere, with one cause.
+When something goes wrong, a gather ends on every rank with the same cause.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _POLL_SECONDS = 0.0002
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What went wrong: at which rank, at which chunk if at one, and which rank found it."""
+    """What went wrong: at which rank, at which chunk if any, and which rank found it."""
 
     rank: int
     chunk: int | None
@@ -52,11 +52,11 @@ class Failure:
 
 
 class Alarm:
-    """The first failure of a gather, as all ranks see it, and what watches for failures.
+    """Watches a gather for failures and holds the first one, which is the same on all ranks.
 
-    Whoever finds one writes it to the store, where the first stays, and breaks off its connections. That wakes its
-    peers, who find the cause in the store and do the same. Two threads watch: one waits for each peer's word that it is
-    done, and so sees it go; one ends the gather when its time is up.
+    A rank that finds a failure writes it to the store, which keeps the first, and breaks its connections. That wakes
+    its peers, which find the cause in the store and do the same. Two threads watch: one waits for each peer's message
+    that it is done, and so notices a peer's death; the other ends the gather when its time is up.
     """
 
     def __init__(self, group: GatherGroup, timeout: float, owed: Callable[[int], int | None]) -> None:
@@ -77,7 +77,7 @@ class Alarm:
         self._threads: list[threading.Thread] = []
 
     def start(self, plan: str) -> None:
-        """Begin to watch, and wait until all ranks have come with the same plan."""
+        """Begin to watch, and wait until all ranks have arrived with the same plan."""
         self._store = self._group.next_gather(self._timeout)
         self._started = True
         for peer in self._peers:
@@ -87,7 +87,7 @@ class Alarm:
         self._begin(self._limit)
 
     def fail(self, rank: int, chunk: int | None, what: str) -> CollectiveError:
-        """Report a failure, unless there was one before; the error to raise. Any thread may call it."""
+        """Report a failure unless one came before, and return the error to raise. Safe from any thread."""
         with self._lock:
             if self.failure is None:
                 self.failure = self._first(Failure(rank, chunk, what, self._group.rank))
@@ -97,7 +97,7 @@ class Alarm:
         return self.failure.error()
 
     def lost(self, awaited: Awaited) -> CollectiveError:
-        """Report that the connection to a rank broke."""
+        """Report that the connection to a rank broke, and return the error to raise."""
         return self.fail(*awaited, "the rank is gone, its connection closed")
 
     def check(self) -> None:
@@ -122,7 +122,7 @@ class Alarm:
         self.check()
 
     def stop(self) -> None:
-        """End the watching threads; after a failure the connections too."""
+        """Stop the watching threads; after a failure also close the group."""
         self._over.set()
         for thread in self._threads:
             thread.join()
@@ -149,7 +149,7 @@ class Alarm:
             return found
 
     def exchange(self, what: str, own: bytes) -> list[bytes]:
-        """Say something to all ranks, and wait for what each says; by rank."""
+        """Send `own` to all ranks, and return what each rank sent, by rank."""
         store, ranks = self._store, range(self._group.size)
         until = time.monotonic() + self._timeout
         assert store is not None, "exchanges are between `start` and `stop`"  # noqa: S101
@@ -213,12 +213,12 @@ def open_group(
     timeout: float = 30.0,
     address: str | None = None,
 ) -> GatherGroup:
-    """Connect `size` ranks, each of which calls this; `CollectiveError` if not all come within `timeout` seconds.
+    """Connect `size` ranks, each of which calls this. Raises `CollectiveError` unless all come in `timeout` seconds.
 
-    `store` is where ranks find each other and leave word of failures: a `TCPStore` of the process that started the
-    ranks and outlives them, or on one machine a `FileStore`. `nccl` carries chunks between GPUs, this rank's being
-    `device` ("cuda:0"); gloo, which follows `GLOO_SOCKET_IFNAME` where no `address` of this machine is given, carries
-    them in host memory and watches over either.
+    `store` is where ranks find each other and report failures: a `TCPStore` in the process that started the ranks and
+    outlives them, or on one machine a `FileStore`. `nccl` carries chunks between GPUs, this rank's being `device`
+    ("cuda:0"). gloo carries them in host memory, and watches for failures with either; it uses `address`, or
+    `GLOO_SOCKET_IFNAME` where none is given.
     """
     import torch
     from torch.distributed import PrefixStore  # type: ignore[attr-defined]
@@ -270,7 +270,7 @@ class GatherGroup:
         return self._store is None
 
     def say_done(self, peer: int) -> Any:
-        """Begin to tell a peer that this rank has all that it demands: a handle, or None if cut off."""
+        """Begin to tell a peer that this rank has all it demands. Returns a handle, or None if the connection broke."""
         import torch
 
         with suppress(RuntimeError):
@@ -278,7 +278,7 @@ class GatherGroup:
         return None
 
     def hear_done(self, peer: int) -> Any:
-        """Begin to wait for a peer's word that it has all: a handle, or None if cut off."""
+        """Begin to wait until a peer has all it demands. Returns a handle, or None if the connection broke."""
         import torch
 
         with suppress(RuntimeError):
@@ -286,14 +286,14 @@ class GatherGroup:
         return None
 
     def wait_for_word(self, handles: list[Any]) -> bool:
-        """Wait for the first handle that `say_done` or `hear_done` gave, and drop it; False if cut off."""
+        """Wait for the first handle from `say_done` or `hear_done`, and remove it; False if the connection broke."""
         handle = handles.pop(0)
         with suppress(RuntimeError):
             return handle is not None and bool(handle.wait(self.patience))
         return False
 
     def next_gather(self, timeout: float) -> Store:
-        """Make ready for a gather that gives up after `timeout` seconds; a part of the store for it."""
+        """Prepare for a gather that gives up after `timeout` seconds, and return its part of the store."""
         from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
         if self.closed:
@@ -306,7 +306,7 @@ class GatherGroup:
         return PrefixStore(f"gather/{self.gathers}", self._store)
 
     def break_off(self) -> None:
-        """Break all connections, here and at the peers, so that nobody waits any more. Any thread may do it."""
+        """Break all connections, here and at the peers, so that nobody waits any longer. Safe from any thread."""
         import torch
 
         control = self.control

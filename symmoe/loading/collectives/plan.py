@@ -1,4 +1,4 @@
-"""Who reads each chunk and who passes it to whom, and what that is predicted to take."""
+"""Plans who reads each chunk and who passes it to whom, and predicts how long that takes."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ LEAST_GAIN = 1.1
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """What carries the chunks, in bytes per second; None is no limit, except for `peer`: None is no way at all.
+    """Bandwidths in bytes per second. None means no limit, except for `peer`, where None means no connection.
 
-    `device[r]` carries chunks from host memory to rank r. `links` are sets of ranks behind one such link (a PCIe
-    switch, a NUMA node's root), which carries `link` in all. `storage` is shared by all ranks, `storage_per_rank` is
-    each one's own limit; where the page cache or a host tier holds the chunks, leave both out.
-    `peer` is what a rank can send and, at the same time, receive; `peer_over_host_link` says that peers have no link of
-    their own, so that what is received takes the place of what is copied from the host.
+    `device[r]` is from host memory to rank r. `links` are sets of ranks behind one shared link (a PCIe switch, a NUMA
+    node's root) of bandwidth `link`. `storage` is shared by all ranks, and `storage_per_rank` limits each one; where
+    the page cache or a host tier holds the chunks, leave both out. `peer` is what a rank can send and, at the same
+    time, receive; `peer_over_host_link` says that peers have no link of their own, so that receiving competes with
+    copies from the host.
     """
 
     device: tuple[float, ...]
@@ -45,7 +45,7 @@ class Topology:
             raise CollectiveError(f"links {self.links} name a rank twice, or one that does not exist")
 
     def shares(self) -> tuple[float, ...]:
-        """Each rank's share of all that is read: its own bandwidth, or its part of the link that it shares."""
+        """Each rank's reading bandwidth, which sets its share of the reading: its own, or its part of a shared link."""
         limits = [min(own, self.storage_per_rank or own) for own in self.device]
         for ranks in self.links:
             for rank in ranks:
@@ -55,7 +55,7 @@ class Topology:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """The bytes that each rank reads, sends and receives, and the largest chunk's."""
+    """The bytes that each rank reads, sends and receives, and the size of the largest chunk."""
 
     read: tuple[int, ...]
     sent: tuple[int, ...]
@@ -65,17 +65,17 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Seconds predicted, and what they are mostly spent on."""
+    """Predicted seconds, and the resource that limits them."""
 
     seconds: float
     limit: str
 
 
 def predict(traffic: Traffic, topology: Topology) -> Cost | None:
-    """`chunk / P + max(read / P, moved / V, Σ read / DRAM, Σ read / S)`; None if bytes must move and no link does it.
+    """`chunk / P + max(read / P, moved / V, Σ read / DRAM, Σ read / S)`; None if bytes must move and peers have no
+    link.
 
-    P and V are the bandwidths of `device` and `peer`, S that of `storage`. The busiest rank counts, and where ranks
-    share a link, that link.
+    P, V and S are the bandwidths of `device`, `peer` and `storage`. The busiest rank or shared link counts.
     """
     moved = max(map(max, zip(traffic.sent, traffic.received, strict=True)), default=0)
     if moved and topology.peer is None:
@@ -109,7 +109,7 @@ def _storage(read: Sequence[int], topology: Topology) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """One chunk read by `owner`, which sends it to `receivers`. The owner may read it for others only."""
+    """One chunk read by `owner`, which sends it to `receivers`. The owner need not demand the chunk itself."""
 
     chunk: int
     owner: int
@@ -120,8 +120,8 @@ class Transfer:
 class GatherPlan:
     """What every rank reads, sends and receives. In a round each rank reads at most one chunk.
 
-    Grouped: each demanded chunk is read once. Independent: each rank reads all that it demands, and nothing travels.
-    The seconds are predictions; `grouped_seconds` is None where ranks have no way to pass chunks on.
+    Grouped: each demanded chunk is read once. Independent: each rank reads all that it demands, and sends nothing. The
+    seconds are predictions; `grouped_seconds` is None where ranks cannot pass chunks on.
     """
 
     mode: Mode
@@ -142,7 +142,7 @@ class GatherPlan:
         return _traffic(self.transfers, self.sizes, len(self.demand))
 
     def digest(self) -> str:
-        """Equal for equal plans: ranks compare it before they start."""
+        """A digest by which ranks check, before they start, that their plans are equal."""
         return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()
 
 
@@ -151,10 +151,10 @@ def plan_gather(
 ) -> GatherPlan:
     """Plan how ranks get their chunks: `demand[r]` are the ids that rank r needs, `sizes[c]` the bytes of chunk c.
 
-    Of two ways to share the reading, evenly over all ranks or only among those that demand a chunk, the one predicted
-    to be faster is taken, at equal times the one that moves fewer bytes; if neither is clearly faster than
-    independent copies, the plan is independent. `mode` overrides that choice, for measurements. Raises
-    `CollectiveError` for chunks that do not exist, a topology of other ranks, or a grouped plan without peer links.
+    The reading is shared evenly either over all ranks or among those that demand a chunk, whichever is predicted to be
+    faster; at equal times, whichever moves fewer bytes. If neither is clearly faster than independent copies, the plan
+    is independent. `mode` overrides that choice, for measurements. Raises `CollectiveError` for chunks that do not
+    exist, a topology with a different number of ranks, or a grouped plan without peer links.
     """
     wanted = _checked(demand, sizes, topology)
     evenly, nearby = (_shared(wanted, sizes, owners) for owners in _owners(wanted, sizes, topology.shares()))

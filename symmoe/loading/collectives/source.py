@@ -20,21 +20,21 @@ _FREE_AT = struct.Struct("d")
 
 
 class ChunkSource(Protocol):
-    """Gives the chunks of one checkpoint; read by one rank of a gather, in one thread."""
+    """Reads the chunks of one checkpoint; used by one rank of a gather, in one thread."""
 
     def read(self, chunk: int, buffer: memoryview) -> None:
-        """Fill `buffer` (as many bytes as the chunk has) with chunk number `chunk`."""
+        """Fill `buffer`, which has the chunk's size, with chunk number `chunk`."""
         ...
 
     def digest(self, chunk: int) -> bytes | None:
-        """The sha256 that the manifest gives for the chunk, 32 bytes; None if it gives none. Called by any thread."""
+        """The chunk's sha256 in the manifest, 32 bytes; None if it has none. Safe from any thread."""
         ...
 
 
 class PackedSource:
     """The chunks of one file: number i begins at byte `i * chunk_bytes`; the last may be shorter.
 
-    `digests` are the sha256 of the chunks, 32 bytes each, as the manifest of the file gives them.
+    `digests` are the sha256 of the chunks, 32 bytes each, from the file's manifest.
     """
 
     def __init__(self, path: Path, chunk_bytes: int, digests: Sequence[bytes] = ()) -> None:
@@ -56,7 +56,7 @@ class PackedSource:
             done += count
 
     def digest(self, chunk: int) -> bytes | None:
-        """The sha256 of one chunk, if the manifest gave any."""
+        """The chunk's sha256 in the manifest, or None."""
         return self._digests[chunk] if self._digests else None
 
     def close(self) -> None:
@@ -67,10 +67,10 @@ class PackedSource:
 
 
 class SharedRate:
-    """A token bucket that processes of one machine share through a file: so many bytes a second, for all together.
+    """A token bucket shared through a file by processes of one machine, which limits their bytes per second in all.
 
-    The file holds the time (of the monotonic clock, which all processes share) at which what was taken so far is paid
-    off. `burst` bytes may be taken ahead after a pause.
+    The file holds the time, on the monotonic clock that all processes share, at which the bytes taken so far are paid
+    off. After a pause `burst` bytes may be taken in advance.
     """
 
     def __init__(self, path: Path, bytes_per_second: float, burst: int = 0) -> None:
@@ -81,7 +81,7 @@ class SharedRate:
         self._state = mmap.mmap(self._file, _FREE_AT.size)
 
     def take(self, count: int) -> float:
-        """Take `count` bytes, and give the time of the monotonic clock from which they may be used."""
+        """Take `count` bytes. Returns the time of the monotonic clock from which they may be used."""
         fcntl.flock(self._file, fcntl.LOCK_EX)
         try:
             (free_at,) = _FREE_AT.unpack_from(self._state)
@@ -100,7 +100,7 @@ class SharedRate:
 
 
 class ThrottledSource:
-    """Another source behind a shared rate: a model of storage that all ranks read from."""
+    """Another source behind a shared rate, as a model of storage that all ranks read from."""
 
     def __init__(self, source: ChunkSource, rate: SharedRate) -> None:
         self._source = source
@@ -113,5 +113,5 @@ class ThrottledSource:
         time.sleep(max(0.0, ready - time.monotonic()))
 
     def digest(self, chunk: int) -> bytes | None:
-        """The sha256 of one chunk, as the other source gives it."""
+        """The sha256 of one chunk, from the other source."""
         return self._source.digest(chunk)

@@ -1,4 +1,4 @@
-"""Reading a packed image: every byte of it is suspect until its checksums are right; tensors are views of its bytes."""
+"""Reads a packed image, trusting no byte before its checksum is verified; tensors are views of the image."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Verify = Literal["full", "header"]
 
 
 def bytes_of(image: memoryview) -> torch.Tensor:
-    """The image as a tensor of bytes, which keeps the memory alive. Over read-only memory it must not be written to."""
+    """The image as a tensor of bytes, which keeps the memory alive. Do not write to it if the memory is read-only."""
     import torch
 
     if not image.nbytes:
@@ -42,7 +42,7 @@ def view_of(data: torch.Tensor, tensor: PackedTensor) -> torch.Tensor:
 
 
 def joined_view(data: torch.Tensor, tensors: Sequence[PackedTensor]) -> torch.Tensor:
-    """Neighbouring tensors as one, the rows of the first on top."""
+    """Adjacent tensors as one, the rows of the first on top."""
     first, last = tensors[0], tensors[-1]
     piece = data[first.offset : last.offset + last.nbytes]
     rows = sum(tensor.shape[0] for tensor in tensors)
@@ -52,8 +52,8 @@ def joined_view(data: torch.Tensor, tensors: Sequence[PackedTensor]) -> torch.Te
 class PackedCheckpoint:
     """A packed image, in a mapped file or in memory, and its tensors as views of it.
 
-    A file is mapped copy-on-write: whatever is done to a tensor, the file stays as it is. Views outlive `close`: the
-    memory goes when the last of them does.
+    A file is mapped copy-on-write: writing to a tensor does not change it. Views outlive `close`: the memory is freed
+    with the last of them.
     """
 
     def __init__(self, image: memoryview, where: str, mapped: mmap.mmap | None = None) -> None:
@@ -68,7 +68,7 @@ class PackedCheckpoint:
     def open(cls, path: Path, verify: Verify = "full", fingerprint: str | None = None) -> Self:
         """Map a file. `header` trusts that the data is what was written, `full` hashes all of it.
 
-        Raises `CheckpointError`, with the file and what is wrong with it, if it is missing, cut, altered, of another
+        Raises `CheckpointError`, saying what is wrong with the file, if it is missing, cut, altered, of another
         version, or, where `fingerprint` is given, for another architecture.
         """
         try:
@@ -86,9 +86,9 @@ class PackedCheckpoint:
 
     @classmethod
     def from_buffer(cls, buffer: memoryview, where: str = "image in memory") -> Self:
-        """Read an image that is in memory, which `nbytes` of the buffer must be. Raises `CheckpointError`.
+        """Read an image in memory, the first `nbytes` of the buffer. Raises `CheckpointError`.
 
-        The data is not verified: call `verify_chunks` if somebody else wrote it.
+        The data is not verified: call `verify_chunks` if it comes from elsewhere.
         """
         return cls(buffer.cast("B"), where)
 
@@ -114,7 +114,7 @@ class PackedCheckpoint:
                 )
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Every tensor as a view, in the image's order, then those that are further names of one."""
+        """Every tensor as a view, in the image's order, followed by the aliases."""
         for name in (*self._tensors, *self.manifest.aliases):
             yield name, self.tensor(name)
 
@@ -132,7 +132,7 @@ class PackedCheckpoint:
         return joined_view(self._data_bytes(), found) if found else None
 
     def close(self) -> None:
-        """Let go of the memory. Safe to call twice; tensors given out stay valid."""
+        """Release the memory. Safe to call twice; views given out stay valid."""
         self._data = self._bytes = None
         if self._mapped is not None:
             with suppress(BufferError):  # views are alive: the map goes with the last of them

@@ -37,7 +37,7 @@ COSMETIC = frozenset(
 def architecture_fingerprint(model: Path) -> str:
     """A digest of everything in a model's config that its shapes or numbers can depend on, quantisation included.
 
-    Unknown keys count: two models are told apart rather than confused. Raises `CheckpointError` if there is no config.
+    Unknown keys count, so that models are rather told apart than confused. Raises `CheckpointError` without a config.
     """
     parts = {"config": _essential(read_json(model / "config.json"))}
     for name in _QUANTISATION_FILES:
@@ -47,10 +47,10 @@ def architecture_fingerprint(model: Path) -> str:
 
 
 def weights_digest(tensors: Iterable[StoredTensor]) -> str:
-    """A digest of files of weights: samples of each file, and of each tensor its description and four spots of it.
+    """A digest of weight files: samples of each file, and of each tensor its description and four samples.
 
-    A change to any one matrix, however small its part of the file, is met unless it spares all four spots; tensors of
-    16 KiB or less are read whole. Raises `CheckpointError` if a file cannot be read.
+    A change to any one matrix, however small its part of the file, is detected unless it spares all four samples;
+    tensors of 16 KiB or less are read whole. Raises `CheckpointError` if a file cannot be read.
     """
     digest = hashlib.sha256()
     ordered = sorted(tensors, key=lambda tensor: (tensor.file, tensor.offset, tensor.name))
@@ -67,7 +67,7 @@ def weights_digest(tensors: Iterable[StoredTensor]) -> str:
 
 
 def tensor_tag(*parts: str) -> str:
-    """A short digest of what decides a tensor's bytes."""
+    """A short digest of everything that determines a tensor's bytes."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 

@@ -1,4 +1,4 @@
-"""How an expert's tensors are laid out in one image, and building that image in memory: read, merged, hashed."""
+"""Lays out an expert's tensors in one image, and builds that image in memory: read, merged, hashed."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ Progress = Callable[[int, int], None]
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """The names sorted so that the members of each fusion are neighbours, weights and biases each among themselves."""
+    """The names sorted so that the members of each fusion are adjacent, separately for weights and biases."""
     return sorted(names, key=_key)
 
 
@@ -77,7 +77,7 @@ class AdapterFacts:
 
 
 def adapter_facts(adapter: Path, base: Mapping[str, StoredTensor]) -> AdapterFacts:
-    """What the adapter changes of `base`. Raises `CheckpointError` if it does not fit, by the tensor's name."""
+    """What the adapter changes in `base`. Raises `CheckpointError`, naming the tensor, if it does not fit."""
     scale = lora_scale(read_config(adapter), adapter)
     weights = adapter / ADAPTER_WEIGHTS
     tensors = stored_tensors([weights])
@@ -109,7 +109,7 @@ def _misfit(base: StoredTensor | None, down: StoredTensor | None, up: StoredTens
 
 
 def copied(targets: Iterable[tuple[StoredTensor, memoryview]]) -> Iterator[int]:
-    """Read each tensor into the memory beside it, which is as long; gives bytes as they are done.
+    """Read each tensor into the memory paired with it, which has its size; yields counts of bytes as they are done.
 
     Raises `CheckpointError` if a file ends early or cannot be read.
     """
@@ -143,10 +143,10 @@ def _read(descriptor: int, at: int, memory: memoryview, stored: StoredTensor) ->
 
 
 def merge_into(data: memoryview, changed: Sequence[PackedTensor], adapter: Path) -> None:
-    """Add the adapter to those tensors of the data that it changes, which hold the base's bytes.
+    """Add the adapter to the tensors that it changes, which hold the base's bytes.
 
-    The results are those of `symmoe.loading.merge.merged_weights`, bit for bit. Raises `CheckpointError` if the adapter
-    changes other tensors than these.
+    The results equal those of `symmoe.loading.merge.merged_weights`, bit for bit. Raises `CheckpointError` if the
+    adapter changes other tensors than these.
     """
     updates = read_updates(adapter)
     if updates.keys() != {tensor.name for tensor in changed}:
@@ -179,8 +179,8 @@ def _alone() -> None:
 class Layout:
     """Where each tensor of an expert goes in its image, and where it comes from.
 
-    `begin` is where the data begins. `stored` are the base's tensors in the manifest's order; `changed` names those
-    that `adapter` is merged into. `files` are the sources as they were when their headers were read.
+    `begin` is the offset of the data. `stored` are the base's tensors in the manifest's order; `changed` names those
+    that `adapter` is merged into. `files` are the states of the sources when their headers were read.
     """
 
     manifest: Manifest
@@ -226,10 +226,10 @@ class Layout:
         return self.begin + self.manifest.data_bytes
 
     def write_into(self, buffer: memoryview, progress: Progress | None = None, digests: bool = False) -> Manifest:
-        """Build the image in the first `nbytes` of a writable buffer, and give its manifest.
+        """Build the image in the first `nbytes` of a writable buffer, and return its manifest.
 
-        With `digests` the image carries checksums, as a file must. Until the end the buffer holds no image that could
-        be read. Raises `CheckpointError` if a source changed or cannot be read, `ValueError` for a buffer too small.
+        With `digests` the image carries checksums, as a file must. Until the end the buffer holds no readable image.
+        Raises `CheckpointError` if a source changed or cannot be read, `ValueError` for a buffer too small.
         """
         if buffer.readonly or buffer.nbytes < self.nbytes:
             raise ValueError(f"the buffer must be writable and {self.nbytes} bytes long")

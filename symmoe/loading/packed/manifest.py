@@ -83,9 +83,9 @@ class PackedTensor:
 class Manifest:
     """The tensors of an image in the order in which they lie, and where they came from.
 
-    `aliases` are further names of tensors in it. `chunks` are sha256 of each `chunk_bytes` of data; an image that never
-    leaves memory may have none. `fingerprint` says which architecture and quantisation the tensors are for; `model` and
-    `adapter` are digests of the weights that they were made of (`adapter` is empty if there was none).
+    `aliases` are further names of its tensors. `chunks` are the sha256 of each `chunk_bytes` of data; an image that
+    never leaves memory may have none. `fingerprint` is the architecture and quantisation that the tensors are for;
+    `model` and `adapter` are digests of the source weights (`adapter` is empty if there was none).
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -101,12 +101,12 @@ class Manifest:
 
     @property
     def chunk_count(self) -> int:
-        """How many chunks the data has, the last one shorter."""
+        """How many chunks the data has; the last may be shorter."""
         return -(-self.data_bytes // self.chunk_bytes)
 
     @property
     def key(self) -> str:
-        """A short digest of the weights that went in: images of equal keys hold equal tensors."""
+        """A short digest of the source weights: images with equal keys hold equal tensors."""
         return sha256(f"{self.fingerprint} {self.model} {self.adapter}".encode()).hexdigest()[:32]
 
     def tags(self) -> dict[str, str]:
@@ -118,7 +118,7 @@ class Manifest:
         return replace(self, chunks=tuple(chunks))
 
     def adjacent(self, names: Sequence[str]) -> tuple[PackedTensor, ...] | None:
-        """The named tensors, if they lie one behind the other, without a gap and as rows of one matrix; else None.
+        """The named tensors if they are consecutive, without gaps and as rows of one matrix; otherwise None.
 
         Raises `KeyError` for a name that the image does not have.
         """
@@ -133,7 +133,7 @@ class Manifest:
 
 
 def parse_manifest(document: bytes, where: str) -> Manifest:
-    """A manifest out of JSON that may be corrupt or hostile. Raises `CheckpointError` that says what is wrong."""
+    """Parse a manifest from JSON that may be corrupt or hostile. Raises `CheckpointError` saying what is wrong."""
     try:
         manifest: Manifest = _adapter().validate_json(document, strict=True)
     except ValidationError as error:
@@ -147,7 +147,7 @@ def parse_manifest(document: bytes, where: str) -> Manifest:
 
 
 def torch_dtype(name: str) -> torch.dtype:
-    """torch's dtype of a name in `DTYPES`; `CheckpointError` if this torch has none."""
+    """The torch dtype of a name in `DTYPES`. Raises `CheckpointError` if this torch has none."""
     import torch
 
     dtype = getattr(torch, DTYPES[name][1], None)
@@ -197,7 +197,7 @@ def _misplaced(tensor: PackedTensor, end: int, data_bytes: int) -> str | None:
 
 
 def head_bytes(manifest: Manifest) -> int:
-    """The bytes in front of the data: the same whether the checksums are known yet or not."""
+    """The size of the image's head in bytes, which does not depend on whether the checksums are known yet."""
     expected = manifest.with_chunks(("0" * 64,) * manifest.chunk_count)
     return -(-(_PREAMBLE + len(_encoded(expected))) // BLOCK) * BLOCK
 
@@ -210,9 +210,9 @@ def write_head(manifest: Manifest, size: int) -> bytes:
 
 
 def read_head(image: memoryview, where: str) -> tuple[Manifest, int]:
-    """The manifest of an image, and where its data begins. Nothing in the image is trusted.
+    """The manifest of an image and the offset of its data. Nothing in the image is trusted.
 
-    Raises `CheckpointError` that says what is wrong in `where`.
+    Raises `CheckpointError`, saying what is wrong in `where`.
     """
     size = image.nbytes
     if size < _PREAMBLE:

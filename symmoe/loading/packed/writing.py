@@ -1,4 +1,4 @@
-"""Packed checkpoints on disk: whole or not there, found by what they were made of."""
+"""Packed checkpoints on disk: written atomically, and found by the digests of their sources."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ Packing = Literal["packed", "kept", "replaced"]
 
 
 def packed_path(folder: Path, expert: str, manifest: Manifest) -> Path:
-    """Where an expert's pack is. The name tells what it was made of, so one of other sources is never picked up."""
+    """Where an expert's pack is. Its name contains a digest of its sources, so that no pack of others is used."""
     return folder / f"{expert}-{_digest(manifest)}.pack"
 
 
 def find_packed(folder: Path, manifest: Manifest) -> Path | None:
-    """A pack of these weights in the folder, whoever's it is."""
+    """A pack of these weights in the folder, whichever expert it was made for."""
     return next(iter(sorted(folder.glob(f"*-{_digest(manifest)}.pack"))), None)
 
 
 def ensure_packed(layout: Layout, path: Path, verify: bool = False, progress: Progress | None = None) -> Packing:
-    """Pack unless a whole file of the same sources is there; what is there but not whole is replaced.
+    """Pack unless a complete file of the same sources exists; an incomplete one is replaced.
 
-    A file's size and header are always looked at, its data with `verify` only. Raises `CheckpointError`.
+    Size and header are always checked, the data only with `verify`. Raises `CheckpointError`.
     """
     there = path.exists()
     if there and _is_good(path, layout.manifest, "full" if verify else "header"):
@@ -45,9 +45,9 @@ def ensure_packed(layout: Layout, path: Path, verify: bool = False, progress: Pr
 
 
 def prune(folder: Path, kept: Collection[Path], whose: Callable[[str], bool] = lambda expert: True) -> list[Path]:
-    """Remove packs of the experts that are meant, but for those `kept`: what was made of earlier weights.
+    """Remove the packs of the given experts except those `kept`: they were made of earlier weights.
 
-    A process that has one mapped keeps it until it lets go. Gives what was removed.
+    A process that has one mapped keeps it until it closes it. Returns what was removed.
     """
     owned = {path: named[1] for path in sorted(folder.glob("*.pack")) if (named := _PACK.fullmatch(path.name))}
     old = [path for path, expert in owned.items() if path not in kept and whose(expert)]
@@ -64,9 +64,9 @@ def pack(model: str, adapter: str | None, out: Path, progress: Progress | None =
 
 
 def write_pack(layout: Layout, out: Path, progress: Progress | None = None) -> Manifest:
-    """Write an image with checksums, beside `out`, and rename it when it is safe on disk.
+    """Write an image with checksums beside `out`, and rename it once it is safely on disk.
 
-    Raises `CheckpointError` if the disk is full or a source cannot be read; then nothing is left behind.
+    Raises `CheckpointError` if the disk is full or a source cannot be read, leaving nothing behind.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".{out.name}.partial")

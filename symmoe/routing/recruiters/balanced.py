@@ -1,4 +1,4 @@
-"""Spreading work over experts that are nearly as good as each other, by windows of questions."""
+"""Spreading work over nearly equal experts, by windows of questions."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _STEP = 0.5
 
 
 class BalancedRecruiter:
-    """Our recruiter's choice, tilted away from experts that had more than an equal part of the last windows.
+    """The inner recruiter's choice, tilted away from experts that had more than an equal part of the last windows.
 
-    An expert may lose a slot only to one whose share is at least `1 - balance` of its own. The tilt moves between
-    windows of `WINDOW` questions, so that a question is never turned away from its expert because of its neighbour
-    (balance over the corpus, not the micro-batch, keeps experts special: arXiv 2501.11873). Questions with the same
-    text share one decision. With several windows a recruitment depends on those before it in the batch.
+    An expert can lose a slot only to one whose share is at least `1 - balance` of its own. The tilt changes only
+    between windows of `WINDOW` questions, so that the choice for a question does not depend on its neighbours
+    (balancing over the corpus, not the micro-batch, keeps experts special: arXiv 2501.11873). Questions with the same
+    text share one decision. In a batch of several windows a recruitment depends on the windows before it.
     """
 
     def __init__(self, inner: PosteriorRecruiter, balance: float) -> None:
@@ -30,7 +30,7 @@ class BalancedRecruiter:
         self._limit = -math.log1p(-min(balance, 0.999))
 
     def recruit(self, queries: Sequence[Query], skills: Sequence[Skills], k: int, seed: int) -> list[Recruitment]:
-        """As the inner recruiter, but for the tilt."""
+        """Recruit as the inner recruiter does, with the tilt applied."""
         chosen = self._inner.recruit(queries, skills, k, seed)
         by_text: dict[str, tuple[str, ...]] = {}
         texts = list(dict.fromkeys(query.text for query in queries))
@@ -48,7 +48,7 @@ class BalancedRecruiter:
         ]
 
     def explain(self, query: Query, skills: Skills, k: int, seed: int) -> Explanation:
-        """How the experts stood before balancing, with a note that says so: the tilt is the batch's."""
+        """The inner recruiter's explanation, with a note that balancing, which depends on the batch, is not in it."""
         told = self._inner.explain(query, skills, k, seed)
         return replace(told, note="; ".join(filter(None, (told.note, NOTE))))
 

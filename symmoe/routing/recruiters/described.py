@@ -1,4 +1,4 @@
-"""Recruiting before anything is on record: what experts say of themselves against what is asked."""
+"""Recruiting without records: by the similarity of experts' descriptions to the question."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ FALLBACK = 0.4
 class DescribedRecruiter:
     """Shares are a softmax of the cosine between a question and each expert's name and description.
 
-    A prior for a pool without records: it knows what experts claim, not what they can do. The best are asked until
-    their shares reach `top_p`, at most k of them.
+    This is a prior for a pool without records: it knows what experts claim, not what they can do. The best are asked
+    until their shares reach `top_p`, at most k of them.
     """
 
     name = "described"

@@ -1,4 +1,4 @@
-"""Our recruiter: distinct experts by expected accuracy, and no more of them than a question needs."""
+"""The default recruiter: distinct experts by expected accuracy, and no more of them than a question needs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CHUNK = 512
 
 
 def evidence_of(records: Profiles | Tallies) -> Evidence:
-    """What records say: learned from the questions where they keep enough of them, else counted by topics."""
+    """The evidence in records: learned from recorded questions where there are enough, otherwise tallied by topic."""
     topics = TopicEvidence(records)
     places = places_of(records.questions) if isinstance(records, Profiles) else None
     if places is None or len(places.home) < 2 or not isinstance(records, Profiles):
@@ -28,12 +28,12 @@ def evidence_of(records: Profiles | Tallies) -> Evidence:
 
 
 class PosteriorRecruiter:
-    """The experts that are likeliest to be right by what is on record (`evidence_of`).
+    """Recruits the experts most likely to be right according to the records (`evidence_of`).
 
     Shares are a softmax of expected accuracy at a temperature calibrated on the records themselves. The best expert is
-    always recruited, more of them only until their shares reach `top_p`, at most k and never one twice: what is left of
-    k are null slots. `budget` bounds the expected tokens of a question: the best expert within it is asked, or else the
-    cheapest one. Where a question is like nothing that anybody was asked about, `fallback` comes first.
+    always recruited, and further ones until their shares reach `top_p`; at most k in all, and none twice. The rest of
+    the k slots stay null. `budget` bounds the expected tokens of a question: the best expert within it is asked, or the
+    cheapest if none is. For a question unlike everything on record, `fallback` comes first.
     """
 
     name = "symmoe"
@@ -79,7 +79,7 @@ class PosteriorRecruiter:
         return self._budget is None or sum(float(self._tokens[self._column[e]]) for e in experts) <= self._budget
 
     def explain(self, query: Query, skills: Skills, k: int, seed: int) -> Explanation:
-        """Every expert's standing, with its interval and the tallies behind it."""
+        """Every expert's expected accuracy with its interval and the tallies behind it."""
         judged, account = self._evidence.judge([skills]), self._evidence.account(skills)
         shares = self._shares(judged)[0]
         order = np.argsort(-shares, kind="stable")

@@ -1,4 +1,4 @@
-"""Recruiting as the text of Symbolic-MoE gives it (arXiv 2503.05641, §3.2)."""
+"""Recruiting as the text of Symbolic-MoE describes it (arXiv 2503.05641, §3.2)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class PublishedRecruiter:
     """The paper's rule: relevance `w = γ·S`, shares `softmax(w / T)`, and k draws *with replacement*.
 
     S sums an expert's scores on the query's skills; γ is its share of all scores in the pool (shifted to be
-    non-negative where one is negative). Experts under `min_share` are dropped. A query of which no skill is known goes
-    to `fallback`, or to experts drawn uniformly if there is none. `published_code` is the public code's other rule.
+    non-negative where one is negative). Experts under `min_share` are dropped. A query without any known skill goes to
+    `fallback`, or without one to experts drawn uniformly. `published_code` holds the different rule of the public code.
     """
 
     name = "published"
@@ -35,7 +35,7 @@ class PublishedRecruiter:
         return [Recruitment(q.id, drawn(q, s, k, seed), s) for q, s in zip(queries, shares, strict=True)]
 
     def shares(self, skills: Skills) -> dict[str, float]:
-        """The probability of each expert for a query of these skills, best first; the dropped ones are left out."""
+        """Each expert's probability for a query with these skills, best first; dropped experts are left out."""
         names = [match.skill for match in skills.matches]
         if not any(name in scores for scores in self._scores.values() for name in names):
             return self._without_evidence()
@@ -46,7 +46,7 @@ class PublishedRecruiter:
         return self._shares(relevance)
 
     def explain(self, query: Query, skills: Skills, k: int, seed: int) -> Explanation:
-        """The scores that made the shares. The rule knows no uncertainty, so the intervals are the tallies' own."""
+        """The scores behind the shares. The rule models no uncertainty, so the intervals are those of the tallies."""
         shares = self.shares(skills)
         chosen = {assignment.expert for assignment in drawn(query, shares, k, seed)}
         known = [m.skill for m in skills.matches if any(m.skill in scores for scores in self._scores.values())]
@@ -88,7 +88,7 @@ class PublishedRecruiter:
 
 
 def topic_scores(profiles: Profiles) -> Scores:
-    """Each expert's +1/−1 scores on topics: the published rules know nothing of answer formats and languages."""
+    """Each expert's +1/−1 scores on topics; the published rules do not use answer formats and languages."""
     return {
         name: {skill: tally.score for skill, tally in profile.skills.items() if skill in profiles.parents}
         for name, profile in profiles.experts.items()

@@ -1,4 +1,4 @@
-"""Recruiting as the public code of Symbolic-MoE does it, which is not what the paper's text says."""
+"""Recruiting as the public code of Symbolic-MoE does it, which differs from the paper's text."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from symmoe.routing.recruiters.published import PublishedRecruiter, Scores, shar
 class PublishedCodeRecruiter(PublishedRecruiter):
     """The code's rule: no softmax and no trimming; shares are the positive `S·γ`, and γ squares the competences.
 
-    γ is `total^(1/T)` over its sum, totals shifted where one is negative. Where no `S·γ` is positive all are shifted.
-    Draws are with replacement, as in the paper.
+    γ is `total^(1/T)` over its sum, with totals shifted where one is negative. Where no `S·γ` is positive, all are
+    shifted. Draws are with replacement, as in the paper.
     """
 
     name = "published-code"
