@@ -123,7 +123,9 @@ class Rows:
             return self._json_lines(file.name, stream)
         if kind == ".json":
             return _array(file.name, stream, self._known_here)
-        return self._asked((_words if kind == ".txt" else _table)(file.name, stream))
+        if kind == ".txt":
+            return self._asked(_words(file.name, stream))
+        return self._asked(_table(file.name, stream, "\t" if file.kind == ".tsv" else ""))
 
     def _json_lines(self, source: str, stream: BinaryIO) -> Iterator[Row]:
         lines = _lines(stream)
@@ -199,10 +201,10 @@ def _is_header(line: bytes) -> bool:
     return len(cells) > 1 and not _HEADINGS.isdisjoint(cells) and all(re.fullmatch(r"[\w .-]{1,40}", c) for c in cells)
 
 
-def _delimiter(header: str) -> str:
-    """What stands between the columns of a table with this header."""
+def _delimiter(header: str, usual: str = "") -> str:
+    """What stands between the columns of a table with this header: the `usual`, unless another is there more often."""
     outside = re.sub(r'"[^"]*"', "", header)
-    return max(_DELIMITERS, key=outside.count)
+    return max(usual + _DELIMITERS, key=outside.count)
 
 
 def json_object(raw: bytes, number: int) -> dict[str, Any]:
@@ -314,13 +316,13 @@ def _elements(stream: BinaryIO, source: str) -> Iterator[bytes | None]:
         raise InputError(f"{source}: something stands behind the JSON array")
 
 
-def _table(source: str, stream: BinaryIO) -> Iterator[Row]:
+def _table(source: str, stream: BinaryIO, usual: str) -> Iterator[Row]:
     """The rows of a table with a header, every cell a text."""
     lines = _CellLines(stream)
     csv.field_size_limit(MOST_ROW_BYTES)
     with stream:
         header = next(lines, "")
-        delimiter = _delimiter(header)
+        delimiter = _delimiter(header, usual)
         reader, number, more = csv.reader(chain([header], lines), delimiter=delimiter, strict=True), 0, True
         try:
             names = _names(source, next(reader, []))

@@ -255,6 +255,11 @@ def test_files_are_read_in_order_from_folders_and_patterns_and_addresses(tmp_pat
         ]
 
 
+def test_the_cells_of_a_tsv_may_hold_commas_and_so_may_the_names_of_its_columns(tmp_path: Path) -> None:
+    assert values(read(tmp_path, b"question\n1, 2 or 3?\n", "in.tsv")) == [{"question": "1, 2 or 3?"}]
+    assert values(read(tmp_path, b"question, all\tn\n1, 2\t3\n", "in.tsv.gz")) == [{"question, all": "1, 2", "n": "3"}]
+
+
 def test_a_page_s_address_may_be_signed_and_its_name_still_says_what_it_is(tmp_path: Path) -> None:
     for name in ("1.csv", "2.csv"):
         (tmp_path / name).write_text("one;two\nx;1\n")  # a header that is none by its words
