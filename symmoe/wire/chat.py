@@ -57,19 +57,24 @@ class CalledFunction(Lenient):
 
 
 class CalledTool(Lenient):
-    """One call in an assistant's turn."""
+    """One call in an assistant's turn. Its `index` is a stream's, and taken back."""
 
+    index: Any = None
     id: Text = Field(max_length=200)
     type: Literal["function"] = "function"
     function: CalledFunction
 
 
 class ChatMessage(Lenient):
-    """One turn of a conversation. An assistant's may call tools and say nothing, and a tool's answers a call."""
+    """One turn of a conversation. An assistant's may call tools and say nothing, and a tool's answers a call.
+
+    What an assistant thought is taken back, and not told again.
+    """
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     tool_calls: list[CalledTool] | None = Field(default=None, max_length=TOOLS)
     tool_call_id: Text | None = None
+    reasoning_content: Any = None
     content: Text | list[Part] | None = Field(default=None, validate_default=True)
     name: Text | None = None
 

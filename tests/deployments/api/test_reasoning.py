@@ -58,7 +58,7 @@ def test_a_chat_has_reasoning_content_whole_and_streamed(thinking: Running, mode
     assert not any("END" in (delta.content or "") for delta in deltas)
 
 
-def test_a_strict_service_takes_back_all_that_a_response_had(tmp_path: Path) -> None:
+def test_a_strict_service_takes_back_all_that_a_response_or_a_message_had(tmp_path: Path) -> None:
     """Items with their ids, states and log-probabilities, as OpenAI's clients send them."""
     tool: Any = {"type": "function", "name": "add", "parameters": {"type": "object"}}
     with running(
@@ -75,6 +75,14 @@ def test_a_strict_service_takes_back_all_that_a_response_had(tmp_path: Path) -> 
             create(input=[*asked, *sent, gave])
             _, said, result = strict.engine.asked[0].messages
             assert (said.content, said.calls[0].id) == (SAID, result.call_id)
+        strict.engine.asked.clear()
+        again = {"model": "adder", "messages": asked, "tools": [{"type": "function", "function": {"name": "add"}}]}
+        message = strict.post(json=again).json()["choices"][0]["message"]
+        message["tool_calls"] = [{**message["tool_calls"][0], "index": 1}]  # as who put a stream together has it
+        gave = {"role": "tool", "tool_call_id": message["tool_calls"][0]["id"], "content": "3"}
+        taken = strict.post(json={**again, "messages": [*asked, message, gave]})
+        assert taken.status_code == 200, taken.text
+        assert [turn.content for turn in strict.engine.asked[-1].messages[1:]] == [SAID, "3"]
         lost: Any = [{**asked[0], "contents": "misspelt"}]
         with pytest.raises(openai.BadRequestError, match=r"unknown parameter: input\.contents"):
             create(input=lost)
