@@ -254,21 +254,25 @@ def _machines() -> dict[str, dict[str, float]]:
     return {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
 
 
-def shared_with_tasks(pool: Pool, workers: int) -> dict[str, Any]:
-    """What each of so many workers claims where tasks of others run beside them, as Ray's options name it.
+def actors_beside_tasks(pool: Pool, workers: int) -> dict[str, Any]:
+    """So many workers as actors among tasks of others, and what each claims, as Ray Data's `map_batches` takes it.
 
     On CPUs a worker computes on its whole share and claims half of it: where workers had all CPUs, tasks that read what
-    they are asked would never run. Raises `JobError` where they do not fit.
+    they are asked would never run. Of several machines it is a quarter, so that this holds when one is lost and its
+    workers come to the others. Where no machine has a second CPU they claim none. Raises `JobError` where they do not
+    fit.
     """
-    import ray
+    share = worker_share(pool, workers)
+    from ray.data import ActorPoolStrategy
 
-    share: dict[str, Any] = dict(worker_share(pool, workers))
+    actors = {"compute": ActorPoolStrategy(size=workers)}
     if "num_gpus" in share:
-        return share
+        return {**actors, **share}
     cpus = share["num_cpus"]
-    free = ray.cluster_resources().get("CPU", 0) - workers * cpus / 2
-    threads = {"env_vars": {"OMP_NUM_THREADS": str(max(1, int(cpus)))}}
-    return {"num_cpus": cpus / 2 if free >= 1 else 0, "runtime_env": threads}
+    machines = [count for machine in _machines().values() if (count := machine.get("CPU", 0))]
+    part = 0 if max(machines) < 2 else 1 / 2 if len(machines) == 1 else 1 / 4
+    threads = {"env_vars": {"OMP_NUM_THREADS": str(int(cpus))}}
+    return {**actors, "num_cpus": cpus * part, "runtime_env": threads}
 
 
 def _as_symmoe_error(cause: BaseException) -> SymmoeError:

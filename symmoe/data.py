@@ -19,7 +19,7 @@ from symmoe.batch.output import COLUMNS, OWN, columns_of
 from symmoe.batch.windows import LEAST
 from symmoe.build import Assembly
 from symmoe.config import Pool, read_pool
-from symmoe.deployments.executor import shared_with_tasks
+from symmoe.deployments.executor import actors_beside_tasks
 from symmoe.deployments.staging import on_cluster
 from symmoe.deployments.worker import Build
 from symmoe.pipeline import Ahead, Carried
@@ -55,8 +55,9 @@ def answer(
     `symmoe_error`, and no answer. Of a row with several turns or choices the answer is a JSON array.
 
     Engines live in `workers` actors, which share the cluster's CPUs or have the accelerators that the pool says. Each
-    takes a `window` of rows at a time, from as many blocks as that needs, asks every expert once in it and begins with
-    the one that the window before ended with. What an actor or a machine was at when it was lost, Ray Data runs again.
+    takes a `window` of rows at a time, asks every expert once in it and begins with the one that the window before
+    ended with. Rows are cut and joined to blocks of that many, whatever blocks they come in, and each block goes to an
+    actor that is free. What an actor or a machine was at when it was lost, Ray Data runs again.
 
     Every machine needs symmoe, and the pool's files at the same paths. Raises `SymmoeError` for what is wrong with the
     pool or the reading, at once.
@@ -64,14 +65,14 @@ def answer(
     described = read_pool(pool)
     words: dict[str, Any] = {"prompt": prompt, "prompt_column": prompt_column, "system": system}
     Reading(**words)  # a template that is none is told of here
-    return dataset.map_batches(
+    # a reader may give all rows in one block (small Parquet files are read together), which one actor alone would take
+    return dataset.repartition(target_num_rows_per_block=window, strict=True).map_batches(
         Answering,
-        batch_size=window,
+        batch_size=None,
         batch_format="pyarrow",
-        concurrency=workers,
         fn_constructor_args=(described.model_dump_json(), os.fspath(described.root), words, k, seed, build),
         udf_modifying_row_count=False,
-        **shared_with_tasks(described, workers),
+        **actors_beside_tasks(described, workers),
     )
 
 
