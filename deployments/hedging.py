@@ -25,8 +25,9 @@ class Latencies:
         self._seconds: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_KEPT))
 
     def note(self, expert: str, seconds: float, answered: bool) -> None:
-        """Note a call's duration. A cancelled one (not `answered`) counts if it took longer than usual: otherwise an
-        expert that became slower would be taken as late for ever.
+        """Note a call's duration. A cancelled one (not `answered`) counts if it took longer than usual.
+
+        Otherwise an expert that became slower would be taken as late for ever.
         """
         if answered or seconds > (self.usual(expert) or math.inf):
             self._seconds[expert].append(seconds)
