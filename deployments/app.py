@@ -1,4 +1,4 @@
-"""The Ray Serve application: an ingress with the orchestrator in it, expert replicas, and what stands beside them."""
+"""The Ray Serve application: an ingress with the orchestrator in it, expert replicas, and the parts beside them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Behind = dict[str, Any]
 
 
 class Ingress:
-    """Takes requests in and has them answered; routing happens in this process."""
+    """Takes requests and answers them; routing happens in this process."""
 
     def __init__(
         self, behind: Behind, pool: str, root: str, settings: Settings, build: Build, keys: bool, admin: bool
@@ -62,8 +62,9 @@ class Ingress:
         return Console(app, self._service)
 
     async def check_health(self) -> None:
-        """The first time, wait until questions can be answered and this node's proxy takes requests: only then does Ray
-        Serve count the ingress as running.
+        """On the first call, wait until questions can be answered and this node's proxy takes requests.
+
+        Only then does Ray Serve count the ingress as running.
         """
         await self._service.begun()
         if not self._asked:
@@ -75,15 +76,15 @@ class Ingress:
         return await self._service.readiness()
 
     async def drain(self, seconds: float) -> bool:
-        """From now on turn requests away. Returns whether all open ones ended within so many seconds."""
+        """Turn all further requests away. Returns whether all open ones ended within so many seconds."""
         return await self._service.open.drained(seconds)
 
 
 class Replica(ExpertReplica):
     """An expert replica in a process of its own, which ends with its engine.
 
-    A thread that hangs in native code cannot be ended in any other way. What it was asked is asked again elsewhere at
-    once, while Serve, left to itself, would first wait for the open requests of a replica that is unwell.
+    A thread that hangs in native code cannot be ended otherwise. Its requests are then retried elsewhere at once, while
+    Serve by itself would first wait for the open requests of an unhealthy replica.
     """
 
     def __init__(self, pool: str, root: str, settings: Settings, build: Build) -> None:
@@ -95,9 +96,9 @@ class Replica(ExpertReplica):
         self._begun = False
 
     async def check_health(self) -> None:  # type: ignore[override]  # Ray Serve awaits it
-        """The first time, wait until the first expert answers: Ray Serve counts a replica from then on.
+        """On the first call, wait until the first expert answers: Ray Serve counts a replica from then on.
 
-        Later, end the process if the engine cannot be saved; Ray Serve asks regularly, and starts another.
+        Later, end the process if the engine cannot be saved; Ray Serve calls this regularly and starts another.
         """
         if not self._begun:
             await self.begun()
@@ -111,8 +112,8 @@ class Replica(ExpertReplica):
 def build_app(args: Mapping[str, Any]) -> Any:
     """The application, as a Serve config file names it: `import_path: symmoe.deployments.app:build_app`.
 
-    `args` may hold `pool` and any field of `Settings`. Keys are those of the store (`symmoe key create`), and everybody
-    needs one unless it holds `without_keys: true`. Raises `JobError` and `PoolError`.
+    `args` may hold `pool` and any field of `Settings`. Keys are those of the store (`symmoe key create`), and every
+    request needs one unless `args` holds `without_keys: true`. Raises `JobError` and `PoolError`.
     """
     settings = settings_of(args)
     keys = args.get("without_keys") is not True
@@ -120,9 +121,7 @@ def build_app(args: Mapping[str, Any]) -> Any:
 
 
 def settings_of(args: Mapping[str, Any]) -> Settings:
-    """The settings among an application's arguments. Raises `JobError` for an argument that there is not, or that holds
-    something else than it should.
-    """
+    """The settings among an application's arguments. Raises `JobError` for an unknown or invalid argument."""
     known = {field.name for field in fields(Settings)}
     unknown = sorted(args.keys() - known - {"pool", "without_keys"})
     if unknown:
@@ -138,9 +137,9 @@ def settings_of(args: Mapping[str, Any]) -> Settings:
 def service_app(
     pool: Pool, settings: Settings, keys: bool = False, build: Build = Assembly, admin: bool = False
 ) -> Any:
-    """The application of a pool. Ray must be running: replicas that state no size share the machines there are.
+    """The application of a pool. Ray must be running: replicas without a stated size share the present machines.
 
-    Where no keys are asked for, `admin` lets everybody change which experts there are.
+    Where no keys are required, `admin` lets everybody change the experts.
     """
     from ray import serve
 
@@ -149,8 +148,9 @@ def service_app(
 
 
 def behind_handles(pool: Pool, behind: Behind, settings: Settings) -> tuple[PoolExperts, ReplicaScorer | None]:
-    """A pool's experts, and its scorer where it has a reward model, asked by Ray Serve handles; `behind` has these by
-    their deployments' names.
+    """A pool's experts, and its scorer if it has a reward model, behind Ray Serve handles.
+
+    `behind` holds these by their deployments' names.
     """
     replicas = RayExperts(behind[EXPERTS], settings.least == 0) if EXPERTS in behind else None
     dedicated = {

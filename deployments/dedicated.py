@@ -36,7 +36,7 @@ _WANTED = ("ray.serve.llm", "pandas", "jsonref", "pyarrow", "hf_transfer")
 
 
 class DedicatedReplica(DedicatedExpert):
-    """Serves the only expert of a pool. Made of what can travel; there is an engine when it has been made."""
+    """Serves the only expert of a pool. Made of picklable arguments; the engine runs once the constructor returns."""
 
     async def __init__(  # type: ignore[misc]  # Ray Serve awaits it, and asks nothing of the replica before
         self, pool: str, root: str, settings: Settings, accelerators: int
@@ -59,7 +59,7 @@ class DedicatedReplica(DedicatedExpert):
         super().__init__(expert.name, server, CompletionRequest, prompts, tokenizer.window, places, reader)
 
     async def state(self) -> EngineState:
-        """What the engine is at and has counted, with the memory that it takes."""
+        """The engine's state and counts, and the memory that it takes."""
         state, taken = await super().state(), self._recorder.taken()
         self._counted = taken if self._counted is None else self._counted.then(taken)
         memory = await asyncio.to_thread(resident)
@@ -67,7 +67,7 @@ class DedicatedReplica(DedicatedExpert):
 
 
 def checkpoint(assembly: Assembly, expert: ExpertConfig) -> str:
-    """The directory with an expert's weights, its adapter merged into its model: once for each state of its files."""
+    """The directory with an expert's weights, its adapter merged in: made once for each state of its files."""
     weights = assembly.weights(expert.name)
     if not weights.adapter:
         return weights.model
@@ -82,7 +82,7 @@ def checkpoint(assembly: Assembly, expert: ExpertConfig) -> str:
 
 
 def engine_arguments(pool: Pool, window: int, gpu: bool) -> dict[str, Any]:
-    """What the pool says of engines in vLLM's words, for a model with a window of so many tokens."""
+    """The pool's engine settings as vLLM's arguments, for a model with a window of so many tokens."""
     return {
         **vllm_arguments(pool.engine, window, gpu),
         "generation_config": "vllm",  # else what a checkpoint suggests would count where a request leaves it open
@@ -93,7 +93,7 @@ def engine_arguments(pool: Pool, window: int, gpu: bool) -> dict[str, Any]:
 
 
 def bundles(config: DedicatedConfig, accelerators: int) -> list[dict[str, float]]:
-    """What one replica claims, in the parts that may lie on different machines."""
+    """The resources of one replica, in parts that may be on different machines."""
     cpus = 1.0 if config.cpus is None else config.cpus
     if not accelerators:
         return [{"CPU": cpus}]
@@ -101,7 +101,7 @@ def bundles(config: DedicatedConfig, accelerators: int) -> list[dict[str, float]
 
 
 def check_importable() -> None:
-    """Raise `JobError` where what `ray.serve.llm` needs is missing. Nothing is imported: that takes half a minute."""
+    """Raise `JobError` if packages that `ray.serve.llm` needs are missing. Imports nothing, which would be slow."""
     from importlib.util import find_spec
 
     missing = [name for name in _WANTED if find_spec(name) is None]

@@ -1,6 +1,6 @@
-"""An expert on a server of `ray.serve.llm` of its own, behind the protocol of expert replicas.
+"""An expert on its own server of `ray.serve.llm`, behind the protocol of expert replicas.
 
-It runs alone there: who comes first has a place, others wait, and too many are turned away.
+It runs alone there: the first to come get a place, others wait, and beyond a limit they are turned away.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Result = TypeVar("Result")
 
 
 class Places:
-    """The `turns` of one expert whose turn it always is. Everything is done in one event loop."""
+    """The `turns` of a single expert, whose turn it always is. Used in one event loop."""
 
     def __init__(self, expert: str, turns: Turns, clock: Callable[[], float] = time.monotonic) -> None:
         self._turns, self._clock = turns, clock
@@ -56,11 +56,11 @@ class Places:
 
     @property
     def waiting(self) -> dict[str, int]:
-        """How many requests wait for one, by expert."""
+        """How many requests wait for a place, by expert."""
         return dict(self._turns.waiting)
 
     async def taken(self, asked: Asked) -> float:
-        """Wait for a place; after so many seconds there is one, to be given back in any case with `leave`.
+        """Wait for a place; returns the seconds waited. The place must be given back with `leave`.
 
         Raises `TurnedAwayError` where too many wait already, or the request's patience ends.
         """
@@ -76,9 +76,9 @@ class Places:
         return self._clock() - arrived
 
     async def kept(self, asked: Asked, work: Callable[[int], Awaitable[Result]]) -> Result:
-        """What `work`, told how often it was begun before, gives while a request in the background has its place.
+        """The result of `work`, called with how often it was begun before, while a background request has its place.
 
-        Where it gives way to others meanwhile, that is cancelled, and begun anew in another place.
+        If the request gives way to others, `work` is cancelled and begun anew in another place.
         """
         attempt = 0
         while True:
@@ -105,7 +105,7 @@ class Places:
             raise TurnedAwayError(TurnedAway(503, "waited_too_long", waited, 1.0)) from None
 
     def leave(self, ident: str) -> None:
-        """A request is over, or not wanted any more; the next one begins."""
+        """End a request, finished or cancelled; the next one begins."""
         self._waiting.pop(ident, None)
         self._again.pop(ident, None)
         self._turns.leave(ident)
@@ -141,10 +141,10 @@ _BROKE_OFF = TurnedAway(503, "expert_lost", "the engine broke off", 1.0, again=T
 
 
 class Server(Protocol):
-    """The part of an `LLMServer` that is used."""
+    """The methods of an `LLMServer` that are used."""
 
     async def completions(self, request: Any) -> AsyncGenerator[Any, None]:
-        """What becomes of a request: responses or errors, or server-sent events, also as lists."""
+        """The outcome of a request: responses or errors, or server-sent events, also as lists."""
         ...
 
     async def check_health(self) -> None:
@@ -153,10 +153,10 @@ class Server(Protocol):
 
 
 class DedicatedExpert:
-    """Has a server of `ray.serve.llm` generate for the expert `name`. Prompts are tokenised here, as elsewhere.
+    """Generates for the expert `name` on a server of `ray.serve.llm`. Prompts are tokenised here, as elsewhere.
 
-    `request` makes the server's completion request of OpenAI's fields. Where the server fails, the generations that it
-    had end with `expert_lost`.
+    `request` makes the server's completion request from OpenAI's fields. If the server fails, its generations end with
+    `expert_lost`.
     """
 
     def __init__(
@@ -179,7 +179,7 @@ class DedicatedExpert:
         return events
 
     async def stream(self, asked: Asked) -> AsyncGenerator[list[Event], None]:
-        """The events of a generation as they happen, those that come close together as one list."""
+        """The events of a generation as they happen, those close together as one list."""
         gathered, over = Gathered(), False
 
         async def work() -> None:
@@ -200,7 +200,7 @@ class DedicatedExpert:
             await asyncio.gather(task, return_exceptions=True)
 
     async def warm(self) -> bool:
-        """Its engine was started before it could be asked."""
+        """Always True: its engine started before it could be asked."""
         return True
 
     async def state(self) -> EngineState:
@@ -208,7 +208,7 @@ class DedicatedExpert:
         return EngineState(self._name, None, self._places.running, self._places.waiting)
 
     async def check_health(self) -> None:
-        """Raise if the engine is dead; Ray Serve asks regularly, and starts another."""
+        """Raise if the engine is dead; Ray Serve calls this regularly and then starts another."""
         await self._server.check_health()
 
     async def _asked(self, asked: Asked, tell: Tell) -> End:
@@ -289,7 +289,7 @@ class _Completion:
 
 
 def completion_fields(asked: Asked, window: int) -> dict[str, Any]:
-    """A generation whose prompt is tokenised, as fields of OpenAI's completions; `window` is in tokens."""
+    """A generation with a tokenised prompt as fields of OpenAI's completions; `window` is in tokens."""
     sampling, prompt = asked.query.sampling, asked.prompt.ids if asked.prompt else ()
     fields: dict[str, Any] = {
         "model": asked.expert,

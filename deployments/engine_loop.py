@@ -1,4 +1,4 @@
-"""The thread in which one engine lives: it alone loads experts, adds calls and takes steps."""
+"""The thread that owns one engine: it alone loads experts, adds calls and takes steps."""
 
 from __future__ import annotations
 
@@ -29,14 +29,13 @@ _COUNT_SECONDS = 1.0
 
 
 class EngineLoop:
-    """Runs requests on one engine, as `turns` decide, and tells what becomes of them: `(id, event)`, in order.
+    """Runs requests on one engine in the order of `turns`, and reports their events: `(id, event)`, in order.
 
-    `tell` is called in this thread and must not block. An expert that cannot be made ready costs only the requests that
-    wait for it. When a step fails, nobody knows what state the engine is in: it is built anew, or if it was one of
-    several and only its process has ended, made ready again when it is next wanted. What was running may be tried
-    again, but for what was held to a schema: that is what engines have been ended by. What had gone through a step
-    before is told to be a bystander. After three failures in a row without a step between them the loop gives up and is
-    not `healthy`.
+    `tell` is called in this thread and must not block. If an expert cannot be made ready, only the requests waiting for
+    it fail. After a failed step the engine's state is unknown: it is built anew or, if it was one of several and only
+    its process ended, started again when next wanted. Requests that were running may be retried, except those held to a
+    schema, which are known to end engines; those that had completed a step before are reported as bystanders. After
+    three failures in a row without a successful step the loop gives up and is no longer `healthy`.
     """
 
     def __init__(
@@ -70,31 +69,31 @@ class EngineLoop:
         self._thread = Thread(target=self._run, name="engine", daemon=True)
 
     def start(self, first: Callable[[], str | None]) -> None:
-        """Begin, by making the expert ready that is `first`, asked in this thread, or another where it cannot be.
+        """Start the thread and make an expert ready: the one that `first`, called in this thread, names, or another.
 
-        `warm` is set when that is done. Where none can be made ready the loop gives up.
+        `warm` is set when that is done. If none can be made ready, the loop gives up.
         """
         self._inbox.put(lambda: self._warm_up(first))
         self._thread.start()
 
     def submit(self, asked: Asked) -> None:
-        """Put a request into the queue. From any thread."""
+        """Queue a request. Safe from any thread."""
         arrived = self._clock()
         self._inbox.put(lambda: self._arrive(asked, arrived))
 
     def cancel(self, ident: str) -> None:
-        """Nobody wants this request any more; nothing is told of it from now on. From any thread."""
+        """Cancel a request; no more of its events are reported. Safe from any thread."""
         self._inbox.put(lambda: self._cancel(ident))
 
     def stop(self) -> None:
-        """End the thread and the engine. Waits for the step that is being taken."""
+        """End the thread and the engine. Waits for the step under way."""
         self._inbox.put(self._end)
         if self._thread.is_alive():
             self._thread.join(timeout=10)
 
     @property
     def healthy(self) -> bool:
-        """False if the thread has given up, or takes too long for one step or one load."""
+        """False if the thread has given up, or takes too long for a step or a load."""
         expected = self._expected
         stalled = expected is not None and self._clock() > expected
         return (self._thread.is_alive() or self._stopping) and not stalled

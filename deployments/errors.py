@@ -1,4 +1,4 @@
-"""What goes wrong in the service, and how a client is told."""
+"""The service's errors, and how a client sees them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class ApiError(RequestError):
-    """A request that is answered with an error; `told` are headers beside those that the error itself calls for."""
+    """A request answered with an error; `told` are headers in addition to those of the error itself."""
 
     def __init__(
         self,
@@ -33,9 +33,7 @@ class ApiError(RequestError):
 
 
 def log_unforeseen(error: Exception, where: str) -> None:
-    """Tell the log the kind of an error that nobody foresaw and where it came from, and not its message, which may hold
-    a prompt.
-    """
+    """Log the type and origin of an unexpected error, without its message, which may hold a prompt."""
     places = "".join(traceback.format_tb(error.__traceback__))
     _LOG.error("%s in %s; the innermost call comes last:\n%s", type(error).__qualname__, where, places.rstrip())
 
@@ -43,19 +41,19 @@ def log_unforeseen(error: Exception, where: str) -> None:
 def internal_error(
     error: Exception, message: str = "something went wrong here; it was not your request's fault"
 ) -> ApiError:
-    """What to tell of an error that nobody foresaw, of which the log is told."""
+    """The client's view of an unexpected error, which is logged."""
     log_unforeseen(error, "a request")
     return ApiError(500, "internal_error", message)
 
 
 def error_headers(error: RequestError) -> dict[str, str]:
-    """`Retry-After` in whole seconds, where it is known; `WWW-Authenticate` for a 401."""
+    """`Retry-After` in whole seconds, if known; `WWW-Authenticate` for a 401."""
     told = error.told if isinstance(error, ApiError) else {}
     after = {} if error.retry_after is None else {"retry-after": str(math.ceil(error.retry_after))}
     return {**told, **after, **({"www-authenticate": "Bearer"} if error.status == 401 else {})}
 
 
 def error_response(error: RequestError, path: str = "", request: str = "") -> JSONResponse:
-    """The error as a response to a request of that name, in the shape of the path that it was sent to."""
+    """The response for an error to the request with that id, in the format of the path's API."""
     document = messages.envelope(error, request) if path.startswith("/v1/messages") else envelope(error)
     return JSONResponse(document, error.status, headers=error_headers(error))

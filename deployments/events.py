@@ -1,4 +1,4 @@
-"""What travels between the orchestrator and the expert replicas: frozen values, made to be pickled."""
+"""The messages between the orchestrator and the expert replicas: frozen values, made to be pickled."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ from symmoe.types import EngineStats, Generation, Lane, Prompt, Query, TokenLogp
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One generation that an expert is asked for. It must begin within `patience` seconds of its arrival.
+    """A request to an expert for one generation. It must begin within `patience` seconds of its arrival.
 
-    `key` says whose request it is, for fair shares. With `stream` its text comes piece by piece. `newcomer` is the
-    expert itself where the pool file does not name it: a replica need not have heard of it before. One asked in the
-    `background` waits for all others, and may be begun anew for them: it cannot `stream`. `prompt` is there once the
-    replica has made it. Where others may be asked in the expert's place, `elsewhere`, it does not wait for a lost
-    replica to be replaced.
+    `key` is whose request it is, for fair shares. With `stream` its text comes piece by piece. `newcomer` is the expert
+    itself if the pool file does not name it, since a replica may not know it yet. One in the `background` waits for all
+    others, and may be restarted for them, so it cannot `stream`. `prompt` is set once the replica has made it. With
+    `elsewhere` others may be asked in the expert's place, so it does not wait for a lost replica to be replaced.
     """
 
     id: str
@@ -37,10 +36,10 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """The generation began after `waited` seconds in the queue, of which `load` seconds went into its own expert.
+    """The generation began after `waited` seconds in the queue, `load` of them spent making its own expert ready.
 
-    `lane` says how the expert was made ready, `first` that it was made ready for this request and those beside it.
-    `prompt_tokens` are those of its prompt, 0 where that is not known before the end.
+    `lane` says how the expert was made ready, `first` that it was made ready for this request and those with it.
+    `prompt_tokens` are those of its prompt, 0 if not known before the end.
     """
 
     waited: float
@@ -52,8 +51,9 @@ class Begun:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Text that was added, and its tokens' log-probabilities where they were asked for, or more of a `call`, or of the
-    `reasoning` that is no part of the text.
+    """Added text with its tokens' log-probabilities where requested, or more of a `call`, or of the `reasoning`.
+
+    Reasoning is no part of the text.
     """
 
     text: str
@@ -71,10 +71,10 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class TurnedAway:
-    """The generation will not come. `retry_after` says in how many seconds to ask again, `again` that now may help.
+    """The generation will not come. `retry_after` is in seconds; `again` says that a retry now may help.
 
-    A `bystander` was lost with an engine that something else is likely to have ended: it had gone through a step.
-    `spent` are the tokens that were made to find out that it cannot be answered.
+    A `bystander` was lost with an engine that something else probably ended: it had completed a step. `spent` are the
+    tokens spent before it turned out that there is no answer.
     """
 
     status: int
@@ -91,7 +91,7 @@ NOT_TAKEN = "request_not_taken"
 
 
 class TurnedAwayError(Exception):
-    """A request that was turned away for good."""
+    """A request that was finally turned away."""
 
     def __init__(self, why: TurnedAway) -> None:
         super().__init__(why.message)
@@ -100,11 +100,11 @@ class TurnedAwayError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class EngineState:
-    """What an engine is at: the expert in it, the one being made ready, how many run, and how many wait for each.
+    """An engine's state: its expert, the one being made ready, how many requests run, and how many wait for each.
 
-    Models whose engines sleep beside it are named in `asleep`; `memory` are the resident bytes of its replica's
-    processes, pages that they share counted once for each, None where nobody looked. `stats` are what it counted since
-    its replica began, by expert; `name` tells it from other replicas' engines.
+    `asleep` names models whose engines sleep beside it; `memory` are the resident bytes of its replica's processes,
+    with shared pages counted once for each, None if not measured. `stats` are its counts since its replica began, by
+    expert; `name` identifies the replica.
     """
 
     expert: str | None
@@ -122,13 +122,13 @@ REASONS = ("stop", "length", "content_filter")
 
 
 def piece(text: str, logprobs: tuple[TokenLogprob, ...], parted: Parted | None) -> Piece | None:
-    """What text adds to an answer whose thoughts are `parted` from its words, or not; None for nothing."""
+    """What text adds to an answer, with reasoning `parted` from it or not; None for nothing."""
     thought, said = ("", text) if parted is None else parted.feed(text)
     return Piece(said, logprobs, reasoning=thought) if thought or said or logprobs else None
 
 
 def finished(generation: Generation, parted: Parted | None) -> tuple[Generation, Piece | None]:
-    """A generation as it is read, and what was not told of it yet."""
+    """A generation as it is read, and the part of it not sent yet."""
     if parted is None:
         return generation, None
     read, thought, said = parted.end(generation)
@@ -136,13 +136,13 @@ def finished(generation: Generation, parted: Parted | None) -> tuple[Generation,
 
 
 def unready(expert: str, error: SymmoeError) -> TurnedAway:
-    """Why an expert cannot be made ready."""
+    """The refusal for an expert that cannot be made ready."""
     hint = f" ({error.hint})" if error.hint else ""
     return TurnedAway(503, "expert_unavailable", f"expert {expert!r} cannot be made ready: {error}{hint}")
 
 
 def ended(generation: Generation, held: bool) -> Finished | TurnedAway:
-    """How a generation ended: for any reason but those of an answer, it failed. `held` says that a schema held it."""
+    """How a generation ended: for a reason that no answer has, it failed. `held` says that it had a schema."""
     if generation.finish_reason in REASONS:
         return Finished(generation)
     spent = generation.prompt_tokens + generation.completion_tokens

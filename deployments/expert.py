@@ -1,4 +1,4 @@
-"""An expert replica: one engine, its thread, and the requests that wait for it."""
+"""An expert replica: one engine, its thread, and the requests waiting for it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LOOK = 0.05
 
 
 def resident() -> int:
-    """Resident bytes of this process and all its descendants together."""
+    """Resident bytes of this process and all its descendants."""
     import psutil
 
     own, found = psutil.Process(), 0
@@ -37,14 +37,14 @@ def resident() -> int:
 
 
 def replica_name() -> str:
-    """What tells this replica from others: its machine, which in Kubernetes is the pod, and its process."""
+    """This replica's name: its machine, which in Kubernetes is the pod, and its process."""
     return f"{platform.node()}-{os.getpid()}"
 
 
 class ExpertReplica:
-    """Serves every expert of a pool with one engine, one at a time. Made of what can travel, as `Worker` is.
+    """Serves every expert of a pool with one engine, one at a time. Made of picklable arguments, as `Worker` is.
 
-    `first` chooses the expert that is made ready before anybody asks for one, None for none; it may block.
+    `first` chooses the expert to make ready at the start, None for none; it may block.
     """
 
     def __init__(
@@ -71,8 +71,9 @@ class ExpertReplica:
             return [event async for events in lists for event in events]
 
     async def stream(self, asked: Asked) -> AsyncGenerator[list[Event], None]:
-        """The events of a generation as they happen, those that come close together as one list. Closing the iterator
-        cancels the generation.
+        """The events of a generation as they happen, those close together as one list.
+
+        Closing the iterator cancels the generation.
         """
         self._asyncio = asyncio.get_running_loop()
         self._events[asked.id] = gathered = Gathered()
@@ -94,17 +95,17 @@ class ExpertReplica:
                 self.loop.cancel(asked.id)
 
     async def warm(self) -> bool:
-        """Whether the first expert has been made ready; true as well where none is made ready before somebody asks."""
+        """Whether the first expert has been made ready; also true if none is made ready before a request."""
         return self.loop.warm.is_set()
 
     async def begun(self) -> None:
-        """Wait until it is `warm`. Raises `RuntimeError` if the engine cannot be had, or hangs."""
+        """Wait until it is `warm`. Raises `RuntimeError` if the engine cannot start, or hangs."""
         while not self.loop.warm.is_set():
             self.check_health()
             await asyncio.sleep(_LOOK)
 
     async def state(self) -> EngineState:
-        """The engine's state as of a fraction of a second ago, and the memory in use now."""
+        """The engine's state, at most a fraction of a second old, and the memory in use now."""
         return replace(self.loop.state, memory=await asyncio.to_thread(resident), name=replica_name())
 
     def check_health(self) -> None:

@@ -1,4 +1,4 @@
-"""Asking expert replicas, wherever they run."""
+"""Asks expert replicas, wherever they run."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ class Experts(Protocol):
     """The expert replicas of a service."""
 
     async def ask(self, asked: Asked, tell: Tell) -> End:
-        """Have one generation made: how it ended. `tell` is called with its beginning and, where it is streamed, with
-        its pieces as they come. Who cancels this cancels the generation.
+        """Run one generation and return how it ended. Cancelling this call cancels the generation.
+
+        `tell` is called with its beginning and, if it is streamed, with its pieces as they come.
         """
         ...
 
@@ -66,20 +67,20 @@ class LocalExperts:
             return await _followed(lists, tell)
 
     async def warm(self) -> bool:
-        """Whether the replica is."""
+        """Whether the replica is warm."""
         return await self._replica.warm()
 
     async def engines(self) -> list[EngineState]:
-        """What the replica's engine is at."""
+        """The state of the replica's engine."""
         return [await self._replica.state()]
 
 
 class RayExperts:
     """Replicas of a Ray Serve deployment; `handle` is its `DeploymentHandle`.
 
-    A request waits for a replica to take it as long as its patience says, and as long again in the replica's queue.
-    Replicas that `rest` are ended while nobody asks. Replicas `apart` run one dedicated expert: where one was lost, a
-    request that may go to another expert waits five seconds at most, and gets `AWAY` until a replica answers again.
+    A request waits up to its patience for a replica to take it, and as long again in the replica's queue. With `rest`,
+    replicas are ended while nobody asks. With `apart`, they run one dedicated expert: after one is lost, a request that
+    may go to another expert waits at most five seconds, and gets `AWAY` until a replica answers again.
     """
 
     def __init__(
@@ -153,7 +154,7 @@ class RayExperts:
         return self._back is None
 
     async def warm(self) -> bool:
-        """Whether a replica has been warm at some time. After that none is asked, which would keep idle ones alive."""
+        """Whether a replica was ever warm. Then none is asked again, as asking would keep idle replicas alive."""
         import ray
         from ray.serve.exceptions import RayServeException
 
@@ -166,7 +167,7 @@ class RayExperts:
         return self._warm
 
     async def engines(self) -> list[EngineState]:
-        """The state of every replica's engine; [] for replicas that rest and had nothing to do for five seconds."""
+        """The state of every replica's engine; [] for replicas that `rest` and had nothing to do for five seconds."""
         import ray
         from ray.serve.exceptions import RayServeException
 

@@ -1,4 +1,4 @@
-"""What happens close together travels together: each message between processes costs a millisecond."""
+"""Groups events that happen close together, as each message between processes costs a millisecond."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ _GATHER = 0.02
 
 
 class Gathered:
-    """The events of one generation between who makes them and who sends them on. The first piece of text can be taken
-    at once; later ones are collected for 20 ms and taken together.
+    """The events of one generation between their producer and their sender.
+
+    The first piece of text is available at once; later ones are collected for 20 ms and taken together.
     """
 
     def __init__(self) -> None:

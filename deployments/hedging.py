@@ -1,4 +1,4 @@
-"""Waves of a question's experts, one after another or, where time presses, beside each other."""
+"""Waves of a question's experts, one after another or, when time is short, in parallel."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ _USUALLY = 0.95
 
 
 class Latencies:
-    """How long each expert's last 64 calls took in this process, from being asked to their end, in seconds."""
+    """The durations in seconds of each expert's last 64 calls in this process."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_KEPT))
 
     def note(self, expert: str, seconds: float, answered: bool) -> None:
-        """A call took so long. One that was given up, not `answered`, counts if it had taken longer than usual: else an
-        expert that became slower would stay late for ever.
+        """Note a call's duration. A cancelled one (not `answered`) counts if it took longer than usual.
+
+        Otherwise an expert that became slower would be taken as late for ever.
         """
         if answered or seconds > (self.usual(expert) or math.inf):
             self._seconds[expert].append(seconds)
 
     def usual(self, expert: str) -> float | None:
-        """The seconds that 95 in 100 of an expert's calls did not exceed (nearest rank); None before its fifth."""
+        """The 95th percentile of an expert's durations in seconds (nearest rank); None before its fifth call."""
         seconds = sorted(self._seconds.get(expert, ()))
         return seconds[math.ceil(_USUALLY * len(seconds)) - 1] if len(seconds) >= _FEWEST else None
 
@@ -40,12 +41,12 @@ class Latencies:
 def hedge_at(
     now: float, deadline: float, under_way: Sequence[tuple[float, float | None]], spare: Sequence[float | None]
 ) -> tuple[float, Literal["late", "deadline"]]:
-    """When the next wave is begun beside the one under way, and why.
+    """When the next wave begins in parallel to the one under way, and why.
 
-    That is when the first of those `under_way`, each with when it was asked and what it usually takes, has taken longer
-    than usual ("late"); but no later than leaves the `spare` what the slowest of them usually takes ("deadline"). Of
-    one of whom that is not known it is taken to be half of the time that there was when it was asked, or is now. All
-    times are by one clock, in seconds.
+    That is when the first call `under_way`, each given by its start and usual duration, exceeds its usual duration
+    ("late"), or earlier, so that the usual duration of the slowest of the `spare` experts is left ("deadline"). An
+    unknown duration is taken as half of the time that was left at the start of its call, or is left now. All times are
+    by one clock, in seconds.
     """
     late = min(asked + ((deadline - asked) / 2 if usual is None else usual) for asked, usual in under_way)
     latest = deadline - max((deadline - now) / 2 if usual is None else usual for usual in spare)
@@ -55,8 +56,8 @@ def hedge_at(
 class Calls:
     """The calls of one question that are under way. `start` begins those of some assignments of a need.
 
-    With a `deadline`, by the clock of the event loop, the next wave is begun beside one that is late or leaves it no
-    time, as `hedge_at` says, by what experts `usual`ly take. `close` it in any case.
+    With a `deadline`, by the clock of the event loop, the next wave begins in parallel to one that is late or leaves it
+    no time, as `hedge_at` decides from the `usual` durations. Always `close` it.
     """
 
     def __init__(
@@ -73,9 +74,9 @@ class Calls:
         self._began, self._hedged = self._loop.time(), False
 
     async def said(self, need: Ask) -> Sequence[Said] | Partly:
-        """What those asked say: all of them or, once others were asked beside them, whoever has spoken first.
+        """The answers of those asked: all of them, or once a parallel wave began, of whoever has answered first.
 
-        Raises what a call raises that is no refusal.
+        Raises what a call raises other than a refusal.
         """
         wanted = need.recruitment.assignments
         self._hedged = self._hedged and bool(self._under_way)

@@ -1,4 +1,4 @@
-"""Replicas of a Ray of our own listen on loopback: Ray Serve has them listen to the network, whatever Ray is told."""
+"""Makes replicas of a local Ray listen on loopback: Ray Serve lets them listen on the network, whatever Ray is told."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ _EVERYWHERE = ("[::]:", "0.0.0.0:")
 
 
 def listen_on_loopback() -> None:
-    """Have gRPC servers that Ray Serve starts in this process later listen on 127.0.0.1 only.
+    """Make gRPC servers that Ray Serve starts later in this process listen on 127.0.0.1 only.
 
-    Ray calls this in each worker before anything else; nobody asks those servers, as handles call actors.
+    Ray calls this in each worker first; nothing uses those servers, as handles call actors.
     """
     from ray._common import tls_utils  # Serve's replicas take the function from here when they are imported
 

@@ -1,4 +1,4 @@
-"""Requests that arrive together are worked on together, in a thread; who comes alone waits for nobody."""
+"""Works on requests that arrive together in one batch, in a thread; a single one is not delayed."""
 
 from __future__ import annotations
 
@@ -14,13 +14,11 @@ _PASSED_OVER = 8
 
 
 class MicroBatch(Generic[Item, Result]):
-    """Calls `work` with what came in while it was last at work: the busier, the larger the batches, `most` at most.
+    """Calls `work` with what arrived during its last call: the busier, the larger the batches, `most` at most.
 
-    Items in the background wait for all others. They come in smaller batches, a quarter of `most`, so that who comes
-    meanwhile does not wait for long. Passed over eight times in a row, they go along with the others.
-
-    A batch that fails is tried again item by item, so that one bad item spoils nobody else's. What may not be done at
-    the same time is given one `thread`.
+    Background items wait for all others. They come in smaller batches, a quarter of `most`, so that items arriving
+    meanwhile do not wait long; passed over eight times in a row, they are taken along. A batch that fails is retried
+    item by item, so that a bad item fails only itself. Work that must not run concurrently is given a single `thread`.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What Ray Serve is told of each deployment: what it claims, how many there are, and how it ends."""
+"""Ray Serve's options of each deployment: its resources, the number of replicas, and how they end."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Share = dict[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """The pool as it is placed: who takes turns on the expert replicas, and who has engines of its own.
+    """A pool's placement: which experts share the expert replicas, and which have engines of their own.
 
     `accelerators` is how many an engine takes.
     """
@@ -38,7 +38,7 @@ class Site:
 
     @classmethod
     def of(cls, pool: Pool, accelerated: bool) -> Site:
-        """The site of a pool where machines have accelerators or not."""
+        """The placement of a pool on machines with or without accelerators."""
         own = [expert for expert in pool.experts if expert.remote is None]
         switched = tuple(expert for expert in own if expert.dedicated is None)
         dedicated = tuple(expert for expert in own if expert.dedicated is not None)
@@ -46,11 +46,11 @@ class Site:
         return cls(pool, switched, dedicated, pool.engine.tensor_parallel_size if takes else 0)
 
     def only(self, *experts: ExpertConfig) -> Pool:
-        """The pool with these experts alone."""
+        """The placement with only these experts."""
         return self.pool.model_copy(update={"experts": experts})
 
     def beside(self, settings: Settings) -> list[Share]:
-        """What is claimed beside the expert replicas: by dedicated experts and by reward replicas."""
+        """The resources claimed by dedicated experts and reward replicas."""
         shares: list[Share] = []
         for expert in self.dedicated:
             config = expert.dedicated or DedicatedConfig()
@@ -63,15 +63,15 @@ class Site:
 
 
 def room_beside(pool: Pool, settings: Settings) -> int:
-    """CPUs that are claimed beside the expert replicas where nobody has accelerators."""
+    """CPUs claimed besides the expert replicas on machines without accelerators."""
     return math.ceil(sum(share.get("CPU", 0.0) for share in Site.of(pool, False).beside(settings)))
 
 
 def ingress_options(settings: Settings) -> dict[str, Any]:
-    """The ingress turns away what is too much itself, with an error that clients understand, so Serve must let all in.
+    """Options that let all requests in: the ingress itself turns away excess, with an error that clients understand.
 
-    Where Serve holds requests back it lets them follow a few at a time, and a crowd that would be refused at once then
-    keeps everybody waiting.
+    If Serve held requests back, it would pass them on a few at a time, and a crowd that the ingress would refuse at
+    once would keep everybody waiting.
     """
     return {
         "ray_actor_options": {"num_cpus": 0},
@@ -82,9 +82,9 @@ def ingress_options(settings: Settings) -> dict[str, Any]:
 
 
 def expert_options(site: Site, settings: Settings, machines: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    """The replicas that switch. What they claim is what the settings state; else their share of what is left.
+    """Options of the replicas that experts share. They claim what the settings state, or their share of what is left.
 
-    All `machines` must have joined by now, where nothing is stated.
+    Where nothing is stated, all `machines` must have joined by now.
     """
     if settings.cpus is not None or settings.accelerators is not None:
         claimed = stated(settings.cpus, settings.accelerators)

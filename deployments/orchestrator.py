@@ -1,4 +1,4 @@
-"""One request on its way: route, ask experts, score, aggregate, and give its pieces as they come."""
+"""The course of one request: route, ask experts, score, aggregate, and pass its pieces on as they come."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ Route = Callable[[Policy], Awaitable[Routed]]
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What requests are answered with: the experts, what weighs their candidates, and how these become one answer.
+    """What requests are answered with: the experts, the scorer of their candidates, and the aggregation.
 
-    `most_tokens` gives the most that an expert writes, for those that have such a bound, `prices` what those cost that
-    have a price. Those `apart` have engines of their own, here or elsewhere: where these are lost or busy, others are
-    not. Waves are begun beside each other where a request has a deadline of its own or, with `hedges`, any.
+    `most_tokens` limits what some experts write; `prices` are those of the experts that have one. Experts `apart` have
+    engines of their own: when these are lost or busy, others are not. Waves run in parallel for a request with a
+    deadline of its own or, with `hedges`, any deadline.
     """
 
     experts: Experts
@@ -72,10 +72,10 @@ class Resources:
 
 
 class Request:
-    """One request, answered in a task of its own, whose pieces `next` gives. `close` it in any case.
+    """One request, answered in a task of its own, whose pieces `next` returns. Always `close` it.
 
-    Its deadline `ends` by the clock of the event loop. `route` finds others where those asked failed before any text
-    was given, and `others` says whether there are any.
+    Its deadline `ends` by the clock of the event loop. `route` finds other experts if those asked failed before any
+    text was given, and `others` says whether there are any.
     """
 
     def __init__(
@@ -101,9 +101,9 @@ class Request:
         self._task = asyncio.create_task(self._answer_in_time())
 
     async def next(self) -> Given | None:
-        """The next piece or end of a choice, by the choice's number; None when all are over. For one reader.
+        """The next piece or end of a choice, with the choice's number; None when all are over. For one reader.
 
-        Raises `TurnedAwayError` where the request fails.
+        Raises `TurnedAwayError` if the request fails.
         """
         given = await self._given.get()
         if isinstance(given, Exception):
@@ -348,7 +348,7 @@ def _refusal(query: str, why: TurnedAway) -> Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """What would have become of a question by recorded candidates, and which experts' are `missing` on record."""
+    """What recorded candidates would have made of a question, and which experts' are `missing` on record."""
 
     routed: Routed
     result: Trace | Refusal
@@ -358,8 +358,8 @@ class Again:
 class Orchestrator:
     """Answers orders with a pool's records and the replicas that run its experts.
 
-    `stored` remembers what operators decide about experts; without it that is forgotten with this process. Candidates
-    are weighed by `scorer`, without one in this process.
+    `stored` keeps operators' decisions about experts; without it they are lost with this process. Candidates are
+    weighed by `scorer`, or without one in this process.
     """
 
     def __init__(
@@ -386,9 +386,9 @@ class Orchestrator:
     async def again(
         self, query: Query, policy: Policy, recorded: Sequence[Candidate], rule: str | None = None
     ) -> Again:
-        """What a policy, or another `rule` of recruiting, would have made of a question, no expert being asked.
+        """What a policy, or another recruiting `rule`, would have made of a question, without asking any expert.
 
-        Raises `TurnedAwayError` where nobody could be recruited.
+        Raises `TurnedAwayError` if nobody could be recruited.
         """
         policy = policy.excluding(self.lifecycle.roster.without)
         routed = named(query, policy.expert) if policy.expert else await self.router.under(query, policy, rule)
@@ -418,7 +418,7 @@ class Orchestrator:
     async def begin(self, order: Order) -> Request:
         """Route an order and begin to answer it.
 
-        Raises `TurnedAwayError` where nobody can be recruited, or that takes longer than the order's deadline.
+        Raises `TurnedAwayError` if nobody can be recruited, or that takes longer than the order's deadline.
         """
         ends = asyncio.get_running_loop().time() + order.deadline
 

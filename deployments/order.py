@@ -1,4 +1,4 @@
-"""A request for an answer as the orchestrator takes it, and the report on how it went."""
+"""A request for an answer as the orchestrator takes it, and the report of how it went."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ from .events import Begun
 class Order:
     """What a client wants: `n` answers to a query under a policy.
 
-    No two orders have the same `id`. `key` says who it is, for fair shares; `deadline` is in seconds from now.
-    `patience` is how long it waits for an expert, None for as long as the service's settings say. `newcomers` stands
-    for the experts that joined while the service ran, as they were then; `own_deadline` says that the deadline is the
-    client's own, `costed` that the answer tells what it cost.
-    One in the `background` waits for all others wherever there is a queue.
+    No two orders have the same `id`. `key` identifies the client, for fair shares; `deadline` is in seconds from now.
+    `patience` is how long it waits for an expert, None for the service's setting. `newcomers` are the experts that had
+    joined while the service ran; `own_deadline` says that the deadline is the client's own, `costed` that the answer
+    states its cost. One in the `background` waits for all others wherever there is a queue.
     """
 
     id: str
@@ -43,9 +42,9 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What one expert contributed: how its generation began, what it gave, and from when to when it took.
+    """One expert's contribution: how its generation began, its result, and its start and end.
 
-    Times are seconds since the request came in. `cost` is counted as `PriceConfig.cost` does.
+    Times are seconds since the request came in. `cost` is as in `PriceConfig.cost`.
     """
 
     expert: str
@@ -58,7 +57,7 @@ class Share:
 
 @dataclass(slots=True, eq=False)
 class Unfinished:
-    """A generation that is not over, or was not waited for to its end: the tokens that are known of it so far."""
+    """A generation that is not over, or was not awaited to its end, with the tokens known so far."""
 
     expert: str
     price: PriceConfig
@@ -67,18 +66,18 @@ class Unfinished:
 
     @property
     def prompt_tokens(self) -> int:
-        """Those of its prompt, 0 where they are not known yet."""
+        """Tokens of its prompt, 0 while unknown."""
         return 0 if self.begun is None else self.begun.prompt_tokens
 
     @property
     def cost(self) -> int:
-        """Of these tokens, as `PriceConfig.cost` counts."""
+        """The cost of these tokens, as in `PriceConfig.cost`."""
         return self.price.cost(self.prompt_tokens, self.completion_tokens)
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """An expert that was asked and gave no answer, and the code of its refusal."""
+    """An expert that was asked and gave no answer, and its refusal's code."""
 
     expert: str
     code: str
@@ -86,9 +85,9 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A stage after the experts': its name, when it began after the request came in, and what it took, in seconds.
+    """A stage after the experts': its name, its start after the request came in, and its length, in seconds.
 
-    One that `failed` was done without: see the answer's `why`.
+    A stage that `failed` was skipped: see the answer's `why`.
     """
 
     name: str
@@ -99,10 +98,10 @@ class Stage:
 
 @dataclass(slots=True)
 class Report:
-    """How a request went, filled in while it goes on. Times are seconds since it came in, or lengths.
+    """How a request went, filled in as it proceeds. Times are seconds since it came in, or lengths.
 
-    `began` is when the request came in, by `time.perf_counter`; `rerouted` how often others had to be found; `refused`
-    are the tokens of prompts that were refused, and of generations that came to nothing.
+    `began` is when the request came in, by `time.perf_counter`; `rerouted` how often other experts had to be found;
+    `refused` the tokens of refused prompts and of failed generations.
     """
 
     routed: Routed
@@ -128,7 +127,7 @@ class Report:
 
     @property
     def asked(self) -> tuple[str, ...]:
-        """Experts that were asked, in the order of their recruitment; before the first is, those who may be."""
+        """The experts asked, in the order of recruitment; before the first is asked, the candidates for that."""
         called: tuple[Sequence[Share | Unfinished | Failed], ...] = (self.shares, self.unfinished, self.failures)
         begun = {each.expert for calls in called for each in calls}
         recruited = dict.fromkeys(assignment.expert for assignment in self.routed.asked)
@@ -156,7 +155,7 @@ class Report:
 
     @property
     def spent_tokens(self) -> int:
-        """All that it took, with what was cut short or came to nothing."""
+        """All tokens spent, including generations cut short or failed."""
         cut = sum(each.prompt_tokens + each.completion_tokens for each in self.unfinished)
         return self.prompt_tokens + self.completion_tokens + cut + self.refused
 

@@ -1,4 +1,4 @@
-"""Images of requests: looked at one after another in a thread, those at a URL fetched first where that is allowed."""
+"""Checks the images of requests, one after another in a thread, fetching those given by URL where that is allowed."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 class Pictures:
-    """Makes the images of queries what experts are shown. `fetcher` is None where none may be at a URL."""
+    """Converts the images of queries to what experts are shown. `fetcher` is None where URLs are not allowed."""
 
     def __init__(self, fetcher: Fetcher | None) -> None:
         self._fetcher = fetcher
         self._thread = ThreadPoolExecutor(1, "images")  # one at a time: each may take a hundred megabytes
 
     async def settled(self, query: Query) -> Query:
-        """The query with its images looked at. Raises `RequestError`."""
+        """The query with its images checked and converted. Raises `RequestError`."""
         if not query.images:
             return query
         return showing(query, [await self._settled(picture.url) for picture in query.images])
@@ -48,16 +48,16 @@ class Pictures:
 class Fetcher:
     """Fetches images from public addresses.
 
-    A host's addresses are looked up once, each must be `public`, and one of them is connected to: a name that means
-    something else a moment later leads nowhere else. The same holds for every redirect. No proxy is asked, and nothing
-    is sent but the request: no cookies, no keys.
+    A host's addresses are looked up once, each must be `public`, and the connection goes to one of them: a name that
+    resolves elsewhere a moment later leads nowhere else. The same holds for every redirect. No proxy is used, and
+    nothing but the request is sent: no cookies, no keys.
     """
 
     def __init__(self, public: Callable[[str], bool] | None = None, resolve: Resolve | None = None) -> None:
         self._backend = _Checked(public or is_public, resolve or _resolve)
 
     async def fetch(self, url: str) -> bytes:
-        """What is at a URL. Raises `RequestError`."""
+        """The content of a URL. Raises `RequestError`."""
         try:
             async with asyncio.timeout(IMAGE_SECONDS):
                 return await self._followed(url)
@@ -108,7 +108,7 @@ class _Checked(httpcore.AsyncNetworkBackend):
 
 
 def is_public(address: str) -> bool:
-    """Whether an address is one of the internet's, and no private net's or machine's, also where it wraps another."""
+    """Whether an address is on the public internet, not private or local, also if it wraps another address."""
     found = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(found, ipaddress.IPv6Address):
         inner = found.ipv4_mapped or found.sixtofour or (found.teredo or (None, None))[1]

@@ -1,4 +1,4 @@
-"""What one worker claims of a cluster."""
+"""The resources that one worker claims of a cluster."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ Resources = Mapping[str, float]
 
 
 def claim(machines: Sequence[Resources], workers: int, accelerators: int) -> dict[str, float]:
-    """The share of one worker: so many accelerators where there are any, else as many CPUs as all workers can have.
+    """One worker's claim: accelerators where there are any, otherwise as many CPUs as all workers can have.
 
-    `machines` say what each has as Ray counts it (`CPU`, `GPU`). `accelerators` is 0 for an engine that uses none.
-    `JobError` if not that many workers fit.
+    `machines` are the resources of each, as Ray counts them (`CPU`, `GPU`). `accelerators` is 0 for an engine that uses
+    none. Raises `JobError` if not that many workers fit.
     """
     if accelerators and any(machine.get("GPU", 0) >= 1 for machine in machines):
         return _checked({"num_cpus": 1, "num_gpus": accelerators}, machines, workers)
@@ -24,9 +24,9 @@ def claim(machines: Sequence[Resources], workers: int, accelerators: int) -> dic
 
 
 def stated(cpus: float | None, accelerators: float | None) -> dict[str, float]:
-    """The share that an operator states, whatever machines there are yet: they join as replicas ask for them.
+    """The claim that an operator states, whatever machines there are yet: they join as replicas ask for them.
 
-    One CPU where only accelerators are stated. `JobError` for a share that is nothing or less.
+    One CPU if only accelerators are stated. Raises `JobError` for a claim that is zero or negative.
     """
     share = {"num_cpus": 1.0 if cpus is None else float(cpus), "num_gpus": float(accelerators or 0)}
     if min(share.values()) < 0 or not any(share.values()):
@@ -38,9 +38,9 @@ def stated(cpus: float | None, accelerators: float | None) -> dict[str, float]:
 
 
 def left(machines: Sequence[Resources], shares: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
-    """What is left of the machines when each share, also as Ray counts it, has its place; the roomiest one gives it.
+    """What is left of the machines when each share, in Ray's terms, is taken from the roomiest machine.
 
-    `JobError` for a share that no machine has.
+    Raises `JobError` for a share that no machine has.
     """
     free = [dict(machine) for machine in machines]
     for share in shares:
@@ -57,7 +57,7 @@ def left(machines: Sequence[Resources], shares: Sequence[Mapping[str, float]]) -
 
 
 def dealt(machines: Mapping[str, Resources], share: Mapping[str, float], workers: int) -> list[str]:
-    """On which machine each of so many workers has its share, as `claim` gives it: on the roomiest that is left."""
+    """The machine for each of so many workers with the share that `claim` returns: always the roomiest one left."""
     kinds = {"CPU": share["num_cpus"], "GPU": share.get("num_gpus", 0)}
     kinds = {kind: amount for kind, amount in kinds.items() if amount}
     free = {name: dict(machine) for name, machine in machines.items()}

@@ -1,4 +1,4 @@
-"""A folder that no other user can enter, for as long as this process lives; what killed runs left is cleared away."""
+"""A folder that no other user can enter, for the life of this process; it also removes what killed runs left."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _TITLES = ("ray::", "VLLM::")
 
 @contextmanager
 def private_folder(longest: int = 4096) -> Iterator[Path]:
-    """An empty folder of mode 0700 whose path has at most `longest` bytes. It is gone when the block ends.
+    """An empty folder of mode 0700 whose path has at most `longest` bytes, removed when the block ends.
 
-    Folders of runs that were killed go first, and with them their processes that are still there. Raises `JobError`
-    where every place for temporary files is one in which other users could put another folder into its stead.
+    Folders of killed runs are removed first, with their processes that still run. Raises `JobError` if in every place
+    for temporary files other users could replace the folder.
     """
     place = _place(longest)
     sweep(place)
@@ -42,14 +42,14 @@ def private_folder(longest: int = 4096) -> Iterator[Path]:
 
 
 def check_private(folder: Path) -> None:
-    """Raise `JobError` unless a folder is this user's, and nobody else can look into it or pass through it."""
+    """Raise `JobError` unless a folder is this user's, and nobody else can read or enter it."""
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
         raise JobError(f"{folder}: other users can enter it", hint="set TMPDIR to a folder that only you can write to")
 
 
 def sweep(place: Path) -> None:
-    """Remove what killed runs of this user left in a folder of temporary files, and end what they left running."""
+    """Remove what killed runs of this user left in a folder of temporary files, and end their processes."""
     for entry in os.scandir(place):
         with suppress(OSError):  # a link, another user's, one that somebody else is just removing
             if entry.name.startswith(_PREFIX) and entry.stat(follow_symlinks=False).st_uid == os.geteuid():
@@ -114,7 +114,7 @@ def _place(longest: int) -> Path:
 
 
 def others_can_move(folder: Path) -> bool:
-    """Whether other users of this machine may rename or remove what lies in `folder`."""
+    """Whether other users of this machine can rename or remove what is in `folder`."""
     mode = folder.stat().st_mode
     return bool(mode & (stat.S_IWGRP | stat.S_IWOTH)) and not mode & stat.S_ISVTX
 

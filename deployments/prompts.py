@@ -1,4 +1,4 @@
-"""What a request needs before it may wait for an engine: tokens that fit, and a schema that an engine can bear."""
+"""Prepares a request before it waits for an engine: tokens that fit, and a schema that an engine can handle."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .events import Asked, TurnedAway, TurnedAwayError, unready
 
 
 class Tokenizer(Protocol):
-    """What is used of a `ChatTokenizer`."""
+    """The part of `ChatTokenizer` that is used."""
 
     model: str
     window: int
@@ -32,21 +32,21 @@ class Tokenizer(Protocol):
 
 
 class Schemas(Protocol):
-    """What is used of `Grammars`."""
+    """The part of `Grammars` that is used."""
 
     def verdict(self, schema: str, model: str, key: str, form: Form = "json") -> Future[Verdict]:
-        """The verdict on a schema of a form."""
+        """The verdict on a schema of some form."""
         ...
 
     def close(self) -> None:
-        """End what was begun."""
+        """End the process of the compiler."""
         ...
 
 
 class Prompts:
-    """Makes requests ready to be generated for, outside the engine's thread and the event loop's.
+    """Prepares requests for generation, outside the threads of the engine and the event loop.
 
-    `tokenizer_of` finds the tokenizer of the expert that is asked; it is called in a thread and may take its time.
+    `tokenizer_of` finds the tokenizer of an expert; it is called in a thread and may be slow.
     """
 
     def __init__(self, tokenizer_of: Callable[[Asked], Tokenizer], schemas: Schemas) -> None:
@@ -55,7 +55,7 @@ class Prompts:
         self._long = ThreadPoolExecutor(1, "long-prompts")  # which hold up no brief ones
 
     async def ready(self, asked: Asked) -> Asked:
-        """The request with its tokens. Raises `TurnedAwayError` for one that no engine of ours should see."""
+        """The request with its tokens. Raises `TurnedAwayError` for one that no engine should see."""
         loop = asyncio.get_running_loop()
         characters = sum(len(message.content) for message in asked.query.messages)
         try:
@@ -96,14 +96,14 @@ class Prompts:
 
 
 class PoolTokenizers:
-    """The tokenizers of a pool's experts, and of those that come while it is served, by their checkpoints."""
+    """The tokenizers of a pool's experts and of newcomers, by their checkpoints."""
 
     def __init__(self, pool: Pool) -> None:
         self._assembly = Assembly(pool)
         self._tokenizers: dict[str, ChatTokenizer] = {}
 
     def __call__(self, asked: Asked) -> ChatTokenizer:
-        """That of the expert that is asked. Raises `SymmoeError`."""
+        """The tokenizer of an expert. Raises `SymmoeError`."""
         if asked.newcomer is not None and asked.newcomer not in self._assembly.pool.experts:
             self._assembly.learn(asked.newcomer)
         model = self._assembly.weights(asked.expert).model
@@ -114,5 +114,5 @@ class PoolTokenizers:
 
 
 def prompts_of(pool: Pool) -> Prompts | None:
-    """For the experts that one engine of a pool runs in turns; None where no tokens are made, as for an echo."""
+    """The `Prompts` of the experts that share one engine of a pool; None without tokens, as for an echo."""
     return Prompts(PoolTokenizers(pool), Grammars()) if pool.engine.runs_models else None

@@ -1,4 +1,4 @@
-"""Every expert wherever it is, and those that others serve: any URL that speaks OpenAI's chat completions."""
+"""Every expert of a pool, local or remote; remote ones are at any URL that speaks OpenAI's chat completions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _UNSENT = httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.Pro
 
 
 class PoolExperts:
-    """Every expert of a pool: those that `replicas` run in turns, if any do, the `dedicated` and the remote ones."""
+    """Every expert of a pool: those that share `replicas`, if any, the `dedicated` and the remote ones."""
 
     def __init__(
         self,
@@ -49,27 +49,27 @@ class PoolExperts:
         self._replicas, self._dedicated = replicas, dedicated or {}
 
     async def ask(self, asked: Asked, tell: Tell) -> End:
-        """See `Experts.ask`; the expert may be remote, dedicated, or one of those that switch."""
+        """See `Experts.ask`; the expert may be remote, dedicated, or one of those that share replicas."""
         expert = self._remote.get(asked.expert) or self._dedicated.get(asked.expert) or self._replicas
         if expert is None:
             return TurnedAway(503, "expert_unavailable", f"nothing here runs the expert {asked.expert!r}", 30.0)
         return await expert.ask(asked, tell)
 
     async def warm(self) -> bool:
-        """Whether a replica is; where only dedicated experts have engines, one of theirs; else nothing need be."""
+        """Whether a replica is warm; without replicas, a dedicated expert; True if there are neither."""
         if self._replicas is not None:
             return await self._replicas.warm()
         found = await asyncio.gather(*(each.warm() for each in self._dedicated.values()))
         return any(found) or not found
 
     async def engines(self) -> list[EngineState]:
-        """What the engines of all replicas are at."""
+        """The state of every replica's engine."""
         everyone = [*([] if self._replicas is None else [self._replicas]), *self._dedicated.values()]
         return [state for found in await asyncio.gather(*(each.engines() for each in everyone)) for state in found]
 
 
 class RemoteExpert:
-    """One expert at a URL out of the pool file. Its key is read from the environment and told to nobody."""
+    """One expert at a URL in the pool file. Its key is read from the environment and passed to nobody else."""
 
     def __init__(self, expert: ExpertConfig, client: httpx.AsyncClient) -> None:
         if expert.remote is None:
@@ -78,7 +78,7 @@ class RemoteExpert:
         self._model = expert.remote.model or expert.model
 
     async def ask(self, asked: Asked, tell: Tell) -> End:
-        """See `Experts.ask`. Whatever goes wrong there is a `TurnedAway` that names the expert."""
+        """See `Experts.ask`. Every failure there becomes a `TurnedAway` that names the expert."""
         began = time.monotonic()
         body = _body(self._model, asked.query)
         url = f"{self._remote.url.rstrip('/')}/chat/completions"

@@ -1,4 +1,4 @@
-"""Work that is done again and again beside requests."""
+"""Work repeated beside requests."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from .errors import log_unforeseen
 
 @asynccontextmanager
 async def repeating(work: Callable[[], Awaitable[None]], seconds: float, at_once: bool = False) -> AsyncIterator[None]:
-    """Do `work` every so many seconds as long as the block lasts: first `at_once`, or once more at its end.
+    """Do `work` every so many seconds during the block, the first time `at_once`, otherwise once more at its end.
 
-    A `StoreError` is passed over, as the store is asked again the next time; any other error goes to the log.
+    A `StoreError` is ignored, since the next round asks the store again; any other error is logged.
     """
 
     async def once() -> None:

@@ -1,4 +1,4 @@
-"""Who answers which question, decided for all questions that arrive together."""
+"""Decides which experts answer, for all questions that arrive together."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _EMBEDDED_TOGETHER = 8
 
 
 class Router:
-    """Tags and recruits in micro-batches. `roster` says who is there."""
+    """Tags and recruits in micro-batches. `roster` holds the present experts."""
 
     def __init__(self, assembly: Assembly, roster: Roster) -> None:
         self._assembly, self._roster = assembly, roster
@@ -47,7 +47,7 @@ class Router:
         await self.route(Query("warm", (Message("user", "What is 1 + 1?"),), Sampling(1)), Policy(1), True)
 
     async def embed(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], int]:
-        """The `[n, d]` vectors of texts, and how many tokens they had; questions are routed in between.
+        """The `[n, d]` vectors of texts, and their tokens in all; questions are routed in between.
 
         Raises `CheckpointError`.
         """
@@ -61,7 +61,7 @@ class Router:
         return np.concatenate(parts), tokens
 
     async def route(self, query: Query, policy: Policy, explain: bool, background: bool = False) -> Routed:
-        """Who answers a question; `TurnedAwayError` where nobody can tell, and a question must name its expert.
+        """The experts that answer a question. Raises `TurnedAwayError` if nobody can tell and it names no expert.
 
         One in the `background` waits for all others.
         """
@@ -76,9 +76,9 @@ class Router:
         return Routed(way, recruitment, skills, explanation, seconds)
 
     async def under(self, query: Query, policy: Policy, rule: str | None = None) -> Routed:
-        """Who would answer a question by another `rule` of recruiting than the pool's, and why; for looking back.
+        """Who would answer a question under another recruiting `rule` than the pool's, and why; for replays.
 
-        Raises `TurnedAwayError` where nobody is left.
+        Raises `TurnedAwayError` if no expert is left.
         """
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, self._under, query, policy, rule)
@@ -92,7 +92,7 @@ class Router:
 
     @property
     def records(self) -> Profiles:
-        """The experts' records, newcomers' included."""
+        """The experts' records, including newcomers'."""
         known = self._assembly.profiles()
         return replace(known, experts={**known.experts, **self._roster.profiles})
 

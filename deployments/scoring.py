@@ -1,6 +1,6 @@
-"""Weighing the candidates of many requests together, in this process or on reward replicas; no request fails for it.
+"""Weighs the candidates of many requests together, in this process or on reward replicas.
 
-A reward replica holds the pool's reward model in a process of its own.
+A reward replica holds the pool's reward model in a process of its own. No request fails if scoring does.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class RewardExpert:
         weigh_all(scorer, [_warming()])  # the model is read now, not when the first request waits for it
 
     async def weigh(self, cases: Sequence[Case]) -> list[tuple[Verdict, ...] | str]:
-        """The verdicts on each case; where the model fails over one, why."""
+        """The verdicts on each case, or why the model failed on it."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._weigh, cases)
 
     def check_health(self) -> None:
@@ -60,13 +60,13 @@ class RewardExpert:
 
 
 class RewardReplica(RewardExpert):
-    """One that is made of what can travel. Its process ends with a model that hangs, and Ray Serve starts another."""
+    """A reward expert made of picklable arguments. If the model hangs, its process ends; Ray Serve starts another."""
 
     def __init__(self, pool: str, root: str, settings: Settings, build: Build) -> None:
         super().__init__(build(Pool.model_validate({**json.loads(pool), "root": root})).scorer, settings.stall)
 
     def check_health(self) -> None:
-        """End the process if the model hangs; a thread in native code cannot be ended in any other way."""
+        """End the process if the model hangs; a thread in native code cannot be ended otherwise."""
         try:
             super().check_health()
         except RuntimeError:
@@ -89,12 +89,12 @@ class Scoring(Protocol):
     """Weighs one query's candidates."""
 
     async def weigh(self, query: Query, found: Sequence[Candidate], recruitment: Recruitment) -> Weighed:
-        """Their verdicts, by their experts' records where there are no better ones."""
+        """The verdicts on a query's candidates, by their experts' records if there are no better ones."""
         ...
 
 
 def by_records(case: Case, trouble: str) -> Weighed:
-    """What the records alone make of a case."""
+    """The verdicts on a case by the records alone."""
     verdicts = weigh_by_records(*case)
     return Weighed(tuple(replace(each, reward=Reward(None, note=trouble)) for each in verdicts), trouble)
 
@@ -106,7 +106,7 @@ def weigh_all(scorer: Scorer, cases: Sequence[Case]) -> list[tuple[Verdict, ...]
 
 
 class LocalScorer:
-    """A scorer of this process. Cases that come together are weighed together, in a thread."""
+    """A scorer in this process. Cases that arrive together are weighed together, in a thread."""
 
     def __init__(self, scorer: Scorer) -> None:
         self._batch: MicroBatch[Case, tuple[Verdict, ...]] = MicroBatch(lambda cases: weigh_all(scorer, cases), _MOST)
@@ -127,10 +127,10 @@ class _Waiting:
 
 
 class ReplicaScorer:
-    """Reward replicas behind a Ray Serve `handle`, asked with what came in meanwhile: `most` cases at a time.
+    """Reward replicas behind a Ray Serve `handle`, asked in batches of up to `most` cases that arrived meanwhile.
 
-    `at_once` batches are under way at most: as many as there are replicas. One that is not answered within `seconds`
-    is decided by the experts' records, and so is what comes within the next five seconds.
+    At most `at_once` batches are under way: as many as there are replicas. A batch not answered within `seconds` is
+    decided by the experts' records, and so is everything in the next five seconds.
     """
 
     def __init__(

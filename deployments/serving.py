@@ -1,4 +1,4 @@
-"""Running the service: on a Ray of its own, or on a cluster."""
+"""Runs the service: on a local Ray, or on a cluster."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ _START_SECONDS = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A service that runs: where it is, and the handle of its ingress."""
+    """A running service: its address, and the handle of its ingress."""
 
     url: str
     handle: Any
     began: float
 
     def wait_until_ready(self, stopped: Callable[[], bool] = lambda: False, most: float = _START_SECONDS) -> float:
-        """Wait until the first expert can answer, or the wait is `stopped`; seconds since the start of the service.
+        """Wait until the first expert can answer, or `stopped` is set; returns seconds since the start of the service.
 
-        Raises `EngineError` after `most` seconds, or where Ray Serve gives up.
+        Raises `EngineError` after `most` seconds, or if Ray Serve gives up.
         """
         while not stopped() and (at := _state()).status != "RUNNING":
             if at.status == "DEPLOY_FAILED":
@@ -60,13 +60,13 @@ def serving(
     build: Build = Assembly,
     without_token: bool = False,
 ) -> Iterator[Served]:
-    """Serve a pool as long as the block lasts. At its end open requests are finished, new ones turned away.
+    """Serve a pool during the block. At its end open requests are finished, and new ones turned away.
 
-    On a Ray of its own, or on the cluster at `address`, where the service stays only as long as the block does too.
-    With `keys` everybody needs one that the store knows. A cluster that asks for no token is refused unless
-    `without_token`.
-    Raises `JobError` where it would be open to other machines without keys, the port is taken, or the cluster has such
-    a service already, and `EngineError` where it does not start.
+    It runs on a local Ray, or on the cluster at `address`, and ends with the block on both. With `keys` every request
+    needs one that the store knows. A cluster that requires no token is refused unless `without_token`.
+
+    Raises `JobError` if it would be open to other machines without keys, the port is taken, or the cluster has such a
+    service already, and `EngineError` if it does not start.
     """
     began = time.monotonic()
     _check_cluster(address, keys)

@@ -1,4 +1,4 @@
-"""Machines of a Ray cluster that want the same model at about the same time, and where they meet."""
+"""Lets machines of a Ray cluster that want the same model at about the same time meet."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class _Table:
 class Meetings:
     """Seats machines that want the same key: all `machines` that have not had it, or those that come in `patience`.
 
-    Where a plan says how many workers begin together, these are waited for, and nobody else.
+    If a plan says how many workers begin together, exactly these are waited for.
     """
 
     def __init__(self, machines: Sequence[str], patience: float = PATIENCE) -> None:
@@ -50,13 +50,13 @@ class Meetings:
         self._count = 0
 
     async def come(self, key: str, expected: int, patience: float) -> None:
-        """Count one of the workers expected, which does not meet the others."""
+        """Count one of the expected workers as arrived without taking part in the meeting."""
         table = self._table(key, expected, patience)
         table.came += 1
         self._close_if_all(key, table)
 
     async def meet(self, key: str, machine: str, expected: int = 0, patience: float = 0.0) -> tuple[int, int, int]:
-        """The rank, the size and the number of the meeting that a machine comes to."""
+        """The rank, the size and the number of the meeting that a machine joins."""
         table = self._table(key, expected, patience)
         if machine not in table.machines:
             table.machines.append(machine)
@@ -65,12 +65,12 @@ class Meetings:
         return table.machines.index(machine), len(table.machines), table.number
 
     async def open(self, number: int, address: str) -> None:
-        """Tell the others of a meeting where its first rank listens."""
+        """Publish the address on which a meeting's first rank listens."""
         if not self._addresses[number].done():
             self._addresses[number].set_result(address)
 
     async def address(self, number: int) -> str:
-        """Where the first rank listens. Raises `TimeoutError`."""
+        """The address of the first rank. Raises `TimeoutError`."""
         return await asyncio.wait_for(asyncio.shield(self._addresses[number]), _ADDRESS_SECONDS)
 
     def _table(self, key: str, expected: int, patience: float) -> _Table:
@@ -97,7 +97,7 @@ class Meetings:
 
 
 class OnRay:
-    """Meetings in an actor that whoever comes first begins."""
+    """Meetings in an actor, which the first machine to come starts."""
 
     def __init__(self, machines: Sequence[str]) -> None:
         import ray
@@ -106,20 +106,20 @@ class OnRay:
         self._actor: Any = actor.remote(list(machines))
 
     def come(self, key: str, joint: Joint) -> None:
-        """Count among those who begin together."""
+        """Count as one of those who begin together."""
         self._asked("come", key, joint.workers, joint.patience, patience=joint.patience)
 
     def meet(self, key: str, machine: str, joint: Joint | None) -> Seat:
-        """Wait for others; alone where the actor is lost."""
+        """Wait for others; a meeting of one if the actor is lost."""
         expected, patience = (joint.workers, joint.patience) if joint else (0, 0.0)
         return Seat(*self._asked("meet", key, machine, expected, patience, patience=patience))
 
     def open(self, number: int, address: str) -> None:
-        """Say where the first rank listens."""
+        """Publish the address on which the first rank listens."""
         self._asked("open", number, address)
 
     def address(self, number: int) -> str:
-        """Where it listens. Raises `CollectiveError`."""
+        """The address of the first rank. Raises `CollectiveError`."""
         return str(self._asked("address", number))
 
     def _asked(self, method: str, *words: object, patience: float = 0.0) -> Any:
@@ -134,7 +134,7 @@ class OnRay:
 
 
 def cluster_staging() -> Staging | None:
-    """What brings models to this machine of a cluster; None in no cluster, or in one of a single machine at work."""
+    """The staging for this machine of a cluster; None outside a cluster, or if only one machine is in use."""
     import ray
 
     if not ray.is_initialized():
@@ -149,16 +149,16 @@ def cluster_staging() -> Staging | None:
 
 
 def on_cluster(assembly: Assembly) -> Assembly:
-    """An assembly that brings its models together with other machines of the cluster that this process is part of."""
+    """An assembly that stages its models together with the other machines of this process's cluster."""
     if assembly.pool.engine.kind == "vllm":
         assembly.staging = cluster_staging()
     return assembly
 
 
 def staged_load(assembly: Assembly, expert: str, joint: Joint | None = None) -> Load:
-    """Make an expert ready, its model brought here first, if it is to be: together with those of a `joint` step.
+    """Make an expert ready after staging its model here if need be, in a `joint` step together with others.
 
-    The reason of the load also says how the model came.
+    The load's reason also says how the model came.
     """
     staged = assembly.stage(expert, joint)
     load = assembly.loader.ready(expert)

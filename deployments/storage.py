@@ -1,4 +1,4 @@
-"""The store as the service uses it: over one pool of connections, never blocking the others."""
+"""The service's access to the store: one pool of connections, and no request blocks another."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _PAUSE = 0.002
 
 
 class Storage:
-    """Connected at first use, and again after the server was lost.
+    """Connects on first use, and again after the server was lost.
 
-    `url` gives the server's URL, starting the embedded one where none lives; it may block, and raise `StoreError`. It
-    is asked in one thread at a time, however many wait for it and give up. An answer may take `seconds`.
+    `url` returns the server's URL, starting the embedded one if none is running; it may block, and raise `StoreError`.
+    Only one thread calls it at a time, however many wait for it or give up. A reply may take `seconds`.
     """
 
     def __init__(self, url: Callable[[], str] = store_url, seconds: float = STORE_REQUEST_SECONDS) -> None:
@@ -35,9 +35,9 @@ class Storage:
         self._turns = asyncio.Semaphore(STORE_CONNECTIONS)
 
     async def do(self, work: Callable[[Redis], Awaitable[Result]]) -> Result:
-        """What `work` gives, done with a client. Retried once on connection loss: `work` must be idempotent.
+        """The result of `work`, called with a client. Retried once on connection loss: `work` must be idempotent.
 
-        Where the server merely takes its time, nothing is done again. Raises `StoreError` if it does not answer.
+        A server that is merely slow causes no retry. Raises `StoreError` if it does not answer.
         """
         from redis import exceptions
 
@@ -53,7 +53,7 @@ class Storage:
                 raise store_error(error) from None
 
     async def close(self) -> None:
-        """Let the connections go."""
+        """Close the connections."""
         if self._connecting is not None:
             self._connecting.cancel()
         pool, self._pool = self._pool, None
@@ -130,15 +130,15 @@ class Storage:
 
 
 def command(*words: str | int) -> Callable[[Redis], Awaitable[Any]]:
-    """Work that is one command of the server's, such as `command("GET", name)`; it gives what redis-py makes of it."""
+    """Work that is one command of the server, such as `command("GET", name)`; its result is as redis-py decodes it."""
     return lambda client: client.execute_command(*words)  # type: ignore[no-untyped-call]
 
 
 async def durably(client: Redis, write: Callable[[Pipeline], object]) -> list[Any]:
-    """Write, and wait until it is on the server's disk: the embedded store flushes once a second. What it answered.
+    """Write, wait until it is on the server's disk, and return the reply. (The embedded store flushes once a second.)
 
-    What was written before by anybody is then there too. A server without an append-only file is not waited for.
-    Raises `StoreError` where the disk does not take it in time; it may be there later.
+    Everything written before, by anybody, is then on the disk too. A server without an append-only file is not waited
+    for. Raises `StoreError` if the disk does not confirm in time; the write may still succeed later.
     """
     pipe = client.pipeline(transaction=False)
     write(pipe)
@@ -152,9 +152,9 @@ async def durably(client: Redis, write: Callable[[Pipeline], object]) -> list[An
 
 
 async def settled(client: Redis) -> None:
-    """Wait until what this client wrote is in the server's file, so that it outlives the server. Raises `StoreError`.
+    """Wait until this client's writes are in the server's file, and so outlive the server. Raises `StoreError`.
 
-    Quicker than `durably`: it may still be lost with the whole machine, within a second.
+    Quicker than `durably`: for about a second they can still be lost with the whole machine.
     """
     from redis.exceptions import ResponseError
 
@@ -170,7 +170,7 @@ async def settled(client: Redis) -> None:
 
 
 def once(work: Callable[[Redis], Awaitable[Result]]) -> Callable[[Redis], Awaitable[Result]]:
-    """The same work, for what must not be done twice: `StoreError` where it was begun and the connection was lost."""
+    """The same work, never retried: `StoreError` if it was begun and the connection was lost."""
     begun = False
 
     async def at_most(client: Redis) -> Result:

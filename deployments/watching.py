@@ -1,4 +1,4 @@
-"""What a service is at, read from what it shows: for `symmoe top`."""
+"""The state of a service from its metrics, for `symmoe top`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ Labels = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One value of a metric, under its labels."""
+    """One value of a metric with its labels."""
 
     labels: Labels
     value: float
 
 
 class Samples:
-    """The values of a page of metrics in Prometheus' text format. Raises `ValueError` for what is none."""
+    """The values of a page of metrics in Prometheus' text format. Raises `ValueError` for an invalid page."""
 
     def __init__(self, text: str) -> None:
         self._values: dict[str, list[Sample]] = {}
@@ -61,7 +61,7 @@ class Samples:
 
 @dataclass(frozen=True, slots=True)
 class ExpertView:
-    """An expert: its state, what it has to do, and what it has done since the service started."""
+    """An expert: its state, its open work, and what it has done since the service started."""
 
     name: str
     state: str
@@ -79,7 +79,7 @@ class ExpertView:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The whole service. Times are in seconds; lanes are how experts were made ready, with how often and how long."""
+    """The whole service. Times are in seconds; lanes are how experts were made ready, with counts and times."""
 
     experts: tuple[ExpertView, ...]
     engines: tuple[Mapping[str, Any], ...]
@@ -105,9 +105,9 @@ _LATENCIES = ("route", "wait", "load", "first_token", "request")
 
 
 def view(text: str, admin: Mapping[str, Any] | None) -> View:
-    """A view of a page of metrics, and of what the admin path told, None where it may not be asked.
+    """A view of a page of metrics and of the admin path's response, None where that is not allowed.
 
-    Raises `ValueError` and `LookupError` for what neither is.
+    Raises `ValueError` and `LookupError` for invalid input.
     """
     samples = Samples(text)
     engines = tuple(admin["engines"]) if admin is not None else ()

@@ -1,4 +1,4 @@
-"""What a worker process does: it builds an engine and a loader of its own from the pool, and runs steps on it."""
+"""The worker process: it builds an engine and a loader of its own from the pool, and runs steps on them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Build = Callable[[Pool], Assembly]
 
 
 class Worker:
-    """One engine in a process of its own. Made of what can travel: a pool as JSON, and the folder of its file.
+    """One engine in a process of its own, made of picklable arguments: a pool as JSON, and the folder of its file.
 
-    Nothing is read before the first step, so that what is wrong with the pool comes back as an error of that step.
+    Nothing is read before the first step, so that a faulty pool raises an error in that step.
     """
 
     def __init__(self, pool: str, root: str, build: Build) -> None:
@@ -33,16 +33,16 @@ class Worker:
         return on_cluster(self._build(Pool.model_validate({**json.loads(self._pool), "root": self._root})))
 
     def begun(self) -> None:
-        """Nothing but an answer: some machine had room for this process."""
+        """Returns once this process runs, which means that a machine had room for it."""
 
     def ready(self, expert: str, ahead: Sequence[str], joint: Joint | None = None) -> Load:
-        """Make an expert ready, of a `joint` step together with the others. `ahead` come after it, soonest first."""
+        """Make an expert ready, in a `joint` step together with other workers. `ahead` come after it, soonest first."""
         load = staged_load(self._assembly, expert, joint or ALONE)
         self._assembly.loader.expect(ahead)
         return load
 
     def generate(self, calls: Sequence[Call]) -> Iterator[tuple[int, Generation]]:
-        """Generate for calls of the expert that is ready, giving each by its place as soon as it is finished."""
+        """Generate for calls of the expert that is ready, yielding each with its index as soon as it is finished."""
         places = {call: place for place, call in enumerate(calls)}
         for call, generation in self._assembly.engine.generate(calls):
             yield places[call], self._assembly.read(call, generation)

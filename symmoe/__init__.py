@@ -17,7 +17,7 @@ __all__ = ["OpenPool", "open_pool"]
 
 
 def __getattr__(name: str) -> Any:
-    """`open_pool` and `OpenPool` when they are first asked for: `import symmoe` alone costs nothing."""
+    """Import `open_pool` and `OpenPool` on first use, so that `import symmoe` alone costs nothing."""
     if name not in __all__:
         raise AttributeError(f"module 'symmoe' has no attribute {name!r}")
     from symmoe import asking

@@ -19,7 +19,7 @@ from symmoe.types import Message, Outcome, Picture, Query, Refusal, Sampling, Tr
 
 
 class OpenPool:
-    """A pool whose engine, once started, stays until `close` or the end of a `with` block."""
+    """An open pool, whose engine, once started, runs until `close` or the end of the `with` block."""
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
@@ -37,10 +37,10 @@ class OpenPool:
         seed: int = 0,
         explain: bool = False,
     ) -> list[Trace | Refusal]:
-        """A trace, with the answer in it, or a refusal for each question, in order; each expert is loaded once.
+        """A trace holding the answer, or a refusal, for each question, in order; each expert is loaded once.
 
         `model` is `symmoe/auto`, `symmoe/fast`, `symmoe/best` or an expert's name; the options are those of a request.
-        Raises `RequestError` for a model that there is not and for an empty question.
+        Raises `RequestError` for an unknown model and for an empty question.
         """
         policy = policy_for(self.pool, known_model(catalogue(self.pool), model), k, budget, aggregate, quality)
         return list(self.outcome(questions, policy, seed=seed, explain=explain).results)
@@ -54,7 +54,7 @@ class OpenPool:
         explain: bool = False,
         watch: Watch = UNWATCHED,
     ) -> Outcome:
-        """The same under a policy, with what the run took; `watch` is told while it goes on."""
+        """The same under a policy, with what the run took; `watch` is called as it proceeds."""
         queries = [
             query_of(self.pool, each, f"question-{number}") if isinstance(each, str) else each
             for number, each in enumerate(questions)
@@ -62,7 +62,7 @@ class OpenPool:
         return answer(self._assembly.parts(), queries, policy, seed, watch=watch, explain=explain)
 
     def close(self) -> None:
-        """Stop the engine if there is one, and give its memory back."""
+        """Stop the engine, if there is one, and free its memory."""
         self._assembly.close()
 
     def __enter__(self) -> Self:
@@ -77,8 +77,8 @@ class OpenPool:
 def open_pool(name: str = "starter") -> OpenPool:
     """The pool called `name`: starter, tiny, a preset, or the path of a pool file.
 
-    Its files are verified, and the starter pool's fetched the first time; nothing is loaded yet. On a machine with too
-    little memory for the starter pool a warning says so, and it is the tiny one. Raises `PoolError`, `CheckpointError`.
+    Its files are verified, and those of the starter pool fetched the first time; nothing is loaded yet. If memory is
+    too small for the starter pool, a warning says so and the tiny one is opened. Raises `PoolError`, `CheckpointError`.
     """
     fitting, word = pool_for_machine(name)
     if word:
@@ -90,9 +90,9 @@ def open_pool(name: str = "starter") -> OpenPool:
 
 
 def query_of(pool: Pool, question: str, ident: str = "question", images: Sequence[Path] = ()) -> Query:
-    """A question under the pool's sampling, with the images of these files before it.
+    """A question with the pool's sampling, preceded by the images in these files.
 
-    Raises `RequestError` where it is empty, and `InputError` for a file that holds no image or too large a one.
+    Raises `RequestError` for an empty question, and `InputError` for a file without an image or with too large a one.
     """
     if not question.strip():
         raise RequestError("the question is empty", code="empty_prompt")

@@ -1,7 +1,7 @@
 """Checkpoints in object stores that speak S3, read through pyarrow, which every installation has.
 
-Endpoint, region and credentials are where AWS' own tools look for them: `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL`,
-`AWS_REGION`, `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, `AWS_CA_BUNDLE`, or the machine's own role.
+Endpoint, region and credentials are those of AWS' own tools: `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL`, `AWS_REGION`,
+`AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, `AWS_CA_BUNDLE`, or the machine's own role.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ def is_bucket(source: str) -> bool:
 
 
 def fetched(source: str, folder: Path, patterns: Sequence[str], system: Any = None) -> Path:
-    """The directory with the objects below a prefix whose names are like one of the patterns, fetched once.
+    """The directory with the objects below a prefix whose names match one of the patterns, fetched once.
 
-    A prefix stands for one version: what is here whole is never asked for again. Files that a killed fetch had whole
-    are kept, and two at once do it once. `system` is a file system of pyarrow's in place of S3. Raises
-    `CheckpointError`.
+    A prefix stands for one version: what is complete here is never asked for again. Files that an interrupted fetch
+    completed are kept, and concurrent callers fetch once. `system` is a pyarrow file system to use in place of S3.
+    Raises `CheckpointError`.
     """
     name = hashlib.sha256(json.dumps([source, list(patterns)]).encode()).hexdigest()[:12]
     done = folder / f"{PurePosixPath(source).name}-{name}"

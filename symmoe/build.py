@@ -1,4 +1,4 @@
-"""The one place where a pool file becomes parts."""
+"""Builds the parts of a pool from its file; the only place that does."""
 
 from __future__ import annotations
 
@@ -90,10 +90,10 @@ _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
 
 class Assembly:
-    """The parts of one pool, made when first asked for and shared after that.
+    """The parts of one pool, built on first use and shared after that.
 
-    `packs` is the folder of its packed checkpoints, by default that of `symmoe pool pack`. What else is
-    given stands in for what the pool file names, which is read or loaded when first asked for.
+    `packs` is the folder of its packed checkpoints, by default that of `symmoe pool pack`. The other arguments replace
+    what the pool file names, which is otherwise loaded on first use.
     """
 
     def __init__(
@@ -135,10 +135,10 @@ class Assembly:
         return ExpertWeights(str(model), None if config.adapter is None else str(_adapter(self.pool, config.adapter)))
 
     def stage(self, expert: str, joint: Joint | None = None) -> Staged | None:
-        """Bring an expert's model into this machine's memory, together with machines that want it too; how that went.
+        """Bring an expert's model into this machine's memory, together with machines that want it, and return how.
 
-        `joint` says who begins with it, where a plan knows. None where there is nothing to bring, and from the second
-        time on. A model whose code is trusted stays where it is: trust goes by directory.
+        `joint` is the joint step that this belongs to, if a plan knows one. None if there is nothing to bring, and from
+        the second time on. A model whose code is trusted stays where it is: trust depends on the directory.
         """
         config = self.pool.expert(expert)
         if self.staging is None or config.remote is not None or config.trust_remote_code:
@@ -151,7 +151,7 @@ class Assembly:
         return staged
 
     def learn(self, expert: ExpertConfig) -> None:
-        """From now on the pool has this expert too, in place of one of its name. What runs already is not touched."""
+        """Add an expert to the pool, replacing one of its name. What runs already is not touched."""
         others = tuple(each for each in self.pool.experts if each.name != expert.name)
         self.pool = self.pool.model_copy(update={"experts": (*others, expert)})
         self.models = {**self.models, expert.name: _model_key(expert)}
@@ -167,7 +167,7 @@ class Assembly:
 
     @cached_property
     def records(self) -> Records:
-        """The recorded answers of a pool that has them for an engine. Raises `RecordsError`."""
+        """The recorded answers of a pool whose engine answers from them. Raises `RecordsError`."""
         records = read_records(self.pool.path(self.pool.engine.records or ""))
         records.check(self.pool.names)
         return records
@@ -189,25 +189,25 @@ class Assembly:
 
     @cached_property
     def executor(self) -> Executor:
-        """The executor that runs plans: in this process, unless they are spread."""
+        """The executor that runs plans: in this process unless `spread`."""
         if isinstance(self.engine, SleepingEngines):
             self.engine.prepare()  # while questions are routed
         return InProcessExecutor(self.engine, self.loader, self.read)
 
     def remembering_executor(self, path: Path | None = None) -> KeptAnswers:
-        """The executor, which takes what it made before from its memory, or from the file at `path` where one is named.
+        """The executor with a cache of what it generated, in memory or in the file at `path`.
 
         Raises `InputError` for a file that holds something else.
         """
         return KeptAnswers(self.executor, partial(expert_fingerprint, self.pool), path)
 
     def read(self, call: Call, generation: Generation) -> Generation:
-        """A generation as the parsers of its expert read it. Raises `EngineError` where they cannot be had."""
+        """A generation as its expert's parsers read it. Raises `EngineError` for missing parsers."""
         reader = self.reader(call.expert)
         return generation if reader is None else reader.read(generation, call.query.sampling)
 
     def reader(self, expert: str) -> Reader | None:
-        """What reads the texts of an expert, where the pool file names parsers of vLLM's. Raises `EngineError`."""
+        """The reader of an expert's texts, if the pool file names parsers of vLLM's. Raises `EngineError`."""
         own = self.pool.expert(expert)
         tools = None if own.tools == OWN else own.tools
         if not (own.reasoning or tools) or not self.pool.engine.runs_models:
@@ -219,19 +219,19 @@ class Assembly:
         return self._readers[wanted]
 
     def costs(self, store: Store) -> CostModel:
-        """What the pool's experts cost, from the runs that the store knows of."""
+        """The costs of the pool's experts, from the runs in the store."""
         tokens = {name: record.tokens for name, record in self.profiles().experts.items()}
         sizes = _model_sizes(self.pool) if self.pool.engine.runs_models else {}
         return CostModel(self.models, tokens, sizes, recall_observations(store, self.pool.name))
 
     def spread(self, executor: SpreadExecutor, workers: int, costs: Mapping[str, ExpertCost]) -> None:
-        """Run plans on an executor of several workers, divided by what experts cost."""
+        """Run plans on an executor of several workers, divided by the experts' costs."""
         self.executor = executor
         aggregator = aggregator_of(self.pool, self.profiles)
         self.fleet = Fleet((Worker(),) * workers, costs, aggregator, standing=executor.standing)
 
     def profiles(self) -> Profiles:
-        """The experts' records, read once; empty ones where the pool file names none."""
+        """The experts' records, read once; empty ones if the pool file names none."""
         return self._records
 
     @cached_property
@@ -254,20 +254,20 @@ class Assembly:
 
     @cached_property
     def scorer(self) -> Scorer:
-        """What weighs candidates: a reward model, read when it is first asked, a verifier, or records alone."""
+        """The scorer of candidates: a reward model, read on first use, a verifier, or records alone."""
         scorer = build_scorer(self.pool)
         return scorer if self.verifying is None else VerifierScorer(self.verifying, scorer)
 
     @cached_property
     def verifying(self) -> Verifying | None:
-        """The verifier that the profiles bring, unless the pool file names a reward model or another recruiter."""
+        """The verifier in the profiles, unless the pool file names a reward model or another recruiter."""
         if self.pool.reward is not None or self.pool.routing.recruiter != "symmoe":
             return None
         trees = self.profiles().verifier
         return None if trees is None else Verifying(trees)
 
     def recruiter_for(self, policy: Policy) -> Recruiter:
-        """The recruiter under a policy; made once for all policies that recruit alike."""
+        """The recruiter under a policy, shared by all policies that recruit alike."""
         return self._recruiters(policy.full, policy.budget, policy.without)
 
     @cached_property
@@ -302,7 +302,7 @@ class Assembly:
         return Judging(build_vote(self.pool, embedder), synthesis, self.profiles().belief, self.verifying)
 
     def close(self) -> None:
-        """Stop the engine if there is one, and give its memory back."""
+        """Stop the engine, if there is one, and free its memory."""
         if "engine" in self.__dict__:
             self.engine.close()
         if "images" in self.__dict__ and isinstance(self.images, HostImages):
@@ -312,7 +312,7 @@ class Assembly:
 
 
 def build_recruiter(pool: Pool, profiles: Profiles, embedder: Embedder) -> Recruiter:
-    """The recruiter that the pool file names, over `profiles`; where those are empty, one that goes by descriptions."""
+    """The recruiter that the pool file names, over `profiles`; for empty ones, a recruiter by descriptions."""
     routing = pool.routing
     if routing.fallback is not None:
         pool.expert(routing.fallback)
@@ -330,7 +330,7 @@ def build_recruiter(pool: Pool, profiles: Profiles, embedder: Embedder) -> Recru
 def recruiter_under(
     pool: Pool, profiles: Profiles, embedder: Embedder, full: bool, budget: float | None, without: tuple[str, ...]
 ) -> Recruiter:
-    """The pool's recruiter where a policy says that every place is filled, what may be spent, and who is not asked."""
+    """The pool's recruiter with a policy's settings: whether every slot is filled, the budget, and excluded experts."""
     changed = {"budget": budget, **({"top_p": 1.0} if full else {})}
     if pool.routing.fallback in without:
         changed["fallback"] = None
@@ -341,7 +341,7 @@ def recruiter_under(
 
 
 def pool_for_machine(name: str) -> tuple[str, str]:
-    """The starter pool's name, or `tiny` and a word on that where this machine is too small; others as given."""
+    """The starter pool's name, or `tiny` and a message if this machine is too small for it; other names unchanged."""
     memory = installed_memory()
     if name != STARTER or memory >= STARTER_BYTES:
         return name, ""
@@ -357,9 +357,9 @@ def fetch_weights(pool: Pool, tell: Tell = untold) -> None:
 
 
 def check_weights(pool: Pool) -> list[str]:
-    """Verify every file that the pool names, and give what was left unverified, a line each.
+    """Verify every file that the pool names. Returns what was left unverified, a line each.
 
-    Nothing is fetched. Raises `CheckpointError` or `PoolError` for the first thing at fault.
+    Nothing is fetched. Raises `CheckpointError` or `PoolError` for the first fault.
     """
     assembly = Assembly(pool)
     notes: list[str] = []
@@ -382,7 +382,7 @@ def check_weights(pool: Pool) -> list[str]:
 
 
 def check_expert(pool: Pool, expert: ExpertConfig, verified: set[Path]) -> list[str]:
-    """Verify the files of one expert of a pool but for the `verified` models, which it adds to; as `check_weights`."""
+    """Verify one expert's files, as `check_weights` does, except `verified` models, to which it adds."""
     adapter = _adapter_here(pool, expert)
     notes: list[str] = []
     if not pool.engine.runs_models or expert.remote is not None:
@@ -408,7 +408,7 @@ def check_expert(pool: Pool, expert: ExpertConfig, verified: set[Path]) -> list[
 
 
 def build_embedder(pool: Pool) -> Embedder:
-    """The pool's embedder; its model is loaded, and a static one distilled, when first asked."""
+    """The pool's embedder; its model is loaded, and a static one distilled, on first use."""
     source = pool.routing.embedder
     teacher = partial(embedder_directory, source.removeprefix(STATIC), pool.root)
     if not source.startswith(STATIC):
@@ -418,7 +418,7 @@ def build_embedder(pool: Pool) -> Embedder:
 
 
 def build_kept_embedder(pool: Pool) -> Embedder:
-    """The pool's embedder, which keeps in the cache what it embeds where that takes time: for recorded questions."""
+    """The pool's embedder, with a cache on disk if embedding takes time: for recorded questions."""
     embedder, source = build_embedder(pool), pool.routing.embedder
     if not isinstance(embedder, SentenceEmbedder):
         return embedder
@@ -441,7 +441,7 @@ def pool_taxonomy(pool: Pool) -> tuple[Skill, ...]:
 
 
 def profiles_file(pool: Pool) -> Path | None:
-    """The file of the pool's profiles; None where it names none, or has them in the store."""
+    """The file of the pool's profiles; None if it names none, or keeps them in the store."""
     named = pool.routing.profiles
     return None if named is None or named.startswith(STORE) else _data_file(pool, named, "profiles", ".json")
 
@@ -504,16 +504,16 @@ def _highest_rank(pool: Pool) -> int:
 
 
 def embedder_directory(source: str, root: Path) -> Path:
-    """Where the sentence-transformers model that a pool file in `root` names lies; it is fetched if need be."""
+    """The directory of the sentence-transformers model that a pool file in `root` names, fetched if need be."""
     if source.startswith("package:"):
         return packaged_path(source)
     return local_directory(source, root, cache_dir())
 
 
 def beside_experts(pool: Pool) -> dict[str, Callable[[], Path]]:
-    """What a service loads beside its experts' weights: by what it is, a call that gives its directory.
+    """What a service loads besides its experts' weights: by name, a function that returns its directory.
 
-    It is fetched if need be, and may raise `CheckpointError`.
+    The function fetches it if need be, and may raise `CheckpointError`.
     """
     embedder = pool.routing.embedder.removeprefix(STATIC)
     found: dict[str, Callable[[], Path]] = {"embedder": partial(embedder_directory, embedder, pool.root)}
@@ -557,7 +557,7 @@ def _data_file(pool: Pool, named: str, folder: str, suffix: str) -> Path:
 
 
 def expert_fingerprint(pool: Pool, expert: str) -> str:
-    """Which weights an expert has: of a hub model its name and revision, of files here a digest of their bytes."""
+    """A fingerprint of an expert's weights: a hub model's name and revision, or a digest of local files."""
     config = pool.expert(expert)
     digest = hashlib.sha256(f"{config.model}@{config.revision or ''}".encode())
     if config.model.startswith("package:"):
@@ -573,7 +573,7 @@ def expert_fingerprint(pool: Pool, expert: str) -> str:
 
 
 def stale_experts(pool: Pool, profiles: Profiles) -> list[str]:
-    """The experts whose weights are not those that earned their record."""
+    """The experts whose present weights are not those that earned their record."""
     known = {name: p.fingerprint for name, p in profiles.experts.items() if p.fingerprint and name in pool.names}
     return [name for name, earned_by in known.items() if expert_fingerprint(pool, name) != earned_by]
 

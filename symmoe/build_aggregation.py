@@ -1,4 +1,4 @@
-"""From the `aggregation` section of a pool file to what makes one answer of candidates."""
+"""Builds the parts that make one answer of candidates, from the `aggregation` section of a pool file."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ AUTO = "auto"
 
 
 def build_vote(pool: Pool, embedder: Embedder) -> WeightedVote:
-    """The vote that the pool file describes; `embedder` is asked only about free-form texts."""
+    """The vote that the pool file describes; `embedder` is used only for free-form texts."""
     return WeightedVote(_clusters(pool, embedder), pool.aggregation.contrast)
 
 
 def aggregator_of(pool: Pool, profiles: Callable[[], Profiles]) -> str | None:
-    """The pool's aggregator; the best over all kinds of answers where each kind has its own. None if it has none.
+    """The pool's aggregator; the best over all kinds of answers if each kind has its own. None if it has none.
 
-    Raises `PoolError` for one that the pool does not have, and where it is to come from records that nobody has.
+    Raises `PoolError` for an aggregator outside the pool, and if it is to come from records that nobody has.
     """
     name = pool.aggregation.aggregator
     if name is None:
@@ -48,10 +48,10 @@ def aggregator_of(pool: Pool, profiles: Callable[[], Profiles]) -> str | None:
 def build_synthesis(
     pool: Pool, embedder: Embedder, directory: Callable[[str], str], profiles: Callable[[], Profiles]
 ) -> Synthesis | None:
-    """How the pool's aggregator is asked, or None where every answer is the vote's.
+    """How the pool's aggregator is asked, or None if every answer is the vote's.
 
-    `directory` gives the model directory of an expert. Raises `PoolError` for an aggregator that the pool does not have
-    and for a rule that cannot be read.
+    `directory` gives the model directory of an expert. Raises `PoolError` for an aggregator outside the pool and for an
+    unreadable rule.
     """
     config = pool.aggregation
     aggregator = aggregator_of(pool, profiles)
@@ -72,7 +72,7 @@ def rule_files(pool: Pool) -> list[Path]:
 
 
 def aggregator_last(last: str | None, models: Mapping[str, str]) -> dict[str, str]:
-    """Experts and their models in an order that ends with the aggregator's, so that it is loaded when it is asked."""
+    """Experts and their models in an order that ends with the aggregator's, so that it is still loaded when asked."""
     if last is None or last not in models:
         return dict(models)
     order = sorted(models, key=lambda expert: (models[expert] == models[last], expert == last))

@@ -1,4 +1,4 @@
-"""From the `reward` section of a pool file to the scorer that weighs candidates."""
+"""Builds the scorer of candidates from the `reward` section of a pool file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from symmoe.scoring.weighing import Mixture, RecordScorer, RewardScorer
 def build_scorer(pool: Pool) -> Scorer:
     """The scorer that the pool file describes: records alone, or a reward model as well.
 
-    The model is read when it is first asked. Raises `CheckpointError` for a small scorer whose card cannot be used.
+    The model is read on first use. Raises `CheckpointError` for a small scorer with an unusable card.
     """
     if pool.reward is None:
         return RecordScorer()
@@ -37,9 +37,9 @@ def build_scorer(pool: Pool) -> Scorer:
 
 
 def check_reward(pool: Pool) -> list[str]:
-    """Verify the files of a pool's reward model, and give what was left unverified. Hub models are not fetched.
+    """Verify the files of a pool's reward model. Returns what was left unverified. Hub models are not fetched.
 
-    Raises `CheckpointError` for the first thing at fault.
+    Raises `CheckpointError` for the first fault.
     """
     if pool.reward is None:
         return []
@@ -56,19 +56,19 @@ def check_reward(pool: Pool) -> list[str]:
 
 
 def reward_directory(pool: Pool, reward: RewardConfig) -> Path:
-    """Where a reward model's files are, fetched if need be."""
+    """The directory of a reward model, fetched if need be."""
     if reward.model == STARTER:
         return shipped_scorer()
     return local_directory(reward.model, pool.root, cache_dir(), reward.revision)
 
 
 def shipped_scorer() -> Path:
-    """The directory of the small scorer that symmoe ships, made for the starter pool."""
+    """The directory of the small scorer that symmoe ships for the starter pool."""
     return Path(str(files("symmoe.starter"))) / "scorer"
 
 
 def reward_files(pool: Pool) -> list[Path]:
-    """What to know of a pool's reward model before its answers are taken for those of another run."""
+    """The files that identify a pool's reward model, so that answers of different models are told apart."""
     if pool.reward is None or _elsewhere(pool.reward):
         return []
     directory = reward_directory(pool, pool.reward)
@@ -76,9 +76,9 @@ def reward_files(pool: Pool) -> list[Path]:
 
 
 def backbone_states(source: str, root: Path, reading: Reading = Reading()) -> HiddenStates:  # noqa: B008  (frozen)
-    """What a small scorer reads: a sentence-transformers model's embeddings, or a language model's last layer.
+    """The states that a small scorer reads: a sentence-transformers model's embeddings, or an LLM's last layer.
 
-    Of a language model the mean over an answer's tokens is taken, which ranked answers better than its last token.
+    Of an LLM the mean over an answer's tokens is used, which ranked answers better than the last token.
     """
     if source in PACKAGED_EMBEDDERS:
         return EmbeddedStates(SentenceEmbedder(lambda: packaged_path(source)))

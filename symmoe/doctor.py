@@ -19,7 +19,7 @@ Level = Literal["good", "slow", "missing"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing looked at. `advice` is empty where all is well."""
+    """One examined item. `advice` is empty if all is well."""
 
     what: str
     level: Level
@@ -28,7 +28,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Look at everything; imports no heavy library and starts nothing but the store."""
+    """Examine everything; imports no heavy library and starts nothing but the store."""
     looks: tuple[Callable[[], Finding], ...] = (_python, _engine, _accelerator, _processor, _memory, _disk, _store)
     packages = [_package(name, why) for name, why in _PACKAGES.items()]
     return [*(look() for look in looks), *packages]

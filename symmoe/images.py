@@ -1,4 +1,4 @@
-"""Images as clients send them: decoded, made small enough and written anew before an expert sees them."""
+"""Images from clients: decoded, scaled down and re-encoded before an expert sees them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DATA = re.compile(r"data:image/[a-z0-9.+-]{1,32};base64,", re.ASCII)
 
 
 def is_data(url: str) -> bool:
-    """Whether a URL holds its image itself."""
+    """Whether a URL contains its image itself."""
     return url.startswith("data:")
 
 
@@ -40,9 +40,9 @@ def data_in(url: str) -> bytes:
 
 
 def looked_at(raw: bytes) -> str:
-    """An image's bytes as a data URL of what they show: upright, its first frame, at most `IMAGE_SIDE` a side.
+    """An image's bytes re-encoded as a data URL: upright, its first frame, at most `IMAGE_SIDE` pixels a side.
 
-    No more memory is taken than `IMAGE_PIXELS` need, whatever the bytes say. Raises `RequestError`.
+    Uses no more memory than `IMAGE_PIXELS` need, whatever the bytes claim. Raises `RequestError`.
     """
     from PIL import Image, ImageOps
 
@@ -71,12 +71,12 @@ def opened(url: str) -> Image:
 
 
 def settled(query: Query) -> Query:
-    """The query with its images looked at; all of them must be data URLs. Raises `RequestError`."""
+    """The query with its images checked and re-encoded; all of them must be data URLs. Raises `RequestError`."""
     return showing(query, [looked_at(data_in(picture.url)) for picture in query.images])
 
 
 def showing(query: Query, urls: list[str]) -> Query:
-    """The query with these images in the places of its own, in their order."""
+    """The query with its images replaced by these, in order."""
     left = iter(urls)
 
     def turn(message: Message) -> Message:
@@ -86,7 +86,7 @@ def showing(query: Query, urls: list[str]) -> Query:
 
 
 def refused(why: str) -> RequestError:
-    """For an image that is not taken."""
+    """The error for an image that is not accepted."""
     return RequestError(f"image_url: {why}", code="invalid_image", param="messages")
 
 

@@ -1,4 +1,4 @@
-"""A batch on its way: every question as `answering` has it, in waves so that each expert is loaded once a wave."""
+"""Runs a batch: drives `answering` for every question, in waves, so that each expert is loaded once a wave."""
 
 from __future__ import annotations
 
@@ -65,10 +65,9 @@ One = TypeVar("One", Recruit, Ask, Weigh)
 class Parts:
     """The parts that a pipeline runs on. `models` maps each expert, in the pool's order, to its model.
 
-    `recruiter` gives the recruiter of a policy. `fleet` describes the executor's workers and what experts cost there,
-    where there is more than one. Without `synthesis` every answer is the vote's. `belief` says how far
-    votes are believed, unless `verifying` tells how likely answers are right; `most_tokens` the most that some experts
-    write.
+    `recruiter` gives the recruiter of a policy. `fleet` describes the executor's workers and the experts' costs, if
+    there are several. Without `synthesis` every answer is the vote's. `belief` says how far votes are believed, unless
+    `verifying` tells how likely answers are right; `most_tokens` limits what some experts write.
     """
 
     tagger: Tagger
@@ -86,7 +85,7 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """What a run tells while it goes on. `candidates` is called before anything relies on them: persist them there."""
+    """Callbacks of a run. `candidates` is called before anything relies on them: persist them there."""
 
     planned: Callable[[Plan], None] = lambda plan: None
     loaded: Callable[[Load], None] = lambda load: None
@@ -99,11 +98,11 @@ UNWATCHED = Watch()
 
 @dataclass(slots=True)
 class Carried:
-    """What runs of one job pass on to each other: the expert that is ready, and those that failed, by why.
+    """State that runs of one job pass on: the expert that is ready, and those that failed, with the reason.
 
-    With `stop` a run ends with the error of the first expert that fails. Without it the questions of one that fails go
-    to the next best. One that cannot be made ready, or fails in two runs, is `lost`: it is asked no more. `said` holds
-    the latest greedy calls, so that one that comes again is not made again.
+    With `stop` a run ends with the error of the first expert that fails. Without it the questions of a failed expert go
+    to the next best. One that cannot be made ready, or fails in two runs, is `lost` and asked no more. `said` holds the
+    latest greedy calls, so that a repeated one is not made again.
     """
 
     stop: bool = True
@@ -113,21 +112,21 @@ class Carried:
     said: dict[_Asked, Candidate] = field(default_factory=dict)
 
     def remember(self, query: Query, candidate: Candidate) -> None:
-        """An expert has answered a query."""
+        """Note an expert's answer to a query."""
         if query.sampling.temperature == 0 and candidate.finish_reason != "error":
             self.said[candidate.expert, query.messages, query.sampling] = candidate
             if len(self.said) > _MOST_SAID:
                 del self.said[next(iter(self.said))]
 
     def recall(self, query: Query, assignment: Assignment) -> Candidate | None:
-        """What the expert said when it was asked the same before."""
+        """The expert's earlier answer to the same query, or None."""
         said = self.said.get((assignment.expert, query.messages, query.sampling))
         return None if said is None else replace(said, query_id=query.id, slot=assignment.slot, shared=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """Who answers queries, as it was found out before they were asked; and what that took, in seconds by stage."""
+    """Routing decided before queries are asked, and what it took, in seconds by stage."""
 
     given: Mapping[str, Given]
     seconds: Mapping[str, float]
@@ -136,7 +135,7 @@ class Ahead:
 def route(
     parts: Parts, queries: Sequence[Query], policies: Sequence[Policy], seed: int, explain: bool = False
 ) -> Ahead:
-    """Find out who answers queries with distinct ids: what `answer` begins with; another thread may do it."""
+    """Decide who answers queries with distinct ids: the first part of `answer`, which another thread may do."""
     run = _Run(parts, seed, UNWATCHED, explain=explain)
     given = run.recruited([Recruit(query, policy) for query, policy in zip(queries, policies, strict=True)])
     found = {query.id: each for query, each in zip(queries, given, strict=True) if each is not None}
@@ -154,12 +153,12 @@ def answer(
     ahead: Ahead | None = None,
     carried: Carried | None = None,
 ) -> Outcome:
-    """Answer queries with distinct ids, all under one policy or each under its own; results come in their order.
+    """Answer queries with distinct ids, all under one policy or each under its own; results are in their order.
 
     `known` are candidates of an earlier, unfinished run with the same queries, policies and seed, which are kept. With
-    `explain` every trace says why its experts were chosen. A query that gets no answer becomes a refusal. `ahead` is
-    what `route` found for the same queries, `carried` what an earlier run of the job left. Raises `EngineError` where
-    no expert is left, and where one fails and `carried` says to stop.
+    `explain` every trace says why its experts were chosen. A query without an answer becomes a refusal. `ahead` is what
+    `route` returned for the same queries, `carried` the state left by an earlier run of the job. Raises `EngineError`
+    if no expert is left, and if one fails and `carried` says to stop.
     """
     each = [policies] * len(queries) if isinstance(policies, Policy) else policies
     run = _Run(parts, seed, watch, known, explain, ahead, carried)
@@ -173,7 +172,7 @@ def answer(
 def synthesise(
     parts: Parts, synthesis: Synthesis, cases: Sequence[Case], seed: int, watch: Watch = UNWATCHED
 ) -> list[Settled]:
-    """Voted cases as `synthesis` has them answered, without recruiting anybody but aggregators."""
+    """Answer voted cases as `synthesis` decides, without recruiting anybody but aggregators."""
     return _Waves(_Run(parts, seed, watch), [synthesising(case, synthesis, seed) for case in cases]).results()
 
 

@@ -1,4 +1,4 @@
-"""What may be asked of a pool by which name, and what each name means for how a question is answered."""
+"""The names under which a pool can be asked, and what each means for how a question is answered."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class Model:
 class Policy:
     """How a question is answered. Hashable: questions of one policy are recruited for together.
 
-    `expert` is asked alone if it is named. Else at most `k` experts are recruited, whose answers are expected to take
-    at most `budget` tokens; `full` fills every one of the k places. None of those in `without` (sorted) is asked. With
-    `aggregate` "auto" the first expert's answer stands alone if its share of the recruiter's mass is `trust` or more.
-    With `quality`, 0 to 1, the recruited are asked one after another or few at a time, and no more once their leading
-    answer is believed to be right with that probability; without it all at once. `fallbacks` are asked in their order
-    where the named expert cannot be had. The expert with which a question `stays` is asked alone, and others are
-    recruited where it cannot be had. Raises `RequestError` for numbers that bound nothing.
+    `expert`, if named, is asked alone. Otherwise at most `k` experts are recruited, whose answers are expected to take
+    at most `budget` tokens; `full` fills all k slots. None of those in `without` (sorted) is asked. With `aggregate`
+    "auto" the first expert's answer stands alone if its share of the recruiter's mass is `trust` or more. With
+    `quality`, 0 to 1, the recruited are asked in waves until their leading answer is believed to be right with that
+    probability; without it all at once. `fallbacks` are asked in order if the named expert is unavailable. The expert
+    with which a question `stays` is asked alone, and others are recruited if it is unavailable. Raises `RequestError`
+    for values out of range.
     """
 
     k: int = 1
@@ -58,21 +58,21 @@ class Policy:
             raise _bounds_nothing("quality", self.quality, "a probability, 0 to 1")
 
     def excluding(self, experts: tuple[str, ...]) -> Policy:
-        """The same without these experts, too."""
+        """The same policy without these experts, too."""
         stays = None if self.stays in experts else self.stays
         return replace(self, without=tuple(sorted({*self.without, *experts})), stays=stays)
 
     def staying(self, expert: str | None) -> Policy:
-        """The same for a question that goes on what this expert began, where nobody is named and it may be asked."""
+        """The same for a question that continues what this expert began, if none is named and it may be asked."""
         return self if self.expert is not None or expert in self.without else replace(self, stays=expert)
 
     def able(self, unable: tuple[str, ...]) -> Policy:
-        """The same for a question that these experts cannot take, not as fallbacks either."""
+        """The same policy for a question that these experts cannot take, not even as fallbacks."""
         left = tuple(expert for expert in self.fallbacks if expert not in unable)
         return replace(self.excluding(unable), fallbacks=left)
 
     def way(self, recruitment: Recruitment) -> Way:
-        """How the answers of those recruited become one."""
+        """How the answers of the recruited experts become one."""
         if self.expert is not None:
             return "named"
         first = recruitment.assignments[0].expert
@@ -116,7 +116,7 @@ def policy_for(
 ) -> Policy:
     """What a model of a pool means, where the request does not say otherwise.
 
-    All are asked at once, whatever the pool's dial, where answers are always put together.
+    All experts are asked at once, whatever the pool's dial, if answers are always synthesised.
     """
     name, expert = (model.name, model.expert) if isinstance(model, Model) else (model, None)
     most = 1 if name == FAST else pool.routing.k

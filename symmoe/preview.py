@@ -1,4 +1,4 @@
-"""What a batch would do on a fleet, without loading a model, as figures and as a picture."""
+"""What a batch would do on a fleet, computed without loading a model, as figures and as a chart."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _NAMED = 20
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """A plan divided among workers, the schedule behind it, its play with the predicted costs, and seconds to plan.
+    """A plan divided among workers, its schedule, its simulation with the predicted costs, and the seconds to plan.
 
-    `met` is the part of the pairs of experts that a question asks which run on one worker; None without any pair.
+    `met` is the share of pairs of experts asked the same question that run on one worker; None without any pair.
     """
 
     plan: Plan
@@ -47,7 +47,7 @@ def preview(
     seed: int,
     prefetch: bool = False,
 ) -> Preview:
-    """Tag, recruit and plan as the pipeline does, then play the plan."""
+    """Tag, recruit and plan as the pipeline does, then simulate the plan."""
     tagger, recruiter = parts
     recruitments = recruiter.recruit(queries, tag(tagger, queries), k, seed)
     began = time.perf_counter()

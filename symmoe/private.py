@@ -1,4 +1,4 @@
-"""Folders and files that are the user's alone: what symmoe keeps holds questions, answers and keys' digests."""
+"""Folders and files that only the user can access: what symmoe keeps holds questions, answers and digests of keys."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _OTHERS = 0o077
 
 
 def private_folder(path: Path) -> Path:
-    """The folder, made with its parents where they are missing, and closed to other users.
+    """The folder, made with its parents if missing, and closed to other users.
 
-    One that others may enter is closed to them if it is this user's. A folder with the sticky bit, such as `/tmp`, is
-    meant for all and left as it is. Raises `OSError`.
+    A folder of this user's that others may enter is closed to them. One with the sticky bit, such as `/tmp`, is meant
+    for all and left as it is. Raises `OSError`.
     """
     for missing in reversed([each for each in (path, *path.parents) if not each.exists()]):
         missing.mkdir(mode=0o700, exist_ok=True)
@@ -22,7 +22,7 @@ def private_folder(path: Path) -> Path:
 
 
 def tighten(path: Path) -> None:
-    """Take other users' rights from a file or folder of this user's; one with the sticky bit is passed by."""
+    """Remove other users' rights from this user's file or folder; one with the sticky bit is left as it is."""
     known = path.lstat()
     shared = stat.S_ISLNK(known.st_mode) or known.st_mode & stat.S_ISVTX
     if known.st_mode & _OTHERS and known.st_uid == os.geteuid() and not shared:

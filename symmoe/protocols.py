@@ -30,19 +30,19 @@ from symmoe.types import (
 
 
 class Embedder(Protocol):
-    """Turns texts into unit vectors; asked by the tagger."""
+    """Turns texts into unit vectors; used by the tagger."""
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed `n` texts as an `[n, d]` array of unit rows."""
         ...
 
     def tokens(self, texts: Sequence[str]) -> int:
-        """How many tokens of these texts together are read when they are embedded."""
+        """How many tokens embedding these texts reads in all."""
         ...
 
 
 class Tagger(Protocol):
-    """Names the skills that queries need; asked first."""
+    """Finds the skills that queries need; the first stage."""
 
     def tag(self, queries: Sequence[Query]) -> list[Skills]:
         """The skills of each query, best first."""
@@ -53,7 +53,7 @@ class Recruiter(Protocol):
     """Chooses the experts of each query from its skills and the experts' records."""
 
     def recruit(self, queries: Sequence[Query], skills: Sequence[Skills], k: int, seed: int) -> list[Recruitment]:
-        """Fill at least one and at most `k` slots of each query. Equal texts under one seed are given equal experts."""
+        """Fill at least one and at most `k` slots of each query. Equal texts under one seed get equal experts."""
         ...
 
     def explain(self, query: Query, skills: Skills, k: int, seed: int) -> Explanation:
@@ -71,33 +71,33 @@ class Engine(Protocol):
 
     @property
     def started(self) -> int:
-        """Which start the running engine stems from: no two starts of engines have the same number."""
+        """The number of the running engine's start; no two starts share one."""
         ...
 
     def refuse(self, queries: Sequence[Query], model: str | None = None) -> list[Refusal | None]:
-        """Why each query could never be generated for, told before anything is loaded; None where it could.
+        """For each query, why it could never be answered, or None. Called before anything is loaded.
 
-        `model` is the directory of the checkpoint that would answer; left open, of the one that is at hand.
+        `model` is the directory of the checkpoint that would answer; None for the one at hand.
         """
         ...
 
     def start(self, model: str, tags: Mapping[str, str]) -> None:
         """Start on a model directory, ending what ran before. Raises `EngineError`.
 
-        `tags` name the bytes of each of its tensors, so that later swaps write only what differs.
+        `tags` identify the bytes of each tensor, so that later swaps write only what differs.
         """
         ...
 
     def wake(self, model: str) -> bool:
-        """Go over to an engine that sleeps and can serve a model of this shape; False if there is none."""
+        """Switch to a sleeping engine that can serve a model of this shape; False if there is none."""
         ...
 
     def swap(self, image: Image) -> int:
-        """Put an expert's weights, of the shape that was started, into the running engine; bytes moved."""
+        """Write an expert's weights, of the started shape, into the running engine; returns the bytes moved."""
         ...
 
     def rebind(self, key: str, model: str) -> bool:
-        """Serve the weights called `key` if the engine still holds them; False, and nothing changed, if not."""
+        """Serve the weights called `key` if the engine still holds them; otherwise False, with nothing changed."""
         ...
 
     def adapt(self, adapter: str | None) -> bool:
@@ -105,11 +105,11 @@ class Engine(Protocol):
         ...
 
     def expect(self, coming: Sequence[tuple[str, str]]) -> None:
-        """Take note of the weights that come next, soonest first: of each the key and the directory of its model."""
+        """Set the weights that come next, soonest first, each as its key and the directory of its model."""
         ...
 
     def generate(self, calls: Sequence[Call]) -> Iterator[tuple[Call, Generation]]:
-        """Generate for every call, giving each as soon as it is finished (in any order)."""
+        """Generate for every call, yielding each as soon as it is finished (in any order)."""
         ...
 
     def close(self) -> None:
@@ -121,54 +121,54 @@ class StreamingEngine(Engine, Protocol):
     """An engine to which calls can be added while it generates. Nothing may be swapped before all are finished."""
 
     def add(self, ident: str, query: Query, stream: bool, prompt: Prompt | None = None) -> Refusal | None:
-        """Begin to generate for a query under a name of its own; a refusal where that cannot be done.
+        """Begin to generate for a query under an id of its own. Returns a refusal if that is impossible.
 
-        `prompt` is the query's, where it was made before. Without `stream` all text may come in the last delta.
+        `prompt` is the query's, if already made. Without `stream` all text may come in the last delta.
         """
         ...
 
     def step(self) -> list[Delta]:
-        """Generate a little for every call that was added; nothing where there is none. Raises `EngineError`."""
+        """Run one step of generation for all added calls, if any. Raises `EngineError`."""
         ...
 
     def abort(self, idents: Sequence[str]) -> None:
-        """Stop generating for these; names that are not known are ignored."""
+        """Abort these calls; unknown ids are ignored."""
         ...
 
     def stats(self) -> EngineStats | None:
-        """What was counted since this was last asked; None where nothing is."""
+        """What was counted since the last call of this method; None where nothing is counted."""
         ...
 
 
 class SuspendableEngine(StreamingEngine, Protocol):
-    """A streaming engine that can sleep: it gives back memory, keeps its weights, and is quickly there again."""
+    """A streaming engine that can sleep: it frees memory, keeps its weights, and wakes quickly."""
 
     @property
     def pid(self) -> int | None:
-        """The process that it runs in; None while it has none."""
+        """The id of its process; None while it has none."""
         ...
 
     def suspend(self) -> int:
-        """Give back what is not weights, and forget cached prompts; the bytes of memory that it keeps.
+        """Free all memory but that of the weights, cached prompts included; returns the bytes of memory that it keeps.
 
         Raises `EngineError`, also while it is generating.
         """
         ...
 
     def resume(self) -> None:
-        """Be as before `suspend`, but for the cached prompts. Raises `EngineError`."""
+        """Restore the state before `suspend`, except for cached prompts. Raises `EngineError`."""
         ...
 
 
 class Loader(Protocol):
-    """Makes an expert ready by the cheapest lane; asked by the executor, once per step."""
+    """Makes an expert ready by the cheapest lane; called by the executor, once per step."""
 
     def expect(self, experts: Sequence[str]) -> None:
-        """Take note of the experts that come after this, soonest first: the first may be fetched ahead, others kept."""
+        """Set the experts that come next, soonest first: the first may be fetched ahead, others kept."""
         ...
 
     def ready(self, expert: str) -> Load:
-        """Make `expert` the one that the engine serves, and say how."""
+        """Make `expert` the one that the engine serves. Returns how."""
         ...
 
     def model(self, expert: str) -> str:
@@ -177,19 +177,19 @@ class Loader(Protocol):
 
 
 class Executor(Protocol):
-    """Runs a plan; the same plan in process or on many machines."""
+    """Runs a plan; the same plan in one process or on many machines."""
 
     def refuse(self, queries: Sequence[Query], expert: str) -> list[Refusal | None]:
-        """Why an expert could never answer each query; None where it could."""
+        """For each query, why an expert could never answer it, or None."""
         ...
 
     def run(self, plan: Plan) -> Iterator[Load | list[Candidate]]:
-        """Run every step, giving each load when it is done and each call's candidates when they are finished."""
+        """Run every step, yielding each load when it is done and each call's candidates when they are finished."""
         ...
 
 
 class Standing(NamedTuple):
-    """Of a worker the expert that it has ready, or "", those that it had ready before, and its machine."""
+    """A worker's ready expert, or "", the experts that it had ready before, and its machine."""
 
     resident: str
     before: frozenset[str]
@@ -200,7 +200,7 @@ class SpreadExecutor(Executor, Protocol):
     """An executor of several workers."""
 
     def standing(self) -> Sequence[Standing]:
-        """How each worker stands."""
+        """The state of each worker."""
         ...
 
 
@@ -229,12 +229,12 @@ class Aggregator(Protocol):
     """Makes one answer of a query's weighed candidates."""
 
     def aggregate(self, query: Query, candidates: Sequence[Candidate], verdicts: Sequence[Verdict]) -> Answer:
-        """The one answer."""
+        """The answer to a query."""
         ...
 
 
 class Store(Protocol):
-    """What must outlive a process. Keys are scoped by the caller; values are JSON objects."""
+    """Data that outlives a process. Keys are scoped by the caller; values are JSON objects."""
 
     def put(self, table: str, rows: Mapping[str, dict[str, Any]]) -> None:
         """Write rows; a row written twice keeps its first value."""
@@ -245,9 +245,9 @@ class Store(Protocol):
         ...
 
     def remove(self, table: str, keys: Iterable[str]) -> None:
-        """Forget rows of a table, where they are there."""
+        """Remove rows of a table, if present."""
         ...
 
     def drop(self, tables: Iterable[str]) -> None:
-        """Forget tables."""
+        """Remove tables."""
         ...

@@ -1,4 +1,4 @@
-"""Keeping libraries' chatter off the user's terminal."""
+"""Keeps libraries' output off the user's terminal."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from symmoe.private import private_folder, private_opener, tighten
 
 @contextmanager
 def output_to(log: Path, shared: bool = False) -> Iterator[None]:
-    """Send what is printed meanwhile, at file-descriptor level and from native code too, to the end of a log file.
+    """Append what is printed during the block to a log file, at file-descriptor level, so from native code too.
 
-    Only this user may read the log, nor enter its folder, unless that is `shared`.
+    Only this user may read the log, or enter its folder unless that is `shared`.
     """
     if shared:
         log.parent.mkdir(parents=True, exist_ok=True)

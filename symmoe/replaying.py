@@ -1,4 +1,4 @@
-"""What policies would have answered and cost on recorded answers: the pipeline itself, without a model."""
+"""What policies would have answered and cost on recorded answers: runs the pipeline itself, without a model."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One way to answer: a recruiter, at most k experts, what they may take, and the dial; None asks all at once.
+    """One way to answer: a recruiter, at most k experts, a budget, and the quality dial; None asks all at once.
 
-    With `verified` answers are weighed by the profiles' verifier, if they bring one, else by records alone.
+    With `verified` answers are weighed by the profiles' verifier, if there is one, otherwise by records alone.
     """
 
     recruiter: str = SYMMOE
@@ -48,7 +48,7 @@ class Setting:
         return f"{self.recruiter}, k = {self.k}{budget}{dial}{records}"
 
     def policy(self, pool: Pool, without: tuple[str, ...]) -> Policy:
-        """The policy that this means: with the dial what the pool does with it, else k experts asked at once."""
+        """The policy of this setting: with the dial as the pool applies it, otherwise k experts asked at once."""
         if self.quality is None:
             policy = replace(policy_for(pool, k=self.k, budget=self.budget, aggregate="always"), full=True)
         else:
@@ -57,7 +57,7 @@ class Setting:
 
 
 class TaggedOnce:
-    """A tagger that is asked about each text once, so that settings share what it takes."""
+    """A tagger that tags each text once, so that settings share the work."""
 
     def __init__(self, tagger: Tagger) -> None:
         self._tagger = tagger
@@ -73,9 +73,9 @@ class TaggedOnce:
 
 
 class Replay:
-    """A pool whose experts answer from records, to try settings on. `without` are experts that are never asked.
+    """A pool whose experts answer from records, to try settings on. `without` are experts never asked.
 
-    Raises `RecordsError` where the records lack an expert, `PoolError` for one that the pool does not have.
+    Raises `RecordsError` if the records lack an expert, `PoolError` for one outside the pool.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Replay:
     def run(
         self, setting: Setting, seed: int, profiles: Profiles | None = None, without: tuple[str, ...] = ()
     ) -> list[Trace | Refusal]:
-        """What becomes of every question, in order; under other profiles and without further experts, if given."""
+        """The outcome of every question, in order; under other profiles and without further experts, if given."""
         routing = self.pool.routing.model_copy(update={"recruiter": setting.recruiter})
         pool = self.pool.model_copy(update={"routing": routing})
         known = profiles or self.profiles
@@ -115,10 +115,10 @@ class Replay:
 def compare(
     replay: Replay, settings: Sequence[Setting], seed: int, tell: Callable[[str], None] = lambda name: None
 ) -> dict[str, Any]:
-    """Each setting's figures side by side, and what single experts, a vote of all and the oracle reach.
+    """Each setting's figures side by side, with those of single experts, a vote of all, and the oracle.
 
     Accuracies are percent of the questions with a known answer, with a 95 % interval; differences are paired. `tell` is
-    called with what is worked on.
+    called with the present item of work.
     """
     known = [place for place, question in enumerate(replay.records.questions) if question.answer is not None]
     tell("reading the answers")

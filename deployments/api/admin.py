@@ -1,4 +1,4 @@
-"""`/v1/admin/experts`: who is there, changed while the service runs. For keys that may, or everybody on loopback."""
+"""`/v1/admin/experts`: the experts, changed while the service runs. For admin keys, or anybody on loopback."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ class _Body(BaseModel):
 
 
 class Joining(_Body):
-    """An expert as a pool file has it, and its record as a file of profiles does."""
+    """An expert as in a pool file, and its record as in a file of profiles."""
 
     expert: ExpertConfig
     record: dict[str, Any] | None = None
 
 
 class Reason(_Body):
-    """Why, for who looks later."""
+    """The reason for a change, for later readers."""
 
     why: Text = Field(default="", max_length=500)
 
 
 def admin_paths(app: FastAPI, service: Service) -> None:
-    """Register them."""
+    """Register these paths."""
     admin = Admin(service)
 
     @app.get(_EXPERTS, response_model=None)
@@ -77,7 +77,7 @@ def admin_paths(app: FastAPI, service: Service) -> None:
 
 
 class Admin:
-    """What the paths do."""
+    """The operations behind the paths."""
 
     def __init__(self, service: Service) -> None:
         self._service, self._lifecycle = service, service.lifecycle
@@ -89,7 +89,7 @@ class Admin:
             raise ApiError(403, "not_admin", "this needs a key that `symmoe key create --scope admin` made")
 
     async def everybody(self) -> dict[str, Any]:
-        """The experts, and the engines."""
+        """All experts, and the engines."""
         engines = await self._service.engines()
         opened = self._lifecycle.experts.open
         counted = self._service.metrics.of_experts()
@@ -97,7 +97,7 @@ class Admin:
         return {"object": "list", "data": data, "engines": [shown(engine) for engine in engines]}
 
     async def add(self, body: Joining) -> dict[str, Any]:
-        """An expert that came. Raises `ApiError` and `StoreError`."""
+        """Add an expert. Raises `ApiError` and `StoreError`."""
         roster, name = self._lifecycle.roster, body.expert.name
         if roster.has(name) is not None:
             message = f"there is an expert {name!r} already; remove or restore it, or take another name"
@@ -114,7 +114,7 @@ class Admin:
         return self._described(name, 0)
 
     async def put(self, name: str, state: State, why: str) -> dict[str, Any]:
-        """An expert in another state. Raises `ApiError` and `StoreError`."""
+        """Change the state of an expert. Raises `ApiError` and `StoreError`."""
         roster = self._lifecycle.roster
         removed = name in roster.decisions and roster.state(name) == "removed"
         if roster.has(name) is None or (removed and state != "active"):
@@ -149,5 +149,5 @@ class Admin:
 
 
 def shown(engine: EngineState) -> dict[str, Any]:
-    """What an engine is at, as JSON. What it counted stands on the page of metrics."""
+    """An engine's state as JSON. Its counts are on the page of metrics."""
     return {name: value for name, value in asdict(engine).items() if name != "stats"}

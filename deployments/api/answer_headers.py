@@ -1,4 +1,4 @@
-"""What a response tells of how it came about: in headers always, in the body when asked."""
+"""A response's account of how it came about: always in headers, and in the body on request."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SCHEMA = "1"
 
 
 def headers(report: Report) -> dict[str, str]:
-    """The `x-symmoe-*` headers of what is known so far. Times are in milliseconds."""
+    """The `x-symmoe-*` headers known so far. Times are in milliseconds."""
     routed = report.routed
     skills = routed.skills.matches if routed.skills else ()
     told: dict[str, str] = {

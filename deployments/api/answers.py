@@ -1,4 +1,4 @@
-"""Orders made responses: from the cache where they were answered before, else by the orchestrator."""
+"""Responses to orders: from the cache if answered before, otherwise from the orchestrator."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _LASTING = ("x-symmoe-schema", "x-symmoe-path", "x-symmoe-experts", "x-symmoe-sk
 
 
 class Answers:
-    """Has orders answered. `cache` is None where answers are not kept."""
+    """Answers orders. `cache` is None if answers are not kept."""
 
     def __init__(self, orchestrator: Orchestrator, cache: AnswerCache | None, metrics: Metrics) -> None:
         self._orchestrator, self._cache, self._metrics = orchestrator, cache, metrics
@@ -53,8 +53,8 @@ class Answers:
     ) -> Response:
         """The response to an order, with the headers `told`. If `repeatable` it is looked up in the cache, and kept.
 
-        `over` is told what the answer was. How it goes is added to the `note`. A stream is `watched` for as long as it
-        is open. Raises `TurnedAwayError`.
+        `over` is called with the answer. How it went is added to the `note`. A stream is `watched` while it is open.
+        Raises `TurnedAwayError`.
         """
         found = await self._found(order) if repeatable else None
         note.cache = "" if found is None else found.how
@@ -78,9 +78,9 @@ class Answers:
     async def several(
         self, orders: Sequence[Order], writer: Writer, told: Mapping[str, str], charge: Charge, note: Note
     ) -> Response:
-        """The response to orders that came as one, the choices of each after those of the one before.
+        """The response to several orders of one request, the choices of each after those of the one before.
 
-        They are not looked for in the cache, and a stream of them begins when all are there. Raises `TurnedAwayError`.
+        They are not looked up in the cache, and a stream of them begins when all are done. Raises `TurnedAwayError`.
         """
 
         async def one(order: Order) -> tuple[Report, dict[int, Generation]]:

@@ -1,4 +1,4 @@
-"""The FastAPI application over an orchestrator: which path does what."""
+"""The FastAPI application over an orchestrator: all paths and what they do."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def _failing(app: FastAPI) -> None:
 
 
 def failure(request: Request, error: RequestError) -> Response:
-    """An error in the format of the API whose path was asked: OpenAI's or Anthropic's."""
+    """An error in the format of the path's API: OpenAI's or Anthropic's."""
     return error_response(error, request.scope["path"], request.state.request_id)
 
 

@@ -1,4 +1,4 @@
-"""Answering a line of a batch as an online request would be, with the same checks and the same errors."""
+"""Answers a line of a batch like an online request, with the same checks and errors."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _BY_THE_LINE = ("expert_lost", "no_answer")
 
 
 class LineAnswers:
-    """Has lines answered by the service's orchestrator."""
+    """Answers lines through the service's orchestrator."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
 
     async def __call__(self, body: dict[str, Any], ident: str, share: str, owner: str, seconds: float) -> Answered:
-        """What becomes of a request body. 429 and 503 may be asked again, unless the line's own deadline is over."""
+        """The response to a request body. After 429 and 503 it may be sent again within the line's own deadline."""
         note = Note(ident, "POST", ENDPOINT, key=owner)
         answered = await self._answered(body, note, share, seconds)
         note.status = answered.status

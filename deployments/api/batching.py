@@ -1,4 +1,4 @@
-"""The parts that files and batches are made of, and the runner's life, which is the application's."""
+"""Wires up files, batches and the runner, which lives as long as the application."""
 
 from __future__ import annotations
 

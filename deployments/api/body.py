@@ -1,4 +1,4 @@
-"""Reading a request's body: bounded in size and depth, and checked against a model."""
+"""Reads a request's body with limits on size and depth, and validates it against a model."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Body = TypeVar("Body", bound=BaseModel)
 async def read_body(
     request: Request, model: type[Body], usual: int, most: int | None = None, larger: Callable[[], None] | None = None
 ) -> Body:
-    """The body as a model. `RequestError` says what is wrong with it.
+    """The body as a model. Raises `RequestError` saying what is wrong with it.
 
-    No more than `usual` bytes of it are held or, once `larger` was called and raised nothing, `most`.
+    At most `usual` bytes are read or, once `larger` was called without raising, at most `most`.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json" and not kind.endswith("+json"):

@@ -1,4 +1,4 @@
-"""Answers as their doors write them, whole or as a stream of events."""
+"""Answers in the format of each API, whole or as a stream of events."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from .answer_headers import explanation
 
 
 def api_error(why: TurnedAway) -> ApiError:
-    """A refusal as the error that the client is answered with.
+    """A refusal as the error for the client.
 
-    OpenAI's and Anthropic's clients ask again after a 408 by themselves: who set a deadline has no use for that.
+    With a 408 it says not to retry, as OpenAI's and Anthropic's clients otherwise do: a passed deadline stays passed.
     """
     told = {"x-should-retry": "false"} if why.status == 408 else None
     return ApiError(why.status, why.code, why.message, retry_after=why.retry_after, told=told)
 
 
 def told_of(report: Report, order: Order) -> AnswerFacts:
-    """Tokens and cost of an answer, and with `explain` how it came about: what is told at its end."""
+    """Tokens and cost of an answer, and with `explain` how it came about, for the end of the response."""
     spent = report.prompt_tokens, report.completion_tokens
     cost = report.cost / COST_UNITS if order.costed else None
     return AnswerFacts(*spent, explanation(report) if order.explain else None, report.reasoning_tokens, cost)
 
 
 async def all_finished(request: Request) -> dict[int, Generation]:
-    """Wait for all choices: their generations by number. Raises `TurnedAwayError`, also where one has no proper end."""
+    """Wait for all choices: their generations by number. Raises `TurnedAwayError`, also if one has no valid end."""
     finished: dict[int, Generation] = {}
     while (given := await request.next()) is not None:
         number, event = given
@@ -46,8 +46,10 @@ async def all_finished(request: Request) -> dict[int, Generation]:
 async def streamed(
     first: Given | None, following: Callable[[], Awaitable[Given | None]], request: Request, writer: Writer, note: Note
 ) -> AsyncGenerator[bytes, None]:
-    """The answer as server-sent events. `first` was waited for before, so that its failure has a status; `following`
-    gives the next, None when all are over. Of a later failure, which has none, the `note` is told.
+    """The answer as server-sent events.
+
+    `first` was awaited before, so that its failure has an HTTP status; `following` returns the next, None at the end. A
+    later failure ends the stream with an error event, and its code is recorded in the `note`.
     """
     finished: dict[int, Generation] = {}
 
@@ -88,7 +90,7 @@ async def replayed(finished: Mapping[int, Generation], told: AnswerFacts, writer
 
 
 def proper(generation: Generation) -> Generation:
-    """The generation itself. Raises `TurnedAwayError` where its finish reason is none of `REASONS`."""
+    """The generation itself. Raises `TurnedAwayError` if its finish reason is not one of `REASONS`."""
     if generation.finish_reason not in REASONS:
         raise TurnedAwayError(TurnedAway(500, "generation_failed", "the answer was not finished"))
     return generation

@@ -1,4 +1,4 @@
-"""How many tokens a conversation has."""
+"""Counts the tokens of a conversation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..prompts import PoolTokenizers
 
 
 class Counting:
-    """Counts with the experts' own tokenizers, each loaded when first asked for; an echo's tokens are words."""
+    """Counts with the experts' own tokenizers, each loaded on first use; an echo engine's tokens are words."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool, self._lock = pool, Lock()

@@ -17,7 +17,7 @@ _STYLE = (
 
 
 def page(document: Mapping[str, Any]) -> str:
-    """The page of an OpenAPI document: every operation, what it is for, and what its body may hold."""
+    """An OpenAPI document as a page: every operation, its purpose, and the fields of its body."""
     title = escape(f"{document['info']['title']} {document['info']['version']}")
     head = f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{_STYLE}</style>"
     whole = 'The same for programs: <a href="openapi.json">openapi.json</a>.'

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of a body: bodies are read here, not by FastAPI, which would not bound them."""
+"""The OpenAPI document's description of bodies, which are read here and not by FastAPI, to limit their size."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 
 def json_body(model: type[BaseModel]) -> dict[str, Any]:
-    """An operation's part of the document for a JSON body. The definitions that a model shares are written out."""
+    """A JSON body for an operation in the OpenAPI document. A model's shared definitions are inlined."""
     schema = model.model_json_schema()
     inlined = _inlined(schema, schema.pop("$defs", {}))
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": inlined}}}}

@@ -1,4 +1,4 @@
-"""What engines count of themselves, under the names and labels that vLLM has for it."""
+"""Engines' own metrics, under vLLM's names and labels."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ _HISTOGRAMS = {
 
 
 class EngineCollector:
-    """Gives Prometheus the counts of `engines`, as they were last looked at."""
+    """Gives Prometheus the latest counts of `engines`."""
 
     def __init__(self) -> None:
         self.engines: Sequence[EngineState] = ()
 
     def collect(self) -> Iterator[Metric]:
-        """Every family, empty where no engine counted anything. What is at no engine now runs and holds nothing."""
+        """Every metric family, empty where no engine counted anything. Gauges of experts that do not run are 0."""
         counted = [(engine, expert, stats) for engine in self.engines for expert, stats in engine.stats.items()]
         for name, (field, what) in _GAUGES.items():
             gauge = GaugeMetricFamily(f"vllm:{name}", what, labels=LABELS)

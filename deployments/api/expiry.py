@@ -1,4 +1,4 @@
-"""How long files are kept: as their maker says, in OpenAI's words, but no longer than the service's settings say."""
+"""How long files are kept: as their creator asks, in OpenAI's terms, up to the service's limit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _HOUR, _MONTH = 3600, 2_592_000
 
 
 class ExpiresAfter(BaseModel):
-    """A time after the file was made: an hour to 30 days."""
+    """A time after the file's creation: an hour to 30 days."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -28,7 +28,7 @@ class _ExpiryForm(BaseModel):
 
 
 def said_in(form: Form) -> ExpiresAfter | None:
-    """What a form says of it, if anything. Raises `ApiError`."""
+    """The expiry stated in a form, if any. Raises `ApiError`."""
     said = {name: form.fields[key] for name, key in (("anchor", ANCHOR), ("seconds", SECONDS)) if key in form.fields}
     if not said:
         return None
@@ -39,6 +39,6 @@ def said_in(form: Form) -> ExpiresAfter | None:
 
 
 def kept_for(said: ExpiresAfter | None, longest: float) -> int | None:
-    """For how many seconds a file is kept; None for always. `longest` is the service's own bound, 0 for none."""
+    """For how many seconds a file is kept; None for ever. `longest` is the service's own limit, 0 for none."""
     bounds = [*([] if said is None else [said.seconds]), *([max(1, round(longest))] if longest > 0 else [])]
     return min(bounds, default=None)

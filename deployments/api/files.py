@@ -1,4 +1,4 @@
-"""`/v1/files`: what batches are made of, and what they give."""
+"""`/v1/files`: the inputs and outputs of batches."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MOST = 10_000
 
 
 def file_paths(app: FastAPI, service: Service, batching: Batching) -> None:
-    """Register them. Everybody sees their own files only."""
+    """Register these paths. Callers see only their own files."""
     files = batching.files
 
     @app.post("/v1/files", openapi_extra=_form(), response_model=None)
@@ -64,7 +64,7 @@ def file_paths(app: FastAPI, service: Service, batching: Batching) -> None:
 
 
 async def own_file(request: Request, service: Service, batching: Batching, ident: str) -> FileRecord:
-    """The caller's file of that id; `ApiError` 404 for any other."""
+    """The caller's file with that id; `ApiError` 404 for any other."""
     caller = await service.caller(request)
     record = await batching.files.get(ident, caller.id) if is_id(ident, FILE) else None
     if record is None:

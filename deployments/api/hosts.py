@@ -1,4 +1,4 @@
-"""Under which names a service may be asked that knows nobody's key."""
+"""The host names under which a service without keys may be asked."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ ANY = "*"
 
 
 def check_host(headers: Iterable[tuple[bytes, bytes]], hosts: Sequence[str], origins: Sequence[str] = ()) -> None:
-    """`ApiError` for a request to other names than this machine's own and `hosts`, or by a page from elsewhere.
+    """Raise `ApiError` for a request to a host other than this machine and `hosts`, or by a page from elsewhere.
 
-    Pages of `origins` may ask, under this machine's own names too.
-
-    A site can make its own name mean this machine, and its pages may then ask and read as if they came from here.
+    Pages of `origins` may ask, under this machine's own names too. Without this check a site could point its own name
+    at this machine, and its pages could then ask and read as if they came from here.
     """
     if ANY in hosts:
         return

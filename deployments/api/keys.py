@@ -1,4 +1,4 @@
-"""`/v1/admin/keys`: who may ask, as `symmoe key` has it; and `/v1/key`, what the caller's own key may."""
+"""`/v1/admin/keys`: the keys, as in `symmoe key`; and `/v1/key`: what the caller's own key may do."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _DAY, _HOUR = 86_400.0, 3600.0
 
 
 class NewKey(BaseModel):
-    """A key to make. A limit that is null is none."""
+    """A key to create. A null limit means no limit."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -38,7 +38,7 @@ class NewKey(BaseModel):
 
 
 class Rotation(BaseModel):
-    """How a key is replaced: for so many hours the old one is good beside the new one."""
+    """How a key is replaced: for so many hours the old one stays valid beside the new one."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -46,7 +46,7 @@ class Rotation(BaseModel):
 
 
 def key_paths(app: FastAPI, service: Service) -> None:
-    """Register them."""
+    """Register these paths."""
     admin = Admin(service)
 
     @app.get("/v1/key", response_model=None)

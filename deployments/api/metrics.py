@@ -1,4 +1,4 @@
-"""What the service counts, for Prometheus. Labels hold names out of the pool and codes, never what a client wrote."""
+"""The service's Prometheus metrics. Labels hold names from the pool and codes, never what a client wrote."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120, 30
 
 
 class Metrics:
-    """The counters of one ingress."""
+    """The metrics of one ingress."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -79,11 +79,11 @@ class Metrics:
         self._open.set(count)
 
     def answered(self, endpoint: str, status: int) -> None:
-        """Count a response, when its head is sent."""
+        """Count a response, when its headers are sent."""
         self._requests.labels(endpoint, str(status)).inc()
 
     def reported(self, report: Report) -> None:
-        """Count what a request for an answer took, once it is over."""
+        """Count what an answer took, once its request is over."""
         self._answers.labels(report.routed.way).inc()
         if report.routed.skills is not None:
             self._route.observe(report.routed.seconds)
@@ -130,11 +130,11 @@ class Metrics:
         return found
 
     def quarantined(self, expert: str) -> None:
-        """Count an expert that the service quarantined by itself."""
+        """Count an expert that the service itself quarantined."""
         self._quarantines.labels(expert).inc()
 
     def looked(self, states: Mapping[str, str], opened: Mapping[str, int], engines: Sequence[EngineState]) -> None:
-        """Set the state of every expert, how many of its generations are open, and what engines are at and counted."""
+        """Set the state and open generations of every expert, and the engines' state and counts."""
         for gauge in (self._state, self._asks, self._queue, self._running):
             gauge.clear()
         for expert, state in states.items():
@@ -146,21 +146,19 @@ class Metrics:
         self._engines.engines = engines
 
     def refused(self, why: str) -> None:
-        """A request was refused: for its `key`, its key's `requests`, `tokens` or `budget`, too many that are `open`,
-        or for want of the `store`.
-        """
+        """Count a refused request and the reason: `key`, `requests`, `tokens`, `budget`, `open` or `store`."""
         self._refused.labels(why).inc()
 
     def unchecked(self) -> None:
-        """Count a request whose limits were not checked, as the store did not answer."""
+        """Count a request whose limits were not checked because the store did not answer."""
         self._unchecked.inc()
 
     def cached(self, result: str) -> None:
-        """Count a look into the cache, by its result: `hit`, `miss` or `unavailable`."""
+        """Count a cache lookup by its result: `hit`, `miss` or `unavailable`."""
         self._cache.labels(result).inc()
 
     def text(self) -> bytes:
-        """All of it in Prometheus' text format."""
+        """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
     def _gauge(self, name: str, what: str, *labels: str) -> Gauge:

@@ -1,5 +1,6 @@
-"""What every request passes through: a name, the host it was sent to, its key, a bound on how many are open, and an
-envelope around every failure. All this is before its body is read.
+"""The checks that every request passes before its body is read, and the error format around every failure.
+
+They give the request an id, check the host it was sent to and its key, and limit how many requests are open.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
 class CutShortError(Exception):
-    """Something went wrong when the answer had begun. What, is told nobody: it may hold a prompt."""
+    """A failure after the response had begun. Its message is not passed on: it may hold a prompt."""
 
 
 class RequestMiddleware:
@@ -42,7 +43,7 @@ class RequestMiddleware:
         self._models = Open(limits.MODELS_OPEN, max(1, round(limits.MODELS_OPEN * service.settings.key_share)))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on. Whatever is raised within becomes an envelope, as long as nothing was sent."""
+        """Pass a request on. Whatever is raised within becomes an error response, as long as nothing was sent."""
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         elif scope["type"] != "http":

@@ -1,4 +1,4 @@
-"""A form with a file in it, taken apart as it comes in: no more of it is in memory than what came last."""
+"""Parses a form with a file as it arrives: only the latest chunk is in memory."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _MOST_NAME = 255
 
 @dataclass(slots=True)
 class Form:
-    """What a form says besides its file's contents."""
+    """A form's fields besides its file's contents."""
 
     fields: dict[str, str] = field(default_factory=dict)
     filename: str | None = None
 
 
 class FormReader:
-    """Takes the bytes of a form, gives those of its file. `fields` are the names that other parts may have."""
+    """Takes the bytes of a form and returns those of its file. `fields` are the names that other parts may have."""
 
     def __init__(self, content_type: str, file: str, fields: frozenset[str]) -> None:
         kind, options = parse_options_header(content_type)
@@ -42,14 +42,14 @@ class FormReader:
             self._parser = MultipartParser(options[b"boundary"], self._callbacks())  # type: ignore[arg-type]
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        """The parts of the file that stand in a chunk. Raises `ApiError`."""
+        """The parts of the file in a chunk. Raises `ApiError`."""
         with _as_api_error():
             self._parser.write(chunk)
         given, self._given = self._given, []
         return given
 
     def end(self) -> Form:
-        """The form, complete. Raises `ApiError` if it is not."""
+        """The complete form. Raises `ApiError` if it is incomplete."""
         if not self._over:
             raise ApiError(400, "incomplete_body", "the form ends before its last boundary")
         if self.form.filename is None:
@@ -123,6 +123,6 @@ def _as_api_error() -> Iterator[None]:
 
 
 def label(raw: bytes) -> str:
-    """What a client calls its file: shown to that client, and part of no path."""
+    """The file name that a client gave: shown to that client, and part of no path."""
     text = "".join(letter for letter in raw.decode("utf-8", "replace") if letter.isprintable())
     return text[:_MOST_NAME] or "upload"

@@ -1,4 +1,4 @@
-"""How many requests are open, in all and of each key."""
+"""Counts open requests, in all and of each key."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..errors import ApiError
 
 
 class Open:
-    """Counts the requests that are open, and knows whether more may come: `most` in all, `most_of_one` of one key."""
+    """Counts the open requests and limits them: `most` in all, `most_of_one` for one key."""
 
     def __init__(self, most: int, most_of_one: int, changed: Callable[[int], None] = lambda count: None) -> None:
         self._most, self._most_of_one, self._changed = most, most_of_one, changed
@@ -21,9 +21,9 @@ class Open:
         self.draining = False
 
     def enter(self, key: str) -> None:
-        """A request of this key begins; "" is the key where none is asked for.
+        """Count a request of this key as open; the key is "" where none is required.
 
-        Raises `ApiError`: 429 where this key or all have too many open, 503 while the service stops.
+        Raises `ApiError`: 429 if this key or all have too many open, 503 while the service stops.
         """
         if self.draining:
             raise ApiError(503, "stopping", "the service is stopping", retry_after=5)
@@ -35,11 +35,11 @@ class Open:
         self._add(key, 1)
 
     def leave(self, key: str) -> None:
-        """A request of this key is over."""
+        """Count a request of this key as over."""
         self._add(key, -1)
 
     async def drained(self, seconds: float) -> bool:
-        """From now on let nobody in. Returns whether all open requests ended within so many seconds."""
+        """Let no more requests in. Returns whether all open ones ended within so many seconds."""
         self.draining = True
         try:
             await asyncio.wait_for(self._none.wait(), seconds)

@@ -1,4 +1,4 @@
-"""Lists in pages, as OpenAI's clients ask for them."""
+"""Lists in pages, with OpenAI's parameters."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _Asked(BaseModel):
 
 
 def asked_page(request: Request, prefix: str, usual: int, most: int) -> Page:
-    """Which page a request asks for. Raises `ApiError`, and `ValidationError` for parameters that do not fit."""
+    """The page that a request asks for. Raises `ApiError`, and `ValidationError` for invalid parameters."""
     asked = _Asked.model_validate(dict(request.query_params))
     if asked.limit is not None and asked.limit > most:
         raise ApiError(400, "invalid_value", f"limit must be at most {most}", "limit")
@@ -30,13 +30,13 @@ def asked_page(request: Request, prefix: str, usual: int, most: int) -> Page:
 
 
 def listed(documents: Sequence[dict[str, Any]], more: bool) -> dict[str, Any]:
-    """A page in OpenAI's shape."""
+    """A page in OpenAI's format."""
     ends = {"first_id": documents[0]["id"], "last_id": documents[-1]["id"]} if documents else {}
     return {"object": "list", "data": list(documents), "first_id": None, "last_id": None, **ends, "has_more": more}
 
 
 def parameters(*names: str) -> dict[str, Any]:
-    """The query's part of the OpenAPI document."""
+    """The query parameters for the OpenAPI document."""
     kinds: dict[str, dict[str, Any]] = {
         "limit": {"type": "integer", "minimum": 1},
         "after": {"type": "string"},

@@ -1,4 +1,4 @@
-"""What is told of a quota that is used up."""
+"""The error for an exhausted quota."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the paths do: check who asks and what, have it answered, and say how it went."""
+"""What the paths do: check caller and request, have it answered, and report how it went."""
 
 from __future__ import annotations
 
@@ -99,16 +99,16 @@ class Service:
 
     @property
     def asks_for_keys(self) -> bool:
-        """Whether a request without a key is turned away."""
+        """Whether requests without a key are refused."""
         return self._keys.required
 
     @property
     def currency(self) -> str:
-        """What prices are in, for people."""
+        """The currency of prices, for display."""
         return self._pool.currency
 
     async def known(self, key: str | None, note: Note) -> Caller:
-        """Who asks, by a request's key. Raises `ApiError`: 401 for a bad key, 503 where that cannot be told."""
+        """The caller, by a request's key. Raises `ApiError`: 401 for a bad key, 503 if it cannot be checked."""
         try:
             caller = await self._keys.caller(key)
         except StoreError as error:
@@ -122,13 +122,14 @@ class Service:
         return caller
 
     async def caller(self, request: HttpRequest) -> Caller:
-        """Who asks: the middleware found it out before it let the request in."""
+        """The caller, as the middleware found it before it let the request in."""
         caller: Caller = request.state.caller
         return caller
 
     async def admitted(self, caller: Caller) -> dict[str, str]:
-        """Count a request against the caller's limits. Returns the headers that tell how these stand; raises `ApiError`
-        (429) where one is reached.
+        """Count a request against the caller's limits and return the headers about these.
+
+        Raises `ApiError` (429) if a limit is reached.
         """
         status = await self.limits.admit(caller)
         over = status.over
@@ -159,7 +160,7 @@ class Service:
 
     @asynccontextmanager
     async def living(self) -> AsyncIterator[None]:
-        """While the block lasts, follow what the store and the pool file say about which experts there are."""
+        """During the block, follow the store and the pool file for changes of the experts."""
         settings = self.settings
         file = None if settings.follow is None else Path(settings.follow)
         followed = following(file, self._pool, self.lifecycle, settings.weights_folder)
@@ -167,7 +168,7 @@ class Service:
             yield
 
     async def begun(self) -> None:
-        """Wait until questions can be routed, and it is known who may be asked."""
+        """Wait until questions can be routed and it is known which experts may be asked."""
         await self.routable()
         while not self.lifecycle.roster.known:
             await asyncio.sleep(_LOOK)
@@ -186,7 +187,7 @@ class Service:
         return self.metrics.text()
 
     async def engines(self) -> list[EngineState]:
-        """The state of every engine, at most a second old; engines are asked no more often than that."""
+        """The state of every engine, at most a second old; engines are asked at most once a second."""
         now = time.monotonic()
         if now - self._engines_at >= _FRESH:
             self._engines_at = now
@@ -194,9 +195,9 @@ class Service:
         return self._engines
 
     async def opened(self, http: HttpRequest, body: type[Body]) -> tuple[Caller, dict[str, str], Body]:
-        """The caller, the headers that tell of its limits, and the body, which is read only after these were checked.
+        """The caller, the headers about its limits, and the body, which is read only after these were checked.
 
-        Raises `ApiError` where a limit or budget is reached, and what `read_body` raises.
+        Raises `ApiError` if a limit or budget is reached, and what `read_body` raises.
         """
         caller = await self.caller(http)
         told = await self.admitted(caller)  # before the body, which may keep the service waiting
@@ -232,9 +233,9 @@ class Service:
         raw: bool = False,
         over: Over | None = None,
     ) -> Response:
-        """The answer to a chat request in the wire format of `writer`, `told` among its headers.
+        """The answer to a chat request in the wire format of `writer`, with `told` among its headers.
 
-        A `raw` one is no chat but a text to go on with. `over` is told what the answer was. Raises `RequestError`.
+        A `raw` request is not a chat but text to continue. `over` is called with the answer. Raises `RequestError`.
         """
         body.check(self.settings.most_choices)
         order, note = self._order(body, ident, caller, raw), noted(http)
@@ -255,7 +256,7 @@ class Service:
         writer: Writer,
         told: Mapping[str, str],
     ) -> Response:
-        """The answers to prompts that came as one request, and count as one. Raises `RequestError`."""
+        """The answers to several prompts of one request, which count as one. Raises `RequestError`."""
         orders = [self._order(body, f"{ident}-{n}", caller, True) for n, body in enumerate(bodies)]
         note = noted(http)
         note.model, note.query = bodies[0].model, orders[0].query
@@ -273,7 +274,7 @@ class Service:
 
     @property
     def records(self) -> Profiles:
-        """The experts' records; read when they are first wanted, which may block."""
+        """The experts' records, read on first use, which may block."""
         return self._orchestrator.router.records
 
     async def again(self, query: Query, policy: Policy, recorded: Sequence[Candidate], rule: str | None) -> Again:
@@ -288,9 +289,9 @@ class Service:
     async def embedded(
         self, caller: Caller, texts: Sequence[str], dimensions: int | None = None
     ) -> tuple[NDArray[np.float32], int]:
-        """The vectors of a caller's texts, and how many tokens they had, which are charged.
+        """The vectors of a caller's texts and their tokens, which are charged.
 
-        Raises `ApiError`, at no charge where vectors of other `dimensions` are wanted.
+        Raises `ApiError`, at no charge if vectors of other `dimensions` are wanted.
         """
         embed = self._orchestrator.router.embed
         try:
@@ -330,9 +331,9 @@ class Service:
         return JSONResponse(document, headers={**headers(report), **told_limits})
 
     async def line_admitted(self, owner: str) -> float:
-        """Count a batch's line against the limits of its key. Returns in how many seconds it may be asked, 0 for now.
+        """Count a batch's line against its key's limits. Returns the seconds to wait before asking it, 0 for none.
 
-        Until these are over the limits are not looked at again. For a revoked key it is 0: asking then fails.
+        Until then the limits are not checked again. For a revoked key it is 0: asking then fails.
         """
         try:
             caller = await self._keys.named(owner)
@@ -354,7 +355,8 @@ class Service:
         """Answer a batch's line within so many seconds: a chat completion as JSON.
 
         It waits behind all online requests, and takes turns with the lines of other shares. Its tokens are charged to
-        the key in its `note`, which also learns how it went. Raises `ApiError`, `StoreError` and `TurnedAwayError`.
+        the key in its `note`, in which the outcome is recorded, too. Raises `ApiError`, `StoreError` and
+        `TurnedAwayError`.
         """
         note.model = body.model if body.model in self.models else ""
         body.check(self.settings.most_choices)
@@ -442,14 +444,14 @@ def _drawn(sampling: Sampling) -> Sampling:
 
 
 def told_or_refused(ignored: tuple[str, ...], strict: bool) -> dict[str, str]:
-    """The header that names the ignored fields of a request. With `strict` raises `RequestError` instead."""
+    """The header that names a request's ignored fields. With `strict` raises `RequestError` instead."""
     if strict:
         refuse_ignored(ignored)
     return told_of_ignored(ignored)
 
 
 def noted(http: HttpRequest) -> Note:
-    """The note that the middleware began for a request."""
+    """The note that the middleware made for a request."""
     note: Note = http.state.note
     return note
 

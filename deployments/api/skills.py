@@ -45,7 +45,7 @@ class _Sought(BaseModel):
 
 
 def skill_paths(app: FastAPI, service: Service) -> None:
-    """Register them."""
+    """Register these paths."""
     admin, known = Admin(service), _Matrix(service)
 
     @app.get("/v1/admin/skills", response_model=None)

@@ -1,4 +1,4 @@
-"""A response as server-sent events, with what must happen when it is over."""
+"""A response as server-sent events, with the clean-up after it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 
 class Stream(StreamingResponse):
-    """Sends `parts` as server-sent events inside the context `open_in`, and awaits `over` in any case: at the end, when
-    the client leaves, and also where it left before the first part was asked for.
+    """Sends `parts` as server-sent events inside the context `open_in`, and in any case awaits `over` afterwards.
+
+    That holds at the end, when the client leaves, and if it left before the first part was requested.
     """
 
     def __init__(

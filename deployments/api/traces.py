@@ -61,7 +61,7 @@ class _Span(BaseModel):
 
 
 class WhatIf(BaseModel):
-    """What should have been otherwise; what is not said stays as the trace's model has it."""
+    """The settings to change; those left out stay as in the trace's model."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
@@ -74,7 +74,7 @@ class WhatIf(BaseModel):
 
 
 def trace_paths(app: FastAPI, service: Service) -> None:
-    """Register them. A plain key sees its own traces only, an admin's everybody's."""
+    """Register these paths. A plain key sees only its own traces, an admin's all."""
     admin = Admin(service)
 
     @app.get(_TRACES, openapi_extra=_parameters(), response_model=None)

@@ -1,4 +1,4 @@
-"""Receiving a file: straight to the disk, bounded, whole or not at all."""
+"""Receives a file straight to the disk, with a size limit, atomically."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _FIELDS = frozenset({"purpose", ANCHOR, SECONDS})
 
 @asynccontextmanager
 async def received(request: Request, batching: Batching, owner: str) -> AsyncIterator[FileRecord]:
-    """The file of a form, its contents on the disk, for a block that makes it known.
+    """The file of a form, its contents on the disk, for a block that registers it.
 
-    Raises `ApiError`; nothing is left of it then, nor where the block raises.
+    Raises `ApiError`. On any error, also in the block, nothing of it is left.
     """
     _check_origin(request, batching.settings.origins)
     reader = FormReader(request.headers.get("content-type", ""), "file", _FIELDS)

@@ -36,7 +36,7 @@ class _Asked(BaseModel):
 
 
 def usage_paths(app: FastAPI, service: Service) -> None:
-    """Register them."""
+    """Register these paths."""
     check = Admin(service).check
 
     @app.get("/v1/usage", response_model=None, openapi_extra=_PARAMETERS)

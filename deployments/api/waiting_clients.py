@@ -1,4 +1,4 @@
-"""Whether anybody waits for an answer just now: batches make room then."""
+"""Whether online requests are open, for which batches then make room."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Online:
 
     @property
     def busy(self) -> bool:
-        """Whether one is open, or was within the last seconds: the next may be about to come."""
+        """Whether a request is open, or was within the last seconds, so that the next may come soon."""
         return self._open > 0 or self._clock() < self._last + _QUIET
 
     @contextmanager
     def counted(self, path: str) -> Iterator[None]:
-        """A request for this path is open as long as the block lasts."""
+        """Count a request for this path as open during the block."""
         if path not in _ANSWERING:
             yield
             return

@@ -1,1 +1,1 @@
-"""The console: pages at `/console` over the service's own paths. Only who starts the service imports it."""
+"""The console: pages at `/console` that use the service's own paths. Imported only to start the service."""

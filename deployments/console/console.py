@@ -1,7 +1,7 @@
-"""The layer around the application that gives the console's files, and makes its cookie the key of its requests.
+"""The layer around the application that serves the console's files, and turns its cookie into the request's key.
 
-Pages ask the same paths as everybody. What a browser sends by itself is no proof that a page of ours asks: a request
-that comes with the cookie must also carry a header that no other site's page may send, and come from this origin.
+Pages use the same paths as every client. What a browser sends by itself does not prove that our page asks: a request
+with the cookie must also carry a header that no other site's page may send, and come from this origin.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _KINDS = {
 
 
 class LogIn(BaseModel):
-    """A key, as it was shown when it was made."""
+    """A key, as it was shown when it was created."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -69,12 +69,12 @@ class Asset:
 
     @cached_property
     def packed(self) -> bytes:
-        """As gzip has it."""
+        """The gzipped content."""
         return gzip.compress(self.content, 9, mtime=0)
 
     @cached_property
     def tag(self) -> str:
-        """What tells it from other versions."""
+        """The entity tag, which identifies this version."""
         return f'"{hashlib.sha256(self.content).hexdigest()[:20]}"'
 
     def response(self, request: Request) -> Response:
@@ -89,7 +89,7 @@ class Asset:
 
 
 class Console:
-    """Stands around a service's application `app`."""
+    """Wraps a service's application `app`."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app, self._service = app, service
@@ -99,7 +99,7 @@ class Console:
         self._assets[_HERE] = self._assets.pop(f"{_HERE}/index.html")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer what is for the console, and pass on all else."""
+        """Answer requests for the console, and pass on all others."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
         elif (path := scope["path"].rstrip("/")) == _HERE or path.startswith(f"{_HERE}/"):

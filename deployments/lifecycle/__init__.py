@@ -1,1 +1,1 @@
-"""Experts while the service runs: which may be asked, which are kept from it, which came later, and who remembers."""
+"""Experts while the service runs: which may be asked, which joined later, and where that is kept."""

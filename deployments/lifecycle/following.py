@@ -1,4 +1,4 @@
-"""The pool file of a service that runs: experts that come or go in it come and go here, and nothing is started anew."""
+"""Follows the pool file of a running service: experts added to it or removed from it come and go without a restart."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LOOK_SECONDS = 2.0
 
 @asynccontextmanager
 async def following(file: Path | None, pool: Pool, lifecycle: Lifecycle, folder: str | None) -> AsyncIterator[None]:
-    """Look at the pool file regularly as long as the block lasts. `pool` is what it was when the service began."""
+    """Check the pool file regularly during the block. `pool` is what it was when the service began."""
     if file is None:
         yield
         return
@@ -47,10 +47,10 @@ async def following(file: Path | None, pool: Pool, lifecycle: Lifecycle, folder:
 
 
 async def follow(file: Path, pool: Pool, lifecycle: Lifecycle, folder: str | None) -> None:
-    """Bring the experts to what the file says, but for what operators decided by hand; `pool` is what it once said.
+    """Change the experts to what the file says, except what operators decided by hand; `pool` is its earlier content.
 
-    Experts come before others go. An expert that is described otherwise than before needs another deployment. Raises
-    `SymmoeError` for a file or an expert that cannot be had, and where the store does not answer.
+    Experts are added before others are removed. A changed description of an expert needs a new deployment. Raises
+    `SymmoeError` for an unusable file or expert, and if the store does not answer.
     """
     told = await asyncio.to_thread(read_pool, str(file))
     records = await asyncio.to_thread(_records, file.with_name(JOINED))

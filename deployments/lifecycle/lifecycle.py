@@ -36,10 +36,10 @@ FAILING = ("expert_unavailable", "expert_lost")
 
 
 class Failures:
-    """Counts each expert's failures in a row; after so many, 0 for never, they are enough.
+    """Counts each expert's failures in a row, which are enough after a given number; 0 for never.
 
-    What fails within `apart` seconds of the failure counted last is the same failure: one load that fails, or one
-    machine that is lost, fails many requests. One answer in between clears the count.
+    Failures within `apart` seconds of the one last counted are the same failure: one failed load, or one lost machine,
+    fails many requests. One answer in between clears the count.
     """
 
     def __init__(self, after: int, apart: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:
@@ -47,7 +47,7 @@ class Failures:
         self._counted: dict[str, tuple[int, float]] = {}
 
     def failed(self, expert: str, on_trial: bool = False) -> bool:
-        """Note a failure; whether they are enough now. One on trial has had all but one."""
+        """Note a failure. Returns whether that is enough; for an expert on trial one is."""
         now = self._clock()
         count, last = self._counted.get(expert, (0, now - self._apart))
         if now - last >= self._apart:
@@ -60,7 +60,7 @@ class Failures:
         self._counted.pop(expert, None)
 
     def count(self, expert: str) -> int:
-        """How many in a row."""
+        """How many failures in a row."""
         return self._counted.get(expert, (0, 0.0))[0]
 
 
@@ -90,9 +90,9 @@ def _repeatable(asked: Asked, lost: TurnedAway, one: _Open) -> bool:
 
 
 class AdmittedExperts:
-    """The experts of a roster. One that is drained finishes what it was given; one that is quarantined loses it.
+    """The experts of a roster. A drained one finishes its requests; a quarantined one loses them.
 
-    `failed` is told of an expert's failures by their code, `answered` of its answers.
+    `failed` is called with an expert's failures by code, `answered` with its answers.
     """
 
     def __init__(
@@ -109,14 +109,14 @@ class AdmittedExperts:
 
     @property
     def open(self) -> Counter[str]:
-        """How many requests each expert has: those that wait, and those that it answers."""
+        """How many requests each expert has, waiting or running."""
         return Counter(each.expert for each in self._open)
 
     async def ask(self, asked: Asked, tell: Tell) -> End:
-        """How a generation ended. Lost before any of its text was given, it is asked for again `retries` times.
+        """How a generation ended. If lost before any of its text was given, it is retried `retries` times.
 
-        It may be what ended the engine, and end the next. So one that was held to a schema is not asked again, and only
-        one that is told to have been a bystander is asked once more than that.
+        It may be what ended the engine, and end the next. So one held to a schema is not retried, and one reported as a
+        bystander is retried once more.
         """
         one, suspected = _Open(asked.expert, tell), 0
         known = {expert.name: expert.retries for expert in self._roster.pool.experts}
@@ -144,7 +144,7 @@ class AdmittedExperts:
         return self._roster.known and await self._experts.warm()
 
     async def engines(self) -> list[EngineState]:
-        """What every engine is at."""
+        """The state of every engine."""
         return await self._experts.engines()
 
     async def _attempt(self, asked: Asked, one: _Open) -> End:
@@ -180,8 +180,9 @@ _LOOK_SECONDS = 0.5
 
 
 class Keeper:
-    """Writes decisions to the store and reads those of other processes, every half second. Without a store, `stored`
-    being None, decisions last as long as this process.
+    """Writes decisions to the store and reads those of other processes, every half second.
+
+    Without a store (`stored` is None) decisions last as long as this process.
     """
 
     def __init__(self, roster: Roster, pool: str, stored: Stored | None) -> None:
@@ -190,25 +191,25 @@ class Keeper:
         self._deciding = asyncio.Lock()
 
     def following_store(self) -> AbstractAsyncContextManager[None]:
-        """Read what other processes decided, every half second as long as the block lasts."""
+        """Read other processes' decisions every half second during the block."""
         return nullcontext() if self._stored is None else repeating(self.look, _LOOK_SECONDS, at_once=True)
 
     async def decide(self, name: str, decision: Decision | None) -> None:
-        """Decide about an expert, None for nothing any more. It holds when this returns. Raises `StoreError`."""
+        """Decide about an expert, None to withdraw. It is in force when this returns. Raises `StoreError`."""
         async with self._deciding:
             await self._write({name: decision})
             self._unwritten.pop(name, None)
             await self._read_or_apply({name: decision})
 
     async def decide_now(self, name: str, decision: Decision) -> None:
-        """The same for what cannot wait for the store: it holds here at once, and is written when that is possible."""
+        """The same without waiting for the store: in force here at once, and written as soon as possible."""
         self._unwritten[name] = decision
         self._roster.apply({**self._roster.decisions, name: decision})
         with suppress(StoreError):
             await self.look()
 
     async def look(self) -> None:
-        """Write what is not written yet, and read everything. A store that never was is not started for this.
+        """Write what is pending, and read everything. Does not start a store that never existed.
 
         Raises `StoreError`.
         """
@@ -255,7 +256,7 @@ def store_expected() -> bool:
 
 
 class Lifecycle:
-    """Experts under a roster. `stored` remembers what is decided; without it that lasts as long as the process."""
+    """Experts under a roster. `stored` keeps decisions; without it they last as long as the process."""
 
     def __init__(
         self,
@@ -276,15 +277,15 @@ class Lifecycle:
 
     @property
     def remembers(self) -> bool:
-        """Whether what is decided is in a store."""
+        """Whether decisions are kept in a store."""
         return self._stored
 
     def following_store(self) -> AbstractAsyncContextManager[None]:
-        """Keep the roster what the store says, as long as the block lasts."""
+        """Keep the roster up to date with the store during the block."""
         return self._keeper.following_store()
 
     async def put(self, name: str, state: State, why: str = "") -> None:
-        """Bring an expert of the roster into a state. Raises `StoreError`."""
+        """Set the state of an expert of the roster. Raises `StoreError`."""
         decision = self.roster.decision(name)
         newcomer = decision.expert is not None
         forgotten = (state == "removed" and newcomer) or (state == "active" and not newcomer)

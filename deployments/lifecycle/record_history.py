@@ -1,4 +1,4 @@
-"""How the records of a pool's experts changed: every version that a service worked with, kept in the store."""
+"""The history of a pool's records: every version that a service worked with, kept in the store."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ return 1
 
 @dataclass(frozen=True, slots=True)
 class RecordChange:
-    """What became of an expert's tally on a skill, or over all, `at` seconds since 1970.
+    """A change of an expert's tally on a skill, or over all, `at` seconds since 1970.
 
-    `before` and `now` are None where there was or is no tally. `found` is what the first version holds.
+    `before` and `now` are None where there was or is no tally. `found` marks what the first version holds.
     """
 
     at: float
@@ -69,7 +69,7 @@ class RecordChange:
 class RecordHistory:
     """The versions of a pool's records, as `records` gives them for the experts of `roster`. `stored` may be None.
 
-    The oldest versions give way: there are `RECORD_VERSIONS` of `RECORD_HISTORY_BYTES` together.
+    The oldest versions are dropped beyond `RECORD_VERSIONS`, or `RECORD_HISTORY_BYTES` together.
     """
 
     def __init__(
@@ -85,11 +85,11 @@ class RecordHistory:
         self._noted = -1
 
     def noting(self) -> AbstractAsyncContextManager[None]:
-        """Note changes as long as the block lasts. A store that never was is not started for this."""
+        """Record changes during the block. Does not start a store that never existed."""
         return nullcontext() if self._stored is None else repeating(self._look, _LOOK_SECONDS)
 
     async def note(self) -> None:
-        """Write what is otherwise than the newest version has it, if anything. Raises `StoreError`."""
+        """Record what differs from the newest version, if anything. Raises `StoreError`."""
         version = self._roster.version
         if self._stored is None or not self._roster.known or version == self._noted:
             return
@@ -100,7 +100,7 @@ class RecordHistory:
         self._noted = version
 
     async def changes(self) -> list[RecordChange]:
-        """Every change that is kept, the newest first. Raises `StoreError`."""
+        """Every recorded change, newest first. Raises `StoreError`."""
         if self._stored is None:
             return []
         await self.note()

@@ -1,6 +1,6 @@
-"""The experts that there are just now, and which of them may be asked: the pool, and what was decided about it since.
+"""The present experts and which of them may be asked: the pool, and the decisions made about it since.
 
-A decision lies in the store as a row of JSON. An expert that somebody sends joins if it may.
+A decision is kept in the store as a row of JSON. A newcomer joins if it is admissible.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ STATES: tuple[State, ...] = ("active", "draining", "quarantined", "removed")
 
 @dataclass(frozen=True, slots=True)
 class Newcomer:
-    """An expert that the pool file does not name. Without a `profile` it is asked by its name only."""
+    """An expert that the pool file does not name. Without a `profile` it is only asked by name."""
 
     config: ExpertConfig
     profile: ExpertProfile | None = None
@@ -40,9 +40,9 @@ class Newcomer:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One decision. Times are seconds since 1970; one with an `until` was the service's own and ends by itself.
+    """One decision. Times are seconds since 1970; one with `until` is the service's own and expires by itself.
 
-    `expert` and `record` are those of a newcomer, as a pool file and a file of profiles have them.
+    `expert` and `record` are a newcomer's, as in a pool file and a file of profiles.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
@@ -55,11 +55,11 @@ class Decision:
     record: dict[str, Any] | None = None
 
     def at(self, now: float) -> State:
-        """The state at a time."""
+        """The state at a given time."""
         return "active" if self.until is not None and now >= self.until else self.state
 
     def on_trial(self, now: float) -> bool:
-        """Whether a quarantine of the service's own is over and nothing is known of the expert since."""
+        """Whether a quarantine by the service is over and the expert has not answered or failed since."""
         return self.until is not None and now >= self.until
 
     def changed(self, state: State, why: str, now: float, until: float | None = None) -> Decision:
@@ -67,7 +67,7 @@ class Decision:
         return replace(self, state=state, why=why, since=now, until=until)
 
     def newcomer(self, name: str) -> Newcomer:
-        """The expert that came later. Raises `PoolError` for what is none."""
+        """The newcomer of this decision. Raises `PoolError` if it is invalid."""
         try:
             config = ExpertConfig.model_validate({**(self.expert or {}), "name": name})
         except ValidationError as error:
@@ -75,12 +75,12 @@ class Decision:
         return Newcomer(config, None if self.record is None else profile_of(name, self.record))
 
     def row(self) -> str:
-        """As JSON."""
+        """The decision as JSON."""
         return json.dumps(asdict(self))
 
     @classmethod
     def parse(cls, row: bytes) -> Decision | None:
-        """What `row` wrote; None for anything else, such as what a later version may have written."""
+        """Read what `row` wrote; None for anything else, such as the format of a later version."""
         if len(row) > STANDING_ROW_BYTES:
             return None
         try:
@@ -93,7 +93,7 @@ _ROW = TypeAdapter(Decision)
 
 
 def profile_of(name: str, record: dict[str, Any]) -> ExpertProfile:
-    """An expert's record out of a file of profiles. Raises `PoolError`."""
+    """An expert's record in a file of profiles. Raises `PoolError`."""
     return parse_profiles({"format": FORMAT, "experts": {name: record}}, f"of {name}").experts[name]
 
 
@@ -116,10 +116,10 @@ def joining(pool: Pool, config: ExpertConfig, record: dict[str, Any] | None, fol
 
 
 def check_admissible(pool: Pool, config: ExpertConfig, folder: str | None) -> None:
-    """Look at what a newcomer may be, before its files are: when it is sent, and whenever the store names it again.
+    """Check a newcomer's description: when it is sent, and whenever the store names it again.
 
-    Files must lie in the folder of the pool file, or in `folder`; nobody may name a URL, nor have code of a checkpoint
-    run: that is for who writes the pool file. Raises `ConfigError`.
+    Files must be in the folder of the pool file, or in `folder`. URLs and checkpoints with code are refused: only the
+    author of the pool file may have them. Raises `ConfigError`.
     """
     if config.remote is not None or config.dedicated is not None or config.trust_remote_code:
         what = next((name for name in ("remote", "dedicated") if getattr(config, name)), "trust_remote_code")
@@ -158,11 +158,11 @@ Known = Literal["pool", "newcomer"]
 
 
 class Roster:
-    """A pool and what was decided about its experts since. Everything is done in one thread: the event loop's.
+    """A pool and the decisions about its experts. Used in one thread, that of the event loop.
 
-    `known` is False until it was read what was decided before: nobody may be asked until then. `version` changes with
-    every change of who is there. `clock` gives seconds since 1970. Newcomers' files lie in the folder of the pool file,
-    or in `folder`.
+    `known` is False until earlier decisions were read: nobody may be asked before. `version` changes with every change
+    of the experts. `clock` gives seconds since 1970. Newcomers' files are in the folder of the pool file, or in
+    `folder`.
     """
 
     def __init__(
@@ -179,47 +179,47 @@ class Roster:
 
     @property
     def pool(self) -> Pool:
-        """The pool as it is now: with who came, without who was removed."""
+        """The pool as it is now: with newcomers, without removed experts."""
         return self._pool
 
     @property
     def profiles(self) -> Mapping[str, ExpertProfile]:
-        """The records of those who came, where they have one."""
+        """The records of newcomers that have one."""
         return {name: each.profile for name, each in self._newcomers.items() if each.profile is not None}
 
     @property
     def decisions(self) -> Mapping[str, Decision]:
-        """What was decided, by expert; of most there is nothing."""
+        """The decisions by expert; most experts have none."""
         return self._decisions
 
     @property
     def without(self) -> tuple[str, ...]:
-        """Whom no question may be routed to, sorted: who may not be asked, and who has no record."""
+        """The experts, sorted, to which no question may be routed: not to be asked, or without a record."""
         return tuple(sorted(name for name in self._decisions if not self._routable(name)))
 
     def decision(self, name: str) -> Decision:
-        """What was decided about an expert."""
+        """The decision about an expert."""
         return self._decisions.get(name, Decision())
 
     def state(self, name: str) -> State:
-        """Of an expert of the pool or a newcomer; `removed` for everybody else."""
+        """The state of an expert of the pool or a newcomer; `removed` for any other name."""
         if name not in self._decisions:
             return "active" if name in self._pool.names else "removed"
         return self._decisions[name].at(self._clock())
 
     def has(self, name: str) -> Known | None:
-        """Whether an expert is the pool file's, removed or not, or a newcomer."""
+        """Whether an expert is in the pool file, removed or not, or a newcomer."""
         if name in self._base.names:
             return "pool"
         return "newcomer" if name in self._newcomers else None
 
     def newcomer(self, name: str) -> ExpertConfig | None:
-        """The expert of that name, if the pool file does not name it."""
+        """The newcomer of that name, or None."""
         found = self._newcomers.get(name)
         return None if found is None else found.config
 
     def refusal(self, name: str) -> TurnedAway | None:
-        """Why an expert may not be asked; None where it may."""
+        """Why an expert may not be asked; None if it may."""
         if not self.known:
             return _UNKNOWN
         state = self.state(name)
@@ -228,7 +228,7 @@ class Roster:
         return TurnedAway(503, "expert_unavailable", f"expert {name!r} {_SAYING[state]}", _AFTER)
 
     def on_trial(self, name: str) -> bool:
-        """Whether the next failure of an expert decides."""
+        """Whether an expert's next failure quarantines it again."""
         return self.decision(name).on_trial(self._clock())
 
     def dispensable(self, name: str) -> bool:
@@ -237,11 +237,11 @@ class Roster:
         return name in active and 2 * (len(active) - 1) >= len(self._pool.names) and len(active) > 1
 
     def tell(self, listener: Callable[[], None]) -> None:
-        """Call it after every change."""
+        """Call a function after every change."""
         self._listeners.append(listener)
 
     def apply(self, decisions: Mapping[str, Decision]) -> None:
-        """What was decided is this, all of it. A newcomer that the pool file names by now is the pool file's."""
+        """Replace all decisions. A newcomer that the pool file now names is the pool file's."""
         self.known = True
         rows = {name: decision.row() for name, decision in sorted(decisions.items())}
         if rows == self._rows:

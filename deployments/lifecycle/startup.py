@@ -1,4 +1,4 @@
-"""How a replica begins: which expert it makes ready before anybody asks for one, and whether clients can reach it."""
+"""How a replica starts: which expert it makes ready first, and whether clients can reach it."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _PAUSE = 0.5
 
 
 def first_to_load(pool: Pool, patience: float = _PATIENCE) -> str | None:
-    """The first expert of a pool that may be asked, as the store has it; None where none may.
+    """The first expert of a pool that may be asked according to the store; None if none may.
 
-    Also None where the store, if there may be one, does not answer within so many seconds: the first request then
-    chooses. Blocks, in a thread without an event loop.
+    Also None if the store does not answer within so many seconds: the first request then chooses. Blocks, in a thread
+    without an event loop.
     """
     ends = time.monotonic() + patience
     while True:
@@ -55,9 +55,9 @@ async def reachable(
     node: str | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Wait until this node's proxy takes requests; not where it gets none, nor longer than a minute.
+    """Wait until this node's proxy takes requests, or it is clear that it has none; for at most a minute.
 
-    `proxies` tells the state of each node's, Ray Serve's where it is None, and `node` is this one.
+    `proxies` gives the state of each node's, Ray Serve's where it is None, and `node` is this one.
     """
     look = _of_ray_serve if proxies is None else proxies
     own = _this_node() if node is None else node

@@ -1,4 +1,4 @@
-"""Running a plan: in this process, or shared out among workers."""
+"""Running a plan: in this process, or divided among workers."""
 
 from symmoe.executor.in_process import InProcessExecutor
 from symmoe.executor.kept_answers import KeptAnswers

@@ -1,4 +1,4 @@
-"""Who runs what next, where several workers share a plan. Bookkeeping only: no process, no thread."""
+"""Decides who runs what next where several workers share a plan: bookkeeping without processes or threads."""
 
 from __future__ import annotations
 
@@ -15,41 +15,41 @@ TRIES = 3
 
 
 class Cost(Protocol):
-    """What an expert is predicted to cost: making it ready, and each of its calls. `planning.costs` has such values."""
+    """The predicted costs of an expert: of making it ready, and of each call. `planning.costs` has such values."""
 
     @property
     def load(self) -> float:
-        """Making it ready on a worker that has another expert."""
+        """Cost of making it ready on a worker that has another expert."""
         ...
 
     @property
     def request(self) -> float:
-        """One call among many."""
+        """Cost of one call among many."""
         ...
 
     def after(self, same_expert: bool, same_model: bool, asleep: bool = False) -> float:
-        """Making it ready after itself, after an expert of its model, or after another, its engine asleep or not."""
+        """Cost of making it ready after itself, an expert of its model, or another, with its engine asleep or not."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """Costs where nothing was measured: calls are counted, and a load is taken to be worth four of them."""
+    """Costs without measurements: each call counts one, and a load as much as four calls."""
 
     load: float = 4.0
     request: float = 1.0
 
     def after(self, same_expert: bool, same_model: bool, asleep: bool = False) -> float:
-        """Every load but none is the same."""
+        """0 after itself, otherwise the cost of a load."""
         return 0.0 if same_expert else self.load
 
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """A step that was not begun: its calls, what one costs, and what loading costs.
+    """A step that has not begun: its calls, the cost of one, and of loading.
 
-    That is `load` in its place; `spared` is what its worker's loads cost less without it, `elsewhere` what the thief
-    pays.
+    That is `load` in its place; `spared` is by how much its worker's loads get cheaper without it, `elsewhere` what a
+    thief would pay.
     """
 
     calls: int
@@ -61,29 +61,29 @@ class Queued:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What a worker has yet to do: the rest of the step that it runs, in the unit of the costs, and its queue."""
+    """What a worker has yet to do: the rest of its running step, in the unit of the costs, and its queue."""
 
     running: float
     queued: Sequence[Queued]
 
     @property
     def remaining(self) -> float:
-        """All of it."""
+        """The cost of all of it."""
         return self.running + sum(step.load + step.calls * step.request for step in self.queued)
 
 
 @dataclass(frozen=True, slots=True)
 class Theft:
-    """The last `calls` calls of the step at `place` of a queue."""
+    """The last `calls` calls of the step at index `place` of a queue."""
 
     place: int
     calls: int
 
 
 def best_theft(victim: Backlog) -> Theft | None:
-    """The theft after which the later of the two workers ends soonest; None if none pays.
+    """The theft that lets the later of the two workers end soonest; None if none pays.
 
-    A whole step must let the two end earlier; half a step, which costs one load more than the plan, earlier by more
+    Stealing a whole step must let the two end earlier; half a step, which costs an additional load, earlier by more
     than that load. Among equals: the cheapest load, a whole step, the one that the victim would come to last.
     """
     thefts = [_judge(victim, place, calls) for place, calls in _possible(victim.queued)]
@@ -133,21 +133,21 @@ class _Run:
 
 
 class Dispatch:
-    """Hands each worker its next step, and every call to its end exactly once, whoever dies on the way.
+    """Hands each worker its next step, and every call out until it is delivered exactly once, whoever dies on the way.
 
-    Each worker runs its own steps in the plan's order. One that has none left takes what failed elsewhere, then what a
-    dead worker left, then steals from the worker with most to do, where that is predicted to pay. It is for one driver
-    to call: `begin` for those that are idle, or `next` for one of them, then `loaded`, `delivered` for each call, and
+    Each worker runs its own steps in the plan's order. One without any left takes what failed elsewhere, then what a
+    dead worker left, then steals from the worker with most to do, if that is predicted to pay. A single driver calls
+    it: `begin` for the idle workers, or `next` for one of them, then `loaded`, `delivered` for each call, and
     `finished`, `failed`, `died` or `returned`.
 
-    Steps that are joint begin together: a worker that is at one waits until the others that still have theirs are too,
-    unless it is told to `hurry` or nobody is at work.
+    Joint steps begin together: a worker that reaches one waits until the others that still have theirs do too, unless
+    it is told to `hurry` or nobody is at work.
 
     `costs` predict every expert of the plan in one unit, such as seconds; without them calls are counted. `models` maps
-    experts to their models, between whose experts loads are cheap; without it each is of its own. `clock` tells the
-    time in the unit of the costs, so that a load under way counts with what is left of it. A call whose
-    worker died is tried again `retries` times, the last time with no other beside it, so that it is known which call
-    kills. A step that fails, not by a death, is tried `TRIES` times, each time elsewhere if there is another worker.
+    experts to their models, between whose experts loads are cheap; without it each has its own. `clock` tells the time
+    in the unit of the costs, so that of a load under way only the rest counts. A call whose worker died is retried
+    `retries` times, the last time alone, so that it is known which call kills. A step that fails without a death is
+    tried `TRIES` times, each time elsewhere if there is another worker.
     """
 
     def __init__(
@@ -183,7 +183,7 @@ class Dispatch:
         return not (self._runs or self._adrift or any(self._queues))
 
     def begin(self, idle: Sequence[int]) -> list[tuple[int, Step]]:
-        """What each of the idle workers begins now, if anything."""
+        """The step that each idle worker begins now, if any."""
         self._gone.difference_update(idle)
         begun = self._begun(idle)
         if not begun and not self._runs:
@@ -192,20 +192,20 @@ class Dispatch:
         return begun
 
     def waiting(self, idle: Sequence[int]) -> dict[int, Joint]:
-        """Of the idle workers those that are at a step that others are to begin with them, and that step's joint."""
+        """The idle workers waiting at a joint step for the others, each with the step's joint."""
         heads = {worker: self._queues[worker][0].step.joint for worker in idle if self._queues[worker]}
         return {worker: joint for worker, joint in heads.items() if joint is not None}
 
     def hurry(self, worker: int) -> None:
-        """The worker has waited long enough: it begins with those that are there."""
+        """Let a worker that has waited long enough begin with those that are there."""
         self._hurried.update(joint.number for joint in self.waiting([worker]).values())
 
     def joint(self, worker: int) -> Joint | None:
-        """What the worker's step began together with, `workers` being those that did; None for a step by itself."""
+        """The joint of the worker's step, its `workers` those that began together; None for a single step."""
         return self._runs[worker].joint
 
     def next(self, worker: int) -> Step | None:
-        """What an idle worker begins now, or None: nothing is left that would pay. Asking says that it lives."""
+        """The step that an idle worker begins now, or None if none would pay. Asking shows that it lives."""
         self._gone.discard(worker)
         work = self._own(worker) or self._elsewhere(worker) or self._left_behind() or self._stolen(worker)
         if work is None:
@@ -214,18 +214,18 @@ class Dispatch:
         return work.step
 
     def ahead(self, worker: int) -> tuple[str, ...]:
-        """The experts that the worker will need after its step, soonest first, as far as is known."""
+        """The experts that the worker will need after its step, soonest first, as far as known."""
         return tuple(dict.fromkeys(work.step.expert for work in self._queues[worker]))
 
     def loaded(self, worker: int) -> None:
-        """The expert of the worker's step is ready."""
+        """Note that the expert of the worker's step is ready."""
         run = self._runs[worker]
         run.loaded = True
         self._resident[worker] = run.work.step.expert
         self._alive[worker].add(self._model(run.work.step.expert))
 
     def delivered(self, worker: int, call: Call) -> bool:
-        """A call came back; False if it had before, or was not the worker's: then it must not be used."""
+        """Note a call's result. False if it had come before or was not the worker's: then it must not be used."""
         left = self._runs[worker].left
         if call not in left:
             return False
@@ -233,7 +233,7 @@ class Dispatch:
         return True
 
     def finished(self, worker: int) -> None:
-        """The worker's step ended by itself. Calls that it left unanswered count as a failure of the step."""
+        """Note that the worker's step ended normally. Calls left unanswered count as a failure of the step."""
         run = self._runs[worker]
         if run.left:
             self.failed(worker, EngineError(f"it ended with {len(run.left)} calls unanswered"))
@@ -241,9 +241,9 @@ class Dispatch:
             del self._runs[worker]
 
     def failed(self, worker: int, error: SymmoeError) -> None:
-        """The worker's step ended with an error. After the last try it is an `EngineError` that names the expert.
+        """Note that the worker's step ended with an error. After the last try raises `EngineError` naming the expert.
 
-        What a try brought starts the count anew: what fails for good brings nothing.
+        The count restarts after a try that delivered something: what fails for good delivers nothing.
         """
         run = self._runs.pop(worker)
         self._forget(worker)
@@ -257,15 +257,15 @@ class Dispatch:
         self._adrift.append(replace(run.rest(), barred=worker, failed=failed))
 
     def returned(self, worker: int) -> None:
-        """The worker is not there to begin its step: others may take all its work, until it asks again."""
+        """Note that the worker cannot begin its step: others may take all its work, until it asks again."""
         self._gone.add(worker)
         run = self._runs.pop(worker, None)
         self._requeue(worker, [] if run is None else [run.work])
 
     def died(self, worker: int) -> tuple[Call, ...]:
-        """The worker is no more: others may take its work. Gives the calls that are given up.
+        """Note that the worker died: others may take its work. Returns the calls that are given up.
 
-        `EngineError` if the same expert's loading was the end of more than `retries` workers.
+        Raises `EngineError` if loading the same expert ended more than `retries` workers.
         """
         self._gone.add(worker)
         self._forget(worker)

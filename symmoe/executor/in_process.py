@@ -1,4 +1,4 @@
-"""Running a plan as one worker, and what an engine gives as candidates."""
+"""Runs a plan as one worker, and turns an engine's generations into candidates."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LOST = Generation("", "error", 0, 0)
 
 
 def unread(call: Call, generation: Generation) -> Generation:
-    """A generation as it is."""
+    """A generation unchanged."""
     return generation
 
 
@@ -24,7 +24,7 @@ Read = Callable[[Call, Generation], Generation]
 
 
 def candidates(call: Call, generation: Generation, lane: Lane) -> list[Candidate]:
-    """One candidate for each assignment that the call serves; the first bears its tokens."""
+    """One candidate for each assignment that the call serves; the first one carries its tokens."""
     sampling = call.query.sampling
     calls = (generation.calls or calls_in(generation.text, sampling.tools))[: sampling.most_calls]
     return [
@@ -49,25 +49,25 @@ def candidates(call: Call, generation: Generation, lane: Lane) -> list[Candidate
 
 
 class InProcessExecutor:
-    """One step after another, whatever workers the plan was made for.
+    """Runs one step after another, for however many workers the plan was made.
 
-    An engine that dies, is ended because it hangs, or fails, is made ready again, and only the calls that it had not
-    answered are repeated. A call that ends three, the last time alone, is given up. `read` tells thoughts and calls of
-    a generation from its text.
+    An engine that dies, hangs or fails is made ready again, and only its unanswered calls are repeated. A call that
+    ends three engines, the last time alone, is given up. `read` separates a generation's reasoning and tool calls from
+    its text.
     """
 
     def __init__(self, engine: Engine, loader: Loader, read: Read = unread) -> None:
         self._engine, self._loader, self._read = engine, loader, read
 
     def refuse(self, queries: Sequence[Query], expert: str) -> list[Refusal | None]:
-        """Why an expert could never answer each query; None where it could."""
+        """For each query, why an expert could never answer it, or None."""
         return self._engine.refuse(queries, self._loader.model(expert))
 
     def run(self, plan: Plan) -> Iterator[Load | list[Candidate]]:
-        """Run every step, each expert once; loads and candidates come out as they happen.
+        """Run every step, loading each expert once; loads and candidates are yielded as they happen.
 
-        `EngineError` for an expert with which three engines died before they were ready, or that failed three times;
-        other errors of one, such as a `CheckpointError`, at once. Both name it.
+        Raises `EngineError` for an expert that ended three engines before it was ready, or failed three times, and its
+        other errors, such as `CheckpointError`, at once. All name the expert.
         """
         dispatch = Dispatch(Plan(tuple(merged(plan))), workers=1)
         while (step := dispatch.next(0)) is not None:
@@ -94,12 +94,12 @@ class InProcessExecutor:
                 dispatch.finished(0)
 
     def close(self) -> None:
-        """Stop what runs."""
+        """Stop the engine."""
         self._engine.close()
 
 
 def merged(plan: Plan) -> list[Step]:
-    """The plan for one worker: each expert's steps as one, where its first stood; steps without calls are left out."""
+    """The plan for one worker: each expert's steps merged into its first; steps without calls are left out."""
     steps: dict[str, Step] = {}
     for step in plan.steps:
         if step.calls:

@@ -1,4 +1,4 @@
-"""Answers that were generated once are kept, and taken from there whenever the same is asked again."""
+"""A cache of generated answers, used whenever the same is asked again."""
 
 from __future__ import annotations
 
@@ -31,12 +31,11 @@ class _Entry:
 
 
 class KeptAnswers:
-    """An executor that has `executor` make only what was never made before.
+    """An executor that has `executor` generate only what was never generated before.
 
-    A call is known again by `weights_of` its expert, its messages and its sampling, the seed included; so a run that
-    was stopped goes on where it stood, and a larger one takes what a smaller one made. With a `path` each answer is
-    appended there, a line each, before anything relies on it; half a line that a kill left behind is cut off. Calls
-    that failed are not kept.
+    A call is identified by `weights_of` its expert, its messages and its sampling, seed included; so a stopped run
+    continues, and a larger one reuses what a smaller one made. With a `path` each answer is appended there as a line
+    before it is used; a partial last line is cut off. Failed calls are not kept.
     """
 
     def __init__(self, executor: Executor, weights_of: Callable[[str], str], path: Path | None = None) -> None:
@@ -45,11 +44,11 @@ class KeptAnswers:
         self._seconds: dict[Assignment, float] = {}
 
     def refuse(self, queries: Sequence[Query], expert: str) -> list[Refusal | None]:
-        """Why an expert could never answer each query; None where it could."""
+        """For each query, why an expert could never answer it, or None."""
         return self._executor.refuse(queries, expert)
 
     def run(self, plan: Plan) -> Iterator[Load | list[Candidate]]:
-        """Give what is kept, then run what is left of the plan."""
+        """Yield what is kept, then run the rest of the plan."""
         keys = {call.serves[0]: self._key(call) for step in plan.steps for call in step.calls}
         calls = {call.serves[0]: call for step in plan.steps for call in step.calls}
         for first, call in calls.items():
@@ -70,7 +69,7 @@ class KeptAnswers:
             yield event
 
     def seconds(self, candidate: Candidate) -> float:
-        """Of generating a candidate: the time since the one before it, so that those of a step add up to the step's."""
+        """Seconds that a candidate took since the one before it, so that those of a step add up to the step's."""
         return self._seconds.get(candidate.assignment, 0.0)
 
     def _given(self, call: Call, said: _Entry) -> list[Candidate]:

@@ -1,1 +1,1 @@
-"""Seeded, verifiable questions: families of them, disjoint splits, and suites on disk."""
+"""Seeded, verifiable questions: families, disjoint splits, and suites on disk."""

@@ -27,12 +27,12 @@ _BOXED = re.compile(r"\\boxed\s*+\{")
 
 
 def options_listed(question: str) -> int:
-    """How many options (A), (B), … a question lists, one after the other; 0 where it does not list two or more."""
+    """How many options (A), (B), … a question lists in order; 0 for fewer than two."""
     return len(_marks(question))
 
 
 def options_in(question: str) -> tuple[str, tuple[str, ...]]:
-    """What a question asks, without its options, and these, in the order of their letters; none if it lists none."""
+    """The question without its options, and the options by letter; none if it lists none."""
     marks = _marks(question)
     if not marks:
         return question, ()
@@ -57,19 +57,19 @@ def _marks(question: str) -> Sequence[tuple[int, int]]:
 
 
 def options_of(question: str) -> int:
-    """How many answers a question could have: those that it lists, or `OPEN`."""
+    """How many answers a question could have: the options that it lists, or `OPEN`."""
     return options_listed(question) or OPEN
 
 
 def support(accuracy: float, options: int) -> float:
-    """What an answer gains by an expert of this accuracy, 0 for one that does no better than chance."""
+    """What an answer gains from an expert of this accuracy; 0 for one no better than chance."""
     p = _CLOSE if accuracy < _CLOSE else 1 - _CLOSE if accuracy > 1 - _CLOSE else accuracy
     odds = p * (options - 1) / (1 - p)
     return math.log(odds) if odds > 1 else 0.0
 
 
 def boxed(text: str) -> str | None:
-    r"""What the last `\boxed{…}` holds, its braces balanced; None if there is none or it never closes."""
+    r"""The content of the last `\boxed{…}`, with its braces balanced; None if there is none or it never closes."""
     openings = list(_BOXED.finditer(text))
     if not openings:
         return None

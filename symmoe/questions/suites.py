@@ -1,4 +1,4 @@
-"""Suites of questions with known answers: drawn from the families, split by split, or read from any file."""
+"""Suites of questions with known answers: drawn from the families by split, or read from any file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _BUCKETS: dict[Split, range] = {"train": range(80), "profile": range(80, 90), "t
 
 
 def split_of(question: str) -> Split:
-    """The split that owns a question's text: 80 % train, 10 % profile, 10 % test."""
+    """The split that a question's text belongs to: 80 % train, 10 % profile, 10 % test."""
     bucket = int.from_bytes(hashlib.sha256(question.encode()).digest()[:4], "big") % 100
     return next(split for split, buckets in _BUCKETS.items() if bucket in buckets)
 
@@ -63,10 +63,10 @@ def mixed_suite(per_family: int, split: Split, seed: int, families: Iterable[str
 
 
 def everyday_suite(split: Split, count: int | None = None, seed: int = 0) -> list[Question]:
-    """Questions as people ask them: facts, word problems, choices, programs, translations, words; all, or `count`.
+    """Everyday questions: facts, word problems, choices, programs, translations, words; all, or `count`.
 
-    Written for symmoe by hand; those of `test` are kept apart from those of `profile`, and there are none to train on.
-    Fewer are of all kinds, by chance, and a part of more.
+    They were written by hand for symmoe; `test` and `profile` have different ones, and there are none for training. A
+    smaller suite is a random sample of all kinds, and a part of any larger one.
     """
     suite = read_suite(Path(str(files("symmoe.skills"))) / "suites" / f"everyday-{split}.jsonl")
     if count is not None:
@@ -82,7 +82,7 @@ def general_suite(per_family: int, split: Split, seed: int) -> list[Question]:
 
 
 def suite_at(path: Path | None, per_family: int, split: Split, seed: int, everyday: bool = False) -> list[Question]:
-    """The suite of a file, or without one a mixed suite, with `everyday` the general one."""
+    """The suite in a file, or without one a mixed suite; with `everyday` the general one."""
     if path:
         return read_suite(path)
     return (general_suite if everyday else mixed_suite)(per_family, split, seed)
@@ -104,9 +104,9 @@ _NUMBER = re.compile(r"[-+]?\$?\d[\d,]*(?:\.\d+)?%?")
 
 
 def read_suite(path: Path) -> list[Question]:
-    """Read a suite: lines as `write_suite` has them, or any file of questions whose rows have a known answer.
+    """Read a suite: lines as `write_suite` writes them, or any file of questions whose rows have a known answer.
 
-    `SuiteError` names the file, the row and the field at fault.
+    Raises `SuiteError`, naming the file, the row and the field at fault.
     """
     questions: dict[str, Question] = {}
     try:
@@ -150,9 +150,9 @@ def _any(row: dict[str, Any], ident: str, place: str) -> Question:
 
 
 def known_question(row: Mapping[str, Any], reading: Reading, ident: str) -> Question | None:
-    """The question of a row, under its id or `ident`, with the known answer as it is graded; None where none is known.
+    """The question of a row, under its id or `ident`, with the known answer as it is graded; None without one.
 
-    Of GSM8K's answers what stands behind `####` is taken, of MATH's what is boxed. Raises `RequestError`.
+    The answer is what follows `####` in GSM8K, and what is boxed in MATH. Raises `RequestError`.
     """
     asked = reading.asked(row)
     if asked.reference is None:
@@ -167,6 +167,6 @@ def known_question(row: Mapping[str, Any], reading: Reading, ident: str) -> Ques
 
 
 def write_suite(path: Path, questions: Iterable[Question]) -> None:
-    """Write a suite that `read_suite` reads back equal."""
+    """Write a suite, which `read_suite` reads back equal."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(to_json(q), ensure_ascii=False) + "\n" for q in questions), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A model's shape, as its config.json gives it, and what follows: parameters, bytes, keys and values of a token."""
+"""A model's shape from its config.json, and what follows: parameters, bytes, and the KV cache of a token."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ _ESSENTIAL = ("rope_theta", "rope_scaling", "rms_norm_eps", "max_position_embedd
 
 
 def window_of(config: Mapping[str, Any]) -> int | None:
-    """Tokens of a prompt and its answer together; None where the config states no length.
+    """Tokens of a prompt and its answer together; None if the config states no length.
 
-    That is `model_max_length`, or else the least of the lengths that are stated, times the factor by which rotary
-    positions are stretched: as vLLM 0.29 has it, which refuses to start a model for more.
+    It is `model_max_length`, or else the least of the stated lengths, times the factor by which rotary positions are
+    stretched: as in vLLM 0.29, which refuses to start a model for more.
     """
     text: Mapping[str, Any] = config.get("text_config") or config
     stated = [int(text[key]) for key in _LENGTHS if text.get(key)]
@@ -65,9 +65,9 @@ def _rotations(text: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """A dense decoder. `kind` is its `model_type`, `window` the tokens it was made for, `bits` those of a weight.
+    """A dense decoder. `kind` is its `model_type`, `window` its length in tokens, `bits` those of a weight.
 
-    `grouped` is how many weights of a matrix share a scale of 16 bits; 0 where there are no scales.
+    `grouped` is how many weights of a matrix share a 16-bit scale; 0 without scales.
     """
 
     kind: str
@@ -86,7 +86,7 @@ class Architecture:
 
     @classmethod
     def of(cls, config: Mapping[str, Any], where: str) -> Architecture:
-        """Read a config.json. `CheckpointError`, which names `where`, if the model is of a kind not known here."""
+        """Read a config.json. Raises `CheckpointError`, naming `where`, for an unknown kind of model."""
         text: Mapping[str, Any] = config.get("text_config") or config
         kind = str(text.get("model_type", config.get("model_type", "")))
         strange = [
@@ -117,7 +117,7 @@ class Architecture:
 
     @property
     def linear_parameters(self) -> int:
-        """Parameters of the matrices within the layers: those that a quantisation makes smaller."""
+        """Parameters of the matrices within the layers, which quantisation makes smaller."""
         attention = 2 * self.hidden * self.head_dim * (self.heads + self.kv_heads)
         return self.layers * (attention + 3 * self.hidden * self.intermediate)
 
@@ -138,14 +138,14 @@ class Architecture:
         return round(linear * self.bits / 8) + scales + BF16 * (self.parameters - linear)
 
     def kv_bytes(self, split: int = 1) -> int:
-        """Bytes of keys and values that one token takes on each of `split` accelerators that share the heads.
+        """Bytes of KV cache that one token takes on each of `split` accelerators that share the heads.
 
-        Where there are more accelerators than heads of keys and values, heads are kept more than once.
+        With more accelerators than KV heads, heads are stored more than once.
         """
         return 2 * self.layers * max(1, self.kv_heads // split) * self.head_dim * BF16
 
     def splits(self, most: int) -> tuple[int, ...]:
-        """Over how many accelerators, `most` at most, the heads can be divided evenly; vLLM accepts no others."""
+        """The numbers of accelerators, up to `most`, that divide the heads evenly; vLLM accepts no others."""
         return tuple(
             split
             for split in range(1, most + 1)
@@ -184,7 +184,7 @@ def known_configs() -> dict[str, dict[str, Any]]:
 
 
 def config_of(pool: Pool, expert: ExpertConfig) -> dict[str, Any]:
-    """An expert's config, read alone where it is in a bucket.
+    """An expert's config; from a bucket only this file is read.
 
     Nothing else is downloaded: `CheckpointError` for a hub model that the table does not hold.
     """
@@ -215,15 +215,15 @@ def _config(raw: bytes, what: str) -> dict[str, Any]:
 
 
 def architectures(pool: Pool) -> dict[str, Architecture]:
-    """The shape of each expert's model, by the expert's name; those that others serve are left out."""
+    """The shape of each expert's model, by the expert's name; remote experts are left out."""
     own = [expert for expert in pool.experts if expert.remote is None]
     return {expert.name: Architecture.of(config_of(pool, expert), expert.name) for expert in own}
 
 
 def shape_groups(pool: Pool) -> tuple[tuple[str, ...], ...]:
-    """Experts that can follow one another in one engine: their weights are swapped; between groups it is rebuilt.
+    """Groups of experts that can share one engine: within a group weights are swapped, between groups it is rebuilt.
 
-    What a config says beyond shapes, positions and norms is not known here and may divide a group further.
+    Differences of configs beyond shapes, positions and norms are not considered, and may divide a group further.
     """
     groups: dict[str, list[str]] = {}
     for expert in pool.experts:

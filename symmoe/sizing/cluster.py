@@ -1,4 +1,4 @@
-"""From a pool, an accelerator and a number of nodes to the sizes of everything in a cluster, each with its reason."""
+"""The sizes of everything in a cluster, from a pool, an accelerator and a number of nodes, each with its reason."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CPUS_CPU, _CPUS_ACCELERATOR = 4, 4
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """One size, and why it is what it is."""
+    """One size, and its reason."""
 
     name: str
     value: float
@@ -32,9 +32,9 @@ class Number:
 class Cluster:
     """A sized cluster. A worker pod holds one expert replica: one engine on `split` accelerators, or on the CPU.
 
-    `pool` is the pool with what its file left open filled in. `needs` is empty on the CPU; `groups` are experts that
-    can follow one another in one engine; `notes` are what to look into before it goes live. `device_gib` is the memory
-    that an accelerator must have for the largest expert, 0 on the CPU.
+    `pool` is the pool with open settings filled in. `needs` is empty on the CPU; `groups` are experts that can share
+    one engine; `notes` are what to check before going live. `device_gib` is the memory that an accelerator must have
+    for the largest expert, 0 on the CPU.
     """
 
     pool: Pool
@@ -56,13 +56,11 @@ class Cluster:
 def size_cluster(
     pool: Pool, kind: str, nodes: int, per_node: int = 1, node_cpus: int = 0, node_gib: int = 0
 ) -> Cluster:
-    """Size a cluster of `nodes` with `per_node` accelerators of a kind each, or none where the kind is `cpu`.
+    """Size a cluster of `nodes` with `per_node` accelerators of a kind each, or none if the kind is `cpu`.
 
-    `node_cpus` and `node_gib` are what pods can have of a node, where that is known: pods ask for less then, and the
-    host tier is smaller where the pool file leaves it open.
-
-    Raises `CapacityError`, whose hint says what would fit, `CheckpointError` for a model of unknown size, `PoolError`
-    for a pool without weights.
+    `node_cpus` and `node_gib` are what pods can have of a node, if known: pods then ask for no more, and the host tier
+    is smaller where the pool file leaves it open. Raises `CapacityError`, whose hint says what would fit,
+    `CheckpointError` for a model of unknown size, `PoolError` for a pool without weights.
     """
     if not pool.engine.runs_models:
         raise PoolError(f"pool {pool.name!r} has {pool.engine.kind} experts, which have no weights to size")

@@ -1,4 +1,4 @@
-"""Whether an expert fits an accelerator: weights, activations, reserve, and keys and values of one whole window."""
+"""Whether an expert fits an accelerator: weights, activations, reserve, and the KV cache of one full window."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LOGITS = 8
 class Accelerator:
     """A kind of accelerator. `memory_gb` is in units of 10⁹ bytes: drivers report this or a little more.
 
-    `batched_tokens` is how many tokens vLLM 0.29 computes at once on it, where nobody says otherwise.
+    `batched_tokens` is how many tokens vLLM 0.29 computes at once on it by default.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Accelerator:
 
     @property
     def memory_bytes(self) -> int:
-        """Its memory."""
+        """Its memory in bytes."""
         return self.memory_gb * 10**9
 
 
@@ -55,7 +55,7 @@ ACCELERATORS = {
 
 
 def accelerator(name: str) -> Accelerator:
-    """The accelerator of that name, in any case; `RequestError` lists the names there are."""
+    """The accelerator of that name, in any case. Raises `RequestError`, listing the known names."""
     for known in ACCELERATORS.values():
         if known.name.lower() == name.lower():
             return known
@@ -65,10 +65,10 @@ def accelerator(name: str) -> Accelerator:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What an expert takes of one accelerator, in bytes, when its model is split over `split` of them.
+    """Bytes that an expert takes of one accelerator, when its model is split over `split` of them.
 
-    `window` is what keys and values of one request of the longest length take, `token` those of one token. `budget` is
-    what the engine may use at all.
+    `window` is the KV cache of one request of the longest length, `token` that of one token. `budget` is what the
+    engine may use in all.
     """
 
     expert: str
@@ -82,17 +82,17 @@ class Need:
 
     @property
     def fixed(self) -> int:
-        """All but keys and values."""
+        """All but the KV cache."""
         return self.weights + self.activations + self.reserve
 
     @property
     def cache(self) -> int:
-        """What is left for keys and values; negative if not even the rest fits."""
+        """What is left for the KV cache; negative if not even the rest fits."""
         return self.budget - self.fixed
 
     @property
     def short(self) -> int:
-        """How many bytes are missing for one request of the longest length; 0 where the expert fits."""
+        """How many bytes are missing for one request of the longest length; 0 if the expert fits."""
         return max(0, self.window - self.cache)
 
     @property
@@ -118,17 +118,17 @@ def need(expert: str, model: Architecture, engine: EngineConfig, on: Accelerator
 
 
 def activations(model: Architecture, engine: EngineConfig, batched: int, split: int) -> int:
-    """The most that one pass takes beside the weights.
+    """The most bytes that one pass takes besides the weights.
 
     The widest point of a layer is its feed-forward: input, residual, and the three products of the intermediate size
-    for all tokens of a batch. At the end stand the logits of every running sequence.
+    for all tokens of a batch. The end adds the logits of every running sequence.
     """
     widest = 2 * model.hidden + 3 * model.intermediate // split
     return batched * widest * BF16 + engine.max_num_seqs * model.vocab * _LOGITS
 
 
 def splits(models: Mapping[str, Architecture], most: int) -> tuple[int, ...]:
-    """Over how many accelerators, `most` at most, every one of the models can be divided."""
+    """The numbers of accelerators, up to `most`, over which every one of the models can be divided."""
     allowed = [set(model.splits(most)) for model in models.values()]
     return tuple(sorted(set.intersection(*allowed)))
 
@@ -141,7 +141,7 @@ def needs(models: Mapping[str, Architecture], engine: EngineConfig, on: Accelera
 def remedies(
     models: Mapping[str, Architecture], engine: EngineConfig, on: Accelerator, split: int, node: int
 ) -> list[str]:
-    """What would make all experts fit, each a phrase: a wider split, fewer bits, another accelerator, fewer experts."""
+    """Changes that make all experts fit, as phrases: wider split, fewer bits, another accelerator, fewer experts."""
     short = {each.expert for each in needs(models, engine, on, split) if each.short}
     found = []
     wider = [each for each in splits(models, node) if each > split and _fit(models, engine, on, each)]

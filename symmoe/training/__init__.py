@@ -1,1 +1,1 @@
-"""From a recipe to a LoRA expert."""
+"""Training: LoRA experts from recipes, and small scorers."""

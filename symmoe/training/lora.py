@@ -1,7 +1,7 @@
-"""Train a LoRA expert from a recipe, which decides all that it becomes: resumable, seeded, on CPU or GPU.
+"""Trains a LoRA expert from a recipe, which determines the result: resumable, seeded, on CPU or GPU.
 
-The loss is on the answer only, and the vocabulary projection runs on answer positions only, which on two CPU cores is
-a third of the cost saved. Base and adapter compute in bf16; the optimiser keeps the adapter in fp32.
+The loss is on the answer only, and the vocabulary projection runs on answer positions only, which saves a third of the
+cost on two CPU cores. Base and adapter compute in bf16; the optimiser keeps the adapter in fp32.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", 
 class Recipe(BaseModel):
     """One expert's training recipe, read from YAML.
 
-    `tasks` are family names; the rest are the usual LoRA and optimiser settings. `first_layer` leaves the layers below
-    it untouched: their backward pass is skipped and the adapter is smaller.
+    `tasks` are family names; the rest are the usual LoRA and optimiser settings. Layers below `first_layer` are left as
+    they are: their backward pass is skipped and the adapter is smaller.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -65,7 +65,7 @@ class Recipe(BaseModel):
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Read and validate a recipe file; `RecipeError` names the file and the field at fault."""
+    """Read and validate a recipe file. Raises `RecipeError`, naming the file and the field at fault."""
     try:
         return Recipe.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except OSError as error:
@@ -78,9 +78,9 @@ def read_recipe(path: Path) -> Recipe:
 
 
 def training_questions(recipe: Recipe) -> list[Question]:
-    """The recipe's training questions in training order: as many as its steps consume.
+    """The recipe's training questions in training order: as many as its steps use.
 
-    A family with fewer distinct questions than that is gone through again, reshuffled, as in epochs.
+    A family with fewer distinct questions is repeated, reshuffled, as in epochs.
     """
     wanted = recipe.steps * recipe.batch_size
     share = -(-wanted // len(recipe.tasks))
@@ -108,8 +108,8 @@ def train_adapter(
 ) -> dict[str, Any]:
     """Train `recipe` on the checkpoint `base` and write the adapter (PEFT layout, bf16) and its card into `out`.
 
-    `source` is the base's name in pool files: it, not this machine's path, goes into the adapter's files.
-    A run killed half-way goes on from its last checkpoint when started again with the same recipe. Returns the card.
+    `source` is the base's name in pool files, which goes into the adapter's files instead of this machine's path. An
+    interrupted run continues from its last checkpoint when started again with the same recipe. Returns the card.
     `progress(step, loss)` is called after every optimiser step.
     """
     import torch

@@ -1,7 +1,7 @@
-"""What a scorer is fitted on: the distinct answers of a pool's experts to validation questions, rated and paired.
+"""The training data of a scorer: the distinct answers of a pool's experts to validation questions, rated and paired.
 
-No person and no larger model rates anything: ratings are made from the known answers and from what the experts wrote
-beside each other. What cannot be told of an answer is NaN, and the fit skips it.
+No person and no larger model rates anything: ratings come from the known answers and from comparing what the experts
+wrote. What cannot be told of an answer is NaN, and the fit skips it.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ Wanted = Callable[[Candidate, Recruitment], bool]
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """Questions, the queries that they were asked as, their candidates and their recruitments, a place for each.
+    """Questions with their queries, candidates and recruitments, as parallel sequences.
 
-    The recruitments say how every expert stands for a question, whoever was asked.
+    The recruitments hold every expert's share for a question, whichever were asked.
     """
 
     questions: tuple[Question, ...]
@@ -51,7 +51,7 @@ class Field:
         return replace(self, candidates=tuple(tuple(c for c in row if wanted(c, r)) for row, r in rows))
 
     def only(self, places: Sequence[int]) -> Field:
-        """The questions at some places."""
+        """The questions at some indices."""
         return Field(
             tuple(self.questions[p] for p in places),
             tuple(self.queries[p] for p in places),
@@ -92,8 +92,8 @@ def cut(field: Field) -> dict[str, Field]:
 class Drawing:
     """How often experts answer.
 
-    Each answers once under the pool's sampling, which is slot 0. The `experts` that stand best for a question answer
-    `draws` times more at `temperature`.
+    Each answers once under the pool's sampling, which is slot 0. The best `experts` for the question answer `draws`
+    times more at `temperature`.
     """
 
     draws: int = 4
@@ -109,9 +109,9 @@ def gather(
     path: Path | None = None,
     watch: Watch = UNWATCHED,
 ) -> Field:
-    """What experts answer: for each question every expert in the pool's order, then those that are asked again.
+    """The experts' answers: for each question every expert in the pool's order, then those that are asked again.
 
-    With a `path`, answers are kept there as they come, and what stands there already is not asked for again. Raises
+    With a `path`, answers are kept there as they come, and those already there are not asked for again. Raises
     `PoolError` for a pool without profiles.
     """
     names, asked = assembly.pool.names, [as_query(question, assembly.pool.sampling) for question in questions]
@@ -218,7 +218,7 @@ def _same_language(text: str, wanted: str) -> float:
 
 
 class KeptStates:
-    """Reads answers in chunks, each a file in a folder once it is read; a chunk that stands there is not read again.
+    """Reads states in chunks, each cached in a file; a cached chunk is not read again.
 
     A chunk is the same however often reading was interrupted, and so are its states. Files are named by what was read
     and by `reader`, which names the model.
@@ -259,8 +259,8 @@ class KeptStates:
 class Material:
     """The `n` distinct answers to all questions: states, ratings `[n, objectives]`, which are right, their questions.
 
-    `of` says where the answer of each candidate stands; one that cannot be read stands nowhere. There are `asked`
-    questions, those without an answer included.
+    `of` gives the index of each candidate's answer, if it can be read. There are `asked` questions, including those
+    without an answer.
     """
 
     objectives: tuple[str, ...]
@@ -280,7 +280,7 @@ class Material:
         return RatedAnswers(r.prompts[chosen], r.answers[chosen], r.ratings[chosen], r.lengths[chosen])
 
     def pairs(self, questions: NDArray[np.bool_], most: int, seed: int) -> PreferredAnswers:
-        """Right answers beside wrong ones to the same question, at most `most` pairs of each question."""
+        """Pairs of a right and a wrong answer to the same question, at most `most` for each question."""
         rng = np.random.default_rng(seed)
         better, worse = [np.empty(0, dtype=np.intp)], [np.empty(0, dtype=np.intp)]
         for place in np.flatnonzero(questions):
@@ -295,7 +295,7 @@ class Material:
 
 
 def material(field: Field, states: HiddenStates) -> Material:
-    """Read and rate what stands in a field. Equal texts are read once, and their ratings averaged."""
+    """Read and rate the answers in a field. Equal texts are read once, and their ratings averaged."""
     texts = [list(dict.fromkeys(c.text for c in row if c.text.strip())) for row in field.candidates]
     rows = list(zip(field.questions, field.candidates, texts, strict=True))
     prompts, answers = states(field.queries, texts)

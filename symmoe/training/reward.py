@@ -1,4 +1,4 @@
-"""Making a small scorer for a pool: fit it on what the experts wrote, measure it, and write it with its card."""
+"""Makes a small scorer for a pool: fits it on the experts' answers, measures it, and writes it with its card."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ OUTPUTS, STATES = "outputs.jsonl", "states"
 
 
 def contest(field: Field, scorers: Mapping[str, Verdicts], seed: int) -> dict[str, Any]:
-    """Accuracy of each way of choosing, and what the others are over plain and profile-weighted votes, in points.
+    """Accuracy of each way of choosing, and the others' gain over plain and profile-weighted votes, in points.
 
     `scorers` names verdicts on the field's candidates. Plain and profile-weighted votes, and the oracle (at least one
-    candidate is right), stand beside them. Intervals are paired bootstraps over questions.
+    candidate is right), are added. Intervals are paired bootstraps over questions.
     """
     ways = {"plain_vote": plain(field), "profile_vote": weigh(RecordScorer(), *_sides(field)), **scorers}
     right = {name: chosen_right(field, verdicts) for name, verdicts in ways.items()}
@@ -74,10 +74,10 @@ def _sides(field: Field) -> tuple[Any, Any, Any]:
 
 @dataclass(frozen=True, slots=True)
 class FitRecipe:
-    """Everything that decides a fit but its data.
+    """Everything that determines a fit besides its data.
 
     `strengths` are the ridge penalties to choose from, `pairs` the most pairs of answers from one question, `folds` the
-    parts into which questions are divided where a score must come from a scorer that has not seen the question.
+    parts into which questions are divided to score each by a scorer that has not seen it.
     """
 
     strengths: tuple[float, ...] = (1.0, 10.0, 100.0)
@@ -89,10 +89,10 @@ class FitRecipe:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fitted:
-    """A scorer: its heads, the mixture, the penalty that was chosen, and how the final fit went.
+    """A scorer: its heads, the mixture, the chosen penalty, and the figures of the final fit.
 
-    `scores` `[n]` are from scorers that had not seen the question; `ranked` is the share of pairs that
-    each penalty ranked right in this way.
+    `scores` `[n]` are from scorers that had not seen the question; `ranked` is the share of pairs that each penalty
+    ranked right in this way.
     """
 
     heads: Heads
@@ -106,9 +106,8 @@ class Fitted:
 def fit(asked: Field, known: Material, recipe: FitRecipe, told: Callable[[str], None] = lambda now: None) -> Fitted:
     """Choose the ridge penalty and fit the mixture by cross-fitting over questions, then fit the heads on all.
 
-    The mixture is one for all settings that the field's candidates can be cut into.
-
-    Raises `ConfigError` where the answers tell nothing, such as when all are right.
+    One mixture serves all settings that the field's candidates can be cut into. Raises `ConfigError` if the answers
+    tell nothing, such as when all are right.
     """
     if not known.right.any() or known.right.all():
         raise ConfigError(
@@ -170,7 +169,7 @@ def _ranked(known: Material, scores: NDArray[np.float64]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """What decides a small scorer: the backbones to choose from, how experts are asked, and the fit."""
+    """The settings of a small scorer: the backbones to choose from, how experts are asked, and the fit."""
 
     backbones: tuple[str, ...]
     drawing: Drawing = field(default_factory=Drawing)
@@ -180,9 +179,9 @@ class Training:
 def make(
     pool: Pool, asked: Field, source: str, training: Training, out: Path, told: Callable[[str], None] = lambda now: None
 ) -> dict[str, Any]:
-    """Fit a small scorer, write it into `out`, and give its card. `source` says in the card which questions these are.
+    """Fit a small scorer, write it into `out`, and return its card, in which `source` names the questions.
 
-    Raises `ConfigError` where nothing can be learnt from what was written.
+    Raises `ConfigError` if nothing can be learnt from the answers.
     """
     fits: dict[str, tuple[Material, Fitted]] = {}
     for backbone in training.backbones:

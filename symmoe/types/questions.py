@@ -12,9 +12,9 @@ AnswerKind = Literal["auto", "text", "number", "choice", "math"]
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One item of a suite: a question with its known answer, and other answers that are as right.
+    """One item of a suite: a question with its known answer, and other answers that are equally right.
 
-    Of a `program` the answer is its tests, as Python statements.
+    The answer of a `program` is its tests, as Python statements.
     """
 
     id: str
@@ -27,7 +27,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call of a tool, its arguments as a JSON object. `id` is what its result names it by."""
+    """A call of a tool, its arguments as a JSON object. Its result refers to it by `id`."""
 
     name: str
     arguments: str
@@ -36,8 +36,9 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An image in a turn, as a data URL; `at` says after how many characters of its text. Before it was looked at, the
-    URL may name a place where the image is.
+    """An image in a turn, as a data URL; `at` is its position in the text, in characters.
+
+    Before it is checked, the URL may be an address.
     """
 
     url: str
@@ -46,8 +47,9 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation: of an assistant also the tools that it calls, of a tool the `call_id` it answers,
-    of a user the `images` that are shown.
+    """One turn of a conversation.
+
+    An assistant's may have tool calls, a tool's has the `call_id` that it answers, a user's may have `images`.
     """
 
     role: str
@@ -71,11 +73,11 @@ class Message:
 class Sampling:
     """How an expert is asked to generate. `temperature` 0 is greedy: equal prompts give equal answers.
 
-    `schema` is what the text must follow as far as it goes, written as `form` says: a JSON schema as JSON, a regular
-    expression, or a grammar. `logit_bias` pairs token ids with what is added to their logits. With `top_logprobs` each
-    token comes with its log-probability, and those of so many likeliest ones. `template` holds arguments of the chat
-    template, as JSON; a `raw` prompt is given to the expert as it is, without one. `tools` are those that may be
-    called, as JSON in OpenAI's shape, at most `most_calls` at once. The other names mean what they mean to vLLM.
+    `schema` is what the text must follow, in the language named by `form`: a JSON schema as JSON, a regular expression,
+    or a grammar. `logit_bias` pairs token ids with what is added to their logits. With `top_logprobs` each token comes
+    with its log-probability, and those of that many likeliest ones. `template` holds arguments of the chat template, as
+    JSON; a `raw` prompt is given to the expert as it is, without the template. `tools` are those that may be called, as
+    JSON in OpenAI's format, at most `most_calls` at once. The other names mean what they mean to vLLM.
     """
 
     max_tokens: int
@@ -101,7 +103,7 @@ class Sampling:
     most_calls: int | None = None
 
     def __hash__(self) -> int:
-        """Of what most often tells two apart: a batch looks its calls up a dozen times."""
+        """A hash of the fields that differ most often: a batch looks its calls up a dozen times."""
         return hash((self.max_tokens, self.temperature, self.seed, self.stop, self.schema))
 
 

@@ -1,4 +1,4 @@
-"""Work for experts: what is planned, what is loaded, what is generated."""
+"""Work for experts: what is planned, loaded and generated."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Bytes a second that machines measured which read one model between them.
+    """Bytes a second measured by machines that read one model between them.
 
     `alone` is what storage gives one machine while no other reads, `storage` what it gives all of them at once, `link`
-    what each receives while all send. `overhead` are seconds spent before the first byte: connecting and measuring.
-    `measured` is when, in seconds since 1970.
+    what each receives while all send. `overhead` is the seconds before the first byte, for connecting and measuring.
+    `measured` is the time, in seconds since 1970.
     """
 
     alone: float
@@ -41,17 +41,17 @@ class Rates:
     measured: float
 
     def gathered(self, nbytes: int, machines: int) -> float:
-        """Seconds until each of so many machines has the bytes, read once between them."""
+        """Seconds until each of so many machines has the bytes, if each byte is read once."""
         received = nbytes * (machines - 1) / machines
         return max(nbytes / machines / self.alone, nbytes / self.storage, received / self.link) + self.overhead
 
 
 @dataclass(frozen=True, slots=True)
 class Joint:
-    """Steps of several workers that begin at the same moment, so that their machines read a model once between them.
+    """Steps of several workers that begin at the same moment, so that their machines share one reading of a model.
 
-    `number` tells those of a plan apart, and `workers` are how many begin. Whoever is there waits `patience` seconds
-    for the others. `rates` are what storage and link gave before, if that is known.
+    `number` identifies it in a plan, and `workers` is how many begin. Those that arrive wait `patience` seconds for the
+    others. `rates` are earlier bandwidths of storage and link, if known.
     """
 
     number: int
@@ -62,7 +62,7 @@ class Joint:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The work of one expert on one worker: it is made ready there once, then answers every call."""
+    """The work of one expert on one worker: it is made ready there once, and then answers every call."""
 
     expert: str
     calls: tuple[Call, ...]

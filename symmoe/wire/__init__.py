@@ -1,1 +1,1 @@
-"""Formats that travel between clients and symmoe, each read and written here only: by commands and by the service."""
+"""Formats exchanged by clients and symmoe, each read and written only here, for both commands and service."""

@@ -1,4 +1,4 @@
-"""Answers, errors and the rows of a batch, in the shapes of OpenAI's chat completions."""
+"""Answers, errors and the rows of a batch, in the formats of OpenAI's chat completions."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _TYPES = {
 
 
 def envelope(error: RequestError) -> dict[str, Any]:
-    """What a client is told of an error."""
+    """An error in OpenAI's format."""
     kind = _QUOTA if error.code == _QUOTA else _TYPES.get(error.status, "invalid_request_error")
     return {"error": {"message": str(error), "type": kind, "param": error.param, "code": error.code}}
 
 
 def usage(told: AnswerFacts) -> dict[str, Any]:
-    """Tokens that were spent."""
+    """The `usage` object of an answer."""
     spent: dict[str, Any] = {
         "prompt_tokens": told.prompt_tokens,
         "completion_tokens": told.completion_tokens,
@@ -46,7 +46,7 @@ def usage(told: AnswerFacts) -> dict[str, Any]:
 
 
 def choices(ident: str, finished: Mapping[int, Generation]) -> list[dict[str, Any]]:
-    """Finished choices of the completion of that name, by their number."""
+    """The finished choices of the completion with that id, by number."""
     return [
         {
             "index": number,
@@ -67,7 +67,7 @@ def _message(ident: str, number: int, generation: Generation) -> dict[str, Any]:
 
 
 def tool_calls(ident: str, number: int, generation: Generation) -> list[dict[str, Any]]:
-    """The calls of a choice, each under an id of its own."""
+    """The tool calls of a choice, each with an id of its own."""
     return [
         {
             "id": call_id(ident, number, place, generation.expert),
@@ -79,7 +79,7 @@ def tool_calls(ident: str, number: int, generation: Generation) -> list[dict[str
 
 
 def finish_reason(generation: Generation) -> str:
-    """Why a choice ended, as chat completions name it."""
+    """Why a choice ended, in chat completions' terms."""
     return "tool_calls" if generation.calls and generation.finish_reason == "stop" else generation.finish_reason
 
 
@@ -98,15 +98,16 @@ def _token(text: str, logprob: float) -> dict[str, Any]:
 def completion(
     ident: str, model: str, created: int, choices: Sequence[dict[str, Any]], kind: str = "chat.completion", **more: Any
 ) -> dict[str, Any]:
-    """A whole chat completion, or another `kind` of the same shape; `created` is in seconds since 1970."""
+    """A whole chat completion, or another `kind` of the same form; `created` is in seconds since 1970."""
     shared = {"id": f"chatcmpl-{ident}", "object": kind, "created": created, "model": model}
     return {**shared, "choices": list(choices), **more}
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerFacts:
-    """What is known of an answer at its end: its tokens, and where that was asked for how it came about, and its `cost`
-    in the pool's currency.
+    """What is known of an answer at its end: its tokens and, if requested, its explanation and `cost`.
+
+    The cost is in the pool's currency.
     """
 
     prompt_tokens: int
@@ -117,48 +118,48 @@ class AnswerFacts:
 
     @property
     def costs(self) -> dict[str, Any]:
-        """What stands with the tokens."""
+        """The fields beside the tokens in `usage`."""
         return {} if self.cost is None else {"cost": self.cost}
 
     @property
     def more(self) -> dict[str, Any]:
-        """What stands beside any answer."""
+        """The fields beside any answer."""
         return {} if self.symmoe is None else {"symmoe": self.symmoe}
 
 
 class Writer(Protocol):
-    """Writes one answer as its door has it: whole, or as server-sent events while it comes."""
+    """Writes one answer in the format of its API: whole, or as server-sent events while it comes."""
 
     def whole(self, finished: Mapping[int, Generation], told: AnswerFacts) -> dict[str, Any]:
         """The document of an answer whose choices are finished."""
         ...
 
     def begin(self, choices: int) -> Iterator[bytes]:
-        """What a stream of so many choices begins with."""
+        """The beginning of a stream of so many choices."""
         ...
 
     def piece(self, number: int, text: str, logprobs: Sequence[TokenLogprob]) -> Iterator[bytes]:
-        """Text that was added to a choice, never after its end."""
+        """Text added to a choice; never called after the choice's end."""
         ...
 
     def thought(self, number: int, text: str) -> Iterator[bytes]:
-        """More of what is thought before a choice's text."""
+        """More of the reasoning that precedes a choice's text."""
         ...
 
     def called(self, number: int, part: CallPart) -> Iterator[bytes]:
-        """More of a call that a choice makes; the first part of one names it. After it come no pieces."""
+        """More of a tool call; its first part names the tool. No text follows it."""
         ...
 
     def end(self, number: int, generation: Generation) -> Iterator[bytes]:
-        """A choice is finished; its pieces were all told, of its calls what was told of."""
+        """The end of a choice; its text was all written before, its calls as far as `called` was given them."""
         ...
 
     def over(self, finished: Mapping[int, Generation], told: AnswerFacts) -> Iterator[bytes]:
-        """All are."""
+        """The end of all choices."""
         ...
 
     def failed(self, error: RequestError) -> Iterator[bytes]:
-        """The rest will not come."""
+        """The error event for a stream that cannot be finished."""
         ...
 
 
@@ -169,20 +170,20 @@ def event(document: Mapping[str, Any], name: str = "") -> bytes:
 
 
 class CallsTold:
-    """How much was told of the calls of a stream's choices."""
+    """How much of its choices' tool calls a stream has sent."""
 
     def __init__(self) -> None:
         self._told: dict[tuple[int, int], int] = {}
 
     def new(self, number: int, part: CallPart) -> bool:
-        """Whether the part is the first of its call. Notes it."""
+        """Whether the part is the first of its call; it is then noted."""
         place = number, part.place
         first = place not in self._told
         self._told[place] = self._told.get(place, 0) + len(part.arguments)
         return first
 
     def left(self, number: int, generation: Generation) -> Iterator[CallPart]:
-        """What is left to tell of a choice that is finished."""
+        """The unsent rest of a finished choice's calls."""
         for place, call in enumerate(generation.calls):
             begin = self._told.get((number, place), 0)
             if (number, place) not in self._told:
@@ -196,7 +197,7 @@ DONE = b"data: [DONE]\n\n"
 
 
 class ChatWriter:
-    """A chat completion. `usage` says whether a stream tells of tokens."""
+    """Writes a chat completion. `usage` says whether a stream reports tokens."""
 
     def __init__(self, ident: str, model: str, usage: bool = False) -> None:
         self._id, self._model, self._usage, self._created = ident, model, usage, int(time.time())
@@ -218,11 +219,11 @@ class ChatWriter:
         yield self._chunk(number, {"content": text}, logprobs=logprobs)
 
     def thought(self, number: int, text: str) -> Iterator[bytes]:
-        """A chunk of what is thought."""
+        """A chunk of reasoning."""
         yield self._chunk(number, {"reasoning_content": text})
 
     def called(self, number: int, part: CallPart) -> Iterator[bytes]:
-        """A chunk of a call, which its first one names."""
+        """A chunk of a tool call; the first one names the tool."""
         function = {"arguments": part.arguments}
         told: dict[str, Any] = {"index": part.place}
         if self._told.new(number, part):
@@ -231,13 +232,13 @@ class ChatWriter:
         yield self._chunk(number, {"tool_calls": [{**told, "function": function}]})
 
     def end(self, number: int, generation: Generation) -> Iterator[bytes]:
-        """What is left of the calls, and the chunk that says why a choice ended, with the tokens that no words had."""
+        """The rest of the calls, and the chunk that says why a choice ended, with the tokens not sent with any text."""
         for part in self._told.left(number, generation):
             yield from self.called(number, part)
         yield self._chunk(number, {}, finish_reason(generation), generation.logprobs[self._tokens[number] :])
 
     def over(self, finished: Mapping[int, Generation], told: AnswerFacts) -> Iterator[bytes]:
-        """Usage where it was asked for, and how the answer came about."""
+        """Usage if requested, and how the answer came about."""
         more = told.more
         if self._usage:
             more["usage"] = usage(told)
@@ -265,14 +266,14 @@ class ChatWriter:
 
 
 def line_id(batch: str, number: int | str) -> str:
-    """The name of a line's request, by its number or name: the same whenever the batch is resumed."""
+    """The request id of a line, from its number or name: the same whenever the batch is resumed."""
     return hashlib.blake2b(f"{batch}/{number}".encode(), digest_size=12).hexdigest()
 
 
 def response_row(
     batch: str, number: int | str, custom_id: str, status: int, body: Mapping[str, Any]
 ) -> tuple[dict[str, Any], Count]:
-    """The row of a line that has its response, and what it counts as."""
+    """The row of a line with a response, and whether it counts as answered or failed."""
     own = line_id(batch, number)
     response = {"status_code": status, "request_id": f"req_{own}", "body": body}
     return _row(own, custom_id, response, None), "answered" if status == 200 else "failed"
@@ -284,14 +285,12 @@ def bad_row(batch: str, number: int, custom_id: str | None, code: str, message: 
 
 
 def row_text(row: Mapping[str, Any]) -> str:
-    """A row as a line, without its end."""
+    """A row as JSON, without a line break."""
     return _ENCODER.encode(row)
 
 
 def row_parts(row: Mapping[str, Any]) -> list[str]:
-    """The same in many parts, for a heavy row: between them other threads get on, which they do not while it is encoded
-    as a whole, and faster.
-    """
+    """The same in many parts, for a large row: encoding it whole is faster, but holds up other threads."""
     return list(_ENCODER.iterencode(row))
 
 

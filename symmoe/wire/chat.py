@@ -1,4 +1,4 @@
-"""A chat request, as OpenAI has it: what a client may send to be answered, online and in the lines of a batch."""
+"""OpenAI's chat requests: what a client may send, online and in the lines of a batch."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from symmoe.wire.sampling import Lenient, SamplingFields, Strict, Text, checked_
 
 
 class ImageUrl(Lenient):
-    """Where an image is: in the URL itself (`data:image/png;base64,…`), or at it."""
+    """The URL of an image, which may contain it (`data:image/png;base64,…`)."""
 
     url: Text = Field(pattern=r"^(data:image/|https?://)")
 
 
 class Part(Lenient):
-    """One part of a message that is sent in parts: a text or an image."""
+    """One part of a message in parts: a text or an image."""
 
     type: Literal["text", "image_url"]
     text: Text = ""
@@ -38,7 +38,7 @@ class Part(Lenient):
 
 
 class CalledFunction(Lenient):
-    """What a call names: the tool, and its arguments as a JSON object."""
+    """The function that is called, and its arguments as a JSON object."""
 
     name: Text = Field(max_length=64)
     arguments: Text
@@ -57,7 +57,7 @@ class CalledFunction(Lenient):
 
 
 class CalledTool(Lenient):
-    """One call in an assistant's turn. Its `index` is a stream's, and taken back."""
+    """One tool call in an assistant's turn. Its `index`, from a stream, is accepted and ignored."""
 
     index: Any = None
     id: Text = Field(max_length=200)
@@ -66,9 +66,9 @@ class CalledTool(Lenient):
 
 
 class ChatMessage(Lenient):
-    """One turn of a conversation. An assistant's may call tools and say nothing, and a tool's answers a call.
+    """One turn of a conversation. An assistant's may have tool calls and no text; a tool's answers a call.
 
-    What an assistant thought is taken back, and not told again.
+    The reasoning in an assistant's turn is accepted and not passed on.
     """
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
@@ -100,21 +100,21 @@ class ChatMessage(Lenient):
 
     @property
     def text(self) -> str:
-        """The turn's words."""
+        """The turn's text."""
         if isinstance(self.content, list):
             return "".join(part.text for part in self.content)
         return self.content or ""
 
     @property
     def turn(self) -> Message:
-        """The turn as experts are told it."""
+        """The turn in the pipeline's form."""
         calls = (ToolCall(c.function.name, c.function.arguments, c.id) for c in self.tool_calls or ())
         role = "system" if self.role == "developer" else self.role
         return Message(role, self.text, tuple(calls), self.tool_call_id or "", self.images)
 
     @property
     def images(self) -> tuple[Picture, ...]:
-        """Those of its parts."""
+        """The images of its parts."""
         found, at = [], 0
         for part in self.content if isinstance(self.content, list) else ():
             at += len(part.text)
@@ -152,7 +152,7 @@ class NamedTool(Lenient):
 
 
 class StreamOptions(Lenient):
-    """How an answer is streamed. `include_obfuscation` is taken and changes nothing."""
+    """How an answer is streamed. `include_obfuscation` is accepted and has no effect."""
 
     include_usage: bool = False
     include_obfuscation: bool = False
@@ -174,13 +174,13 @@ class SymmoeOptions(Strict):
 
 
 class UsageOptions(Lenient):
-    """Whether an answer's `usage` tells its `cost`, as gateways have it."""
+    """Whether an answer's `usage` includes its `cost`, as in gateways."""
 
     include: bool = False
 
 
 class Question(Lenient):
-    """A conversation and the model that is asked; what `/v1/route` needs to know."""
+    """A conversation and the model to ask: all that `/v1/route` needs."""
 
     model: Text = Field(default=AUTO, max_length=200)
     messages: list[ChatMessage] = Field(min_length=1, max_length=1024)
@@ -196,7 +196,7 @@ class Question(Lenient):
         return self
 
     def query(self, sampling: Sampling) -> Query:
-        """The conversation as the pipeline takes it."""
+        """The conversation in the pipeline's form."""
         return Query("0", tuple(message.turn for message in self.messages), sampling)
 
 
@@ -215,16 +215,16 @@ class ChatRequest(SamplingFields, Question):
 
     @property
     def most_tokens(self) -> int | None:
-        """The bound on an answer's tokens, where there is one."""
+        """The limit on an answer's tokens, if any."""
         return self.max_completion_tokens or self.max_tokens
 
     @property
     def told_logprobs(self) -> int | None:
-        """How many likeliest tokens are told of with each, None for no log-probabilities at all."""
+        """How many likeliest tokens to return with each token; None for no log-probabilities at all."""
         return (self.top_logprobs or 0) if self.logprobs else None
 
     def check(self, most_choices: int) -> None:
-        """Raise `RequestError` for what no expert here can do, by name."""
+        """Raise `RequestError`, naming the field, for what no expert here can do."""
         super().check(most_choices)
         if self.modalities not in (None, ["text"]):
             message = "modalities is not supported by this service: experts write text"
@@ -236,7 +236,7 @@ class ChatRequest(SamplingFields, Question):
             raise RequestError("stream_options needs stream", code="invalid_value", param="stream_options")
 
     def sampling(self, defaults: SamplingConfig) -> Sampling:
-        """How experts generate, as the pool has it where the request leaves it open. Raises `RequestError`."""
+        """How experts generate, with the pool's defaults for what the request leaves open. Raises `RequestError`."""
         sampling, tools = super().sampling(defaults), self.callable_tools
         if not tools:
             return sampling
@@ -272,10 +272,10 @@ class ChatRequest(SamplingFields, Question):
 
 
 def fitting(policy: Policy, pool: Pool, query: Query) -> Policy:
-    """A policy as it holds for a query: without the experts that this cannot go to, for its tools or its images, and
-    staying with the one whose calls it brings results of.
+    """A query's policy without the experts that cannot take its tools or its images.
 
-    Raises `RequestError` where nobody is left, or the expert that it names cannot.
+    It stays with the expert whose calls the query brings results of. Raises `RequestError` if nobody is left, or the
+    named expert cannot take it.
     """
     return policy.able(_unable(pool, policy.expert, query)).staying(caller_in(query.messages, pool.names))
 
@@ -307,7 +307,7 @@ def _unable(pool: Pool, expert: str | None, query: Query) -> tuple[str, ...]:
 
 
 def line_request(body: dict[str, Any]) -> ChatRequest:
-    """The request in a line of a batch, which cannot stream. Raises `RequestError`."""
+    """The request in a batch's line, which cannot stream. Raises `RequestError`."""
     try:
         request = ChatRequest.model_validate(body)
     except ValidationError as error:
@@ -318,7 +318,7 @@ def line_request(body: dict[str, Any]) -> ChatRequest:
 
 
 def request_error(error: ValidationError) -> RequestError:
-    """The first problem, by its place, as a client is told it."""
+    """The error for the first problem that validation found, naming its place."""
     first = error.errors(include_url=False, include_input=False)[0]
     if first["type"] == "json_invalid":
         return RequestError(f"the body is not valid JSON: {first['msg']}", code="invalid_json")

@@ -1,4 +1,4 @@
-"""Text completions, a prompt that an expert goes on with as OpenAI had it before chat; and embeddings."""
+"""Text completions, OpenAI's older API in which an expert continues a prompt; and embeddings."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class CompletionRequest(SamplingFields):
 
     @property
     def prompts(self) -> list[str]:
-        """All of them."""
+        """All prompts."""
         return [self.prompt] if isinstance(self.prompt, str) else self.prompt
 
     def check(self, most_choices: int) -> None:
-        """Raise `RequestError` for what no expert here can do, by name."""
+        """Raise `RequestError`, naming the field, for what no expert here can do."""
         super().check(most_choices)
         if len(self.prompts) * (self.n or 1) > PROMPTS and len(self.prompts) > 1:
             message = f"prompt: at most {PROMPTS} choices of all prompts together"
@@ -61,7 +61,7 @@ class CompletionRequest(SamplingFields):
             raise RequestError(message, code="unsupported_parameter", param="echo")
 
     def chats(self) -> list[ChatRequest]:
-        """Each prompt as a chat request, whose only message it is. Raises `RequestError` and `ValidationError`."""
+        """Each prompt as a chat request with a single message. Raises `RequestError` and `ValidationError`."""
         shared = {name: getattr(self, name) for name in SamplingFields.model_fields}
         more: dict[str, Any] = {"model": self.model, "symmoe": self.symmoe, "stream_options": self.stream_options}
         more |= {"usage": self.usage, "logprobs": self.logprobs is not None, "top_logprobs": self.logprobs}
@@ -73,7 +73,7 @@ class CompletionRequest(SamplingFields):
 
 
 class CompletionWriter:
-    """A text completion. `echoed` are the prompts where each is to stand before its texts."""
+    """Writes a text completion. `echoed` are the prompts, if each is to precede its texts."""
 
     def __init__(self, ident: str, model: str, usage: bool = False, echoed: Sequence[str] = ()) -> None:
         self._id, self._model, self._usage, self._created = ident, model, usage, int(time.time())
@@ -90,7 +90,7 @@ class CompletionWriter:
         return self._document(found, usage=usage(told), **told.more)
 
     def begin(self, choices: int) -> Iterator[bytes]:
-        """The prompt, where it is echoed."""
+        """The prompt, if it is echoed."""
         self._choices = choices
         for number in range(choices if self._echoed else 0):
             yield event(self._document([self._choice(number, self._echo(number))]))
@@ -100,7 +100,7 @@ class CompletionWriter:
         yield event(self._document([self._choice(number, text, logprobs)]))
 
     def thought(self, number: int, text: str) -> Iterator[bytes]:
-        """Nothing: what goes on with a prompt is given as it is."""
+        """Nothing: a raw continuation has no separate reasoning."""
         return iter(())
 
     def called(self, number: int, part: CallPart) -> Iterator[bytes]:
@@ -112,7 +112,7 @@ class CompletionWriter:
         yield event(self._document([self._choice(number, "", reason=generation.finish_reason)]))
 
     def over(self, finished: Mapping[int, Generation], told: AnswerFacts) -> Iterator[bytes]:
-        """Usage where it was asked for, and how the answer came about."""
+        """Usage if requested, and how the answer came about."""
         more = told.more
         if self._usage:
             more["usage"] = usage(told)
@@ -178,14 +178,14 @@ class EmbeddingRequest(Lenient):
 
     @property
     def texts(self) -> list[str]:
-        """All of them."""
+        """All texts."""
         return [self.input] if isinstance(self.input, str) else self.input
 
 
 def embeddings(
     model: str, vectors: NDArray[np.float32], encoding: Literal["float", "base64"] | None, tokens: int
 ) -> dict[str, Any]:
-    """The `[n, d]` vectors of n texts in their order, which had so many tokens together."""
+    """The response with the `[n, d]` vectors of n texts, in order, and their total tokens."""
     written: Sequence[Any] = vectors.tolist()
     if encoding == "base64":
         written = [base64.b64encode(vector.astype("<f4").tobytes()).decode() for vector in vectors]

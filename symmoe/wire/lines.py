@@ -1,4 +1,4 @@
-"""One line of a batch file in OpenAI's shape."""
+"""One line of a batch file in OpenAI's format."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class BadLineError(RequestError):
-    """A line that cannot be asked. `custom_id` is its own, where it could be read."""
+    """A line that cannot be asked. `custom_id` is its own, if it could be read."""
 
     def __init__(self, code: str, message: str, custom_id: str | None = None) -> None:
         super().__init__(message, code=code)
@@ -32,9 +32,9 @@ def read_object(raw: bytes, number: int) -> dict[str, Any]:
 def read_line(
     document: dict[str, Any], number: int, earlier: int | None = None, urls: Container[str] = (ENDPOINT,)
 ) -> dict[str, Any]:
-    """An object as a line with a `custom_id` of its own and a `body` for one of `urls`, which is not looked into.
+    """An object as a line with a unique `custom_id` and a `body` for one of `urls`, which is not validated here.
 
-    `earlier` is the line that has used its id before. Raises `BadLineError`.
+    `earlier` is the line that used its id before, if any. Raises `BadLineError`.
     """
     custom_id = document.get("custom_id")
     if not isinstance(custom_id, str) or not 0 < len(custom_id) <= MOST_ID:

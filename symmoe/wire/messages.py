@@ -42,7 +42,7 @@ def _read(kind: Any) -> Any:
 
 
 class ImageSource(Lenient):
-    """An image itself, or where it is."""
+    """An image, inline or by URL."""
 
     type: Literal["base64", "url"]
     media_type: Text = "image/png"
@@ -51,14 +51,14 @@ class ImageSource(Lenient):
 
 
 class ResultBlock(Lenient):
-    """One block of what a tool gave."""
+    """One block of a tool's result."""
 
     type: Annotated[Literal["text"], BeforeValidator(_read)]
     text: Text
 
 
 class Block(Lenient):
-    """One block of a turn, or of what the system says: text, an image, a call of a tool, or what a tool gave."""
+    """One block of a turn or of the system prompt: text, an image, a tool call, or a tool's result."""
 
     type: Annotated[
         Literal["text", "image", "tool_use", "tool_result", "thinking", "redacted_thinking"], BeforeValidator(_seen)
@@ -91,7 +91,7 @@ class Turn(Lenient):
 
     @property
     def turns(self) -> list[dict[str, Any]]:
-        """The same as chat messages: what tools gave stands apart, and before what is said to it."""
+        """The turn as chat messages: tool results are separate, and precede the text."""
         if isinstance(self.content, str):
             return [{"role": self.role, "content": self.content}]
         results = [
@@ -121,7 +121,7 @@ class Tool(Lenient):
 
     @property
     def function(self) -> dict[str, Any]:
-        """The same as chat completions have it."""
+        """The tool in the form of chat completions."""
         told = {"name": self.name, "description": self.description, "parameters": self.input_schema}
         return {"type": "function", "function": told}
 
@@ -135,7 +135,7 @@ class Choice(Lenient):
 
     @property
     def chat(self) -> Any:
-        """The same as chat completions have it."""
+        """The choice in the form of chat completions."""
         if self.type == "tool":
             return {"type": "function", "function": {"name": self.name or ""}}
         return "required" if self.type == "any" else self.type
@@ -184,7 +184,7 @@ class OutputConfig(Lenient):
 
 
 class MessageRequest(CountRequest):
-    """A message that is asked for."""
+    """A request for a message."""
 
     max_tokens: int = Field(ge=1, le=1 << 30)
     stop_sequences: list[Text] | None = None
@@ -210,7 +210,7 @@ def _text(content: str | Sequence[Block | ResultBlock]) -> str:
 
 
 def envelope(error: RequestError, request: str = "") -> dict[str, Any]:
-    """What a client is told of an error."""
+    """An error in Anthropic's format."""
     usual = "api_error" if error.status >= 500 else "invalid_request_error"
     kind = _TYPES.get(error.status, usual)
     told = {"type": kind, "message": str(error), "param": error.param, "code": error.code}
@@ -218,7 +218,7 @@ def envelope(error: RequestError, request: str = "") -> dict[str, Any]:
 
 
 class MessageWriter:
-    """A message."""
+    """Writes a message."""
 
     def __init__(self, ident: str, model: str) -> None:
         self._id, self._model = ident, model
@@ -250,19 +250,19 @@ class MessageWriter:
         yield self._delta({"type": "text_delta", "text": text})
 
     def thought(self, number: int, text: str) -> Iterator[bytes]:
-        """More of what is thought."""
+        """More of the reasoning."""
         yield from self._opened("thinking", _thinking(""))
         yield self._delta({"type": "thinking_delta", "thinking": text})
 
     def called(self, number: int, part: CallPart) -> Iterator[bytes]:
-        """A part of the input of a tool's use, which its first one names."""
+        """A part of a tool call's input; the first part names the tool."""
         if self._told.new(number, part):
             yield from self._opened(f"call {part.place}", self._call(part, {}))
         if part.arguments:
             yield self._delta({"type": "input_json_delta", "partial_json": part.arguments})
 
     def end(self, number: int, generation: Generation) -> Iterator[bytes]:
-        """What is left of the calls, and the end of the last block."""
+        """The rest of the calls, and the end of the last block."""
         for part in self._told.left(number, generation):
             yield from self.called(number, part)
         yield from self._closed()
@@ -287,7 +287,7 @@ class MessageWriter:
         return {"type": "tool_use", "id": ident, "name": part.name, "input": given}
 
     def over(self, finished: Mapping[int, Generation], told: AnswerFacts) -> Iterator[bytes]:
-        """Why it ended, and its tokens, which are known only now."""
+        """Why the message ended, and its tokens, which are known only now."""
         yield _named("message_delta", delta=_ending(finished[0]), usage=_usage(told), **told.more)
         yield _named("message_stop")
 

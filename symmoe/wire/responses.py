@@ -1,4 +1,4 @@
-"""OpenAI's responses: a request, its answer whole and streamed, and what is kept of it for the next turn."""
+"""OpenAI's responses: a request, its answer whole and streamed, and what is stored of it for the next turn."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ _SAME = ("model", "stream", "temperature", "top_p", "symmoe", "usage")
 
 
 class InputPart(Lenient):
-    """One part of a turn: a text, or an image at a URL that may hold it. An output's has more, which is taken back."""
+    """One part of a turn: a text, or an image by URL, which may be a data URL.
+
+    Further fields that an output's part has are accepted.
+    """
 
     type: Literal["input_text", "output_text", "text", "input_image"]
     text: Text = ""
@@ -139,7 +142,7 @@ class TextOptions(Lenient):
 
 
 class ResponseRequest(Lenient):
-    """A response that is asked for. `previous_response_id` names the one whose conversation goes on."""
+    """A request for a response. `previous_response_id` names the one whose conversation continues."""
 
     UNABLE: ClassVar[Mapping[str, str]] = {
         "background": "send a batch",
@@ -214,7 +217,7 @@ def _function(tool: Tool) -> dict[str, Any]:
 
 
 class Kept(Strict):
-    """What is kept of a response: what a client is shown of it, and the conversation so far."""
+    """A stored response: the document for clients, and the conversation so far."""
 
     response: dict[str, Any]
     turns: list[dict[str, Any]]
@@ -222,14 +225,14 @@ class Kept(Strict):
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One item of a response's output, as it is shown before its text is there."""
+    """One item of a response's output, as it is before its text comes."""
 
     kind: Literal["reasoning", "message", "call"]
     shown: dict[str, Any]
 
 
 class ResponseWriter:
-    """A response. `kept` says whether the next may go on from it."""
+    """Writes a response. `kept` says whether a later one can continue it."""
 
     def __init__(self, ident: str, request: ResponseRequest) -> None:
         self._id, self._request, self._created = ident, request, int(time.time())
@@ -261,7 +264,7 @@ class ResponseWriter:
         yield self._event("response.in_progress", response=opened)
 
     def thought(self, number: int, text: str) -> Iterator[bytes]:
-        """More of what is thought."""
+        """More of the reasoning."""
         yield from self._opened(Item("reasoning", self._reasoning("")))
         self._parts.append(text)
         yield self._event("response.reasoning_text.delta", **self._place, content_index=0, delta=text)
@@ -276,7 +279,7 @@ class ResponseWriter:
             yield self._event("response.output_text.delta", **self._place, content_index=0, **told)
 
     def called(self, number: int, part: CallPart) -> Iterator[bytes]:
-        """A part of a call, which its first one names."""
+        """A part of a tool call; the first part names the tool."""
         if self._told.new(number, part):
             yield from self._opened(Item("call", self._call(replace(part, arguments=""))))
         if part.arguments:
@@ -284,7 +287,7 @@ class ResponseWriter:
             yield self._event("response.function_call_arguments.delta", **self._place, delta=part.arguments)
 
     def end(self, number: int, generation: Generation) -> Iterator[bytes]:
-        """What is left of the calls, and the end of the last item; a message there is at least where nothing is."""
+        """The rest of the calls, and the end of the last item; an empty message if there is no other item."""
         if not generation.calls and (self._open is None or self._open.kind == "reasoning"):
             yield from self._opened(Item("message", self._message("")))
         for part in self._told.left(number, generation):
@@ -328,7 +331,7 @@ class ResponseWriter:
         return {**shared, "name": part.name, "arguments": part.arguments}
 
     def over(self, finished: Mapping[int, Generation], told: AnswerFacts) -> Iterator[bytes]:
-        """The response as a whole."""
+        """The complete response."""
         response = self.whole(finished, told)
         yield self._event(f"response.{response['status']}", response=response)
 

@@ -1,4 +1,4 @@
-"""How an answer is generated, in the words that OpenAI and vLLM have for it: the same at every door."""
+"""How an answer is generated, under OpenAI's and vLLM's names: the same in every API."""
 
 from __future__ import annotations
 
@@ -47,19 +47,19 @@ Text = Annotated[str, AfterValidator(_writable)]
 
 
 class Strict(BaseModel):
-    """What has these fields and no others."""
+    """A model that refuses unknown fields."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
 
 
 class Lenient(BaseModel):
-    """What may have fields that mean nothing here: they are kept by their names alone, and told of."""
+    """A model that accepts fields without effect: only their names are kept, to be reported."""
 
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False, frozen=True)
 
     @property
     def ignored(self) -> tuple[str, ...]:
-        """The fields without effect that ask for something, by name, those of parts after those of the whole."""
+        """The names of fields without effect that ask for something: those of the whole, then those of its parts."""
         own = (name for name, value in (self.model_extra or {}).items() if _asks(value))
         return tuple(dict.fromkeys((*own, *_of_parts(self))))
 
@@ -78,14 +78,14 @@ def _asks(value: Any) -> bool:
 
 
 def refuse_ignored(names: tuple[str, ...]) -> None:
-    """Raise `RequestError` for the first of the fields without effect that is not meant to have one."""
+    """Raise `RequestError` for the first ignored field that is not known to be harmless."""
     for name in names:
         if name not in ("metadata", "service_tier"):
             raise _refused(name, f"unknown parameter: {name[:_NAME]}", "unknown_parameter")
 
 
 def told_of_ignored(names: tuple[str, ...]) -> dict[str, str]:
-    """The header that names fields without effect, if there are any."""
+    """The header that names ignored fields, if there are any."""
     if not names:
         return {}
     told = [quote(name[:_NAME], safe=".-_[]") for name in names[:IGNORED_NAMES]]
@@ -94,7 +94,7 @@ def told_of_ignored(names: tuple[str, ...]) -> dict[str, str]:
 
 
 class StructuredOutputs(Strict):
-    """What a text must follow, as vLLM has it: exactly one of these. `grammar` is EBNF as GBNF has it."""
+    """What a text must follow, in vLLM's form: exactly one of these. `grammar` is EBNF in GBNF's dialect."""
 
     json_: dict[str, Any] | Text | None = Field(default=None, alias="json")
     regex: Text | None = None
@@ -104,7 +104,7 @@ class StructuredOutputs(Strict):
 
 
 class SamplingFields(Lenient):
-    """Fields that every door has. What experts cannot do may be there only with the value that asks for nothing."""
+    """Fields that every API has. What experts cannot do is accepted only with the value that asks for nothing."""
 
     REFUSED: ClassVar[Mapping[str, str]] = {
         "functions": "tools",
@@ -154,7 +154,7 @@ class SamplingFields(Lenient):
     prompt_cache_key: Text | None = None
 
     def sampling(self, defaults: SamplingConfig) -> Sampling:
-        """How experts generate, as the pool has it where the request leaves it open. Raises `RequestError`."""
+        """How experts generate, with the pool's defaults for what the request leaves open. Raises `RequestError`."""
         schema, form = self._held()
         top_k = max(0, self.top_k or 0)
         return Sampling(
@@ -180,16 +180,16 @@ class SamplingFields(Lenient):
 
     @property
     def most_tokens(self) -> int | None:
-        """The bound on an answer's tokens, where there is one."""
+        """The limit on an answer's tokens, if any."""
         return self.max_tokens
 
     @property
     def told_logprobs(self) -> int | None:
-        """How many likeliest tokens are told of with each, None for no log-probabilities at all."""
+        """How many likeliest tokens to return with each token; None for no log-probabilities at all."""
         return None
 
     def check(self, most_choices: int) -> None:
-        """Raise `RequestError` for what no expert here can do, by name."""
+        """Raise `RequestError`, naming the field, for what no expert here can do."""
         extra = self.model_extra or {}
         for name, instead in self.REFUSED.items():
             if _asks(extra.get(name)):
@@ -303,7 +303,7 @@ def schema_of(asked: dict[str, Any] | None) -> str | None:
 
 
 def checked_schema(schema: Any, name: str) -> str:
-    """A JSON schema as JSON, equal for equal ones; `name` is the field that holds it. Raises `RequestError`."""
+    """A JSON schema as canonical JSON; `name` is the field that holds it. Raises `RequestError`."""
     if not isinstance(schema, dict):
         shapes = f" is not one of {_SHAPES}" if name == "response_format" else ": the schema is no object"
         raise _refused(name, f"{name}{shapes}")
