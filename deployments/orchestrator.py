@@ -298,17 +298,23 @@ class Request:
 class _Reading:
     """Reads what an expert that may call tools writes as it comes: words with their tokens, and calls.
 
-    Tokens wait until their words are known to be such. They are told from each other by their letters, spaces aside:
-    the space at a text's ends is not passed on.
+    Tokens wait until their words are known to be such, those of reasoning do not. They are matched to words by their
+    letters, spaces aside: the space at a text's ends is not passed on.
     """
 
     def __init__(self, sampling: Sampling, expert: str) -> None:
         self._reading, self._tools, self._expert = Reading(sampling.tools, sampling.most_calls), sampling.tools, expert
-        self._tokens, self._ahead = deque[TokenLogprob](), 0
+        self._tokens, self._ahead, self._thinks = deque[TokenLogprob](), 0, False
 
     def feed(self, piece: Piece) -> Iterator[Piece]:
         """What can be passed on now."""
         self._tokens.extend(piece.logprobs)
+        self._thinks = bool(piece.reasoning) or (self._thinks and not piece.text)
+        if self._thinks:  # these tokens, and those of the marks around the reasoning, are of no words
+            if self._tokens:
+                yield Piece("", tuple(self._tokens))
+            self._tokens.clear()
+            self._ahead = _letters(piece.text)
         for part in self._reading.feed(piece.text):
             if isinstance(part, CallPart):
                 yield Piece("", call=replace(part, expert=self._expert))

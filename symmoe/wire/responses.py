@@ -241,6 +241,7 @@ class ResponseWriter:
         self._open: Item | None = None
         self._parts: list[str] = []
         self._logprobs: list[TokenLogprob] = []
+        self._textless: list[TokenLogprob] = []
         self._items = 0
 
     def whole(self, finished: Mapping[int, Generation], told: AnswerFacts) -> dict[str, Any]:
@@ -270,9 +271,12 @@ class ResponseWriter:
         yield self._event("response.reasoning_text.delta", **self._place, content_index=0, delta=text)
 
     def piece(self, number: int, text: str, logprobs: Sequence[TokenLogprob]) -> Iterator[bytes]:
-        """Text that was added."""
-        if text or logprobs:
+        """Text that was added. Tokens without any, such as those of reasoning, wait for some: they open no message."""
+        if not text and (self._open is None or self._open.kind != "message"):
+            self._textless += logprobs
+        elif text or logprobs:
             yield from self._opened(Item("message", self._message("")))
+            logprobs, self._textless = [*self._textless, *logprobs], []
             self._parts.append(text)
             self._logprobs += logprobs
             told = {"delta": text, "logprobs": _told(logprobs)}

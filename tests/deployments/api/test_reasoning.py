@@ -122,3 +122,24 @@ def test_a_batch_has_it_too(thinking: Running) -> None:
     output = client.batches.retrieve(batch.id).output_file_id
     message = json.loads(client.files.content(str(output)).text)["response"]["body"]["choices"][0]["message"]
     assert (message["content"], message["reasoning_content"]) == (SAID, THOUGHT)
+
+
+@pytest.mark.parametrize("model", ["adder", "symmoe/best"])
+@pytest.mark.parametrize("call", ["", ' {"name": "add", "arguments": {}}'])
+def test_a_streamed_response_with_log_probabilities_has_the_items_of_a_whole_one(
+    tmp_path: Path, model: str, call: str
+) -> None:
+    """Tokens of what was thought, which have no text, open no message; beside tools the words have their own."""
+    tool: Any = {"type": "function", "name": "add", "parameters": {"type": "object"}}
+    with running(
+        tmp_path, Settings(), experts=("adder", "speaker"), able=("adder", "speaker"), reader=UpToTheEnd()
+    ) as served:
+        asked: Any = {"model": model, "input": SAYS + call, "tools": [tool] if call else [], "top_logprobs": 1}
+        whole = [item.type for item in served.openai.responses.create(**asked).output]
+        stream = list(served.openai.responses.create(**asked, stream=True))
+    done = [event.item for event in stream if event.type == "response.output_item.done"]
+    assert [item.type for item in done] == whole == ["reasoning", "message", *(["function_call"] if call else [])]
+    given: Any = [event for event in stream if event.type == "response.output_text.delta"]
+    assert "".join(each.delta for each in given) == SAID
+    if model == "adder":
+        assert ["".join(token.token for token in each.logprobs).strip() for each in given[1:]] == SAID.split()[1:]

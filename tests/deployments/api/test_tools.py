@@ -10,6 +10,9 @@ import pytest
 from symmoe.deployments.access.keys import Open
 from symmoe.deployments.settings import Settings
 
+from symmoe.types import Generation, TokenLogprob, ToolCall
+from symmoe.wire.answers import AnswerFacts
+from symmoe.wire.responses import ResponseRequest, ResponseWriter
 from tests.deployments.api.conftest import Running, running
 from tests.deployments.api.test_doors import events
 from tests.deployments.api.test_refusals import error_of
@@ -87,6 +90,18 @@ def test_a_streamed_response_s_words_before_a_call_end_with_their_log_probabilit
     stream = able.openai.responses.create(model="adder", input=SAYS, tools=[tool], stream=True, top_logprobs=1)
     (done,) = (event for event in stream if event.type == "response.output_text.done")
     assert "".join(token.token for token in done.logprobs) == done.text == "adder: sums"
+
+
+def test_a_response_of_calls_alone_has_no_message_whatever_its_log_probabilities() -> None:
+    """The tokens of what several experts call alike, or of what is given again, are there all at once."""
+    tokens = (TokenLogprob(CALL, -0.1, ()),)
+    answer = Generation(CALL, "stop", 3, 9, tokens, calls=(ToolCall("add", '{"a": 1}'),))
+    writer = ResponseWriter("0" * 24, ResponseRequest(input="x"))
+    parts = [*writer.begin(1), *writer.piece(0, "", tokens), *writer.end(0, answer)]
+    found = events(b"".join([*parts, *writer.over({0: answer}, AnswerFacts(3, 9))]).decode())
+    done = [each["item"] for each in found if each["type"] == "response.output_item.done"]
+    assert [item["type"] for item in done] == ["function_call"]
+    assert done == found[-1]["response"]["output"]
 
 
 def test_arguments_are_streamed_as_they_are_written(able: Running) -> None:
