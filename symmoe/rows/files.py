@@ -7,14 +7,16 @@ import glob
 import gzip
 import io
 import json
+import re
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from symmoe.buckets import BUCKET_HINT, SCHEME, is_bucket, s3_system
 from symmoe.errors import InputError
@@ -52,16 +54,17 @@ class Meter:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One file of questions: its name, how it is opened, and its size if known."""
+    """One file of questions: its name, how it is opened, its size if known, and what it is `called` if not so."""
 
     name: str
     open: Callable[[], BinaryIO]
     size: int | None = None
+    called: str = ""
 
     @property
     def kind(self) -> str:
         """The suffix of its name without that of compression: `.csv` of `questions.CSV.gz`; may be empty."""
-        name = self.name.lower()
+        name = (self.called or self.name).lower()
         for packed in _PACKED:
             name = name.removesuffix(packed)
         return Path(name).suffix
@@ -170,17 +173,30 @@ def _remote(name: str) -> list[File]:
         if not paths:
             raise InputError(f"{_shown(name)}: no file of questions there")
         names = [name] if len(paths) == 1 else [each if "://" in each else f"{scheme}://{each}" for each in paths]
-        return [_at(system, path, _shown(each)) for path, each in zip(paths, names, strict=True)]
-    except (ImportError, ValueError, OSError) as error:
-        why = str(error).replace(name, _shown(name))[:200]
-        raise InputError(f"{_shown(name)}: cannot be read ({why})", hint=hint) from error
+        return [_at(system, path, each) for path, each in zip(paths, names, strict=True)]
+    except InputError:
+        raise
+    except Exception as error:  # clients of storage have errors of their own
+        raise InputError(f"{_shown(name)}: cannot be read ({_told(error)})", hint=hint) from None
 
 
 def _shown(address: str) -> str:
     """An address as it is told to people: of a page without who asks, and without what is signed in its query."""
+    return re.sub(r"(?is)^(https?://)(?:[^/?#]*@)?([^?#]*).*", r"\1\2", address)
+
+
+def _told(error: Exception) -> str:
+    """What an error says, in which addresses stand as they are told to people, however a client wrote them."""
+    return re.sub(r"(?i)https?://\S*", lambda found: _shown(found[0]), str(error))[:200] or type(error).__name__
+
+
+def _called(address: str) -> str:
+    """The name by which the kind of a file is told: of a page its path, or what its query calls a file of questions."""
     parts = urlsplit(address)
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme, host, parts.path, "", "")) if parts.scheme in ("http", "https") else address
+    if parts.scheme not in ("http", "https"):
+        return address
+    names = [parts.path, *(value.strip('"') for _, value in parse_qsl(parts.query))]
+    return next((name for name in names if File(name, io.BytesIO).kind in _KINDS), parts.path)
 
 
 def _in_buckets(name: str) -> tuple[Any, str]:
@@ -189,9 +205,49 @@ def _in_buckets(name: str) -> tuple[Any, str]:
     return ArrowFSWrapper(s3_system()), name.removeprefix(SCHEME).rstrip("/")
 
 
-def _at(system: Any, path: str, name: str) -> File:
+def _at(system: Any, path: str, address: str) -> File:
     size = system.info(path).get("size")
-    return File(name, lambda: system.open(path, "rb"), size)
+    return File(
+        _shown(address), lambda: cast(BinaryIO, _Remote(partial(system.open, path, "rb"))), size, _called(address)
+    )
+
+
+class _Remote(io.RawIOBase):
+    """A file elsewhere, opened. Raises `OSError` for whatever its client raises, which may be broken off or refused."""
+
+    def __init__(self, opening: Callable[[], Any]) -> None:
+        self._file: Any = None
+        self._file = self._tried(opening)
+
+    def readinto(self, into: Any) -> int:
+        given: bytes = self._tried(self._file.read, len(into))
+        into[: len(given)] = given
+        return len(given)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        place: int = self._tried(self._file.seek, offset, whence)
+        return place
+
+    def tell(self) -> int:
+        place: int = self._file.tell()
+        return place
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return bool(self._file.seekable())
+
+    def close(self) -> None:
+        if not self.closed and self._file is not None:
+            self._file.close()
+        super().close()
+
+    def _tried(self, work: Callable[..., Any], *given: Any) -> Any:
+        try:
+            return work(*given)
+        except Exception as error:
+            raise OSError(_told(error)) from None
 
 
 def opened(file: File, meter: Meter) -> tuple[bytes, BinaryIO]:

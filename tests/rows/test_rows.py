@@ -4,9 +4,10 @@ import csv
 import gzip
 import io
 import json
+import re
 from collections.abc import Callable
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -263,6 +264,7 @@ def test_the_cells_of_a_tsv_may_hold_commas_and_so_may_the_names_of_its_columns(
 def test_a_page_s_address_may_be_signed_and_its_name_still_says_what_it_is(tmp_path: Path) -> None:
     for name in ("1.csv", "2.csv"):
         (tmp_path / name).write_text("one;two\nx;1\n")  # a header that is none by its words
+    (tmp_path / "page").write_text("prompt\nWhat is 1?\n")
     handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = Thread(target=server.serve_forever)
@@ -271,6 +273,7 @@ def test_a_page_s_address_may_be_signed_and_its_name_still_says_what_it_is(tmp_p
             url = f"http://127.0.0.1:{server.server_port}"
             signed = list(Rows([f"{url}/1.csv?X-Signature=secret"]))
             several = list(Rows([f"{url}/*.csv"]))
+            named = list(Rows([f"{url}/page?file=1.csv&X-Signature=secret"]))
             with pytest.raises(InputError) as lost:
                 Rows([f"{url}/3.csv?X-Signature=secret"])
         finally:
@@ -278,7 +281,51 @@ def test_a_page_s_address_may_be_signed_and_its_name_still_says_what_it_is(tmp_p
             thread.join()
     assert [(row.row, row.source) for row in signed] == [({"one": "x", "two": "1"}, f"{url}/1.csv")]
     assert [row.source for row in several] == [f"{url}/1.csv", f"{url}/2.csv"]
+    assert values(named) == [{"prompt": "What is 1?"}]
     assert str(lost.value).startswith(f"{url}/3.csv: no file of questions there")
+
+
+class Expiring(BaseHTTPRequestHandler):
+    """A page of many questions, whose signature holds for a part of it."""
+
+    content = b'{"prompt": "What is 1?"}\n' * 400_000
+
+    def do_GET(self) -> None:
+        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("range", ""))
+        begin, end = (int(asked[1]), int(asked[2]) + 1) if asked else (0, len(self.content))
+        part = self.content[begin:end] if self.command == "GET" and asked else b""
+        self.send_response(403 if begin else 206 if asked else 200)
+        self.send_header("accept-ranges", "bytes")
+        self.send_header("content-length", str(len(part) if asked else len(self.content)))
+        self.end_headers()
+        self.wfile.write(part)
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_a_signature_that_expires_ends_the_rows_of_a_page_in_a_fault_which_does_not_tell_it() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Expiring) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{server.server_port}/1.jsonl"
+            *rows, last = Rows([f"{url}?X-Signature=secret%2F1"])
+        finally:
+            server.shutdown()
+            thread.join()
+    assert len(rows) > 1000
+    assert (last.code, last.source) == ("damaged_file", url)
+    assert "403" in last.fault
+    assert "secret" not in last.fault
+
+
+def test_an_address_that_is_none_is_an_error_of_its_own() -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        Rows(["http://[none/1.csv"])
 
 
 @pytest.mark.parametrize(
