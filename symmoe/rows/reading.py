@@ -325,10 +325,13 @@ def _table(source: str, stream: BinaryIO, usual: str) -> Iterator[Row]:
         delimiter = _delimiter(header, usual)
         reader, number, more = csv.reader(chain([header], lines), delimiter=delimiter, strict=True), 0, True
         try:
-            names = _names(source, next(reader, []))
+            named = next(reader, [])
         except csv.Error as error:
-            hint = "is a quote in it opened and not closed?"
-            raise InputError(f"{source}: its header cannot be read ({error})", hint=hint) from error
+            if lines.count > 1:
+                hint = "is a quote in it opened and not closed?"
+                raise InputError(f"{source}: its header cannot be read ({error})", hint=hint) from error
+            named = next(csv.reader([header], delimiter=delimiter))  # of one line any quotes are taken
+        names = _names(source, named)
         while more:
             lines.too_long, begun, fault = False, lines.count + 1, ""
             cells: list[str] = []

@@ -261,6 +261,12 @@ def test_the_cells_of_a_tsv_may_hold_commas_and_so_may_the_names_of_its_columns(
     assert values(read(tmp_path, b"question, all\tn\n1, 2\t3\n", "in.tsv.gz")) == [{"question, all": "1, 2", "n": "3"}]
 
 
+@pytest.mark.parametrize("header", [b'"question" ,n', b'question,"n"o "', b'question,"the "n"'])
+def test_a_header_of_one_line_may_hold_quotes_as_they_come(tmp_path: Path, header: bytes) -> None:
+    (row,) = values(read(tmp_path, header + b"\n1 + 1?,2\n", "in.csv"))
+    assert (row["question"], len(row)) == ("1 + 1?", 2)
+
+
 def test_a_page_s_address_may_be_signed_and_its_name_still_says_what_it_is(tmp_path: Path) -> None:
     for name in ("1.csv", "2.csv"):
         (tmp_path / name).write_text("one;two\nx;1\n")  # a header that is none by its words
