@@ -101,7 +101,8 @@ class Report:
     """How a request went, filled in as it proceeds. Times are seconds since it came in, or lengths.
 
     `began` is when the request came in, by `time.perf_counter`; `rerouted` how often other experts had to be found;
-    `refused` the tokens of refused prompts and of failed generations.
+    `refused` the tokens of refused prompts and of failed generations. `also` names the experts asked for other prompts
+    of the same request.
     """
 
     routed: Routed
@@ -116,14 +117,20 @@ class Report:
     began: float = 0.0
     rerouted: int = 0
     refused: int = 0
+    also: tuple[str, ...] = ()
 
     @classmethod
     def together(cls, reports: Sequence[Report]) -> Report:
-        """Of questions that came as one request, of which there is one at least: as routed as the first."""
+        """Of questions that came as one request, of which there is one at least: as routed as the first.
+
+        It was answered when all were, and its first token is the earliest.
+        """
         lists = ("shares", "begun", "traces", "unfinished", "failures", "stages")
         whole: dict[str, Any] = {name: [part for one in reports for part in getattr(one, name)] for name in lists}
         whole |= {name: sum(getattr(one, name) for one in reports) for name in ("rerouted", "refused")}
-        return replace(reports[0], **whole)
+        whole["first_token"] = min((one.first_token for one in reports if one.first_token is not None), default=None)
+        whole["total"] = max((one.total for one in reports if one.total is not None), default=None)
+        return replace(reports[0], **whole, also=tuple(name for one in reports for name in one.asked))
 
     @property
     def asked(self) -> tuple[str, ...]:
@@ -131,7 +138,8 @@ class Report:
         called: tuple[Sequence[Share | Unfinished | Failed], ...] = (self.shares, self.unfinished, self.failures)
         begun = {each.expert for calls in called for each in calls}
         recruited = dict.fromkeys(assignment.expert for assignment in self.routed.asked)
-        return tuple(name for name in recruited if name in begun) or tuple(recruited)
+        own = [name for name in recruited if name in begun] or recruited
+        return tuple(dict.fromkeys((*own, *self.also)))
 
     @property
     def now(self) -> float:

@@ -79,6 +79,16 @@ def test_a_request_of_several_prompts_is_one_line_with_the_tokens_of_all(tmp_pat
     assert line["tokens"] == {"prompt": usage["prompt_tokens"], "completion": usage["completion_tokens"]}
 
 
+def test_a_request_of_several_prompts_names_the_experts_of_each(tmp_path: Path) -> None:
+    file = tmp_path / "log"
+    with running(tmp_path, Settings(log="json", log_file=str(file)), experts=("adder", "speaker")) as served:
+        for prompt in ("sums", "spanish", ["sums", "spanish"]):
+            assert served.post("/v1/completions", json={"model": "symmoe/fast", "prompt": prompt}).status_code == 200
+    one, other, both = (line["experts"] for line in lines(file))
+    assert one != other
+    assert both == [*one, *other]
+
+
 def test_a_stream_that_fails_once_it_has_begun_is_told_with_why(tmp_path: Path) -> None:
     file = tmp_path / "log"
     body = {"model": "adder", "messages": [{"role": "user", "content": "hold on"}], "stream": True}
