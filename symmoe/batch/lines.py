@@ -120,19 +120,23 @@ class KnownLines(Protocol):
         ...
 
 
-class SeenIds:
-    """Which line used an id first: a table of hashes, 12 bytes an id and half as much again.
+_TABLES = 64
 
-    Two of a million ids have the same 64-bit hash with a probability of 3e-8.
+
+class SeenIds:
+    """Which line used an id first: tables of hashes, 12 bytes an id and half as much again.
+
+    Two of a million ids have the same 64-bit hash with a probability of 3e-8. There are many tables, by a hash's last
+    bits, because a table that grows takes several times its size for a moment.
     """
 
     def __init__(self) -> None:
-        self._count, self._hashes, self._numbers = 0, array("Q", bytes(8 * 1024)), array("I", bytes(4 * 1024))
+        self._tables = [_Table() for _ in range(_TABLES)]
 
     @property
     def size(self) -> int:
         """Its size in bytes."""
-        return 12 * len(self._hashes)
+        return sum(table.size for table in self._tables)
 
     def first_use(self, ident: str, number: int) -> int:
         """The number of the earlier line that used the id; if none did, this line's, which is then recorded."""
@@ -140,6 +144,28 @@ class SeenIds:
 
     def note(self, hashed: int, number: int) -> int:
         """The same, given the hash of an id."""
+        return self._tables[hashed % _TABLES].note(hashed, number)
+
+    def fill(self, hashes: Sequence[int], numbers: Sequence[int]) -> None:
+        """Add many ids at once, none of which was used before; 0 stands for a line without one."""
+        ids, lines = np.asarray(hashes, dtype=np.uint64), np.asarray(numbers, dtype=np.uint32)
+        for each, table in enumerate(self._tables):
+            here = (ids > 0) & (ids % np.uint64(_TABLES) == each)
+            table.fill(ids[here], lines[here])
+
+
+class _Table:
+    """Hashes that are not 0, each in the first free place from where it belongs, and a number for each."""
+
+    def __init__(self) -> None:
+        self._count, self._hashes, self._numbers = 0, array("Q", bytes(8 * 16)), array("I", bytes(4 * 16))
+
+    @property
+    def size(self) -> int:
+        return 12 * len(self._hashes)
+
+    def note(self, hashed: int, number: int) -> int:
+        """The number that the hash has; if it has none, this one from now on."""
         if 4 * self._count >= 3 * len(self._hashes):
             self._grow()
         place = self._place(hashed)
@@ -148,15 +174,14 @@ class SeenIds:
             self._count += 1
         return self._numbers[place]
 
-    def fill(self, hashes: Sequence[int], numbers: Sequence[int]) -> None:
-        """Add many ids at once, none of which was used before; 0 stands for a line without one."""
-        ids, lines = np.asarray(hashes, dtype=np.uint64), np.asarray(numbers, dtype=np.uint32)
-        self._rebuild(3 * (self._count + len(ids)) // 2, ids[ids > 0], lines[ids > 0])
+    def fill(self, hashes: NDArray[np.uint64], numbers: NDArray[np.uint32]) -> None:
+        """Add hashes, none of which is there yet."""
+        self._rebuild(3 * (self._count + len(hashes)) // 2, hashes, numbers)
 
     def _place(self, hashed: int) -> int:
         """Where the hash stands, or the free place where it belongs."""
         hashes, size = self._hashes, len(self._hashes)
-        place = hashed % size
+        place = (hashed // _TABLES) % size
         while hashes[place] not in (0, hashed):
             place = (place + 1) % size
         return place
@@ -172,7 +197,7 @@ class SeenIds:
         hashes, numbers = np.concatenate([there[there > 0], hashes]), np.concatenate([lines[there > 0], numbers])
         del there, lines
         self._hashes, self._numbers = array("Q", bytes(8 * size)), array("I", bytes(4 * size))
-        wanted = (hashes % np.uint64(size)).astype(np.int64)
+        wanted = (hashes // np.uint64(_TABLES) % np.uint64(size)).astype(np.int64)
         order = np.argsort(wanted, kind="stable")
         steps = np.arange(len(order))
         places = np.maximum.accumulate(wanted[order] - steps) + steps  # behind the one before, where that is in the way

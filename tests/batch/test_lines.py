@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -239,6 +240,18 @@ def test_a_hundred_thousand_ids_are_told_apart_in_few_bytes_each() -> None:
     assert [seen.first_use(f"id-{number}", number) for number in range(count)] == list(range(count))
     assert [seen.first_use(f"id-{number}", count) for number in range(0, count, 777)] == list(range(0, count, 777))
     assert seen.size <= 30 * count
+
+
+def test_a_table_of_ids_grows_without_much_memory_beside_it() -> None:
+    seen, count = SeenIds(), 100_000
+    tracemalloc.start()
+    try:
+        for number in range(count):
+            seen.note(id_hash(f"id-{number}"), number)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most <= 40 * count
 
 
 @given(st.lists(st.integers(1, 2**64 - 1), unique=True, max_size=3000), st.integers(0, 3000))
