@@ -8,10 +8,10 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
-from symmoe.answering import Ask, Partly, Said
+from symmoe.answering import Ask, PartialReplies, Reply
 from symmoe.types import Assignment, Hedge
 
-Saying = asyncio.Task[Mapping[Assignment, Said]]
+ReplyTask = asyncio.Task[Mapping[Assignment, Reply]]
 """One call: what it gives to each assignment that it serves."""
 _KEPT = 64
 _FEWEST = 5
@@ -62,18 +62,18 @@ class Calls:
 
     def __init__(
         self,
-        start: Callable[[Ask, Sequence[Assignment]], Mapping[Assignment, Saying]],
+        start: Callable[[Ask, Sequence[Assignment]], Mapping[Assignment, ReplyTask]],
         usual: Callable[[str], float | None],
         deadline: float | None,
     ) -> None:
         self._start, self._usual, self._deadline = start, usual, deadline
-        self._under_way: dict[Assignment, Saying] = {}
+        self._under_way: dict[Assignment, ReplyTask] = {}
         self._asked: dict[Assignment, float] = {}
-        self._dropped: set[Saying] = set()
+        self._dropped: set[ReplyTask] = set()
         self._loop = asyncio.get_running_loop()
         self._began, self._hedged = self._loop.time(), False
 
-    async def said(self, need: Ask) -> Sequence[Said] | Partly:
+    async def replies(self, need: Ask) -> Sequence[Reply] | PartialReplies:
         """The answers of those asked: all of them, or once a parallel wave began, of whoever has answered first.
 
         Raises what a call raises other than a refusal.
@@ -84,10 +84,10 @@ class Calls:
         hedge = await self._pressed(need)
         if not self._hedged:
             found = await asyncio.gather(*(self._under_way[each] for each in wanted))
-            return [own[self._over(each)] for own, each in zip(found, wanted, strict=True)]
+            return [own[self._pop(each)] for own, each in zip(found, wanted, strict=True)]
         done, _ = await asyncio.wait(set(self._under_way.values()), return_when=asyncio.FIRST_COMPLETED)
-        spoke = {each: task.result()[each] for each, task in self._under_way.items() if task in done}
-        return Partly({self._over(each): said for each, said in spoke.items()}, hedge)
+        ended = {each: task.result()[each] for each, task in self._under_way.items() if task in done}
+        return PartialReplies({self._pop(each): reply for each, reply in ended.items()}, hedge)
 
     def keep(self, assignments: Sequence[Assignment]) -> None:
         """Cancel all calls but these."""
@@ -96,7 +96,7 @@ class Calls:
             if task not in kept:
                 task.cancel()
                 self._dropped.add(task)
-                self._over(assignment)
+                self._pop(assignment)
 
     async def close(self) -> None:
         """Cancel what is not finished."""
@@ -126,6 +126,6 @@ class Calls:
             self._under_way |= self._start(need, new)
             self._asked |= dict.fromkeys(new, self._loop.time())
 
-    def _over(self, assignment: Assignment) -> Assignment:
+    def _pop(self, assignment: Assignment) -> Assignment:
         del self._under_way[assignment], self._asked[assignment]
         return assignment

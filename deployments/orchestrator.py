@@ -11,18 +11,18 @@ from functools import partial
 
 from symmoe.answering import (
     Ask,
+    Done,
     Judging,
-    Over,
-    Partly,
+    PartialReplies,
     Recruit,
+    Reply,
     Routed,
-    Said,
     Weigh,
     Weighed,
     advance,
     answering,
-    named,
-    stayed,
+    routed_as_before,
+    routed_by_name,
     writable,
 )
 from symmoe.build import Assembly
@@ -36,7 +36,7 @@ from symmoe.types import Assignment, Call, Candidate, Generation, Query, Refusal
 from .access.breaker import Stored
 from .events import NOT_TAKEN, Asked, Begun, Finished, Piece, TurnedAway, TurnedAwayError
 from .experts import ENDLESS, Experts
-from .hedging import Calls, Latencies, Saying
+from .hedging import Calls, Latencies, ReplyTask
 from .lifecycle.lifecycle import Lifecycle
 from .order import Failed, Order, Report, Share, Stage, Unfinished
 from .routing import Router
@@ -150,13 +150,13 @@ class Request:
         calls = Calls(partial(self._start, choices), self._resources.latencies.usual, self._ends)
         need, weighed_at = advance(steps), None
         try:
-            while not isinstance(need, Over):
+            while not isinstance(need, Done):
                 calls.keep(need.recruitment.assignments if isinstance(need, Ask) else ())
-                given: Routed | Refusal | Sequence[Said] | Partly | Weighed
+                given: Routed | Refusal | Sequence[Reply] | PartialReplies | Weighed
                 if isinstance(need, Recruit):
                     given = await self._recruited(need, choices)
                 elif isinstance(need, Ask):
-                    given = await calls.said(need)
+                    given = await calls.replies(need)
                 else:
                     given, weighed_at = await self._weighed(need), time.perf_counter()
                 thoughtless = isinstance(need, Recruit) or (isinstance(need, Ask) and need.final)
@@ -208,7 +208,9 @@ class Request:
         self._elsewhere = self._others(policy)
         return routed
 
-    def _start(self, choices: Sequence[int], need: Ask, assignments: Sequence[Assignment]) -> dict[Assignment, Saying]:
+    def _start(
+        self, choices: Sequence[int], need: Ask, assignments: Sequence[Assignment]
+    ) -> dict[Assignment, ReplyTask]:
         """Have experts asked; what is final of what they write goes to `choices` as it comes."""
         models = {each.expert: "" for each in assignments}
         part = replace(need.recruitment, assignments=tuple(assignments))
@@ -217,7 +219,7 @@ class Request:
         tasks = {call: asyncio.create_task(self._called(call, told)) for step in steps for call in step.calls}
         return {assignment: task for call, task in tasks.items() for assignment in call.serves}
 
-    async def _called(self, call: Call, choices: Sequence[int]) -> Mapping[Assignment, Said]:
+    async def _called(self, call: Call, choices: Sequence[int]) -> Mapping[Assignment, Reply]:
         """What one call gives to every assignment that it serves; its pieces go to `choices` as they come."""
         asked, sampling = self._asked(call, bool(choices)), call.query.sampling
         unfinished = Unfinished(call.expert, self._resources.prices().get(call.expert, _FREE))
@@ -255,7 +257,7 @@ class Request:
             elsewhere=self._elsewhere,
         )
 
-    def _refused(self, call: Call, why: TurnedAway, unfinished: Unfinished) -> dict[Assignment, Said]:
+    def _refused(self, call: Call, why: TurnedAway, unfinished: Unfinished) -> dict[Assignment, Reply]:
         """The refusal of a call for every assignment that it serves, noted."""
         self.report.failures.append(Failed(call.expert, why.code))
         self.report.refused += why.spent
@@ -397,11 +399,11 @@ class Orchestrator:
         Raises `TurnedAwayError` if nobody could be recruited.
         """
         policy = policy.excluding(self.lifecycle.roster.without)
-        routed = named(query, policy.expert) if policy.expert else await self.router.under(query, policy, rule)
+        routed = routed_by_name(query, policy.expert) if policy.expert else await self.router.under(query, policy, rule)
         known = {(each.expert, each.slot): each for each in recorded}
         missing: list[str] = []
 
-        def said(assignment: Assignment) -> Said:
+        def reply(assignment: Assignment) -> Reply:
             found = known.get((assignment.expert, assignment.slot))
             if found is not None:
                 return found
@@ -410,12 +412,12 @@ class Orchestrator:
 
         steps = answering(query, policy, self._resources.judging)
         need = advance(steps)
-        while not isinstance(need, Over):
-            given: Routed | Sequence[Said] | Weighed
+        while not isinstance(need, Done):
+            given: Routed | Sequence[Reply] | Weighed
             if isinstance(need, Recruit):
                 given = routed
             elif isinstance(need, Ask):
-                given = [said(assignment) for assignment in need.recruitment.assignments]
+                given = [reply(assignment) for assignment in need.recruitment.assignments]
             else:
                 given = await self._resources.scorer.weigh(need.query, need.candidates, need.recruitment)
             need = await asyncio.to_thread(advance, steps, given)
@@ -430,7 +432,7 @@ class Orchestrator:
 
         async def route(policy: Policy) -> Routed:
             if policy.expert is not None:  # whether it may be asked is seen when it is
-                return named(order.query, policy.expert)
+                return routed_by_name(order.query, policy.expert)
             without = policy.excluding(self.lifecycle.roster.without)
             return await self.router.route(order.query, without, order.explain, order.background)
 
@@ -438,7 +440,7 @@ class Orchestrator:
         stays = policy.stays if policy.expert is None else None
         try:
             async with asyncio.timeout_at(ends):
-                routed = await route(policy) if stays is None else stayed(order.query, stays)
+                routed = await route(policy) if stays is None else routed_as_before(order.query, stays)
         except TimeoutError:
             raise TurnedAwayError(_overdue(order)) from None
         longest = self._settings.longest_wait if order.patience is None else order.patience

@@ -1,8 +1,7 @@
-"""From a question to its answer, without I/O: it says what it needs next, is given that, and ends with a trace.
+"""The way from a question to its answer, without I/O: a generator that yields needs and returns a trace.
 
-Whoever drives it decides where and when things happen: `pipeline` answers a batch in waves, each expert loaded once a
-wave; the service answers each request in a task of its own; a replay gives recorded texts. What they give, and so the
-answer, is the same.
+A driver meets the needs: `pipeline` those of a whole batch in waves, loading each expert once a wave; the service those
+of each request in a task of its own; a replay with recorded texts. Given the same, all three reach the same answer.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Generic, TypeVar
 from symmoe.aggregation.extraction import encodable
 from symmoe.aggregation.synthesis import NO_ROOM, Settled, Synthesis, decide, prompts, settle
 from symmoe.aggregation.verifier import Verifying
-from symmoe.aggregation.vote import Case, VoteState, further, no_answer, standing
+from symmoe.aggregation.vote import Case, VoteState, next_wave, no_answer, vote_state
 from symmoe.policy import Policy
 from symmoe.protocols import Aggregator
 from symmoe.scoring.weighing import weigh_by_records, weight_of
@@ -45,7 +44,7 @@ _REROUTES = 2
 
 @dataclass(frozen=True, slots=True)
 class Recruit:
-    """Needs to know who answers a query; wants `Routed`, or a `Refusal` where nobody can."""
+    """The need for a routing decision. Met with `Routed`, or with a `Refusal` if no expert can be asked."""
 
     query: Query
     policy: Policy
@@ -53,11 +52,11 @@ class Recruit:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Needs what the recruited say; wants, in the order of the assignments, a `Candidate` or a `Refusal` of each.
+    """The need for experts' replies. Met with a `Candidate` or a `Refusal` for each assignment, in their order.
 
-    The words of a `final` one are the answer: they may be passed on while they come. Who is pressed for time may ask
-    the `spare`, whom the next wave would ask, beside these, and give `Partly` what was said so far; what is not said by
-    then is needed again, and no more once an `Ask` leaves it out or something else is needed.
+    The text of a `final` one is the answer and may be passed on as it is generated. A driver short of time may also ask
+    the `spare` experts, those of the next wave, and give the `PartialReplies` that have come by then. Assignments still
+    without a reply are asked for again in the next `Ask`; those it leaves out may be cancelled.
     """
 
     query: Query
@@ -67,21 +66,21 @@ class Ask:
 
     @property
     def aggregating(self) -> bool:
-        """Whether it is an aggregator that is asked; its answer can be done without."""
+        """Whether an aggregator is asked. Without its reply the vote's answer stands."""
         return any(assignment.slot < 0 for assignment in self.recruitment.assignments)
 
 
 @dataclass(frozen=True, slots=True)
-class Partly:
-    """What some of those asked have said, the others being under way; `hedge` tells who was asked beside them."""
+class PartialReplies:
+    """The replies so far, while other calls are still running. `hedge` describes the spare experts asked, if any."""
 
-    said: Mapping[Assignment, Said]
+    replies: Mapping[Assignment, Reply]
     hedge: Hedge | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Weigh:
-    """Needs a verdict on each candidate; wants `Weighed`."""
+    """The need for a verdict on each candidate. Met with `Weighed`."""
 
     query: Query
     candidates: tuple[Candidate, ...]
@@ -90,9 +89,9 @@ class Weigh:
 
 @dataclass(frozen=True, slots=True)
 class Routed:
-    """Who was recruited, for which skills (None where none were looked for), and why, if that was asked for.
+    """A routing decision: the experts recruited, the skills found, and the reasons if they were requested.
 
-    `way` says how the answer comes about, `seconds` what the decision took.
+    `way` says how the answer is made. `skills` is None if none were looked for. `seconds` is what the decision took.
     """
 
     way: Way
@@ -103,33 +102,34 @@ class Routed:
 
     @property
     def asked(self) -> tuple[Assignment, ...]:
-        """The assignments that are carried out: one expert's where its answer stands alone."""
+        """The assignments to carry out: only the first unless answers are aggregated."""
         assignments = self.recruitment.assignments
         return assignments if self.way == "aggregated" else assignments[:1]
 
 
 @dataclass(frozen=True, slots=True)
 class Weighed:
-    """A verdict on each candidate, in order. With `trouble` the experts' records alone decided, and this is why."""
+    """A verdict on each candidate, in order. `trouble` says why experts' records decided without the scorer."""
 
     verdicts: tuple[Verdict, ...]
     trouble: str = ""
 
 
 Need = Recruit | Ask | Weigh
-Said = Candidate | Refusal
-Given = Routed | Refusal | Sequence[Said] | Partly | Weighed
+Reply = Candidate | Refusal
+"""What came of one assignment."""
+Given = Routed | Refusal | Sequence[Reply] | PartialReplies | Weighed
 Result = TypeVar("Result")
 Steps = Generator[Need, Given, Result]
-"""Yields what it needs, is sent what it wanted, and returns its result."""
+"""Yields a need, is sent what meets it, and so on until it returns its result."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judging:
-    """How candidates become one answer: by a vote, and where that is not enough by an aggregator, if there is one.
+    """How candidates become one answer: by a vote and, with `synthesis`, by an aggregator where its rule wants one.
 
-    `belief` says how far a vote is believed when a policy's dial decides whether further experts are asked; with
-    `verifying` answers are believed, and weighed, as it says.
+    `belief` turns the state of a vote into the probability that its leading answer is right, which a policy's dial is
+    held against. With `verifying` the weights of answers are such probabilities already.
     """
 
     vote: Aggregator
@@ -138,43 +138,45 @@ class Judging:
     verifying: Verifying | None = None
 
     def weigh(self, query: Query, candidates: Sequence[Candidate], recruitment: Recruitment) -> list[Verdict]:
-        """What candidates weigh before, or without, the pool's scorer."""
+        """Verdicts on candidates from experts' records, without the pool's scorer."""
         if self.verifying is None or not recruitment.accuracies:
             return weigh_by_records(query, candidates, recruitment)
         return self.verifying.weigh(query, candidates, recruitment)
 
-    def standing(self, query: Query, recruitment: Recruitment, verdicts: Sequence[Verdict], voted: Answer) -> VoteState:
-        """How a vote stands; accuracies are known."""
-        return standing(query, recruitment, verdicts, voted.votes, self.verifying is not None)
+    def vote_state(
+        self, query: Query, recruitment: Recruitment, verdicts: Sequence[Verdict], voted: Answer
+    ) -> VoteState:
+        """The state of a vote, for a recruitment with known accuracies."""
+        return vote_state(query, recruitment, verdicts, voted.votes, self.verifying is not None)
 
 
 @dataclass(frozen=True, slots=True)
-class Over(Generic[Result]):
-    """What came of it."""
+class Done(Generic[Result]):
+    """The end of `Steps`, with their result."""
 
     result: Result
 
 
-def advance(steps: Steps[Result], given: Given | None = None) -> Need | Over[Result]:
-    """Give what was needed, None at the beginning: what is needed next, or the result."""
+def advance(steps: Steps[Result], given: Given | None = None) -> Need | Done[Result]:
+    """Send what meets the current need (None to begin with) and return the next need, or the result."""
     try:
         return next(steps) if given is None else steps.send(given)
-    except StopIteration as over:
-        return Over(over.value)
+    except StopIteration as stop:
+        return Done(stop.value)
 
 
-def named(query: Query, expert: str) -> Routed:
-    """A question for an expert whom the client chose."""
+def routed_by_name(query: Query, expert: str) -> Routed:
+    """The routing of a query to the expert that the client named."""
     return Routed("named", Recruitment(query.id, (Assignment(query.id, expert, 0),), {expert: 1.0}))
 
 
-def stayed(query: Query, expert: str) -> Routed:
-    """A question that goes on what this expert began: its tools were called, and these are their results."""
-    return replace(named(query, expert), way="single")
+def routed_as_before(query: Query, expert: str) -> Routed:
+    """The routing of a tool loop's next turn to the expert that called the tools."""
+    return replace(routed_by_name(query, expert), way="single")
 
 
 def writable(candidate: Candidate) -> Candidate:
-    """A candidate as it can be written to a file, whatever an engine gave."""
+    """The candidate with text that can be encoded as UTF-8."""
     text = encodable(candidate.text)
     return candidate if text == candidate.text else replace(candidate, text=text)
 
@@ -182,12 +184,12 @@ def writable(candidate: Candidate) -> Candidate:
 def answering(
     query: Query, policy: Policy, judging: Judging, seed: int = 0, pressed: bool = False
 ) -> Steps[Trace | Refusal]:
-    """One question on its way to its answer.
+    """The steps from one query to its trace, or to a refusal if no expert answers.
 
-    Under a policy with a dial the recruited are asked in waves, until the vote is believed far enough. Where none of
-    the experts asked is to be had, others are, twice at most. Experts that fail beside others have no say.
-    `seed` decides the order in which an aggregator sees the candidates. For one `pressed` for time the `Ask` of a wave
-    names its spare experts.
+    Under a policy with a dial experts are asked in waves, until the vote is believed as far as the dial wants. If none
+    of the experts asked is available others are recruited in their place, at most twice; one that fails beside others
+    that answer has no vote. `seed` decides the order in which an aggregator sees the candidates. If `pressed` for time,
+    the `Ask` of a wave names its spare experts.
     """
     missing: Refusal | None = None
     failed: dict[str, str] = {}
@@ -195,21 +197,21 @@ def answering(
         routed = yield from _routed(query, policy, attempt > 0)
         if isinstance(routed, Refusal):
             return replace(missing or routed, failed=failed)
-        hearing = _Hearing(query, routed, policy, judging, pressed)
-        vote = yield from hearing.heard()
-        said = hearing.said
-        missing = _missing(list(said.values()))
-        refused = ((a.expert, each) for a, each in said.items() if isinstance(each, Refusal))
+        consultation = _Consultation(query, routed, policy, judging, pressed)
+        vote = yield from consultation.run()
+        replies = consultation.replies
+        missing = _missing(list(replies.values()))
+        refused = ((a.expert, each) for a, each in replies.items() if isinstance(each, Refusal))
         failed |= {expert: each.message for expert, each in refused if not each.by_query}
         if missing is None:
-            result = yield from _judged(query, routed, hearing.candidates, judging, seed, vote)
-            if isinstance(result, Trace) and hearing.hedges:
-                result = replace(result, hedges=tuple(hearing.hedges), unheard=hearing.unheard)
+            result = yield from _judged(query, routed, consultation.candidates, judging, seed, vote)
+            if isinstance(result, Trace) and consultation.hedges:
+                result = replace(result, hedges=tuple(consultation.hedges), unheard=consultation.unheard)
             return replace(result, failed=failed) if failed else result
         if missing.code != UNAVAILABLE and not missing.elsewhere:
             break
         if routed.way != "named":
-            policy = policy.excluding(tuple(assignment.expert for assignment in said))
+            policy = policy.excluding(tuple(assignment.expert for assignment in replies))
         elif policy.fallbacks:
             policy = replace(policy, expert=policy.fallbacks[0], fallbacks=policy.fallbacks[1:])
         else:
@@ -219,125 +221,125 @@ def answering(
 
 
 _Vote = tuple[tuple[Verdict, ...], Answer]
-"""Verdicts on all that was said, and the answer that they make."""
+"""The verdicts on all candidates so far, and the answer of the vote on them."""
 
 
-class _Hearing:
-    """The recruited are asked: all of them, or in waves as many as the policy's dial wants to hear.
+class _Consultation:
+    """Asks the recruited experts: all at once or, under a policy with a dial, in waves.
 
-    Waves follow each other. Where whoever drives this has asked some of the next wave beside the one before, each wave
-    is begun no later than it would be otherwise, and what is `said` by then decides as soon as it can: no answer is
-    later, and nobody is asked who would not be if all were asked at once.
+    A wave begins when the one before has replied in full or, if the driver asked its experts as spares, earlier; then
+    each further reply may end the consultation. So hedging never makes an answer later, nor does it ask an expert that
+    asking all at once would not.
     """
 
     def __init__(self, query: Query, routed: Routed, policy: Policy, judging: Judging, pressed: bool) -> None:
         self._pressed = pressed and routed.way == "aggregated" and policy.quality is not None
         self._query, self._routed, self._policy, self._judging = query, routed, policy, judging
-        self._said: dict[Assignment, Said] = {}
-        self._beside: list[Assignment] = []
+        self._replies: dict[Assignment, Reply] = {}
+        self._hedged: list[Assignment] = []
         self._asked: dict[Assignment, None] = {}
         self.hedges: list[Hedge] = []
 
     @property
-    def said(self) -> dict[Assignment, Said]:
-        """What was said, in the order in which experts were recruited."""
-        if not self._beside:
-            return self._said
-        return {each: self._said[each] for each in self._routed.asked if each in self._said}
+    def replies(self) -> dict[Assignment, Reply]:
+        """The replies so far, in the order of recruitment."""
+        if not self._hedged:
+            return self._replies
+        return {each: self._replies[each] for each in self._routed.asked if each in self._replies}
 
     @property
     def unheard(self) -> tuple[str, ...]:
-        """Experts that were asked beside others, or with others beside them, and have not spoken."""
-        return tuple(each.expert for each in self._asked if each not in self._said)
+        """Experts of a hedged wave whose replies had not come when the consultation ended."""
+        return tuple(each.expert for each in self._asked if each not in self._replies)
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
-        """The same, of experts that failed beside others with nothing in it."""
-        return tuple(_candidate(*each) for each in self.said.items())
+        """The replies as candidates; one without text for each expert that failed."""
+        return tuple(_candidate(*each) for each in self.replies.items())
 
-    def heard(self) -> Steps[_Vote | None]:
-        """Ask. Returns the vote on all that was said, where one was held."""
+    def run(self) -> Steps[_Vote | None]:
+        """Ask, and return the vote on all replies if one was taken."""
         asked, final, place, waves = self._routed.asked, self._routed.way != "aggregated", 0, 0
         size, vote = (len(asked), None) if final else self._wave((), asked, waves)
         while size:
             wave = asked[place : place + size]
-            while any(each not in self._said for each in wave):
+            while any(each not in self._replies for each in wave):
                 yield from self._ask(wave, final, waves)
-                if self._beside and self._decided(waves):
+                if self._hedged and self._decided(waves):
                     return None
             place, waves = place + size, waves + 1
-            at_fault = any(isinstance(each, Refusal) and each.by_query for each in self._said.values())
-            over = at_fault or place == len(asked)
-            size, vote = (0, None) if over else self._wave(asked[:place], asked[place:], waves)
-        return None if self._beside else vote
+            at_fault = any(isinstance(each, Refusal) and each.by_query for each in self._replies.values())
+            end = at_fault or place == len(asked)
+            size, vote = (0, None) if end else self._wave(asked[:place], asked[place:], waves)
+        return None if self._hedged else vote
 
     def _ask(self, wave: tuple[Assignment, ...], final: bool, waves: int) -> Steps[None]:
-        """Ask a wave, or wait for it and for those asked beside it, with whom the next would ask as spare."""
+        """Ask a wave, or wait on for it and for the spare experts asked beside it."""
         under_way = wave
-        if self._beside:
-            under_way = tuple(each for each in dict.fromkeys((*wave, *self._beside)) if each not in self._said)
+        if self._hedged:
+            under_way = tuple(each for each in dict.fromkeys((*wave, *self._hedged)) if each not in self._replies)
         spare = self._spare(under_way, waves) if self._pressed else ()
         recruitment = self._routed.recruitment
         if under_way != recruitment.assignments:
             recruitment = replace(recruitment, assignments=under_way)
         given = yield Ask(self._query, recruitment, final, spare)
-        if isinstance(given, Partly):
-            self._said |= given.said
+        if isinstance(given, PartialReplies):
+            self._replies |= given.replies
             self._asked |= dict.fromkeys(under_way)
             if given.hedge is not None:
                 self.hedges.append(given.hedge)
                 self._asked |= dict.fromkeys(spare)
-                self._beside += spare
+                self._hedged += spare
         else:
             assert isinstance(given, Sequence)  # noqa: S101  (what `Ask` wants)
-            self._said |= zip(under_way, given, strict=True)
+            self._replies |= zip(under_way, given, strict=True)
 
     def _spare(self, under_way: Sequence[Assignment], waves: int) -> tuple[Assignment, ...]:
-        """Who would be asked next if those under way said nothing; one at least, if one is left."""
-        left = [each for each in self._routed.asked if each not in self._said and each not in under_way]
+        """The experts that would be asked next if those being asked gave no answer: at least one, if one is left."""
+        left = [each for each in self._routed.asked if each not in self._replies and each not in under_way]
         if not left:
             return ()
-        return tuple(left[: max(1, self._wave(tuple(self.said), left, waves + 1 + len(self.hedges))[0])])
+        return tuple(left[: max(1, self._wave(tuple(self.replies), left, waves + 1 + len(self.hedges))[0])])
 
     def _decided(self, waves: int) -> bool:
-        """Whether what was said while others are under way is enough: a fault of the question's, or a vote."""
-        if any(isinstance(each, Refusal) and each.by_query for each in self._said.values()):
+        """Whether the replies so far are enough: a decided vote, or a fault of the query itself."""
+        if any(isinstance(each, Refusal) and each.by_query for each in self._replies.values()):
             return True
-        said = tuple(self.said)
-        left = [each for each in self._routed.asked if each not in self._said]
-        return bool(left) and self._wave(said, left, max(1, waves))[0] == 0
+        replies = tuple(self.replies)
+        left = [each for each in self._routed.asked if each not in self._replies]
+        return bool(left) and self._wave(replies, left, max(1, waves))[0] == 0
 
-    def _wave(self, heard: Sequence[Assignment], left: Sequence[Assignment], waves: int) -> tuple[int, _Vote | None]:
-        """How many of those left are asked next, and the vote on what these said, if that decides."""
+    def _wave(self, replied: Sequence[Assignment], left: Sequence[Assignment], waves: int) -> tuple[int, _Vote | None]:
+        """How many of those `left` to ask next, and the vote on the replies that decided it."""
         query, recruitment, judging = self._query, self._routed.recruitment, self._judging
         if self._policy.quality is None or not recruitment.accuracies:
             return len(left), None
         vote: _Vote | None = None
-        if heard:
-            candidates = tuple(_candidate(each, self._said[each]) for each in heard)
+        if replied:
+            candidates = tuple(_candidate(each, self._replies[each]) for each in replied)
             verdicts = judging.weigh(query, candidates, recruitment)
             vote = tuple(verdicts), judging.vote.aggregate(query, candidates, verdicts)
-            now = judging.standing(query, recruitment, *vote)
+            state = judging.vote_state(query, recruitment, *vote)
         else:
-            now = standing(query, recruitment, (), ())
+            state = vote_state(query, recruitment, (), ())
         worth = [weight_of(query.text, recruitment, assignment.expert) for assignment in left]
-        return further(now, list(zip(worth, worth, strict=True)), self._policy.quality, judging.belief, waves), vote
+        return next_wave(state, list(zip(worth, worth, strict=True)), self._policy.quality, judging.belief, waves), vote
 
 
 def synthesising(case: Case, synthesis: Synthesis, seed: int = 0) -> Steps[Settled]:
-    """A voted case as the vote left it or, where the rule wants that, as an aggregator answers it.
+    """The answer to a voted case: the vote's, or an aggregator's where the rule of `synthesis` wants one.
 
-    A prompt that the engine refuses as too long is made shorter; where the aggregator cannot be had, the vote stands.
+    A prompt that the engine refuses as too long is shortened. If the aggregator is unavailable the vote's stands.
     """
     decision, clusters = decide(synthesis, case), synthesis.clusters
     if not decision.aggregator:
         return settle(decision)
     for prompt in prompts(synthesis, case, seed):
-        (said,) = yield from _said(Ask(prompt.query, decision.recruitment))
-        if isinstance(said, Candidate):
-            return settle(decision, prompt, said, clusters=clusters)
-        if said.code != TOO_LONG:
-            return settle(decision, prompt, None, f"the aggregator could not run: {said.message}", clusters)
+        (reply,) = yield from _replies(Ask(prompt.query, decision.recruitment))
+        if isinstance(reply, Candidate):
+            return settle(decision, prompt, reply, clusters=clusters)
+        if reply.code != TOO_LONG:
+            return settle(decision, prompt, None, f"the aggregator could not run: {reply.message}", clusters)
     return settle(decision, trouble=NO_ROOM)
 
 
@@ -349,15 +351,16 @@ def _judged(
     seed: int,
     vote: _Vote | None,
 ) -> Steps[Trace | Refusal]:
-    """The answer that candidates make. What stands alone is passed on as it is, also where it is empty. A `vote` that
-    was held holds where the scorer comes to the same verdicts.
+    """The trace of the answer that candidates make. A lone candidate is passed on as it is, even if empty.
+
+    The `vote` of the consultation is used again if the scorer's verdicts are those it was taken with.
     """
     unanswered = no_answer(query, candidates)
-    together = routed.way == "aggregated"
-    if unanswered is not None and (together or candidates[0].finish_reason == "error"):
+    aggregated = routed.way == "aggregated"
+    if unanswered is not None and (aggregated or candidates[0].finish_reason == "error"):
         return unanswered
     recruitment = routed.recruitment
-    if together:
+    if aggregated:
         weighed = yield Weigh(query, candidates, recruitment)
         assert isinstance(weighed, Weighed)  # noqa: S101  (what `Weigh` wants)
     else:
@@ -367,44 +370,44 @@ def _judged(
     else:
         voted = judging.vote.aggregate(query, candidates, weighed.verdicts)
     case = Case(query, candidates, weighed.verdicts, voted)
-    if together and judging.synthesis is not None and not query.sampling.tools:  # an aggregator writes prose
+    if aggregated and judging.synthesis is not None and not query.sampling.tools:  # an aggregator writes prose
         settled = yield from synthesising(case, judging.synthesis, seed)
     else:
         settled = Settled(case, voted)
     posterior = None
     if recruitment.accuracies:
-        now = judging.standing(query, recruitment, weighed.verdicts, voted)
-        posterior = round(now.posterior(judging.belief), 6)
+        state = judging.vote_state(query, recruitment, weighed.verdicts, voted)
+        posterior = round(state.posterior(judging.belief), 6)
     return _trace(routed, settled, weighed.trouble, posterior)
 
 
 def _routed(query: Query, policy: Policy, again: bool) -> Steps[Routed | Refusal]:
     if policy.expert is not None and not again:  # whether a fallback may be asked is not for us to know
-        return named(query, policy.expert)
+        return routed_by_name(query, policy.expert)
     if policy.stays is not None:
-        return stayed(query, policy.stays)
+        return routed_as_before(query, policy.stays)
     routed = yield Recruit(query, policy)
     assert isinstance(routed, Routed | Refusal)  # noqa: S101  (what `Recruit` wants)
     return routed
 
 
-def _said(ask: Ask) -> Steps[Sequence[Said]]:
-    said = yield ask
-    assert isinstance(said, Sequence)  # noqa: S101  (what `Ask` wants)
-    return said
+def _replies(ask: Ask) -> Steps[Sequence[Reply]]:
+    replies = yield ask
+    assert isinstance(replies, Sequence)  # noqa: S101  (what `Ask` wants)
+    return replies
 
 
-def _missing(said: Sequence[Said]) -> Refusal | None:
-    """Why there is nothing to judge: the query's own fault, or that of every expert asked."""
-    refused = [each for each in said if isinstance(each, Refusal)]
+def _missing(replies: Sequence[Reply]) -> Refusal | None:
+    """Why there is nothing to judge: a fault of the query itself, or the first refusal if all refused; else None."""
+    refused = [each for each in replies if isinstance(each, Refusal)]
     fatal = [each for each in refused if each.by_query]
-    return (fatal or refused)[0] if fatal or len(refused) == len(said) else None
+    return (fatal or refused)[0] if fatal or len(refused) == len(replies) else None
 
 
-def _candidate(assignment: Assignment, said: Said) -> Candidate:
-    """What an expert gave; of one that failed beside others, nothing."""
-    if isinstance(said, Candidate):
-        return said
+def _candidate(assignment: Assignment, reply: Reply) -> Candidate:
+    """The reply as a candidate; an empty one if the expert failed."""
+    if isinstance(reply, Candidate):
+        return reply
     return Candidate(assignment.query_id, assignment.expert, assignment.slot, "", "error", 0, 0, "resident")
 
 

@@ -14,10 +14,10 @@ from symmoe.aggregation.vote import Case
 from symmoe.answering import (
     UNAVAILABLE,
     Ask,
+    Done,
     Given,
     Judging,
     Need,
-    Over,
     Recruit,
     Routed,
     Steps,
@@ -25,7 +25,7 @@ from symmoe.answering import (
     Weighed,
     advance,
     answering,
-    named,
+    routed_by_name,
     synthesising,
     writable,
 )
@@ -217,7 +217,7 @@ class _Waves(Generic[Result]):
         self._needs.pop(place, None)
         self._accepted.discard(place)
         need = advance(self._steps[place], given)
-        if isinstance(need, Over):
+        if isinstance(need, Done):
             self._results[place] = need.result
         else:
             self._needs[place] = need
@@ -280,7 +280,7 @@ class _Run:
             return [
                 Routed(policy.way(recruitment), recruitment, needed, self._why(query, needed, policy))
                 if policy.expert is None
-                else named(query, policy.expert)
+                else routed_by_name(query, policy.expert)
                 for query, needed, policy, recruitment in zip(queries, skills, policies, found, strict=True)
             ]
 

@@ -17,11 +17,11 @@ from symmoe.answering import (
     TOO_LONG,
     UNAVAILABLE,
     Ask,
+    Done,
     Judging,
-    Over,
     Recruit,
+    Reply,
     Routed,
-    Said,
     Weigh,
     Weighed,
     advance,
@@ -42,7 +42,7 @@ def recruited(shares: Mapping[str, float], accuracies: Mapping[str, float] | Non
     return Recruitment("q", tuple(Assignment("q", expert, 0) for expert in shares), shares, accuracies or {})
 
 
-def said(assignment: Assignment, words: str | Refusal) -> Said:
+def said(assignment: Assignment, words: str | Refusal) -> Reply:
     if isinstance(words, Refusal):
         return words
     return Candidate("q", assignment.expert, assignment.slot, words, "stop", 10, 5, "resident")
@@ -66,7 +66,7 @@ class Driven:
         routes = iter(rounds)
         steps = answering(ASKED, policy, judging)
         need = advance(steps)
-        while not isinstance(need, Over):
+        while not isinstance(need, Done):
             if isinstance(need, Recruit):
                 self.without.append(need.policy.without)
                 shares = next(routes)

@@ -146,7 +146,7 @@ class VoteState:
     def decided(self, left: float) -> bool:
         """Whether the leading answer wins whatever further experts, with a total weight of `left`, say."""
         if self.verified:
-            return False  # an answer may change everybody's standing
+            return False  # an answer may change every weight
         return bool(self.weights) and self.weights[0] - max(self.weights[1:], default=0.0) > left + _SLACK
 
     def joined(self, support: float, weight: float) -> VoteState:
@@ -157,7 +157,7 @@ class VoteState:
         return VoteState((*first[0], *supports[1:]), (*first[1], *weights[1:]), self.voters + 1, self.options)
 
 
-def standing(
+def vote_state(
     query: Query,
     recruitment: Recruitment,
     verdicts: Sequence[Verdict],
@@ -178,27 +178,27 @@ def standing(
     )
 
 
-def further(now: VoteState, left: Sequence[tuple[float, float]], quality: float, belief: Belief, waves: int) -> int:
+def next_wave(state: VoteState, left: Sequence[tuple[float, float]], quality: float, belief: Belief, waves: int) -> int:
     """How many of the remaining experts, given in `left` with their supports and weights, to ask next.
 
     The first wave asks two, or one if that is right with a probability of `ALONE` or more. Later waves ask none if the
     leading answer is right with probability `quality` or wins anyway, else as many as could bring that about by all
     agreeing with it: asking fewer would only cost a further wave. After `WAVES - 1` waves, all are asked.
     """
-    if waves and _enough(now, left, quality, belief):
+    if waves and _enough(state, left, quality, belief):
         return 0
     if waves >= WAVES - 1:
         return len(left)
     for count in range(1, len(left)):
-        now = now.joined(*left[count - 1])
-        doubtful = not waves and count == 1 and quality > 0 and now.posterior(belief) < ALONE
-        if not doubtful and _enough(now, left[count:], quality, belief):
+        state = state.joined(*left[count - 1])
+        doubtful = not waves and count == 1 and quality > 0 and state.posterior(belief) < ALONE
+        if not doubtful and _enough(state, left[count:], quality, belief):
             return count
     return len(left)
 
 
-def _enough(now: VoteState, left: Sequence[tuple[float, float]], quality: float, belief: Belief) -> bool:
-    return not left or now.posterior(belief) >= quality or now.decided(sum(weight for _, weight in left))
+def _enough(state: VoteState, left: Sequence[tuple[float, float]], quality: float, belief: Belief) -> bool:
+    return not left or state.posterior(belief) >= quality or state.decided(sum(weight for _, weight in left))
 
 
 def _corrected(share: float, voters: int, belief: Belief) -> float:

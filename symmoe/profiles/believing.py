@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from symmoe.aggregation.extraction import extract
 from symmoe.aggregation.reading import UNREAD, read
 from symmoe.aggregation.verifier import Asked, Verifying, features, signs_of
-from symmoe.aggregation.vote import VoteState, further
+from symmoe.aggregation.vote import VoteState, next_wave
 from symmoe.profiles.marking import Matrix, paired
 from symmoe.protocols import Recruiter
 from symmoe.questions.families import options_of, support
@@ -49,7 +49,7 @@ class Course:
     def end(self, quality: float, belief: Belief) -> Counted:
         """The state in which the vote ends for a given quality dial."""
         asked = waves = 0
-        while size := further(self.counted[asked][0], self.experts[asked:], quality, belief, waves):
+        while size := next_wave(self.counted[asked][0], self.experts[asked:], quality, belief, waves):
             asked, waves = asked + size, waves + 1
         return self.counted[asked]
 

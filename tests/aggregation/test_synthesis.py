@@ -21,7 +21,7 @@ from symmoe.aggregation.synthesis import (
     settle,
 )
 from symmoe.aggregation.vote import Case, WeightedVote, no_answer
-from symmoe.answering import TOO_LONG, Ask, Over, advance, synthesising
+from symmoe.answering import TOO_LONG, Ask, Done, advance, synthesising
 from symmoe.types import (
     AnswerKind,
     Candidate,
@@ -190,7 +190,7 @@ def test_a_prompt_that_is_refused_is_made_shorter_and_if_that_does_not_help_the_
         need = advance(steps, [Refusal("q", TOO_LONG, "too long")])
     assert lengths == sorted(lengths, reverse=True)
     assert len(set(lengths)) == 3
-    assert isinstance(need, Over)
+    assert isinstance(need, Done)
     assert (need.result.answer.origin, need.result.answer.text) == ("fallback", long.voted.text)
     assert "window" in need.result.answer.why
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from symmoe.aggregation.reading import SemanticClusters
-from symmoe.aggregation.vote import ALONE, WAVES, VoteState, WeightedVote, aggregate, contrasted, further, standing
+from symmoe.aggregation.vote import ALONE, WAVES, VoteState, WeightedVote, aggregate, contrasted, next_wave, vote_state
 from symmoe.questions.families import support
 from symmoe.scoring.weighing import weigh_by_records
 from symmoe.types import Answer, Assignment, Belief, Candidate, Message, Query, Recruitment, Sampling, Verdict, Vote
@@ -174,12 +174,12 @@ NOBODY = VoteState((), (), 0, 10)
 LETTERS = query("Which?\n" + "\n".join(f"({letter}) {letter}" for letter in "ABCDEFGHIJ"))
 
 
-def standing_of(said: dict[str, str], accuracies: dict[str, float]) -> VoteState:
+def state_of(said: dict[str, str], accuracies: dict[str, float]) -> VoteState:
     """How a vote on ten options stands after experts of these accuracies said these letters."""
     recruited = Recruitment("q", tuple(Assignment("q", e, 0) for e in accuracies), accuracies, accuracies)
     candidates = [candidate(expert, text) for expert, text in said.items()]
     verdicts = weigh_by_records(LETTERS, candidates, recruited)
-    return standing(LETTERS, recruited, verdicts, WeightedVote().aggregate(LETTERS, candidates, verdicts).votes)
+    return vote_state(LETTERS, recruited, verdicts, WeightedVote().aggregate(LETTERS, candidates, verdicts).votes)
 
 
 @given(st.floats(0.11, 0.99), st.integers(3, 20))
@@ -192,27 +192,27 @@ def test_one_expert_alone_is_believed_as_far_as_it_is_accurate(accuracy: float, 
 
 
 def test_two_independent_witnesses_are_believed_by_the_rule_of_bayes() -> None:
-    both = standing_of({"a": "B", "b": "B"}, {"a": 0.5, "b": 0.4})
+    both = state_of({"a": "B", "b": "B"}, {"a": 0.5, "b": 0.4})
     right, wrong = 0.5 * 0.4, (0.5 / 9) * (0.6 / 9)
     assert both.posterior(INDEPENDENT) == pytest.approx(right / (right + 9 * wrong))
 
 
 def test_experts_that_err_together_are_one_witness() -> None:
-    alone, both = standing_of({"a": "B"}, {"a": 0.5, "b": 0.5}), standing_of({"a": "B", "b": "B"}, {"a": 0.5, "b": 0.5})
+    alone, both = state_of({"a": "B"}, {"a": 0.5, "b": 0.5}), state_of({"a": "B", "b": "B"}, {"a": 0.5, "b": 0.5})
     assert both.posterior(TOGETHER) == pytest.approx(alone.posterior(TOGETHER))
     assert both.posterior(INDEPENDENT) > both.posterior(Belief()) > alone.posterior(Belief())
 
 
 def test_an_expert_without_a_readable_answer_is_no_voter() -> None:
     accuracies = {"a": 0.5, "b": 0.6}
-    assert standing_of({"a": "B", "b": "no idea"}, accuracies).voters == 2
-    assert standing_of({"a": "B", "b": ""}, accuracies) == standing_of({"a": "B"}, accuracies)
-    assert standing_of({"b": ""}, accuracies).posterior(Belief()) == 0.0
+    assert state_of({"a": "B", "b": "no idea"}, accuracies).voters == 2
+    assert state_of({"a": "B", "b": ""}, accuracies) == state_of({"a": "B"}, accuracies)
+    assert state_of({"b": ""}, accuracies).posterior(Belief()) == 0.0
 
 
 def test_corrections_are_those_of_as_many_voters() -> None:
     belief = Belief(0.0, ((1.0, 0.0), (0.5, -1.0)))
-    one, two = standing_of({"a": "B"}, {"a": 0.5}), standing_of({"a": "B", "b": "B"}, {"a": 0.5, "b": 0.5})
+    one, two = state_of({"a": "B"}, {"a": 0.5}), state_of({"a": "B", "b": "B"}, {"a": 0.5, "b": 0.5})
     assert one.posterior(belief) == pytest.approx(0.5)
     plain = two.posterior(INDEPENDENT)
     wanted = 0.5 * math.log(plain / (1 - plain)) - 1
@@ -227,7 +227,7 @@ LEFT = st.lists(st.tuples(st.floats(0, 4), st.floats(0, 1)), max_size=6)
 def test_a_wave_is_never_larger_than_who_is_left_nor_empty_before_anything_is_known(
     left: list[tuple[float, float]], quality: float, waves: int
 ) -> None:
-    size = further(NOBODY, left, quality, Belief(), waves)
+    size = next_wave(NOBODY, left, quality, Belief(), waves)
     assert 0 <= size <= len(left)
     assert size > 0 or not left or (waves and quality == 0)
     assert waves < WAVES - 1 or size in (0, len(left))
@@ -236,21 +236,21 @@ def test_a_wave_is_never_larger_than_who_is_left_nor_empty_before_anything_is_kn
 def test_nobody_else_is_asked_once_the_dial_is_reached_or_the_answer_stands_anyway() -> None:
     left = [(2.0, 0.2), (2.0, 0.2)]
     sure = VoteState((4.0,), (0.6,), 1, 10)
-    assert further(sure, left, 0.8, Belief(), 1) == 0
-    assert further(sure, left, 1.0, Belief(), 1) == 0, "0.6 outweighs 0.4, whatever they say"
-    assert further(VoteState((4.0,), (0.3,), 1, 10), left, 1.0, Belief(), 1) == 1, "0.5 would outweigh 0.2"
+    assert next_wave(sure, left, 0.8, Belief(), 1) == 0
+    assert next_wave(sure, left, 1.0, Belief(), 1) == 0, "0.6 outweighs 0.4, whatever they say"
+    assert next_wave(VoteState((4.0,), (0.3,), 1, 10), left, 1.0, Belief(), 1) == 1, "0.5 would outweigh 0.2"
 
 
 def test_a_wave_has_as_many_as_could_bring_the_answer_to_the_dial() -> None:
     left = [(support(0.5, 10), 0.25)] * 4
-    sizes = [further(NOBODY, left, quality, Belief(), 0) for quality in (0.4, 0.7, 0.85)]
+    sizes = [next_wave(NOBODY, left, quality, Belief(), 0) for quality in (0.4, 0.7, 0.85)]
     assert sizes == [2, 2, 3]
 
 
 def test_only_an_expert_that_is_nearly_always_right_is_asked_alone_at_first() -> None:
     for accuracy, size in ((ALONE - 0.01, 2), (ALONE + 0.01, 1)):
         left = [(support(accuracy, 10), 1.0)] * 4
-        assert further(NOBODY, left, 0.4, Belief(), 0) == size
-        assert further(NOBODY, left[:1], 0.4, Belief(), 0) == 1
+        assert next_wave(NOBODY, left, 0.4, Belief(), 0) == size
+        assert next_wave(NOBODY, left[:1], 0.4, Belief(), 0) == 1
     weak = [(support(0.5, 10), 0.25)] * 4
-    assert further(VoteState((0.1,), (0.1,), 1, 10), weak, 0.3, Belief(), 1) == 1, "later waves may have one"
+    assert next_wave(VoteState((0.1,), (0.1,), 1, 10), weak, 0.3, Belief(), 1) == 1, "later waves may have one"
