@@ -11,8 +11,9 @@ setup:
 demo: setup
 	$(SYMMOE) demo
 
+# What Python compiles of sources and tests is kept even where it is told to keep nothing: each process would compile it.
 test: setup
-	.venv/bin/python -m pytest -m "not slow and not gpu" $(TOGETHER) --durations=10
+	env -u PYTHONDONTWRITEBYTECODE .venv/bin/python -m pytest -m "not slow and not gpu" $(TOGETHER) --durations=10
 
 test-all: setup
 	.venv/bin/python -m pytest --hypothesis-profile thorough

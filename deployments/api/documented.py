@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel
 
 
+@cache
 def json_body(model: type[BaseModel]) -> dict[str, Any]:
-    """A JSON body for an operation in the OpenAPI document. A model's shared definitions are inlined."""
+    """A JSON body for an operation in the OpenAPI document. A model's shared definitions are inlined.
+
+    It is made once for each model: making those of all bodies takes longer than the rest of a service's start.
+    """
     schema = model.model_json_schema()
     inlined = _inlined(schema, schema.pop("$defs", {}))
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": inlined}}}}

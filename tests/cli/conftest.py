@@ -8,12 +8,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+import symmoe.cli.main
 from pyarrow.fs import S3FileSystem
-from symmoe.cli.main import run
+from typer.main import get_command
 
 import symmoe.build
 from symmoe.engines.echo import EchoEngine
@@ -46,16 +48,23 @@ class Said:
 Symmoe = Callable[..., Said]
 
 
+@cache
+def whole_command() -> Any:
+    """`symmoe` with all its commands; it is made once, as that takes longer than what most of them do."""
+    return get_command(symmoe.cli.main.app)
+
+
 @pytest.fixture
 def symmoe_command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], state: Path) -> Symmoe:
     """Runs `symmoe WORDS` with a tagger and an embedder that need no model."""
     monkeypatch.setattr(symmoe.build, "build_tagger", lambda *_: NamingTagger(*SKILLS))
     monkeypatch.setattr(symmoe.build, "build_embedder", lambda pool: ScatteringEmbedder())
+    monkeypatch.setattr(symmoe.cli.main, "app", whole_command())
 
     def running(*words: object) -> Said:
         monkeypatch.setattr(sys, "argv", ["symmoe", *map(str, words)])
         capfd.readouterr()
-        code = run()
+        code = symmoe.cli.main.run()
         captured = capfd.readouterr()
         return Said(code, captured.out, captured.err)
 

@@ -14,10 +14,8 @@ from typing import Any
 
 import pytest
 import symmoe.cli.pool
-from symmoe.cli.main import app
-from typer.main import get_command
 
-from .conftest import Symmoe
+from .conftest import Symmoe, whole_command
 
 pytestmark = pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
 HEAVY = {"torch", "vllm", "transformers", "ray", "sentence_transformers"}
@@ -140,7 +138,7 @@ def commands(group: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{path}{name}", command
 
 
-COMMANDS = dict(commands(get_command(app)))
+COMMANDS = dict(commands(whole_command()))
 
 
 def test_help_lists_every_command(symmoe_command: Symmoe) -> None:
@@ -176,7 +174,7 @@ def test_no_number_that_an_option_takes_is_without_bounds() -> None:
             if "float" in str(each.type_descriptor.annotation):
                 yield f"{path} {each.opts[0]}", each.min is not None and each.max is not None
 
-    found = dict(numbers(get_command(app), "symmoe"))
+    found = dict(numbers(whole_command(), "symmoe"))
     assert len(found) > 20
     assert [name for name, bounded in found.items() if not bounded] == []
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
-from symmoe.cli.main import app
-from typer.main import get_command
+
+from .conftest import whole_command
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -41,14 +39,9 @@ def words(command: str) -> list[str]:
     return found[1:]
 
 
-@cache
-def whole() -> Any:
-    return get_command(app)
-
-
 def faults(command: str) -> list[str]:
     """What is wrong with a command: words that name no command, and options that it does not take."""
-    known, given, taken = whole(), words(command), {"--help"}
+    known, given, taken = whole_command(), words(command), {"--help"}
     while hasattr(known, "commands") and given and not given[0].startswith("-"):
         name = given.pop(0)
         if name not in known.commands:
