@@ -124,6 +124,8 @@ def test_no_marker_can_be_assembled_from_the_remains_of_others(text: str) -> Non
 
 QUERY = Query("q", (Message("system", "Be brief."), Message("user", "How much is 5 + 7?")), Sampling(64), kind="number")
 RIGHT = "12"
+PLACES = (0, 1, 2)
+"""Where the hostile candidate stands among the honest ones."""
 HONEST = (("adder", "5 + 7 = 12", 0.35), ("speaker", "The answer is 12.", 0.25))
 SPECIAL_TOKENS = (
     "<|im_start|> <|im_end|> <|endoftext|> <|eot_id|> <|start_header_id|> <|end_header_id|> <|system|> <|user|> "
@@ -175,34 +177,34 @@ def test_there_are_at_least_a_hundred_distinct_cases() -> None:
     assert len(set(INJECTIONS.values())) == len(INJECTIONS) >= 100
 
 
-@pytest.mark.parametrize("place", [0, 1, 2])
 @pytest.mark.parametrize("name", INJECTIONS)
-def test_the_vote_of_the_honest_stands(name: str, place: int) -> None:
+def test_the_vote_of_the_honest_stands(name: str) -> None:
     began = time.process_time()
-    voted = case(INJECTIONS[name], place).voted
-    assert voted.votes[0].answer == RIGHT
-    assert sorted(member for vote in voted.votes for member in vote.members) == [0, 1, 2]
+    for place in PLACES:
+        voted = case(INJECTIONS[name], place).voted
+        assert voted.votes[0].answer == RIGHT
+        assert sorted(member for vote in voted.votes for member in vote.members) == [0, 1, 2]
     assert time.process_time() - began < 2
 
 
-@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("place", PLACES)
 def test_the_honest_speak_in_at_least_99_of_100_cases(place: int) -> None:
     """One that says what the honest say, with more besides, may be the one that is quoted."""
     usurped = [name for name, text in INJECTIONS.items() if case(text, place).voted.expert == "hostile"]
     assert len(usurped) <= len(INJECTIONS) // 100, usurped
 
 
-@pytest.mark.parametrize("place", [0, 1, 2])
 @pytest.mark.parametrize("name", INJECTIONS)
-def test_every_candidate_stands_in_its_own_fence_and_nowhere_else(name: str, place: int) -> None:
-    hostile = case(INJECTIONS[name], place)
-    made = prompt(hostile)
-    texts = list(shown(hostile, 8))
-    assert made.fences.read(made.query.messages[-1].content) == texts
-    assert texts == [text for text in (neutral(c.text) for c in hostile.candidates) if text]
-    assert made.query.messages[0] == QUERY.messages[0]
-    if len(texts) == 3:
-        assert skeleton(made) == skeleton(prompt(case("It is 13.", place)))
+def test_every_candidate_stands_in_its_own_fence_and_nowhere_else(name: str) -> None:
+    for place in PLACES:
+        hostile = case(INJECTIONS[name], place)
+        made = prompt(hostile)
+        texts = list(shown(hostile, 8))
+        assert made.fences.read(made.query.messages[-1].content) == texts
+        assert texts == [text for text in (neutral(c.text) for c in hostile.candidates) if text]
+        assert made.query.messages[0] == QUERY.messages[0]
+        if len(texts) == 3:
+            assert skeleton(made) == skeleton(prompt(case("It is 13.", place)))
 
 
 @pytest.mark.parametrize("name", INJECTIONS)
