@@ -1,4 +1,4 @@
-"""Every value that travels between stages: frozen, slotted, JSON-able through `to_json`."""
+"""The values that stages pass to each other: frozen dataclasses with slots, as JSON types through `to_json`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What comes out: verdicts, answers, and the evidence for them."""
+"""The results of a query: rewards, verdicts and votes on its candidates, the answer, and its trace."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from symmoe.types.work import Candidate, Generation, Load, Observation
 
 Origin = Literal["vote", "synthesis", "fallback"]
 Way = Literal["named", "single", "aggregated"]
-"""How an answer comes about: an expert whom the client named, one whom the recruiter trusts, or several together."""
+"""Who answers a query: the expert that the client `named`, a `single` one that is trusted, or several `aggregated`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reward:
-    """What a reward model thinks of one answer; higher is better, and only answers to one query compare.
+    """A reward model's rating of one answer. Higher is better; only scores of answers to the same query compare.
 
-    `score` is None for an answer that cannot be judged, which ranks below every other; `note` says why, or what of an
-    answer was judged. `objectives` are the model's raw ratings and `weights` what its scorer gave each for this prompt;
-    both are empty for a model that gives one number.
+    `score` is None for an answer that cannot be judged, which ranks below every other; `note` says why, or which part
+    of the answer was judged. `objectives` are the model's raw ratings by name, and `weights` the weight of each for
+    this prompt; both are empty for a model that gives one number.
     """
 
     score: float | None
@@ -31,7 +31,7 @@ class Reward:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The weight of one candidate in the vote: 0 for one that is no answer. `reward` is what a reward model thought."""
+    """One candidate's weight in the vote, 0 if it holds no answer. `reward` is the reward model's rating, if any."""
 
     expert: str
     slot: int
@@ -41,9 +41,9 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """One distinct answer among the candidates: its share of the weight, and the experts that gave it.
+    """One distinct answer: its `share` of all weight, 0..1, and the experts that gave it.
 
-    `members` are the places, among the query's candidates, of all that gave it.
+    `members` are the indices of the candidates that gave it, among all candidates of the query.
     """
 
     answer: str
@@ -54,11 +54,11 @@ class Vote:
 
 @dataclass(frozen=True, slots=True)
 class Consensus:
-    """How far the candidates agree with the vote's winner. The draws of one expert are one opinion, split by answer.
+    """How far the candidates agree with the winner of the vote. Every expert counts once, divided among its draws.
 
-    `share` is the winner's part of the opinions, `margin` its lead over the next answer with opinions weighed by the
-    scorer, `agreement` how far experts that were drawn repeatedly agree with themselves (1 where none was), `opinions`
-    the number of experts.
+    `share` is the winner's share of the experts, 0..1, and `opinions` their number. `margin` is its lead over the next
+    answer when experts are weighted by their verdicts, -1..1. `agreement` is the mean share of an expert's draws that
+    give its commonest answer, over experts that generated more than once; 1 if none did.
     """
 
     share: float
@@ -69,11 +69,11 @@ class Consensus:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The one answer to a query: its text, the expert whose words they are, and how the vote went, winner first.
+    """The answer to a query: its text, the expert that wrote it, and the votes, the winner first.
 
-    `origin` says whether it is the vote's winner, a synthesis by the aggregator, or the vote's winner because a
-    synthesis failed, and `why` by which figures or for which fault. `novel` marks a synthesis that gives an answer
-    which no candidate gave.
+    `origin` is "vote" for the winner of the vote, "synthesis" for the aggregator's answer, "fallback" for the winner
+    because the synthesis could not be used; `why` gives the figures or the fault that decided. `novel` marks a
+    synthesis that gives an answer which no candidate gave.
     """
 
     query_id: str
@@ -90,10 +90,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Hedge:
-    """Experts that were asked `beside` others who had not answered yet, as time was short.
+    """Experts that were asked while the experts `beside` had not answered yet.
 
-    `why` is "late" where one of those took longer than it usually does, "deadline" where there was no time left to ask
-    anybody after them. `seconds` is when, after the question's first expert was asked.
+    `why` is "late" if one of those took longer than usual, "deadline" if no time was left to ask others after them.
+    `seconds` is the time from the first request for the query to this one.
     """
 
     experts: tuple[str, ...]
@@ -104,12 +104,12 @@ class Hedge:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """The evidence for one answer: what every stage decided. `synthesis` is what the aggregator gave, if asked.
+    """The evidence for one answer: what every stage decided. `synthesis` is the aggregator's candidate, if any.
 
-    Of the `recruited`, those asked have a candidate and a verdict; with `way` "single" that is the first alone.
-    `posterior` is how likely the records say the vote's answer is right, where the recruiter could tell. `failed` are
-    experts that were asked and could not answer, and why. `unheard` are those whose answers were not waited for, since
-    others, asked beside them in `hedges`, had decided the vote.
+    `recruited` are all experts chosen for the query; those asked have a candidate and a verdict, with `way` "single"
+    only the first. `posterior` is the probability that the vote's answer is right by the experts' records, None if the
+    recruiter cannot estimate it. `failed` gives, by expert, why it could not answer. `unheard` are experts whose answer
+    was not awaited, because others, asked beside them in `hedges`, had decided the vote.
     """
 
     query_id: str
@@ -131,7 +131,7 @@ class Trace:
 
     @property
     def given(self) -> Generation:
-        """The answer as it was generated, with the tokens of everything that it took."""
+        """The answer as a generation, with the tokens of everything that was generated for it."""
         answer, said = self.answer, self.candidates
         if answer.origin == "synthesis" and self.synthesis is not None:
             said = (self.synthesis, *said)
@@ -151,11 +151,11 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A query that cannot be served, and why. `tokens` are those of its prompt that were made to find that out.
+    """A query that cannot be served, and why. `tokens` is how many tokens of its prompt were encoded.
 
-    `status` is what HTTP calls it: from 500 on, and 429, it is no fault of the query, and asking again after
-    `retry_after` seconds may help. `elsewhere` says that another expert may be asked in this one's place. `failed` are
-    the experts that were asked in vain, and why.
+    `status` is the HTTP status: with 429, or 500 and above, the query is not at fault, and it may succeed after
+    `retry_after` seconds. `elsewhere` says that another expert may serve it. `failed` gives, by expert that was asked,
+    why it could not answer.
     """
 
     query_id: str
@@ -169,13 +169,13 @@ class Refusal:
 
     @property
     def by_query(self) -> bool:
-        """Whether the query itself is at fault, so that no other expert could serve it."""
+        """Whether the query is at fault, so that no other expert could serve it."""
         return self.status < 500 and self.status != 429 and not self.elsewhere
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a run of the pipeline gives: one trace or one refusal for every query, in order, and what it cost."""
+    """The result of a pipeline run: a trace or a refusal for every query, in order, its loads, and seconds by stage."""
 
     results: tuple[Trace | Refusal, ...]
     loads: tuple[Load, ...] = ()
@@ -184,5 +184,5 @@ class Outcome:
 
 
 def to_json(value: Any) -> dict[str, Any]:
-    """A value of this module as plain JSON types."""
+    """Any dataclass of `symmoe.types`, nested ones included, as plain JSON types."""
     return asdict(value)

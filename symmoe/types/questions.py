@@ -1,4 +1,4 @@
-"""A question on its way in."""
+"""What is asked: suite questions, conversations, and how to generate."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ AnswerKind = Literal["auto", "text", "number", "choice", "math"]
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One item of a suite: a question with its known answer, and other answers that are equally right.
+    """One item of a suite: a question, its known answer, and the other answers that are `accepted` as right.
 
-    The answer of a `program` is its tests, as Python statements.
+    With the scorer `program`, the answer is tests for the program, as Python statements.
     """
 
     id: str
@@ -27,7 +27,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call of a tool, its arguments as a JSON object. Its result refers to it by `id`."""
+    """A call of a tool; `arguments` is a JSON object as text. The message with the result refers to it by `id`."""
 
     name: str
     arguments: str
@@ -36,9 +36,9 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An image in a turn, as a data URL; `at` is its position in the text, in characters.
+    """An image in a message; `at` is its position in the text, in characters.
 
-    Before it is checked, the URL may be an address.
+    `url` is a data URL; in a request that was not checked yet it may be an address.
     """
 
     url: str
@@ -49,7 +49,7 @@ class Picture:
 class Message:
     """One turn of a conversation.
 
-    An assistant's may have tool calls, a tool's has the `call_id` that it answers, a user's may have `images`.
+    `calls` are an assistant's tool calls, `call_id` is the call whose result a tool gives, `images` are a user's.
     """
 
     role: str
@@ -60,7 +60,7 @@ class Message:
 
     @property
     def parts(self) -> list[str | Picture]:
-        """Text and images in their order."""
+        """Text and images in order."""
         found: list[str | Picture] = []
         done = 0
         for image in self.images:
@@ -71,13 +71,13 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How an expert is asked to generate. `temperature` 0 is greedy: equal prompts give equal answers.
+    """Sampling parameters of a generation. `temperature` 0 is greedy: equal prompts give equal answers.
 
-    `schema` is what the text must follow, in the language named by `form`: a JSON schema as JSON, a regular expression,
-    or a grammar. `logit_bias` pairs token ids with what is added to their logits. With `top_logprobs` each token comes
-    with its log-probability, and those of that many likeliest ones. `template` holds arguments of the chat template, as
-    JSON; a `raw` prompt is given to the expert as it is, without the template. `tools` are those that may be called, as
-    JSON in OpenAI's format, at most `most_calls` at once. The other names mean what they mean to vLLM.
+    `schema` constrains the text; `form` names its language: a JSON schema as JSON, a regular expression, or an EBNF
+    grammar. `logit_bias` pairs token ids with what is added to their logits. `top_logprobs` asks for each token's
+    log-probability and those of so many most likely tokens; None asks for none. `template` holds arguments of the chat
+    template as JSON; `raw` passes the prompt on without the template. `tools` are the tools that may be called, as JSON
+    in OpenAI's format, at most `most_calls` in one answer. All other names have vLLM's meaning.
     """
 
     max_tokens: int
@@ -103,13 +103,13 @@ class Sampling:
     most_calls: int | None = None
 
     def __hash__(self) -> int:
-        """A hash of the fields that differ most often: a batch looks its calls up a dozen times."""
+        """A hash of the fields that differ most often, since a batch hashes each call a dozen times."""
         return hash((self.max_tokens, self.temperature, self.seed, self.stop, self.schema))
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One question on its way through the pipeline. `kind` says how its answer is to be read."""
+    """One question in the pipeline: a conversation, how to generate, and the `kind` of answer to read from the text."""
 
     id: str
     messages: tuple[Message, ...]
@@ -118,12 +118,12 @@ class Query:
 
     @property
     def text(self) -> str:
-        """What the user asks: the last user turn."""
+        """The text of the last user message; of the last message if there is none."""
         if self.messages[-1].role == "user":  # as nearly always: a batch looks a dozen times
             return self.messages[-1].content
         return next((m.content for m in reversed(self.messages) if m.role == "user"), self.messages[-1].content)
 
     @property
     def images(self) -> tuple[Picture, ...]:
-        """Those of all turns, in their order."""
+        """The images of all messages, in order."""
         return tuple(image for message in self.messages for image in message.images)

@@ -1,4 +1,4 @@
-"""What questions need, what experts have shown, and who is recruited for it."""
+"""The skills that questions need, the records of experts, and the choice of experts for a query."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from symmoe.types.questions import AnswerKind
 
 @dataclass(frozen=True, slots=True)
 class Skill:
-    """One entry of a taxonomy; `examples` are phrasings that call for it, `facet` the one that they share, if any."""
+    """One entry of a taxonomy. `examples` are questions that need it; `facet` is the facet they all share, if any."""
 
     name: str
     description: str
@@ -20,7 +20,7 @@ class Skill:
 
 @dataclass(frozen=True, slots=True)
 class SkillMatch:
-    """A skill that a question needs, and the cosine similarity that says so."""
+    """A skill that a question needs, with the cosine similarity between the two."""
 
     skill: str
     similarity: float
@@ -28,10 +28,10 @@ class SkillMatch:
 
 @dataclass(frozen=True, slots=True)
 class Skills:
-    """What one query needs: topics of the taxonomy, best first, and facets, most specific first.
+    """The skills of one query: topics of the taxonomy, best match first, and facets, most specific first.
 
-    Facets are the answer format in the question's language, the answer format, and the language. `vector` is the
-    question's embedding, a unit row of 32-bit floats, empty where none was made.
+    Facets are the answer format with the language of the question, the answer format, and the language. `vector` is the
+    embedding of the question, a unit vector as the bytes of 32-bit floats; empty if none was computed.
     """
 
     query_id: str
@@ -42,7 +42,7 @@ class Skills:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Validation answers that called for a skill. A graded answer counts in part as right and in part as wrong."""
+    """How many validation answers on a skill were right and wrong. A partly right answer adds to both."""
 
     right: float
     wrong: float
@@ -60,13 +60,13 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class ExpertProfile:
-    """An expert's record: its tally on every skill, topics and facets alike, and over all.
+    """An expert's record on validation questions: its tally on each skill, topics and facets alike, and overall.
 
-    `tokens` is the mean length of an answer, 0 where unknown. `fingerprint` says which weights earned the record, and
-    `date` when. `digests` name the sets of validation questions that were counted. `borrowed` are pseudo-counts taken
-    over from similar experts when a newcomer was asked little. `aggregation` is its tally at making one answer of
-    several, by kind of answer (`AnswerKind`); empty where it was not measured. `earned` is what it earned, 0..1, on
-    each recorded question that it was asked.
+    `tokens` is the mean length of its answers, 0 if unknown. `fingerprint` identifies the weights that were measured,
+    `date` is the day. `digests` identify the sets of validation questions that were counted. `borrowed` are
+    pseudo-counts by skill, taken from similar experts for a newcomer that answered few questions. `aggregation` is its
+    tally at combining several answers into one, by kind of answer; empty if not measured. `earned` is its score, 0..1,
+    on each recorded question that it answered, by the question's identity.
     """
 
     expert: str
@@ -83,8 +83,8 @@ class ExpertProfile:
 
 @dataclass(frozen=True, slots=True)
 class RecordedQuestion:
-    """A validation question as records keep it: the group that it is from (a subject, a family, a data set), its answer
-    format, and its embedding, a signed byte for each dimension.
+    """A validation question in records: its group (a subject, a family, a data set), its answer format, and its
+    embedding, one signed byte for each dimension.
     """
 
     group: str
@@ -94,12 +94,12 @@ class RecordedQuestion:
 
 @dataclass(frozen=True, slots=True)
 class Belief:
-    """How far votes are believed, learned from records.
+    """How the probability that a vote is right follows from its voters; learned from records.
 
-    Experts err together: `n` of them count as `n / (1 + (n - 1) * overlap)` witnesses (Kish's design effect).
-    `corrections[n - 1]` are a slope and an offset for the log-odds that n voters give their answer; the last stands for
-    all beyond, and without any the log-odds are believed as they are. The default overlap is that of fifteen language
-    models of at most 13B on MMLU-Pro.
+    Experts err together: `n` of them count as `n / (1 + (n - 1) * overlap)` independent ones (Kish's design effect).
+    `corrections[n - 1]` are the slope and offset applied to the log-odds of an answer of n voters; the last pair also
+    holds for more voters, and without any the log-odds stay as they are. The default overlap is that of fifteen
+    language models of at most 13B on MMLU-Pro.
     """
 
     overlap: float = 0.3
@@ -108,11 +108,11 @@ class Belief:
 
 @dataclass(frozen=True, slots=True)
 class Trees:
-    """Boosted trees that say how likely an answer is right: one leaf of each and `offset` add up to its log-odds.
+    """Boosted trees that give the log-odds that an answer is right: the sum of one leaf of each tree and `offset`.
 
-    The nodes of all trees stand one after another, in columns; `roots` are where trees begin. A node goes `left` where
-    its `feature` is at most `threshold`, or is unknown and `unknown_left`; a leaf has the feature -1. `experts` are
-    those that are told apart by the last features.
+    The columns hold the nodes of all trees in turn; `roots` are the indices of the first nodes. A node goes `left` if
+    its `feature` is at most `threshold`, or is unknown and `unknown_left` is set, else `right`; a leaf has the feature
+    -1 and a `value`. The last features are one for each of `experts`.
     """
 
     experts: tuple[str, ...]
@@ -130,9 +130,9 @@ class Trees:
 class Profiles:
     """The records of a pool's experts. `parents` gives for each topic the facet that its validation questions share.
 
-    A topic whose questions share no facet has the parent `""`. `belief` is how far votes of these experts are believed.
-    `questions` are the recorded questions by their identity, `embedder` is what embedded them. `verifier` judges these
-    experts' answers, where one was trained that is better than the vote.
+    A topic whose questions share no facet has the parent `""`. `belief` is for votes of these experts. `questions` are
+    the recorded questions by identity, and `embedder` names the embedder of their vectors. `verifier` judges these
+    experts' answers; None if none was trained, or none that is better than the vote.
     """
 
     experts: Mapping[str, ExpertProfile]
@@ -145,7 +145,7 @@ class Profiles:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """One expert asked once. `slot` tells repeated draws of one expert apart: sampling is with replacement."""
+    """One request of a query to an expert. `slot` distinguishes repeated draws of an expert (with replacement)."""
 
     query_id: str
     expert: str
@@ -154,9 +154,9 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class Recruitment:
-    """Who answers a query, and each expert's share of the recruiter's mass, best first; shares sum to one.
+    """The experts chosen for a query, and each expert's share of the recruiter's weight, best first; they sum to 1.
 
-    `accuracies` are how likely each expert is right about this query, 0..1, where the recruiter can tell.
+    `accuracies` are the probabilities, by expert, of a right answer; empty if the recruiter cannot estimate them.
     """
 
     query_id: str
@@ -167,9 +167,10 @@ class Recruitment:
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
-    """How one expert stood for one query: its expected accuracy with a 95 % interval, and why it was chosen or not.
+    """One expert considered for a query: its expected accuracy with a 95 % interval, and why it was chosen or not.
 
-    `tokens` is what its answer is expected to cost. `evidence` is its tally on each skill that counted, heaviest first.
+    `tokens` is the expected length of its answer. `evidence` is its tally on each skill that counted, the one with the
+    most weight first.
     """
 
     expert: str
@@ -185,7 +186,7 @@ class Assessment:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Why a recruiter chose as it did: the weight of each skill, and every expert's standing, best first.
+    """Why a recruiter chose its experts: the weight of each skill, and the assessment of every expert, best first.
 
     `costs[n - 1]` are the expected tokens of asking the first n experts.
     """

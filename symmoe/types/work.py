@@ -1,4 +1,4 @@
-"""Work for experts: what is planned, loaded and generated."""
+"""Work of experts: plans, loads, generations, and what they were measured to take."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Lane = Literal["resident", "held", "adapter", "swap", "merged", "wake", "rebuild
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One generation: the query that words it, and every assignment that its outcome serves.
+    """One generation: the query to answer, and every assignment that the result serves.
 
     Greedy generations of equal prompts are equal, so assignments that differ only in slot or in the query's id share
     one call.
@@ -27,11 +27,11 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Bytes a second measured by machines that read one model between them.
+    """Rates in bytes per second, measured by machines that each read a part of a model and exchange the parts.
 
-    `alone` is what storage gives one machine while no other reads, `storage` what it gives all of them at once, `link`
-    what each receives while all send. `overhead` is the seconds before the first byte, for connecting and measuring.
-    `measured` is the time, in seconds since 1970.
+    `alone` is what storage gives one machine while no other reads, `storage` what it gives all of them together, `link`
+    what each machine receives while all send. `overhead` is the time in seconds before the first byte, for connecting
+    and measuring; `measured` is when, in seconds since 1970.
     """
 
     alone: float
@@ -41,17 +41,17 @@ class Rates:
     measured: float
 
     def gathered(self, nbytes: int, machines: int) -> float:
-        """Seconds until each of so many machines has the bytes, if each byte is read once."""
+        """Seconds until each of `machines` has all `nbytes`, if each byte is read from storage once."""
         received = nbytes * (machines - 1) / machines
         return max(nbytes / machines / self.alone, nbytes / self.storage, received / self.link) + self.overhead
 
 
 @dataclass(frozen=True, slots=True)
 class Joint:
-    """Steps of several workers that begin at the same moment, so that their machines share one reading of a model.
+    """Steps of several workers that begin together, so that their machines read a model once between them.
 
-    `number` identifies it in a plan, and `workers` is how many begin. Those that arrive wait `patience` seconds for the
-    others. `rates` are earlier bandwidths of storage and link, if known.
+    `number` identifies the group in a plan, `workers` is its size. A worker waits at most `patience` seconds for the
+    others. `rates` are those measured earlier, if any.
     """
 
     number: int
@@ -62,7 +62,7 @@ class Joint:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The work of one expert on one worker: it is made ready there once, and then answers every call."""
+    """The work of one expert on one worker: it is loaded once and then answers every call."""
 
     expert: str
     calls: tuple[Call, ...]
@@ -72,14 +72,14 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The steps of a batch; each worker runs its own in this order. No expert appears twice on one worker."""
+    """The steps of a batch; each worker runs its own in this order. An expert has at most one step on a worker."""
 
     steps: tuple[Step, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A query's token ids, ready for an expert's turn, as the tokenizer of the checkpoint in `model` has them."""
+    """A query's token ids as experts are given them, by the tokenizer of the checkpoint in the directory `model`."""
 
     model: str
     ids: tuple[int, ...]
@@ -96,10 +96,10 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """What the engine gave for one call: `logprobs` where they were asked for, and the stop sequence that ended it.
+    """An engine's result for one call. `logprobs` are empty unless asked for; `stop` is the stop sequence that was met.
 
-    `calls` are those of tools that its text makes. `reasoning` is what was thought and is no part of the text. Of an
-    answer, `expert` is whose words they are.
+    `calls` are the tool calls in the text. `reasoning` is the model's thinking, which is not part of `text`. If this is
+    the answer to a query, `expert` is the expert that wrote it.
     """
 
     text: str
@@ -115,13 +115,13 @@ class Generation:
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Generation:
-        """The generation that `to_json` wrote."""
+        """The generation of a row that `to_json` made."""
         return cls(**{**row, "logprobs": _logprobs(row), "calls": _calls(row)})
 
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """What an engine's step added to the call called `id`: text, and at the end the finished generation.
+    """What one engine step added to the call with this `id`: text, and with the last delta the whole generation.
 
     The texts of a call's deltas add up to the text of its generation, and so do their `logprobs`.
     """
@@ -134,9 +134,9 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One expert's answer to one query, and the lane by which that expert was ready.
+    """One expert's answer to one query, and the lane by which the expert was loaded.
 
-    `shared` marks a candidate whose tokens were spent on another assignment.
+    `shared` marks a candidate that was generated for another assignment, where its tokens are counted.
     """
 
     query_id: str
@@ -156,12 +156,12 @@ class Candidate:
 
     @property
     def assignment(self) -> Assignment:
-        """What it answers."""
+        """The assignment that it answers."""
         return Assignment(self.query_id, self.expert, self.slot)
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Candidate:
-        """The candidate that `to_json` wrote."""
+        """The candidate of a row that `to_json` made."""
         return cls(**{**row, "logprobs": _logprobs(row), "calls": _calls(row)})
 
 
@@ -180,7 +180,7 @@ def _logprobs(row: Mapping[str, Any]) -> tuple[TokenLogprob, ...]:
 class Image:
     """An expert's packed weights in memory that an engine can map: `nbytes` from `offset` of the file at `path`.
 
-    `key` names the weights: equal keys mean equal bytes. `model` is the directory of its tokenizer and config.
+    Equal keys mean equal bytes. `model` is the directory of the tokenizer and config.
     """
 
     key: str
@@ -192,10 +192,10 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How an expert was made ready: by which lane, in how many seconds, moving how many bytes.
+    """How an expert was loaded: the lane and the reason for it, the seconds, and the bytes that were moved.
 
-    Where machines met to read its model between them, `rates` are what they measured, and `saved` the seconds by which
-    that was shorter than one machine's reading alone, below 0 where it only cost time.
+    If several machines read the model together, `rates` are what they measured, and `saved` is by how many seconds this
+    was faster than one machine reading alone; negative if it was slower.
     """
 
     expert: str
@@ -209,9 +209,10 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What one load of an expert took, by which lane, moving how many bytes; without a lane, one step's requests.
+    """A measured time of an expert: of one load by `lane`, or, without a lane, of the `requests` of one step.
 
-    A load is told as if a machine had read alone what several read between them; `rates` are what these measured.
+    If several machines read the model together, `seconds` is what one would have taken alone, and `rates` are what they
+    measured.
     """
 
     expert: str
@@ -223,7 +224,7 @@ class Observation:
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Observation:
-        """The observation that `to_json` wrote."""
+        """The observation of a row that `to_json` made."""
         rates = row.get("rates")
         return cls(**{**row, "rates": Rates(**rates) if rates else None})
 
@@ -235,25 +236,26 @@ FIRST_TOKEN_BOUNDS = (
 BETWEEN_TOKENS_BOUNDS = (
     0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0,
 )  # fmt: skip
-"""The bounds of `EngineStats`' histograms in seconds, which are vLLM's."""
+"""The upper bounds, in seconds, of the two histograms of `EngineStats`; they are vLLM's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """How many durations were longer than one bound and no longer than the next, last those beyond all; their sum."""
+    """Counts of durations by interval between bounds, the last beyond all bounds, and their sum in seconds."""
 
     counts: tuple[int, ...]
     seconds: float
 
     def __add__(self, other: Histogram) -> Histogram:
-        """Of both together."""
+        """The histogram of both together; the bounds must be the same."""
         return Histogram(tuple(map(sum, zip(self.counts, other.counts, strict=True))), self.seconds + other.seconds)
 
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """What an engine counted over a time, by vLLM's names: tokens, cached tokens looked for and found, requests put off
-    for want of room. `running`, `waiting` and `kv_cache_usage` (0 to 1) are as of the end.
+    """An engine's counts over a period, under vLLM's names. `running`, `waiting` and `kv_cache_usage` (0..1) are the
+    values at its end. `preemptions` are requests put off because the KV cache was full; `prefix_cache_queries` and
+    `prefix_cache_hits` are the tokens looked up in the prefix cache and those found.
     """
 
     running: int
@@ -268,7 +270,7 @@ class EngineStats:
     between_tokens: Histogram
 
     def then(self, later: EngineStats) -> EngineStats:
-        """Of this time and a later one together."""
+        """The counts of this period and a later one together."""
         names = [each.name for each in fields(self)]
         now, counted = names[:3], names[3:]
         return EngineStats(
