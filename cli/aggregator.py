@@ -39,17 +39,17 @@ def bench(
 
     from .render import show, show_json, watching
 
-    described = read_pool(pool)
+    config = read_pool(pool)
     questions = suite_at(suite, per_family, "profile", seed)
-    options.verified(described)
-    assembly = Assembly(described)
-    known = assembly.profiles() if described.routing.profiles else Profiles({})
+    options.fetch_and_verify(config)
+    assembly = Assembly(config)
+    known = assembly.profiles() if config.routing.profiles else Profiles({})
     with watching("aggregating") as watch:
         measured = bench_aggregators(assembly, questions, seed, watch)
     report = _report(measured)
     if out is not None:
         source = suite.name if suite else f"profile split, {per_family} of each family, seed {seed}"
-        write_profiles(out, with_aggregation(known, measured), _about(described, source))
+        write_profiles(out, with_aggregation(known, measured), _about(config, source))
         report["out"] = str(out)
     if json:
         show_json(report)
@@ -63,13 +63,18 @@ def _report(measured: Any) -> dict[str, Any]:
 
     experts = {}
     for name, kinds in measured.skills.items():
-        together = Tally(sum(t.right for t in kinds.values()), sum(t.wrong for t in kinds.values()))
+        overall = Tally(sum(t.right for t in kinds.values()), sum(t.wrong for t in kinds.values()))
         experts[name] = {
             kind: {"right": tally.right, "asked": tally.asked, "over_chance": round(over_chance(tally), 2)}
-            for kind, tally in (("all", together), *sorted(kinds.items()))
+            for kind, tally in (("all", overall), *sorted(kinds.items()))
         }
-    made = sum(len(task.made) for task in measured.tasks)
-    return {"tasks": len(measured.tasks), "left_out": measured.left_out, "candidates_made": made, "experts": experts}
+    generated = sum(len(task.made) for task in measured.tasks)
+    return {
+        "tasks": len(measured.tasks),
+        "left_out": measured.left_out,
+        "candidates_made": generated,
+        "experts": experts,
+    }
 
 
 def _about(pool: Any, source: str) -> dict[str, Any]:

@@ -36,8 +36,8 @@ def ask(
 
     with OpenPool(options.ready(pool)) as opened:
         query = query_of(opened.pool, question, images=image or ())
-        named = known_model(catalogue(opened.pool), model)
-        policy = policy_for(opened.pool, named, k, budget, quality=quality)
+        chosen = known_model(catalogue(opened.pool), model)
+        policy = policy_for(opened.pool, chosen, k, budget, quality=quality)
         policy = fitting(policy, opened.pool, query)
         with watching("asking") as watch:
             outcome = opened.outcome([query], policy, seed=seed, explain=explain or json, watch=watch)
@@ -57,7 +57,7 @@ def _explanation(trace: Any) -> list[Any]:
     from .route import explanation_tables
 
     weights = {(verdict.expert, verdict.slot): verdict.weight for verdict in trace.verdicts}
-    said = [
+    candidates = [
         (c.expert, c.lane, percent(weights[c.expert, c.slot]), c.completion_tokens, c.text)
         for c in trace.candidates
         if not c.shared
@@ -65,7 +65,7 @@ def _explanation(trace: Any) -> list[Any]:
     votes = [(vote.answer, percent(vote.share), ", ".join(vote.experts)) for vote in trace.answer.votes]
     return [
         *explanation_tables(trace.skills, trace.facets, trace.explanation),
-        table("What they said", ("expert", "lane", "weight %", "tokens", "answer"), said, right=(2, 3)),
+        table("What they said", ("expert", "lane", "weight %", "tokens", "answer"), candidates, right=(2, 3)),
         table("The vote", ("answer", "share %", "experts"), votes, right=(1,)),
         *([f"{trace.answer.origin}: {trace.answer.why}"] if trace.answer.why else []),
     ]

@@ -91,7 +91,7 @@ def run(
     Exit code 3 says that some rows could not be answered, 4 that too many failed or the time of --until came:
     OUT.errors.jsonl has each that failed.
     """
-    words = {
+    arguments = {
         "pool": pool,
         "k": k,
         "quality": quality,
@@ -112,7 +112,7 @@ def run(
         "trace": trace,
     }
     _seconds_until(until)
-    _run(sources, output, words, resume, False, json, until)
+    _run(sources, output, arguments, resume, False, json, until)
 
 
 @app.command("retry")
@@ -124,16 +124,16 @@ def retry(output: Output, json: options.Json = False) -> None:
     settings = Record(Files(output)).settings()
     if settings is None:
         raise JobError(f"{output}: no job has this output", hint="name what -o named")
-    words = dict(settings["words"])
-    _run(words.pop("sources"), output, words, True, True, json)
+    arguments = dict(settings["words"])
+    _run(arguments.pop("sources"), output, arguments, True, True, json)
 
 
 def _run(
     sources: list[str],
     output: Path,
-    words: dict[str, Any],
+    arguments: dict[str, Any],
     resume: bool,
-    again: bool,
+    retry_failed: bool,
     json: bool,
     until: str | None = None,
 ) -> None:
@@ -147,40 +147,40 @@ def _run(
 
     find_files(sources)  # a name that is wrong is told before a model is fetched
 
-    read = [words[name] for name in ("prompt", "prompt_column", "id_column", "system", "reference", "score")]
+    read = [arguments[name] for name in ("prompt", "prompt_column", "id_column", "system", "reference", "score")]
     reading = options.reading(*read)
-    pool = options.with_quality(options.ready(words["pool"]), words["quality"])
+    pool = options.with_quality(options.ready(arguments["pool"]), arguments["quality"])
     job = BatchJob(
         tuple(sources),
         output,
         pool,
         fingerprint(pool),
-        words["k"],
-        words["seed"],
-        words["explain"],
-        words["on_failure"] == OnFailure.STOP,
-        words["max_error_rate"],
-        {"sources": sources, **words},
+        arguments["k"],
+        arguments["seed"],
+        arguments["explain"],
+        arguments["on_failure"] == OnFailure.STOP,
+        arguments["max_error_rate"],
+        {"sources": sources, **arguments},
         reading,
-        words["trace"],
-        words["limit"],
-        words["sample"],
+        arguments["trace"],
+        arguments["limit"],
+        arguments["sample"],
     )
     store = open_store()
     try:
         with (
             _stopped_at(until),
             job_lock(job.files),
-            following(_told) as (watch, follow),
-            _assembly(pool, words["workers"], store, words["without_ray_token"]) as assembly,
+            following(_progress_line) as (watch, follow),
+            _assembly(pool, arguments["workers"], store, arguments["without_ray_token"]) as assembly,
         ):
-            result = run_batch(job, assembly, store, resume, watch, again, follow, options.tell_shapes)
+            result = run_batch(job, assembly, store, resume, watch, retry_failed, follow, options.show_shapes)
     except KeyboardInterrupt as stop:
-        word = f"it is {stop}" if isinstance(stop, _TimeIsUp) else "stopped"
-        tell(f"{word}; nothing is lost. Go on with: {_again(sources, output, words)}")
+        reason = f"it is {stop}" if isinstance(stop, _TimeIsUp) else "stopped"
+        tell(f"{reason}; nothing is lost. Go on with: {_resume_command(sources, output, arguments)}")
         raise typer.Exit(NOT_WHOLE if isinstance(stop, _TimeIsUp) else 130) from None
     score = None
-    if words["score"]:
+    if arguments["score"]:
         from symmoe.batch.checking import accuracy
 
         score = accuracy(output, reading)
@@ -291,24 +291,24 @@ def status(output: Output, json: options.Json = False) -> None:
     from .render import show, show_json
 
     found = read_status(Files(output))
-    show_json(found) if json else show(f"{found['state']}: {_told_of(found)}")
+    show_json(found) if json else show(f"{found['state']}: {_status_line(found)}")
 
 
-def _told(status: Status) -> str:
+def _progress_line(status: Status) -> str:
     from dataclasses import asdict
 
-    return _told_of(asdict(status))
+    return _status_line(asdict(status))
 
 
-def _told_of(status: Mapping[str, Any]) -> str:
+def _status_line(status: Mapping[str, Any]) -> str:
     """One line of how a job stands."""
-    words = [f"{status['done']} done", f"{status['failed']} failed"]
-    words += [f"{status['lines_per_second']:.1f} lines/s", f"{status['tokens_per_second']:.0f} tokens/s"]
+    parts = [f"{status['done']} done", f"{status['failed']} failed"]
+    parts += [f"{status['lines_per_second']:.1f} lines/s", f"{status['tokens_per_second']:.0f} tokens/s"]
     if status["left"] is not None:
-        words.append(f"{status['left']:.0f} s left")
+        parts.append(f"{status['left']:.0f} s left")
     if status["expert"]:
-        words.append(f"{status['expert']} at work ({status['lane']})")
-    return ", ".join([*words, f"{status['loads']} loads"])
+        parts.append(f"{status['expert']} at work ({status['lane']})")
+    return ", ".join([*parts, f"{status['loads']} loads"])
 
 
 @app.command("check")
@@ -340,20 +340,20 @@ def check(
 
     reading = options.reading(prompt, prompt_column, id_column, system)
     find_files(sources)
-    described = options.with_quality(options.ready(pool), quality)
-    lines = LineReader(described, k, reading).read(*sources, limit=limit, share=sample)
-    options.tell_shapes(lines)
+    config = options.with_quality(options.ready(pool), quality)
+    lines = LineReader(config, k, reading).read(*sources, limit=limit, share=sample)
+    options.show_shapes(lines)
     with counting("reading rows", lines.meter) as counted:
-        seen = look(lines, described.engine.max_model_len, seed, counted)
+        seen = look(lines, config.engine.max_model_len, seed, counted)
     with working("counting tokens and recruiting"):
-        assembly = Assembly(described)
+        assembly = Assembly(config)
         fits = {name: fit(seen, tokenizer) for name, tokenizer in _tokenizers(assembly).items()} if seen.good else {}
         shares = predict(seen, assembly, assembly.costs(open_store()), seed)
     facts = report(seen, fits, shares)
     if json:
         show_json(facts)
     else:
-        show(*_checked(facts))
+        show(*_check_tables(facts))
         guessed = [share.expert for share in shares if share.guessed]
         if guessed:
             tell(f"times are guessed, not measured, for: {', '.join(guessed)}")
@@ -372,7 +372,7 @@ def _tokenizers(assembly: Assembly) -> dict[str, ChatTokenizer]:
     return {expert: ChatTokenizer(str(assembly.weights(expert).model), window) for expert in first.values()}
 
 
-def _checked(facts: dict[str, Any]) -> list[Any]:
+def _check_tables(facts: dict[str, Any]) -> list[Any]:
     """What a check found, as tables."""
     from .render import table
 
@@ -469,12 +469,12 @@ def _assembly(pool: Pool, workers: int, store: Store, without_ray_token: bool) -
         yield assembly
 
 
-def _again(sources: Sequence[str], output: Path, words: Mapping[str, Any]) -> str:
+def _resume_command(sources: Sequence[str], output: Path, arguments: Mapping[str, Any]) -> str:
     """The command that goes on with a job: it must name all that the job was started with."""
     import shlex
 
-    said = ["symmoe", "batch", "run", *sources, "-o", str(output)]
-    for name, value in words.items():
+    command = ["symmoe", "batch", "run", *sources, "-o", str(output)]
+    for name, value in arguments.items():
         option = f"--{name.replace('_', '-')}"
-        said += [option] if value is True else [] if value is None or value is False else [option, str(value)]
-    return shlex.join([*said, "--resume"])
+        command += [option] if value is True else [] if value is None or value is False else [option, str(value)]
+    return shlex.join([*command, "--resume"])

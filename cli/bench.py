@@ -130,11 +130,11 @@ def recruiting(
 
     from .render import end_measuring, watching
 
-    described = read_pool(pool)
-    options.verified(described)
+    config = read_pool(pool)
+    options.fetch_and_verify(config)
     questions = suite_at(suite, per_family, "test", seed)
     with watching("asking") as watch:
-        report = contest(Assembly(described), questions, k or described.routing.k, seed, watch)
+        report = contest(Assembly(config), questions, k or config.routing.k, seed, watch)
     end_measuring(report, out, json, lambda report: [_recruiting_table(report, len(questions))])
 
 
@@ -165,13 +165,13 @@ def _replay_tables(report: dict[str, Any]) -> list[Any]:
         (each if seen else f"{each} (unseen)", *(f"{row['sets'][each]:.1f}" for row in routers.values()))
         for each, seen in sets.items()
     ]
-    means = [
+    mean_rows = [
         (name, f"{row['mean']:.2f}", "{:.2f}–{:.2f}".format(*row["ci95"]), *_over(row)) for name, row in routers.items()
     ]
     columns = ("router", "mean", "95 %", "over best single", "over clusters")
     return [
         table("Percent earned", ("set", *(name.replace("_", " ") for name in routers)), earned, right=range(1, 20)),
-        table("Mean over sets, and paired differences in points (95 %)", columns, means, right=(1, 2, 3, 4)),
+        table("Mean over sets, and paired differences in points (95 %)", columns, mean_rows, right=(1, 2, 3, 4)),
     ]
 
 
@@ -231,7 +231,7 @@ def _unlike_swap_tables(report: dict[str, Any]) -> list[Any]:
 
     seconds = report["seconds"]
     rows = [(name, f"{1000 * one['wake']:.1f}", f"{one['rebuild']:.2f}") for name, one in seconds.items()]
-    bars = [(_named(name, bar), bar["measured"], bar["bar"]) for name, bar in report["bars"].items()]
+    bars = [(_bar_name(name, bar), bar["measured"], bar["bar"]) for name, bar in report["bars"].items()]
     memory, killed = report["memory"], report["killed"]
     return [
         table(f"{report['switches']} switches", ("engine", "wake ms", "new engine s"), rows, right=(1, 2)),
@@ -309,14 +309,14 @@ def batch(
 
     from .render import end_measuring, narrating
 
-    described, work = read_pool(pool), Workload(experts, per_family, k, seed)
+    config, work = read_pool(pool), Workload(experts, per_family, k, seed)
     with narrating("measuring") as tell:
         if workers:
-            report = measure_unlike_workers(described, model, work, workers, os.environ.get("RAY_ADDRESS"), tell)
+            report = measure_unlike_workers(config, model, work, workers, os.environ.get("RAY_ADDRESS"), tell)
         elif unlike:
-            report = measure_unlike_batch(described, model, work, rounds, processes, tell)
+            report = measure_unlike_batch(config, model, work, rounds, processes, tell)
         else:
-            report = measure_batch(described, work, rounds, processes, tell)
+            report = measure_batch(config, work, rounds, processes, tell)
     end_measuring(report, out, json, _workers_tables if workers else _batch_tables)
 
 
@@ -363,7 +363,10 @@ def _plan_tables(report: dict[str, Any]) -> list[Any]:
     from .render import table
 
     ways, spread = list(report["cases"][0]["over_bound"]), "{median:.3f} ({worst:.3f})".format_map
-    sizes, told = ("experts", "models", "devices", "machines"), ("to_plain", "busy_to_plain", "noisy_to_plain", "loads")
+    sizes, figures = (
+        ("experts", "models", "devices", "machines"),
+        ("to_plain", "busy_to_plain", "noisy_to_plain", "loads"),
+    )
     rows = [
         (
             case["experts"],
@@ -375,11 +378,11 @@ def _plan_tables(report: dict[str, Any]) -> list[Any]:
         for case in report["cases"]
     ]
     bars = [
-        (_named(name, bar), "-" if bar["measured"] is None else f"{bar['measured']:.3f}", bar["bar"], _met(bar))
+        (_bar_name(name, bar), "-" if bar["measured"] is None else f"{bar['measured']:.3f}", bar["bar"], _met(bar))
         for name, bar in report["bars"].items()
     ]
     wrong = [(name, *map(spread, ways_of.values())) for name, ways_of in report["gone_wrong"].items()]
-    together = [[*map(case.get, sizes), *(spread(case[name]) for name in told)] for case in report["gathering"]]
+    joint_loads = [[*map(case.get, sizes), *(spread(case[name]) for name in figures)] for case in report["gathering"]]
     seeds = len(report["settings"]["seeds"])
     columns = ("experts", "devices", "bound s", *ways, "planning s")
     return [
@@ -390,12 +393,17 @@ def _plan_tables(report: dict[str, Any]) -> list[Any]:
             wrong,
             right=range(1, 6),
         ),
-        table("Machines that read models together, by the same plan without that", (*sizes, *told), together, range(8)),
+        table(
+            "Machines that read models together, by the same plan without that",
+            (*sizes, *figures),
+            joint_loads,
+            range(8),
+        ),
         table("Bars", ("what", "measured", "bar", "met"), bars, right=(1, 2)),
     ]
 
 
-def _named(name: str, bar: dict[str, Any]) -> str:
+def _bar_name(name: str, bar: dict[str, Any]) -> str:
     """The bar's name, with the number of pools that it could be judged on where that is not all."""
     return name.replace("_", " ") + (f" ({bar['pools']} pools)" if "pools" in bar else "")
 
@@ -466,10 +474,10 @@ def replicas(
 
     from .render import end_measuring, table, working
 
-    described = options.ready(pool)
-    if not described.engine.runs_models:
-        raise PoolError(f"pool {described.name!r} has no weights to read", hint="measure with --pool tiny or starter")
-    directory = Path(Assembly(described).weights(expert or described.names[0]).model)
+    config = options.ready(pool)
+    if not config.engine.runs_models:
+        raise PoolError(f"pool {config.name!r} has no weights to read", hint="measure with --pool tiny or starter")
+    directory = Path(Assembly(config).weights(expert or config.names[0]).model)
     with working("measuring"):
         report = measure(directory, machines, count, throttle, repeats)
     rows = [(name, f"{seconds:.2f}") for name, seconds in report["seconds"].items()]
@@ -479,12 +487,12 @@ def replicas(
     end_measuring(report, out, json, lambda report: parts)
 
 
-def _counts(words: str) -> list[int]:
+def _counts(text: str) -> list[int]:
     from symmoe.errors import RequestError
 
-    counts = [int(word) if word.strip().isdecimal() else 0 for word in words.split(",")]
+    counts = [int(word) if word.strip().isdecimal() else 0 for word in text.split(",")]
     if min(counts) < 2:
-        raise RequestError(f"--ranks {words}: numbers of processes from 2 on, with commas", code="bad_ranks")
+        raise RequestError(f"--ranks {text}: numbers of processes from 2 on, with commas", code="bad_ranks")
     return counts
 
 
@@ -528,17 +536,18 @@ def scoring(
 
     from .render import show_measured, watching, write_report
 
-    described = read_pool(pool)
+    config = read_pool(pool)
     if reward is not None:
-        described = described.model_copy(update={"reward": RewardConfig(model=reward)})
-    options.verified(described)
-    ordinary = 60 * (described.name != TINY) if everyday is None else everyday
+        config = config.model_copy(update={"reward": RewardConfig(model=reward)})
+    options.fetch_and_verify(config)
+    everyday_count = 60 * (config.name != TINY) if everyday is None else everyday
     validation, held_out = (
-        mixed_suite(per_family, split, seed) + everyday_suite(split, ordinary, seed) for split in ("profile", "test")
+        mixed_suite(per_family, split, seed) + everyday_suite(split, everyday_count, seed)
+        for split in ("profile", "test")
     )
     drawing = Drawing(draws, temperature=temperature)
     with watching("asking, judging, aggregating") as watch:
-        report = measure(Assembly(described), validation, held_out, drawing, out.parent / f"{out.stem}-outputs", watch)
+        report = measure(Assembly(config), validation, held_out, drawing, out.parent / f"{out.stem}-outputs", watch)
     write_report(report, out)
     plot = _plot_beside(out)
     plot_sweep(report["skipping"], plot)
@@ -556,8 +565,8 @@ def _scorer_tables(report: dict[str, Any]) -> list[Any]:
             _points(row["over_plain_vote"]),
             _points(row["over_profile_vote"]),
         )
-        for setting, told in report["choosing"].items()
-        for name, row in told["ways"].items()
+        for setting, found in report["choosing"].items()
+        for name, row in found["ways"].items()
     ]
     columns = ("candidates", "way", "right %", "over plain vote", "over profile vote")
     skipped = report["skipping"]
@@ -620,18 +629,18 @@ def quality(
 
     from .render import show_measured, watching, write_report
 
-    described = read_pool(pool)
+    config = read_pool(pool)
     kept = out.with_name(f"{out.stem}-answers.jsonl")
-    ordinary = EVERYDAY * (described.name != TINY) if everyday is None else everyday
-    suites = read_suites(suite) if suite else kept_apart(per_family, seed, ordinary)
-    named = described.expert(aggregator).name if aggregator else None
-    options.verified(described)
-    assembly = Assembly(described)
+    everyday_count = EVERYDAY * (config.name != TINY) if everyday is None else everyday
+    suites = read_suites(suite) if suite else kept_apart(per_family, seed, everyday_count)
+    named = config.expert(aggregator).name if aggregator else None
+    options.fetch_and_verify(config)
+    assembly = Assembly(config)
     with watching("answering") as watch:
         report = compare(
             assembly,
             suites,
-            k or described.routing.k,
+            k or config.routing.k,
             seed,
             temperature,
             proposers,
@@ -680,9 +689,9 @@ def _plot_beside(out: Path) -> Path:
     return out.with_suffix(".plot.png" if out.suffix == ".png" else ".png")
 
 
-def _points(told: dict[str, Any] | None) -> str:
+def _points(difference: dict[str, Any] | None) -> str:
     """A difference in points with its 95 % interval."""
-    return "{:+.2f} ({:+.2f} to {:+.2f})".format(told["points"], *told["ci95"]) if told else ""
+    return "{:+.2f} ({:+.2f} to {:+.2f})".format(difference["points"], *difference["ci95"]) if difference else ""
 
 
 for measure_service in (bench_service.serve, bench_service.siege, bench_service.tracing):

@@ -211,7 +211,7 @@ def tracing(
 def _tracing_tables(report: dict[str, Any]) -> list[Any]:
     from .render import table
 
-    def told(policy: str, name: str) -> str:
+    def ratio(policy: str, name: str) -> str:
         times = report["times_off"].get(policy, {}).get(name)
         return "{:.3f} ({:.3f} to {:.3f})".format(times["median"], *times["ci95"]) if times else "1"
 
@@ -219,9 +219,9 @@ def _tracing_tables(report: dict[str, Any]) -> list[Any]:
         (
             policy,
             f"{row['requests_per_second']:.0f}",
-            told(policy, "requests_per_second"),
+            ratio(policy, "requests_per_second"),
             f"{row['cpu_ms']:.2f}",
-            told(policy, "cpu_ms"),
+            ratio(policy, "cpu_ms"),
         )
         for policy, row in report["median"].items()
     ]

@@ -36,30 +36,30 @@ def demo(
 
     from .render import show, show_json, watching, working
 
-    described = read_pool(pool)
-    options.verified(described)
-    questions = (mixed_suite if described.name == TINY else general_suite)(per_family, "test", seed)
-    queries = [as_query(question, described.sampling) for question in questions]
-    draws = k or described.routing.k
-    assembly = Assembly(described)
+    config = read_pool(pool)
+    options.fetch_and_verify(config)
+    questions = (mixed_suite if config.name == TINY else general_suite)(per_family, "test", seed)
+    queries = [as_query(question, config.sampling) for question in questions]
+    draws = k or config.routing.k
+    assembly = Assembly(config)
     with working("starting the engine"):
-        engine_start = assembly.loader.start(described.names[0])
+        engine_start = assembly.loader.start(config.names[0])
     with watching("symmoe") as watch:
-        policy = policy_for(described, k=k)
+        policy = policy_for(config, k=k)
         outcome = answer(assembly.parts(), queries, policy, seed, watch=watch, explain=True)
     traces = [result for result in outcome.results if isinstance(result, Trace)]
     with watching("baselines") as watch:
         matrix = run_matrix(
             assembly.executor,
-            described.names,
+            config.names,
             assembly.models,
             questions,
-            described.sampling,
+            config.sampling,
             watch,
-            described.most_tokens,
+            config.most_tokens,
             [candidate for trace in traces for candidate in trace.candidates],
         )
-    settings = {"pool": described.name, "k": draws, "seed": seed, "per_family": per_family}
+    settings = {"pool": config.name, "k": draws, "seed": seed, "per_family": per_family}
     report = demo_report(questions, outcome, matrix, engine_start, settings)
 
     out.mkdir(parents=True, exist_ok=True)
@@ -83,8 +83,8 @@ def _tables(report: dict[str, Any]) -> list[Any]:
     from .render import percent, seconds_table, table
 
     contenders = list(report["accuracy"])
-    named = [*report["families"].items(), *report["kinds"].items(), ("all", report["accuracy"])]
-    families = [(family, *(percent(row[name]) for name in contenders)) for family, row in named]
+    groups = [*report["families"].items(), *report["kinds"].items(), ("all", report["accuracy"])]
+    families = [(family, *(percent(row[name]) for name in contenders)) for family, row in groups]
     experts = [
         (
             name,
@@ -96,11 +96,11 @@ def _tables(report: dict[str, Any]) -> list[Any]:
         )
         for name, row in report["experts"].items()
     ]
-    titles = ("family", *(name.replace("_", " ") for name in contenders))
-    of_experts = ("expert", "loads", "lane", "load s", "requests", "alone, all %")
+    family_columns = ("family", *(name.replace("_", " ") for name in contenders))
+    expert_columns = ("expert", "loads", "lane", "load s", "requests", "alone, all %")
     return [
-        table(f"Right answers, % of {report['questions']} questions", titles, families, right=(1, 2, 3, 4)),
-        table("Experts", of_experts, experts, right=(1, 3, 4, 5)),
+        table(f"Right answers, % of {report['questions']} questions", family_columns, families, right=(1, 2, 3, 4)),
+        table("Experts", expert_columns, experts, right=(1, 3, 4, 5)),
         seconds_table(report["seconds"]),
     ]
 

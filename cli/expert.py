@@ -34,16 +34,16 @@ def train(
 
     from .render import show, show_json, stepping, working
 
-    described = read_recipe(recipe)
-    target = out or Path("adapters") / described.name
+    config = read_recipe(recipe)
+    target = out or Path("adapters") / config.name
     with working("preparing the base model"):
         model = local_directory(base, Path(), cache_dir())
-    with stepping(f"training {described.name}", described.steps) as step:
-        card = train_adapter(described, model, target, base, lambda done, loss: step(done, f"loss {loss:.3f}"))
+    with stepping(f"training {config.name}", config.steps) as step:
+        card = train_adapter(config, model, target, base, lambda done, loss: step(done, f"loss {loss:.3f}"))
     if json:
         show_json(card)
         return
-    show(f"wrote {target}; measure it with: symmoe expert eval {described.name} --pool POOL")
+    show(f"wrote {target}; measure it with: symmoe expert eval {config.name} --pool POOL")
 
 
 @app.command("eval")
@@ -64,15 +64,15 @@ def evaluate(
 
     from .render import percent, show, show_json, table, watching
 
-    described = read_pool(pool)
-    cards = {name: _card(described, name) for name in experts} if write_card else {}
-    names = [described.expert(name).name for name in dict.fromkeys(experts)]
-    options.verified(described)
+    config = read_pool(pool)
+    cards = {name: _card(config, name) for name in experts} if write_card else {}
+    names = [config.expert(name).name for name in dict.fromkeys(experts)]
+    options.fetch_and_verify(config)
     questions = suite_at(suite, per_family, "test", seed)
-    assembly = Assembly(described)
+    assembly = Assembly(config)
     with watching("asking") as watch:
         matrix = run_matrix(
-            assembly.executor, names, assembly.models, questions, described.sampling, watch, assembly.pool.most_tokens
+            assembly.executor, names, assembly.models, questions, config.sampling, watch, assembly.pool.most_tokens
         )
     families = {name: by_family(matrix, name) for name in names}
     for name, card in cards.items():
@@ -124,8 +124,8 @@ def add(
     --profiles; without a record it is asked by its name only.
     """
     if out is None:
-        joined_by = expert_service.join(service, key, name, model, adapter, description, profiles)
-        expert_service.show_change(joined_by, json)
+        change = expert_service.join(service, key, name, model, adapter, description, profiles)
+        expert_service.show_change(change, json)
         return
     from dataclasses import replace
 
@@ -138,20 +138,20 @@ def add(
 
     from .render import percent, show, show_json, table, watching
 
-    described = read_pool(pool)
-    joined = grown(described, name, model, adapter, description)
-    known = Assembly(described).profiles()
-    options.verified(joined.without_profiles())
+    config = read_pool(pool)
+    grown_pool = grown(config, name, model, adapter, description)
+    known = Assembly(config).profiles()
+    options.fetch_and_verify(grown_pool.without_profiles())
     questions = suite_at(suite, 10, "profile", seed, everyday=True)
     with watching("asking") as watch:
-        profile, alike = onboard(Assembly(joined), name, known, questions, count, not label_free, watch)
+        profile, similar = onboard(Assembly(grown_pool), name, known, questions, count, not label_free, watch)
     profiles_path = out.with_suffix(".profiles.json")
-    about = {"pool": joined.name, "questions": int(profile.overall.asked), "sources": [f"{name} added to {pool}"]}
+    about = {"pool": grown_pool.name, "questions": int(profile.overall.asked), "sources": [f"{name} added to {pool}"]}
     write_profiles(profiles_path, replace(known, experts={**known.experts, name: profile}), about)
-    write_pool(out, joined, profiles_path)
+    write_pool(out, grown_pool, profiles_path)
     if service is not None:
         expert_service.join(service, key, name, model, adapter, description, profiles_path)
-    nearest = sorted(alike.items(), key=lambda item: -item[1])[:3]
+    nearest = sorted(similar.items(), key=lambda item: -item[1])[:3]
     if json:
         overall = {"right": profile.overall.right, "asked": profile.overall.asked}
         facts = {"pool": str(out), "profiles": str(profiles_path), "expert": name, "label_free": label_free}
@@ -177,8 +177,8 @@ def by_family(matrix: Any, expert: str) -> dict[str, float]:
 def _best(families: dict[str, float]) -> str:
     from .render import percent
 
-    some = sorted(((f, right) for f, right in families.items() if right), key=lambda item: -item[1])
-    return ", ".join(f"{family} {percent(right)}" for family, right in some)
+    topics = sorted(((f, right) for f, right in families.items() if right), key=lambda item: -item[1])
+    return ", ".join(f"{family} {percent(right)}" for family, right in topics)
 
 
 def _card(pool: Any, expert: str) -> Path:

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import typer
 
 from . import options
-from .service import USUAL, Key, asked
+from .service import DEFAULT_URL, Key, request
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The expert's name.")]
 Service = Annotated[str, typer.Option("--service", metavar="URL", help="Where the service is.")]
@@ -17,11 +17,11 @@ Why = Annotated[str, typer.Option("--why", help="For who looks later.")]
 _PATH = "/v1/admin/experts"
 
 
-def list_experts(service: Service = USUAL, key: Key = None, json: options.Json = False) -> None:
+def list_experts(service: Service = DEFAULT_URL, key: Key = None, json: options.Json = False) -> None:
     """List the experts of a running service and what they are at."""
     from .render import show, show_json, table
 
-    found = asked("GET", service, _PATH, key)
+    found = request("GET", service, _PATH, key)
     if json:
         show_json(found)
         return
@@ -29,28 +29,30 @@ def list_experts(service: Service = USUAL, key: Key = None, json: options.Json =
     show(table(f"Experts at {service}", ("expert", "state", "open", "failures", "why"), rows, right=(2, 3)))
 
 
-def drain(name: Name, service: Service = USUAL, key: Key = None, why: Why = "", json: options.Json = False) -> None:
+def drain(
+    name: Name, service: Service = DEFAULT_URL, key: Key = None, why: Why = "", json: options.Json = False
+) -> None:
     """Let an expert of a running service finish what it was given, and give it nothing new."""
-    show_change(_changed(service, key, name, "drain", why), json)
+    show_change(_act_on(service, key, name, "drain", why), json)
 
 
 def quarantine(
-    name: Name, service: Service = USUAL, key: Key = None, why: Why = "", json: options.Json = False
+    name: Name, service: Service = DEFAULT_URL, key: Key = None, why: Why = "", json: options.Json = False
 ) -> None:
     """Take an expert of a running service out at once: what it was given goes to others, or is refused."""
-    show_change(_changed(service, key, name, "quarantine", why), json)
+    show_change(_act_on(service, key, name, "quarantine", why), json)
 
 
-def restore(name: Name, service: Service = USUAL, key: Key = None, json: options.Json = False) -> None:
+def restore(name: Name, service: Service = DEFAULT_URL, key: Key = None, json: options.Json = False) -> None:
     """Bring an expert of a running service back that was drained, quarantined or, from the pool file, removed."""
-    show_change(_changed(service, key, name, "restore", ""), json)
+    show_change(_act_on(service, key, name, "restore", ""), json)
 
 
-def remove(name: Name, service: Service = USUAL, key: Key = None, json: options.Json = False) -> None:
+def remove(name: Name, service: Service = DEFAULT_URL, key: Key = None, json: options.Json = False) -> None:
     """Remove an expert from a running service: it finishes what it was given, and is no model any more."""
     from .render import show, show_json
 
-    done = asked("DELETE", service, f"{_PATH}/{quote(name, safe='')}", key)
+    done = request("DELETE", service, f"{_PATH}/{quote(name, safe='')}", key)
     show_json(done) if json else show(f"{name} is removed")
 
 
@@ -76,8 +78,8 @@ def join(
     if adapter is not None:
         expert["adapter"] = _absolute(str(adapter), ("",))
     body = {"expert": expert, **({} if profiles is None else {"record": _record(profiles, name)})}
-    done: dict[str, Any] = asked("POST", service, _PATH, key, body)
-    return done
+    joined: dict[str, Any] = request("POST", service, _PATH, key, body)
+    return joined
 
 
 def show_change(expert: dict[str, Any], json: bool) -> None:
@@ -87,14 +89,17 @@ def show_change(expert: dict[str, Any], json: bool) -> None:
     if json:
         show_json(expert)
         return
-    more = f"; {expert['open']} open" if expert["open"] else ""
-    show(f"{expert['name']} is {expert['state']}{more}" + ("" if expert["routed"] else "; no question is routed to it"))
+    still_open = f"; {expert['open']} open" if expert["open"] else ""
+    show(
+        f"{expert['name']} is {expert['state']}{still_open}"
+        + ("" if expert["routed"] else "; no question is routed to it")
+    )
 
 
-def _changed(service: str, key: str | None, name: str, action: str, why: str) -> dict[str, Any]:
+def _act_on(service: str, key: str | None, name: str, action: str, why: str) -> dict[str, Any]:
     path = f"{_PATH}/{quote(name, safe='')}/{action}"
-    changed: dict[str, Any] = asked("POST", service, path, key, {"why": why})
-    return changed
+    expert: dict[str, Any] = request("POST", service, path, key, {"why": why})
+    return expert
 
 
 def _absolute(source: str, beginnings: tuple[str, ...]) -> str:

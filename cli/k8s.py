@@ -63,22 +63,25 @@ def render(
 
     from .render import show, show_json
 
-    said = _said(values, out, pool, accelerator, nodes, per_node, without_keys)
+    settings = _settings(values, out, pool, accelerator, nodes, per_node, without_keys)
     if out is None:
-        manifests = render(said.values)
+        manifests = render(settings.values)
         if json:
-            show_json(_facts(said) | {"manifests": manifests})
+            show_json(_facts(settings) | {"manifests": manifests})
         else:
-            typer.echo(_stream(said, manifests), nl=False)
+            typer.echo(_stream(settings, manifests), nl=False)
         return
     before = _manifests(out / MANIFESTS)
-    written = write_installation(out, said.text, said.values)
+    written = write_installation(out, settings.text, settings.values)
     after = _manifests(out / MANIFESTS)
     if json:
-        show_json(_facts(said) | {"kustomization": str(written), **_changed(before, after)})
+        show_json(_facts(settings) | {"kustomization": str(written), **_change_facts(before, after)})
         return
-    show(*_told(said), *(_compared(before, after, said.values.namespace) if before else ()))
-    show(f"apply it with: kubectl apply -k {out}", f"or: helm upgrade --install symmoe {out}/chart {_helm(out, said)}")
+    show(*_size_tables(settings), *(_change_tables(before, after, settings.values.namespace) if before else ()))
+    show(
+        f"apply it with: kubectl apply -k {out}",
+        f"or: helm upgrade --install symmoe {out}/chart {_helm(out, settings)}",
+    )
 
 
 @app.command("diff")
@@ -102,12 +105,12 @@ def diff(
     if not before:
         message = f"{out / MANIFESTS} is not there: nothing was rendered there yet"
         raise RequestError(message, code="bad_option", hint=f"symmoe k8s render --out {out}")
-    said = _said(values, out, pool, accelerator, nodes, per_node, without_keys)
-    after = render(said.values)
+    settings = _settings(values, out, pool, accelerator, nodes, per_node, without_keys)
+    after = render(settings.values)
     if json:
-        show_json(_changed(before, after))
+        show_json(_change_facts(before, after))
     else:
-        show(*_compared(before, after, said.values.namespace))
+        show(*_change_tables(before, after, settings.values.namespace))
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ class _Settings:
     copies: dict[str, str]
 
 
-def _said(
+def _settings(
     file: Path | None,
     out: Path | None,
     pool: str | None,
@@ -151,14 +154,14 @@ def _said(
     else:
         values = read_values(to_json({"create_namespace": True, **given}), "options")
         text = values_text(values)
-    named = Path(os.path.normpath(beside / values.pool))  # the folder may not be there yet
-    described = read_pool(str(named) if named.is_file() else values.pool)
+    pool_path = Path(os.path.normpath(beside / values.pool))  # the folder may not be there yet
+    config = read_pool(str(pool_path) if pool_path.is_file() else values.pool)
     sizes = (values.accelerator, values.nodes, values.gpus_per_node, values.node_cpus, values.node_memory_gib)
-    cluster = size_cluster(described, *sizes)
+    cluster = size_cluster(config, *sizes)
     before = None
     if out is not None and (out / SIZED).exists():
         before = read_values((out / SIZED).read_text(encoding="utf-8"), str(out / SIZED))
-    return _Settings(text, sized_values(values, cluster, before), cluster, local_sources(described))
+    return _Settings(text, sized_values(values, cluster, before), cluster, local_sources(config))
 
 
 @app.command("sizes")
@@ -169,9 +172,9 @@ def sizes(pool: options.Pool = "starter", json: options.Json = False) -> None:
 
     from .render import show, show_json, table
 
-    described = read_pool(pool)
-    models = architectures(described)
-    smallest = {name: _smallest(described, name, model) for name, model in models.items()}
+    config = read_pool(pool)
+    models = architectures(config)
+    smallest = {name: _smallest(config, name, model) for name, model in models.items()}
     facts = [
         {
             "expert": name,
@@ -183,9 +186,9 @@ def sizes(pool: options.Pool = "starter", json: options.Json = False) -> None:
         for name, model in models.items()
     ]
     if json:
-        show_json({"pool": described.name, "experts": facts})
+        show_json({"pool": config.name, "experts": facts})
         return
-    length = described.engine.max_model_len
+    length = config.engine.max_model_len
     rows = [
         (
             name,
@@ -198,7 +201,7 @@ def sizes(pool: options.Pool = "starter", json: options.Json = False) -> None:
         for name, model in models.items()
     ]
     columns = ("expert", "parameters, 10⁹", "weights, GB", "KV a token, KiB", f"KV of {length} tokens, GB", "runs on")
-    show(table(f"Sizes of {described.name}", columns, rows, right=(1, 2, 3, 4)))
+    show(table(f"Sizes of {config.name}", columns, rows, right=(1, 2, 3, 4)))
 
 
 @app.command("fetch")
@@ -218,31 +221,29 @@ def fetch(
     from .pool import pack as pack_pool
     from .render import show, show_json, tell
 
-    described = read_pool(pool)
-    if not described.engine.runs_models:
-        raise PoolError(f"pool {described.name!r} has {described.engine.kind} experts, which have no weights to fetch")
-    assembly = Assembly(described)
-    own = [expert.name for expert in described.experts if expert.remote is None]
+    config = read_pool(pool)
+    if not config.engine.runs_models:
+        raise PoolError(f"pool {config.name!r} has {config.engine.kind} experts, which have no weights to fetch")
+    assembly = Assembly(config)
+    own = [expert.name for expert in config.experts if expert.remote is None]
     parts: dict[str, Callable[[], str | Path]] = {name: partial(_weights, assembly, name) for name in own}
     found, missing = {}, {}
-    for name, have in {**parts, **beside_experts(described)}.items():
+    for name, locate in {**parts, **beside_experts(config)}.items():
         try:
-            found[name] = str(have())
+            found[name] = str(locate())
             tell(f"{name}: {found[name]}")
         except SymmoeError as error:
             missing[name] = error
             tell(f"{name}: missing: {error}{f' ({error.hint})' if error.hint else ''}")
-    here = [name for name in own if name in found]
-    if missing and (not leave_out or not here):
+    available = [name for name in own if name in found]
+    if missing and (not leave_out or not available):
         raise next(iter(missing.values()))
     if pack:
-        pack_pool(pool=pool, out=None, experts=here, verify=False, json=json)
+        pack_pool(pool=pool, out=None, experts=available, verify=False, json=json)
     elif json:
-        show_json(
-            {"pool": described.name, "models": found, "missing": {name: str(why) for name, why in missing.items()}}
-        )
+        show_json({"pool": config.name, "models": found, "missing": {name: str(why) for name, why in missing.items()}})
     else:
-        show(f"{described.name}: the weights of {len(here)} experts are here, of {len(own) - len(here)} missing")
+        show(f"{config.name}: the weights of {len(available)} experts are here, of {len(own) - len(available)} missing")
 
 
 def _weights(assembly: Assembly, name: str) -> str:
@@ -266,11 +267,13 @@ def _manifests(file: Path) -> list[Manifest]:
     return [each for each in yaml.safe_load_all(file.read_text(encoding="utf-8")) if each]
 
 
-def _helm(out: Path, said: _Settings) -> str:
-    return f"--namespace {said.values.namespace} -f {out}/values.yaml -f {out}/sized.yaml --set create_namespace=false"
+def _helm(out: Path, settings: _Settings) -> str:
+    return (
+        f"--namespace {settings.values.namespace} -f {out}/values.yaml -f {out}/sized.yaml --set create_namespace=false"
+    )
 
 
-def _changed(before: list[Manifest], after: list[Manifest]) -> dict[str, Any]:
+def _change_facts(before: list[Manifest], after: list[Manifest]) -> dict[str, Any]:
     from dataclasses import asdict
 
     from symmoe.manifests.changes import changes, patches
@@ -278,7 +281,7 @@ def _changed(before: list[Manifest], after: list[Manifest]) -> dict[str, Any]:
     return {"changes": [asdict(each) for each in changes(before, after)], "patch": patches(before, after)}
 
 
-def _compared(before: list[Manifest], after: list[Manifest], namespace: str) -> list[Any]:
+def _change_tables(before: list[Manifest], after: list[Manifest], namespace: str) -> list[Any]:
     """What differs between two renderings, and what comes of it."""
     from symmoe.manifests.changes import changes, patches
 
@@ -288,21 +291,21 @@ def _compared(before: list[Manifest], after: list[Manifest], namespace: str) -> 
     if not found:
         return ["nothing changes"]
     rows = [(each.what, each.how, "\n".join(each.places), each.effect) for each in found]
-    told: list[Any] = [table("What changes", ("object", "how", "where", "what starts anew"), rows)]
+    parts: list[Any] = [table("What changes", ("object", "how", "where", "what starts anew"), rows)]
     patch = patches(before, after)
     if patch and all(each.effect != "new cluster" for each in found):
-        told.append(
+        parts.append(
             "KubeRay leaves the numbers of a living cluster's pods alone; after applying it, patch them:\n"
             f"kubectl -n {namespace} patch raycluster $(kubectl -n {namespace} get rayservice symmoe "
             f"-o jsonpath='{{.status.activeServiceStatus.rayClusterName}}') --type=json -p '{patch}'"
         )
-    return told
+    return parts
 
 
-def _facts(said: _Settings) -> dict[str, Any]:
+def _facts(settings: _Settings) -> dict[str, Any]:
     from dataclasses import asdict
 
-    cluster = said.cluster
+    cluster = settings.cluster
     return {
         "pool": cluster.pool.name,
         "accelerator": cluster.accelerator.name if cluster.accelerator else "cpu",
@@ -311,13 +314,13 @@ def _facts(said: _Settings) -> dict[str, Any]:
         "experts": [asdict(each) for each in cluster.needs],
         "groups": cluster.groups,
         "notes": cluster.notes,
-        "copy_to_volume": said.copies,
+        "copy_to_volume": settings.copies,
     }
 
 
-def _lines(said: _Settings) -> list[str]:
+def _notes(settings: _Settings) -> list[str]:
     """Notes, and what must be copied."""
-    cluster = said.cluster
+    cluster = settings.cluster
     swaps = [", ".join(group) for group in cluster.groups if len(group) > 1]
     lines = [f"swapped in one engine: {group}" for group in swaps]
     alone = sum(len(group) == 1 for group in cluster.groups)
@@ -327,21 +330,23 @@ def _lines(said: _Settings) -> list[str]:
     lines.append(
         "Ray asks for a token: KubeRay (1.5.1 or newer, in the namespace kuberay) makes its Secret with each RayCluster"
     )
-    return lines + [f"copy {here} to {there} on the volume symmoe-models" for here, there in said.copies.items()]
+    return lines + [
+        f"copy {source} to {target} on the volume symmoe-models" for source, target in settings.copies.items()
+    ]
 
 
-def _told(said: _Settings) -> list[Any]:
+def _size_tables(settings: _Settings) -> list[Any]:
     """Every number with its reason, as tables."""
     from .render import table
 
-    cluster = said.cluster
+    cluster = settings.cluster
 
     where = f"{cluster.nodes} nodes, {cluster.accelerator.name if cluster.accelerator else 'cpu'}"
     rows = [(number.name, f"{number.value:g} {number.unit}".strip(), number.why) for number in cluster.numbers]
     parts: list[Any] = [table(f"{cluster.pool.name} on {where}", ("what", "size", "why"), rows, right=(1,))]
     if cluster.needs:
         columns = ("expert", "weights", "activations", "reserve", "left for KV", "a request's KV", "at once")
-        held = [
+        need_rows = [
             (
                 each.expert,
                 *(
@@ -352,14 +357,14 @@ def _told(said: _Settings) -> list[Any]:
             )
             for each in cluster.needs
         ]
-        parts.append(table("On each accelerator, GB", columns, held, right=(1, 2, 3, 4, 5, 6)))
-    return parts + _lines(said)
+        parts.append(table("On each accelerator, GB", columns, need_rows, right=(1, 2, 3, 4, 5, 6)))
+    return parts + _notes(settings)
 
 
-def _stream(said: _Settings, manifests: list[Manifest]) -> str:
+def _stream(settings: _Settings, manifests: list[Manifest]) -> str:
     """Manifests for `kubectl apply -f -`, the reasons before them as comments."""
     from symmoe.manifests.values import to_yaml
 
-    lines = [f"{n.name}: {f'{n.value:g} {n.unit}'.strip()} ({n.why})" for n in said.cluster.numbers]
-    comments = "".join(f"# {line}\n" for line in [*lines, *_lines(said)])
+    lines = [f"{n.name}: {f'{n.value:g} {n.unit}'.strip()} ({n.why})" for n in settings.cluster.numbers]
+    comments = "".join(f"# {line}\n" for line in [*lines, *_notes(settings)])
     return comments + to_yaml(manifests)

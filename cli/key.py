@@ -36,7 +36,7 @@ def with_store(work: Callable[[Storage], Awaitable[Result]]) -> Result:
     return asyncio.run(working())
 
 
-def known(record: KeyRecord | None) -> KeyRecord:
+def existing(record: KeyRecord | None) -> KeyRecord:
     """The record of a key that there is. Raises `ConfigError`."""
     from symmoe.errors import ConfigError
 
@@ -135,12 +135,12 @@ def rotate(
     from .render import show, show_json
 
     key, now = new_key(), time.time()
-    record = known(with_store(lambda storage: rotate_in(storage, ident, key, now, overlap * _HOUR)))
+    record = existing(with_store(lambda storage: rotate_in(storage, ident, key, now, overlap * _HOUR)))
     if json:
         show_json({"key": key, **record.facts(now)})
         return
-    soon = f"is good for {overlap:g} h more" if overlap else "is good no more"
-    show(key, f"{record.id} ({record.name}) in the place of {ident}, which {soon}. It is not shown again.")
+    old_key_state = f"is good for {overlap:g} h more" if overlap else "is good no more"
+    show(key, f"{record.id} ({record.name}) in the place of {ident}, which {old_key_state}. It is not shown again.")
 
 
 @app.command("revoke")
@@ -156,7 +156,7 @@ def revoke(
     from .render import show, show_json
 
     now = time.time()
-    record = known(with_store(lambda storage: revoke_in(storage, ident, now)))
+    record = existing(with_store(lambda storage: revoke_in(storage, ident, now)))
     if json:
         show_json(record.facts(now))
         return

@@ -74,7 +74,7 @@ def main() -> None:
     """
     code = run()
     if "vllm" in sys.modules:
-        _leave(code)
+        _exit_without_teardown(code)
     sys.exit(code)
 
 
@@ -84,16 +84,16 @@ def run() -> int:
 
     from .render import show_error, tell
 
-    came: list[int] = []
+    received: list[int] = []
     try:
-        with _ended_by_sigterm() as came:
+        with _ended_by_sigterm() as received:
             code = app(standalone_mode=False)
     except SymmoeError as error:
         show_error(error, "--json" in sys.argv)
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        tell("terminated" if came else "interrupted")
-        return 143 if came else 130
+        tell("terminated" if received else "interrupted")
+        return 143 if received else 130
     except OSError as error:
         if error.filename is None:
             raise
@@ -104,7 +104,7 @@ def run() -> int:
             raise
         error.show()
         return int(error.exit_code)
-    if came and code == 130:  # typer has caught it
+    if received and code == 130:  # typer has caught it
         return 143
     return code if isinstance(code, int) else 0
 
@@ -112,20 +112,20 @@ def run() -> int:
 @contextmanager
 def _ended_by_sigterm() -> Iterator[list[int]]:
     """End the command at SIGTERM as at Ctrl-C, unless it sets a handler of its own; the list then holds the signal."""
-    came: list[int] = []
+    received: list[int] = []
 
     def terminate(number: int, frame: object) -> None:
-        came.append(number)
+        received.append(number)
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, terminate)
     try:
-        yield came
+        yield received
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def _leave(code: int) -> None:
+def _exit_without_teardown(code: int) -> None:
     """Leave without tearing down native libraries, which costs a second and prints leak reports that mean nothing."""
     import atexit
 

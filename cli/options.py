@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from symmoe.rows.shapes import Reading
 
 
-def _for_machine(name: str) -> str:
+def _pool_for_machine(name: str) -> str:
     """The pool that was asked for, or the tiny one where the starter pool is too large for this machine."""
     if name != "starter":
         return name
@@ -21,16 +21,19 @@ def _for_machine(name: str) -> str:
 
     from .render import tell
 
-    fitting, word = pool_for_machine(name)
-    if word:
-        tell(word)
-    return fitting
+    chosen, note = pool_for_machine(name)
+    if note:
+        tell(note)
+    return chosen
 
 
 Pool = Annotated[
     str,
     typer.Option(
-        "--pool", envvar="SYMMOE_POOL", callback=_for_machine, help="starter, tiny, a preset's name, or a pool file."
+        "--pool",
+        envvar="SYMMOE_POOL",
+        callback=_pool_for_machine,
+        help="starter, tiny, a preset's name, or a pool file.",
     ),
 ]
 Report = Annotated[Path, typer.Option("--out", "-o", help="Where the report goes.")]
@@ -59,7 +62,7 @@ Validation = Annotated[
 PerFamily = Annotated[int, typer.Option("--per-family", min=1, help="Questions of each family.")]
 
 
-def verified(pool: PoolFile) -> list[str]:
+def fetch_and_verify(pool: PoolFile) -> list[str]:
     """Fetch what the pool has in packages, with a bar, and verify its files: what was left unverified, a line each."""
     from symmoe.build import check_weights, fetch_weights
 
@@ -75,12 +78,12 @@ def ready(name: str) -> PoolFile:
     from symmoe.config import read_pool
 
     pool = read_pool(name)
-    verified(pool)
-    tell_unrecorded(pool)
+    fetch_and_verify(pool)
+    warn_if_unrecorded(pool)
     return pool
 
 
-def tell_unrecorded(pool: PoolFile) -> None:
+def warn_if_unrecorded(pool: PoolFile) -> None:
     """Say what to do about a pool without records."""
     from symmoe.build import UNRECORDED
 
@@ -141,7 +144,7 @@ def reading(
     return Reading(prompt, prompt_column, id_column, system, reference, score)
 
 
-def tell_shapes(lines: Lines) -> None:
+def show_shapes(lines: Lines) -> None:
     """Say how the first rows are read, and show one question."""
     from .render import tell
 

@@ -58,21 +58,21 @@ def show_plan(
 
     from .render import show, show_json, tell, working
 
-    described = read_pool(pool)
+    config = read_pool(pool)
     if out is not None and out.suffix not in PICTURES:
         raise RequestError(
             f"{out}: no picture is written as {out.suffix!r}", code="bad_option", hint=" ".join(PICTURES)
         )
     if aggregator is not None:
-        described.expert(aggregator)
-    queries, skipped = _questions(described, suite, source, seed)
-    assembly = Assembly(described)
+        config.expert(aggregator)
+    queries, skipped = _questions(config, suite, source, seed)
+    assembly = Assembly(config)
     costs = assembly.costs(open_store())
     seats = tuple(Worker(machine=str(worker % machines)) for worker in range(workers))
     fleet = Fleet(seats, costs.costs(), aggregator)
     with working("recruiting and planning"):
         parts = (assembly.tagger, assembly.recruiter)
-        shown = preview(queries, parts, assembly.models, fleet, k or described.routing.k, seed, prefetch)
+        shown = preview(queries, parts, assembly.models, fleet, k or config.routing.k, seed, prefetch)
     guessed = sorted({step.expert for step in shown.plan.steps if not costs.measured(step.expert)})
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -129,19 +129,17 @@ def _chart(shown: Preview) -> list[Any]:
     ]
     over = f", {100 * (found.makespan / found.bound - 1):.1f} % over the lower bound" if found.bound else ""
     proved = ", which is proved to be the shortest" if found.optimal else ""
-    together = (
-        "" if shown.met is None else f"; {100 * shown.met:.0f} % of pairs of experts asked together share a worker"
-    )
-    sentence = f"done after {shown.timeline.makespan:.1f} s{over}{proved}; planned in {shown.planning:.2f} s{together}"
+    shared = "" if shown.met is None else f"; {100 * shown.met:.0f} % of pairs of experts asked together share a worker"
+    summary = f"done after {shown.timeline.makespan:.1f} s{over}{proved}; planned in {shown.planning:.2f} s{shared}"
     return [
         table(f"{len(experts)} experts on {len(found.shares)} workers (░ loading)", ("", "", "s"), rows, (0, 2)),
         table("Steps", ("worker", "expert", "calls", "load s", "begin", "end"), steps, right=(0, 2, 3, 4, 5)),
-        *_together(shown),
-        sentence,
+        *_joint_loads(shown),
+        summary,
     ]
 
 
-def _together(shown: Preview) -> list[Any]:
+def _joint_loads(shown: Preview) -> list[Any]:
     """The loads that machines begin together, what waiting for each other costs and what reading once saves."""
     from .render import table
 

@@ -41,14 +41,14 @@ def show_pool(pool: Named = "starter", json: options.Json = False) -> None:
 
     from .render import show, show_json, table
 
-    described = read_pool(pool)
-    cards = {expert.name: _card(described, expert) for expert in described.experts}
+    config = read_pool(pool)
+    cards = {expert.name: _card(config, expert) for expert in config.experts}
     if json:
-        show_json(described.model_dump(mode="json") | {"cards": {name: card for name, card in cards.items() if card}})
+        show_json(config.model_dump(mode="json") | {"cards": {name: card for name, card in cards.items() if card}})
         return
-    rows = [(e.name, e.model, e.adapter or "", _accuracy(cards[e.name]), e.description) for e in described.experts]
+    rows = [(e.name, e.model, e.adapter or "", _accuracy(cards[e.name]), e.description) for e in config.experts]
     columns = ("expert", "model", "adapter", "test %", "description")
-    show(table(f"Pool {described.name}: {described.description}", columns, rows, right=(3,)))
+    show(table(f"Pool {config.name}: {config.description}", columns, rows, right=(3,)))
 
 
 @app.command("check")
@@ -59,13 +59,13 @@ def check(pool: Named = "starter", json: options.Json = False) -> None:
 
     from .render import show, show_json, working
 
-    described = read_pool(pool)
+    config = read_pool(pool)
     with working("checking"):
-        notes = check_weights(described)
+        notes = check_weights(config)
     if json:
-        show_json({"pool": described.name, "experts": len(described.experts), "ok": True, "notes": notes})
+        show_json({"pool": config.name, "experts": len(config.experts), "ok": True, "notes": notes})
         return
-    show(f"{described.name}: {len(described.experts)} experts, all good", *(f"  note: {note}" for note in notes))
+    show(f"{config.name}: {len(config.experts)} experts, all good", *(f"  note: {note}" for note in notes))
 
 
 @app.command("init")
@@ -116,21 +116,19 @@ def pack(
 
     from .render import show, show_json, table, working
 
-    described = read_pool(pool)
-    folder = out or cache_dir() / "packed" / described.name
-    own = [expert.name for expert in described.experts if expert.remote is None]
+    config = read_pool(pool)
+    folder = out or cache_dir() / "packed" / config.name
+    own = [expert.name for expert in config.experts if expert.remote is None]
     with working("checking"):
-        layouts = _layouts(described, list(dict.fromkeys(experts or own)))
+        layouts = _layouts(config, list(dict.fromkeys(experts or own)))
     packs = _pack_all(layouts, folder, verify)
     others = set(own) - layouts.keys()
     old = prune(folder, [Path(p["path"]) for p in packs], lambda name: name in layouts if out else name not in others)
     if json:
-        show_json(
-            {"pool": described.name, "folder": str(folder), "packs": packs, "pruned": [str(path) for path in old]}
-        )
+        show_json({"pool": config.name, "folder": str(folder), "packs": packs, "pruned": [str(path) for path in old]})
         return
     rows = [(p["expert"], p["state"], f"{p['bytes'] / _MB:.1f}", f"{p['seconds']:.2f}") for p in packs]
-    show(table(f"Packs of {described.name}", ("expert", "state", "MB", "s"), rows, right=(2, 3)), f"in {folder}")
+    show(table(f"Packs of {config.name}", ("expert", "state", "MB", "s"), rows, right=(2, 3)), f"in {folder}")
     if old:
         show(f"removed {len(old)} packs of earlier weights")
 

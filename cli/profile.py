@@ -40,17 +40,17 @@ def build(
 
     from .render import show, show_json, watching
 
-    described = read_pool(pool).without_profiles()
-    assembly = Assembly(described, embedder=build_kept_embedder(described))
-    recorded = described.engine.kind == "recorded" and suite is None
+    config = read_pool(pool).without_profiles()
+    assembly = Assembly(config, embedder=build_kept_embedder(config))
+    recorded = config.engine.kind == "recorded" and suite is None
     questions = assembly.records.known() if recorded else suite_at(suite, per_family, "profile", seed, everyday=True)
     partial = out.with_name(f"{out.name}.partial")
-    known, about = _begun(partial) or _known(out)
-    options.verified(described)
+    known, about = _interrupted(partial) or _existing(out)
+    options.fetch_and_verify(config)
     skills = tag_questions(assembly, questions)
     general = f"everyday questions and {per_family} of each family, profile split, seed {seed}"
     source = suite.name if suite else "records" if recorded else general
-    sources = _with(about.get("sources", []), source)
+    sources = _extended(about.get("sources", []), source)
     with watching("asking everyone") as watch:
         if recorded:
             fresh = profile_records(assembly, questions, skills, seed, watch)
@@ -66,7 +66,7 @@ def build(
                 add,
             )
     facts = {
-        "pool": described.name,
+        "pool": config.name,
         "questions": int(max(p.overall.asked for p in built.experts.values())),
         "sources": sources if any(len(p.digests) > 1 for p in built.experts.values()) else [source],
     }
@@ -93,11 +93,11 @@ def show_profiles(
 
     from .render import show, show_json
 
-    described = read_pool(pool)
-    profiles = Assembly(described).profiles()
-    stale = stale_experts(described, profiles)
+    config = read_pool(pool)
+    profiles = Assembly(config).profiles()
+    stale = stale_experts(config, profiles)
     if expert is not None:
-        named = described.expert(expert).name
+        named = config.expert(expert).name
         skills = _skill_rows(profiles, named)
         if json:
             show_json(
@@ -164,12 +164,14 @@ def merge_files(
     merged, sources = Profiles({}), list[str]()
     for path in files:
         read = read_profiles(path)
-        twice = shared_evidence(merged, read)
-        if twice:
-            said = f"{path}: what it knows of {', '.join(twice)} stands in an earlier file too"
-            raise RequestError(said, code="same_evidence", hint="leave the file out, or keep other experts with --only")
+        repeated = shared_evidence(merged, read)
+        if repeated:
+            message = f"{path}: what it knows of {', '.join(repeated)} stands in an earlier file too"
+            raise RequestError(
+                message, code="same_evidence", hint="leave the file out, or keep other experts with --only"
+            )
         merged = merge(merged, read)
-        sources = _with(sources, *about_profiles(path).get("sources", [path.name]))
+        sources = _extended(sources, *about_profiles(path).get("sources", [path.name]))
     asked = [int(p.overall.asked) for p in merged.experts.values()]
     facts = {"questions": max(asked, default=0), "sources": sources}
     missing = sorted(set(only or ()) - set(merged.experts))
@@ -225,24 +227,24 @@ def pull(
     show(f"wrote {out}: {len(profiles.experts)} experts")
 
 
-def _known(path: Path) -> tuple[Any, dict[str, Any]]:
+def _existing(path: Path) -> tuple[Any, dict[str, Any]]:
     from symmoe.routing.profile_files import about_profiles, read_profiles
     from symmoe.types import Profiles
 
     return (read_profiles(path), about_profiles(path)) if path.exists() else (Profiles({}), {})
 
 
-def _begun(partial: Path) -> tuple[Any, dict[str, Any]] | None:
+def _interrupted(partial: Path) -> tuple[Any, dict[str, Any]] | None:
     """What an interrupted build left, if it can be read."""
     from symmoe.errors import PoolError
 
     try:
-        return _known(partial) if partial.exists() else None
+        return _existing(partial) if partial.exists() else None
     except PoolError:
         return None
 
 
-def _with(sources: list[str], *more: str) -> list[str]:
+def _extended(sources: list[str], *more: str) -> list[str]:
     return list(dict.fromkeys([*sources, *more]))
 
 

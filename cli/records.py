@@ -55,7 +55,7 @@ def import_batch(
     known = read_suite(suite) if suite else []
     traces = (trace for path in answered for trace in read_traces(path))
     records = from_traces(messages, traces, known, str(answered[0]))
-    _told(_keep(records, out, f"{asked.name}, {answered[0].name}"), json)
+    _show_facts(_write(records, out, f"{asked.name}, {answered[0].name}"), json)
 
 
 @app.command("import-mmlu-pro")
@@ -74,7 +74,7 @@ def import_mmlu_pro(
 
     with working("reading"):
         records = from_mmlu_pro(data, letters)
-    _told(_keep(records, out, "MMLU-Pro"), json)
+    _show_facts(_write(records, out, "MMLU-Pro"), json)
 
 
 @app.command("check")
@@ -109,15 +109,15 @@ def split(
     from .render import show_json
 
     parts = read_records(directory).divided(share, seed, families or ())
-    kept = [_keep(part, where, f"part of {directory.name}") for part, where in zip(parts, (first, rest), strict=True)]
+    kept = [_write(part, where, f"part of {directory.name}") for part, where in zip(parts, (first, rest), strict=True)]
     if json:
         show_json(kept)
         return
     for facts in kept:
-        _told(facts, json)
+        _show_facts(facts, json)
 
 
-def _keep(records: Records, out: Path, source: str) -> dict[str, Any]:
+def _write(records: Records, out: Path, source: str) -> dict[str, Any]:
     """Write records and a pool file that answers with them; what is in them."""
     from symmoe.records.files import write_records
     from symmoe.records.importing import write_pool
@@ -129,7 +129,7 @@ def _keep(records: Records, out: Path, source: str) -> dict[str, Any]:
         return {"out": str(out), "pool": str(write_pool(out, records)), **_facts(records)}
 
 
-def _told(facts: dict[str, Any], json: bool) -> None:
+def _show_facts(facts: dict[str, Any], json: bool) -> None:
     from .render import show, show_json
 
     if json:

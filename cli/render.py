@@ -131,7 +131,7 @@ def watching(what: str) -> Iterator[Watch]:
     with _progress() as progress:
         bar = progress.add_task(what, total=None)
         yield Watch(
-            planned=lambda plan: progress.update(bar, total=_more(progress.tasks[bar].total, plan)),
+            planned=lambda plan: progress.update(bar, total=_new_total(progress.tasks[bar].total, plan)),
             loaded=lambda load: progress.update(
                 bar, description=f"{what}: {load.expert} ({load.lane}, {load.seconds:.1f} s)"
             ),
@@ -153,7 +153,7 @@ def following(words: Callable[[Any], str]) -> Iterator[tuple[Watch, Callable[[An
         )
 
 
-def _more(total: float | None, plan: Plan) -> float:
+def _new_total(total: float | None, plan: Plan) -> float:
     return (total or 0) + sum(len(step.calls) for step in plan.steps)
 
 

@@ -79,29 +79,31 @@ def replay(
             code="unknown_recruiter",
             hint=f"there are: {', '.join(RECRUITERS)}",
         )
-    if strange := sorted(set(scorer or ()) - set(SCORERS)):
+    if unknown_scorers := sorted(set(scorer or ()) - set(SCORERS)):
         raise RequestError(
-            f"no scorer is called {strange[0]!r}", code="unknown_scorer", hint=f"there are: {', '.join(SCORERS)}"
+            f"no scorer is called {unknown_scorers[0]!r}",
+            code="unknown_scorer",
+            hint=f"there are: {', '.join(SCORERS)}",
         )
-    with narrating("replaying") as now:
-        now("reading records")
+    with narrating("replaying") as tell:
+        tell("reading records")
         recorded = read_records(records)
-        described = read_pool(pool or str(records / "pool.yaml"))
-        settings = _settings(described, k, budget, recruiter, quality, scorer)
+        config = read_pool(pool or str(records / "pool.yaml"))
+        settings = _settings(config, k, budget, recruiter, quality, scorer)
         if newcomer:
-            counts, most = questions or [5, 50], settings[0] if k else Setting(k=described.routing.k)
+            counts, most = questions or [5, 50], settings[0] if k else Setting(k=config.routing.k)
             first, rest = recorded.divided(learn or 0.5, seed)
             for name in newcomer:
-                described.expert(name)
-            report = onboarding(described, Lessons(described, first), rest, newcomer, counts, most, seed, now)
+                config.expert(name)
+            report = onboarding(config, Lessons(config, first), rest, newcomer, counts, most, seed, tell)
             end_measuring(report, out, json, lambda report: [_newcomers(report)])
             return
         profiles = None
         if learn is not None:
-            now("making profiles")
+            tell("making profiles")
             first, recorded = recorded.divided(learn, seed)
-            profiles = Lessons(described, first).profiles(seed)
-        report = compare(Replay(described, recorded, without or (), profiles), settings, seed, now)
+            profiles = Lessons(config, first).profiles(seed)
+        report = compare(Replay(config, recorded, without or (), profiles), settings, seed, tell)
     write_report(report, out)
     picture = out.with_suffix(".png")
     plot(report, picture)
@@ -143,8 +145,8 @@ def _tables(report: dict[str, Any]) -> list[Any]:
                 name,
                 _with_interval(row["accuracy"], row["ci95"]),
                 _with_interval(lead and lead["points"], lead and lead["ci95"], "+"),
-                _plain(row["promised"]),
-                _plain(row["agreement"]),
+                _figure(row["promised"]),
+                _figure(row["agreement"]),
                 f"{row['calls_per_question']:.2f}",
                 row["completion_tokens"],
                 cost,
@@ -153,15 +155,15 @@ def _tables(report: dict[str, Any]) -> list[Any]:
     tokens = "tokens" if not any(row["tokens_estimated"] for row in report["settings"].values()) else "tokens (about)"
     columns = ("setting", "right %", "over best single (95 %)", "promised %", "agree %", "calls", tokens, "cost")
     title = f"{report['questions']} questions, {report['known']} with a known answer, {len(report['experts'])} experts"
-    found = [table(title, columns, rows, right=range(1, 8))]
+    tables = [table(title, columns, rows, right=range(1, 8))]
     if report["references"]:
-        words = [
+        reference_rows = [
             (name.replace("_", " "), _with_interval(row["accuracy"], row["ci95"]), row["calls"])
             for name, row in report["references"].items()
         ]
-        found.append(table("For comparison", ("way", "right %", "calls"), words, right=(1, 2)))
+        tables.append(table("For comparison", ("way", "right %", "calls"), reference_rows, right=(1, 2)))
     lost = sum(row["unrecorded"] for row in report["settings"].values())
-    return [*found, *([f"{lost} calls had no answer on record: they had no say"] if lost else [])]
+    return [*tables, *([f"{lost} calls had no answer on record: they had no say"] if lost else [])]
 
 
 def _newcomers(report: dict[str, Any]) -> Any:
@@ -190,5 +192,5 @@ def _with_interval(points: float | None, bounds: list[float] | None, form: str =
     return f"{points:{form}.2f} ({bounds[0]:{form}.2f} to {bounds[1]:{form}.2f})"
 
 
-def _plain(figure: float | None) -> str:
+def _figure(figure: float | None) -> str:
     return "" if figure is None else f"{figure:.1f}"

@@ -45,18 +45,18 @@ def train(
 
     from .render import narrating, show, show_json, watching
 
-    described = read_pool(pool).model_copy(update={"reward": None})
-    options.verified(described)
+    config = read_pool(pool).model_copy(update={"reward": None})
+    options.fetch_and_verify(config)
     questions = suite_at(suite, per_family, "profile", seed)
     source = suite.name if suite else f"profile split, {per_family} of each family, seed {seed}"
-    backbones = tuple(dict.fromkeys(backbone or (described.routing.embedder.removeprefix(STATIC), READER)))
+    backbones = tuple(dict.fromkeys(backbone or (config.routing.embedder.removeprefix(STATIC), READER)))
     training = Training(backbones, Drawing(draws), FitRecipe(seed=seed))
-    assembly = Assembly(described)
+    assembly = Assembly(config)
     with watching("asking everyone") as watch:
         field = gather(assembly, questions, training.drawing, out / OUTPUTS, watch)
     assembly.close()
     with narrating("fitting") as tell:
-        card = make(described, field, source, training, out, tell)
+        card = make(config, field, source, training, out, tell)
     if json:
         show_json(card | {"out": str(out)})
         return
@@ -98,15 +98,15 @@ def _tables(card: dict[str, Any]) -> list[Any]:
             percent(row["accuracy"]),
             *("{:+.2f} ({:+.2f} to {:+.2f})".format(row[over]["points"], *row[over]["ci95"]) for over in _OVER),
         )
-        for setting, told in about["choosing_unseen"].items()
-        for name, row in told.items()
+        for setting, choice_columns in about["choosing_unseen"].items()
+        for name, row in choice_columns.items()
     ]
     mixture = about["mixture"]
     columns = ("objective", "answers", "with length", "debiased", "kept")
-    told = ("candidates", "way", "right %", "over plain vote", "over profile vote")
+    choice_columns = ("candidates", "way", "right %", "over plain vote", "over profile vote")
     return [
         table("Objectives, and their rank correlation", columns, [*objectives, score], right=(1, 2, 3, 4)),
-        table("Choosing, on questions not seen (points, 95 %)", told, ways, right=(2, 3, 4)),
+        table("Choosing, on questions not seen (points, 95 %)", choice_columns, ways, right=(2, 3, 4)),
         f"{about['answers']} answers to {about['questions']} questions: {about['source']}",
         f"read by {about['backbone']}; penalty {about['recipe']['strength']:g}",
         f"weight = exp(score / {mixture['temperature']:.3g}) · share ** {mixture['evidence']:.3g}",

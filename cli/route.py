@@ -28,16 +28,16 @@ def route(
 
     from .render import show, show_json, tell
 
-    described = options.with_budget(read_pool(pool), budget)
-    options.tell_unrecorded(described)
-    query = query_of(described, question)
-    assembly = Assembly(described)
+    config = options.with_budget(read_pool(pool), budget)
+    options.warn_if_unrecorded(config)
+    query = query_of(config, question)
+    assembly = Assembly(config)
     recruiter = assembly.recruiter
     skills = assembly.tagger.tag([query])[0]
-    most = k or described.routing.k
+    most = k or config.routing.k
     explanation = recruiter.explain(query, skills, most, seed) if explain or json else None
     recruited = [a.expert for a in recruiter.recruit([query], [skills], most, seed)[0].assignments]
-    stale = stale_experts(described, assembly.profiles())
+    stale = stale_experts(config, assembly.profiles())
     if json:
         needed = {key: value for key, value in to_json(skills).items() if key != "vector"}
         facts = {"recruited": recruited, "skills": needed, "explanation": to_json(explanation)}

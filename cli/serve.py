@@ -81,12 +81,12 @@ def serve(
 
     if least is not None and least > replicas:
         raise ConfigError(f"--least {least} is more than --replicas {replicas}", hint="ask for more replicas")
-    checked = keys or address is not None or not is_loopback(host)
-    if checked:
+    needs_keys = keys or address is not None or not is_loopback(host)
+    if needs_keys:
         _check_keys(f"the cluster at {address}" if address else host)
-    described = options.ready(pool)
+    config = options.ready(pool)
     with ExitStack() as running:
-        with working(f"starting {described.name}"):
+        with working(f"starting {config.name}"):
             # on a cluster, lines stay where the ingress is
             lines = running.enter_context(relayed(sys.stderr)) if log == "json" and address is None else None
             settings = Settings(
@@ -105,17 +105,17 @@ def serve(
                 console=console,
             )
             served = running.enter_context(
-                serving(described, settings, host, port, address, checked, without_token=without_ray_token)
+                serving(config, settings, host, port, address, needs_keys, without_token=without_ray_token)
             )
             stop = running.enter_context(_stopping())  # only now: Ray sets signal handlers of its own
             seconds = served.wait_until_ready(stop.is_set)
         if json:
-            show_json({"url": f"{served.url}/v1", "pool": described.name, "seconds": round(seconds, 1)})
+            show_json({"url": f"{served.url}/v1", "pool": config.name, "seconds": round(seconds, 1)})
         elif not stop.is_set():
             pages = f"; pages for people at {served.url}/console" if console else ""
             show(
-                f"{described.name} is ready at {served.url}/v1 after {seconds:.0f} s{pages}; try:",
-                _example(served.url, checked),
+                f"{config.name} is ready at {served.url}/v1 after {seconds:.0f} s{pages}; try:",
+                _example(served.url, needs_keys),
             )
         sys.stdout.flush()
         while not stop.wait(3600):
@@ -154,13 +154,13 @@ def _stopping() -> Iterator[threading.Event]:
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.getsignal(number) for number in numbers}
 
-    def asked(number: int, frame: object) -> None:
+    def request_stop(number: int, frame: object) -> None:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
 
     for number in numbers:
-        signal.signal(number, asked)
+        signal.signal(number, request_stop)
     try:
         yield stop
     finally:

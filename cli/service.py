@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-USUAL = "http://127.0.0.1:8000"
+DEFAULT_URL = "http://127.0.0.1:8000"
 Key = Annotated[
     str | None,
     typer.Option("--key", envvar="SYMMOE_KEY", show_envvar=True, help="A key that may; none is needed on loopback."),
@@ -14,7 +14,7 @@ Key = Annotated[
 _SECONDS = 60.0
 
 
-def asked(method: str, url: str, path: str, key: str | None, body: dict[str, Any] | None = None) -> Any:
+def request(method: str, url: str, path: str, key: str | None, body: dict[str, Any] | None = None) -> Any:
     """What a service answers to a request, as text where it is no JSON. Raises `RequestError` with what it says."""
     from symmoe.errors import ConfigError, RequestError
 
@@ -34,6 +34,6 @@ def asked(method: str, url: str, path: str, key: str | None, body: dict[str, Any
     document = response.json() if kind.startswith("application/json") else response.text
     if response.is_success:
         return document
-    said = document.get("error", {}) if isinstance(document, dict) else {}
-    message = said.get("message") or f"{url} answered with status {response.status_code}"
-    raise RequestError(str(message), code=str(said.get("code") or response.status_code))
+    fault = document.get("error", {}) if isinstance(document, dict) else {}
+    message = fault.get("message") or f"{url} answered with status {response.status_code}"
+    raise RequestError(str(message), code=str(fault.get("code") or response.status_code))

@@ -40,18 +40,18 @@ def learn(
 
     from .render import show, show_json, table, watching
 
-    described = read_pool(pool)
+    config = read_pool(pool)
     if suite:
         texts = [question.question for path in suite for question in read_suite(path)]
     else:
         texts = [question.question for question in mixed_suite(per_family, "profile", seed)]
     keywords = None
     if annotator is not None:
-        named = described.expert(annotator).name
-        options.verified(described)
+        named = config.expert(annotator).name
+        options.fetch_and_verify(config)
         with watching(f"{named} names skills") as watch:
-            keywords = annotate(Assembly(described), named, texts, seed, watch)
-    vectors = build_embedder(described).embed(texts)
+            keywords = annotate(Assembly(config), named, texts, seed, watch)
+    vectors = build_embedder(config).embed(texts)
     forms = [facets_of(text)[0] for text in texts]
     skills = learn_taxonomy(texts, vectors, forms, seed, keywords, per_skill)
     by = f"named by {annotator}" if annotator else "named by the words that set them apart"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import options
-from .service import USUAL, Key, asked
+from .service import DEFAULT_URL, Key, request
 
 if TYPE_CHECKING:
     from symmoe.deployments.watching import View
@@ -17,7 +17,7 @@ _STYLES = {"active": "green", "draining": "yellow", "quarantined": "red"}
 
 
 def top(
-    url: Annotated[str, typer.Option("--url", metavar="URL", help="Where the service is.")] = USUAL,
+    url: Annotated[str, typer.Option("--url", metavar="URL", help="Where the service is.")] = DEFAULT_URL,
     key: Key = None,
     seconds: Annotated[
         float, typer.Option("--every", metavar="SECONDS", min=0.2, max=3600, help="How often to look.")
@@ -52,9 +52,9 @@ def look(url: str, key: str | None) -> View:
 
     from symmoe.errors import RequestError
 
-    text = asked("GET", url, "/metrics", None)
+    text = request("GET", url, "/metrics", None)
     try:
-        admin = asked("GET", url, "/v1/admin/experts", key)
+        admin = request("GET", url, "/v1/admin/experts", key)
     except RequestError as error:
         if error.code not in ("not_admin", "invalid_api_key", "cross_site"):
             raise

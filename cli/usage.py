@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from symmoe.deployments.access.usage import By
 
-_USUAL_DAYS = 30
+_DEFAULT_DAYS = 30
 _COUNTED = ("requests", "generations", "prompt_tokens", "completion_tokens")
 
 
@@ -24,7 +24,7 @@ def usage(
     ] = "key",
     days: Annotated[
         int, typer.Option("--days", min=1, help="So many days of UTC, the last of them today.")
-    ] = _USUAL_DAYS,
+    ] = _DEFAULT_DAYS,
     key: Annotated[str | None, typer.Option("--key", metavar="ID", help="Of one key, by its id.")] = None,
     json: options.Json = False,
 ) -> None:
@@ -45,18 +45,18 @@ def usage(
     if days > USAGE_DAYS:
         raise ConfigError(f"--days: {USAGE_DAYS} at most", hint="older usage is not told at once")
     last = datetime.now(UTC).date()
-    first, added = last - timedelta(days=days - 1), _added(by)
-    rows = with_store(lambda storage: usage_between(storage, first, last, added, key))
+    first, groups = last - timedelta(days=days - 1), _groups(by)
+    rows = with_store(lambda storage: usage_between(storage, first, last, groups, key))
     if json:
-        told = {"from": first.isoformat(), "to": last.isoformat(), "by": added}
-        show_json({**told, "data": rows})
+        period = {"from": first.isoformat(), "to": last.isoformat(), "by": groups}
+        show_json({**period, "data": rows})
         return
-    show(_drawn(added, rows, f"Usage from {first} to {last}"))
+    show(_usage_table(groups, rows, f"Usage from {first} to {last}"))
     if not rows:
         show("nothing was counted: a service counts what it answers (`symmoe serve`)")
 
 
-def _added(by: str) -> list[By]:
+def _groups(by: str) -> list[By]:
     from symmoe.deployments.access.usage import BY
 
     from symmoe.errors import ConfigError
@@ -68,13 +68,13 @@ def _added(by: str) -> list[By]:
     return [each for each in BY if each in named]
 
 
-def _drawn(by: Sequence[str], rows: list[dict[str, Any]], title: str) -> Any:
+def _usage_table(by: Sequence[str], rows: list[dict[str, Any]], title: str) -> Any:
     from .render import table
 
     counted = [name for name in _COUNTED if not rows or name in rows[0]]
     named = [*by, "name"] if list(by) == ["key"] else [*by]
     budgets = any(row.get("budget") for row in rows)
-    drawn = [
+    lines = [
         [
             *(row[name] or "-" for name in named),
             *(row[name] for name in counted),
@@ -86,9 +86,9 @@ def _drawn(by: Sequence[str], rows: list[dict[str, Any]], title: str) -> Any:
     if len(rows) > 1:
         sums = [sum(row[name] for row in rows) for name in counted]
         cost = f"{sum(row['cost'] for row in rows):.6f}"
-        drawn.append(["sum", *[""] * (len(named) - 1), *sums, cost, *([""] if budgets else [])])
+        lines.append(["sum", *[""] * (len(named) - 1), *sums, cost, *([""] if budgets else [])])
     columns = [*named, *(name.replace("_tokens", "") for name in counted), "cost", *(["budget"] if budgets else [])]
-    return table(title, columns, drawn, right=range(len(named), len(named) + len(counted) + 1))
+    return table(title, columns, lines, right=range(len(named), len(named) + len(counted) + 1))
 
 
 def _budget(budget: dict[str, Any] | None) -> str:
