@@ -1,4 +1,4 @@
-"""`symmoe aggregator`: who makes one answer of several."""
+"""`symmoe aggregator`: how well each expert combines several answers into one."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ import typer
 
 from . import options
 
-app = typer.Typer(help="Measure who aggregates best.", no_args_is_help=True)
+app = typer.Typer(help="Measure how well experts combine several answers into one.", no_args_is_help=True)
 
 
 @app.callback()
 def _group() -> None:
-    """Measure who aggregates best."""
+    """Measure how well experts combine several answers into one."""
 
 
 @app.command("bench")
 def bench(
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", metavar="FILE.json", help="Where the profiles go, the measured skills in them."),
+        typer.Option(
+            "--out", "-o", metavar="FILE.json", help="Write the profiles, with the measured skills, to this file."
+        ),
     ] = None,
     pool: options.Pool = "starter",
     suite: options.Validation = None,
@@ -29,7 +31,10 @@ def bench(
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
-    """Set every expert the paper's task: of one right and two wrong candidates, make the final answer."""
+    """Have every expert give the final answer from one right and two wrong candidates (the task of Symbolic-MoE).
+
+    Without --out nothing is kept; with it, the skills are added to the pool's profiles.
+    """
     from symmoe.build import Assembly
     from symmoe.config import read_pool
     from symmoe.profiles.aggregators import bench_aggregators, with_aggregation
@@ -78,7 +83,7 @@ def _report(measured: Any) -> dict[str, Any]:
 
 
 def _about(pool: Any, source: str) -> dict[str, Any]:
-    """What the pool's profile file says of itself, and where the aggregation skills come from."""
+    """The description in the pool's profile file, with the questions that aggregation was measured on."""
     from symmoe.build import profiles_file
     from symmoe.routing.profile_files import about_profiles
 

@@ -1,4 +1,4 @@
-"""`symmoe ask`: one question, one answer."""
+"""`symmoe ask`: answer one question."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def ask(
     seed: options.Seed = 0,
     image: Annotated[
         list[Path] | None,
-        typer.Option("--image", metavar="PATH", help="An image that the question is about; may be repeated."),
+        typer.Option("--image", metavar="PATH", help="An image that the question is about; repeatable."),
     ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Show the evidence for every choice.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Answer one question with the experts that its skills call for."""
+    """Answer one question with the experts that are best at the skills it needs."""
     from symmoe.asking import OpenPool, query_of
     from symmoe.errors import RequestError
     from symmoe.policy import catalogue, known_model, policy_for
@@ -65,7 +65,7 @@ def _explanation(trace: Any) -> list[Any]:
     votes = [(vote.answer, percent(vote.share), ", ".join(vote.experts)) for vote in trace.answer.votes]
     return [
         *explanation_tables(trace.skills, trace.facets, trace.explanation),
-        table("What they said", ("expert", "lane", "weight %", "tokens", "answer"), candidates, right=(2, 3)),
-        table("The vote", ("answer", "share %", "experts"), votes, right=(1,)),
+        table("Candidates", ("expert", "lane", "weight %", "tokens", "answer"), candidates, right=(2, 3)),
+        table("Vote", ("answer", "share %", "experts"), votes, right=(1,)),
         *([f"{trace.answer.origin}: {trace.answer.why}"] if trace.answer.why else []),
     ]

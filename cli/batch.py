@@ -1,4 +1,4 @@
-"""`symmoe batch`: files of questions."""
+"""`symmoe batch`: answer files of questions, and check, verify or retry such jobs."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Answer files of questions.", no_args_is_help=True)
 PARTLY_DONE, NOT_WHOLE = 3, 4
-Output = Annotated[Path, typer.Argument(metavar="OUT.jsonl", help="What -o named.")]
+Output = Annotated[Path, typer.Argument(metavar="OUT.jsonl", help="The output file of the job, as given to -o.")]
 
 
 class OnFailure(StrEnum):
-    """What is done about an expert that fails."""
+    """What a job does when an expert fails."""
 
     NEXT = "next"
     STOP = "stop"
@@ -43,53 +43,61 @@ def _group() -> None:
 def run(
     sources: options.Sources,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="OUT", help="Where answers go: .jsonl, .csv or .parquet.")
+        Path, typer.Option("--output", "-o", metavar="OUT", help="The output file: .jsonl, .csv or .parquet.")
     ],
     pool: options.Pool = "starter",
     k: options.K = None,
     quality: options.Quality = None,
     seed: options.Seed = 0,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where an interrupted run with the same output stopped.")
-    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run with the same output.")] = False,
     prompt: options.Prompt = None,
     prompt_column: options.PromptColumn = None,
     id_column: options.IdColumn = None,
     system: options.System = None,
     reference: Annotated[
-        str | None, typer.Option("--reference", metavar="COLUMN", help="The column of known answers; implies --score.")
+        str | None,
+        typer.Option("--reference", metavar="COLUMN", help="The column with the known answers; implies --score."),
     ] = None,
     score: Annotated[
-        bool, typer.Option("--score", help="Say at the end how many answers are right, by skill and by expert.")
+        bool, typer.Option("--score", help="Report at the end how many answers are right, by skill and by expert.")
     ] = False,
     limit: options.Limit = None,
     sample: options.Share = 1.0,
     until: Annotated[
-        str | None, typer.Option("--until", metavar="HH:MM", help="Stop at that time of day, to go on with --resume.")
+        str | None, typer.Option("--until", metavar="HH:MM", help="Stop at this time of day; continue with --resume.")
     ] = None,
     trace: Annotated[
-        Literal["full", "brief", "none"], typer.Option("--trace", help="How much evidence is kept beside the output.")
+        Literal["full", "brief", "none"],
+        typer.Option("--trace", help="How much of the evidence to write beside the output."),
     ] = "full",
     explain: Annotated[
-        bool, typer.Option("--explain", help="Have every trace say why its experts were chosen and others not.")
+        bool, typer.Option("--explain", help="Add to every trace why each expert was chosen or not.")
     ] = False,
     workers: Annotated[
         int,
-        typer.Option("--workers", min=1, max=1024, help="Engines at work at once, on this machine or at RAY_ADDRESS."),
+        typer.Option(
+            "--workers",
+            min=1,
+            max=1024,
+            help="Engines that run in parallel, here or on the Ray cluster at RAY_ADDRESS.",
+        ),
     ] = 1,
     on_failure: Annotated[
-        OnFailure, typer.Option("--on-failure", help="Of an expert that fails: ask the next best, or stop the job.")
+        OnFailure, typer.Option("--on-failure", help="When an expert fails: ask the next best one, or stop the job.")
     ] = OnFailure.NEXT,
     max_error_rate: Annotated[
-        float, typer.Option("--max-error-rate", min=0, max=1, help="Stop once more than this share of lines failed.")
+        float,
+        typer.Option(
+            "--max-error-rate", min=0, max=1, help="Stop once more than this share of the lines failed, 0 to 1."
+        ),
     ] = 1.0,
     without_ray_token: options.WithoutRayToken = False,
     json: options.Json = False,
 ) -> None:
-    """Answer every row of files of questions, in order; traces and failed rows go beside the output.
+    """Answer every row of files of questions, in order; traces and failed rows are written beside the output.
 
-    Exit code 3 says that some rows could not be answered, 4 that too many failed or the time of --until came:
-    OUT.errors.jsonl has each that failed.
+    Exit code 3: some rows could not be answered. Exit code 4: more than --max-error-rate failed, or the time of --until
+    was reached. OUT.errors.jsonl has every row that failed.
     """
     arguments = {
         "pool": pool,
@@ -117,13 +125,13 @@ def run(
 
 @app.command("retry")
 def retry(output: Output, json: options.Json = False) -> None:
-    """Run the lines that failed once more, under the options that their job had; the rest stays as it is."""
+    """Ask the lines that failed again, with the options of their job; all other rows stay as they are."""
     from symmoe.batch.record import Files, Record
     from symmoe.errors import JobError
 
     settings = Record(Files(output)).settings()
     if settings is None:
-        raise JobError(f"{output}: no job has this output", hint="name what -o named")
+        raise JobError(f"{output}: no job has this output", hint="give the file that -o named")
     arguments = dict(settings["words"])
     _run(arguments.pop("sources"), output, arguments, True, True, json)
 
@@ -145,7 +153,7 @@ def _run(
 
     from .render import following, tell
 
-    find_files(sources)  # a name that is wrong is told before a model is fetched
+    find_files(sources)  # report a wrong name before a model is fetched
 
     read = [arguments[name] for name in ("prompt", "prompt_column", "id_column", "system", "reference", "score")]
     reading = options.reading(*read)
@@ -177,7 +185,7 @@ def _run(
             result = run_batch(job, assembly, store, resume, watch, retry_failed, follow, options.show_shapes)
     except KeyboardInterrupt as stop:
         reason = f"it is {stop}" if isinstance(stop, _TimeIsUp) else "stopped"
-        tell(f"{reason}; nothing is lost. Go on with: {_resume_command(sources, output, arguments)}")
+        tell(f"{reason}; nothing is lost. Continue with: {_resume_command(sources, output, arguments)}")
         raise typer.Exit(NOT_WHOLE if isinstance(stop, _TimeIsUp) else 130) from None
     score = None
     if arguments["score"]:
@@ -216,7 +224,10 @@ def _show_result(job: BatchJob, result: BatchResult, score: Accuracy | None, jso
     evidence = "" if job.detail == "none" else f"; evidence in {job.trace}"
     show(f"{counts}{evidence}" if result.ran else f"already finished: {counts}")
     if result.causes:
-        show(_causes_table(result), f"each of them: {job.files.errors}; once more: symmoe batch retry {job.output}")
+        show(
+            _causes_table(result),
+            f"all of them: {job.files.errors}; to ask them again: symmoe batch retry {job.output}",
+        )
     if score is not None:
         show(_score_table(score))
     for expert, why in result.lost.items():
@@ -241,7 +252,7 @@ def _causes_table(result: BatchResult) -> Any:
     from .render import table
 
     rows = [(code, cause.count, cause.line, cause.message) for code, cause in result.causes.items()]
-    return table("Why lines failed", ("code", "lines", "such as line", "what was wrong"), rows, right=(1, 2))
+    return table("Why lines failed", ("code", "lines", "first line", "message"), rows, right=(1, 2))
 
 
 @app.command("verify")
@@ -253,9 +264,9 @@ def verify(
     sample: options.Share = 1.0,
     json: options.Json = False,
 ) -> None:
-    """Tell from the files alone whether every line has its row, once, in order, and nothing else has.
+    """Check, from the files alone, that every line has exactly one row, in order, and that there are no other rows.
 
-    Exit code 3 says that some rows are errors, 4 that rows are missing, twice, strange or out of order.
+    Exit code 3: some rows are errors. Exit code 4: rows are missing, duplicated, of no line, or out of order.
     """
     from dataclasses import asdict
 
@@ -285,7 +296,7 @@ def _numbers(numbers: Sequence[int]) -> str:
 
 @app.command("status")
 def status(output: Output, json: options.Json = False) -> None:
-    """How a job stands, while it runs and after."""
+    """Show the progress of a job, or its result once it has ended."""
     from symmoe.batch.record import Files, read_status
 
     from .render import show, show_json
@@ -301,7 +312,7 @@ def _progress_line(status: Status) -> str:
 
 
 def _status_line(status: Mapping[str, Any]) -> str:
-    """One line of how a job stands."""
+    """The progress of a job in one line."""
     parts = [f"{status['done']} done", f"{status['failed']} failed"]
     parts += [f"{status['lines_per_second']:.1f} lines/s", f"{status['tokens_per_second']:.0f} tokens/s"]
     if status["left"] is not None:
@@ -326,9 +337,9 @@ def check(
     sample: options.Share = 1.0,
     json: options.Json = False,
 ) -> None:
-    """Read files of questions as `batch run` would, and tell what is wrong with them and what they would take.
+    """Read files of questions as `batch run` would: report rows with errors, and estimate calls, loads and time.
 
-    No expert is loaded. Exit code 3 says that some rows cannot be asked.
+    No expert is loaded. Exit code 3: some rows cannot be asked.
     """
     from symmoe.batch.checking import fit, look, predict, report
     from symmoe.batch.lines import LineReader
@@ -362,7 +373,7 @@ def check(
 
 
 def _tokenizers(assembly: Assembly) -> dict[str, ChatTokenizer]:
-    """What counts prompts for each model of the pool; none where no model runs."""
+    """A tokenizer for each model of the pool, by one of its experts; none if the pool runs no models."""
     from symmoe.engines.chat import ChatTokenizer
 
     if assembly.pool.engine.kind != "vllm":
@@ -373,7 +384,7 @@ def _tokenizers(assembly: Assembly) -> dict[str, ChatTokenizer]:
 
 
 def _check_tables(facts: dict[str, Any]) -> list[Any]:
-    """What a check found, as tables."""
+    """The results of a check as tables."""
     from .render import table
 
     shapes = [(shape, f"{lines:,}") for shape, lines in facts["shapes"].items()]
@@ -386,7 +397,7 @@ def _check_tables(facts: dict[str, Any]) -> list[Any]:
         (name, f"{each['calls']:,}", f"{each['load_seconds']:.1f}", f"{each['answer_seconds']:,.0f}")
         for name, each in facts["experts"].items()
     ]
-    again = f"; {facts['repeated']:,} prompts stand there before word for word" if facts["repeated"] else ""
+    again = f"; {facts['repeated']:,} repeat the prompt of an earlier row" if facts["repeated"] else ""
     parts: list[Any] = [table("Rows", ("read from", "rows"), shapes, right=(1,))]
     if causes:
         parts.append(table("Rows that cannot be asked", ("code", "rows", "first", "such as"), causes, right=(1, 2)))
@@ -409,11 +420,11 @@ def _duration(seconds: float) -> str:
 
 
 class _TimeIsUp(KeyboardInterrupt):
-    """The time came at which a job is to stop."""
+    """The time of --until was reached."""
 
 
 def _seconds_until(clock: str | None, now: datetime | None = None) -> float | None:
-    """How long it is until that time of day, today or tomorrow. Raises `RequestError` for what is none."""
+    """Seconds until a time of day, today or tomorrow. Raises `RequestError` if `clock` is not HH:MM."""
     from datetime import datetime, timedelta
 
     from symmoe.errors import RequestError
@@ -424,14 +435,14 @@ def _seconds_until(clock: str | None, now: datetime | None = None) -> float | No
     try:
         due = datetime.combine(now, datetime.strptime(clock, "%H:%M").time())
     except ValueError as error:
-        raise RequestError(f"--until {clock}: no time of day", code="bad_option", hint="such as 06:00") from error
+        raise RequestError(f"--until {clock}: not a time of day", code="bad_option", hint="such as 06:00") from error
     due += timedelta(days=due <= now)
-    return due.timestamp() - now.timestamp()  # in between clocks may be put forward or back
+    return due.timestamp() - now.timestamp()  # not a difference of local times: clocks may change in between
 
 
 @contextmanager
 def _stopped_at(clock: str | None) -> Iterator[None]:
-    """Have the block interrupted at that time of day, as Ctrl-C would."""
+    """Interrupt the block at a time of day, as Ctrl-C would."""
     seconds = _seconds_until(clock)
     if seconds is None:
         yield
@@ -442,7 +453,7 @@ def _stopped_at(clock: str | None) -> Iterator[None]:
         raise _TimeIsUp(clock)
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001), 1.0)  # again: where nobody hears it, it is lost
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001), 1.0)  # repeated: one may be swallowed
     try:
         yield
     finally:
@@ -452,7 +463,7 @@ def _stopped_at(clock: str | None) -> Iterator[None]:
 
 @contextmanager
 def _assembly(pool: Pool, workers: int, store: Store, without_ray_token: bool) -> Iterator[Assembly]:
-    """The pool's parts; with more than one worker, plans are divided by cost and run on Ray."""
+    """The parts of the pool; with several workers, plans are divided among them by cost and run on Ray."""
     from symmoe.build import Assembly
 
     assembly = Assembly(pool)
@@ -470,7 +481,7 @@ def _assembly(pool: Pool, workers: int, store: Store, without_ray_token: bool) -
 
 
 def _resume_command(sources: Sequence[str], output: Path, arguments: Mapping[str, Any]) -> str:
-    """The command that goes on with a job: it must name all that the job was started with."""
+    """The command that continues a job, with all options that the job was started with."""
     import shlex
 
     command = ["symmoe", "batch", "run", *sources, "-o", str(output)]

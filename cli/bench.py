@@ -1,4 +1,4 @@
-"""`symmoe bench`: claims, measured."""
+"""`symmoe bench`: measure speed, memory and quality on this machine."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ import typer
 
 from . import bench_service, options
 
-app = typer.Typer(help="Measure what is claimed.", no_args_is_help=True)
+app = typer.Typer(help="Measure speed, memory and quality on this machine.", no_args_is_help=True)
 _SWITCHES = {
     "first": "another model, kernels made",
     "again": "another model, kernels held",
     "adapter_first": "an adapter, kernels made",
     "adapter_again": "an adapter, kernels held",
 }
-Unlike = Annotated[bool, typer.Option("--unlike", help="Experts of unlike models, each model with its engine.")]
+Unlike = Annotated[bool, typer.Option("--unlike", help="Use experts of unlike models, each model with its own engine.")]
 OtherModel = Annotated[
     Path | None,
-    typer.Option("--model", help="With --unlike: a directory of another real model; else one of the pool's own."),
+    typer.Option("--model", help="With --unlike: the directory of a further real model; default: one of the pool's."),
 ]
 _STORAGE = {"throttled": "throttled", "page_cache": "page cache"}
 
 
 @app.callback()
 def _group() -> None:
-    """Measure what is claimed."""
+    """Measure speed, memory and quality on this machine."""
 
 
 @app.command("replay")
 def replay(
-    train: Annotated[Path, typer.Option("--train", help="A directory of recorded sets (JSON) to fit routers on.")],
-    test: Annotated[Path, typer.Option("--test", help="A directory of recorded sets to judge them on.")],
+    train: Annotated[Path, typer.Option("--train", help="A folder of recorded sets (JSON) to fit routers on.")],
+    test: Annotated[Path, typer.Option("--test", help="A folder of recorded sets to measure them on.")],
     out: options.Report = Path("out/bench/replay.json"),
     pool: options.Pool = "tiny",
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
-    """Judge routers by the recorded scores of real models, without running any. The pool gives the embedder."""
+    """Compare routers by recorded scores of real models, without running any. The embedder is the pool's."""
     from symmoe.bench.replay import plot_replay, read_sets
     from symmoe.bench.replay import replay as compare
     from symmoe.build import build_kept_embedder
@@ -60,15 +60,17 @@ def replay(
 @app.command("routing")
 def routing(
     out: options.Report = Path("out/bench/routing.json"),
-    quick: Annotated[bool, typer.Option("--quick", help="Small sizes, to see that it works.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Use small sizes, to try the command.")] = False,
     suite: Annotated[
         list[Path] | None,
-        typer.Option("--suite", help="Questions whose skills are named beside `encode`; default: generated ones."),
+        typer.Option(
+            "--suite", help="Questions to name skills of, also with `encode`; repeatable; default: generated ones."
+        ),
     ] = None,
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
-    """Measure how fast questions are tagged and recruited, and in how much memory."""
+    """Measure the time and memory of tagging and recruiting."""
     from symmoe.bench.routing import measure, measure_naming
     from symmoe.build import build_embedder, embedder_directory, pool_taxonomy
     from symmoe.config import read_pool
@@ -122,7 +124,7 @@ def recruiting(
     seed: options.Seed = 1,
     json: options.Json = False,
 ) -> None:
-    """Answer one suite under several ways of recruiting: accuracy, calls, tokens, and what asking fewer costs."""
+    """Answer one suite with several recruiters, and compare accuracy, calls and tokens."""
     from symmoe.bench.routing import contest
     from symmoe.build import Assembly
     from symmoe.config import read_pool
@@ -184,15 +186,15 @@ def _over(row: dict[str, Any]) -> list[str]:
 def swap(
     out: options.Report = Path("out/bench/swap.json"),
     pool: options.Pool = "tiny",
-    swaps: Annotated[int, typer.Option("--swaps", min=20, help="Switches in a row.")] = 200,
-    rebuilds: Annotated[int, typer.Option("--rebuilds", min=1, help="New engines to start.")] = 3,
+    swaps: Annotated[int, typer.Option("--swaps", min=20, help="Number of switches.")] = 200,
+    rebuilds: Annotated[int, typer.Option("--rebuilds", min=1, help="Number of engines to start.")] = 3,
     unlike: Unlike = False,
     model: OtherModel = None,
     json: options.Json = False,
 ) -> None:
-    """Time switches of expert in one engine, against a plain copy of the same bytes and against a new engine.
+    """Time switching experts in one engine, against a plain copy of the same bytes and against a new engine.
 
-    With --unlike: between engines of unlike models, one awake and the others asleep; some are killed, too.
+    With --unlike: between engines of unlike models, of which one is awake; some are killed on the way.
     """
     from symmoe.bench.loading import measure_swaps
     from symmoe.bench.unlike import measure_unlike_swaps
@@ -247,11 +249,13 @@ def _unlike_swap_tables(report: dict[str, Any]) -> list[Any]:
 def lines(
     out: options.Report = Path("out/bench/lines.json"),
     pool: options.Pool = "tiny",
-    count: Annotated[int, typer.Option("--lines", min=1000, help="Lines of the larger job.")] = 1_000_000,
+    count: Annotated[
+        int, typer.Option("--lines", min=1000, help="Lines of the larger job; the smaller one has a tenth.")
+    ] = 1_000_000,
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
-    """Time a batch of many lines of 1 kB over echoes, with its memory; beside it, a tenth of them all held at once."""
+    """Measure time and memory of a batch of lines of 1 kB with echo experts, and of a tenth held in memory at once."""
     from symmoe.bench.lines import measure
 
     from .render import end_measuring, narrating, write_report
@@ -281,25 +285,30 @@ def _lines_tables(report: dict[str, Any]) -> list[Any]:
 def batch(
     out: options.Report = Path("out/bench/batch.json"),
     pool: options.Pool = "tiny",
-    experts: Annotated[int, typer.Option("--experts", min=2, help="Experts; copies fill up.")] = 16,
+    experts: Annotated[
+        int,
+        typer.Option("--experts", min=2, help="Number of experts; copies of adapters are added if the pool has fewer."),
+    ] = 16,
     per_family: options.PerFamily = 24,
-    k: Annotated[int, typer.Option("--k", min=1, help="Experts asked for each question.")] = 3,
-    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Times that both sides are measured.")] = 3,
+    k: Annotated[int, typer.Option("--k", min=1, help="Number of experts for each question.")] = 3,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Number of measurements of both sides.")] = 3,
     processes: Annotated[
-        bool, typer.Option("--processes", help="Also build engines as vLLM does by default, each in a process.")
+        bool,
+        typer.Option("--processes", help="Also measure new engines that run in their own process, vLLM's default."),
     ] = False,
     unlike: Unlike = False,
     model: OtherModel = None,
     workers: Annotated[
-        list[int] | None, typer.Option("--workers", min=2, help="On so many, here or at RAY_ADDRESS, by their plan.")
+        list[int] | None,
+        typer.Option("--workers", min=2, help="Divide among so many workers, here or at RAY_ADDRESS; repeatable."),
     ] = None,
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
-    """Time one batch over many experts against no switching at all, and against an engine for every expert.
+    """Time a batch over many experts, against no switching at all and against a new engine for every expert.
 
-    With --unlike: over five experts of four unlike models, whose engines sleep between their turns. With --workers as
-    well: divided among workers, against what was planned for them; --model need not be named then.
+    With --unlike: five experts of four unlike models, whose engines sleep while others run. With --workers: the same
+    divided among workers, against the planned time; then --model is not needed.
     """
     import os
 
@@ -345,11 +354,11 @@ def _workers_tables(report: dict[str, Any]) -> list[Any]:
 @app.command("plan")
 def plan(
     out: options.Report = Path("out/bench/plan.json"),
-    seeds: Annotated[int, typer.Option("--seeds", min=1, max=100, help="Pools of each size.")] = 10,
-    quick: Annotated[bool, typer.Option("--quick", help="Small sizes, to see that it works.")] = False,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, max=100, help="Number of pools of each size.")] = 10,
+    quick: Annotated[bool, typer.Option("--quick", help="Use small sizes, to try the command.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Plan simulated pools with published costs: makespans of four ways, and how far from the lower bound."""
+    """Plan simulated pools with published costs in four ways, and compare makespans with the lower bound."""
     from symmoe.bench.planning import CLUSTERS, QUICK, SIZES, measure
 
     from .render import end_measuring, narrating
@@ -388,13 +397,13 @@ def _plan_tables(report: dict[str, Any]) -> list[Any]:
     return [
         table(f"Makespan by lower bound, median (worst) of {seeds} pools", columns, rows, right=range(9)),
         table(
-            "The published pool when costs are not those planned for: makespan by the planned one",
+            "The published pool with costs other than planned: makespan by the planned one",
             ("costs", *next(iter(report["gone_wrong"].values()))),
             wrong,
             right=range(1, 6),
         ),
         table(
-            "Machines that read models together, by the same plan without that",
+            "Machines that read models together, by the same plan without it",
             (*sizes, *figures),
             joint_loads,
             range(8),
@@ -404,7 +413,7 @@ def _plan_tables(report: dict[str, Any]) -> list[Any]:
 
 
 def _bar_name(name: str, bar: dict[str, Any]) -> str:
-    """The bar's name, with the number of pools that it could be judged on where that is not all."""
+    """The name of a bar, with the number of pools that it is judged on if the report gives it."""
     return name.replace("_", " ") + (f" ({bar['pools']} pools)" if "pools" in bar else "")
 
 
@@ -416,14 +425,18 @@ def _met(bar: dict[str, Any]) -> str:
 def gather(
     out: options.Report = Path("out/bench/gather.json"),
     megabytes: Annotated[int, typer.Option("--megabytes", min=1, help="Size of the file, in MiB.")] = 256,
-    ranks: Annotated[str, typer.Option("--ranks", help="Processes that load together; several with commas.")] = "2,4",
+    ranks: Annotated[
+        str, typer.Option("--ranks", help="Numbers of processes that load together, with commas.")
+    ] = "2,4",
     throttle: Annotated[
         float,
-        typer.Option("--throttle", min=1, max=1e6, help="What the shared storage gives to all together, in MiB/s."),
+        typer.Option(
+            "--throttle", min=1, max=1e6, help="Rate of the shared storage for all readers together, in MiB/s."
+        ),
     ] = 400.0,
-    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Times that each is measured.")] = 3,
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Number of measurements of each.")] = 3,
     kill: Annotated[
-        bool, typer.Option("--kill", help="Also kill one rank half-way and see how the others end.")
+        bool, typer.Option("--kill", help="Also kill one rank half-way, and report how the others end.")
     ] = False,
     json: options.Json = False,
 ) -> None:
@@ -457,17 +470,25 @@ def _gather_tables(report: dict[str, Any], megabytes: int) -> list[Any]:
 def replicas(
     out: options.Report = Path("out/bench/replicas.json"),
     pool: options.Pool = "tiny",
-    expert: Annotated[str | None, typer.Option("--expert", help="Whose model; else the pool's first expert's.")] = None,
-    machines: Annotated[int, typer.Option("--machines", min=2, help="Machines, each a folder of this one.")] = 2,
-    count: Annotated[int, typer.Option("--replicas", min=2, help="Replicas, in turn on the machines.")] = 4,
+    expert: Annotated[
+        str | None, typer.Option("--expert", help="The expert whose model is read; default: the pool's first.")
+    ] = None,
+    machines: Annotated[
+        int, typer.Option("--machines", min=2, help="Number of machines, each a folder of this one.")
+    ] = 2,
+    count: Annotated[
+        int, typer.Option("--replicas", min=2, help="Number of replicas, placed on the machines in turn.")
+    ] = 4,
     throttle: Annotated[
         float,
-        typer.Option("--throttle", min=1, max=1e6, help="What the shared storage gives to all together, in MiB/s."),
+        typer.Option(
+            "--throttle", min=1, max=1e6, help="Rate of the shared storage for all readers together, in MiB/s."
+        ),
     ] = 400.0,
-    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Times that both ways are measured.")] = 3,
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Number of measurements of both ways.")] = 3,
     json: options.Json = False,
 ) -> None:
-    """Time replicas that start at once on several machines: reading together against each for itself."""
+    """Time replicas that start at once on several machines: reading together, against each reading alone."""
     from symmoe.bench.replicas import measure
     from symmoe.build import Assembly
     from symmoe.errors import PoolError
@@ -492,7 +513,7 @@ def _counts(text: str) -> list[int]:
 
     counts = [int(word) if word.strip().isdecimal() else 0 for word in text.split(",")]
     if min(counts) < 2:
-        raise RequestError(f"--ranks {text}: numbers of processes from 2 on, with commas", code="bad_ranks")
+        raise RequestError(f"--ranks {text}: not numbers of at least 2, with commas", code="bad_ranks")
     return counts
 
 
@@ -506,27 +527,32 @@ def _ending(other: dict[str, Any]) -> str:
     return f"  after {other['seconds']:.2f} s: {other['error']}"
 
 
-@app.command("gate", hidden=True)  # the name until it was told apart from a router
+@app.command("gate", hidden=True)  # the former name
 @app.command("scoring")
 def scoring(
     out: options.Report = Path("out/bench/scoring.json"),
     pool: options.Pool = "tiny",
-    reward: Annotated[
-        str | None, typer.Option("--reward", help="A reward model to use in place of the pool's.")
-    ] = None,
-    per_family: Annotated[int, typer.Option("--per-family", min=1, help="Questions of each family and split.")] = 40,
+    reward: Annotated[str | None, typer.Option("--reward", help="A reward model in place of the pool's.")] = None,
+    per_family: Annotated[
+        int, typer.Option("--per-family", min=1, help="Questions of each family, in each split.")
+    ] = 40,
     everyday: Annotated[
-        int | None, typer.Option("--everyday", min=0, help="Everyday ones of each split; default 60, tiny pool none.")
+        int | None,
+        typer.Option(
+            "--everyday", min=0, help="Everyday questions of each split; default: 60, none for the pool tiny."
+        ),
     ] = None,
-    draws: Annotated[int, typer.Option("--draws", min=0, help="Times that the best experts are asked again.")] = 4,
-    temperature: Annotated[float, typer.Option("--temperature", min=0.01, max=100, help="Of those draws.")] = 1.0,
+    draws: Annotated[int, typer.Option("--draws", min=0, help="Further answers asked of the best experts.")] = 4,
+    temperature: Annotated[
+        float, typer.Option("--temperature", min=0.01, max=100, help="Temperature of those draws.")
+    ] = 1.0,
     seed: options.Seed = 1,
     json: options.Json = False,
 ) -> None:
-    """Choose among the same candidates with and without the scorer, and sweep when to ask an aggregator.
+    """Measure choosing among the same candidates with and without the scorer, and when to skip the aggregator.
 
-    Thresholds are fitted on validation questions, and all figures are of held-out ones. What the experts write is kept
-    beside the report: run again, only what is missing is asked.
+    Thresholds are fitted on validation questions; all figures are of held-out ones. Answers of experts are kept beside
+    the report, and a further run asks only for those that are missing.
     """
     from symmoe.bench.scoring import measure, plot_sweep
     from symmoe.build import Assembly
@@ -589,11 +615,12 @@ def _interval(row: dict[str, Any]) -> list[float]:
 @app.command("quality")
 def quality(
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Where the report goes; an HTML page goes beside it.")
+        Path, typer.Option("--out", "-o", help="Write the report to this file, and an HTML page beside it.")
     ] = Path("out/bench/quality.json"),
     pool: options.Pool = "tiny",
     suite: Annotated[
-        list[Path] | None, typer.Option("--suite", help="Questions (JSONL); repeat it. Default: kept-apart ones.")
+        list[Path] | None,
+        typer.Option("--suite", help="Questions (JSON lines); repeatable. Default: questions kept apart for tests."),
     ] = None,
     per_family: Annotated[
         int,
@@ -601,27 +628,30 @@ def quality(
     ] = 6,
     everyday: Annotated[
         int | None,
-        typer.Option("--everyday", min=0, help="Without --suite: everyday questions; default all 68, tiny pool none."),
+        typer.Option(
+            "--everyday", min=0, help="Without --suite: everyday questions; default: all 68, none for the pool tiny."
+        ),
     ] = None,
     k: options.K = None,
     temperature: Annotated[
-        float, typer.Option("--temperature", min=0, max=2, help="Of every way; 0.7 is the published one.")
+        float, typer.Option("--temperature", min=0, max=2, help="Temperature of every way; 0.7 is the published one.")
     ] = 0.7,
     proposers: Annotated[
         int | None,
-        typer.Option("--proposers", min=1, help="Experts of Mixture-of-Agents, best record first; else all."),
+        typer.Option("--proposers", min=1, help="Experts of Mixture-of-Agents, best record first; default: all."),
     ] = None,
     samples: Annotated[int, typer.Option("--samples", min=1, help="Draws of Self-MoA.")] = 6,
     aggregator: Annotated[
-        str | None, typer.Option("--aggregator", help="Expert that aggregates for the rivals; else the best on record.")
+        str | None,
+        typer.Option("--aggregator", help="The expert that aggregates for the rivals; default: the best on record."),
     ] = None,
     seed: options.Seed = 2026,
     json: options.Json = False,
 ) -> None:
-    """Answer the same questions in every way: symmoe, single experts, votes, mixtures, Symbolic-MoE, an oracle.
+    """Answer the same questions with symmoe, single experts, votes, mixtures, Symbolic-MoE and an oracle.
 
-    What the experts write is kept beside the report: stopped, or run again with more questions of each family, only
-    what is missing is asked.
+    Answers of experts are kept beside the report; after an interruption, or with more questions of each family, a
+    further run asks only for those that are missing.
     """
     from symmoe.bench.quality import EVERYDAY, compare, kept_apart, read_suites, render
     from symmoe.build import Assembly
@@ -685,12 +715,12 @@ def _quality_tables(report: dict[str, Any]) -> list[Any]:
 
 
 def _plot_beside(out: Path) -> Path:
-    """Where the plot of a report goes."""
+    """The file for the plot of a report."""
     return out.with_suffix(".plot.png" if out.suffix == ".png" else ".png")
 
 
 def _points(difference: dict[str, Any] | None) -> str:
-    """A difference in points with its 95 % interval."""
+    """A difference in points with its 95 % interval, as text; empty for None."""
     return "{:+.2f} ({:+.2f} to {:+.2f})".format(difference["points"], *difference["ci95"]) if difference else ""
 
 

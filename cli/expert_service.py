@@ -12,13 +12,13 @@ from . import options
 from .service import DEFAULT_URL, Key, request
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The expert's name.")]
-Service = Annotated[str, typer.Option("--service", metavar="URL", help="Where the service is.")]
-Why = Annotated[str, typer.Option("--why", help="For who looks later.")]
+Service = Annotated[str, typer.Option("--service", metavar="URL", help="The address of the service.")]
+Why = Annotated[str, typer.Option("--why", help="A reason, shown by `symmoe expert list`.")]
 _PATH = "/v1/admin/experts"
 
 
 def list_experts(service: Service = DEFAULT_URL, key: Key = None, json: options.Json = False) -> None:
-    """List the experts of a running service and what they are at."""
+    """List the experts of a running service with state, open requests and failures."""
     from .render import show, show_json, table
 
     found = request("GET", service, _PATH, key)
@@ -32,24 +32,24 @@ def list_experts(service: Service = DEFAULT_URL, key: Key = None, json: options.
 def drain(
     name: Name, service: Service = DEFAULT_URL, key: Key = None, why: Why = "", json: options.Json = False
 ) -> None:
-    """Let an expert of a running service finish what it was given, and give it nothing new."""
+    """Let an expert of a running service finish its open requests, and send it no new ones."""
     show_change(_act_on(service, key, name, "drain", why), json)
 
 
 def quarantine(
     name: Name, service: Service = DEFAULT_URL, key: Key = None, why: Why = "", json: options.Json = False
 ) -> None:
-    """Take an expert of a running service out at once: what it was given goes to others, or is refused."""
+    """Stop using an expert of a running service at once: its open requests go to other experts or are refused."""
     show_change(_act_on(service, key, name, "quarantine", why), json)
 
 
 def restore(name: Name, service: Service = DEFAULT_URL, key: Key = None, json: options.Json = False) -> None:
-    """Bring an expert of a running service back that was drained, quarantined or, from the pool file, removed."""
+    """Use an expert of a running service again that was drained or quarantined, or removed and is in the pool file."""
     show_change(_act_on(service, key, name, "restore", ""), json)
 
 
 def remove(name: Name, service: Service = DEFAULT_URL, key: Key = None, json: options.Json = False) -> None:
-    """Remove an expert from a running service: it finishes what it was given, and is no model any more."""
+    """Remove an expert from a running service: it finishes its open requests and is no longer listed as a model."""
     from .render import show, show_json
 
     done = request("DELETE", service, f"{_PATH}/{quote(name, safe='')}", key)
@@ -65,11 +65,14 @@ def join(
     description: str,
     profiles: Path | None,
 ) -> dict[str, Any]:
-    """Have an expert join a running service, with its record where `profiles` hold one. Paths are the service's."""
+    """Add an expert to a running service, with its record in `profiles`, if given; the service's answer.
+
+    Paths must exist on the service's machine. Raises `ConfigError` without a service, `PoolError` without a record.
+    """
     from symmoe.errors import ConfigError
 
     if service is None:
-        raise ConfigError("nothing says where the expert goes", hint="give --out POOL.yaml, --service URL, or both")
+        raise ConfigError("the expert needs a place to go", hint="give --out POOL.yaml, --service URL, or both")
     expert: dict[str, Any] = {
         "name": name,
         "model": _absolute(model, ("./", "../", "/", "~")),
@@ -83,7 +86,7 @@ def join(
 
 
 def show_change(expert: dict[str, Any], json: bool) -> None:
-    """What became of an expert."""
+    """Show the state of an expert after a change."""
     from .render import show, show_json
 
     if json:
@@ -103,7 +106,7 @@ def _act_on(service: str, key: str | None, name: str, action: str, why: str) -> 
 
 
 def _absolute(source: str, beginnings: tuple[str, ...]) -> str:
-    """A directory that is here, by its whole path; what is not is the service's to find."""
+    """The absolute path of a directory of this machine; anything else as it is, for the service to find."""
     path = Path(source)
     return str(path.expanduser().resolve()) if source.startswith(beginnings) and path.is_dir() else source
 

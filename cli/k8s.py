@@ -1,4 +1,4 @@
-"""`symmoe k8s`: what a pool takes on Kubernetes, and the manifests for it."""
+"""`symmoe k8s`: size a pool for Kubernetes, and write manifests for it."""
 
 from __future__ import annotations
 
@@ -33,12 +33,13 @@ Accelerator = Annotated[
     str | None, typer.Option("--accelerator", help="L4, A10, A100-40, L40S, A100-80, H100, H200, B200; or cpu.")
 ]
 Nodes = Annotated[int | None, typer.Option("--nodes", help="Nodes that run experts.")]
-PerNode = Annotated[int | None, typer.Option("--gpus-per-node", help="Accelerators of each.")]
+PerNode = Annotated[int | None, typer.Option("--gpus-per-node", help="Accelerators of each node.")]
 WithoutKeys = Annotated[
-    bool | None, typer.Option("--without-keys/--keys", help="For a try-out: who reaches the service may ask it.")
+    bool | None, typer.Option("--without-keys/--keys", help="For a trial: anybody who reaches the service may use it.")
 ]
 ValuesFile = Annotated[
-    Path | None, typer.Option("--values", help="What you say of the installation; without it OUT/values.yaml, if any.")
+    Path | None,
+    typer.Option("--values", help="The settings of the installation; default: OUT/values.yaml, if it exists."),
 ]
 
 
@@ -51,13 +52,16 @@ def render(
     without_keys: WithoutKeys = None,
     values: ValuesFile = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Write here, for kubectl and for Helm, instead of printing.")
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="Write files for kubectl and Helm to this folder instead of printing manifests."
+        ),
     ] = None,
     json: options.Json = False,
 ) -> None:
-    """Manifests sized from the pool, with the reason for each number; refuses what cannot fit and says what would.
+    """Write manifests sized for the pool, with the reason for each number; if it cannot fit, say what would.
 
-    Everything else is said in values.yaml, which the first rendering writes and later ones keep; options go there.
+    All other settings are in values.yaml: the first rendering writes it, later ones keep it, and options change it.
     """
     from symmoe.manifests.rendering import MANIFESTS, render, write_installation
 
@@ -86,7 +90,7 @@ def render(
 
 @app.command("diff")
 def diff(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where `render` wrote what the cluster runs.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder that `render` wrote for the cluster.")],
     pool: PoolFile = None,
     accelerator: Accelerator = None,
     nodes: Nodes = None,
@@ -95,7 +99,7 @@ def diff(
     values: ValuesFile = None,
     json: options.Json = False,
 ) -> None:
-    """What rendering again would change, and what would start anew because of it. Writes nothing."""
+    """Show what rendering again would change, and what would restart because of it. Writes nothing."""
     from symmoe.errors import RequestError
     from symmoe.manifests.rendering import MANIFESTS, render
 
@@ -103,7 +107,7 @@ def diff(
 
     before = _manifests(out / MANIFESTS)
     if not before:
-        message = f"{out / MANIFESTS} is not there: nothing was rendered there yet"
+        message = f"{out / MANIFESTS} does not exist: nothing was rendered to this folder yet"
         raise RequestError(message, code="bad_option", hint=f"symmoe k8s render --out {out}")
     settings = _settings(values, out, pool, accelerator, nodes, per_node, without_keys)
     after = render(settings.values)
@@ -115,7 +119,7 @@ def diff(
 
 @dataclass(frozen=True)
 class _Settings:
-    """What an operator says, as text and as values, and what follows from it."""
+    """The operator's settings, as text and as values, the cluster sized for them, and directories to copy."""
 
     text: str
     values: Values
@@ -132,7 +136,7 @@ def _settings(
     per_node: int | None,
     without_keys: bool | None,
 ) -> _Settings:
-    """The values of a file, if there is one, with what options say, sized."""
+    """The values of the file, if there is one, with the options in place of its own, and the sizes that follow."""
     import os
 
     from symmoe.config import read_pool
@@ -154,7 +158,7 @@ def _settings(
     else:
         values = read_values(to_json({"create_namespace": True, **given}), "options")
         text = values_text(values)
-    pool_path = Path(os.path.normpath(beside / values.pool))  # the folder may not be there yet
+    pool_path = Path(os.path.normpath(beside / values.pool))  # the folder may not exist yet
     config = read_pool(str(pool_path) if pool_path.is_file() else values.pool)
     sizes = (values.accelerator, values.nodes, values.gpus_per_node, values.node_cpus, values.node_memory_gib)
     cluster = size_cluster(config, *sizes)
@@ -166,7 +170,7 @@ def _settings(
 
 @app.command("sizes")
 def sizes(pool: options.Pool = "starter", json: options.Json = False) -> None:
-    """What each expert takes in memory, and the smallest accelerator that runs it alone."""
+    """Show the memory that each expert needs, and the smallest accelerator that can run it alone."""
     from symmoe.config import read_pool
     from symmoe.sizing.architecture import architectures
 
@@ -207,13 +211,15 @@ def sizes(pool: options.Pool = "starter", json: options.Json = False) -> None:
 @app.command("fetch")
 def fetch(
     pool: options.Pool = "starter",
-    pack: Annotated[bool, typer.Option("--pack", help="Pack every expert too, which engines on CPUs map.")] = False,
+    pack: Annotated[
+        bool, typer.Option("--pack", help="Also pack every expert, for engines on CPUs, which map the packs.")
+    ] = False,
     leave_out: Annotated[
-        bool, typer.Option("--leave-out", help="Succeed if one expert is here at least; say what is missing.")
+        bool, typer.Option("--leave-out", help="Succeed if at least one expert could be fetched; report the others.")
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """Have the weights of experts, embedder and reward model in the cache; a pod runs it before its engine starts."""
+    """Fetch the weights of experts, embedder and reward model into the cache, as pods do before their engine starts."""
     from symmoe.build import Assembly, beside_experts
     from symmoe.config import read_pool
     from symmoe.errors import PoolError, SymmoeError
@@ -243,7 +249,7 @@ def fetch(
     elif json:
         show_json({"pool": config.name, "models": found, "missing": {name: str(why) for name, why in missing.items()}})
     else:
-        show(f"{config.name}: the weights of {len(available)} experts are here, of {len(own) - len(available)} missing")
+        show(f"{config.name}: weights of {len(available)} experts in the cache, of {len(own) - len(available)} missing")
 
 
 def _weights(assembly: Assembly, name: str) -> str:
@@ -251,7 +257,7 @@ def _weights(assembly: Assembly, name: str) -> str:
 
 
 def _smallest(pool: Any, name: str, model: Any) -> str | None:
-    """The accelerator with the least memory on which an expert fits unsplit."""
+    """The accelerator with the least memory that holds the whole expert; None if no accelerator does."""
     from symmoe.sizing.fitting import ACCELERATORS, need
 
     fitting = [on for on in ACCELERATORS.values() if not need(name, model, pool.engine, on, 1).short]
@@ -259,7 +265,7 @@ def _smallest(pool: Any, name: str, model: Any) -> str | None:
 
 
 def _manifests(file: Path) -> list[Manifest]:
-    """Manifests as they were written, none where they were not."""
+    """The manifests in a file; none if it does not exist."""
     import yaml
 
     if not file.exists():
@@ -282,7 +288,7 @@ def _change_facts(before: list[Manifest], after: list[Manifest]) -> dict[str, An
 
 
 def _change_tables(before: list[Manifest], after: list[Manifest], namespace: str) -> list[Any]:
-    """What differs between two renderings, and what comes of it."""
+    """The differences between two renderings and their effects, as tables and text."""
     from symmoe.manifests.changes import changes, patches
 
     from .render import table
@@ -291,11 +297,11 @@ def _change_tables(before: list[Manifest], after: list[Manifest], namespace: str
     if not found:
         return ["nothing changes"]
     rows = [(each.what, each.how, "\n".join(each.places), each.effect) for each in found]
-    parts: list[Any] = [table("What changes", ("object", "how", "where", "what starts anew"), rows)]
+    parts: list[Any] = [table("Changes", ("object", "how", "where", "effect"), rows)]
     patch = patches(before, after)
     if patch and all(each.effect != "new cluster" for each in found):
         parts.append(
-            "KubeRay leaves the numbers of a living cluster's pods alone; after applying it, patch them:\n"
+            "KubeRay does not change the numbers of pods of a running cluster; after applying, patch them:\n"
             f"kubectl -n {namespace} patch raycluster $(kubectl -n {namespace} get rayservice symmoe "
             f"-o jsonpath='{{.status.activeServiceStatus.rayClusterName}}') --type=json -p '{patch}'"
         )
@@ -319,16 +325,16 @@ def _facts(settings: _Settings) -> dict[str, Any]:
 
 
 def _notes(settings: _Settings) -> list[str]:
-    """Notes, and what must be copied."""
+    """Notes on the sizes, and the directories to copy to the volume."""
     cluster = settings.cluster
     swaps = [", ".join(group) for group in cluster.groups if len(group) > 1]
     lines = [f"swapped in one engine: {group}" for group in swaps]
     alone = sum(len(group) == 1 for group in cluster.groups)
     if alone > 1:
-        lines.append(f"{alone} experts are of a shape of their own: the engine is rebuilt for each")
+        lines.append(f"{alone} experts share their shape with no other: the engine is rebuilt for each")
     lines += [f"note: {note}" for note in cluster.notes]
     lines.append(
-        "Ray asks for a token: KubeRay (1.5.1 or newer, in the namespace kuberay) makes its Secret with each RayCluster"
+        "Ray requires a token: KubeRay (1.5.1 or newer, in the namespace kuberay) makes its Secret with each RayCluster"
     )
     return lines + [
         f"copy {source} to {target} on the volume symmoe-models" for source, target in settings.copies.items()
@@ -336,7 +342,7 @@ def _notes(settings: _Settings) -> list[str]:
 
 
 def _size_tables(settings: _Settings) -> list[Any]:
-    """Every number with its reason, as tables."""
+    """Every size with its reason, and the memory of each accelerator, as tables."""
     from .render import table
 
     cluster = settings.cluster
@@ -362,7 +368,7 @@ def _size_tables(settings: _Settings) -> list[Any]:
 
 
 def _stream(settings: _Settings, manifests: list[Manifest]) -> str:
-    """Manifests for `kubectl apply -f -`, the reasons before them as comments."""
+    """Manifests for `kubectl apply -f -`, after comments with the reasons for the sizes."""
     from symmoe.manifests.values import to_yaml
 
     lines = [f"{n.name}: {f'{n.value:g} {n.unit}'.strip()} ({n.why})" for n in settings.cluster.numbers]

@@ -1,4 +1,4 @@
-"""`symmoe key`: who may ask a service."""
+"""`symmoe key`: the API keys of a service."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Result = TypeVar("Result")
 _DAY, _HOUR = 86_400.0, 3600.0
 
 
-app = typer.Typer(help="Make, list, rotate and revoke the keys of a service.", no_args_is_help=True)
+app = typer.Typer(help="Create, list, rotate and revoke the API keys of a service.", no_args_is_help=True)
 
 
 def with_store(work: Callable[[Storage], Awaitable[Result]]) -> Result:
-    """What `work` gives with the store of `REDIS_URL`, or the embedded one. Raises `StoreError`."""
+    """The result of `work` on the store at `REDIS_URL`, or on the embedded one. Raises `StoreError`."""
     import asyncio
 
     from symmoe.deployments.storage import Storage
@@ -37,7 +37,7 @@ def with_store(work: Callable[[Storage], Awaitable[Result]]) -> Result:
 
 
 def existing(record: KeyRecord | None) -> KeyRecord:
-    """The record of a key that there is. Raises `ConfigError`."""
+    """The record. Raises `ConfigError` if it is None: no key has the id."""
     from symmoe.errors import ConfigError
 
     if record is None:  # what was given is not repeated: it may be a key
@@ -47,34 +47,43 @@ def existing(record: KeyRecord | None) -> KeyRecord:
 
 @app.command("create")
 def create(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Whose key it is, for people; it need not be unique.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name for people; it need not be unique.")],
     requests: Annotated[
-        int | None, typer.Option("--requests-per-minute", min=1, max=10**9, help="Most requests; else no limit.")
+        int | None,
+        typer.Option(
+            "--requests-per-minute", min=1, max=10**9, help="At most so many requests a minute; default: no limit."
+        ),
     ] = None,
     tokens: Annotated[
         int | None,
-        typer.Option("--tokens-per-minute", min=1, max=10**12, help="Most tokens, prompts and answers; else no limit."),
+        typer.Option(
+            "--tokens-per-minute",
+            min=1,
+            max=10**12,
+            help="At most so many tokens a minute, of prompts and answers; default: no limit.",
+        ),
     ] = None,
     expires: Annotated[
-        float | None, typer.Option("--expires", metavar="DAYS", min=0.001, max=36_500, help="Days until it ends.")
+        float | None,
+        typer.Option("--expires", metavar="DAYS", min=0.001, max=36_500, help="Days until it expires; default: never."),
     ] = None,
     scope: Annotated[
         Literal["ask", "admin"],
-        typer.Option("--scope", help="admin: besides asking, change experts and keys, and see everybody's traces."),
+        typer.Option("--scope", help="admin: may also change experts and keys, and see the traces of all keys."),
     ] = "ask",
     budget: Annotated[
         float | None,
         typer.Option(
-            "--budget", metavar="AMOUNT", min=0, max=1e12, help="Most that it may spend, in the pool's currency."
+            "--budget", metavar="AMOUNT", min=0, max=1e12, help="The most that it may spend, in the pool's currency."
         ),
     ] = None,
     per: Annotated[
         Literal["day", "month", "ever"],
-        typer.Option("--budget-per", help="How long the budget is for; days and months of UTC."),
+        typer.Option("--budget-per", help="The period of the budget, in UTC."),
     ] = "month",
     json: options.Json = False,
 ) -> None:
-    """Make a key and show it, this once: the store keeps its SHA-256 only."""
+    """Create a key and show it. It cannot be shown again: the store keeps only its SHA-256."""
     import time
 
     from symmoe.deployments.access.keys import KeyRecord, add, checked_name, new_id, new_key
@@ -94,7 +103,7 @@ def create(
 
 @app.command("list")
 def list_keys(json: options.Json = False) -> None:
-    """List every key by its id; the keys themselves are known to nobody here."""
+    """List all keys by id, with state and limits. The keys themselves are not stored."""
     import time
 
     from symmoe.deployments.access.keys import everyone
@@ -122,11 +131,11 @@ def rotate(
     ident: Annotated[str, typer.Argument(metavar="ID", help="The key's id, as `symmoe key list` shows it.")],
     overlap: Annotated[
         float,
-        typer.Option("--overlap", metavar="HOURS", min=0, max=8_760, help="Hours for which the old one is good, too."),
+        typer.Option("--overlap", metavar="HOURS", min=0, max=8_760, help="Hours for which the old key stays valid."),
     ] = 24,
     json: options.Json = False,
 ) -> None:
-    """Put a new key in another's place: its files, batches, usage, limits and budget stay with their owner."""
+    """Replace a key by a new one, which keeps its files, batches, usage, limits and budget."""
     import time
 
     from symmoe.deployments.access.keys import new_key
@@ -139,8 +148,8 @@ def rotate(
     if json:
         show_json({"key": key, **record.facts(now)})
         return
-    old_key_state = f"is good for {overlap:g} h more" if overlap else "is good no more"
-    show(key, f"{record.id} ({record.name}) in the place of {ident}, which {old_key_state}. It is not shown again.")
+    old_key_state = f"stays valid for {overlap:g} h" if overlap else "is no longer valid"
+    show(key, f"{record.id} ({record.name}) replaces {ident}, which {old_key_state}. It is not shown again.")
 
 
 @app.command("revoke")
@@ -148,7 +157,7 @@ def revoke(
     ident: Annotated[str, typer.Argument(metavar="ID", help="The key's id, as `symmoe key list` shows it.")],
     json: options.Json = False,
 ) -> None:
-    """Revoke a key for good; services refuse it within a second or two."""
+    """Revoke a key permanently; running services refuse it within two seconds."""
     import time
 
     from symmoe.deployments.access.keys import revoke as revoke_in

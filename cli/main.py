@@ -69,8 +69,10 @@ def _root() -> None:
 
 
 def main() -> None:
-    """Run the command line. Exit codes: 0 done, 1 failed, 2 bad input, 3 partly done, 130 interrupted,
-    143 terminated.
+    """Run the command line and exit.
+
+    Exit codes: 0 done, 1 failed, 2 bad input, 3 partly done, 4 stopped early or rows not whole, 130 interrupted, 143
+    terminated.
     """
     code = run()
     if "vllm" in sys.modules:
@@ -79,7 +81,7 @@ def main() -> None:
 
 
 def run() -> int:
-    """Run the command in `sys.argv`; its exit code."""
+    """Run the command in `sys.argv` and return its exit code. Raises errors that are faults of the program."""
     from symmoe.errors import SymmoeError
 
     from .render import show_error, tell
@@ -104,14 +106,14 @@ def run() -> int:
             raise
         error.show()
         return int(error.exit_code)
-    if received and code == 130:  # typer has caught it
+    if received and code == 130:  # typer has caught the KeyboardInterrupt
         return 143
     return code if isinstance(code, int) else 0
 
 
 @contextmanager
 def _ended_by_sigterm() -> Iterator[list[int]]:
-    """End the command at SIGTERM as at Ctrl-C, unless it sets a handler of its own; the list then holds the signal."""
+    """Interrupt the command at SIGTERM as at Ctrl-C, unless it sets its own handler; the list then holds the signal."""
     received: list[int] = []
 
     def terminate(number: int, frame: object) -> None:
@@ -126,7 +128,7 @@ def _ended_by_sigterm() -> Iterator[list[int]]:
 
 
 def _exit_without_teardown(code: int) -> None:
-    """Leave without tearing down native libraries, which costs a second and prints leak reports that mean nothing."""
+    """Exit without tearing down native libraries, which takes a second and prints meaningless leak reports."""
     import atexit
 
     atexit._run_exitfuncs()

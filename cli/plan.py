@@ -1,4 +1,4 @@
-"""`symmoe plan`: what a batch would do on several workers."""
+"""`symmoe plan`: show the plan of a batch on several workers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from symmoe.preview import Preview
     from symmoe.types import Query
 
-app = typer.Typer(help="See what a batch would do before it runs.", no_args_is_help=True)
+app = typer.Typer(help="Show the plan of a batch before it runs.", no_args_is_help=True)
 
 PER_FAMILY = 24
 WIDTH = 60
@@ -24,30 +24,37 @@ PICTURES = (".png", ".svg", ".pdf")
 
 @app.callback()
 def _group() -> None:
-    """See what a batch would do before it runs."""
+    """Show the plan of a batch before it runs."""
 
 
 @app.command("show")
 def show_plan(
     pool: options.Pool = "starter",
-    suite: Annotated[Path | None, typer.Option("--suite", help="Questions with answers, as JSON lines.")] = None,
-    source: Annotated[str | None, typer.Option("--input", help="Questions as `symmoe batch run` takes them.")] = None,
+    suite: Annotated[Path | None, typer.Option("--suite", help="Questions with answers (JSON lines).")] = None,
+    source: Annotated[
+        str | None, typer.Option("--input", help="Questions in any form that `symmoe batch run` takes.")
+    ] = None,
     workers: Annotated[int, typer.Option("--workers", min=1, max=1024, help="Accelerators that share the plan.")] = 1,
     machines: Annotated[
-        int, typer.Option("--machines", min=1, max=1024, help="Machines that the workers are dealt to, in turn.")
+        int, typer.Option("--machines", min=1, max=1024, help="Machines among which the workers are divided, in turn.")
     ] = 1,
     aggregator: Annotated[
-        str | None, typer.Option("--aggregator", help="The expert that reads all candidates: kept near them.")
+        str | None, typer.Option("--aggregator", help="The expert that aggregates; planned near those it reads.")
     ] = None,
     prefetch: Annotated[
-        bool, typer.Option("--prefetch", help="Load each next expert while the one before it answers.")
+        bool, typer.Option("--prefetch", help="Load the next expert while the current one answers.")
     ] = False,
     k: options.K = None,
     seed: options.Seed = 0,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="A picture: .png, .svg or .pdf.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Also draw the plan to this file: .png, .svg or .pdf.")
+    ] = None,
     json: options.Json = False,
 ) -> None:
-    """Recruit, plan and draw who runs what when. No expert is loaded; without questions, held-out ones are taken."""
+    """Recruit and plan, and show which worker runs which expert when. No expert is loaded.
+
+    Without --suite or --input, held-out questions of each family are planned for.
+    """
     from symmoe.build import Assembly
     from symmoe.config import read_pool
     from symmoe.errors import RequestError
@@ -61,7 +68,7 @@ def show_plan(
     config = read_pool(pool)
     if out is not None and out.suffix not in PICTURES:
         raise RequestError(
-            f"{out}: no picture is written as {out.suffix!r}", code="bad_option", hint=" ".join(PICTURES)
+            f"{out}: pictures cannot be written as {out.suffix!r}", code="bad_option", hint=" ".join(PICTURES)
         )
     if aggregator is not None:
         config.expert(aggregator)
@@ -89,7 +96,7 @@ def show_plan(
 
 
 def _questions(pool: PoolFile, suite: Path | None, source: str | None, seed: int) -> tuple[list[Query], int]:
-    """The queries to plan for, and how many lines are none."""
+    """The queries to plan for, and how many lines cannot be asked."""
     from symmoe.batch.lines import GoodLine, LineReader
     from symmoe.errors import RequestError
     from symmoe.profiles.marking import as_query
@@ -108,7 +115,7 @@ def _questions(pool: PoolFile, suite: Path | None, source: str | None, seed: int
 
 
 def _chart(shown: Preview) -> list[Any]:
-    """A Gantt chart, the steps as a table that serves as its legend, and one sentence."""
+    """A Gantt chart, a table of the steps as its legend, and a summary."""
     from .render import coloured, table
 
     spans, found = shown.timeline.spans, shown.schedule
@@ -140,7 +147,7 @@ def _chart(shown: Preview) -> list[Any]:
 
 
 def _joint_loads(shown: Preview) -> list[Any]:
-    """The loads that machines begin together, what waiting for each other costs and what reading once saves."""
+    """A table of loads that machines begin together, with the seconds waited and saved; none if there are none."""
     from .render import table
 
     loads = [
@@ -153,20 +160,24 @@ def _joint_loads(shown: Preview) -> list[Any]:
         )
         for load in shown.schedule.joint
     ]
-    unknown = "" if all(load.rates for load in shown.schedule.joint) else " (?: nothing was read together yet)"
+    unknown = "" if all(load.rates for load in shown.schedule.joint) else " (?: not measured yet)"
     head = ("model", "workers", "begin", "waited s", "saved s")
-    return [table(f"Loads that begin together, read once{unknown}", head, loads, right=(2, 3, 4))] if loads else []
+    return (
+        [table(f"Loads that begin together and read the model once{unknown}", head, loads, right=(2, 3, 4))]
+        if loads
+        else []
+    )
 
 
 def _loading(shown: Preview, step: Any) -> float:
-    """How long the load before a step took."""
+    """Seconds of the load before a step."""
     spans = shown.timeline.spans
     loads = [s for s in spans if (s.worker, s.expert, s.kind) == (step.worker, step.expert, "load")]
     return sum(load.end - load.begin for load in loads)
 
 
 def _bar(shown: Preview, worker: int, styles: dict[str, str]) -> Any:
-    """One worker's time from left to right; a cell shows what most of its time goes to."""
+    """One worker's time from left to right; a cell shows what takes most of its time."""
     from .render import coloured
 
     cell = shown.timeline.makespan / WIDTH or 1.0

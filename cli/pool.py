@@ -1,4 +1,4 @@
-"""`symmoe pool`: what experts there are."""
+"""`symmoe pool`: list, show, check, write and pack pools."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from symmoe.config import Pool as PoolFile
     from symmoe.loading.packed.layout import Layout
 
-app = typer.Typer(help="List, show, check and write pool files.", no_args_is_help=True)
+app = typer.Typer(help="List, show, check, write and pack pools.", no_args_is_help=True)
 _MB = 1_000_000
 Named = Annotated[str, typer.Argument(metavar="POOL", help="starter, tiny, a preset's name, or a pool file.")]
 
@@ -36,7 +36,7 @@ def list_pools(json: options.Json = False) -> None:
 
 @app.command("show")
 def show_pool(pool: Named = "starter", json: options.Json = False) -> None:
-    """Show a pool's experts, with the accuracy that trained adapters were measured at."""
+    """Show a pool's experts, with the measured accuracy of trained adapters."""
     from symmoe.config import read_pool
 
     from .render import show, show_json, table
@@ -53,7 +53,7 @@ def show_pool(pool: Named = "starter", json: options.Json = False) -> None:
 
 @app.command("check")
 def check(pool: Named = "starter", json: options.Json = False) -> None:
-    """Check a pool file and every local file that it names; downloads nothing and loads no model."""
+    """Check a pool file and all local files that it names. Downloads nothing and loads no model."""
     from symmoe.build import check_weights
     from symmoe.config import read_pool
 
@@ -70,12 +70,12 @@ def check(pool: Named = "starter", json: options.Json = False) -> None:
 
 @app.command("init")
 def init(
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write.")] = Path("pool.yaml"),
-    preset: Annotated[str, typer.Option("--preset", help="Which shipped pool to begin from.")] = "small-2026",
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")] = Path("pool.yaml"),
+    preset: Annotated[str, typer.Option("--preset", help="The shipped pool to copy.")] = "small-2026",
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Write a pool file to edit, from a preset."""
+    """Write a pool file to edit: a copy of a shipped one."""
     from symmoe.config import SHIPPED, shipped_pool
     from symmoe.errors import PoolError
 
@@ -98,18 +98,19 @@ def init(
 @app.command("pack")
 def pack(
     pool: options.Pool = "starter",
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Where the packs go; default: in the cache.")] = None,
-    experts: Annotated[
-        list[str] | None, typer.Option("--expert", help="Only this one; may be given several times.")
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write the packs to this folder; default: the cache.")
     ] = None,
+    experts: Annotated[list[str] | None, typer.Option("--expert", help="Pack only this expert; repeatable.")] = None,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Hash the packs that are there; those that were altered are made again.")
+        bool, typer.Option("--verify", help="Hash existing packs, and write altered ones again.")
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """Write each expert's weights, its adapter merged in, as one aligned and checksummed file; whole ones are kept.
+    """Write each expert's weights, with its adapter merged in, as one aligned file with checksums.
 
-    Packs of earlier weights are removed, and in the cache those of experts that the pool has no more.
+    Complete packs are kept. Packs of earlier weights are removed, and in the cache also those of experts that are no
+    longer in the pool.
     """
     from symmoe.config import cache_dir, read_pool
     from symmoe.loading.packed.writing import prune
@@ -130,11 +131,11 @@ def pack(
     rows = [(p["expert"], p["state"], f"{p['bytes'] / _MB:.1f}", f"{p['seconds']:.2f}") for p in packs]
     show(table(f"Packs of {config.name}", ("expert", "state", "MB", "s"), rows, right=(2, 3)), f"in {folder}")
     if old:
-        show(f"removed {len(old)} packs of earlier weights")
+        show(f"removed {len(old)} old packs")
 
 
 def _layouts(pool: PoolFile, names: list[str]) -> dict[str, Layout]:
-    """How each named expert is packed, once its weights are verified."""
+    """The pack layout of each named expert, after verifying its weights."""
     from symmoe.build import Assembly
     from symmoe.errors import PoolError
     from symmoe.loading.packed.layout import Layout
@@ -153,7 +154,7 @@ def _layouts(pool: PoolFile, names: list[str]) -> dict[str, Layout]:
 
 
 def _pack_all(layouts: dict[str, Layout], folder: Path, verify: bool) -> list[dict[str, Any]]:
-    """Pack each expert that is not packed yet; what was done, and how long it took."""
+    """Pack each expert that has no valid pack. Returns, by expert, what was done, bytes and seconds."""
     from symmoe.loading.packed.writing import ensure_packed, packed_path
 
     from .render import stepping

@@ -1,4 +1,4 @@
-"""`symmoe profile`: experts' records."""
+"""`symmoe profile`: build, show, compare, merge and store the records of experts."""
 
 from __future__ import annotations
 
@@ -9,27 +9,29 @@ import typer
 
 from . import options
 
-app = typer.Typer(help="Build, show, compare and merge experts' records.", no_args_is_help=True)
+app = typer.Typer(help="Build, show, compare, merge and store the records of experts.", no_args_is_help=True)
 File = Annotated[Path, typer.Argument(metavar="FILE.json", help="A profile file.")]
 
 
 @app.command("build")
 def build(
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE.json", help="Where the profiles go.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE.json", help="Write the profiles to this file.")],
     pool: options.Pool = "starter",
     suite: options.Validation = None,
     per_family: options.PerFamily = 15,
-    add: Annotated[bool, typer.Option("--add", help="Add to the evidence in FILE instead of replacing it.")] = False,
+    add: Annotated[
+        bool, typer.Option("--add", help="Add to the answers recorded in FILE.json instead of replacing them.")
+    ] = False,
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
-    """Ask experts validation questions and record, skill by skill, what they got right and wrong.
+    """Ask experts validation questions and record, by skill, what they got right and wrong.
 
-    Without a suite of your own, 350 questions that come with symmoe are asked: they call for every general skill.
+    Without --suite, 350 questions that come with symmoe are asked; they cover every general skill.
 
-    Run again with the same questions, only experts that are new or whose weights changed are asked. Interrupted, it
-    goes on where it stopped. A pool that answers from records is judged on them where no suite is named, and nothing
-    is generated.
+    With the same questions as before, only experts that are new or whose weights changed are asked. After an
+    interruption, run it again to continue. A pool of recorded answers is judged by them, unless --suite is given, and
+    nothing is generated.
     """
     from symmoe.build import Assembly, build_kept_embedder
     from symmoe.config import read_pool
@@ -81,10 +83,10 @@ def build(
 @app.command("show")
 def show_profiles(
     pool: options.Pool = "starter",
-    expert: Annotated[str | None, typer.Option("--expert", help="One expert, skill by skill.")] = None,
+    expert: Annotated[str | None, typer.Option("--expert", help="Show only this expert, by skill.")] = None,
     json: options.Json = False,
 ) -> None:
-    """Show what a pool's experts are on record for, and whose record is stale."""
+    """Show the records of a pool's experts, and which are stale (the weights changed since)."""
     from dataclasses import replace
 
     from symmoe.build import Assembly, stale_experts
@@ -116,7 +118,7 @@ def show_profiles(
 
 @app.command("diff")
 def diff(first: File, second: File, json: options.Json = False) -> None:
-    """Show on which skills two profile files differ, expert by expert, the largest change first."""
+    """Show the skills on which two profile files differ, by expert, the largest change first."""
     from symmoe.routing.profile_files import read_profiles
     from symmoe.routing.profiles import difference
     from symmoe.types import ExpertProfile, Tally, to_json
@@ -146,12 +148,16 @@ def diff(first: File, second: File, json: options.Json = False) -> None:
 
 @app.command("merge")
 def merge_files(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE.json…", help="Profile files; later ones win.")],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE.json", help="Where the merged profiles go.")],
-    only: Annotated[list[str] | None, typer.Option("--only", help="Keep these experts only; repeat it.")] = None,
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE.json…", help="Profile files; later ones take precedence.")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FILE.json", help="Write the merged profiles to this file.")
+    ],
+    only: Annotated[list[str] | None, typer.Option("--only", help="Keep only this expert; repeatable.")] = None,
     json: options.Json = False,
 ) -> None:
-    """Add up the evidence of profile files. Where an expert's weights differ, the later file's record replaces it."""
+    """Add up the records in profile files. If an expert's weights differ, the record of the later file is taken."""
     from dataclasses import replace
 
     from symmoe.errors import RequestError
@@ -166,7 +172,7 @@ def merge_files(
         read = read_profiles(path)
         repeated = shared_evidence(merged, read)
         if repeated:
-            message = f"{path}: what it knows of {', '.join(repeated)} stands in an earlier file too"
+            message = f"{path}: an earlier file has the same answers of {', '.join(repeated)}"
             raise RequestError(
                 message, code="same_evidence", hint="leave the file out, or keep other experts with --only"
             )
@@ -188,10 +194,10 @@ def merge_files(
 @app.command("push")
 def push(
     file: File,
-    name: Annotated[str, typer.Option("--name", help="Under which name the store keeps them.")],
+    name: Annotated[str, typer.Option("--name", help="The name of the profiles in the store.")],
     json: options.Json = False,
 ) -> None:
-    """Put a profile file into the store, for pool files with `profiles: store:NAME`. The last 20 versions are kept."""
+    """Copy a profile file into the store, for pool files with `profiles: store:NAME`. The last 20 versions are kept."""
     from symmoe.routing.profile_files import about_profiles, as_document, read_profiles
     from symmoe.routing.profile_store import push_profiles
     from symmoe.store import open_store
@@ -208,10 +214,10 @@ def push(
 @app.command("pull")
 def pull(
     name: Annotated[str, typer.Argument(help="The name in the store.")],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE.json", help="Where the profiles go.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE.json", help="Write the profiles to this file.")],
     json: options.Json = False,
 ) -> None:
-    """Write the newest profiles of a name in the store to a file."""
+    """Write the newest version of profiles in the store to a file."""
     from symmoe.routing.profile_files import parse_profiles, write_profiles
     from symmoe.routing.profile_store import pull_document
     from symmoe.store import open_store
@@ -235,7 +241,7 @@ def _existing(path: Path) -> tuple[Any, dict[str, Any]]:
 
 
 def _interrupted(partial: Path) -> tuple[Any, dict[str, Any]] | None:
-    """What an interrupted build left, if it can be read."""
+    """The profiles of an interrupted build; None if there are none or they cannot be read."""
     from symmoe.errors import PoolError
 
     try:

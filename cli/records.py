@@ -1,4 +1,4 @@
-"""`symmoe records`: what experts answered once, kept to try policies on."""
+"""`symmoe records`: recorded answers of experts, on which `symmoe replay` tries policies."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from . import options
 if TYPE_CHECKING:
     from symmoe.records.files import Records
 
-app = typer.Typer(help="Recorded answers: import them, check them.", no_args_is_help=True)
-Out = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where the records go.")]
+app = typer.Typer(help="Import, check and split recorded answers.", no_args_is_help=True)
+Out = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Write the records to this folder.")]
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A directory of records.")]
 
 
 @app.callback()
 def _group() -> None:
-    """Recorded answers."""
+    """Import, check and split recorded answers."""
 
 
 @app.command("import")
 def import_batch(
-    asked: Annotated[Path, typer.Argument(metavar="IN.jsonl", help="The lines that were asked, as a batch has them.")],
+    asked: Annotated[Path, typer.Argument(metavar="IN.jsonl", help="The input of the batch.")],
     answered: Annotated[
         list[Path],
-        typer.Argument(metavar="TRACES…", help="The traces of a batch, or rows of a service's output with traces."),
+        typer.Argument(metavar="TRACES…", help="The traces of the batch, or output files of a service with traces."),
     ],
     out: Out,
     pool: options.Pool = "starter",
     suite: Annotated[
-        Path | None, typer.Option("--suite", help="Known answers: a suite whose ids are those of the lines.")
+        Path | None, typer.Option("--suite", help="Known answers: a suite with the ids of the lines.")
     ] = None,
     prompt: options.Prompt = None,
     prompt_column: options.PromptColumn = None,
@@ -40,10 +40,10 @@ def import_batch(
     system: options.System = None,
     json: options.Json = False,
 ) -> None:
-    """Make records of what a batch asked and what its experts answered.
+    """Make records of the questions of a batch and its experts' answers.
 
-    The pool is the one that answered, and rows are read as they were for the batch. Lines that it could not be asked
-    are left out; of lines with equal words the first stands for all.
+    Give the pool and the options for reading rows that the batch had. Lines that could not be asked are left out, and
+    of lines with the same text only the first is kept.
     """
     from symmoe.batch.lines import GoodLine, LineReader
     from symmoe.config import read_pool
@@ -60,14 +60,14 @@ def import_batch(
 
 @app.command("import-mmlu-pro")
 def import_mmlu_pro(
-    data: Annotated[Path, typer.Option("--data", help="A directory with questions.jsonl.gz and MODEL.jsonl.gz files.")],
+    data: Annotated[Path, typer.Option("--data", help="A folder with questions.jsonl.gz and MODEL.jsonl.gz files.")],
     out: Out,
     letters: Annotated[
-        bool, typer.Option("--letters", help="Also the models of which only the chosen letter is known.")
+        bool, typer.Option("--letters", help="Include models of which only the chosen letter is known.")
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """Make records of the public answers of many models to MMLU-Pro, and a pool file that answers with them."""
+    """Make records of the public answers of many models to MMLU-Pro, and a pool file that answers from them."""
     from symmoe.records.importing import from_mmlu_pro
 
     from .render import working
@@ -79,7 +79,7 @@ def import_mmlu_pro(
 
 @app.command("check")
 def check(directory: Directory, json: options.Json = False) -> None:
-    """Read records, and show what is in them."""
+    """Read and check records, and show how many answers they have."""
     from symmoe.records.files import read_records
 
     from .render import show, show_json
@@ -94,16 +94,22 @@ def check(directory: Directory, json: options.Json = False) -> None:
 @app.command("split")
 def split(
     directory: Directory,
-    first: Annotated[Path, typer.Option("--first", metavar="DIR", help="Where the first part goes.")],
-    rest: Annotated[Path, typer.Option("--rest", metavar="DIR", help="Where the other questions go.")],
-    share: Annotated[float, typer.Option("--share", min=0.01, max=0.99, help="The first part, drawn by chance.")] = 0.5,
+    first: Annotated[Path, typer.Option("--first", metavar="DIR", help="Write the first part to this folder.")],
+    rest: Annotated[Path, typer.Option("--rest", metavar="DIR", help="Write the other questions to this folder.")],
+    share: Annotated[
+        float,
+        typer.Option(
+            "--share", min=0.01, max=0.99, help="The share of the questions in the first part, drawn at random."
+        ),
+    ] = 0.5,
     families: Annotated[
-        list[str] | None, typer.Option("--family", help="Instead: all but this family into the first part; repeat it.")
+        list[str] | None,
+        typer.Option("--family", help="Instead: the first part has all families but this one; repeatable."),
     ] = None,
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
-    """Divide records into two, to learn from one and judge on the other."""
+    """Divide records into two parts, one to learn from and one to judge on."""
     from symmoe.records.files import read_records
 
     from .render import show_json
@@ -118,7 +124,7 @@ def split(
 
 
 def _write(records: Records, out: Path, source: str) -> dict[str, Any]:
-    """Write records and a pool file that answers with them; what is in them."""
+    """Write records and a pool file that answers from them; returns their facts."""
     from symmoe.records.files import write_records
     from symmoe.records.importing import write_pool
 
@@ -135,11 +141,11 @@ def _show_facts(facts: dict[str, Any], json: bool) -> None:
     if json:
         show_json(facts)
     else:
-        show(_table(facts), f"in {facts['out']}, with a pool that answers from them: {facts['pool']}")
+        show(_table(facts), f"in {facts['out']}; a pool that answers from them: {facts['pool']}")
 
 
 def _facts(records: Records) -> dict[str, Any]:
-    """How many questions there are, and of each expert how many answers, and how many with which figures."""
+    """Counts of the questions, and of each expert's answers: all, and those with tokens, cost and seconds."""
     figures = ("completion_tokens", "cost", "seconds")
     return {
         "questions": len(records.questions),

@@ -1,4 +1,4 @@
-"""Everything that the command line shows. Results go to stdout, progress and errors to stderr."""
+"""All output of the command line. Results go to stdout, progress and errors to stderr."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def show_json(document: Any) -> None:
 
 
 def write_report(report: Any, out: Path) -> None:
-    """Write a report as JSON, making the directory if need be."""
+    """Write a report as JSON, creating the directory if needed."""
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 def show_measured(report: Any, out: Path, as_json: bool, parts: Callable[[Any], Iterable[Any]]) -> None:
-    """Show a report that was written to `out`, as JSON or in parts. Exit code 1 where it says that a bar is missed."""
+    """Show a report, and that it is in `out`, as JSON or as `parts`. Raises `typer.Exit(1)` if its `met` is False."""
     import typer
 
     if as_json:
@@ -45,13 +45,13 @@ def show_measured(report: Any, out: Path, as_json: bool, parts: Callable[[Any], 
 
 
 def end_measuring(report: Any, out: Path, as_json: bool, parts: Callable[[Any], Iterable[Any]]) -> None:
-    """Write what was measured, then show it; exit code 1 where a bar is missed."""
+    """Write a report to `out`, then `show_measured`."""
     write_report(report, out)
     show_measured(report, out, as_json, parts)
 
 
 def show(*parts: Any) -> None:
-    """Print words or tables for a person."""
+    """Print texts or tables."""
     from rich.console import Console
 
     console = Console(soft_wrap=True)
@@ -60,19 +60,19 @@ def show(*parts: Any) -> None:
 
 
 def coloured(words: str, style: str) -> Text:
-    """Words in a style. Everything else is shown as it is: brackets in it are no markup."""
+    """Text in a style of rich. Plain strings are shown as they are: brackets in them are not markup."""
     from rich.text import Text
 
     return Text(words, style=style)
 
 
 def tell(words: str) -> None:
-    """Say something beside the result."""
+    """Write a line to stderr, beside the result."""
     sys.stderr.write(words + "\n")
 
 
 def show_error(error: SymmoeError, as_json: bool) -> None:
-    """One line for what is wrong, one for what to do."""
+    """Show an error on stderr and its hint on a second line; with `as_json`, both as one document on stdout."""
     if as_json:
         show_json({"error": {"type": type(error).__name__, "message": str(error), "hint": error.hint}})
         return
@@ -82,7 +82,7 @@ def show_error(error: SymmoeError, as_json: bool) -> None:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[int] = ()) -> Table:
-    """A table; `right` are the columns of numbers."""
+    """A table; the columns with indices in `right` are aligned to the right."""
     from rich.table import Table
     from rich.text import Text
 
@@ -95,19 +95,19 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], rig
 
 
 def percent(fraction: float) -> str:
-    """A fraction as percent."""
+    """A fraction as percent, without the sign."""
     return f"{100 * fraction:.1f}"
 
 
 def seconds_table(seconds: Mapping[str, float]) -> Table:
-    """Seconds by stage, their sum last."""
+    """A table of seconds by stage, with the sum last."""
     rows = [(stage, f"{spent:.2f}") for stage, spent in seconds.items()]
     return table("Seconds by stage", ("stage", "s"), [*rows, ("sum", f"{sum(seconds.values()):.2f}")], right=(1,))
 
 
 @contextmanager
 def working(what: str) -> Iterator[None]:
-    """Show that something without known steps is going on."""
+    """Show a spinner with `what` while the block runs."""
     from rich.console import Console
 
     with _terminal() as terminal, Console(file=terminal).status(what):
@@ -116,7 +116,7 @@ def working(what: str) -> Iterator[None]:
 
 @contextmanager
 def narrating(what: str) -> Iterator[Callable[[str], None]]:
-    """Show that something is going on; call what is yielded with what it is at now."""
+    """Show a spinner with `what` while the block runs; call what is yielded with the current step."""
     from rich.console import Console
 
     with _terminal() as terminal, Console(file=terminal).status(what) as status:
@@ -125,7 +125,7 @@ def narrating(what: str) -> Iterator[Callable[[str], None]]:
 
 @contextmanager
 def watching(what: str) -> Iterator[Watch]:
-    """A progress bar over a plan's calls; says which expert is at work and how it was loaded."""
+    """Show a progress bar over a plan's calls, with the expert that runs and how it was loaded."""
     from symmoe.pipeline import Watch
 
     with _progress() as progress:
@@ -141,7 +141,7 @@ def watching(what: str) -> Iterator[Watch]:
 
 @contextmanager
 def following(words: Callable[[Any], str]) -> Iterator[tuple[Watch, Callable[[Any], None]]]:
-    """One line that says how a job stands; call the second of what is yielded with what `words` is to put in words."""
+    """Show the progress of a job in one line. The second value yielded takes what `words` turns into that line."""
     from rich.console import Console
 
     from symmoe.pipeline import Watch
@@ -159,7 +159,7 @@ def _new_total(total: float | None, plan: Plan) -> float:
 
 @contextmanager
 def stepping(what: str, total: int) -> Iterator[Any]:
-    """A progress bar over counted steps: call what is yielded with the step reached and a note."""
+    """Show a progress bar over `total` steps; call what is yielded with the step reached and a note."""
     with _progress() as progress:
         bar = progress.add_task(what, total=total)
         yield lambda step, note: progress.update(bar, completed=step, description=f"{what}: {note}")
@@ -167,7 +167,7 @@ def stepping(what: str, total: int) -> Iterator[Any]:
 
 @contextmanager
 def counting(what: str, meter: Meter) -> Iterator[Callable[[int], None]]:
-    """A bar over the bytes of files that are read: call what is yielded with how many rows there were."""
+    """Show a progress bar over the bytes of files that are read; call what is yielded with the rows read so far."""
     with _progress() as progress:
         megabytes = None if meter.total is None else max(1, meter.total // 1_000_000)
         bar = progress.add_task(what, total=megabytes)
@@ -181,7 +181,7 @@ def counting(what: str, meter: Meter) -> Iterator[Callable[[int], None]]:
 
 @contextmanager
 def carrying(what: str) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar in MB, shown from the first time on that what is yielded is called: what is done, how much of how much."""
+    """A progress bar in MB that appears with the first call of what is yielded: a label, bytes done, bytes in all."""
     with ExitStack() as stack:
         shown: list[tuple[Progress, Any]] = []
 
@@ -197,7 +197,7 @@ def carrying(what: str) -> Iterator[Callable[[str, int, int], None]]:
 
 @contextmanager
 def live(parts: Sequence[Any]) -> Iterator[Callable[[Sequence[Any]], None]]:
-    """Words and tables that stay in place; call what is yielded with what they are now."""
+    """Show texts and tables that stay in place; call what is yielded with their new values."""
     from rich.console import Group
     from rich.live import Live
 
@@ -206,7 +206,7 @@ def live(parts: Sequence[Any]) -> Iterator[Callable[[Sequence[Any]], None]]:
 
 
 def _terminal() -> TextIO:
-    """stderr on a descriptor of its own, which stays the terminal while an engine's output goes to a log."""
+    """A copy of stderr, which stays the terminal while an engine's output is redirected to a log."""
     return os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8")
 
 

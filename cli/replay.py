@@ -1,4 +1,4 @@
-"""`symmoe replay`: what a policy would have answered and cost."""
+"""`symmoe replay`: what a policy would have answered and cost, by recorded answers."""
 
 from __future__ import annotations
 
@@ -19,51 +19,57 @@ SCORERS = ("verifier", "records")
 
 
 def replay(
-    records: Annotated[Path, typer.Argument(metavar="RECORDS", help="A directory of recorded answers.")],
+    records: Annotated[Path, typer.Argument(metavar="RECORDS", help="A folder of recorded answers.")],
     pool: Annotated[
-        str | None, typer.Option("--pool", help="The pool whose experts answered; else RECORDS/pool.yaml.")
+        str | None, typer.Option("--pool", help="The pool whose experts answered; default: RECORDS/pool.yaml.")
     ] = None,
     without: Annotated[
-        list[str] | None, typer.Option("--without", metavar="EXPERT", help="Never ask this expert; repeat it.")
+        list[str] | None, typer.Option("--without", metavar="EXPERT", help="Never ask this expert; repeatable.")
     ] = None,
     k: Annotated[
-        list[int] | None, typer.Option("--k", min=1, max=64, help="Most experts; repeat it to compare.")
+        list[int] | None, typer.Option("--k", min=1, max=64, help="At most so many experts for a question; repeatable.")
     ] = None,
     budget: Annotated[
-        list[float] | None, typer.Option("--budget", min=1, max=1e9, help="Most expected tokens a question; repeat it.")
+        list[float] | None,
+        typer.Option("--budget", min=1, max=1e9, help="Expected tokens for a question, at most; repeatable."),
     ] = None,
     recruiter: Annotated[
-        list[str] | None, typer.Option("--recruiter", help=f"{', '.join(RECRUITERS)}; repeat it.")
+        list[str] | None, typer.Option("--recruiter", help=f"{', '.join(RECRUITERS)}; repeatable.")
     ] = None,
     quality: Annotated[
         list[float] | None,
-        typer.Option("--quality", min=0, max=1, help="The dial, beside k asked at once; repeat it."),
+        typer.Option("--quality", min=0, max=1, help="Stop at this probability, besides asking all k; repeatable."),
     ] = None,
     scorer: Annotated[
         list[str] | None,
-        typer.Option("--scorer", help=f"What weighs answers: {' or '.join(SCORERS)}; repeat it to compare."),
+        typer.Option("--scorer", help=f"What weights the answers: {' or '.join(SCORERS)}; repeatable."),
     ] = None,
     learn: Annotated[
         float | None,
-        typer.Option("--learn", min=0.01, max=0.99, help="Make profiles of this share of the questions, ask the rest."),
+        typer.Option(
+            "--learn", min=0.01, max=0.99, help="Make profiles from this share of the questions, and replay the rest."
+        ),
     ] = None,
     newcomer: Annotated[
         list[str] | None,
-        typer.Option("--newcomer", metavar="EXPERT", help="With --learn: what is lost if it joined late; repeat it."),
+        typer.Option(
+            "--newcomer", metavar="EXPERT", help="With --learn: measure what a late joiner loses; repeatable."
+        ),
     ] = None,
     questions: Annotated[
-        list[int] | None, typer.Option("--questions", min=1, help="Questions that a newcomer is asked; repeat it.")
+        list[int] | None,
+        typer.Option("--questions", min=1, help="Questions that a newcomer answers on joining; repeatable."),
     ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where the report goes, and beside it a plot.")] = Path(
-        "out/replay.json"
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Write the report to this file, and a plot beside it.")
+    ] = Path("out/replay.json"),
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
-    """Answer recorded questions under several settings, side by side, without running a model.
+    """Compare settings on recorded questions, without running a model.
 
-    Told are accuracy where answers are known, agreement, calls, tokens and cost, with 95 % intervals. Where no setting
-    is named: one expert, the pool's k with and without its dial, and the published recruiting with a vote.
+    The report has accuracy where answers are known, agreement, calls, tokens and cost, with 95 % intervals. Without
+    options it compares one expert, the pool's k with and without its quality, and the published recruiting with a vote.
     """
     from symmoe.config import read_pool
     from symmoe.errors import RequestError
@@ -118,7 +124,7 @@ def _settings(
     quality: list[float] | None,
     scorer: list[str] | None,
 ) -> list[Setting]:
-    """The settings to compare; the dial, which needs to know how accurate experts are, is our recruiter's alone."""
+    """The settings to compare. Only symmoe's recruiter, which estimates accuracies, takes `quality` and a verifier."""
     from symmoe.replaying import Setting
 
     most = pool.routing.k
@@ -163,7 +169,7 @@ def _tables(report: dict[str, Any]) -> list[Any]:
         ]
         tables.append(table("For comparison", ("way", "right %", "calls"), reference_rows, right=(1, 2)))
     lost = sum(row["unrecorded"] for row in report["settings"].values())
-    return [*tables, *([f"{lost} calls had no answer on record: they had no say"] if lost else [])]
+    return [*tables, *([f"{lost} calls have no recorded answer and did not vote"] if lost else [])]
 
 
 def _newcomers(report: dict[str, Any]) -> Any:

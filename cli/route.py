@@ -1,4 +1,4 @@
-"""`symmoe route`: who would answer, and why; nothing is generated."""
+"""`symmoe route`: which experts would be asked, and why; nothing is generated."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ def route(
     k: options.K = None,
     budget: options.Budget = None,
     seed: options.Seed = 0,
-    explain: Annotated[bool, typer.Option("--explain", help="Show the evidence and every expert's standing.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show the evidence, and why each expert was chosen or not.")
+    ] = False,
     json: options.Json = False,
 ) -> None:
-    """Say who would answer a question and why. No expert is loaded."""
+    """Show which experts would be asked a question, and why. No expert is loaded."""
     from symmoe.asking import query_of
     from symmoe.build import Assembly, stale_experts
     from symmoe.config import read_pool
@@ -51,7 +53,7 @@ def route(
 
 
 def explanation_tables(matches: Any, facets: Any, explanation: Any) -> list[Any]:
-    """Skills, standings and costs of an explanation as tables."""
+    """The skills, assessments and costs of an explanation as tables."""
     from .render import percent, table
 
     weights = dict(explanation.weights)
@@ -78,9 +80,9 @@ def explanation_tables(matches: Any, facets: Any, explanation: Any) -> list[Any]
     ]
     columns = ("expert", "share %", "expected % (95 %)", "right of asked", "asked", "why")
     tables: list[Any] = [
-        table("What the question needs", ("skill", "similarity", "weight %"), needed, right=(1, 2)),
-        table(f"How the experts stand ({explanation.recruiter})", columns, standings, right=(1, 2)),
-        table("What asking the first k would cost", ("k", "experts", "tokens"), costs, right=(0, 2)),
+        table("Skills that the question needs", ("skill", "similarity", "weight %"), needed, right=(1, 2)),
+        table(f"Experts ({explanation.recruiter})", columns, standings, right=(1, 2)),
+        table("Cost of asking the first k", ("k", "experts", "tokens"), costs, right=(0, 2)),
     ]
-    notes = [f"and {more} experts of less share (all of them with --json)"] if more else []
+    notes = [f"and {more} experts with a smaller share (--json shows all)"] if more else []
     return [*tables[:2], *notes, tables[2], *([explanation.note] if explanation.note else [])]

@@ -1,4 +1,4 @@
-"""`symmoe serve`: the pool behind one OpenAI-compatible address."""
+"""`symmoe serve`: serve a pool with an OpenAI-compatible API."""
 
 from __future__ import annotations
 
@@ -16,60 +16,65 @@ from . import options
 
 def serve(
     pool: options.Pool = "starter",
-    host: Annotated[str, typer.Option("--host", help="Where to listen; 127.0.0.1 is for this machine only.")] = (
+    host: Annotated[str, typer.Option("--host", help="The address to listen on; 127.0.0.1: only this machine.")] = (
         "127.0.0.1"
     ),
-    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Which port to listen on.")] = 8000,
-    replicas: Annotated[int, typer.Option("--replicas", min=1, max=256, help="Engines that run side by side.")] = 1,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="The port to listen on.")] = 8000,
+    replicas: Annotated[int, typer.Option("--replicas", min=1, max=256, help="Engines that run in parallel.")] = 1,
     least: Annotated[
         int | None,
-        typer.Option("--least", min=0, max=256, help="So few engines where load is small, 0 allowed; else always all."),
+        typer.Option("--least", min=0, max=256, help="Scale down to so many engines; default: always all."),
     ] = None,
     idle: Annotated[
         float,
-        typer.Option("--idle", metavar="SECONDS", min=1, max=1e7, help="With --least: end an engine after so long."),
+        typer.Option(
+            "--idle", metavar="SECONDS", min=1, max=1e7, help="With --least: stop an engine idle for so long."
+        ),
     ] = 600.0,
     address: Annotated[
         str | None,
-        typer.Option("--address", help="A running Ray cluster, HOST:PORT, and keys for it; else Ray starts here."),
+        typer.Option(
+            "--address", help="Use a running Ray cluster, HOST:PORT; implies --keys. Default: start Ray here."
+        ),
     ] = None,
     without_ray_token: options.WithoutRayToken = False,
     keys: Annotated[
-        bool, typer.Option("--keys", help="Ask for keys on loopback too; elsewhere they are always asked for.")
+        bool, typer.Option("--keys", help="Require API keys on loopback too; elsewhere they are always required.")
     ] = False,
     cache: Annotated[
         float,
         typer.Option(
-            "--cache", metavar="SECONDS", min=0, max=1e7, help="Give a key's equal requests equal answers so long."
+            "--cache", metavar="SECONDS", min=0, max=1e7, help="Cache answers to equal requests of a key for so long."
         ),
     ] = 0.0,
     origin: Annotated[
         list[str] | None,
-        typer.Option("--origin", metavar="URL", help="A site whose pages may ask (CORS), or *; may be repeated."),
+        typer.Option("--origin", metavar="URL", help="An origin allowed by CORS, or *; repeatable."),
     ] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse fields that have no effect here, instead of naming them.")
+        bool,
+        typer.Option("--strict", help="Refuse requests with fields that have no effect, instead of naming the fields."),
     ] = False,
     image_urls: Annotated[
-        bool, typer.Option("--image-urls", help="Fetch images that requests name by URL, from public addresses alone.")
+        bool, typer.Option("--image-urls", help="Fetch images given by URL, only from public addresses.")
     ] = False,
     batch_lines: Annotated[
-        int, typer.Option("--batch-lines", min=1, max=1_000_000, help="Lines of a file that a batch may be made of.")
+        int, typer.Option("--batch-lines", min=1, max=1_000_000, help="Lines of a batch's file, at most.")
     ] = 50_000,
     log: Annotated[
-        Literal["none", "json"], typer.Option("--log", help="json: a line about every request, to stderr.")
+        Literal["none", "json"], typer.Option("--log", help="json: write a line about every request to stderr.")
     ] = "none",
     log_prompts: Annotated[
-        bool, typer.Option("--log-prompts", help="Let these lines, and traces, hold what was asked.")
+        bool, typer.Option("--log-prompts", help="Put prompts into these lines and into traces.")
     ] = False,
     traces: Annotated[
         Literal["off", "metadata", "text"],
-        typer.Option("--traces", help="What is kept of each request for a week: how it went, with texts, or nothing."),
+        typer.Option("--traces", help="What to keep of each request for a week: nothing, metadata, or also texts."),
     ] = "metadata",
-    console: Annotated[bool, typer.Option(help="Pages for people at /console.")] = True,
+    console: Annotated[bool, typer.Option(help="Serve the web console at /console.")] = True,
     json: options.Json = False,
 ) -> None:
-    """Serve the pool to OpenAI clients until Ctrl-C or SIGTERM; open requests are finished first."""
+    """Serve the pool to OpenAI clients until Ctrl-C or SIGTERM, then finish open requests."""
     from symmoe.deployments.access.keys import is_loopback
     from symmoe.deployments.serving import serving
     from symmoe.deployments.settings import Settings
@@ -80,14 +85,14 @@ def serve(
     from .render import show, show_json, tell, working
 
     if least is not None and least > replicas:
-        raise ConfigError(f"--least {least} is more than --replicas {replicas}", hint="ask for more replicas")
+        raise ConfigError(f"--least {least} is more than --replicas {replicas}", hint="give a larger --replicas")
     needs_keys = keys or address is not None or not is_loopback(host)
     if needs_keys:
         _check_keys(f"the cluster at {address}" if address else host)
     config = options.ready(pool)
     with ExitStack() as running:
         with working(f"starting {config.name}"):
-            # on a cluster, lines stay where the ingress is
+            # on a cluster, lines are written where the ingress runs
             lines = running.enter_context(relayed(sys.stderr)) if log == "json" and address is None else None
             settings = Settings(
                 replicas=replicas,
@@ -107,12 +112,12 @@ def serve(
             served = running.enter_context(
                 serving(config, settings, host, port, address, needs_keys, without_token=without_ray_token)
             )
-            stop = running.enter_context(_stopping())  # only now: Ray sets signal handlers of its own
+            stop = running.enter_context(_stopping())  # after Ray has set its own signal handlers
             seconds = served.wait_until_ready(stop.is_set)
         if json:
             show_json({"url": f"{served.url}/v1", "pool": config.name, "seconds": round(seconds, 1)})
         elif not stop.is_set():
-            pages = f"; pages for people at {served.url}/console" if console else ""
+            pages = f"; console at {served.url}/console" if console else ""
             show(
                 f"{config.name} is ready at {served.url}/v1 after {seconds:.0f} s{pages}; try:",
                 _example(served.url, needs_keys),
@@ -124,7 +129,7 @@ def serve(
 
 
 def _check_keys(where: str) -> None:
-    """Refuse to serve nobody: a service that asks for keys needs one to be there."""
+    """Raise `JobError` if no key is active: a service that requires keys could serve nobody."""
     import time
 
     from symmoe.deployments.access.keys import everyone
@@ -135,7 +140,7 @@ def _check_keys(where: str) -> None:
 
     if not any(record.state(time.time()) == "active" for record in with_store(everyone)):
         raise JobError(
-            f"a service on {where} asks for keys, and there is none", hint="make one: `symmoe key create NAME`"
+            f"a service on {where} requires keys, and there are none", hint="create one: `symmoe key create NAME`"
         )
 
 
@@ -149,7 +154,7 @@ def _example(url: str, keys: bool) -> str:
 
 @contextmanager
 def _stopping() -> Iterator[threading.Event]:
-    """Set by the first Ctrl-C or SIGTERM; a second one interrupts whatever is going on."""
+    """An event that the first Ctrl-C or SIGTERM sets; a second one raises `KeyboardInterrupt`."""
     stop = threading.Event()
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.getsignal(number) for number in numbers}

@@ -1,4 +1,4 @@
-"""Asking a running service."""
+"""Requests of commands to a running service."""
 
 from __future__ import annotations
 
@@ -9,19 +9,26 @@ import typer
 DEFAULT_URL = "http://127.0.0.1:8000"
 Key = Annotated[
     str | None,
-    typer.Option("--key", envvar="SYMMOE_KEY", show_envvar=True, help="A key that may; none is needed on loopback."),
+    typer.Option(
+        "--key", envvar="SYMMOE_KEY", show_envvar=True, help="An API key with the scope admin; not needed on loopback."
+    ),
 ]
 _SECONDS = 60.0
 
 
 def request(method: str, url: str, path: str, key: str | None, body: dict[str, Any] | None = None) -> Any:
-    """What a service answers to a request, as text where it is no JSON. Raises `RequestError` with what it says."""
+    """Send a request to the service at `url` and return its answer: parsed JSON, else text.
+
+    Raises `RequestError` with the service's message if it refuses, `ConfigError` if no service answers.
+    """
     from symmoe.errors import ConfigError, RequestError
 
     try:
         import httpx
     except ModuleNotFoundError as error:
-        raise ConfigError("this needs the service's parts", hint="install them: pip install 'symmoe[serve]'") from error
+        raise ConfigError(
+            "this command needs the packages of the service", hint="install them: pip install 'symmoe[serve]'"
+        ) from error
     base = url.rstrip("/").removesuffix("/v1")
     headers = {} if key is None else {"authorization": f"Bearer {key}"}
     try:

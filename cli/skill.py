@@ -1,4 +1,4 @@
-"""`symmoe skill`: the taxonomy."""
+"""`symmoe skill`: learn and show taxonomies of skills."""
 
 from __future__ import annotations
 
@@ -9,27 +9,29 @@ import typer
 
 from . import options
 
-app = typer.Typer(help="Learn and show taxonomies.", no_args_is_help=True)
+app = typer.Typer(help="Learn and show taxonomies of skills.", no_args_is_help=True)
 
 
 @app.command("learn")
 def learn(
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="TAXONOMY.yaml", help="Where the taxonomy goes.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="TAXONOMY.yaml", help="Write the taxonomy to this file.")],
     suite: Annotated[
         list[Path] | None,
-        typer.Option("--suite", help="Questions to learn from; repeat it. Default: the profile split."),
+        typer.Option("--suite", help="Questions to learn from; repeatable. Default: the profile split."),
     ] = None,
     pool: options.Pool = "starter",
     annotator: Annotated[
         str | None,
-        typer.Option("--annotator", help="An expert of the pool that names skills, five passes a question; else none."),
+        typer.Option(
+            "--annotator", help="Have this expert name skills, in five passes a question; default: no expert."
+        ),
     ] = None,
-    per_skill: Annotated[int, typer.Option("--per-skill", min=8, help="Questions that make a skill, about.")] = 45,
+    per_skill: Annotated[int, typer.Option("--per-skill", min=8, help="Questions per skill, approximately.")] = 45,
     per_family: options.PerFamily = 24,
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
-    """Cluster questions into skills and name them; edit the file as you like, then set routing.taxonomy to it."""
+    """Cluster questions into skills and name them. Edit the file as needed, and set routing.taxonomy to it."""
     from symmoe.build import Assembly, build_embedder
     from symmoe.config import read_pool
     from symmoe.profiles.building import annotate
@@ -54,7 +56,7 @@ def learn(
     vectors = build_embedder(config).embed(texts)
     forms = [facets_of(text)[0] for text in texts]
     skills = learn_taxonomy(texts, vectors, forms, seed, keywords, per_skill)
-    by = f"named by {annotator}" if annotator else "named by the words that set them apart"
+    by = f"named by {annotator}" if annotator else "named by their distinctive words"
     write_taxonomy(out, skills, f"{len(skills)} skills learned from {len(texts)} questions, {by}, seed {seed}")
     if json:
         annotated = None if keywords is None else sum(map(bool, keywords))

@@ -1,4 +1,4 @@
-"""`symmoe store`: the embedded store."""
+"""`symmoe store`: status of the store, and stopping the embedded one."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import typer
 
 from . import options
 
-app = typer.Typer(help="The store behind batch jobs.", no_args_is_help=True)
+app = typer.Typer(help="Show the store, or stop the embedded one.", no_args_is_help=True)
 
 
 @app.command("status")
 def status(json: options.Json = False) -> None:
-    """Say which store answers, starting the embedded one if REDIS_URL is not set."""
+    """Show which store is used; starts the embedded one if REDIS_URL is not set."""
     import os
 
     from symmoe.store import embedded_socket, open_store

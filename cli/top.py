@@ -1,4 +1,4 @@
-"""`symmoe top`: what a running service is at, as it goes."""
+"""`symmoe top`: watch a running service."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _STYLES = {"active": "green", "draining": "yellow", "quarantined": "red"}
 
 
 def top(
-    url: Annotated[str, typer.Option("--url", metavar="URL", help="Where the service is.")] = DEFAULT_URL,
+    url: Annotated[str, typer.Option("--url", metavar="URL", help="The address of the service.")] = DEFAULT_URL,
     key: Key = None,
     seconds: Annotated[
-        float, typer.Option("--every", metavar="SECONDS", min=0.2, max=3600, help="How often to look.")
+        float, typer.Option("--every", metavar="SECONDS", min=0.2, max=3600, help="Time between two looks.")
     ] = 1.0,
-    once: Annotated[bool, typer.Option("--once", help="Look once.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Show one look and exit.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Watch a service: its experts, engines, switches and requests. With --json it looks once.
+    """Watch a service: its experts, engines, switches and requests. --json shows one look and exits.
 
-    Reads /metrics, and /v1/admin/experts where that may be asked. Counts are since the service started.
+    Reads /metrics, and /v1/admin/experts if the key is allowed to. Counts are since the service started.
     """
     from .render import live, show, show_json
 
@@ -47,7 +47,7 @@ def top(
 
 
 def look(url: str, key: str | None) -> View:
-    """One look at a service. Raises `ConfigError` where none answers, `RequestError` where it is something else."""
+    """The state of a service. Raises `ConfigError` if nothing answers, `RequestError` if it is not a symmoe service."""
     from symmoe.deployments.watching import view
 
     from symmoe.errors import RequestError
@@ -62,7 +62,7 @@ def look(url: str, key: str | None) -> View:
     try:
         return view(text, admin)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise RequestError(f"what answers at {url} is no symmoe service", code="no_service") from error
+        raise RequestError(f"what answers at {url} is not a symmoe service", code="no_service") from error
 
 
 def _drawn(url: str, now: View, before: tuple[View, float] | None) -> list[Any]:

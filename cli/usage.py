@@ -1,4 +1,4 @@
-"""`symmoe usage`: what keys used of a service, and what that cost."""
+"""`symmoe usage`: requests, tokens and cost of a service, by key, expert and day."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _COUNTED = ("requests", "generations", "prompt_tokens", "completion_tokens")
 
 def usage(
     by: Annotated[
-        str, typer.Option("--by", metavar="WHAT,…", help="What is added up: key, expert, day, or several of them.")
+        str, typer.Option("--by", metavar="WHAT,…", help="Group by key, expert, day, or several of them.")
     ] = "key",
     days: Annotated[
-        int, typer.Option("--days", min=1, help="So many days of UTC, the last of them today.")
+        int, typer.Option("--days", min=1, help="The last so many days, in UTC, today included.")
     ] = _DEFAULT_DAYS,
-    key: Annotated[str | None, typer.Option("--key", metavar="ID", help="Of one key, by its id.")] = None,
+    key: Annotated[str | None, typer.Option("--key", metavar="ID", help="Only of the key with this id.")] = None,
     json: options.Json = False,
 ) -> None:
-    """Requests, generations, tokens and cost by key, expert and day.
+    """Show requests, generations, tokens and cost by key, expert and day.
 
-    Reads the store of `REDIS_URL`, or the embedded one: the service need not run, and what it answered within the last
+    Reads the store at `REDIS_URL`, or the embedded one. The service need not run; what it answered within the last
     second may be missing. Costs are in the pool's currency.
     """
     from datetime import UTC, datetime, timedelta
@@ -43,7 +43,7 @@ def usage(
     from .render import show, show_json
 
     if days > USAGE_DAYS:
-        raise ConfigError(f"--days: {USAGE_DAYS} at most", hint="older usage is not told at once")
+        raise ConfigError(f"--days: {USAGE_DAYS} at most", hint="a longer period cannot be shown at once")
     last = datetime.now(UTC).date()
     first, groups = last - timedelta(days=days - 1), _groups(by)
     rows = with_store(lambda storage: usage_between(storage, first, last, groups, key))
@@ -53,7 +53,7 @@ def usage(
         return
     show(_usage_table(groups, rows, f"Usage from {first} to {last}"))
     if not rows:
-        show("nothing was counted: a service counts what it answers (`symmoe serve`)")
+        show("no usage: a service (`symmoe serve`) counts what it answers")
 
 
 def _groups(by: str) -> list[By]:

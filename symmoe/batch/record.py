@@ -392,7 +392,7 @@ def read_status(files: Files) -> dict[str, Any]:
     try:
         found = json.loads((files.folder / "status").read_bytes())
     except (OSError, ValueError) as error:
-        raise JobError(f"{files.output}: no job has this output", hint="name what -o named") from error
+        raise JobError(f"{files.output}: no job has this output", hint="give the file that -o named") from error
     if found["state"] == "running":
         with suppress(OSError), (files.folder / "lock").open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # whoever ran it is gone

@@ -251,8 +251,8 @@ def test_an_interrupted_run_exits_with_130_and_its_hint_goes_on_with_the_same_jo
     code, said = runs.start_and_signal(signal.SIGINT, 100, "--seed", "5")
     assert code == 130
     assert "Traceback" not in said
-    (hint,) = [line for line in said.splitlines() if "Go on with: " in line]
-    name, *words = shlex.split(hint.split("Go on with: ")[1])
+    (hint,) = [line for line in said.splitlines() if "Continue with: " in line]
+    name, *words = shlex.split(hint.split("Continue with: ")[1])
     assert name == "symmoe"
     with runs.command(*words, "--json") as process:
         printed, said = process.communicate(timeout=300)

@@ -393,7 +393,7 @@ def test_a_job_stops_at_its_time_and_says_how_to_go_on(symmoe_command: Symmoe, t
         patch.setattr(command, "_seconds_until", lambda clock: 0.0)
         said = symmoe_command("batch", "run", source, "-o", tmp_path / "out.jsonl", "--until", "06:00")
     assert said.code == 4
-    assert "it is 06:00; nothing is lost. Go on with: symmoe batch run" in said.err
+    assert "it is 06:00; nothing is lost. Continue with: symmoe batch run" in said.err
     assert symmoe_command("batch", "run", source, "-o", tmp_path / "out.jsonl", "--until", "6 am").code == 2
 
 
@@ -430,7 +430,7 @@ def test_a_check_tells_what_a_file_would_take_and_what_is_wrong_with_it(symmoe_c
     assert told["experts"]["adder"]["calls"] == 300
     assert told["seconds"] > 0
     shown = symmoe_command("batch", "check", source)
-    assert "3,000 of 3,005 rows can be asked; 2,700 prompts stand there before word for word" in shown.out
+    assert "3,000 of 3,005 rows can be asked; 2,700 repeat the prompt of an earlier row" in shown.out
     assert not list(tmp_path.glob("out*"))
 
 

@@ -151,7 +151,7 @@ def test_usage_is_a_table_of_keys_with_their_budgets_or_what_is_asked_for(
 
 
 def test_where_nothing_was_counted_it_is_said_and_what_cannot_be_asked_is_refused(symmoe_command: Symmoe) -> None:
-    assert "nothing was counted" in symmoe_command("usage").out
+    assert "no usage" in symmoe_command("usage").out
     for words in (("--by", "colour"), ("--days", 4000)):
         assert symmoe_command("usage", *words).code == 2
 

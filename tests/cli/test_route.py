@@ -57,7 +57,7 @@ def test_explain_shows_skills_standings_and_costs(symmoe_command: Symmoe, pool: 
     assert said.code == 0
     needs, stands, costs = (
         said.out.index(title)
-        for title in ("What the question needs", "How the experts stand (symmoe)", "What asking the first k would cost")
+        for title in ("Skills that the question needs", "Experts (symmoe)", "Cost of asking the first k")
     )
     assert needs < stands < costs
     assert "sums" in said.out[needs:stands]
@@ -68,7 +68,7 @@ def test_explain_shows_skills_standings_and_costs(symmoe_command: Symmoe, pool: 
 
 
 def test_without_explain_only_the_experts_are_shown(symmoe_command: Symmoe, pool: Path) -> None:
-    assert "How the experts stand" not in symmoe_command("route", "sums 1", "--pool", pool).out
+    assert "Experts (symmoe)" not in symmoe_command("route", "sums 1", "--pool", pool).out
 
 
 def test_json_holds_the_skills_and_the_whole_explanation(symmoe_command: Symmoe, pool: Path) -> None:
@@ -206,8 +206,8 @@ def test_ask_explains_with_the_same_standings_and_what_was_said(symmoe_command: 
     asked, routed = symmoe_command("ask", *words).out, symmoe_command("route", *words).out
     tables, _, _ = routed.rpartition("asked: ")
     assert asked.startswith(tables)
-    assert "What they said" in asked
-    assert "The vote" in asked
+    assert "Candidates" in asked
+    assert "Vote" in asked
     assert asked.endswith("adder: sums 1\n")
 
 

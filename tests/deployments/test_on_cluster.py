@@ -105,7 +105,7 @@ def test_it_is_served_there_with_keys_and_the_cluster_survives_it(
 @pytest.mark.parametrize(
     ("words", "said_of_it"),
     [
-        (["--address", "h:1"], "a service on the cluster at h:1 asks for keys, and there is none"),
+        (["--address", "h:1"], "a service on the cluster at h:1 requires keys, and there are none"),
         (["--replicas", "2", "--least", "3"], "--least 3 is more than --replicas 2"),
     ],
 )

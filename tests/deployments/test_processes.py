@@ -73,8 +73,8 @@ def test_ctrl_c_ends_every_process_and_removes_every_file_and_the_hint_goes_on(f
     assert printed == ""
     assert gone(started)
     assert list(short.iterdir()) == []
-    (hint,) = [line for line in said.splitlines() if "Go on with: " in line]
-    _, *words = shlex.split(hint.split("Go on with: ")[1])
+    (hint,) = [line for line in said.splitlines() if "Continue with: " in line]
+    _, *words = shlex.split(hint.split("Continue with: ")[1])
     with start(*words, "--json", temporary=short) as process:
         finished(process, folder)
 
