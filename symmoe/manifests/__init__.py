@@ -1,1 +1,1 @@
-"""Kubernetes manifests: the values of an installation, the chart that they fill in, and what a change comes to."""
+"""Kubernetes manifests: the values of an installation, the chart that they fill, and the effects of a change."""

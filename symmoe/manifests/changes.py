@@ -1,4 +1,4 @@
-"""What a change of manifests comes to: what differs, and what starts anew because of it."""
+"""The differences between two sets of manifests, and what restarts because of them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _IMMUTABLE = {"PersistentVolumeClaim": ("spec.accessModes", "spec.storageClassNa
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One object that is made, removed or changed: in which places, and what comes of it."""
+    """One object that is made, removed or changed: its changed fields as text, and the effect on a running service."""
 
     what: str
     how: Literal["made", "removed", "changed"]
@@ -35,22 +35,22 @@ class Change:
 
 
 def changes(before: Sequence[Manifest], after: Sequence[Manifest]) -> list[Change]:
-    """Every difference between two renderings, in the order of the second."""
+    """All changes between two renderings, in the order of the second, removed objects last."""
     old, new = _by_name(before), _by_name(after)
     found = []
     for name, manifest in new.items():
         if name not in old:
             found.append(Change(name, "made", (), "nothing restarts"))
         elif manifest != old[name]:
-            places = tuple(_differences(_opened(old[name]), _opened(manifest)))
+            places = tuple(_differences(_with_parsed_config(old[name]), _with_parsed_config(manifest)))
             found.append(Change(name, "changed", places, _effect(manifest["kind"], name, places)))
     return found + [Change(name, "removed", (), "nothing restarts") for name in old if name not in new]
 
 
 def patches(before: Sequence[Manifest], after: Sequence[Manifest]) -> str | None:
-    """The JSON patch that brings a living RayCluster to other numbers of pods; None where they are the same.
+    """The JSON patch that gives a running RayCluster other numbers of pods; None if they are the same.
 
-    KubeRay leaves the bounds of a RayCluster alone once it is there (kuberay#4568).
+    KubeRay does not change the bounds of a RayCluster that exists (kuberay#4568).
     """
     groups = [_groups(before), _groups(after)]
     operations = [
@@ -71,12 +71,12 @@ def _by_name(manifests: Sequence[Manifest]) -> dict[str, Manifest]:
     return {f"{each['kind']} {each['metadata']['name']}": each for each in manifests}
 
 
-def _opened(manifest: Manifest) -> Manifest:
-    """The manifest with what Ray Serve is told as a mapping."""
+def _with_parsed_config(manifest: Manifest) -> Manifest:
+    """The manifest, with the configuration of Ray Serve parsed."""
     if manifest["kind"] != "RayService":
         return manifest
-    told = yaml.safe_load(manifest["spec"]["serveConfigV2"])
-    return {**manifest, "spec": {**manifest["spec"], "serveConfigV2": told}}
+    config = yaml.safe_load(manifest["spec"]["serveConfigV2"])
+    return {**manifest, "spec": {**manifest["spec"], "serveConfigV2": config}}
 
 
 def _differences(old: Any, new: Any, place: str = "") -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""From values and a pool to manifests, and the folder in which an operator keeps them."""
+"""Renders values and a pool into manifests, and writes the folder that an operator keeps."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from symmoe.sizing.cluster import Cluster
 Manifest = dict[str, Any]
 POOL_FILE = "/etc/symmoe/pool.yaml"
 IN_IMAGE = "/opt/symmoe/starter"
-"""Where an image has the adapters of the starter pool."""
+"""The folder of the starter pool's adapters in an image."""
 ON_VOLUME = "/var/lib/symmoe/pool"
-"""Where the volume has what a pool file names beside itself."""
+"""The folder on the volume for directories that a pool file names by relative paths."""
 VALUES, SIZED, MANIFESTS, KUSTOMIZATION, CHART = (
     *("values.yaml", "sized.yaml", "manifests.yaml", "kustomization.yaml", "chart"),
 )
-"""What a folder holds: what the operator says, what was computed, all manifests, and how each tool takes them."""
+"""The files of an installation: the operator's values, computed ones, manifests, and those for kubectl and Helm."""
 _CONFIG_MAP_BYTES = 900_000
 PROFILES, JOINED = "profiles.json", "joined.json"
 _BESIDE = (
@@ -34,9 +34,9 @@ _BESIDE = (
     ("routing", "taxonomy", "taxonomy.yaml"),
     ("aggregation", "rule", "rule.json"),
 )
-"""Files that a pool file may name and that are small enough to stand beside it."""
+"""Fields of a pool file that name small files, and the names of these beside the pool file in a pod."""
 _KUSTOMIZATION = """\
-# Yours: patches that are added here stay. manifests.yaml is written anew by `symmoe k8s render`.
+# Yours: patches added here are kept. `symmoe k8s render` overwrites manifests.yaml.
 apiVersion: kustomize.config.k8s.io/v1beta1
 kind: Kustomization
 resources: [manifests.yaml]
@@ -44,9 +44,9 @@ resources: [manifests.yaml]
 
 
 def sized_values(values: Values, cluster: Cluster, before: Values | None = None) -> Values:
-    """The values with what the pool takes on a cluster, and with the pool as pods read it.
+    """The values with the sizes of the pool on a cluster, and with the pool's files as pods read them.
 
-    Where it differs from what was rendered `before` in that experts come or go, pods are not made anew.
+    If the pool differs from the one rendered `before` only in experts added or removed, pods are kept.
     """
     sized = Sized(
         replicas=cluster.replicas,
@@ -67,36 +67,39 @@ def sized_values(values: Values, cluster: Cluster, before: Values | None = None)
 
 
 def followed_files(base: Mapping[str, str], files: Mapping[str, str]) -> dict[str, str] | None:
-    """The files of a pool as pods can follow them that began with those of `base`; None where they cannot.
+    """The files of a pool for running pods that started with those of `base`; None if they would have to restart.
 
-    They can where experts that need no deployment of their own come, with records, and others go. The records of who
-    comes stand apart, because a pod that starts anew takes the experts of `base` and refuses records of others.
+    They need not if experts are removed, or experts without a deployment of their own are added. Records of added
+    experts are a file of their own: a pod that restarts takes the experts of `base` and refuses records of others.
     """
     old, new = yaml.safe_load(base["pool.yaml"]), yaml.safe_load(files["pool.yaml"])
     before, after = ({expert["name"]: expert for expert in pool["experts"]} for pool in (old, new))
-    came = after.keys() - before.keys()
+    added = after.keys() - before.keys()
     same = {**old, "experts": []} == {**new, "experts": []} and base.keys() - {JOINED} == files.keys()
     same = same and all(base[name] == files[name] for name in files if name not in ("pool.yaml", PROFILES))
     same = same and all(after[name] == before[name] for name in after if name in before)
-    if not same or any(after[name].get(key) for name in came for key in ("remote", "dedicated", "trust_remote_code")):
+    if not same or any(after[name].get(key) for name in added for key in ("remote", "dedicated", "trust_remote_code")):
         return None
-    if any(str(after[name].get(key)).startswith(BUCKET) for name in came for key in ("model", "adapter")):
+    if any(str(after[name].get(key)).startswith(BUCKET) for name in added for key in ("model", "adapter")):
         return None  # pods that serve have no credentials for a bucket
     if base.get(PROFILES) == files.get(PROFILES):
         return dict(files)
-    had, has = (json.loads(each[PROFILES]) for each in (base, files))
-    rows = had["experts"], has["experts"]
-    rest = [{key: value for key, value in each.items() if key not in ("experts", "about")} for each in (had, has)]
-    if rest[0] != rest[1] or rest[1].keys() - {"format", "belief"}:
+    old_records, new_records = (json.loads(each[PROFILES]) for each in (base, files))
+    rows = old_records["experts"], new_records["experts"]
+    others = [
+        {key: value for key, value in each.items() if key not in ("experts", "about")}
+        for each in (old_records, new_records)
+    ]
+    if others[0] != others[1] or others[1].keys() - {"format", "belief"}:
         return None
-    if any(rows[1][name] != rows[0].get(name) for name in rows[1] if name not in came):
+    if any(rows[1][name] != rows[0].get(name) for name in rows[1] if name not in added):
         return None
-    joined = {name: rows[1].pop(name) for name in sorted(came & rows[1].keys())}
-    return {**files, PROFILES: json.dumps(has), JOINED: json.dumps({"experts": joined})}
+    joined = {name: rows[1].pop(name) for name in sorted(added & rows[1].keys())}
+    return {**files, PROFILES: json.dumps(new_records), JOINED: json.dumps({"experts": joined})}
 
 
 def render(values: Values) -> list[Manifest]:
-    """Every manifest, as `helm template` gives them. `ConfigError` names the template that does not become one."""
+    """All manifests, as `helm template` gives them. Raises `ConfigError`, which names the template at fault."""
     with as_file(files("symmoe.k8s")) as shipped:
         chart = shipped / CHART
         texts = {file.name: file.read_text(encoding="utf-8") for file in sorted((chart / "templates").iterdir())}
@@ -115,9 +118,9 @@ def render(values: Values) -> list[Manifest]:
 
 
 def write_installation(folder: Path, text: str, values: Values) -> Path:
-    """Write what `values` give into a folder, and the operator's own `text` of them; the folder's kustomization.
+    """Write manifests and chart for `values` into a folder, with the operator's `text` of them as values.yaml.
 
-    What is there stays: patches in the kustomization, and whatever else the operator put beside it.
+    An existing kustomization and files of other names are kept. Returns the path of the kustomization.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / VALUES).write_text(text, encoding="utf-8")
@@ -132,7 +135,7 @@ def write_installation(folder: Path, text: str, values: Values) -> Path:
 
 
 def _pool_files(pool: Pool) -> dict[str, str]:
-    """The pool file as it stands in a pod, and the files that it names and that are small enough to stand beside it."""
+    """The pool file for pods, and the small files that it names, by file name."""
     document = pool.model_dump(mode="json", exclude_unset=True)
     engine = pool.engine
     filled = {"host_tier_gib": engine.host_tier_gib, "tensor_parallel_size": engine.tensor_parallel_size}
@@ -153,12 +156,12 @@ def _pool_files(pool: Pool) -> dict[str, str]:
 
 
 def _is_fetched(adapter: str) -> bool:
-    """Whether pods fetch an adapter, as they do models."""
+    """Whether pods fetch the adapter themselves, from the hub or a bucket."""
     return adapter.startswith((HUB_ADAPTER, BUCKET))
 
 
 def _in_pod(source: str, pool: Pool, always: bool = False) -> str:
-    """A directory named in the pool file as it is found in a pod; hub names and packages stay."""
+    """The path in a pod of a directory that the pool file names; hub names and packages stay as they are."""
     if not always and not source.startswith(("./", "../", "/", "~")):
         return source
     starter = shipped_pool(STARTER).parent
@@ -184,7 +187,7 @@ def _small(path: Path) -> str:
 
 
 def local_sources(pool: Pool) -> dict[str, str]:
-    """Directories that the pool names and no image has, each with the place on the volume where it belongs."""
+    """Local directories of the pool that images do not have, each with its path on the volume."""
     own = [expert for expert in pool.experts if expert.remote is None]
     adapters = [each.adapter for each in own if each.adapter and not _is_fetched(each.adapter)]
     named = [expert.model for expert in own] + [str(pool.path(adapter)) for adapter in adapters]

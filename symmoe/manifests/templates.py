@@ -1,4 +1,4 @@
-"""Go templates as Helm renders them: the part of the language that symmoe's chart uses, and an error for the rest.
+"""Renders Go templates as Helm does: the part of the language that symmoe's chart uses, and an error for the rest.
 
 https://pkg.go.dev/text/template, and the functions that Helm adds. The chart is the one source of all manifests, and
 `symmoe k8s render` must not need Helm; tests hold that both give the same objects.
@@ -18,7 +18,7 @@ import yaml
 from symmoe.errors import ConfigError
 
 Scope = dict[str, Any]
-"""What names stand for: `.` (what a path begins at), `$` (the whole), and `$name`."""
+"""The value of each name: `.` (where paths begin), `$` (the root), and variables as `$name`."""
 _ACTION = re.compile(r"\{\{(?P<left>-(?=\s))?\s*(?P<text>.*?)\s*(?P<right>(?<=\s)-)?\}\}", re.DOTALL)
 _TOKEN = re.compile(
     r"""\s*(?:(?P<text>"(?:[^"\\]|\\.)*")|(?P<number>-?\d+(?:\.\d+)?)(?![\w.])|(?P<path>\$?\w*(?:\.\w+)+|\.|\$\w*)"""
@@ -29,7 +29,7 @@ _OPENING = ("if", "with", "range", "define")
 
 @dataclass
 class _Block:
-    """Text and actions in order; of a block with branches, each branch's condition and content."""
+    """A part of a template: text and actions in order, or the condition and content of each branch."""
 
     kind: str
     parts: list[Any] = field(default_factory=list)
@@ -37,16 +37,16 @@ class _Block:
 
 
 class Templates:
-    """Templates that know what each other defines."""
+    """A set of templates; `include` finds what any of them defines."""
 
     def __init__(self, texts: Mapping[str, str]) -> None:
-        """`texts` by file name. `ConfigError` names the file and what in it is not understood."""
+        """Parse `texts`, given by file name. Raises `ConfigError`, which names the file and the fault."""
         self._defined: dict[str, list[Any]] = {}
         self._files = {name: self._parsed(name, text) for name, text in texts.items()}
         self._functions: dict[str, Callable[..., Any]] = {**FUNCTIONS, "include": self._included}
 
     def render(self, name: str, values: Mapping[str, Any]) -> str:
-        """The text that a file gives for what `.` is. `ConfigError` where it cannot be made."""
+        """The rendered text of a file, with `values` as `.` and `$`. Raises `ConfigError` if it cannot be rendered."""
         try:
             return self._text(self._files[name], {".": values, "$": values})
         except (KeyError, TypeError, ValueError, IndexError) as error:
@@ -74,7 +74,7 @@ class Templates:
             elif word == "end":
                 done = stack.pop()
                 if not stack:
-                    raise ConfigError(f"{name}: an end too many")
+                    raise ConfigError(f"{name}: an end without a beginning")
                 if done.kind == "define":
                     self._defined[json.loads(done.branches[0][0])] = done.parts
                 else:
@@ -82,20 +82,20 @@ class Templates:
             else:
                 stack[-1].parts.append(("action", found["text"]))
         if len(stack) > 1:
-            raise ConfigError(f"{name}: {stack[-1].kind} without end")
+            raise ConfigError(f"{name}: {stack[-1].kind} without an end")
         stack[-1].parts.append(text[at:].lstrip() if trim else text[at:])
         return stack[-1].parts
 
     def _text(self, parts: Sequence[Any], scope: Scope) -> str:
-        scope, made = dict(scope), []
+        scope, rendered = dict(scope), []
         for part in parts:
             if isinstance(part, str):
-                made.append(part)
+                rendered.append(part)
             elif isinstance(part, _Block):
-                made.append(self._branching(part, scope))
+                rendered.append(self._branching(part, scope))
             else:
-                made.append(_printed(self._value(part[1], scope)))
-        return "".join(made)
+                rendered.append(_printed(self._value(part[1], scope)))
+        return "".join(rendered)
 
     def _branching(self, block: _Block, scope: Scope) -> str:
         for condition, parts in block.branches:
@@ -239,4 +239,4 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "merge": lambda *parts: {key: value for part in reversed(parts) for key, value in part.items()},
     "fail": _fail,
 }
-"""What templates may call, by Helm's names."""
+"""The functions that templates may call, by their names in Helm."""
