@@ -1,4 +1,4 @@
-"""Clients of a service: what they ask, a crowd of them in a process of its own, and what came of it, as figures."""
+"""Clients of a service under measurement: their load, sent from another process, and figures of its outcome."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ QUANTILES = {"p50": 0.5, "p99": 0.99}
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One request. With `leave_after` its client closes the connection after so many seconds."""
+    """One request. After `leave_after` seconds, if given, its client closes the connection."""
 
     model: str
     text: str
@@ -43,10 +43,11 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Chains of requests: each chain is sent by one client, one request after the other.
+    """Chains of requests: the requests of a chain are sent one after the other by one client.
 
-    Closed, `clients` work the chains off, for `seconds` over and over if that is given. Open, the n-th chain begins
-    `arrivals[n]` seconds after the start, however many are still open. `key` is the API key that they send, if any.
+    A closed load has `clients`, each of which takes the next chain once its own is done; with `seconds`, chains repeat
+    for that time. An open load has `arrivals`: the n-th chain starts `arrivals[n]` seconds after the start, however
+    many are still open. `key` is the API key to send; empty for none.
     """
 
     chains: tuple[tuple[Ask, ...], ...]
@@ -58,13 +59,13 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one request, the `place`-th of the `chain`-th chain. Times are seconds since the load began.
+    """The outcome of the request at `place` in chain number `chain`; times are in seconds since the start.
 
-    kind    an `answer`; `refused` with a well-formed 429; `left`, its client having gone; `broken` is anything else
-    first   when its first text came; None where it was not streamed
-    tokens  that were generated, as the service counts them
-    why     what is wrong with a broken one
-    told    the service's own headers, without their prefix
+    kind     an `answer`; `refused` with a well-formed 429; `left` by its client; `broken` is anything else
+    first    time of the first text; None if it was not streamed
+    tokens   generated, as the service counts them
+    why      what is wrong with a broken one
+    headers  the service's own, without their prefix
     """
 
     chain: int
@@ -76,7 +77,7 @@ class Outcome:
     tokens: int = 0
     text: str = ""
     why: str = ""
-    told: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def poisson(rate: float, count: int, seed: int) -> tuple[float, ...]:
@@ -89,7 +90,7 @@ def poisson(rate: float, count: int, seed: int) -> tuple[float, ...]:
 
 
 def load_from_json(document: Mapping[str, Any]) -> Load:
-    """A load as JSON has it after `asdict`."""
+    """The load that `asdict` and JSON made of one."""
     chains = tuple(tuple(Ask(**ask) for ask in chain) for chain in document["chains"])
     arrivals = document["arrivals"]
     arrivals = None if arrivals is None else tuple(arrivals)
@@ -97,17 +98,17 @@ def load_from_json(document: Mapping[str, Any]) -> Load:
 
 
 def closed(asks: Sequence[Ask], clients: int, seconds: float | None = None) -> Load:
-    """So many clients, each of which asks again once it is answered."""
+    """A closed load: `clients`, each of which sends its next request once it is answered; for `seconds`, if given."""
     return Load(tuple((ask,) for ask in asks), clients, None, seconds)
 
 
 def opened(asks: Sequence[Ask], rate: float, seed: int) -> Load:
-    """Requests that arrive at random, `rate` per second, whether or not earlier ones are answered."""
+    """An open load: requests that arrive at random, `rate` per second, whether or not earlier ones are answered."""
     return Load(tuple((ask,) for ask in asks), len(asks), poisson(rate, len(asks), seed))
 
 
 def texts(pool: Pool, count: int, seed: int) -> list[str]:
-    """So many questions; distinct ones as far as the families go."""
+    """`count` questions, distinct as far as the question families have so many."""
     if not pool.engine.runs_models:
         return [f"sums {number} of {seed}" for number in range(count)]
     from symmoe.questions.families import FAMILIES
@@ -119,7 +120,7 @@ def texts(pool: Pool, count: int, seed: int) -> list[str]:
 
 
 class Answering:
-    """What has come back of one request so far."""
+    """The response to one request so far."""
 
     def __init__(self, ask: Ask, clock: Callable[[], float]) -> None:
         self._ask, self._clock = ask, clock
@@ -129,14 +130,14 @@ class Answering:
         self.done = False
 
     def whole(self, body: bytes) -> None:
-        """A response that is not streamed. `KeyError`, `TypeError` or `ValueError` where it is none."""
+        """Take a response that is not streamed. Raises `KeyError`, `TypeError` or `ValueError` if it is malformed."""
         document = json.loads(body)
         self.pieces.append(str(document["choices"][0]["message"]["content"]))
         self.tokens = int(document["usage"]["completion_tokens"])
         self.done = True
 
     def line(self, line: str) -> None:
-        """A line of a stream. `ValueError` where it is no part of an answer."""
+        """Take one line of a stream. Raises `ValueError`, `KeyError` or `TypeError` if it is malformed."""
         if not line.startswith("data: "):
             return
         if line == "data: [DONE]":
@@ -157,13 +158,13 @@ class Answering:
 async def send(
     client: httpx.AsyncClient, ask: Ask, chain: int, place: int, clock: Callable[[], float], since: float | None = None
 ) -> Outcome:
-    """Send one request and follow it to its end; nothing is raised. Its time counts from `since` on, else from now."""
+    """Send one request and follow it to its end; raises nothing. Its time counts from `since`, by default from now."""
     import httpx
 
-    answering, told, began = Answering(ask, clock), dict[str, str](), clock() if since is None else since
+    answering, headers, began = Answering(ask, clock), dict[str, str](), clock() if since is None else since
     try:
         async with asyncio.timeout(ask.leave_after), client.stream("POST", _PATH, json=_body(ask)) as response:
-            told = _told(response.headers)
+            headers = _service_headers(response.headers)
             if response.status_code == 200 and ask.stream:
                 async for line in response.aiter_lines():
                     answering.line(line)
@@ -171,30 +172,32 @@ async def send(
                 body = await response.aread()
                 if response.status_code != 200:
                     kind, why = refusal(response.status_code, response.headers, body)
-                    return Outcome(chain, place, kind, began, clock(), why=why, told=told)
+                    return Outcome(chain, place, kind, began, clock(), why=why, headers=headers)
                 answering.whole(body)
     except TimeoutError:
-        return Outcome(chain, place, "left", began, clock(), answering.first, told=told)
+        return Outcome(chain, place, "left", began, clock(), answering.first, headers=headers)
     except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
         why = f"{type(error).__name__}: {error}"[:200]
-        return Outcome(chain, place, "broken", began, clock(), answering.first, why=why, told=told)
+        return Outcome(chain, place, "broken", began, clock(), answering.first, why=why, headers=headers)
     text = "".join(answering.pieces)
     ended = clock()
     if not answering.done:
-        return Outcome(chain, place, "broken", began, ended, answering.first, why="the stream has no end", told=told)
-    return Outcome(chain, place, "answer", began, ended, answering.first, answering.tokens, text, told=told)
+        return Outcome(
+            chain, place, "broken", began, ended, answering.first, why="the stream has no end", headers=headers
+        )
+    return Outcome(chain, place, "answer", began, ended, answering.first, answering.tokens, text, headers=headers)
 
 
 def refusal(status: int, headers: Mapping[str, str], body: bytes) -> tuple[Kind, str]:
-    """Whether a response other than 200 is a well-formed 429, and what it says or lacks."""
+    """The kind of a response other than 200: refused by a well-formed 429, else broken; and its code or fault."""
     try:
         error = json.loads(body)["error"]
-        lacking = _ENVELOPE - error.keys()
+        missing = _ENVELOPE - error.keys()
     except (ValueError, KeyError, TypeError, AttributeError):
         return "broken", f"{status} without an error envelope"
     if status != 429:
         return "broken", f"{status} {error.get('code')}"
-    if lacking or not headers.get("retry-after", "").isdecimal():
+    if missing or not headers.get("retry-after", "").isdecimal():
         return "broken", "429 without a full envelope and Retry-After"
     return "refused", str(error["code"])
 
@@ -209,25 +212,25 @@ def _body(ask: Ask) -> dict[str, Any]:
     return {**body, "stream": True, "stream_options": {"include_usage": True}} if ask.stream else body
 
 
-def _told(headers: httpx.Headers) -> dict[str, str]:
+def _service_headers(headers: httpx.Headers) -> dict[str, str]:
     return {name.removeprefix(_PREFIX): value for name, value in headers.items() if name.startswith(_PREFIX)}
 
 
 def crowd(url: str, load: Load) -> list[Outcome]:
-    """What becomes of every request of a load on the service at `url`, sent from another process.
+    """Send a load to the service at `url` from another process. Returns the outcome of every request.
 
     Raises `EngineError` if that process fails.
     """
     order = json.dumps({"url": url, "load": asdict(load)})
     done = subprocess.run(tied(["-m", __name__]), input=order, capture_output=True, text=True)
     if done.returncode != 0:
-        said = (done.stderr.strip() or "it said nothing").splitlines()[-1]
+        said = (done.stderr.strip() or "without a message").splitlines()[-1]
         raise EngineError(f"the clients failed: {said}")
     return [Outcome(**row) for row in json.loads(done.stdout)]
 
 
 async def run(url: str, load: Load) -> list[Outcome]:
-    """The same in this process."""
+    """The same as `crowd`, in this process."""
     import httpx
 
     limits, began = httpx.Limits(max_connections=None), time.perf_counter()
@@ -236,9 +239,9 @@ async def run(url: str, load: Load) -> list[Outcome]:
     def clock() -> float:
         return time.perf_counter() - began
 
-    who = {"authorization": f"Bearer {load.key}"} if load.key else {}
+    authorization = {"authorization": f"Bearer {load.key}"} if load.key else {}
     async with httpx.AsyncClient(
-        base_url=url, limits=limits, timeout=_PATIENCE, trust_env=False, headers=who
+        base_url=url, limits=limits, timeout=_PATIENCE, trust_env=False, headers=authorization
     ) as client:
 
         async def follow(number: int, since: float | None = None) -> None:
@@ -263,7 +266,7 @@ async def _closed(load: Load, follow: Callable[..., Any], clock: Callable[[], fl
 
 
 def _turns(load: Load, clock: Callable[[], float]) -> Iterator[int]:
-    """The numbers of the chains, in order: once, or again and again while there is time."""
+    """The numbers of the chains in order: once, or repeatedly for `load.seconds`."""
     if load.seconds is None:
         yield from range(len(load.chains))
         return
@@ -276,13 +279,13 @@ def _turns(load: Load, clock: Callable[[], float]) -> Iterator[int]:
 async def _open(arrivals: tuple[float, ...], follow: Callable[..., Any], clock: Callable[[], float]) -> None:
     async def arrive(number: int, at: float) -> None:
         await asyncio.sleep(max(0.0, at - clock()))
-        await follow(number, at)  # a client that comes late makes nobody else look faster
+        await follow(number, at)  # counted from when it was due: a client that falls behind hides no latency
 
     await asyncio.gather(*(arrive(number, at) for number, at in enumerate(arrivals)))
 
 
 def quantile(values: Sequence[float], q: float) -> float:
-    """The value below which a share `q` of them lies, interpolated; `values` may not be empty."""
+    """The `q`-quantile of values, 0..1, interpolated; `values` must not be empty."""
     ranked = sorted(values)
     place = q * (len(ranked) - 1)
     low = int(place)
@@ -291,12 +294,12 @@ def quantile(values: Sequence[float], q: float) -> float:
 
 
 def milliseconds(seconds: Sequence[float]) -> dict[str, float] | None:
-    """Median and 99th percentile in milliseconds; None of nothing."""
+    """Median and 99th percentile in milliseconds; None for no values."""
     return {name: round(1000 * quantile(seconds, q), 2) for name, q in QUANTILES.items()} if seconds else None
 
 
 def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Counts by kind, answers and tokens per second, latency, and time to first token of what was streamed."""
+    """Counts by kind, answers and tokens per second, latency, and time to first token of streamed answers."""
     answers = [outcome for outcome in outcomes if outcome.kind == "answer"]
     seconds = max(o.ended for o in outcomes) - min(o.began for o in outcomes)
     return {
@@ -312,18 +315,18 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 
 
 def longest_wait(outcomes: Sequence[Outcome]) -> float | None:
-    """The longest time that a request waited for its expert, in seconds, as the service tells it."""
-    waits = [float(outcome.told["wait-ms"]) for outcome in outcomes if "wait-ms" in outcome.told]
+    """The longest time that a request waited for its expert, in seconds, by the service's headers; None without any."""
+    waits = [float(outcome.headers["wait-ms"]) for outcome in outcomes if "wait-ms" in outcome.headers]
     return round(max(waits) / 1000, 3) if waits else None
 
 
 def best(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The summary of the fastest round, least disturbed from outside."""
+    """The summary of the fastest round, which is the least disturbed by other work."""
     return dict(max(rows, key=lambda row: float(row["requests_per_second"])))
 
 
 def _broken(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """What went wrong, by how often; nothing where nothing did."""
+    """The most frequent faults of broken requests, with counts; empty if there are none."""
     why = Counter(outcome.why for outcome in outcomes if outcome.kind == "broken")
     return {"broken": dict(why.most_common(5))} if why else {}
 

@@ -1,4 +1,4 @@
-"""The demo's report: symmoe against its experts, alone, at random and in hindsight, family by family."""
+"""The report of `symmoe demo`: symmoe against single experts, random ones and an oracle, by family."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def demo_report(
 ) -> dict[str, Any]:
     """The report as JSON.
 
-    Fractions right for `symmoe`; for `best_single`, the expert that is best on these very questions; for
-    `random_expert`, the expectation over the pool; for `oracle`, at least one expert right; over all questions, by kind
-    and by family. `loads`, `requests` and `tokens` are those of symmoe's run alone; what the baselines cost stands
-    under `reference`, its seconds without the answers that symmoe had made already.
+    Shares of right answers, 0..1, over all questions, by kind and by family: of `symmoe`; of `best_single`, the expert
+    that is best on these very questions; of `random_expert`, the mean over the pool; of `oracle`, where one expert is
+    enough. `loads`, `requests` and `tokens` are those of symmoe's run; `reference` has the cost of the baselines, whose
+    seconds leave out answers that symmoe had already generated.
     """
     right = {"symmoe": earned(questions, outcome.results)} | _baselines(matrix)
     families = sorted({question.family for question in questions})
@@ -47,7 +47,7 @@ def demo_report(
 
 
 def _by_kind(questions: Sequence[Question], right: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float]]:
-    """The same fractions over generated families and over everyday questions, where both are asked."""
+    """The same shares for generated families and for everyday questions; empty unless there are both."""
     generated = [question.family in FAMILIES for question in questions]
     kinds = {"all families": generated, "all everyday": [not each for each in generated]}
     return {

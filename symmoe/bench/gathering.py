@@ -1,4 +1,4 @@
-"""`symmoe bench gather`: ranks that share the reading of one file against ranks that each read all of it."""
+"""`symmoe bench gather`: ranks that each read a part of a file and exchange parts, against each reading all of it."""
 
 from __future__ import annotations
 
@@ -35,9 +35,10 @@ _LONGEST_SECONDS = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What the ranks are to do: both ways, `repeats` times; or one gather in which the last rank is killed.
+    """The work of the ranks: both ways `repeats` times, or one gather in which the last rank is killed.
 
-    `throttle` is in bytes per second for all together, 0 for none; `digests` are of the chunks, in hex.
+    `chunk` is in bytes; `throttle` in bytes per second for all ranks together, 0 for none; `digests` are the sha256 of
+    the chunks, in hex; `killed_after` is the number of reads after which the last rank dies.
     """
 
     ranks: int
@@ -50,7 +51,7 @@ class Job:
 
 
 def run_rank(folder: str, port: int, rank: int, job: Job) -> None:
-    """Gather the file in `folder` into memory as the job says, and write what was measured to `rank-N.json` there."""
+    """Gather the file in `folder` into memory as the job says, and write the measurements to `rank-N.json` there."""
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     import torch
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
@@ -78,10 +79,10 @@ def run_rank(folder: str, port: int, rank: int, job: Job) -> None:
 class _Member:
     def __init__(self, store: Any, group: GatherGroup, arena: torch.Tensor, sizes: tuple[int, ...], job: Job) -> None:
         self._store, self._group, self._arena, self._sizes, self._job = store, group, arena, sizes, job
-        self._met = 0
+        self._meetings = 0
 
     def gather(self, mode: Mode, source: ChunkSource) -> dict[str, Any]:
-        """One run, timed on the clock that all processes share, and the sha256 of what arrived."""
+        """One run: times by the clock that all processes share, and the sha256 of the bytes received."""
         demand = [range(len(self._sizes))] * self._job.ranks
         plan = plan_gather(demand, self._sizes, Topology((1.0,) * self._job.ranks, 1.0), mode)
         out = {number: self._arena[number * self._job.chunk :][:size] for number, size in enumerate(self._sizes)}
@@ -96,14 +97,14 @@ class _Member:
         return {"began": began, "ended": ended, "sha256": digest, **spent, **asdict(stats)}
 
     def _meet(self) -> None:
-        self._met += 1
-        if self._store.add(f"met/{self._met}", 1) == self._job.ranks:
-            self._store.set(f"go/{self._met}", "")
-        self._store.wait([f"go/{self._met}"])
+        self._meetings += 1
+        if self._store.add(f"met/{self._meetings}", 1) == self._job.ranks:
+            self._store.set(f"go/{self._meetings}", "")
+        self._store.wait([f"go/{self._meetings}"])
 
 
 def _busy_seconds() -> float:
-    """How long the cores of this machine have been busy since it started, for whomever, in seconds of one core."""
+    """CPU time of all processes since the machine started, in seconds of one core."""
     user, nice, system = map(int, Path("/proc/stat").read_text(encoding="utf-8").split()[1:4])
     return (user + nice + system) / os.sysconf("SC_CLK_TCK")
 
@@ -117,7 +118,7 @@ def _until_an_error(member: _Member, source: ChunkSource) -> dict[str, Any]:
 
 
 class _Fatal:
-    """Another source, whose reader is killed instead of reading once more."""
+    """A source that kills its process instead of a further read, after `reads` reads."""
 
     def __init__(self, source: ChunkSource, note: Path, reads: int) -> None:
         self._source, self._note, self._left = source, note, reads
@@ -141,11 +142,11 @@ def measure(
     kill: bool = False,
     chunk_mib: float = 4.0,
 ) -> dict[str, Any]:
-    """Everything that `symmoe bench gather` reports: MiB, MiB/s and seconds; medians over repeats.
+    """The report of `symmoe bench gather` in MiB, MiB/s and seconds, medians over `repeats`.
 
-    For each number of ranks, each a process, all of which demand the whole file: from storage that all share, at
-    `throttle` MiB/s in all, and from the page cache without a limit. With `kill` the last rank of the largest group is
-    killed half-way, and the others' errors are reported.
+    For each number of `ranks` (processes), all of which need the whole file: from storage limited to `throttle` MiB/s
+    for all together, and from the page cache without a limit. With `kill`, the last rank of the largest group is killed
+    half-way, and the errors of the others are reported.
     """
     with tempfile.TemporaryDirectory(prefix="symmoe-gather-") as folder:
         chunk = int(chunk_mib * MIB)
@@ -174,7 +175,7 @@ class _Bench:
         self._sizes = [min(chunk, size - begin) for begin in range(0, size, chunk)]
 
     def compare(self, ranks: int) -> dict[str, Any]:
-        """Both ways, throttled and hot; the plans are made from what the hot runs measured."""
+        """Both ways, throttled and from the page cache; plans are made from the measurements of the latter."""
         hot = self._run(Job(ranks, self._chunk, self._digests[:-1], self._repeats, checksum=False))
         topology = self._measured(hot, ranks)
         refused = self._plan(ranks, topology)
@@ -185,11 +186,11 @@ class _Bench:
         return {
             "throttled": {
                 **self._summary(slow),
-                "plan": _told(plan),
+                "plan": _plan_facts(plan),
                 "mib_read_per_rank": read,
                 "read_is_a_share": max(read) - self._size / MIB / ranks <= self._chunk / MIB,
             },
-            "page_cache": {**self._summary(hot), "plan": _told(refused)},
+            "page_cache": {**self._summary(hot), "plan": _plan_facts(refused)},
             "measured_mib_per_second": {
                 "read_per_rank": round(topology.device[0] / MIB),
                 "received_per_rank": round((topology.peer or 0.0) / MIB),
@@ -197,7 +198,7 @@ class _Bench:
         }
 
     def kill(self, ranks: int) -> dict[str, Any]:
-        """Kill the last rank half-way through its reading; how the others end, and how soon."""
+        """Kill the last rank half-way through its reading. Returns the error of each other rank, and after how long."""
         reads = len(self._sizes) // ranks // 2
         job = Job(ranks, self._chunk, self._digests[:-1], 1, throttle=self._throttle, killed_after=reads)
         rows = self._run(job, killed=ranks - 1)
@@ -213,25 +214,25 @@ class _Bench:
         return plan_gather([range(len(self._sizes))] * ranks, self._sizes, topology)
 
     def _measured(self, hot: list[dict[str, Any]], ranks: int) -> Topology:
-        alone = _seconds(hot, "independent")
-        together = _seconds(hot, "grouped")
+        independent = _seconds(hot, "independent")
+        grouped = _seconds(hot, "grouped")
         received = max(row["grouped"][0]["received"] for row in hot)
-        return Topology((self._size / median(alone),) * ranks, received / median(together))
+        return Topology((self._size / median(independent),) * ranks, received / median(grouped))
 
     def _summary(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        alone, together = _seconds(rows, "independent"), _seconds(rows, "grouped")
+        independent, grouped = _seconds(rows, "independent"), _seconds(rows, "grouped")
         exact = all(run["sha256"] == self._digests[-1] for row in rows for way in WAYS for run in row[way])
         return {
-            "independent_seconds": round(median(alone), 3),
-            "grouped_seconds": round(median(together), 3),
-            "times": round(median(a / b for a, b in zip(alone, together, strict=True)), 2),
+            "independent_seconds": round(median(independent), 3),
+            "grouped_seconds": round(median(grouped), 3),
+            "times": round(median(a / b for a, b in zip(independent, grouped, strict=True)), 2),
             "cores_taken_by_others": round(median(_taken_by_others(rows, way) for way in WAYS), 2),
-            "runs": [[round(a, 3), round(b, 3)] for a, b in zip(alone, together, strict=True)],
+            "runs": [[round(a, 3), round(b, 3)] for a, b in zip(independent, grouped, strict=True)],
             "bit_exact": exact,
         }
 
     def _run(self, job: Job, killed: int | None = None) -> list[dict[str, Any]]:
-        """Start the ranks, wait for them, and give what each wrote; all but one that was to be killed."""
+        """Run the ranks to their end. Returns what each wrote, without the one that is `killed`."""
         from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
         for path in self._folder.glob("rank-*.json"):
@@ -269,20 +270,20 @@ class _Bench:
 
 
 def _seconds(rows: list[dict[str, Any]], way: str) -> list[float]:
-    """The wall time of each repeat, from the first rank's beginning to the last rank's end."""
+    """The wall time of each repeat, from the start of the first rank to the end of the last."""
     runs = zip(*(row[way] for row in rows), strict=True)
     return [max(each["ended"] for each in run) - min(each["began"] for each in run) for run in runs]
 
 
 def _taken_by_others(rows: list[dict[str, Any]], way: str) -> float:
-    """How many cores other work on this machine kept busy meanwhile; seconds are only fair where that is near 0."""
+    """How many cores other work kept busy on average; the times are comparable only if this is near 0."""
     busy = sum(run["machine_busy"] for run in rows[0][way])
     ours = sum(run["own_busy"] for row in rows for run in row[way])
     seconds = sum(run["ended"] - run["began"] for run in rows[0][way])
     return float(max(0.0, busy - ours) / seconds)
 
 
-def _told(plan: GatherPlan) -> dict[str, Any]:
+def _plan_facts(plan: GatherPlan) -> dict[str, Any]:
     return {
         "mode": plan.mode,
         "reason": plan.reason,
@@ -292,7 +293,7 @@ def _told(plan: GatherPlan) -> dict[str, Any]:
 
 
 def _write(path: Path, size: int, chunk: int) -> tuple[str, ...]:
-    """Write a file of random bytes; the sha256 of its chunks, in hex, and of the whole file last."""
+    """Write a file of random bytes. Returns the sha256 of its chunks, in hex, and of the whole file last."""
     import numpy as np
 
     rng = np.random.default_rng(0)

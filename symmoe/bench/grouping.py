@@ -1,4 +1,4 @@
-"""Grouping requests by expert, against serving them first come, first served, on one engine in this process."""
+"""Measures grouping requests by expert, against first come, first served, on one engine in this process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from random import Random
 from typing import Any, Literal
 
 from symmoe.bench.clients import Ask, best, closed, crowd, longest_wait, summary, texts
-from symmoe.bench.machine import taking
+from symmoe.bench.machine import cores_in_use
 from symmoe.bench.services import Side, free_port
 from symmoe.config import Pool
 from symmoe.deployments.access.keys import Open
@@ -35,18 +35,18 @@ _PATIENT = 600.0
 
 
 class FirstCome(Turns):
-    """Turns whose `policy` can be changed while nobody waits or runs; for comparison only.
+    """Turns with another `policy`, for comparison; it may change while no request waits or runs.
 
-    turns               as they are
-    first_come          requests begin in the order in which they came: consecutive ones of one expert run together,
-                        one of another waits until they are finished, and everybody else waits behind it
-    first_come_joined   the oldest request's expert is next, and all that wait for it then run with it
+    turns               symmoe's own
+    first_come          in order of arrival: consecutive requests of one expert run together; a request of another
+                        expert waits until they are finished, and all others wait behind it
+    first_come_joined   the oldest request's expert is next, and all requests that wait for it run with it
     """
 
     policy: Policy = "turns"
 
     def begin(self, now: float) -> list[Waiting]:
-        """The requests that begin now."""
+        """The requests that begin now, as `Turns.begin`."""
         if self.policy == "turns":
             return super().begin(now)
         begun = list(self._in_order(self._slots - len(self._running)))
@@ -54,7 +54,7 @@ class FirstCome(Turns):
         return begun
 
     def switch(self, now: float) -> str | None:
-        """The oldest request's expert, once what is running is finished."""
+        """The expert to switch to: that of the oldest request, once nothing runs."""
         if self.policy == "turns":
             return super().switch(now)
         oldest = self._oldest()
@@ -80,7 +80,7 @@ class FirstCome(Turns):
 
 @contextmanager
 def serving_here(pool: Pool, settings: Settings, build: Build, turns: MakeTurns = Turns) -> Iterator[Side]:
-    """Serve a pool to this machine while the block lasts. Raises `EngineError` if the server does not start."""
+    """Serve a pool on this machine while the block runs. Raises `EngineError` if the server does not start."""
     import uvicorn
 
     replica = ExpertReplica(pool.model_dump_json(), str(pool.root), settings, build, turns)
@@ -99,7 +99,7 @@ def serving_here(pool: Pool, settings: Settings, build: Build, turns: MakeTurns 
     finally:
         server.should_exit = True
         thread.join(_STOP_SECONDS)
-        server.force_exit = True  # who still waits for an answer waits no more
+        server.force_exit = True  # requests still open are dropped
         thread.join(_STOP_SECONDS)
         replica.stop()
         if not thread.is_alive():
@@ -109,7 +109,7 @@ def serving_here(pool: Pool, settings: Settings, build: Build, turns: MakeTurns 
 
 @dataclass(frozen=True, slots=True)
 class GroupingLoad:
-    """How many experts are asked at random, by how many clients at once, and how often in each round."""
+    """The load: experts asked at random, concurrent clients, and requests in each round."""
 
     experts: int = 8
     clients: int = 64
@@ -122,20 +122,20 @@ class GroupingLoad:
 def measure_grouping(
     pool: Pool, load: GroupingLoad, build: Build, tell: Callable[[str], None] = lambda line: None
 ) -> dict[str, Any]:
-    """Answers per second under each policy, on one engine, of one load, in one run; `times` is ours over the others.
+    """Answers per second of one load on one engine under each policy; `times` is ours divided by the others.
 
-    The service bears longer waits than it would, so that no policy turns anybody away. Policies are asked in turn, the
-    order reversed in every second round, with questions of their own in each round, equal for all; the least disturbed
-    round of each counts. Raises `RequestError` where the pool is too small, `EngineError` if a request has no answer.
+    The limits of waiting are raised so that no policy refuses requests. Each round has its own questions, the same for
+    all policies; policies run in turn, in reverse order in every second round, and the fastest round of each counts.
+    Raises `RequestError` if the pool is too small, `EngineError` if a request is not answered.
     """
     experts = [expert.name for expert in pool.experts if expert.remote is None][: load.experts]
     if len(experts) < 2:
-        raise RequestError(f"pool {pool.name!r} has {len(experts)} expert to group by", code="too_few_experts")
-    made: list[FirstCome] = []
+        raise RequestError(f"pool {pool.name!r} has only {len(experts)} expert", code="too_few_experts")
+    turns_of: list[FirstCome] = []
 
     def make(slots: int, most: int, patience: float, amortise: float) -> FirstCome:
-        made.append(FirstCome(slots, most, patience, amortise))
-        return made[0]
+        turns_of.append(FirstCome(slots, most, patience, amortise))
+        return turns_of[0]
 
     settings = replace(Settings(), longest_wait=_PATIENT, deadline=_PATIENT)
     rows: dict[str, list[dict[str, Any]]] = {policy: [] for policy in POLICIES}
@@ -145,7 +145,7 @@ def measure_grouping(
         for number in range(load.rounds):
             for policy in POLICIES if number % 2 == 0 else POLICIES[::-1]:
                 tell(f"round {number + 1} of {load.rounds}, {policy.replace('_', ' ')}")
-                made[0].policy = policy
+                turns_of[0].policy = policy
                 asked = texts(pool, load.requests, load.seed + number)
                 dealt = [Random(load.seed + place).choice(experts) for place in range(load.requests)]
                 rows[policy].append(_answered(side, dealt, asked, load))
@@ -167,9 +167,9 @@ def measure_grouping(
 
 def _answered(side: Side, dealt: list[str], asked: list[str], load: GroupingLoad) -> dict[str, Any]:
     asks = [Ask(expert, text, load.max_tokens) for expert, text in zip(dealt, asked, strict=True)]
-    with taking({"service": side.pids}) as taken:
+    with cores_in_use({"service": side.pids}) as in_use:
         outcomes = crowd(side.url, closed(asks, load.clients))
     failed = next((outcome for outcome in outcomes if outcome.kind != "answer"), None)
     if failed is not None:
         raise EngineError(f"a request was not answered: {failed.why or failed.kind}")
-    return summary(outcomes) | {"longest_wait": longest_wait(outcomes)} | taken.figures
+    return summary(outcomes) | {"longest_wait": longest_wait(outcomes)} | in_use.figures

@@ -1,7 +1,7 @@
-"""`symmoe bench lines`: what a batch of many lines takes around the engine, which is an echo here, and in which memory.
+"""`symmoe bench lines`: time and memory of a batch of many lines apart from the engine, which only echoes.
 
-Each run is a process of its own. Beside ours stands the way in which a whole file is read, every answer held, and all
-written at the end, as `vllm run-batch` goes about it, over the same pipeline.
+Each run is its own process. The rival way, as in `vllm run-batch`, reads the whole file, holds every answer, and writes
+all at the end, over the same pipeline.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from symmoe.types import Candidate
 
 K, ROW_BYTES, PROMPT_BYTES = 3, 1000, 940
 WINDOW = 4096
-"""Tokens that an expert is taken to read, where lines are checked."""
+"""The context window, in tokens, that lines are checked against."""
 _COMMON = (
     "the of and what is to in how a that it for which are on with as does be at this from many or by one between sum "
     "number sort list roman spanish translate date days reverse words calculate energy contract war proof code price"
@@ -50,17 +50,17 @@ def measure(
     tell: Callable[[str], None] = lambda words: None,
     keep: Callable[[dict[str, Any]], None] = lambda report: None,
 ) -> dict[str, Any]:
-    """Run jobs of a tenth of so many lines and of all, ours and a tenth the rival's way; then verify, check and resume.
+    """Run jobs of `lines` and of a tenth of them, and that tenth the rival way; then verify, check and resume.
 
-    The pool of that name, or in that file, gives experts, taxonomy and records; all of them are echoes. `keep` is given
-    the report whenever there is more in it.
+    `pool`, a name or a file, gives experts, taxonomy and records; all experts echo. `keep` is called with the report
+    whenever something was added.
     """
     small = lines // 10
     echoes = echo_pool(pool)
     runs: dict[str, dict[str, Any]] = {}
     report: dict[str, Any] = {"lines": lines, "row_bytes": ROW_BYTES, "k": K, "runs": runs}
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         sources = {count: _write(folder / f"in{count}.jsonl", count, seed) for count in (small, lines)}
         for name, way, count in (("small", "ours", small), ("rival", "rival", small), ("large", "ours", lines)):
             tell(f"{count} lines, {way}")
@@ -111,7 +111,7 @@ def _bars(report: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def echo_pool(name: str) -> Pool:
-    """A pool with echoes for experts and a static embedder."""
+    """The pool, with experts that echo and a static embedder."""
     pool = read_pool(name)
     engine = pool.engine.model_copy(update={"kind": "echo"})
     routing = pool.routing.model_copy(update={"embedder": f"{STATIC}{pool.routing.embedder}", "k": K})
@@ -119,13 +119,13 @@ def echo_pool(name: str) -> Pool:
 
 
 def run_child(way: str, named: str, source: str, output: str) -> None:
-    """Run one job, and print what it took as JSON. `way` is ours, resume or rival."""
+    """Run one job and print its measurements as JSON. `way` is ours, resume or rival."""
     pool, store = echo_pool(named), open_store()
     job = BatchJob((source,), Path(output), pool, "bench", K, 0)
     assembly = Assembly(pool)
-    assembly.embedder.embed(["what is loaded once is no part of it"])
-    before, others = store.used_bytes(), busy_seconds()
-    began, cpu, helped = time.perf_counter(), time.process_time(), _helpers()[0]
+    assembly.embedder.embed(["load the model before the clock starts"])
+    before, busy_before = store.used_bytes(), busy_seconds()
+    began, cpu, helped_before = time.perf_counter(), time.process_time(), _helpers()[0]
     first = _First(job.output)
     watch = Watch(candidates=first.answered)
     if way == "rival":
@@ -134,7 +134,7 @@ def run_child(way: str, named: str, source: str, output: str) -> None:
         answered = run_batch(job, assembly, store, way == "resume", watch).answered
     seconds, spent = time.perf_counter() - began, time.process_time() - cpu
     row, (helping, helper_mib) = first.stop(), _helpers()
-    helping -= helped
+    helping -= helped_before
     report = {
         "lines": answered,
         "calls": first.calls,
@@ -142,10 +142,12 @@ def run_child(way: str, named: str, source: str, output: str) -> None:
         "lines_per_second": round(answered / seconds, 1),
         "cpu_seconds": round(spent, 2),
         "helper_cpu_seconds": round(helping, 2),
-        "others_cpu_seconds": round(busy_seconds() - others - spent - helping, 2),
+        "others_cpu_seconds": round(busy_seconds() - busy_before - spent - helping, 2),
         "peak_mib": _mib(resource.getrusage(resource.RUSAGE_SELF)),
         "helper_peak_mib": helper_mib if helping else 0.0,
-        "first_row_seconds": None if row is None or first.at is None else round(max(0.0, row - first.at), 2),
+        "first_row_seconds": None
+        if row is None or first.answered_at is None
+        else round(max(0.0, row - first.answered_at), 2),
         "first_new_row_seconds": None if row is None else round(row - began, 2),
         "store_mib": round((store.used_bytes() - before) / 2**20, 2),
     }
@@ -163,10 +165,10 @@ def _mib(usage: resource.struct_rusage) -> float:
 
 
 class _First:
-    """When the first answer came, and when the output first grew."""
+    """Notes when the first answer arrives and when the output first grows."""
 
     def __init__(self, output: Path) -> None:
-        self.at: float | None = None
+        self.answered_at: float | None = None
         self.calls = 0
         self._output, self._before = output, output.stat().st_size if output.exists() else 0
         self._row: float | None = None
@@ -175,12 +177,12 @@ class _First:
         self._thread.start()
 
     def answered(self, candidates: Sequence[Candidate]) -> None:
-        """An answer came."""
-        self.at = self.at or time.perf_counter()
+        """Note that answers arrived."""
+        self.answered_at = self.answered_at or time.perf_counter()
         self.calls += sum(not each.shared for each in candidates)
 
     def stop(self) -> float | None:
-        """No more looking; when the output first grew."""
+        """Stop watching. Returns when the output first grew, None if it did not."""
         self._over.set()
         self._thread.join()
         return self._row
@@ -190,13 +192,13 @@ class _First:
         while self._row is None and not last:
             last = self._over.wait(0.05)
             size = self._output.stat().st_size if self._output.exists() else 0
-            self._before = min(self._before, size)  # what stands behind the last commit is cut off first
+            self._before = min(self._before, size)  # a resumed job first cuts off what follows the last commit
             if size > self._before:
                 self._row = time.perf_counter()
 
 
 def _all_at_once(job: BatchJob, assembly: Assembly, watch: Watch) -> int:
-    """The rival: every line read, every candidate and trace held, all written at the end."""
+    """The rival way: read all lines, hold all candidates and traces, write everything at the end."""
     lines = [line for line in job.lines(job.sources) if isinstance(line, GoodLine)]
     queries, policies = [line.queries[0] for line in lines], [line.policy for line in lines]
     results = answer(assembly.parts(), queries, policies, job.seed, watch=watch).results
@@ -213,7 +215,7 @@ def _child(way: str, pool: str, source: Path, output: Path) -> dict[str, Any]:
     code = f"from symmoe.bench.lines import run_child; run_child({way!r}, {pool!r}, {str(source)!r}, {str(output)!r})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise EngineError(f"a job to measure failed: {(done.stderr.strip() or 'without a word').splitlines()[-1]}")
+        raise EngineError(f"a job to measure failed: {(done.stderr.strip() or 'without a message').splitlines()[-1]}")
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
@@ -224,7 +226,7 @@ def _write(path: Path, count: int, seed: int) -> Path:
 
 
 def _rows(count: int, rng: random.Random) -> Iterator[str]:
-    """Rows of about `ROW_BYTES` bytes, no two alike."""
+    """Distinct rows of about `ROW_BYTES` bytes."""
     phrases = [" ".join(_words(_PHRASE, rng)) for _ in range(_PHRASES)]
     for number in range(count):
         words = rng.choices(phrases, k=PROMPT_BYTES // (4 * _PHRASE))
@@ -237,7 +239,7 @@ def _words(count: int, rng: random.Random) -> list[str]:
 
 
 def _kill_at(output: Path, lines: int) -> None:
-    """Leave a job as a kill would have left it when it had so many lines: the commits after that are not there."""
+    """Put a job into the state after a kill at `lines` lines, by removing later commits."""
     commits = Files(output).folder / "commits"
     settings, *rest = commits.read_bytes().splitlines(keepends=True)
     commits.write_bytes(b"".join([settings, *(each for each in rest if json.loads(each)["lines"] <= lines)]))

@@ -1,4 +1,4 @@
-"""`symmoe bench swap` and `batch`: switching experts in one engine, against plain copies and against new engines."""
+"""`symmoe bench swap` and `batch`: switching experts in one engine, against plain copies and new engines."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ REBUILDS: Mapping[str, Mapping[str, str]] = {
     "rebuild": {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"},
     "rebuild_processes": {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"},
 }
-"""The authors' way in one process, which is kind to it, and with vLLM's defaults, where each engine is a process."""
+"""Environments of the ways to start a new engine for every expert: in one process, and in vLLM's own process."""
 
 
 def require_weights(pool: Pool) -> None:
-    """Raise `PoolError` for a pool whose experts are no real models: there would be nothing to measure."""
+    """Raise `PoolError` unless the pool has adapters on vLLM: otherwise there is nothing to measure."""
     if pool.engine.kind != "vllm" or not any(expert.adapter for expert in pool.experts):
         raise PoolError(
             f"pool {pool.name!r} has no adapters on vLLM to switch between", hint="measure with --pool starter"
@@ -52,7 +52,7 @@ def require_weights(pool: Pool) -> None:
 
 
 def with_copies(pool: Pool, count: int, directory: Path) -> Pool:
-    """The pool with `count` experts: its own, then copies of its adapters at lower strength."""
+    """The pool with `count` experts: its own, then copies of its adapters at lower strength, in `directory`."""
     adapted = [expert for expert in pool.experts if expert.adapter]
     experts = list(pool.experts[:count])
     for expert, strength in zip(cycle(adapted), (s for s in _STRENGTHS for _ in adapted), strict=False):
@@ -63,7 +63,7 @@ def with_copies(pool: Pool, count: int, directory: Path) -> Pool:
 
 
 def dealt(questions: Sequence[Question], experts: Sequence[str], k: int, seed: int) -> list[Recruitment]:
-    """Each question's `k` experts: that of its family where there is one, then others by chance."""
+    """`k` experts for each question: the one named like its family, if any, then others at random."""
     rng = Random(seed)
     recruitments = []
     for question in questions:
@@ -75,12 +75,12 @@ def dealt(questions: Sequence[Question], experts: Sequence[str], k: int, seed: i
 
 
 def _merged(weights: ExpertWeights, out: Path) -> str:
-    """Where an expert stands as a whole checkpoint, as an engine of its own would load it."""
+    """Write an expert as a whole checkpoint to `out`; its path."""
     return str(write_merged(weights.model, weights.adapter, out))
 
 
 def write_packs(assembly: Assembly, folder: Path) -> None:
-    """Pack every expert of the pool."""
+    """Pack every expert of the pool into `folder`."""
     for expert in assembly.pool.names:
         weights = assembly.weights(expert)
         layout = Layout.of(weights.model, weights.adapter)
@@ -88,7 +88,7 @@ def write_packs(assembly: Assembly, folder: Path) -> None:
 
 
 def perturbed(model: Path, out: Path) -> Path:
-    """A copy of a checkpoint in which every tensor differs by a percent of noise."""
+    """Write a copy of a checkpoint with a percent of noise added to every tensor to `out`; its path."""
     import torch
     from safetensors.torch import load_file, save_file
 
@@ -118,11 +118,11 @@ def _weaker(pool: Pool, expert: ExpertConfig, strength: float, directory: Path) 
 def measure_swaps(
     pool: Pool, swaps: int, rebuilds: int, tell: Callable[[str], None] = lambda line: None
 ) -> dict[str, Any]:
-    """Seconds of each way to switch, their ratios, and memory before and after `swaps` switches in a row.
+    """Seconds of each way to switch, their ratios, and resident memory before and after `swaps` switches in a row.
 
-    Two models of one shape whose every byte differs, the pool's first and a perturbed copy, and one adapter of it:
-    `first` builds kernels (on a CPU) from an image in memory, `again` returns to a model whose kernels are still held,
-    `adapter_first` and `adapter_again` the same between a base and an adapter on it, where less differs.
+    The pool's first model, a copy with noise, in which all weights differ, and an adapter of the first: `first` builds
+    kernels (on a CPU) from an image in memory, `again` returns to a model whose kernels are still held;
+    `adapter_first` and `adapter_again` are the same between the base and its adapter, where fewer weights differ.
     """
     require_weights(pool)
     with tempfile.TemporaryDirectory() as folder:
@@ -183,13 +183,13 @@ def _start(assembly: Assembly, expert: str) -> float:
 
 
 def _switching(assembly: Assembly, experts: Sequence[str], swaps: int) -> float:
-    """Median seconds of a switch, the images built and each expert served once before."""
+    """Median seconds of a switch, after each expert was made ready twice."""
     loads = [assembly.loader.ready(experts[turn % len(experts)]).seconds for turn in range(swaps + 2 * len(experts))]
     return median_of(loads[2 * len(experts) :])
 
 
 def _memory(assembly: Assembly, experts: Sequence[str], swaps: int) -> dict[str, Any]:
-    """Resident bytes after a few switches, and after many more."""
+    """Resident bytes after a few switches and after `swaps` more, and the relative growth."""
     _switching(assembly, experts, 10)
     before = _resident()
     _switching(assembly, experts, swaps)
@@ -202,7 +202,7 @@ def _resident() -> int:
 
 
 def _copy(nbytes: int) -> float:
-    """Median seconds of a plain copy into memory that is already there, with all of torch's threads."""
+    """Median seconds of a plain copy into allocated memory, with all of torch's threads."""
     import torch
 
     source, target = (torch.ones(nbytes, dtype=torch.uint8) for _ in range(2))
@@ -221,7 +221,7 @@ def median_of(values: Sequence[float]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """The batch: how many experts, questions of each family, experts asked for each question, and the seed."""
+    """The batch to measure: number of experts, questions of each family, experts for each question, and the seed."""
 
     experts: int = 16
     per_family: int = 24
@@ -236,12 +236,12 @@ def measure_batch(
     processes: bool = False,
     tell: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Seconds of each way for the same calls, and whether every expert answers as it does in an engine of its own.
+    """Seconds of each way to run the same calls, and whether answers equal those of a new engine for every expert.
 
-    `ours` and `ideal` share one running engine and alternate for `rounds`; the fastest of each counts. `ideal` is
-    generation alone, each expert made ready outside the clock. `ours` is the whole plan on the running engine with the
-    experts packed beforehand, `ours_unpacked` the same with every adapter merged while the batch runs; `ours_cold`
-    adds the engine's start. Rebuilds run once; with `processes` also the one with a process for each engine.
+    `ours` and `ideal` share a running engine and alternate for `rounds`; the fastest of each counts. `ideal` is
+    generation alone; loading is not timed. `ours` is the whole plan with experts packed beforehand, `ours_unpacked`
+    the same with adapters merged during the batch; `ours_cold` adds the start of the engine. Rebuilds run once; with
+    `processes` also the one with a process for each engine.
     """
     require_weights(pool)
     with tempfile.TemporaryDirectory() as folder:
@@ -281,19 +281,19 @@ def measure_batch(
 
 
 def steps_of(pool: Pool, work: Workload) -> Plan:
-    """The batch's plan: one step for each expert."""
+    """The plan of the batch, with one step for each expert."""
     questions = mixed_suite(work.per_family, "test", work.seed)
     queries = [as_query(question, pool.sampling) for question in questions]
     return plan(queries, dealt(questions, pool.names, work.k, work.seed), dict.fromkeys(pool.names, "one"))
 
 
 def _grouped(pool: Pool, work: Workload, rounds: int, packs: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    engine = pool.engine.model_copy(update={"kernel_cache_gib": 0.0})  # nothing is held from the pass before
+    engine = pool.engine.model_copy(update={"kernel_cache_gib": 0.0})  # no kernels are held from the round before
     assembly = Assembly(pool.model_copy(update={"engine": engine}), packs)
     steps = steps_of(pool, work)
     try:
         start = assembly.loader.start(pool.names[0])
-        ideal_seconds(assembly, steps)  # first use of each shape is slower: neither side pays for it
+        ideal_seconds(assembly, steps)  # the first use of each shape is slower, and not timed
         measured = []
         for _ in range(rounds):
             ideal = ideal_seconds(assembly, steps)
@@ -311,7 +311,7 @@ def _grouped(pool: Pool, work: Workload, rounds: int, packs: Path) -> tuple[dict
 
 
 def ideal_seconds(assembly: Assembly, steps: Plan) -> float:
-    """Seconds of generation alone."""
+    """Seconds of generation alone, without loading."""
     seconds = 0.0
     for step in steps.steps:
         assembly.loader.ready(step.expert)
@@ -323,7 +323,7 @@ def ideal_seconds(assembly: Assembly, steps: Plan) -> float:
 
 
 def run_plan(executor: Executor, steps: Plan) -> tuple[float, list[Load], list[Candidate]]:
-    """Seconds of a plan, its loads and its candidates."""
+    """Run a plan. Returns its seconds, loads and candidates."""
     loads: list[Load] = []
     candidates: list[Candidate] = []
     began = time.perf_counter()
@@ -336,12 +336,12 @@ def run_plan(executor: Executor, steps: Plan) -> tuple[float, list[Load], list[C
 
 
 def texts_of(candidates: list[Candidate]) -> dict[str, str]:
-    """What was said, by question and expert."""
+    """The texts of candidates, by question and expert."""
     return {f"{one.query_id}/{one.expert}": one.text for one in candidates}
 
 
 def same_texts(ours: Mapping[str, str], theirs: Mapping[str, str]) -> dict[str, Any]:
-    """How many answers are equal, and which are not."""
+    """How many answers are equal, and the first calls that differ. Raises `EngineError` if the calls differ."""
     if ours.keys() != theirs.keys():
         raise EngineError("the two ways did not answer the same calls")
     different = sorted(call for call, text in ours.items() if theirs[call] != text)
@@ -349,7 +349,7 @@ def same_texts(ours: Mapping[str, str], theirs: Mapping[str, str]) -> dict[str, 
 
 
 def in_a_process(pool: Pool, steps: Plan, merged: Mapping[str, str], environment: Mapping[str, str]) -> dict[str, Any]:
-    """Run the rebuild side in a cold process of its own."""
+    """`run` in a new process with this environment. Raises `EngineError` if it fails."""
     request = {
         "pool": pool.model_dump(mode="json"),
         "root": str(pool.root),
@@ -370,7 +370,7 @@ def in_a_process(pool: Pool, steps: Plan, merged: Mapping[str, str], environment
 
 
 def run(pool: Pool, steps: Plan, merged: Mapping[str, str]) -> dict[str, Any]:
-    """Run a plan with an engine for every step. `seconds` go from before vLLM is imported to the last text."""
+    """Run a plan with a new engine for every step. `seconds` are from before the import of vLLM to the last text."""
     engine = Assembly(pool).engine
     texts: dict[str, str] = {}
     began = time.perf_counter()
@@ -384,7 +384,7 @@ def run(pool: Pool, steps: Plan, merged: Mapping[str, str]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Answer the request on standard input."""
+    """Run the request on standard input (JSON), and write the result to standard output."""
     request = json.load(sys.stdin)
     pool = Pool.model_validate(request["pool"] | {"root": Path(request["root"])})
     answer = run(pool, TypeAdapter(Plan).validate_python(request["steps"]), request["merged"])

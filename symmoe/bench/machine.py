@@ -1,4 +1,4 @@
-"""What processes take of the machine: cores and memory."""
+"""Cores and memory that processes use."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     import psutil
 
 GROWTH_WINDOW = 0.1
-"""The share of the samples, at either end, of which the median counts."""
+"""The share of the samples, at either end, whose medians are compared."""
 
 
 def tree(pid: int) -> list[psutil.Process]:
-    """A process and everything that it started and that still runs."""
+    """A process and its running descendants; empty if it has ended."""
     import psutil
 
     try:
@@ -33,7 +33,7 @@ def tree(pid: int) -> list[psutil.Process]:
 
 
 def cpu_seconds(pids: Sequence[int]) -> float:
-    """The CPU time of these processes and everything under them so far, in seconds of one core."""
+    """CPU time of these processes and their descendants, in seconds of one core."""
     import psutil
 
     total = 0.0
@@ -47,7 +47,7 @@ def cpu_seconds(pids: Sequence[int]) -> float:
 
 
 def busy_seconds() -> float:
-    """How long the cores of this machine have been busy since it started, for whomever, in seconds of one core."""
+    """CPU time of all processes since the machine started, in seconds of one core."""
     import psutil
 
     times = psutil.cpu_times()
@@ -55,10 +55,10 @@ def busy_seconds() -> float:
 
 
 @dataclass(slots=True)
-class Taken:
-    """Cores that were taken meanwhile, on average: by services by their names, crowds, everybody else.
+class CoresInUse:
+    """Mean cores in use over a period: by each service, by clients, and by all other processes.
 
-    Nobody knows of everybody else where one of the services is somebody's whose processes are not known.
+    `others` is None if the processes of a service are not known.
     """
 
     own: dict[str, float] = field(default_factory=dict)
@@ -67,27 +67,30 @@ class Taken:
 
     @property
     def figures(self) -> dict[str, Any]:
-        """The same for a report."""
+        """The fields for a report."""
         return {"cores_taken": {**self.own, "clients": self.clients}, "cores_taken_by_others": self.others}
 
 
 @contextmanager
-def taking(own: Mapping[str, Sequence[int]]) -> Iterator[Taken]:
-    """Note what was taken while the block lasts, by which time the processes of crowds must be over."""
-    taken, clients = Taken(), os.times()[2:4]
+def cores_in_use(own: Mapping[str, Sequence[int]]) -> Iterator[CoresInUse]:
+    """Measure the cores in use while the block runs; processes of clients must have ended with it.
+
+    `own` gives the process ids of each service by its name; the value yielded is filled when the block ends.
+    """
+    in_use, clients = CoresInUse(), os.times()[2:4]
     began, busy = time.perf_counter(), busy_seconds()
     before = {name: cpu_seconds(pids) for name, pids in own.items()}
-    yield taken
+    yield in_use
     seconds = time.perf_counter() - began
-    taken.own = {name: round((cpu_seconds(pids) - before[name]) / seconds, 2) for name, pids in own.items()}
-    taken.clients = round((sum(os.times()[2:4]) - sum(clients)) / seconds, 2)
+    in_use.own = {name: round((cpu_seconds(pids) - before[name]) / seconds, 2) for name, pids in own.items()}
+    in_use.clients = round((sum(os.times()[2:4]) - sum(clients)) / seconds, 2)
     if all(own.values()):
-        known = sum(taken.own.values()) + taken.clients
-        taken.others = round(max(0.0, (busy_seconds() - busy) / seconds - known), 2)
+        known = sum(in_use.own.values()) + in_use.clients
+        in_use.others = round(max(0.0, (busy_seconds() - busy) / seconds - known), 2)
 
 
 class Memory:
-    """Samples the resident memory of every process under `pid`, once every `every` seconds, in a thread."""
+    """Samples the resident memory of `pid` and its descendants every `every` seconds, in a thread."""
 
     def __init__(self, pid: int, every: float = 1.0) -> None:
         self._pid, self._every = pid, every
@@ -97,7 +100,7 @@ class Memory:
 
     @contextmanager
     def sampled(self) -> Iterator[Memory]:
-        """Sample while the block lasts."""
+        """Sample while the block runs."""
         self._thread.start()
         try:
             yield self
@@ -112,9 +115,9 @@ class Memory:
 
 
 def resident(pid: int) -> dict[str, int]:
-    """Resident bytes by process; a process is known by its name and number.
+    """Resident bytes of `pid` and its descendants, by name and process id.
 
-    Shared memory is left out: Ray's object store bounds itself, and its pages are in each process that looked at them.
+    Shared memory is left out: Ray's object store bounds itself, and its pages count in every process that read them.
     """
     import psutil
 
@@ -130,16 +133,16 @@ def resident(pid: int) -> dict[str, int]:
 def _shared(pid: int) -> int:
     try:
         lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
-    except OSError:  # it ended just now, or this system has no such file
+    except OSError:  # the process has ended, or this system has no such file
         return 0
     return next((int(line.split()[1]) << 10 for line in lines if line.startswith("RssShmem:")), 0)
 
 
 def growth(samples: Sequence[tuple[float, Mapping[str, int]]], warm_up: float) -> dict[str, Any]:
-    """How resident memory grew from after the warm-up (seconds) to the end: in percent, together and by process.
+    """Growth of resident memory from the end of the warm-up (seconds) to the last sample: in percent, and by process.
 
-    Medians of the first and the last tenth of the samples are compared, of processes that were there all along; the
-    others are counted. Raises `EngineError` where nothing was sampled.
+    Compares the medians of the first and the last tenth of the samples, over processes that are in all of them; the
+    others are only counted. Raises `EngineError` if there are no samples after the warm-up.
     """
     warm = [sizes for at, sizes in samples if at >= warm_up and sizes]
     if not warm:
@@ -167,7 +170,7 @@ def _named(process: psutil.Process) -> str:
 
 
 def steady_name(title: str) -> str:
-    """The part of a process's title that stays: Ray adds the method that an actor is in, `ray::Actor.method`."""
+    """A process title without what changes: Ray appends the running method, `ray::Actor.method`."""
     name = title.rsplit("/", 1)[-1]
     return (name.split(".")[0] if name.startswith("ray::") else name)[:40]
 

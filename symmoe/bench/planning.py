@@ -1,4 +1,4 @@
-"""How good plans are: simulated pools with published costs, against simple ways and the lower bound."""
+"""`symmoe bench plan`: plans of simulated pools with published costs, against simple ways and the lower bound."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ SOURCES = {
 }
 CLUSTER_BYTES = 16 << 30
 CLUSTER = Rates(alone=1 << 30, storage=8 << 30, link=3 << 30, overhead=0.5, measured=0.0)
-"""Assumed, not measured: 1 GiB/s of storage for a machine, 8 for all, 25 Gbit/s between machines, 16 GiB of weights."""
+"""Assumed, not measured: 1 GiB/s of storage for one machine, 8 GiB/s for all, and 3 GiB/s between machines."""
 SWAP_SECONDS = 1.0
-"""Assumed: one adapter after another of its model."""
+"""Assumed: seconds to switch between two adapters of one model."""
 CLUSTERS = ((200, 64, 8, 200), (200, 64, 8, 40), (200, 64, 8, 8))
 """Experts, devices, machines and models."""
 WAYS = ("as planned", "prefetch", "stealing")
@@ -53,7 +53,7 @@ _DRAWS = 4096
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One simulated pool: its schedule, each way's seconds by name, the lower bound, and how long planning took."""
+    """One simulated pool: its schedule, and in seconds the makespan of each way, the lower bound, and planning."""
 
     schedule: Schedule
     seconds: dict[str, float]
@@ -62,7 +62,7 @@ class Judged:
 
 
 def simulated_pool(experts: int, devices: int, seed: int) -> Problem:
-    """A pool with published costs, as `SOURCES` says, experts in random order."""
+    """A pool with costs as in `SOURCES`, experts in random order."""
     rng = np.random.default_rng([experts, devices, seed])
     places = np.arange(experts) / max(experts - 1, 1)
     popularity = rng.permutation(SKEW**-places)
@@ -78,9 +78,9 @@ def simulated_pool(experts: int, devices: int, seed: int) -> Problem:
 
 
 def simulated_cluster(experts: int, devices: int, machines: int, seed: int, models: int | None = None) -> Problem:
-    """A simulated pool on devices of several machines, which read weights from one storage as `CLUSTER` says.
+    """A simulated pool on devices of several machines, which read weights from one storage at the rates of `CLUSTER`.
 
-    Every expert is a model of its own, or one of the adapters of so many `models`.
+    Every expert is its own model, or, with `models`, an adapter of one of that many models.
     """
     problem = simulated_pool(experts, devices, seed)
     costs = {
@@ -93,7 +93,7 @@ def simulated_cluster(experts: int, devices: int, machines: int, seed: int, mode
 
 
 def judge(problem: Problem) -> Judged:
-    """Plan a pool in every way."""
+    """Plan a pool in every way, and simulate each plan."""
     instance = Instance(problem)
     began = time.perf_counter()
     ours = schedule(problem)
@@ -114,9 +114,10 @@ def measure(
     tell: Callable[[str], None],
     clusters: Sequence[tuple[int, int, int, int]] = (),
 ) -> dict[str, Any]:
-    """The report of `symmoe bench plan`: every size under every seed, medians and worst, and plans gone wrong.
+    """The report of `symmoe bench plan`: medians and worst over seeds for every size, and plans with wrong costs.
 
-    `sizes` are experts and devices, `PUBLISHED` among them, `clusters` as in `CLUSTERS`; `tell` hears what is at work.
+    `sizes` are pairs of experts and devices, which must contain `PUBLISHED`; `clusters` are as in `CLUSTERS`. `tell` is
+    called with the current step.
     """
     cases: list[dict[str, Any]] = []
     for experts, devices in sizes:
@@ -124,7 +125,7 @@ def measure(
         cases.append(_case(experts, devices, [judge(simulated_pool(experts, devices, seed)) for seed in seeds]))
     tell("plans gone wrong")
     published = next(case for case in cases if (case["experts"], case["devices"]) == PUBLISHED)
-    dealt = published["times_ours"]["round robin"]
+    round_robin_ratio = published["times_ours"]["round robin"]
     proved = [case["proved"] for case in cases if case["proved"]["pools"]]
     greatest = max(cases, key=lambda case: case["experts"] * case["devices"])
     return {
@@ -136,8 +137,8 @@ def measure(
                 "pools": sum(p["pools"] for p in proved),
             },
             "over_bound_anywhere": _bar(max(c["over_bound"]["symmoe"]["worst"] for c in cases), 1.05),
-            "round_robin_over_ours_published_median": _bar(dealt["median"], 1.5, least=True),
-            "round_robin_over_ours_published_worst": _bar(dealt["least"], 1.5, least=True),
+            "round_robin_over_ours_published_median": _bar(round_robin_ratio["median"], 1.5, least=True),
+            "round_robin_over_ours_published_worst": _bar(round_robin_ratio["least"], 1.5, least=True),
             "planning_seconds_greatest": _bar(greatest["planning_seconds"]["worst"], 1.0),
         },
         "gone_wrong": _gone_wrong(seeds),
@@ -146,9 +147,9 @@ def measure(
 
 
 def _gathering(seeds: Sequence[int], cluster: tuple[int, int, int, int], tell: Callable[[str], None]) -> dict[str, Any]:
-    """Machines that read a model once between them where the plan says so, against the same plan without that.
+    """Plans in which machines read a model once between them, against plans without it.
 
-    Seconds of the last device, and of all devices at work; under noise idle devices steal.
+    Compares the makespan, the sum of busy seconds, and the makespan under noise, where idle devices take over work.
     """
     experts, devices, machines, models = cluster
     tell(f"{experts} experts of {models} models, {devices} devices of {machines} machines")
@@ -208,7 +209,7 @@ def _case(experts: int, devices: int, judged: Sequence[Judged]) -> dict[str, Any
 
 
 def _gone_wrong(seeds: Sequence[int]) -> dict[str, Any]:
-    """The published pool with costs that are not those planned for, and with one device at half its speed."""
+    """The published pool with costs other than planned, also with one slow device: makespans by the planned one."""
     found: dict[str, dict[str, Any]] = {}
     for name, slow in (("noise", {}), ("noise and one slow device", {0: 2.0})):
         ends: dict[str, list[float]] = {way: [] for way in WAYS}
@@ -226,7 +227,7 @@ def _gone_wrong(seeds: Sequence[int]) -> dict[str, Any]:
 
 
 def dispatched(planned: Schedule, problem: Problem, truth: Truth) -> float:
-    """When the last worker is done where `Dispatch` hands out the work, so that idle workers steal; seconds."""
+    """Seconds until the last worker is done if `Dispatch` assigns the work, so that idle workers take over some."""
     plan = Plan(tuple(_steps(planned)))
     resident: list[str | None] = [worker.resident or None for worker in problem.workers]
     left: dict[int, tuple[str, deque[Call]]] = {}
@@ -258,7 +259,7 @@ def dispatched(planned: Schedule, problem: Problem, truth: Truth) -> float:
 
 
 def _steps(planned: Schedule) -> Iterator[Step]:
-    """The schedule as steps of calls; a call's query is named by the number of the request."""
+    """The schedule as steps of calls; the id of a call's query is the number of the request."""
     numbered: Counter[str] = Counter()
     for worker, shares in enumerate(planned.shares):
         for place, share in enumerate(shares):
@@ -272,11 +273,11 @@ def _steps(planned: Schedule) -> Iterator[Step]:
 
 
 class Noisy:
-    """Loads, experts and single requests each vary log-normally about what is predicted, and workers may be slow.
+    """Actual times that differ from predicted ones by log-normal factors, with slow workers.
 
-    `experts` is how far off an expert's mean is (a standard deviation of the logarithm), as a cost model is that has
-    seen other questions; `requests` and `loads` vary anew each time. `slow` gives the factor of slow workers. A request
-    takes the same on every worker, but for that factor.
+    `experts`, `requests` and `loads` are standard deviations of the factors' logarithms: `experts` of a factor for each
+    expert, as a cost model errs that has seen other questions, the other two of a factor for each request and load.
+    `slow` gives a further factor for single workers. Otherwise a request takes the same time on every worker.
     """
 
     def __init__(
@@ -293,7 +294,7 @@ class Noisy:
         self._draws: dict[str, NDArray[np.float64]] = {}
 
     def load(self, worker: int, expert: str, after: str | None) -> float:
-        """Seconds to make an expert ready."""
+        """Seconds to load an expert."""
         factor = self._factors(expert)[-1 - worker % _DRAWS]
         return self._problem.load(expert, after) * float(factor) * self._slow.get(worker, 1.0)
 
@@ -303,7 +304,7 @@ class Noisy:
         return self._problem.costs[expert].request * float(factor) * self._slow.get(worker, 1.0)
 
     def _factors(self, expert: str) -> NDArray[np.float64]:
-        """An expert's factors: of its requests by number, then of its loads, the first worker's last."""
+        """An expert's factors: for requests by number, then for loads, the first worker's last."""
         if expert not in self._draws:
             rng = np.random.default_rng([self._seed, zlib.crc32(expert.encode())])
             experts, requests, loads = self._spreads

@@ -1,5 +1,6 @@
-"""`symmoe bench quality`: every way on the same questions in one run, the claims that this decides, and an HTML page of
-it with its pictures inside.
+"""`symmoe bench quality`: compares ways of answering on the same questions, and checks claims against the results.
+
+`render` makes an HTML page of the report, with its pictures inside.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ Seconds are of generating, and for symmoe and the published recruiting of routin
 
 
 def accuracies(report: dict[str, Any]) -> bytes:
-    """A bar for each way with its 95 % interval, best on top."""
+    """A PNG with a bar for each way and its 95 % interval, best on top."""
     ranked = sorted(report["ways"].items(), key=lambda item: item[1]["accuracy"])
     figure, axes = _figure(8.5, 0.45 * len(ranked) + 1.0)
     for place, (name, row) in enumerate(ranked):
@@ -114,7 +115,7 @@ def accuracies(report: dict[str, Any]) -> bytes:
 
 
 def costs(report: dict[str, Any]) -> bytes:
-    """Accuracy against the tokens of a question, prompt and completion together; up and left is better."""
+    """A PNG of accuracy against tokens for each question, prompt and completion; up and left is better."""
     figure, axes = _figure(8.5, 4.6)
     for number, (name, row) in enumerate(report["ways"].items()):
         tokens = max((row["prompt_tokens"] + row["completion_tokens"]) / report["questions"], 1)
@@ -132,7 +133,7 @@ def costs(report: dict[str, Any]) -> bytes:
 
 
 def families(report: dict[str, Any]) -> bytes:
-    """Percent right of each way on each family, the darker the better."""
+    """A PNG of the percent right of each way on each family; darker is better."""
     ways, groups = list(report["ways"]), list(report["families"])
     table = [[report["ways"][way]["families"][group] for group in groups] for way in ways]
     figure, axes = _figure(max(6.0, 0.75 * len(groups) + 3.5), 0.42 * len(ways) + 1.2)
@@ -167,7 +168,7 @@ def _png(figure: Any) -> bytes:
 
 
 def render(report: dict[str, Any]) -> str:
-    """The page, its pictures inside."""
+    """The report as an HTML page, pictures included."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined)
@@ -192,14 +193,14 @@ def _inside(png: bytes) -> str:
 
 Suites = dict[str, list[Question]]
 EVERYDAY = 68
-"""As many everyday questions are kept apart."""
+"""The number of everyday questions kept apart for tests."""
 NEEDED = 8.15
-"""Points above the best multi-agent rival: what Symbolic-MoE reports over Self-MoA."""
+"""The lead over the best multi-agent rival that is claimed, in points: Symbolic-MoE reports it over Self-MoA."""
 Right = Mapping[str, Sequence[float]]
 
 
 def read_suites(paths: Sequence[Path]) -> Suites:
-    """Suites by file name; `SuiteError` names what is wrong, also an id that stands in two of them."""
+    """Read suites, by file name. Raises `SuiteError` for faults, two files of a name, and an id in two suites."""
     suites: Suites = {}
     seen: dict[str, Path] = {}
     for path in paths:
@@ -208,16 +209,16 @@ def read_suites(paths: Sequence[Path]) -> Suites:
         suites[path.stem] = read_suite(path)
         for question in suites[path.stem]:
             if question.id in seen:
-                raise SuiteError(f"{path}: id {question.id!r} stands in {seen[question.id]} too")
+                raise SuiteError(f"{path}: id {question.id!r} is also in {seen[question.id]}")
             seen[question.id] = path
     return suites
 
 
 def kept_apart(per_family: int, seed: int, everyday: int = 0) -> Suites:
-    """Two suites of the test split: `even`, and `uneven` of about as many, families mixed by chance, of the next seed.
+    """Suites of the test split, without common questions; empty ones are left out.
 
-    No question stands in both. So many `everyday` questions kept apart, of all kinds by chance, are a third. What fewer
-    of either would be is a part of them.
+    `even` has `per_family` questions of each family; `uneven` about as many in all, in random shares, from the next
+    seed; `everyday` has that many everyday questions. A smaller number gives a part of the same questions.
     """
     even = mixed_suite(per_family, "test", seed)
     known = {question.question for question in even}
@@ -237,8 +238,8 @@ def kept_apart(per_family: int, seed: int, everyday: int = 0) -> Suites:
 def claims(right: Mapping[str, Sequence[float]], spent: Mapping[str, Spent], seed: int) -> dict[str, Any]:
     """Each claim with its figures and whether it holds.
 
-    The best rival is chosen on these very questions, which favours it. A claim holds only if the interval lies above
-    zero; "no more tokens" means completion tokens and all tokens both.
+    The best rival is chosen on the same questions, which favours it. A claim holds only if the interval of the lead is
+    above zero; "no more tokens" holds for both completion tokens and all tokens.
     """
     best = max(RIVALS, key=lambda name: sum(right[name]))
 
@@ -272,9 +273,10 @@ def compare(
 ) -> dict[str, Any]:
     """Accuracy in percent, tokens, calls and seconds of every way, and symmoe's lead over each in points.
 
-    `aggregator` names the expert that aggregates for the rivals, instead of the best on record at it. symmoe goes
-    first: what it spends is the budget of self-consistency. `tell` is called with each way's name. With a file `kept`,
-    what experts write is kept there: stopped, or asked for more questions, the next run makes only what is missing.
+    `proposers` is the number of experts in Mixture-of-Agents (None: all), `samples` the draws of Self-MoA. `aggregator`
+    names the expert that aggregates for the rivals, by default the best on record. symmoe runs first: its completion
+    tokens are the budget of self-consistency. `tell` is called with the name of each way. Answers are kept in the file
+    `kept`, if given, and a later run generates only those that are missing.
     """
     sampling = assembly.pool.sampling.model_copy(update={"temperature": temperature})
     contest = Contest(assembly, list(chain(*suites.values())), sampling, k, seed, watch, aggregator, kept)
@@ -298,7 +300,7 @@ def compare(
 
 
 def graded(questions: Sequence[Question], given: Answered) -> list[float]:
-    """1 for a right answer, 0 for a wrong one, question by question."""
+    """1 for a right and 0 for a wrong answer, by question."""
     return [float(is_right(text, question)) for text, question in zip(given.texts, questions, strict=True)]
 
 

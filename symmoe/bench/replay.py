@@ -1,4 +1,4 @@
-"""`symmoe bench replay`: what each router's choices would have earned, by recorded scores of real models."""
+"""`symmoe bench replay`: routers compared by recorded scores of real models."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _ROWS = TypeAdapter(list[_Row])
 
 @dataclass(frozen=True, slots=True)
 class RecordedSet:
-    """One set: `scores[i, j]` in 0..1 is what model `j` earned on question `i`."""
+    """One set of questions: `scores[i, j]`, 0..1, is the score of model `j` on question `i`."""
 
     name: str
     questions: tuple[str, ...]
@@ -54,10 +54,10 @@ class RecordedSet:
 
 
 def read_sets(directory: Path, models: Sequence[str] | None = None) -> list[RecordedSet]:
-    """Read every JSON file of a directory as a set named after the file, less a `_train` or `_test` at its end.
+    """Read every JSON file of a directory as a set named after the file, without `_train` or `_test` at its end.
 
-    All sets must score the same models: those given, or those of the first file, whose order then counts. `SuiteError`
-    names the file and the row at fault.
+    All sets must score the same models: those given, else those of the first file, in this order. Raises `SuiteError`,
+    which names the file and the row at fault.
     """
     files = sorted(directory.glob("*.json"))
     if not files:
@@ -66,7 +66,7 @@ def read_sets(directory: Path, models: Sequence[str] | None = None) -> list[Reco
     for file in files:
         sets.append(_read_set(file, models or (sets[0].models if sets else None)))
         if sets[-1].name in [each.name for each in sets[:-1]]:
-            raise SuiteError(f"{file}: another file of the directory is the set {sets[-1].name!r} too")
+            raise SuiteError(f"{file}: another file of the directory is also named {sets[-1].name!r}")
     return sets
 
 
@@ -83,24 +83,24 @@ def _read_set(file: Path, models: Sequence[str] | None) -> RecordedSet:
     names = tuple(models or rows[0].scores)
     for number, row in enumerate(rows):
         if set(row.scores) != set(names):
-            odd = ", ".join(sorted(set(row.scores) ^ set(names)))
-            raise SuiteError(f"{file}: {number}.scores: not the models of the other rows and sets ({odd})")
+            different = ", ".join(sorted(set(row.scores) ^ set(names)))
+            raise SuiteError(f"{file}: {number}.scores: not the models of the other rows and sets ({different})")
     scores = np.array([[row.scores[name] for name in names] for row in rows])
     return RecordedSet(_SPLIT_SUFFIX.sub("", file.stem), tuple(row.question for row in rows), names, scores)
 
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """A recorded set with one unit row of `[n, d]` for each of its questions."""
+    """A recorded set with the embeddings of its questions, unit rows `[n, d]`."""
 
     recorded: RecordedSet
     vectors: Embeddings
 
 
 Route = Callable[[Embedded], Shares]
-"""A fitted router. Of the set it is given, it may look at questions and vectors, never at scores (the oracle does)."""
+"""A fitted router: shares `[n, models]` for a set. It must not look at scores; only the oracle does."""
 Fit = Callable[[Sequence[Embedded], int, Embedder], Route]
-"""Fits a router on training sets, with a seed; the embedder is the one that gave the vectors."""
+"""Fits a router on training sets, with a seed and the embedder of their vectors."""
 
 
 def fit_random(train: Sequence[Embedded], seed: int, embedder: Embedder) -> Route:
@@ -110,13 +110,13 @@ def fit_random(train: Sequence[Embedded], seed: int, embedder: Embedder) -> Rout
 
 
 def fit_best_single(train: Sequence[Embedded], seed: int, embedder: Embedder) -> Route:
-    """The model with the best mean over the training sets, for everything."""
+    """Always the model with the best mean over the training sets."""
     means = np.mean([each.recorded.scores.mean(axis=0) for each in train], axis=0)
     return lambda asked: one_hot(np.full(len(asked.vectors), means.argmax()), len(means))
 
 
 def fit_dataset_best(train: Sequence[Embedded], seed: int, embedder: Embedder) -> Route:
-    """Told which set a question is from: that set's best model in training; the best single one for unseen sets."""
+    """The best model of the question's set in training, which it is given; for unseen sets the best single model."""
     best = {each.recorded.name: int(each.recorded.scores.mean(axis=0).argmax()) for each in train}
     otherwise = fit_best_single(train, seed, embedder)
     models = len(train[0].recorded.models)
@@ -158,27 +158,27 @@ def fit_ridge(train: Sequence[Embedded], seed: int, embedder: Embedder) -> Route
 
 
 def fit_oracle(train: Sequence[Embedded], seed: int, embedder: Embedder) -> Route:
-    """The best model of each question, known from its scores: the bound that no router passes."""
+    """The best model of each question by its scores: an upper bound."""
     return lambda asked: pick(asked.recorded.scores)
 
 
 def stacked(train: Sequence[Embedded]) -> tuple[Embeddings, Shares]:
-    """Vectors and scores of all sets, one under the other."""
+    """Vectors and scores of all sets, concatenated."""
     return np.concatenate([e.vectors for e in train]), np.concatenate([e.recorded.scores for e in train])
 
 
 def pick(predicted: Shares) -> Shares:
-    """All of each question's share to the expert with the highest prediction."""
+    """Shares `[n, models]`: 1 for the model with the highest prediction."""
     return one_hot(predicted.argmax(axis=1), predicted.shape[1])
 
 
 def one_hot(picked: NDArray[np.intp], models: int) -> Shares:
-    """All of each question's share to the expert picked."""
+    """Shares `[n, models]`: 1 for the model picked, by index."""
     return np.eye(models)[picked]
 
 
 def fit_symmoe(train: Sequence[Embedded], seed: int, embedder: Embedder) -> Route:
-    """The expert of the best expected accuracy: our recruiter with one slot, over records of the training questions."""
+    """The model with the best expected accuracy by symmoe's recruiter, on records of the training questions."""
     recruiter = PosteriorRecruiter(learned_from(train))
     return lambda asked: pick(recruiter.values(needs(asked)).astype(np.float64))
 
@@ -197,15 +197,15 @@ def learned_from(train: Sequence[Embedded]) -> Profiles:
 
 
 def needs(asked: Embedded) -> list[Skills]:
-    """What is known of the questions of a set but their topics: facets and vectors."""
+    """The skills of a set's questions without topics: facets and vectors."""
     rows = zip(asked.recorded.questions, asked.vectors, strict=True)
     return [Skills(str(n), (), facets_of(question), vector.tobytes()) for n, (question, vector) in enumerate(rows)]
 
 
 def fit_symbolic_moe(train: Sequence[Embedded], seed: int, embedder: Embedder) -> Route:
-    """The published rule, one draw: judged by its expectation over draws.
+    """The published rule with one draw, measured by its expectation over draws.
 
-    Its keywords are topics learned from the questions alone, since annotating by an LLM would mean running one.
+    Its keywords are topics learned from the questions: the published annotation would need an LLM to run.
     """
     vectors, scores = stacked(train)
     questions = [question for each in train for question in each.recorded.questions]
@@ -228,7 +228,7 @@ def fit_symbolic_moe(train: Sequence[Embedded], seed: int, embedder: Embedder) -
 
 
 def _tag(tagger: EmbeddingTagger, questions: Sequence[str], vectors: Embeddings) -> list[Skills]:
-    """The skills of questions whose vectors are known."""
+    """The skills of questions with known vectors."""
     facets = [facets_of(question) for question in questions]
     topics = tagger.topics(vectors, facets)
     return [Skills(str(n), *found) for n, found in enumerate(zip(topics, facets, strict=True))]
@@ -248,10 +248,10 @@ ROUTERS: dict[str, Fit] = {
 
 
 def replay(train: Sequence[RecordedSet], test: Sequence[RecordedSet], embedder: Embedder, seed: int) -> dict[str, Any]:
-    """Percent earned by each router on each test set, the mean over sets, and 95 % intervals by bootstrap.
+    """The score of each router on each test set and the mean over sets, in percent, with 95 % bootstrap intervals.
 
-    Questions are resampled within each set. `over_best_single` and `over_clusters` are paired differences in the mean,
-    in points: both routers are judged on the same resampled questions.
+    Questions are resampled within each set. `over_best_single` and `over_clusters` are paired differences of means in
+    points, on the same resampled questions.
     """
     fitted_on = [Embedded(each, embedder.embed(each.questions)) for each in train]
     asked = [Embedded(each, embedder.embed(each.questions)) for each in test]
@@ -271,7 +271,7 @@ def replay(train: Sequence[RecordedSet], test: Sequence[RecordedSet], embedder: 
 def _row(
     name: str, earned: _Earned, resampled: Mapping[str, NDArray[np.float64]], seen: Mapping[str, bool]
 ) -> dict[str, Any]:
-    sets = {each: 100 * float(got.mean()) for each, got in zip(seen, earned[name], strict=True)}
+    sets = {each: 100 * float(scores.mean()) for each, scores in zip(seen, earned[name], strict=True)}
     row: dict[str, Any] = {
         "sets": {each: round(percent, 2) for each, percent in sets.items()},
         "mean": round(float(np.mean(list(sets.values()))), 2),
@@ -281,14 +281,16 @@ def _row(
         among = [percent for each, percent in sets.items() if seen[each] is wanted]
         row[part] = round(float(np.mean(among)), 2) if among else None
     for base in COMPARED_WITH:
-        points = np.mean([got.mean() - other.mean() for got, other in zip(earned[name], earned[base], strict=True)])
+        points = np.mean(
+            [scores.mean() - other.mean() for scores, other in zip(earned[name], earned[base], strict=True)]
+        )
         over = resampled[name] - resampled[base]
         row[f"over_{base}"] = {"points": round(100 * float(points), 2), "ci95": interval95(100 * over)}
     return row
 
 
 def _resampled_means(earned: _Earned, seed: int) -> dict[str, NDArray[np.float64]]:
-    """The mean over sets of each router in each resample; one resample is the same questions for all."""
+    """The mean over sets of each router in each resample; a resample has the same questions for all routers."""
     rng = np.random.default_rng(seed)
     totals = np.zeros((RESAMPLES, len(earned)))
     sets = [np.stack(of_set) for of_set in zip(*earned.values(), strict=True)]
@@ -300,7 +302,7 @@ def _resampled_means(earned: _Earned, seed: int) -> dict[str, NDArray[np.float64
 
 
 def plot_replay(report: dict[str, Any], path: Path) -> None:
-    """Draw a replay report as bars with 95 % intervals, the mean over sets of each router, into a PNG file."""
+    """Plot the mean over sets of each router, with 95 % intervals, to a PNG file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,7 +1,7 @@
-"""`symmoe bench replicas`: replicas on several machines that start at once, reading together against each by itself.
+"""`symmoe bench replicas`: replicas that start at once on several machines, reading together against each alone.
 
-Machines are folders of one machine here, and storage is slowed in software: so many bytes a second for all readers.
-What a replica does after its weights are in memory, which is the engine's start, is not part of what is measured.
+Machines are folders of one machine here, and storage is slowed in software to a rate for all readers together. The
+start of engines, once weights are in memory, is not measured.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ _LONGEST_SECONDS = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What each replica does. `throttle` is in bytes a second; `fatal` is the machine that dies half-way, if any."""
+    """The work of each replica. `throttle` is in bytes per second; `fatal` is the machine that dies half-way, if any.
+
+    With `late`, the replica starts after the others have met.
+    """
 
     directory: str
     machines: int
@@ -44,14 +47,14 @@ class Job:
 
 
 class _Throttled(FilesSource):
-    """Weight files behind a rate that all processes share; after `dies_after` reads their reader is killed."""
+    """Weight files with a rate that all processes share; kills its process after `dies_after` reads, if given."""
 
     def __init__(self, files: Sequence[Path], rate: SharedRate, dies_after: int | None = None) -> None:
         super().__init__(files)
         self._rate, self._left = rate, dies_after
 
     def read(self, chunk: int, buffer: memoryview) -> None:
-        """No sooner than the rate allows."""
+        """Read a chunk, no sooner than the rate allows."""
         if self._left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
         self._left = None if self._left is None else self._left - 1
@@ -61,16 +64,16 @@ class _Throttled(FilesSource):
 
 
 class _Table:
-    """A meeting of so many machines over a store of the process that started them; who comes later is alone."""
+    """A meeting of `machines` machines over the store of the process that started them; later ones are alone."""
 
     def __init__(self, store: Any, machines: int, late: bool) -> None:
         self._store, self._machines, self._late = store, machines, late
 
     def come(self, key: str, joint: Joint) -> None:
-        """Nobody waits for those who do not meet."""
+        """Do nothing: nobody waits for machines that do not meet."""
 
     def meet(self, key: str, machine: str, joint: Joint | None) -> Seat:
-        """Wait for all."""
+        """Wait for all machines; the rank of this one."""
         if self._late:
             return Seat(0, 1, 2)
         rank = self._store.add(f"{key}/came", 1) - 1
@@ -81,16 +84,16 @@ class _Table:
         return Seat(rank, self._machines, 1)
 
     def open(self, number: int, address: str) -> None:
-        """Say where the first rank listens."""
+        """Publish the address of the first rank."""
         self._store.set("address", address)
 
     def address(self, number: int) -> str:
-        """Wait for it."""
+        """Wait for the address of the first rank."""
         return str(self._store.get("address").decode())
 
 
 def run_replica(folder: str, port: int, number: int, machine: int, job: Job) -> None:
-    """Bring the weights as the job says, and write when they were there and what they are to `replica-N.json`."""
+    """Load the weights as the job says, and write times and digests to `replica-N.json`."""
     import torch
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
@@ -99,13 +102,13 @@ def run_replica(folder: str, port: int, number: int, machine: int, job: Job) -> 
     directory = Path(job.directory)
     files = sorted(directory.glob("*.safetensors"))
     rate = SharedRate(Path(folder) / "rate", job.throttle)
-    dies = _chunks(files) // job.machines // 2 if job.fatal == machine else None
+    dies_after = _chunks(files) // job.machines // 2 if job.fatal == machine else None
     began = time.monotonic()
     if job.together:
         place = Place(str(machine), HOST, Path(folder) / f"machine-{machine}")
         meeting = _Table(store, job.machines, job.late)
         staging = Staging(
-            place, meeting, lambda: 1 << 40, lambda opened: _Throttled(opened, rate, dies), lambda opened: 0.0
+            place, meeting, lambda: 1 << 40, lambda opened: _Throttled(opened, rate, dies_after), lambda opened: 0.0
         )
         staged = staging.stage(directory)
     else:
@@ -114,20 +117,23 @@ def run_replica(folder: str, port: int, number: int, machine: int, job: Job) -> 
         _read_all(_Throttled(files, rate))
     ended = time.monotonic()
     digests = {file.name: _digest(staged.directory / file.name) for file in files}
-    told = {"began": began, "ended": ended, "way": staged.way, "reason": staged.reason, "digests": digests}
-    told |= {"read": staged.read, "received": staged.received}
+    report = {"began": began, "ended": ended, "way": staged.way, "reason": staged.reason, "digests": digests}
+    report |= {"read": staged.read, "received": staged.received}
     store.set(f"done/{number}", "")
     if not job.late and job.fatal is None:
-        store.wait(["over"])  # a copy lives as long as somebody uses it
+        store.wait(["over"])  # a copy is removed with its last user
     if staging is not None:
         staging.close()
-    (Path(folder) / f"replica-{number}.json").write_text(json.dumps(told), encoding="utf-8")
+    (Path(folder) / f"replica-{number}.json").write_text(json.dumps(report), encoding="utf-8")
 
 
 def measure(
     directory: Path, machines: int = 2, replicas: int = 4, throttle: float = 400.0, repeats: int = 3
 ) -> dict[str, Any]:
-    """Seconds until all replicas have their weights: each by itself, together, and with one machine killed; bars."""
+    """Seconds until all replicas have their weights, each alone, together, and with one machine killed; and bars.
+
+    `throttle` is in MiB/s for all together. Raises `CollectiveError` if a replica fails.
+    """
     files = sorted(directory.glob("*.safetensors"))
     wanted = {file.name: _digest(file) for file in files}
     rounds: list[dict[str, Any]] = []
@@ -168,9 +174,9 @@ def measure(
 
 
 def measure_hot(directory: Path, rounds: int = _HOT_ROUNDS) -> dict[str, float]:
-    """Seconds of reading weights that the page cache holds: plainly, and as a machine of a cluster does; best rounds.
+    """Best seconds of reading weights from the page cache: plainly, and as a machine of a cluster does.
 
-    Raises `CollectiveError` where memory does not hold them.
+    Raises `CollectiveError` if the page cache does not hold them.
     """
     files = sorted(directory.glob("*.safetensors"))
     _read_all(FilesSource(files))
@@ -189,7 +195,7 @@ def measure_hot(directory: Path, rounds: int = _HOT_ROUNDS) -> dict[str, float]:
 
 
 def _run(job: Job, replicas: int) -> list[dict[str, Any]]:
-    """Start the replicas, machine by machine in turn; what each wrote, but those that were killed."""
+    """Run replicas, on the machines in turn. Returns what each wrote, without those killed."""
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     with tempfile.TemporaryDirectory(prefix="symmoe-replicas-", dir=_memory()) as folder:

@@ -1,4 +1,4 @@
-"""`symmoe bench routing` and `recruiting`: the time and memory of routing, and what asking fewer experts costs."""
+"""`symmoe bench routing` and `recruiting`: time and memory of routing, and accuracy against calls."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ _WORDS = (
 
 
 def measure(embedders: dict[str, Embedder], seed: int, quick: bool = False) -> dict[str, Any]:
-    """Everything that `symmoe bench routing` reports. Seconds are wall time; the batch runs on one core.
+    """The report of `symmoe bench routing`. Seconds are wall time; the batch runs on one core.
 
-    `quick` shrinks the sizes, for tests.
+    `quick` uses small sizes, for tests.
     """
     questions, skills, experts = (200, 50, 4) if quick else (10_000, 1_000, 16)
     large = (500, 20) if quick else (50_000, 1_000)
-    batch = _batch(questions, skills, experts, seed)  # before torch is there, whose objects slow the garbage collector
+    batch = _batch(questions, skills, experts, seed)  # before torch, whose objects slow the garbage collector
     single = {name: _single(embedder, skills, experts, seed, quick) for name, embedder in embedders.items()}
     authors = _authors_way(embedders["transformer"], skills, seed, 1 if quick else 5)
     return {
@@ -60,10 +60,10 @@ def measure(embedders: dict[str, Embedder], seed: int, quick: bool = False) -> d
 
 
 def measure_naming(directory: Path, taxonomy: Sequence[Skill], texts: Sequence[str], rounds: int = 3) -> dict[str, Any]:
-    """The skills of many questions named by the model in `directory`, and by `SentenceTransformer.encode` in 32 bits.
+    """Time naming skills with the embedding model in `directory`, and with `SentenceTransformer.encode` in 32 bits.
 
-    Rounds of both take turns, and the faster of each counts. `same_first` is the share of questions that either gives
-    the same first skill.
+    Both alternate for `rounds`, and the fastest round of each counts. `same_first` is the share of questions that get
+    the same first skill from both.
     """
     ours, theirs = SentenceEmbedder(lambda: directory), load_sentence_model(directory)
     ours.embed(texts[:64])
@@ -88,7 +88,7 @@ def measure_naming(directory: Path, taxonomy: Sequence[Skill], texts: Sequence[s
 
 
 def synthetic_tallies(skills: int, experts: int, seed: int) -> Tallies:
-    """Random records: every expert asked 40 times about every skill."""
+    """Random records: 40 answers of every expert on every skill."""
     rng = np.random.default_rng(seed)
     right = rng.random((skills, experts), dtype=np.float32)
     right *= 40
@@ -105,29 +105,29 @@ def synthetic_tallies(skills: int, experts: int, seed: int) -> Tallies:
 
 
 def skill_names(count: int) -> list[str]:
-    """Distinct readable names."""
+    """`count` distinct, readable names."""
     return [f"{_WORDS[n % len(_WORDS)]} {_WORDS[n // len(_WORDS) % len(_WORDS)]} {n}" for n in range(count)]
 
 
 class RandomVectors:
-    """An embedder of random unit rows, where only the sizes matter."""
+    """An embedder of random unit rows, for measurements in which only sizes matter."""
 
     def __init__(self, seed: int) -> None:
         self._rng = np.random.default_rng(seed)
 
     def tokens(self, texts: Sequence[str]) -> int:
-        """None: nothing is read."""
+        """0: no text is read."""
         return 0
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Random unit rows, `[n, 384]`, another draw for each call."""
+        """Random unit rows, `[n, 384]`, different in each call."""
         drawn = self._rng.standard_normal((len(texts), DIMENSIONS), dtype=np.float32)
         drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
         return drawn
 
 
 def fill_memory(skills: int, experts: int) -> None:
-    """Tag and recruit 1,000 questions over a record of that size, and print the peak memory of this process."""
+    """Tag and recruit 1,000 questions over records of this size, and print the peak memory of this process as JSON."""
     tallies = synthetic_tallies(skills, experts, 0)
     tagger = EmbeddingTagger(RandomVectors(0), _named(tallies.skills), 5, 0.0)
     recruiter = PosteriorRecruiter(tallies)
@@ -167,7 +167,7 @@ def _batch(questions: int, skills: int, experts: int, seed: int) -> dict[str, An
 
 
 def _single(embedder: Embedder, skills: int, experts: int, seed: int, quick: bool) -> dict[str, Any]:
-    """Milliseconds from a question's text to its experts, one question at a time."""
+    """Milliseconds from the text of a question to its experts, one question at a time."""
     tallies = synthetic_tallies(skills, experts, seed)
     tagger = EmbeddingTagger(embedder, _named(tallies.skills), 5, 0.0)
     recruiter = PosteriorRecruiter(tallies)
@@ -187,7 +187,7 @@ def _single(embedder: Embedder, skills: int, experts: int, seed: int, quick: boo
 
 
 def _authors_way(embedder: Embedder, skills: int, seed: int, questions: int) -> dict[str, Any]:
-    """The public code encodes the keywords of the profiles again for every question."""
+    """Seconds for a question as in the authors' public code, which embeds the keywords of the profiles each time."""
     keywords = skill_names(skills)
     texts = [query.text for query in _asked(questions, seed)]
 
@@ -215,13 +215,13 @@ def _named(names: Sequence[str]) -> list[Skill]:
 
 
 def _asked(count: int, seed: int) -> list[Query]:
-    """Distinct questions as users ask them."""
+    """`count` distinct questions of the profile split."""
     suite = mixed_suite(-(-count // len(FAMILIES)), "profile", seed)[:count]
     return [Query(question.id, (Message("user", question.question),), Sampling(16)) for question in suite]
 
 
 def _queries(count: int, seed: int) -> list[Query]:
-    """As many distinct queries as one likes: questions that are numbered."""
+    """`count` distinct queries, made from up to 200 questions by adding numbers."""
     asked = _asked(min(count, 200), seed)
     texts = [f"{asked[n % len(asked)].text} ({n})" for n in range(count)]
     return [Query(str(n), (Message("user", text),), Sampling(16)) for n, text in enumerate(texts)]
@@ -236,16 +236,16 @@ def _seconds(run: Callable[[], object]) -> float:
 def contest(
     assembly: Assembly, questions: Sequence[Question], k: int, seed: int, watch: Watch = UNWATCHED
 ) -> dict[str, Any]:
-    """Accuracy, calls and tokens of each way of recruiting, and what `symmoe` saves against always asking k experts.
+    """Accuracy, calls and tokens of each recruiter, and what `symmoe` saves against always asking k experts.
 
-    Calls are slots filled: a repeated draw of the published rules counts as a call, though symmoe generates it once.
+    Calls are assignments: a repeated draw of the published rules counts, though it is generated once.
     """
     queries = [as_query(question, assembly.pool.sampling) for question in questions]
     parts = assembly.parts()
     rows: dict[str, dict[str, Any]] = {}
     right: dict[str, list[float]] = {}
     for name, recruiter in ways(assembly).items():
-        policy = Policy(k, aggregate="auto" if name == "symmoe" else "always")  # the others ask everybody they draw
+        policy = Policy(k, aggregate="auto" if name == "symmoe" else "always")  # the others ask all they draw
         outcome = answer(replace(parts, recruiter=partial(_always, recruiter)), queries, policy, seed, watch=watch)
         right[name] = earned(questions, outcome.results)
         rows[name] = {"accuracy": round(float(np.mean(right[name])), 4)} | _spent(outcome)
@@ -260,7 +260,7 @@ def _always(recruiter: Recruiter, policy: Policy) -> Recruiter:
 
 
 def ways(assembly: Assembly) -> Mapping[str, Recruiter]:
-    """The recruiters compared: ours, ours with every slot filled, and both published rules."""
+    """The recruiters to compare: symmoe's, symmoe's with always k experts, and both published rules."""
     pool, profiles = assembly.pool, assembly.profiles()
 
     def with_routing(**changes: object) -> Recruiter:

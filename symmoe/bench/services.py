@@ -1,4 +1,4 @@
-"""The services that are measured, each a process of its own. Run as a module, this is one of them: `ray.serve.llm`."""
+"""The services to measure, each its own process. Run as a module, this is one of them: `ray.serve.llm`."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from symmoe.private import private_folder, private_opener
 _START_SECONDS = 600.0
 _STOP_SECONDS = 90.0
 _ROOM = 16
-"""CPUs that Ray is told of: every part of `ray.serve.llm` claims one, which costs nothing."""
+"""The number of CPUs given to Ray: every part of `ray.serve.llm` claims one, whether it uses it or not."""
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """A service that runs: its name, where it is, and its process, 0 for one that somebody else has started."""
+    """A running service: its name, address, and process id, 0 if it was started by somebody else."""
 
     name: str
     url: str
@@ -40,7 +40,7 @@ class Side:
 
     @property
     def pids(self) -> tuple[int, ...]:
-        """The process, if it is ours to look at."""
+        """The process id, if it is known."""
         return (self.pid,) if self.pid else ()
 
 
@@ -48,20 +48,20 @@ class Side:
 def symmoe_serve(
     pool: str, options: Sequence[str] = (), environment: Mapping[str, str] | None = None
 ) -> Iterator[Side]:
-    """`symmoe serve` as anybody would start it, with these options and environment variables besides."""
+    """Run `symmoe serve` with these further options and environment variables. Raises `EngineError`."""
     port = free_port()
     command = "from symmoe.cli.main import main; main()"
     words = ["-c", command, "serve", "--pool", pool, "--port", str(port), "--json", *options]
     with _process(words, environment or {}) as process:
-        said = json.loads(_wait(process, "}"))
-        if "error" in said:
-            raise EngineError(f"symmoe serve: {said['error']['message']}", hint=said["error"]["hint"])
+        started = json.loads(_wait(process, "}"))
+        if "error" in started:
+            raise EngineError(f"symmoe serve: {started['error']['message']}", hint=started["error"]["hint"])
         yield Side("symmoe", f"http://127.0.0.1:{port}", process.pid)
 
 
 @contextmanager
 def ray_serve_llm(pool: Pool, name: str, model: str) -> Iterator[Side]:
-    """The checkpoint in the directory `model` alone on `ray.serve.llm`, with the pool's engine settings."""
+    """Serve the checkpoint in the directory `model` with `ray.serve.llm` and the engine settings of the pool."""
     port, gpu = free_port(), _gpu()
     engine = {**vllm_arguments(pool.engine, pool.engine.max_model_len, gpu), "disable_log_stats": True}
     accelerators = pool.engine.tensor_parallel_size if gpu else 0
@@ -73,7 +73,7 @@ def ray_serve_llm(pool: Pool, name: str, model: str) -> Iterator[Side]:
 
 @contextmanager
 def vllm_serve(pool: Pool, name: str, model: str) -> Iterator[Side]:
-    """The same on `vllm serve`."""
+    """Serve the checkpoint in the directory `model` with `vllm serve` and the engine settings of the pool."""
     port = free_port()
     # the module of `vllm serve` that also runs where only the CPU build, under its own name, is installed
     words = ["-m", "vllm.entrypoints.openai.api_server", "--model", model, "--served-model-name", name]
@@ -88,14 +88,14 @@ def vllm_serve(pool: Pool, name: str, model: str) -> Iterator[Side]:
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on."""
+    """A free port of this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def log_file() -> Path:
-    """Where the services' own words go."""
+    """The log of the services."""
     return state_dir() / "bench.log"
 
 
@@ -106,7 +106,7 @@ def _gpu() -> bool:
 
 
 def _environment() -> dict[str, str]:
-    """What a replica of ours gets from Ray and from its engine."""
+    """The environment that Ray and the engine give a replica of symmoe."""
     return {
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "OMP_NUM_THREADS": str(os.cpu_count() or 1),
@@ -118,8 +118,9 @@ def _environment() -> dict[str, str]:
 
 @contextmanager
 def _process(words: Sequence[str], environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """A process and what it starts, told to end when the block or this process does; killed if the block does and it
-    does not.
+    """Run Python with these arguments. It is terminated when the block or this process ends.
+
+    After the block, it and its descendants are killed if they do not end.
     """
     from .machine import tree
 
@@ -144,21 +145,21 @@ def _process(words: Sequence[str], environment: Mapping[str, str]) -> Iterator[s
             with suppress(subprocess.TimeoutExpired):
                 process.wait(_STOP_SECONDS)
             for each in started:
-                with suppress(Exception):  # gone already, and its number nobody's or another's, which psutil notices
+                with suppress(Exception):  # it has ended; psutil notices if its id was reused
                     each.kill()
 
 
 def _wait(process: subprocess.Popen[str], sign: str) -> str:
-    """What a process says until a line is `sign`. Raises `EngineError` if it ends before, or takes too long."""
+    """The output of a process up to the line `sign`. Raises `EngineError` if it ends before that or takes too long."""
     timer = threading.Timer(_START_SECONDS, process.kill)
     timer.start()
-    said = ""
+    output = ""
     try:
         for line in process.stdout or ():
-            said += line
+            output += line
             if line.rstrip("\n") == sign:
                 _drain(process)
-                return said
+                return output
     finally:
         timer.cancel()
     raise EngineError("a service to measure did not start", hint=f"its log is {log_file()}")
@@ -180,19 +181,19 @@ def _poll(process: subprocess.Popen[str], url: str) -> None:
 
 
 def _drain(process: subprocess.Popen[str]) -> None:
-    """Read on, or the pipe fills up and the process waits."""
+    """Read the rest of the output, so that the pipe does not fill up and block the process."""
     if process.stdout is not None:
         threading.Thread(target=process.stdout.read, daemon=True).start()
 
 
 def serve_alone(name: str, model: str, port: int, engine: dict[str, Any], accelerators: int) -> None:
-    """Serve the checkpoint in the directory `model` as `name` until SIGTERM; says `ready` on stdout once it answers.
+    """Serve the checkpoint in the directory `model` as `name` until SIGTERM; prints `ready` once it answers.
 
-    `engine` are vLLM's own arguments, `accelerators` how many it runs on, 0 for CPUs alone.
+    `engine` are arguments of vLLM; `accelerators` is how many it uses, 0 for CPUs only.
     """
-    os.environ.update(dict.fromkeys(CALLBACK, ""))  # alone is also without what stands before our own proxy
+    os.environ.update(dict.fromkeys(CALLBACK, ""))  # without the callback of symmoe's own proxy
     with ray_session(_ROOM):
-        for number in (signal.SIGINT, signal.SIGTERM):  # after Ray has set its own; it ends while it starts, too
+        for number in (signal.SIGINT, signal.SIGTERM):  # after Ray has set its own handlers
             signal.signal(number, lambda *_: sys.exit())
         app = _application(name, model, engine, accelerators)
         from ray import serve
@@ -215,7 +216,7 @@ def _application(name: str, model: str, engine: dict[str, Any], accelerators: in
     except ImportError as error:
         raise JobError(
             f"ray.serve.llm cannot be used: {str(error).splitlines()[0]}",
-            hint="install what it needs, 'symmoe[bench]', or compare with --against vllm",
+            hint="install 'symmoe[bench]', or compare with --against vllm",
         ) from error
     bundle = {"CPU": 1, **({"GPU": 1} if accelerators else {})}
     config = LLMConfig(

@@ -1,8 +1,8 @@
-"""`symmoe bench siege`: what one hostile key can do to everybody else.
+"""`symmoe bench siege`: how much one hostile key can harm all others.
 
-Ten friendly clients and a friendly batch are measured twice: alone, and beside a key of one request a minute that does
-what once took the service from all others, one attack after another. The attacks go to the service under test only,
-are bounded in bytes and connections, and end with the siege.
+Friendly clients and a friendly batch are measured twice: alone, and beside a key limited to one request a minute that
+repeats attacks which once made the service unavailable. Attacks go only to the service under test, are bounded in
+bytes and connections, and end with the measurement.
 """
 
 from __future__ import annotations
@@ -34,23 +34,21 @@ from symmoe.policy import AUTO
 from symmoe.store.embedded import stop_embedded
 
 SLOWER_TARGET = 2.0
-"""How many times as long the 99th percentile of the friendly clients may take."""
+"""The 99th percentile of friendly clients under attack may be at most so many times that without."""
 GROWTH_TARGET = 1.2
-"""How many times its memory of the quiet part any process may hold."""
+"""The memory of any process under attack may be at most so many times that without."""
 _CLIENTS = 10
 _LINES = 200
 _MIB = 1 << 20
 _CHAT, _FILES, _BATCHES = "/v1/chat/completions", "/v1/files", "/v1/batches"
 _SETTLE_SECONDS = 20.0
 _STEP = 3
-"""Attacks from one round's first to the next one's: each of ten is first sooner or later, and early ones differ."""
+"""The first attack moves on by so many each round; coprime to the number of attacks, so that each is first once."""
 
 
 @dataclass(slots=True)
 class Hostile:
-    """A client with the hostile key: the attacks on one service, the one that goes on in which round of them, and what
-    each was answered how often.
-    """
+    """A client with the hostile key: the service, the current attack and round, and counts of answers by attack."""
 
     url: str
     key: str = field(repr=False)
@@ -60,11 +58,11 @@ class Hostile:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What it sends to be known by its key."""
+        """The header with its key."""
         return {"authorization": f"Bearer {self.key}"}
 
     async def post(self, client: httpx.AsyncClient, path: str, **request: Any) -> httpx.Response | None:
-        """The response, counted by its status; None where the connection ended without one."""
+        """Send a request and count its status. Returns None if the connection ended without a response."""
         try:
             response = await client.post(path, headers=self.headers, **request)
         except httpx.HTTPError as error:
@@ -74,12 +72,12 @@ class Hostile:
         return response
 
     def note(self, answer: str) -> None:
-        """Count an answer to the attack that goes on."""
+        """Count an answer to the current attack."""
         self.answers.setdefault(self.attack, Counter())[answer] += 1
 
     @contextmanager
     def raw(self) -> Iterator[Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]]:
-        """Opens plain connections, all of which are closed with the block."""
+        """Yields a function that opens plain connections; all are closed when the block ends."""
         at = urlsplit(self.url)
         opened: list[asyncio.StreamWriter] = []
 
@@ -109,18 +107,18 @@ SCHEMAS: tuple[dict[str, Any], ...] = (
     {"type": "string", "pattern": "((a{1,500}){1,500}){1,500}"},
     {"type": "string", "pattern": "{1,129}"},
 )
-"""What once ended the engine, blocked every other schema for minutes, or was answered with nothing."""
+"""Schemas that once ended the engine, blocked all other schemas for minutes, or gave empty answers."""
 
 
 async def schemas(hostile: Hostile, client: httpx.AsyncClient) -> None:
-    """Schemas that take for ever to compile."""
+    """Schemas that take very long to compile."""
     first = hostile.round % len(SCHEMAS)
     for schema in (*SCHEMAS[first:], *SCHEMAS[:first]):
         await hostile.post(client, _CHAT, json=_question("say x", response_format=_schema(schema)))
 
 
 async def long_prompts(hostile: Hostile, client: httpx.AsyncClient) -> None:
-    """Prompts of nearly a megabyte, which are refused, several at a time."""
+    """Four concurrent prompts of nearly a megabyte, which are refused."""
     words = "word " * 190_000
     await asyncio.gather(*(hostile.post(client, _CHAT, json=_question(words)) for _ in range(4)))
 
@@ -138,7 +136,7 @@ async def half_bodies(hostile: Hostile, client: httpx.AsyncClient) -> None:
 
 
 async def silence(hostile: Hostile, client: httpx.AsyncClient) -> None:
-    """500 connections that say nothing, or half a header."""
+    """500 connections that send nothing, or half a header."""
     with hostile.raw() as connect:
         for number in range(500):
             with suppress(OSError):
@@ -165,7 +163,7 @@ async def starving_batch(hostile: Hostile, client: httpx.AsyncClient) -> None:
 
 
 async def multiplying_batch(hostile: Hostile, client: httpx.AsyncClient) -> None:
-    """Lines that each ask for many choices of many words."""
+    """Lines that each ask for 16 choices of 512 tokens."""
     await _batch(hostile, client, _lines(2000, n=16, temperature=1.0, max_tokens=512))
 
 
@@ -180,14 +178,14 @@ async def many_batches(hostile: Hostile, client: httpx.AsyncClient) -> None:
 
 
 async def newlines(hostile: Hostile, client: httpx.AsyncClient) -> None:
-    """A file of 32 MiB of newlines, made a batch and cancelled."""
+    """A file of 32 MiB of newlines; its batch is cancelled."""
     made = await _batch(hostile, client, b"\n" * (32 * _MIB))
     if made is not None:
         await hostile.post(client, f"{_BATCHES}/{made}/cancel")
 
 
 async def other_names(hostile: Hostile, client: httpx.AsyncClient) -> None:
-    """A host name that is not this machine's, and headers that are the proxy's own."""
+    """A foreign host name, and headers that only the proxy may set."""
     own = {"host": "evil.example", "x-request-disconnect-disabled": "true", "x-request-timeout-seconds": "0.001"}
     for _ in range(20):
         with suppress(httpx.HTTPError):
@@ -232,7 +230,7 @@ async def _batch(hostile: Hostile, client: httpx.AsyncClient, content: bytes) ->
 
 @dataclass(frozen=True, slots=True)
 class SiegeLoad:
-    """`minutes` in all, a third of them quiet; `clients` friendly ones, and a friendly batch of so many `lines`."""
+    """The load: `minutes` in all, a third without attacks; friendly `clients`, and `lines` of a friendly batch."""
 
     minutes: float = 10.0
     clients: int = _CLIENTS
@@ -242,7 +240,10 @@ class SiegeLoad:
 
 
 def measure_siege(pool: Pool, named: str, load: SiegeLoad, tell: Callable[[str], None]) -> dict[str, Any]:
-    """Latency, errors, the batch and the memory of every process, quiet and under siege, and which bars were met."""
+    """Latency, errors, batch counts and memory by process, without and under attack, and which bars are met.
+
+    Raises `EngineError` if the service does not start or no friendly request is answered.
+    """
     with _own_state() as environment:
         friend, foe = _keys(environment)
         tell("starting the service")
@@ -257,7 +258,7 @@ def measure_siege(pool: Pool, named: str, load: SiegeLoad, tell: Callable[[str],
 
 @dataclass(slots=True)
 class _Part:
-    """What was seen of one part: outcomes, the batch's counts, and the most that each process held, in bytes."""
+    """Measurements of one part: outcomes, counts of the batch, peak and last bytes by process, and attacks made."""
 
     outcomes: list[Outcome]
     batch: dict[str, Any]
@@ -270,7 +271,7 @@ def _part(pool: Pool, side: Side, load: SiegeLoad, key: str, seconds: float, hos
     asks = [Ask(AUTO, text, load.max_tokens, n % 2 == 0) for n, text in enumerate(texts(pool, 200, load.seed))]
     sent: Load = replace(closed(asks, load.clients, seconds), key=key)
     over = threading.Event()
-    seen: dict[str, int] = {}
+    peaks: dict[str, int] = {}
     last: dict[str, int] = {}
     attacks: list[str] = []
 
@@ -279,7 +280,7 @@ def _part(pool: Pool, side: Side, load: SiegeLoad, key: str, seconds: float, hos
             last.clear()
             last.update(resident(side.pid))
             for name, size in last.items():
-                seen[name] = max(seen.get(name, 0), size)
+                peaks[name] = max(peaks.get(name, 0), size)
 
     watching = threading.Thread(target=watch, daemon=True)
     besieging = threading.Thread(target=lambda: asyncio.run(_besiege(hostile, over, attacks)), daemon=True)
@@ -296,13 +297,13 @@ def _part(pool: Pool, side: Side, load: SiegeLoad, key: str, seconds: float, hos
         watching.join()
         if hostile is not None:
             besieging.join(60)
-    return _Part(outcomes, counts, dict(seen), dict(last), attacks)
+    return _Part(outcomes, counts, dict(peaks), dict(last), attacks)
 
 
 async def _besiege(hostile: Hostile | None, over: threading.Event, done: list[str]) -> None:
-    """The attacks in turn, over and over, until it is `over`.
+    """Make the attacks in turn, repeatedly, until `over` is set.
 
-    Each round begins with another one, as the key's request of that minute is the first that it makes.
+    Each round begins with another attack, since the key is allowed only its first request of a minute.
     """
     if hostile is None:
         return
@@ -331,7 +332,7 @@ def _friendly_batch(client: httpx.Client, key: str, lines: int) -> str:
 
 
 def _finished(client: httpx.Client, key: str, batch: str) -> dict[str, Any]:
-    """The counts of a batch once it is over, waited for as long as the service lets an answer take."""
+    """The counts of a batch once it has ended; waits at most ten minutes."""
     ends = time.monotonic() + 600
     while time.monotonic() < ends:
         found = client.get(f"{_BATCHES}/{batch}", headers={"authorization": f"Bearer {key}"}).raise_for_status().json()
@@ -342,7 +343,7 @@ def _finished(client: httpx.Client, key: str, batch: str) -> dict[str, Any]:
 
 
 def _keys(environment: Mapping[str, str]) -> tuple[str, str]:
-    """A key without limits and one of a request a minute, in the store of a state directory of their own."""
+    """Create a key without limits and one for a request a minute, in the store that `environment` selects."""
     friend, foe = new_key(), new_key()
 
     async def make() -> None:
@@ -361,7 +362,7 @@ def _keys(environment: Mapping[str, str]) -> tuple[str, str]:
 
 @contextmanager
 def _own_state() -> Iterator[Mapping[str, str]]:
-    """The environment of a state directory of its own, whose store ends with it."""
+    """An environment with its own state directory, whose store is stopped when the block ends."""
     with TemporaryDirectory(prefix="siege-") as folder:
         environment = {"SYMMOE_STATE": os.fspath(Path(folder) / "state")}
         try:
@@ -420,7 +421,7 @@ def _p99(outcomes: Sequence[Outcome]) -> float:
 
 
 def _grown(quiet: _Part, sieged: _Part) -> dict[str, float]:
-    """The most that each process held under siege, as times of what it held at the end of the quiet part."""
+    """The peak memory of each process under attack, divided by its memory at the end of the quiet part."""
     return {
         steady_name(name): round(size / quiet.last[name], 3)
         for name, size in sieged.most.items()

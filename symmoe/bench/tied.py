@@ -1,4 +1,4 @@
-"""Python processes that end with the thread that started them, however that ends, `kill -9` included."""
+"""Python processes that end with the thread that started them, even if that is killed."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ _PR_SET_PDEATHSIG = 1
 
 
 def tied(words: Sequence[str]) -> list[str]:
-    """The command that runs Python with these arguments until this thread is gone; it is told so by SIGTERM.
+    """A command that runs Python with the arguments `words`, and gets SIGTERM when the current thread ends.
 
-    Linux alone does this; elsewhere the process is like any other.
+    Only on Linux; elsewhere it is an ordinary process.
     """
     return [sys.executable, "-m", __name__, str(os.getpid()), *words]
 
 
 def _tie(parent: int) -> None:
-    """Have the kernel end this process with `parent`. It is kept by `exec`, and not passed on to children."""
+    """Have the kernel terminate this process with `parent`; this survives `exec` and is not inherited by children."""
     if not sys.platform.startswith("linux"):
         return
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
-    if os.getppid() != parent:  # it was gone before
+    if os.getppid() != parent:  # the parent has ended already
         sys.exit(1)
 
 

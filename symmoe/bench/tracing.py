@@ -1,9 +1,9 @@
-"""`symmoe bench tracing`: what keeping traces costs a service, and how long a search among many takes.
+"""`symmoe bench tracing`: the cost of keeping traces in a service, and the time of searches among many.
 
-One service in this process, with a store of its own, is asked by clients in another process while it keeps no traces,
-traces without words and traces with words, in turn and back again: a b c c b a. What drifts from round to round falls
-out of a block's ratios. The engine echoes and questions are routed by a static embedder, so that little else is done
-for a request and what tracing takes is as large a share as it gets.
+One service in this process, with its own store, is asked by clients in another process while it keeps no traces,
+traces without texts, and traces with texts, in the order a b c c b a, so that a steady drift cancels in the ratios of a
+block. The engine echoes and questions are routed by a static embedder, so that the share of tracing is as large as
+possible.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from symmoe.bench.clients import Ask, Load, Outcome, closed, run, summary, texts
-from symmoe.bench.machine import taking
+from symmoe.bench.machine import cores_in_use
 from symmoe.build import Assembly
 from symmoe.config import Pool
 from symmoe.deployments.access.keys import Open
@@ -44,9 +44,9 @@ from symmoe.policy import AUTO
 from symmoe.store import stop_embedded
 
 FALL_TARGET = 0.03
-"""The share of its requests per second that a service may lose by keeping traces."""
+"""The share of requests per second that a service may lose by keeping traces."""
 SEARCH_TARGET_MS = 200.0
-"""For the slowest search among so many traces."""
+"""The slowest search may take so many milliseconds."""
 _CLIENTS = 8
 _TOKENS = 16
 _SEARCHES = 20
@@ -56,7 +56,7 @@ _START_SECONDS = 120.0
 
 @dataclass(frozen=True, slots=True)
 class TracingLoad:
-    """So many `blocks` of six rounds with so many `requests` each; then searches among so many `traces`."""
+    """The load: `blocks` of six rounds, `requests` in each round, and the number of `traces` to search."""
 
     blocks: int = 12
     requests: int = 400
@@ -65,28 +65,28 @@ class TracingLoad:
 
 
 Crowd = Callable[[str, Load], list[Outcome]]
-"""What becomes of every request of a load on the service at a URL."""
+"""Sends a load to the service at a URL and returns the outcome of every request."""
 
 
 class _Running:
-    """A service that runs, and what it keeps."""
+    """A running service and its traces."""
 
     def __init__(self, url: str, service: Service, kept: KeptTraces, loop: asyncio.AbstractEventLoop) -> None:
         self.url, self._service, self._kept, self._loop = url, service, kept, loop
 
     def keep(self, policy: str) -> None:
-        """From now on keep what `policy` says."""
+        """Keep traces by this policy from now on."""
         self._kept.texts = policy == "text"
         self._service.telemetry.kept = None if policy == "off" else self._kept
 
     def flush(self) -> float:
-        """Write what waits to be written; how many seconds it took."""
+        """Write all pending traces. Returns the seconds it took."""
         began = time.perf_counter()
         asyncio.run_coroutine_threadsafe(self._kept.write(), self._loop).result()
         return time.perf_counter() - began
 
     def count(self, most: int) -> int:
-        """How many traces are kept, at most so many."""
+        """The number of traces kept, counted up to `most`."""
         found = asyncio.run_coroutine_threadsafe(self._kept.search(Sought(), most), self._loop).result()
         return len(found)
 
@@ -97,9 +97,9 @@ class _Running:
 
 
 def measure_tracing(pool: Pool, load: TracingLoad, tell: Callable[[str], None] = lambda now: None) -> dict[str, Any]:
-    """Requests per second and CPU time by what is kept, and milliseconds by search; whether the bars are met.
+    """Requests per second and CPU time by policy, milliseconds by search, and whether the bars are met.
 
-    Raises `EngineError` where a request is not answered.
+    Raises `EngineError` if a request is not answered.
     """
     asks = [Ask(AUTO, text, _TOKENS) for text in texts(pool, load.requests, load.seed)]
     with (
@@ -137,7 +137,7 @@ def measure_tracing(pool: Pool, load: TracingLoad, tell: Callable[[str], None] =
 
 
 def echoing(pool: Pool) -> Pool:
-    """The pool with an engine that echoes, routed by a static embedder."""
+    """The pool, with an engine that echoes and a static embedder."""
     embedder = pool.routing.embedder
     static = embedder if embedder.startswith("static:") else f"static:{embedder}"
     routing = pool.routing.model_copy(update={"embedder": static})
@@ -145,10 +145,10 @@ def echoing(pool: Pool) -> Pool:
 
 
 def _round(served: _Running, crowd: Crowd, policy: str, asks: Sequence[Ask]) -> dict[str, float]:
-    """One load while `policy` is kept. Its last traces' writing counts as part of it."""
+    """Send one load under a policy. Writing its last traces counts in its time."""
     served.keep(policy)
     cpu, own = time.process_time(), "service"
-    with taking({own: [os.getpid()]}) as taken:
+    with cores_in_use({own: [os.getpid()]}) as in_use:
         outcomes = crowd(served.url, closed(asks, _CLIENTS))
     flushed = served.flush()
     found = summary(outcomes)
@@ -159,7 +159,7 @@ def _round(served: _Running, crowd: Crowd, policy: str, asks: Sequence[Ask]) -> 
         "requests_per_second": round(len(asks) / seconds, 2),
         "cpu_ms": round(1000 * (time.process_time() - cpu) / len(asks), 4),
         "p50_ms": found["latency_ms"]["p50"],
-        "cores_taken_by_others": taken.others or 0.0,
+        "cores_taken_by_others": in_use.others or 0.0,
     }
 
 
@@ -168,7 +168,7 @@ def _medians(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def _compared(rounds: Mapping[str, Sequence[Mapping[str, float]]], policy: str, seed: int) -> dict[str, Any]:
-    """Of each figure the median over blocks of what it is times that without traces, and its 95 % interval."""
+    """For each figure, the median over blocks of its ratio to that without traces, with a 95 % interval."""
     found = {}
     for name in ("requests_per_second", "cpu_ms"):
         pairs = zip(_blocks(rounds[policy], name), _blocks(rounds["off"], name), strict=True)
@@ -183,12 +183,12 @@ def _compared(rounds: Mapping[str, Sequence[Mapping[str, float]]], policy: str, 
 
 
 def _blocks(rows: Sequence[Mapping[str, float]], name: str) -> list[float]:
-    """The mean of both rounds of each block."""
+    """The mean of the two rounds of each block."""
     return [(first[name] + second[name]) / 2 for first, second in zip(rows[::2], rows[1::2], strict=True)]
 
 
 def _bars(rounds: Mapping[str, Any], searches: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """What was to be reached, and whether it was; `sure` where the whole interval is within it."""
+    """The bars and whether they are met; `sure` if the whole interval meets them."""
     bars: dict[str, dict[str, Any]] = {}
     for policy in POLICIES[1:]:
         times = _compared(rounds, policy, seed)["requests_per_second"]
@@ -204,7 +204,7 @@ def _bars(rounds: Mapping[str, Any], searches: Mapping[str, Any], seed: int) -> 
 
 
 def _searches(served: _Running) -> dict[str, dict[str, float]]:
-    """Milliseconds of searches over HTTP, the worst case last: nothing fits, so all are looked at."""
+    """Milliseconds of searches over HTTP; the last one, without a match, looks at all traces."""
     import httpx
 
     with httpx.Client(base_url=served.url, timeout=60, trust_env=False) as client:
@@ -229,7 +229,7 @@ def _searches(served: _Running) -> dict[str, dict[str, float]]:
 
 @contextmanager
 def clients_apart() -> Iterator[Crowd]:
-    """Clients in one process of their own: one for each round would take longer to start than the round lasts."""
+    """Clients in one process for all rounds: starting one takes longer than a round."""
     ours, theirs = multiprocessing.get_context("spawn").Pipe()
     process = multiprocessing.get_context("spawn").Process(target=_asking, args=(theirs,), daemon=True)
     process.start()
@@ -252,7 +252,7 @@ def clients_apart() -> Iterator[Crowd]:
 
 
 def _asking(pipe: Any) -> None:
-    """Sends every load that a pipe brings, until it is closed. Ctrl-C is for who started it."""
+    """Send every load that arrives on a pipe, until it is closed. Ctrl-C is left to the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with suppress(EOFError):
         while True:
@@ -261,7 +261,7 @@ def _asking(pipe: Any) -> None:
 
 @contextmanager
 def _served(pool: Pool, load: TracingLoad) -> Iterator[_Running]:
-    """The pool's service under a free port, in threads of this process."""
+    """Serve the pool on a free port, in threads of this process."""
     import uvicorn
 
     settings = Settings(traces="metadata", traces_most=load.traces, quarantine_after=0)
@@ -294,7 +294,7 @@ def _served(pool: Pool, load: TracingLoad) -> Iterator[_Running]:
 
 @contextmanager
 def _own_state(folder: Path) -> Iterator[None]:
-    """A store of its own as long as the block lasts: nobody's traces are among those that are searched."""
+    """Use a separate store while the block runs, so that only its own traces are searched."""
     before = {name: os.environ.pop(name, None) for name in ("SYMMOE_STATE", "REDIS_URL")}
     os.environ["SYMMOE_STATE"] = str(folder / "state")
     try:

@@ -1,4 +1,4 @@
-"""`symmoe bench batch --unlike` and `swap --unlike`: engines of unlike shapes that sleep and wake, against new ones."""
+"""`symmoe bench batch --unlike` and `swap --unlike`: engines of unlike models that sleep and wake, against new ones."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ ARCHITECTURES: Mapping[str, Mapping[str, int]] = {
     "qwen3": {"num_key_value_heads": 4, "head_dim": 32},
     "gpt_neox": {},
 }
-"""Architectures of the models that the benchmark makes, by transformers' names, and what each wants besides a size."""
+"""Architectures of the random models, by their names in transformers, with settings that each needs besides sizes."""
 _SMALL = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 8}
 ANSWER_TOKENS = 32
-"""The most that anybody writes: the families' answers are shorter, and a model of random weights never stops."""
+"""At most so many tokens an answer: real answers are shorter, and a model with random weights does not stop."""
 _LOOK_SECONDS = 0.25
 _BARS = {"wake_seconds": 0.1, "rebuild_to_wake": 100.0, "growth": 0.02, "ours_to_ideal": 1.15, "rebuild_to_ours": 5.0}
 
 
 def random_model(architecture: str, tokenizer: str, out: Path) -> Path:
-    """A small checkpoint of an architecture with random weights and the tokenizer of another checkpoint."""
+    """Write a small checkpoint with random weights and the tokenizer of another checkpoint to `out`; its path."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -61,17 +61,17 @@ def random_model(architecture: str, tokenizer: str, out: Path) -> Path:
     config = AutoConfig.for_model(
         architecture, vocab_size=len(words), max_position_embeddings=2048, **_SMALL, **ARCHITECTURES[architecture]
     )
-    with output_to(out.parent / "made.log", shared=True):  # a progress bar of its own
+    with output_to(out.parent / "made.log", shared=True):  # it prints a progress bar
         AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(out)
     words.save_pretrained(out)
     return out
 
 
 def unlike_pool(pool: Pool, model: Path | None, folder: Path, made_only: bool = False) -> Pool:
-    """Five experts of four shapes: a pool's first model and its first adapter, another real model, two made ones.
+    """Five experts of four shapes: a pool's base model and first adapter, another real model, and two random ones.
 
-    The other model is that of the directory `model`, or the pool's own where it has experts of two models. Raises
-    `PoolError` where there is none, unless made ones will do: `made_only`.
+    The other real model is in the directory `model`, or is a second model of the pool. Raises `PoolError` if there is
+    neither, unless `made_only` allows doing without.
     """
     require_weights(pool)
     base = pool.experts[0]
@@ -102,11 +102,11 @@ def measure_unlike_batch(
     processes: bool = False,
     tell: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Seconds of each way for the same calls to experts of unlike shapes, and whether their answers are equal.
+    """Seconds of each way to run the same calls to experts of unlike shapes, and whether their answers are equal.
 
-    `ours_cold` starts every engine that it needs; `ours` runs the plan with engines that a batch before left asleep,
-    and alternates with `ideal`, generation alone with each expert made ready outside the clock. Of both the fastest
-    round counts. Rebuilds run once, in a cold process, an engine for every expert.
+    `ours_cold` starts every engine that it needs; `ours` runs the plan with engines that an earlier batch left asleep,
+    and alternates with `ideal`, which is generation alone; the fastest round of each counts. Rebuilds run once, in a
+    new process, with a new engine for every expert.
     """
     with tempfile.TemporaryDirectory() as folder:
         tell("making two models")
@@ -148,7 +148,7 @@ def measure_unlike_batch(
         "calls": len(texts),
         "max_tokens": many.sampling.max_tokens,
         "rounds": measured,
-        "loads": {"first": _told(first), "last": _told(loads)},
+        "loads": {"first": _load_facts(first), "last": _load_facts(loads)},
     }
 
 
@@ -160,23 +160,24 @@ def measure_unlike_workers(
     address: str | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Seconds of the same calls on so many workers of a Ray cluster, or of this machine, by what was planned for them.
+    """Seconds of the same calls on each number of workers, by the planned seconds.
 
-    Each number of workers runs twice, every engine started anew: the first run learns what experts cost, the second is
-    planned with that and counts. Answers are compared with those of one worker in this process.
+    The workers are of the Ray cluster at `address`, else of this machine. Each number runs twice with new engines: the
+    first run measures the costs of experts, with which the second is planned; the second counts. Answers are compared
+    with those of one worker in this process.
     """
     with tempfile.TemporaryDirectory() as folder:
         tell("making two models")
         many = unlike_pool(pool, model, Path(folder), made_only=True)
-        whole, assembly = steps_of(many, work), Assembly(many)
+        steps, assembly = steps_of(many, work), Assembly(many)
         try:
             tell("one worker")
-            seconds, _, candidates = run_plan(assembly.executor, whole)
+            seconds, _, candidates = run_plan(assembly.executor, steps)
         finally:
             assembly.close()
         texts = texts_of(candidates)
         rows = {
-            str(count): _planned_and_run(many, assembly.models, whole, count, address, texts, tell) for count in workers
+            str(count): _planned_and_run(many, assembly.models, steps, count, address, texts, tell) for count in workers
         }
     return {
         "experts": list(many.names),
@@ -197,7 +198,7 @@ def _planned_and_run(
     texts: Mapping[str, str],
     tell: Callable[[str], None],
 ) -> dict[str, Any]:
-    """What so many workers take for a plan of whole steps, by what was planned from the costs of a run before."""
+    """Divide a plan among workers by costs measured in a first run, and run it. Returns planned and actual seconds."""
     from symmoe.deployments.executor import RayExecutor
 
     learned = CostModel(models)
@@ -215,24 +216,24 @@ def _planned_and_run(
         "seconds": round(seconds, 3),
         "to_plan": round(seconds / found.makespan, 3),
         "identical": same_texts(texts_of(candidates), texts),
-        "loads": _told(loads),
+        "loads": _load_facts(loads),
     }
 
 
 class _Timed(StepTimes):
-    """An executor that takes the time of what it runs."""
+    """An executor that measures the times of another one."""
 
     def __init__(self, executor: RayExecutor) -> None:
         super().__init__()
         self._executor = executor
 
     def refuse(self, queries: Sequence[Query], expert: str) -> list[Refusal | None]:
-        """As the executor does."""
+        """As the other executor does."""
         refusals: list[Refusal | None] = self._executor.refuse(queries, expert)
         return refusals
 
     def run(self, plan: Plan) -> Iterator[Load | list[Candidate]]:
-        """As the executor does."""
+        """As the other executor does."""
         for event in self._executor.run(plan):
             self.load(event) if isinstance(event, Load) else self.candidates(event)
             yield event
@@ -246,10 +247,10 @@ def measure_unlike_swaps(
     lines: int = 500,
     tell: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Seconds of waking each engine and of building it, memory over `switches` switches, and two engines killed.
+    """Seconds of waking and of building each engine, and memory before and after `switches` switches.
 
-    The bars are those of the largest model. `kills`: in a plan of `lines` calls, the engine that runs is killed once,
-    and one that sleeps; every call must be answered once.
+    The bars are for the largest model. With `kills`, an engine that runs and one that sleeps are killed during a plan
+    of about `lines` calls, of which every one must be answered once.
     """
     with tempfile.TemporaryDirectory() as folder:
         tell("making two models")
@@ -297,13 +298,13 @@ def measure_unlike_swaps(
 
 
 def sleeping_engines(assembly: Assembly) -> SleepingEngines:
-    """The engines of a pool of unlike models."""
+    """The engines of a pool of unlike models, which must have several."""
     assert isinstance(assembly.engine, SleepingEngines), "a pool of unlike models has several engines"  # noqa: S101
     return assembly.engine
 
 
 def _whole(assembly: Assembly, name: str, folder: Path) -> str:
-    """Where an expert stands as a whole checkpoint, as an engine of its own would load it."""
+    """The directory of an expert as a whole checkpoint, written to `folder` if it has an adapter."""
     weights = assembly.weights(name)
     return (
         weights.model if weights.adapter is None else str(write_merged(weights.model, weights.adapter, folder / name))
@@ -315,20 +316,20 @@ def _size(model: Path) -> int:
     return sum(file.stat().st_size for file in model.glob("*.safetensors"))
 
 
-def _told(loads: Sequence[Load]) -> list[dict[str, Any]]:
+def _load_facts(loads: Sequence[Load]) -> list[dict[str, Any]]:
     return [
         {"expert": one.expert, "lane": one.lane, "seconds": round(one.seconds, 4), "why": one.reason} for one in loads
     ]
 
 
 def _once(assembly: Assembly, order: Sequence[str]) -> None:
-    """Have every engine generate something: what it takes up when first used is not what switching adds."""
+    """Have every engine generate once, so that memory of first use does not count as growth by switching."""
     steps = steps_of(assembly.pool, Workload(len(order), 1, min(3, len(order)), 0))
     run_plan(assembly.executor, steps)
 
 
 def _switch(assembly: Assembly, order: Sequence[str], switches: int) -> dict[str, list[float]]:
-    """Seconds of so many switches in a row, by the expert that was woken."""
+    """Seconds of `switches` switches in a row, by the expert that was woken."""
     seconds: dict[str, list[float]] = {name: [] for name in order}
     for turn in range(switches):
         name = order[turn % len(order)]
@@ -337,10 +338,10 @@ def _switch(assembly: Assembly, order: Sequence[str], switches: int) -> dict[str
 
 
 def _killed(assembly: Assembly, order: Sequence[str], lines: int, tell: Callable[[str], None]) -> dict[str, Any]:
-    """Kill the engine that runs and one that sleeps while a plan of so many calls goes on."""
+    """Kill the engine that runs and one that sleeps while a plan of about `lines` calls runs; counts of answers."""
     tell(f"killing engines in a batch of {lines} calls")
-    whole = steps_of(assembly.pool, Workload(len(order), -(-lines // 30), 3, 0))
-    steps, engines = _first(whole, lines), sleeping_engines(assembly)
+    uncut = steps_of(assembly.pool, Workload(len(order), -(-lines // 30), 3, 0))
+    steps, engines = _first(uncut, lines), sleeping_engines(assembly)
     candidates: list[Candidate] = []
     loads: list[Load] = []
     for event in assembly.executor.run(steps):
@@ -358,23 +359,23 @@ def _killed(assembly: Assembly, order: Sequence[str], lines: int, tell: Callable
         "asked": len(asked),
         "answered_once": sum(given[each] == 1 for each in asked),
         "given_up": sum(one.finish_reason == "error" for one in candidates),
-        "loads": _told(loads),
+        "loads": _load_facts(loads),
     }
 
 
 def _first(plan: Plan, calls: int) -> Plan:
-    """The plan with about so many calls, as many of each step."""
+    """The plan cut to about `calls` calls, equally many of each step."""
     share = -(-calls // len(plan.steps))
     return Plan(tuple(type(step)(step.expert, step.calls[:share], step.worker) for step in plan.steps))
 
 
 def _resident(engines: SleepingEngines) -> int:
-    """Bytes that the engines' processes have to themselves."""
+    """Bytes of private memory of all engine processes."""
     return sum(own_memory(pid) for pid in engines.processes)
 
 
 def own_memory(pid: int) -> int:
-    """Bytes of memory that are a process's alone; 0 for one that has ended."""
+    """Bytes of private memory of a process; 0 if it has ended."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
     except OSError:
@@ -384,7 +385,7 @@ def own_memory(pid: int) -> int:
 
 @contextmanager
 def _peak_of(engines: SleepingEngines) -> Iterator[dict[str, int]]:
-    """The most bytes that were reserved for engines, and that they had, while the block ran; looked at all the time."""
+    """The most bytes reserved for engines, and the most they had, while the block runs; sampled."""
     peak, over = {"reserved": 0, "resident": 0}, threading.Event()
 
     def look() -> None:

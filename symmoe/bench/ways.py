@@ -1,4 +1,4 @@
-"""The ways of answering that `symmoe bench quality` compares, under the same sampling settings, and what each costs."""
+"""The ways of answering that `symmoe bench quality` compares, with the same sampling settings, and their costs."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from symmoe.profiles.marking import as_query, gathered, is_right
 from symmoe.types import Assignment, Candidate, Profiles, Query, Question, Recruitment, Trace, Verdict
 
 MOST_DRAWS = 64
-"""Of one question, for self-consistency. More change no vote that these left open for good."""
+"""The most draws of a question in self-consistency; more would hardly change a vote."""
 RIVALS = ("moa", "self_moa", "all_vote")
-"""The multi-agent rivals of which the best is the bar."""
+"""The multi-agent rivals; symmoe is compared with the best of them."""
 Draw = tuple[str, int]
-"""An expert and which of its draws for the question."""
+"""An expert and the number of its draw for the question."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """Generations and their tokens, and the seconds of generating.
+    """Generations, their tokens, and seconds of generation.
 
     A generation that serves several draws (greedy, equal prompts) counts once.
     """
@@ -56,17 +56,17 @@ class Spent:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The answer to each question, in order, and what all of them cost."""
+    """The answer to each question, in order, and the cost of all."""
 
     texts: tuple[str, ...]
     spent: Spent
 
 
 class Contest:
-    """Questions as users would ask them, every way under the same `sampling`, `k` and seed.
+    """The questions, and the experts to ask, with the same `sampling`, `k` and seed for every way.
 
-    What two ways ask alike is generated once and charged to both, with the seconds that it took. With `kept`, a file,
-    it is generated once in all runs.
+    A call that several ways make is generated once and charged to each, with its seconds. With a file `kept`, it is
+    generated once for all runs.
     """
 
     def __init__(
@@ -88,11 +88,11 @@ class Contest:
 
     @property
     def aggregator(self) -> str:
-        """The one expert that aggregates for every way that needs one: the one named, else the best on record."""
+        """The expert that aggregates for every way that needs one: the one named, else the best on record."""
         return self._aggregator or fixed_aggregator(self.assembly.profiles())
 
     def ask(self, queries: Sequence[Query], chosen: Sequence[Sequence[Draw]]) -> tuple[list[list[Candidate]], Spent]:
-        """The candidates of each query, in the order of its draws. Grouped: every expert is made ready once."""
+        """Ask each query's draws; its candidates in that order, and the cost. Every expert is loaded once."""
         assigned = [[Assignment(q.id, *draw) for draw in draws] for q, draws in zip(queries, chosen, strict=True)]
         alone = [Recruitment(q.id, tuple(mine), {}) for q, mine in zip(queries, assigned, strict=True)]
         bounds = self.assembly.pool.most_tokens
@@ -101,13 +101,13 @@ class Contest:
         return [[found[assignment] for assignment in mine] for mine in assigned], self.spent_on(found.values())
 
     def ask_all(self, experts: Sequence[str]) -> tuple[list[list[Candidate]], Spent]:
-        """Every question once to each of these experts."""
+        """Ask each of these experts every question once."""
         return self.ask(self.queries, [[(expert, 0) for expert in experts]] * len(self.queries))
 
     def prepare(self, samples: int) -> None:
-        """Generate what is known to be needed at once, so that each expert is loaded once for all ways.
+        """Generate answers that are known to be needed, so that each expert is loaded once for all ways.
 
-        That is one answer of every expert, `samples` of the best on record, and the draws of the published recruiting.
+        These are one answer of every expert, `samples` of the best one, and the draws of the published recruiting.
         """
         everyone = [(name, 0) for name in self.assembly.pool.names]
         best = [(by_record(self.assembly.profiles())[0], slot) for slot in range(samples)]
@@ -115,7 +115,7 @@ class Contest:
         self.ask(self.queries, [list(dict.fromkeys([*everyone, *best, *own])) for own in drawn])
 
     def spent_on(self, candidates: Iterable[Candidate], seconds: float = 0.0) -> Spent:
-        """The cost of candidates, and of `seconds` besides: shared ones and those refused cost nothing."""
+        """The cost of candidates, plus `seconds`; shared and failed candidates cost nothing."""
         own = [each for each in candidates if not each.shared and each.finish_reason != "error"]
         return Spent(
             len(own),
@@ -126,22 +126,22 @@ class Contest:
 
 
 Way = Callable[[Contest], Answered]
-"""Answers all questions of a contest, in their order; it costs what it would if no other way had run."""
+"""Answers all questions of a contest in order; its cost is as if no other way had run."""
 
 
 def by_record(profiles: Profiles) -> list[str]:
-    """Experts by their overall validation accuracy, best first; equal ones in the pool's order."""
+    """Experts by overall validation accuracy, best first; equal ones in the order of the pool."""
     overall = {name: profile.overall for name, profile in profiles.experts.items()}
     return sorted(overall, key=lambda name: -(overall[name].right + 1) / (overall[name].asked + 2))
 
 
 def fixed_aggregator(profiles: Profiles) -> str:
-    """The one expert that aggregates: the best on record at it, or, where no such record is, the best solver."""
+    """The expert that aggregates: the best on record at it, or without such records the most accurate one."""
     return best_aggregator(profiles) or by_record(profiles)[0]
 
 
 def plurality(queries: Sequence[Query], candidates: Sequence[Sequence[Candidate]]) -> tuple[str, ...]:
-    """The answer that most candidates of each query give; ties go to the one asked first."""
+    """The answer that most candidates of each query give; in a tie, that of the first one asked."""
     vote = WeightedVote()
     verdicts = [[Verdict(c.expert, c.slot, float(c.finish_reason != "error")) for c in each] for each in candidates]
     return tuple(vote.aggregate(q, c, v).text for q, c, v in zip(queries, candidates, verdicts, strict=True))
@@ -150,7 +150,7 @@ def plurality(queries: Sequence[Query], candidates: Sequence[Sequence[Candidate]
 def synthesise(
     contest: Contest, way: str, aggregator: str, candidates: Sequence[Sequence[Candidate]]
 ) -> tuple[tuple[str, ...], Spent]:
-    """What `aggregator` makes of each question's candidates. `way` keeps the seeds of two ways apart."""
+    """The answers of `aggregator` from each question's candidates, and their cost. `way` separates seeds of ways."""
     window = contest.assembly.pool.engine.max_model_len
     texts = [[candidate.text for candidate in mine] for mine in candidates]
     worded = [
@@ -162,9 +162,9 @@ def synthesise(
 
 
 def symmoe(contest: Contest) -> Answered:
-    """The pipeline that serves questions; a refused question has the answer `""`.
+    """symmoe's pipeline; a refused question has the answer `""`.
 
-    Charged for everything generated, an aggregator's words too, and for the seconds of routing, planning and judging.
+    The cost has everything that is generated, by the aggregator as well, and seconds of routing, planning and scoring.
     """
     generated: list[Candidate] = []
 
@@ -182,17 +182,17 @@ def symmoe(contest: Contest) -> Answered:
 
 
 def best_single(contest: Contest) -> Answered:
-    """The expert with the best record: what a user would choose who may choose one."""
+    """The expert with the best record, which a user would choose."""
     return _alone(contest, by_record(contest.assembly.profiles())[0])
 
 
 def best_single_hindsight(contest: Contest) -> Answered:
-    """The expert that is best on these very questions, which nobody could know; charged for its own calls only."""
+    """The expert that is best on these questions, which cannot be known in advance; only its calls are charged."""
     return _alone(contest, best_in_hindsight(contest))
 
 
 def best_in_hindsight(contest: Contest) -> str:
-    """The expert with the most right answers, the first of the pool among equals."""
+    """The expert with the most right answers; among equals the first of the pool."""
     names = contest.assembly.pool.names
     found, _ = contest.ask_all(names)
     rows = zip(found, contest.questions, strict=True)
@@ -202,10 +202,10 @@ def best_in_hindsight(contest: Contest) -> str:
 
 
 def self_consistency(contest: Contest, budget: int) -> Answered:
-    """A vote over draws of the best single expert (arXiv 2203.11171), as many as `budget` completion tokens pay for.
+    """A vote over draws of the best single expert (arXiv 2203.11171), as many as fit into `budget` completion tokens.
 
-    Draws are spread evenly over the questions, in rounds, each as large as the mean length so far says that the rest of
-    the budget allows. Every question has one draw, whatever it costs; at temperature 0 further ones would be equal.
+    Draws are spread evenly over the questions in rounds; the size of a round follows from the rest of the budget and
+    the mean length so far. Every question has at least one draw; at temperature 0 only one, as more would be equal.
     """
     expert = by_record(contest.assembly.profiles())[0]
     drawn: list[list[Candidate]] = [[] for _ in contest.queries]
@@ -230,7 +230,7 @@ def self_consistency(contest: Contest, budget: int) -> Answered:
 
 
 def random_vote(contest: Contest) -> Answered:
-    """k distinct experts drawn for each question, one vote each: what recruiting must beat."""
+    """A vote of k distinct random experts for each question."""
     rng, names = Random(contest.seed), contest.assembly.pool.names
     k = min(contest.k, len(names))
     found, spent = contest.ask(contest.queries, [[(e, 0) for e in rng.sample(names, k)] for _ in contest.queries])
@@ -238,15 +238,15 @@ def random_vote(contest: Contest) -> Answered:
 
 
 def all_vote(contest: Contest) -> Answered:
-    """Every expert of the pool, one vote each."""
+    """A vote of all experts of the pool."""
     found, spent = contest.ask_all(contest.assembly.pool.names)
     return Answered(plurality(contest.queries, found), spent)
 
 
 def mixture_of_agents(contest: Contest, proposers: int | None = None) -> Answered:
-    """Mixture-of-Agents (arXiv 2406.04692) with two layers: proposers, then an aggregator that reads all of them.
+    """Mixture-of-Agents (arXiv 2406.04692) with two layers: proposers, then an aggregator that reads all answers.
 
-    The `proposers` experts of the best record propose, or all of the pool for None.
+    The `proposers` experts with the best records propose; for None, all of the pool.
     """
     top = set(by_record(contest.assembly.profiles())[:proposers])
     found, proposed = contest.ask_all([name for name in contest.assembly.pool.names if name in top])
@@ -266,7 +266,7 @@ def self_mixture(contest: Contest, samples: int) -> Answered:
 def symbolic_moe(contest: Contest) -> Answered:
     """Symbolic-MoE (arXiv 2503.05641): k draws with replacement by its rule on the pool's records, then an aggregator.
 
-    Skills are named by the pool's tagger, as for symmoe: the paper's annotator would cost calls of its own. The seconds
+    Skills are tagged by the pool's tagger, as for symmoe; the paper's annotator would need further calls. The seconds
     include routing.
     """
     found, proposed = _drawn(contest)
@@ -275,23 +275,23 @@ def symbolic_moe(contest: Contest) -> Answered:
 
 
 def symbolic_vote(contest: Contest) -> Answered:
-    """The same draws with one vote each: what the published recruiting is worth where no aggregator spoils it."""
+    """A vote of the draws of `symbolic_moe`: the published recruiting without an aggregator."""
     found, spent = _drawn(contest)
     return Answered(plurality(contest.queries, found), spent)
 
 
 def oracle(contest: Contest) -> Answered:
-    """The bound: every expert once, and a right answer wherever one of them gives it."""
+    """An upper bound: every expert is asked once, and a right answer counts if any gives it."""
     found, spent = contest.ask_all(contest.assembly.pool.names)
     rows = zip(found, contest.questions, strict=True)
     return Answered(tuple(next((c.text for c in row if is_right(c.text, q)), row[0].text) for row, q in rows), spent)
 
 
 def rivals(budget: int, proposers: int | None, samples: int) -> Mapping[str, Way]:
-    """Every way but symmoe's own.
+    """All ways other than symmoe, by name.
 
-    `budget` are the completion tokens of self-consistency, `proposers` the experts of Mixture-of-Agents (None: all),
-    `samples` the draws of Self-MoA.
+    `budget` is in completion tokens, for self-consistency; `proposers` is the number of experts in Mixture-of-Agents
+    (None: all), `samples` the draws of Self-MoA.
     """
     return {
         "best_single": best_single,
@@ -313,7 +313,7 @@ def _alone(contest: Contest, expert: str) -> Answered:
 
 
 def _published(contest: Contest) -> list[Recruitment]:
-    """Whom the published rule recruits for each question."""
+    """The experts that the published rule recruits for each question."""
     pool = contest.assembly.pool
     published = pool.model_copy(update={"routing": pool.routing.model_copy(update={"recruiter": "published"})})
     recruiter = build_recruiter(published, contest.assembly.profiles(), contest.assembly.embedder)
@@ -322,7 +322,7 @@ def _published(contest: Contest) -> list[Recruitment]:
 
 
 def _drawn(contest: Contest) -> tuple[list[list[Candidate]], Spent]:
-    """The candidates of the published recruiting, and what they and the routing cost."""
+    """The candidates of the published recruiting, and the cost of them and of routing."""
     began = time.perf_counter()
     recruited = _published(contest)
     routed = time.perf_counter() - began

@@ -36,7 +36,7 @@ from symmoe.bench.clients import (
     summary,
 )
 from symmoe.bench.grouping import GroupingLoad, measure_grouping
-from symmoe.bench.machine import growth, resident, steady_name, taking, tree
+from symmoe.bench.machine import cores_in_use, growth, resident, steady_name, tree
 from symmoe.bench.service import (
     NamedLoad,
     RoutingLoad,
@@ -92,7 +92,7 @@ def test_a_crowd_in_its_own_process_is_answered_whole_and_streamed(side: Side) -
     assert streamed.first is not None
     assert streamed.began < streamed.first <= streamed.ended
     assert whole.tokens == streamed.tokens == 3
-    assert whole.told["path"] == "named"
+    assert whole.headers["path"] == "named"
 
 
 def test_a_crowd_that_fails_says_why() -> None:
@@ -314,9 +314,9 @@ def test_a_load_travels_as_json() -> None:
 
 
 def outcomes() -> list[Outcome]:
-    told = {"wait-ms": "1500.0"}
+    headers = {"wait-ms": "1500.0"}
     return [
-        Outcome(0, 0, "answer", 0.0, 2.0, first=0.5, tokens=10, told=told),
+        Outcome(0, 0, "answer", 0.0, 2.0, first=0.5, tokens=10, headers=headers),
         Outcome(1, 0, "answer", 1.0, 4.0, tokens=30),
         Outcome(2, 0, "refused", 0.0, 0.1, why="overloaded"),
         Outcome(3, 0, "broken", 0.0, 0.1, why="503 expert_lost"),
@@ -396,9 +396,9 @@ def test_this_process_takes_memory_and_cores() -> None:
 
     assert sum(resident(os.getpid()).values()) > 1 << 20
     ends = sum(os.times()[:2]) + 0.1
-    with taking({"here": [os.getpid()]}) as taken:
+    with cores_in_use({"here": [os.getpid()]}) as in_use:
         while sum(os.times()[:2]) < ends:
             pass
-    assert taken.own["here"] > 0
-    assert taken.figures["cores_taken"] == {"here": taken.own["here"], "clients": 0.0}
+    assert in_use.own["here"] > 0
+    assert in_use.figures["cores_taken"] == {"here": in_use.own["here"], "clients": 0.0}
     assert tree(2**30) == []

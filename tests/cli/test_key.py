@@ -101,7 +101,7 @@ def test_a_service_that_asks_for_keys_is_not_started_before_there_is_one(
     symmoe_command("key", "revoke", made["id"])
     said = symmoe_command("serve", "--pool", pool, *words)
     assert said.code == 2
-    assert "there is none" in said.errors[0]
+    assert "there are none" in said.errors[0]
     assert "symmoe key create" in said.err
 
 
