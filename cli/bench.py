@@ -63,9 +63,7 @@ def routing(
     quick: Annotated[bool, typer.Option("--quick", help="Use small sizes, to try the command.")] = False,
     suite: Annotated[
         list[Path] | None,
-        typer.Option(
-            "--suite", help="Questions to name skills of, also with `encode`; repeatable; default: generated ones."
-        ),
+        typer.Option("--suite", help="Questions to name skills of (also with `encode`); default: generated ones."),
     ] = None,
     seed: options.Seed = 0,
     json: options.Json = False,
@@ -249,9 +247,7 @@ def _unlike_swap_tables(report: dict[str, Any]) -> list[Any]:
 def lines(
     out: options.Report = Path("out/bench/lines.json"),
     pool: options.Pool = "tiny",
-    count: Annotated[
-        int, typer.Option("--lines", min=1000, help="Lines of the larger job; the smaller one has a tenth.")
-    ] = 1_000_000,
+    count: Annotated[int, typer.Option("--lines", min=1000, help="Lines of the larger job.")] = 1_000_000,
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
@@ -285,22 +281,17 @@ def _lines_tables(report: dict[str, Any]) -> list[Any]:
 def batch(
     out: options.Report = Path("out/bench/batch.json"),
     pool: options.Pool = "tiny",
-    experts: Annotated[
-        int,
-        typer.Option("--experts", min=2, help="Number of experts; copies of adapters are added if the pool has fewer."),
-    ] = 16,
+    experts: Annotated[int, typer.Option("--experts", min=2, help="Experts, with copies if the pool has fewer.")] = 16,
     per_family: options.PerFamily = 24,
     k: Annotated[int, typer.Option("--k", min=1, help="Number of experts for each question.")] = 3,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Number of measurements of both sides.")] = 3,
     processes: Annotated[
-        bool,
-        typer.Option("--processes", help="Also measure new engines that run in their own process, vLLM's default."),
+        bool, typer.Option("--processes", help="Also measure new engines in their own processes, vLLM's default.")
     ] = False,
     unlike: Unlike = False,
     model: OtherModel = None,
     workers: Annotated[
-        list[int] | None,
-        typer.Option("--workers", min=2, help="Divide among so many workers, here or at RAY_ADDRESS; repeatable."),
+        list[int] | None, typer.Option("--workers", min=2, help="Workers, here or at RAY_ADDRESS; repeatable.")
     ] = None,
     seed: options.Seed = 0,
     json: options.Json = False,
@@ -425,14 +416,10 @@ def _met(bar: dict[str, Any]) -> str:
 def gather(
     out: options.Report = Path("out/bench/gather.json"),
     megabytes: Annotated[int, typer.Option("--megabytes", min=1, help="Size of the file, in MiB.")] = 256,
-    ranks: Annotated[
-        str, typer.Option("--ranks", help="Numbers of processes that load together, with commas.")
-    ] = "2,4",
+    ranks: Annotated[str, typer.Option("--ranks", help="Numbers of processes, with commas.")] = "2,4",
     throttle: Annotated[
         float,
-        typer.Option(
-            "--throttle", min=1, max=1e6, help="Rate of the shared storage for all readers together, in MiB/s."
-        ),
+        typer.Option("--throttle", min=1, max=1e6, help="Rate of the shared storage for all readers, in MiB/s."),
     ] = 400.0,
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="Number of measurements of each.")] = 3,
     kill: Annotated[
@@ -470,20 +457,12 @@ def _gather_tables(report: dict[str, Any], megabytes: int) -> list[Any]:
 def replicas(
     out: options.Report = Path("out/bench/replicas.json"),
     pool: options.Pool = "tiny",
-    expert: Annotated[
-        str | None, typer.Option("--expert", help="The expert whose model is read; default: the pool's first.")
-    ] = None,
-    machines: Annotated[
-        int, typer.Option("--machines", min=2, help="Number of machines, each a folder of this one.")
-    ] = 2,
-    count: Annotated[
-        int, typer.Option("--replicas", min=2, help="Number of replicas, placed on the machines in turn.")
-    ] = 4,
+    expert: Annotated[str | None, typer.Option("--expert", help="The expert to read; default: the first.")] = None,
+    machines: Annotated[int, typer.Option("--machines", min=2, help="Machines, each a folder of this one.")] = 2,
+    count: Annotated[int, typer.Option("--replicas", min=2, help="Replicas, on the machines in turn.")] = 4,
     throttle: Annotated[
         float,
-        typer.Option(
-            "--throttle", min=1, max=1e6, help="Rate of the shared storage for all readers together, in MiB/s."
-        ),
+        typer.Option("--throttle", min=1, max=1e6, help="Rate of the shared storage for all readers, in MiB/s."),
     ] = 400.0,
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="Number of measurements of both ways.")] = 3,
     json: options.Json = False,
@@ -533,19 +512,12 @@ def scoring(
     out: options.Report = Path("out/bench/scoring.json"),
     pool: options.Pool = "tiny",
     reward: Annotated[str | None, typer.Option("--reward", help="A reward model in place of the pool's.")] = None,
-    per_family: Annotated[
-        int, typer.Option("--per-family", min=1, help="Questions of each family, in each split.")
-    ] = 40,
+    per_family: Annotated[int, typer.Option("--per-family", min=1, help="Questions of each family and split.")] = 40,
     everyday: Annotated[
-        int | None,
-        typer.Option(
-            "--everyday", min=0, help="Everyday questions of each split; default: 60, none for the pool tiny."
-        ),
+        int | None, typer.Option("--everyday", min=0, help="Everyday questions of each split; default: 60, tiny: 0.")
     ] = None,
     draws: Annotated[int, typer.Option("--draws", min=0, help="Further answers asked of the best experts.")] = 4,
-    temperature: Annotated[
-        float, typer.Option("--temperature", min=0.01, max=100, help="Temperature of those draws.")
-    ] = 1.0,
+    temperature: Annotated[float, typer.Option("--temperature", min=0.01, max=100, help="Of these answers.")] = 1.0,
     seed: options.Seed = 1,
     json: options.Json = False,
 ) -> None:
@@ -619,8 +591,7 @@ def quality(
     ] = Path("out/bench/quality.json"),
     pool: options.Pool = "tiny",
     suite: Annotated[
-        list[Path] | None,
-        typer.Option("--suite", help="Questions (JSON lines); repeatable. Default: questions kept apart for tests."),
+        list[Path] | None, typer.Option("--suite", help="Questions (JSON lines); repeatable. Default: test split.")
     ] = None,
     per_family: Annotated[
         int,
@@ -628,9 +599,7 @@ def quality(
     ] = 6,
     everyday: Annotated[
         int | None,
-        typer.Option(
-            "--everyday", min=0, help="Without --suite: everyday questions; default: all 68, none for the pool tiny."
-        ),
+        typer.Option("--everyday", min=0, help="Without --suite: everyday questions; default: all 68, tiny: 0."),
     ] = None,
     k: options.K = None,
     temperature: Annotated[
@@ -642,8 +611,7 @@ def quality(
     ] = None,
     samples: Annotated[int, typer.Option("--samples", min=1, help="Draws of Self-MoA.")] = 6,
     aggregator: Annotated[
-        str | None,
-        typer.Option("--aggregator", help="The expert that aggregates for the rivals; default: the best on record."),
+        str | None, typer.Option("--aggregator", help="The rivals' aggregator; default: the best on record.")
     ] = None,
     seed: options.Seed = 2026,
     json: options.Json = False,

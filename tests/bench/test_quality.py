@@ -151,7 +151,7 @@ def test_a_bad_line_is_refused_with_its_number(tmp_path: Path) -> None:
 
 
 def test_an_id_in_two_suites_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SuiteError, match=r"two\.jsonl: id 'b' stands in .*one\.jsonl too"):
+    with pytest.raises(SuiteError, match=r"two\.jsonl: id 'b' is also in .*one\.jsonl"):
         read_suites([write(tmp_path / "one.jsonl", "a", "b"), write(tmp_path / "two.jsonl", "b")])
 
 
