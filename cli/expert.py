@@ -20,9 +20,7 @@ app.command("remove")(expert_service.remove)
 
 @app.command("train")
 def train(
-    recipe: Annotated[
-        Path, typer.Argument(metavar="RECIPE.yaml", help="A YAML file with tasks, seeds, steps and rank.")
-    ],
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="Tasks, seeds, steps and rank.")],
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write the adapter to this folder; default adapters/NAME.")
     ] = None,
@@ -55,9 +53,7 @@ def evaluate(
     suite: options.HeldOut = None,
     per_family: options.PerFamily = 24,
     seed: options.Seed = 1,
-    write_card: Annotated[
-        bool, typer.Option("--write-card", help="Write the results into the adapters' cards.")
-    ] = False,
+    write_card: Annotated[bool, typer.Option("--write-card", help="Write results into the adapters' cards.")] = False,
     json: options.Json = False,
 ) -> None:
     """Measure the accuracy of single experts on held-out questions."""
@@ -96,16 +92,14 @@ def add(
     name: Annotated[str, typer.Argument(help="The new expert's name.")],
     model: Annotated[str, typer.Option("--model", help="Its weights: org/model, a directory, or package:NAME.")],
     out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", metavar="POOL.yaml", help="Write the pool with the new expert to this file."),
+        Path | None, typer.Option("--out", "-o", metavar="POOL.yaml", help="Write the pool with the expert here.")
     ] = None,
     service: Annotated[
         str | None, typer.Option("--service", metavar="URL", help="Add it to this running service, without a restart.")
     ] = None,
     key: Key = None,
     profiles: Annotated[
-        Path | None,
-        typer.Option("--profiles", help="With --service and without --out: the profile file with its record."),
+        Path | None, typer.Option("--profiles", help="With --service, without --out: the file with its record.")
     ] = None,
     adapter: Annotated[Path | None, typer.Option("--adapter", help="The directory of its LoRA adapter.")] = None,
     pool: options.Pool = "starter",

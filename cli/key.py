@@ -50,22 +50,17 @@ def create(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A name for people; it need not be unique.")],
     requests: Annotated[
         int | None,
-        typer.Option(
-            "--requests-per-minute", min=1, max=10**9, help="At most so many requests a minute; default: no limit."
-        ),
+        typer.Option("--requests-per-minute", min=1, max=10**9, help="Requests a minute, at most; default: no limit."),
     ] = None,
     tokens: Annotated[
         int | None,
         typer.Option(
-            "--tokens-per-minute",
-            min=1,
-            max=10**12,
-            help="At most so many tokens a minute, of prompts and answers; default: no limit.",
+            "--tokens-per-minute", min=1, max=10**12, help="Tokens a minute, of prompts and answers; default: no limit."
         ),
     ] = None,
     expires: Annotated[
         float | None,
-        typer.Option("--expires", metavar="DAYS", min=0.001, max=36_500, help="Days until it expires; default: never."),
+        typer.Option("--expires", metavar="DAYS", min=0.001, max=36_500, help="Days until it expires; else never."),
     ] = None,
     scope: Annotated[
         Literal["ask", "admin"],
@@ -78,8 +73,7 @@ def create(
         ),
     ] = None,
     per: Annotated[
-        Literal["day", "month", "ever"],
-        typer.Option("--budget-per", help="The period of the budget, in UTC."),
+        Literal["day", "month", "ever"], typer.Option("--budget-per", help="The period of the budget, in UTC.")
     ] = "month",
     json: options.Json = False,
 ) -> None:

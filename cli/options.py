@@ -30,16 +30,13 @@ def _pool_for_machine(name: str) -> str:
 Pool = Annotated[
     str,
     typer.Option(
-        "--pool",
-        envvar="SYMMOE_POOL",
-        callback=_pool_for_machine,
-        help="starter, tiny, a preset's name, or a pool file.",
+        "--pool", envvar="SYMMOE_POOL", callback=_pool_for_machine, help="starter, tiny, a preset, or a pool file."
     ),
 ]
 Report = Annotated[Path, typer.Option("--out", "-o", help="Write the report (JSON) to this file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 K = Annotated[
-    int | None, typer.Option("--k", min=1, max=64, help="At most so many experts for a question; default: the pool's.")
+    int | None, typer.Option("--k", min=1, max=64, help="Experts for a question, at most; default: the pool's.")
 ]
 Model = Annotated[str, typer.Option("--model", help="symmoe/auto, symmoe/fast, symmoe/best, or an expert's name.")]
 Budget = Annotated[
@@ -58,12 +55,10 @@ Quality = Annotated[
 Seed = Annotated[int, typer.Option("--seed", min=0, max=999_999, help="The seed of all random choices.")]
 
 HeldOut = Annotated[
-    Path | None,
-    typer.Option("--suite", help="Questions with answers (JSON lines); default: held-out questions of each family."),
+    Path | None, typer.Option("--suite", help="Questions with answers; default: held-out ones of each family.")
 ]
 Validation = Annotated[
-    Path | None,
-    typer.Option("--suite", help="Validation questions (JSON lines); default: everyday ones and some of each family."),
+    Path | None, typer.Option("--suite", help="Validation questions; default: everyday ones and some of each family.")
 ]
 PerFamily = Annotated[int, typer.Option("--per-family", min=1, help="Questions of each family.")]
 
@@ -122,30 +117,18 @@ Sources = Annotated[
     ),
 ]
 Prompt = Annotated[
-    str | None,
-    typer.Option(
-        "--prompt",
-        metavar="TEMPLATE",
-        help="The question, as a Jinja template over columns: '{{ title }}: {{ text }}'.",
-    ),
+    str | None, typer.Option("--prompt", metavar="TEMPLATE", help="The question, in Jinja: '{{ title }}: {{ text }}'.")
 ]
-PromptColumn = Annotated[
-    str | None, typer.Option("--prompt-column", metavar="COLUMN", help="The column with the question.")
-]
+PromptColumn = Annotated[str | None, typer.Option("--prompt-column", metavar="COLUMN", help="The question's column.")]
 IdColumn = Annotated[
-    str | None,
-    typer.Option("--id-column", metavar="COLUMN", help="The column with ids; default: `id`, else row numbers."),
+    str | None, typer.Option("--id-column", metavar="COLUMN", help="The ids' column; default: `id`, else numbers.")
 ]
 System = Annotated[str | None, typer.Option("--system", metavar="TEXT", help="A system message before every row.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many rows.")]
 Share = Annotated[
     float,
     typer.Option(
-        "--sample",
-        min=0,
-        max=1,
-        metavar="SHARE",
-        help="Only this share of the rows, 0 to 1, chosen by a hash of their content.",
+        "--sample", min=0, max=1, metavar="SHARE", help="This share of the rows, drawn by a hash of their content."
     ),
 ]
 

@@ -97,14 +97,10 @@ def split(
     first: Annotated[Path, typer.Option("--first", metavar="DIR", help="Write the first part to this folder.")],
     rest: Annotated[Path, typer.Option("--rest", metavar="DIR", help="Write the other questions to this folder.")],
     share: Annotated[
-        float,
-        typer.Option(
-            "--share", min=0.01, max=0.99, help="The share of the questions in the first part, drawn at random."
-        ),
+        float, typer.Option("--share", min=0.01, max=0.99, help="The first part's share, drawn at random.")
     ] = 0.5,
     families: Annotated[
-        list[str] | None,
-        typer.Option("--family", help="Instead: the first part has all families but this one; repeatable."),
+        list[str] | None, typer.Option("--family", help="Instead: all but this family in the first part; repeatable.")
     ] = None,
     seed: options.Seed = 0,
     json: options.Json = False,

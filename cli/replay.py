@@ -31,7 +31,7 @@ def replay(
     ] = None,
     budget: Annotated[
         list[float] | None,
-        typer.Option("--budget", min=1, max=1e9, help="Expected tokens for a question, at most; repeatable."),
+        typer.Option("--budget", min=1, max=1e9, help="Expected tokens a question, at most; repeatable."),
     ] = None,
     recruiter: Annotated[
         list[str] | None, typer.Option("--recruiter", help=f"{', '.join(RECRUITERS)}; repeatable.")
@@ -47,22 +47,19 @@ def replay(
     learn: Annotated[
         float | None,
         typer.Option(
-            "--learn", min=0.01, max=0.99, help="Make profiles from this share of the questions, and replay the rest."
+            "--learn", min=0.01, max=0.99, help="Make profiles from this share of the questions, replay the rest."
         ),
     ] = None,
     newcomer: Annotated[
         list[str] | None,
-        typer.Option(
-            "--newcomer", metavar="EXPERT", help="With --learn: measure what a late joiner loses; repeatable."
-        ),
+        typer.Option("--newcomer", metavar="EXPERT", help="With --learn: what a late joiner loses; repeatable."),
     ] = None,
     questions: Annotated[
-        list[int] | None,
-        typer.Option("--questions", min=1, help="Questions that a newcomer answers on joining; repeatable."),
+        list[int] | None, typer.Option("--questions", min=1, help="Questions asked of a newcomer; repeatable.")
     ] = None,
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="Write the report to this file, and a plot beside it.")
-    ] = Path("out/replay.json"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Write the report here, and a plot beside it.")] = Path(
+        "out/replay.json"
+    ),
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:

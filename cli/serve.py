@@ -22,20 +22,15 @@ def serve(
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="The port to listen on.")] = 8000,
     replicas: Annotated[int, typer.Option("--replicas", min=1, max=256, help="Engines that run in parallel.")] = 1,
     least: Annotated[
-        int | None,
-        typer.Option("--least", min=0, max=256, help="Scale down to so many engines; default: always all."),
+        int | None, typer.Option("--least", min=0, max=256, help="Scale down to so many engines; default: always all.")
     ] = None,
     idle: Annotated[
         float,
-        typer.Option(
-            "--idle", metavar="SECONDS", min=1, max=1e7, help="With --least: stop an engine idle for so long."
-        ),
+        typer.Option("--idle", metavar="SECONDS", min=1, max=1e7, help="With --least: stop engines idle so long."),
     ] = 600.0,
     address: Annotated[
         str | None,
-        typer.Option(
-            "--address", help="Use a running Ray cluster, HOST:PORT; implies --keys. Default: start Ray here."
-        ),
+        typer.Option("--address", help="A running Ray cluster, HOST:PORT; implies --keys. Default: Ray starts here."),
     ] = None,
     without_ray_token: options.WithoutRayToken = False,
     keys: Annotated[
@@ -48,12 +43,10 @@ def serve(
         ),
     ] = 0.0,
     origin: Annotated[
-        list[str] | None,
-        typer.Option("--origin", metavar="URL", help="An origin allowed by CORS, or *; repeatable."),
+        list[str] | None, typer.Option("--origin", metavar="URL", help="An origin allowed by CORS, or *; repeatable.")
     ] = None,
     strict: Annotated[
-        bool,
-        typer.Option("--strict", help="Refuse requests with fields that have no effect, instead of naming the fields."),
+        bool, typer.Option("--strict", help="Refuse fields that have no effect, instead of naming them.")
     ] = False,
     image_urls: Annotated[
         bool, typer.Option("--image-urls", help="Fetch images given by URL, only from public addresses.")
