@@ -96,7 +96,7 @@ class Storage(Part):
 class Redis(Part):
     """The store of batches, keys, records and Ray's state. The Secret `symmoe-redis` has the password."""
 
-    host: str = Field(default="", description="of an existing store, reached with TLS; empty: a Valkey is installed")
+    host: str = Field(default="", description="empty: a Valkey is installed; else an existing store, reached with TLS")
     port: int = Field(default=6379, ge=1, le=65535)
     user: str = Field(default="", description="empty: the default user")
     ca_secret: str = Field(default="", description="a Secret with a private certificate authority as ca.crt")
@@ -157,7 +157,7 @@ class Upgrade(Part):
     """How pods are replaced when their specification changes."""
 
     strategy: Literal["NewCluster", "NewClusterWithIncrementalUpgrade"] = Field(
-        default="NewCluster", description="the incremental one needs KubeRay 1.7 and a Gateway API controller"
+        default="NewCluster", description="the incremental strategy needs KubeRay 1.7 and a Gateway API controller"
     )
     gateway_class: str = Field(default="", description="for the incremental strategy")
 
