@@ -427,7 +427,7 @@ def gather(
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """Time ranks that share the reading of one file against ranks that each read all of it."""
+    """Time ranks that each read a part of a file and exchange parts, against each reading all of it."""
     from symmoe.bench.gathering import measure
 
     from .render import end_measuring, working

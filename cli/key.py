@@ -85,9 +85,9 @@ def create(
     from .render import show, show_json
 
     key, now = new_key(), time.time()
-    ends = None if expires is None else now + expires * _DAY
+    expires_at = None if expires is None else now + expires * _DAY
     limits = requests, tokens
-    record = KeyRecord(new_id(), checked_name(name), now, ends, None, *limits, scope == "admin", budget, per)
+    record = KeyRecord(new_id(), checked_name(name), now, expires_at, None, *limits, scope == "admin", budget, per)
     with_store(lambda storage: add(storage, key, record))
     if json:
         show_json({"key": key, **record.facts(now)})

@@ -165,8 +165,8 @@ def _tables(report: dict[str, Any]) -> list[Any]:
             for name, row in report["references"].items()
         ]
         tables.append(table("For comparison", ("way", "right %", "calls"), reference_rows, right=(1, 2)))
-    lost = sum(row["unrecorded"] for row in report["settings"].values())
-    return [*tables, *([f"{lost} calls have no recorded answer and did not vote"] if lost else [])]
+    unrecorded = sum(row["unrecorded"] for row in report["settings"].values())
+    return [*tables, *([f"{unrecorded} calls have no recorded answer and did not vote"] if unrecorded else [])]
 
 
 def _newcomers(report: dict[str, Any]) -> Any:
@@ -176,13 +176,13 @@ def _newcomers(report: dict[str, Any]) -> Any:
     rows = [("", "full records", _with_interval(full["accuracy"], full["ci95"]), "")]
     for newcomer, ways in report["newcomers"].items():
         for way, row in ways.items():
-            lost = row["under_full"]
+            difference = row["under_full"]
             rows.append(
                 (
                     newcomer,
                     way,
                     _with_interval(row["accuracy"], row["ci95"]),
-                    _with_interval(lost["points"], lost["ci95"], "+"),
+                    _with_interval(difference["points"], difference["ci95"], "+"),
                 )
             )
     title = f"Newcomers: {report['questions']} questions, k = {report['setting']['k']}"

@@ -1,1 +1,1 @@
-"""Measuring what symmoe claims, of the library and of the service; nothing else imports this."""
+"""Benchmarks of the library and the service, for `symmoe bench` only."""

@@ -221,11 +221,11 @@ def crowd(url: str, load: Load) -> list[Outcome]:
 
     Raises `EngineError` if that process fails.
     """
-    order = json.dumps({"url": url, "load": asdict(load)})
-    done = subprocess.run(tied(["-m", __name__]), input=order, capture_output=True, text=True)
+    request = json.dumps({"url": url, "load": asdict(load)})
+    done = subprocess.run(tied(["-m", __name__]), input=request, capture_output=True, text=True)
     if done.returncode != 0:
-        said = (done.stderr.strip() or "without a message").splitlines()[-1]
-        raise EngineError(f"the clients failed: {said}")
+        message = (done.stderr.strip() or "without a message").splitlines()[-1]
+        raise EngineError(f"the clients failed: {message}")
     return [Outcome(**row) for row in json.loads(done.stdout)]
 
 

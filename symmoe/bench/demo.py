@@ -91,7 +91,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def plot_report(report: dict[str, Any], path: Path) -> None:
-    """Draw a demo report as grouped bars, the whole suite first, into a PNG file."""
+    """Plot a demo report as grouped bars, the whole suite first, to a PNG file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -155,7 +155,7 @@ def run_child(way: str, named: str, source: str, output: str) -> None:
 
 
 def _helpers() -> tuple[float, float]:
-    """Seconds of CPU that processes of ours took which are over, and the MiB that the largest of them had."""
+    """CPU seconds of child processes that have ended, and the peak MiB of the largest of them."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime, _mib(usage)
 

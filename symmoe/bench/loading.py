@@ -162,7 +162,7 @@ def measure_swaps(
 
 
 def _trio(pool: Pool, folder: Path) -> Pool:
-    """The pool's first model, a perturbed copy of it, and the first adapter of the pool."""
+    """A pool of the first model, a copy of it with noise, and the first adapter of that model."""
     base = pool.experts[0]
     adapted = next(expert for expert in pool.experts if expert.adapter and expert.model == base.model)
     other = perturbed(Path(Assembly(pool).weights(base.name).model), folder / "other")

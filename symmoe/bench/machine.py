@@ -150,10 +150,10 @@ def growth(samples: Sequence[tuple[float, Mapping[str, int]]], warm_up: float) -
     window = max(1, int(len(warm) * GROWTH_WINDOW))
     steady = [name for name in warm[0] if all(name in sizes for sizes in warm)]
     ever = {name for sizes in warm for name in sizes}
-    ends = {name: [_median([s[name] for s in part]) for part in (warm[:window], warm[-window:])] for name in steady}
-    totals = [sum(pair[end] for pair in ends.values()) for end in (0, 1)]
+    medians = {name: [_median([s[name] for s in part]) for part in (warm[:window], warm[-window:])] for name in steady}
+    totals = [sum(pair[end] for pair in medians.values()) for end in (0, 1)]
     processes: dict[str, dict[str, float]] = defaultdict(dict)
-    for name, (first, last) in sorted(ends.items(), key=lambda item: -item[1][1]):
+    for name, (first, last) in sorted(medians.items(), key=lambda item: -item[1][1]):
         processes[name] = {"mib": round(last / 2**20, 1), "grown_mib": round((last - first) / 2**20, 2)}
     return {
         "mib": round(totals[1] / 2**20, 1),

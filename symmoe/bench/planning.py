@@ -180,7 +180,7 @@ def _gathering(seeds: Sequence[int], cluster: tuple[int, int, int, int], tell: C
 
 
 def _plain(instance: Instance, longest: Placement) -> Placement:
-    """Each expert whole on one device, by the integer program; longest-first where it finds nothing shorter in time."""
+    """Each expert whole on one device, by the integer program, else `longest` if it finds nothing shorter in time."""
     found = solve(instance, instance.makespan(longest), PLAIN_SECONDS, split=False).placement
     return longest if found is None else min(found, longest, key=instance.makespan)
 
@@ -212,7 +212,7 @@ def _gone_wrong(seeds: Sequence[int]) -> dict[str, Any]:
     """The published pool with costs other than planned, also with one slow device: makespans by the planned one."""
     found: dict[str, dict[str, Any]] = {}
     for name, slow in (("noise", {}), ("noise and one slow device", {0: 2.0})):
-        ends: dict[str, list[float]] = {way: [] for way in WAYS}
+        ratios_by_way: dict[str, list[float]] = {way: [] for way in WAYS}
         for problem, planned, seed in _published(seeds):
             truth = Noisy(problem, seed, slow=slow)
             played = {
@@ -221,8 +221,8 @@ def _gone_wrong(seeds: Sequence[int]) -> dict[str, Any]:
                 "stealing": dispatched(planned, problem, truth),
             }
             for way, seconds in played.items():
-                ends[way].append(seconds / planned.makespan)
-        found[name] = {way: _spread(ratios) for way, ratios in ends.items()}
+                ratios_by_way[way].append(seconds / planned.makespan)
+        found[name] = {way: _spread(ratios) for way, ratios in ratios_by_way.items()}
     return found
 
 

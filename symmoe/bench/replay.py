@@ -104,7 +104,7 @@ Fit = Callable[[Sequence[Embedded], int, Embedder], Route]
 
 
 def fit_random(train: Sequence[Embedded], seed: int, embedder: Embedder) -> Route:
-    """Every model equally often."""
+    """Equal shares for all models."""
     models = len(train[0].recorded.models)
     return lambda asked: np.full((len(asked.vectors), models), 1 / models)
 

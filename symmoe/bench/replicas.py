@@ -214,9 +214,9 @@ def _run(job: Job, replicas: int) -> list[dict[str, Any]]:
             store.set("over", "")
         for process in processes:
             process.join(_LONGEST_SECONDS)
-        lost = [n for n, process in enumerate(processes) if process.exitcode != 0 and machines[n] != job.fatal]
-        if lost:
-            raise CollectiveError(f"replica {lost[0]} of the benchmark ended with {processes[lost[0]].exitcode}")
+        failed = [n for n, process in enumerate(processes) if process.exitcode != 0 and machines[n] != job.fatal]
+        if failed:
+            raise CollectiveError(f"replica {failed[0]} of the benchmark ended with {processes[failed[0]].exitcode}")
         rows = (Path(folder) / f"replica-{number}.json" for number in range(replicas))
         return [json.loads(row.read_text(encoding="utf-8")) for row in rows if row.exists()]
 

@@ -145,14 +145,14 @@ def outcome(records: Sequence[Record], thresholds: Thresholds, seed: int) -> dic
     vote = np.array([record.vote for record in records])
     synthesis = np.array([record.synthesis for record in records])
     ruled = np.where(skipped, vote, synthesis)
-    lost = paired(synthesis.tolist(), ruled.tolist(), seed)
+    loss = paired(synthesis.tolist(), ruled.tolist(), seed)
     return {
         "skipped": round(float(skipped.mean()), 4),
         "always_aggregated": round(float(synthesis.mean()), 4),
         "never_aggregated": round(float(vote.mean()), 4),
         "accuracy": round(float(ruled.mean()), 4),
-        "loss": lost["points"],
-        "ci95": lost["ci95"],
+        "loss": loss["points"],
+        "ci95": loss["ci95"],
     }
 
 

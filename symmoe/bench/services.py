@@ -171,8 +171,8 @@ def _poll(process: subprocess.Popen[str], url: str) -> None:
     import httpx
 
     _drain(process)
-    ends = time.monotonic() + _START_SECONDS
-    while process.poll() is None and time.monotonic() < ends:
+    deadline = time.monotonic() + _START_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
         with suppress(httpx.HTTPError):
             if httpx.get(url, timeout=5, trust_env=False).is_success:
                 return

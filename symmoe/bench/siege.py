@@ -270,20 +270,20 @@ class _Part:
 def _part(pool: Pool, side: Side, load: SiegeLoad, key: str, seconds: float, hostile: Hostile | None) -> _Part:
     asks = [Ask(AUTO, text, load.max_tokens, n % 2 == 0) for n, text in enumerate(texts(pool, 200, load.seed))]
     sent: Load = replace(closed(asks, load.clients, seconds), key=key)
-    over = threading.Event()
+    finished = threading.Event()
     peaks: dict[str, int] = {}
     last: dict[str, int] = {}
     attacks: list[str] = []
 
     def watch() -> None:
-        while not over.wait(1.0):
+        while not finished.wait(1.0):
             last.clear()
             last.update(resident(side.pid))
             for name, size in last.items():
                 peaks[name] = max(peaks.get(name, 0), size)
 
     watching = threading.Thread(target=watch, daemon=True)
-    besieging = threading.Thread(target=lambda: asyncio.run(_besiege(hostile, over, attacks)), daemon=True)
+    besieging = threading.Thread(target=lambda: asyncio.run(_besiege(hostile, finished, attacks)), daemon=True)
     watching.start()
     if hostile is not None:
         besieging.start()
@@ -293,14 +293,14 @@ def _part(pool: Pool, side: Side, load: SiegeLoad, key: str, seconds: float, hos
             outcomes = crowd(side.url, sent)
             counts = _finished(client, key, batch)
     finally:
-        over.set()
+        finished.set()
         watching.join()
         if hostile is not None:
             besieging.join(60)
     return _Part(outcomes, counts, dict(peaks), dict(last), attacks)
 
 
-async def _besiege(hostile: Hostile | None, over: threading.Event, done: list[str]) -> None:
+async def _besiege(hostile: Hostile | None, finished: threading.Event, done: list[str]) -> None:
     """Make the attacks in turn, repeatedly, until `over` is set.
 
     Each round begins with another attack, since the key is allowed only its first request of a minute.
@@ -308,33 +308,35 @@ async def _besiege(hostile: Hostile | None, over: threading.Event, done: list[st
     if hostile is None:
         return
     async with httpx.AsyncClient(base_url=hostile.url, trust_env=False, timeout=60) as client:
-        while not over.is_set():
+        while not finished.is_set():
             first = _STEP * hostile.round % len(ATTACKS)
             for attack in (*ATTACKS[first:], *ATTACKS[:first]):
                 hostile.attack = attack.__name__
                 task = asyncio.ensure_future(attack(hostile, client))
-                while not task.done() and not over.is_set():
+                while not task.done() and not finished.is_set():
                     await asyncio.wait([task], timeout=0.5)
                 if not task.done():
                     task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
                 done.append(attack.__name__)
-                if over.is_set():
+                if finished.is_set():
                     return
             hostile.round += 1
 
 
 def _friendly_batch(client: httpx.Client, key: str, lines: int) -> str:
-    who = {"authorization": f"Bearer {key}"}
-    file = client.post(_FILES, headers=who, files={"file": ("friend.jsonl", _lines(lines))}, data={"purpose": "batch"})
-    made = client.post(_BATCHES, headers=who, json=_wanted(file.raise_for_status().json()["id"]))
+    headers = {"authorization": f"Bearer {key}"}
+    file = client.post(
+        _FILES, headers=headers, files={"file": ("friend.jsonl", _lines(lines))}, data={"purpose": "batch"}
+    )
+    made = client.post(_BATCHES, headers=headers, json=_wanted(file.raise_for_status().json()["id"]))
     return str(made.raise_for_status().json()["id"])
 
 
 def _finished(client: httpx.Client, key: str, batch: str) -> dict[str, Any]:
     """The counts of a batch once it has ended; waits at most ten minutes."""
-    ends = time.monotonic() + 600
-    while time.monotonic() < ends:
+    deadline = time.monotonic() + 600
+    while time.monotonic() < deadline:
         found = client.get(f"{_BATCHES}/{batch}", headers={"authorization": f"Bearer {key}"}).raise_for_status().json()
         if found["status"] in ("completed", "failed", "expired", "cancelled"):
             return {"status": found["status"], **found["request_counts"]}

@@ -279,9 +279,9 @@ def _served(pool: Pool, load: TracingLoad) -> Iterator[_Running]:
         thread = threading.Thread(target=lambda: loop.run_until_complete(server.serve([listening])), daemon=True)
         thread.start()
         try:
-            ends = time.monotonic() + _START_SECONDS
+            deadline = time.monotonic() + _START_SECONDS
             while not server.started:
-                if not thread.is_alive() or time.monotonic() > ends:
+                if not thread.is_alive() or time.monotonic() > deadline:
                     raise EngineError("the service to measure did not start")
                 time.sleep(0.01)
             yield _Running(f"http://127.0.0.1:{listening.getsockname()[1]}", service, kept, loop)

@@ -386,10 +386,10 @@ def own_memory(pid: int) -> int:
 @contextmanager
 def _peak_of(engines: SleepingEngines) -> Iterator[dict[str, int]]:
     """The most bytes reserved for engines, and the most they had, while the block runs; sampled."""
-    peak, over = {"reserved": 0, "resident": 0}, threading.Event()
+    peak, finished = {"reserved": 0, "resident": 0}, threading.Event()
 
     def look() -> None:
-        while not over.wait(_LOOK_SECONDS):
+        while not finished.wait(_LOOK_SECONDS):
             peak["reserved"] = max(peak["reserved"], engines.used)
             peak["resident"] = max(peak["resident"], _resident(engines))
 
@@ -398,5 +398,5 @@ def _peak_of(engines: SleepingEngines) -> Iterator[dict[str, int]]:
     try:
         yield peak
     finally:
-        over.set()
+        finished.set()
         looking.join()

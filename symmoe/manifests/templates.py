@@ -198,7 +198,7 @@ def _indented(count: int, text: str) -> str:
 
 
 def _to_json(value: Any) -> str:
-    """As Go's encoder writes it."""
+    """The value as JSON, as Go's encoder writes it."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     for sign in "<>&\u2028\u2029":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
