@@ -16,7 +16,7 @@ from symmoe.aggregation.verifier import Verifying
 from symmoe.aggregation.vote import Case, VoteState, next_wave, no_answer, vote_state
 from symmoe.policy import Policy
 from symmoe.protocols import Aggregator
-from symmoe.scoring.weighing import weigh_by_records, weight_of
+from symmoe.scoring.weighing import weigh_by_records, weights_of
 from symmoe.types import (
     Answer,
     Assignment,
@@ -327,7 +327,7 @@ class _Consultation:
             vote = _Vote(verdicts, answer, state)
         else:
             state = vote_state(query, recruitment, (), ())
-        worth = [weight_of(query.text, recruitment, assignment.expert) for assignment in left]
+        worth = weights_of(query.text, recruitment, [assignment.expert for assignment in left])
         return next_wave(state, list(zip(worth, worth, strict=True)), self._policy.quality, judging.belief, waves), vote
 
 

@@ -239,7 +239,9 @@ def read(query: Query, candidates: Sequence[Candidate], clusters: SemanticCluste
     readings = [Reading(answer, tuple(members)) for answer, members in found]
     if any(candidate.calls for candidate in candidates):  # other arguments are another call, however alike they read
         return readings
-    return readings if clusters is None else _merged(readings, query.kind, candidates, clusters)
+    if clusters is None or len(readings) == 1:
+        return readings
+    return _merged(readings, query.kind, candidates, clusters)
 
 
 def answer_in(candidate: Candidate, query: Query) -> str:
