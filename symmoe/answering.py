@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from symmoe.aggregation.extraction import encodable
 from symmoe.aggregation.synthesis import NO_ROOM, Settled, Synthesis, decide, prompts, settle
@@ -16,7 +16,7 @@ from symmoe.aggregation.verifier import Verifying
 from symmoe.aggregation.vote import Case, VoteState, next_wave, no_answer, vote_state
 from symmoe.policy import Policy
 from symmoe.protocols import Aggregator
-from symmoe.scoring.weighing import weigh_by_records, weight_of
+from symmoe.scoring.weighing import weigh_by_records, weights_of
 from symmoe.types import (
     Answer,
     Assignment,
@@ -220,8 +220,12 @@ def answering(
     return replace(missing, failed=failed) if failed else missing
 
 
-_Vote = tuple[tuple[Verdict, ...], Answer]
-"""The verdicts on all candidates so far, and the answer of the vote on them."""
+class _Vote(NamedTuple):
+    """The verdicts on all candidates so far, the answer of the vote on them, and the state of that vote."""
+
+    verdicts: tuple[Verdict, ...]
+    answer: Answer
+    state: VoteState
 
 
 class _Consultation:
@@ -317,12 +321,13 @@ class _Consultation:
         vote: _Vote | None = None
         if replied:
             candidates = tuple(_candidate(each, self._replies[each]) for each in replied)
-            verdicts = judging.weigh(query, candidates, recruitment)
-            vote = tuple(verdicts), judging.vote.aggregate(query, candidates, verdicts)
-            state = judging.vote_state(query, recruitment, *vote)
+            verdicts = tuple(judging.weigh(query, candidates, recruitment))
+            answer = judging.vote.aggregate(query, candidates, verdicts)
+            state = judging.vote_state(query, recruitment, verdicts, answer)
+            vote = _Vote(verdicts, answer, state)
         else:
             state = vote_state(query, recruitment, (), ())
-        worth = [weight_of(query.text, recruitment, assignment.expert) for assignment in left]
+        worth = weights_of(query.text, recruitment, [assignment.expert for assignment in left])
         return next_wave(state, list(zip(worth, worth, strict=True)), self._policy.quality, judging.belief, waves), vote
 
 
@@ -365,10 +370,9 @@ def _judged(
         assert isinstance(weighed, Weighed)  # noqa: S101  (what `Weigh` wants)
     else:
         weighed = Weighed(tuple(judging.weigh(query, candidates, recruitment)))
-    if vote is not None and vote[0] == weighed.verdicts:
-        voted = vote[1]
-    else:
-        voted = judging.vote.aggregate(query, candidates, weighed.verdicts)
+    if vote is not None and vote.verdicts != weighed.verdicts:
+        vote = None
+    voted = judging.vote.aggregate(query, candidates, weighed.verdicts) if vote is None else vote.answer
     case = Case(query, candidates, weighed.verdicts, voted)
     if aggregated and judging.synthesis is not None and not query.sampling.tools:  # an aggregator writes prose
         settled = yield from synthesising(case, judging.synthesis, seed)
@@ -376,7 +380,7 @@ def _judged(
         settled = Settled(case, voted)
     posterior = None
     if recruitment.accuracies:
-        state = judging.vote_state(query, recruitment, weighed.verdicts, voted)
+        state = judging.vote_state(query, recruitment, weighed.verdicts, voted) if vote is None else vote.state
         posterior = round(state.posterior(judging.belief), 6)
     return _trace(routed, settled, weighed.trouble, posterior)
 

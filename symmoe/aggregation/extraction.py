@@ -20,7 +20,8 @@ _INVISIBLE = re.compile(
     "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
     "\U000e0000-\U000e0fff]"
 )
-_SEEN = bytes(range(32, 127)) + b"\n\t"
+_PRINTED = bytes(range(32, 127))
+_SEEN = _PRINTED + b"\n\t"
 _REASONING = re.compile(
     r"<(?P<close>/)?(?:think|thinking|thought|reasoning|reflection)>"
     r"|\[(?P<close_square>/)?THINK\]"
@@ -41,9 +42,14 @@ def encodable(text: str) -> str:
 
 def visible(text: str) -> str:
     """`text` without control, zero-width, direction and tag characters; every line ending becomes a newline."""
-    if text.isascii() and not text.encode().translate(None, _SEEN):
+    if _is_of(_SEEN, text):
         return text  # as most are: a fortieth of the time
     return _INVISIBLE.sub("", _LINE_ENDS.sub("\n", encodable(text)))
+
+
+def _is_of(characters: bytes, text: str) -> bool:
+    """Whether a text has these ASCII characters alone."""
+    return text.isascii() and not text.encode().translate(None, characters)
 
 
 def without_reasoning(text: str) -> str:
@@ -123,7 +129,8 @@ def lists_options(question: str) -> bool:
 
 def normalise(text: str) -> str:
     """`text` without case, outer punctuation and runs of spaces."""
-    if "  " in text or not text.isprintable():  # of what is printable, only spaces are white
+    printable = _is_of(_PRINTED, text) or text.isprintable()
+    if "  " in text or not printable:  # of what is printable, only spaces are white
         text = " ".join(text.split())
     return text.strip().strip(".!\"'`*").strip().casefold()
 

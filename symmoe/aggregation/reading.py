@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import lru_cache
+from itertools import combinations, islice
 
 import numpy as np
 
@@ -47,8 +48,11 @@ _LIKE = 0.5
 
 def disagree(first: str, second: str) -> bool:
     """Whether texts differ in numbers, names or negations, in the order of the same words, or by one replaced word."""
-    if _one_place_apart(first, second):
-        return True
+    return _one_place_apart(first, second) or _worded_otherwise(first, second)
+
+
+def _worded_otherwise(first: str, second: str) -> bool:
+    """The same of texts that are not the same but for one place, at ten times the cost."""
     ours, theirs = _words(first), _words(second)
     return (
         ours.numbers != theirs.numbers
@@ -129,11 +133,17 @@ def _one_place_apart(first: str, second: str) -> bool:
     end = ours.find(" ", len(ours) - alike)
     behind = len(ours) - end if end >= 0 else 0
     around = first[max(0, begin - _AROUND) : begin], first[len(first) - behind :][:_AROUND]
-    if sum(len(_TOKEN.findall(text)) for text in around) < 2 * _SUBSTITUTED:
+    if sum([len(_TOKEN.findall(text)) for text in around]) < 2 * _SUBSTITUTED:
         return False
-    a, b = ([token.lower() for token in _tokens(text[: len(text) - behind])] for text in (ours, theirs))
+    a, b = _few_words(ours, len(ours) - behind), _few_words(theirs, len(theirs) - behind)
     apart = bool(a and b) and max(len(a), len(b)) <= _SUBSTITUTED and set(a).isdisjoint(b)
     return apart and _carries_meaning(a) and _carries_meaning(b)
+
+
+def _few_words(text: str, end: int) -> list[str]:
+    """The words before a place, in lower case; of more than may be replaced only as many as tell so."""
+    found = islice(_TOKEN.finditer(text, 0, end), _SUBSTITUTED + 1)
+    return [each[0].removesuffix("'s").removesuffix("’s").lower() for each in found]
 
 
 def _alike(first: str, second: str) -> int:
@@ -149,7 +159,7 @@ def _alike(first: str, second: str) -> int:
 
 
 def _carries_meaning(words: Sequence[str]) -> bool:
-    return any(word not in _FUNCTION_WORDS for word in words)
+    return not _FUNCTION_WORDS.issuperset(words)
 
 
 SIMILARITY = 0.8
@@ -173,8 +183,10 @@ class SemanticClusters:
 
     def cluster(self, texts: Sequence[str]) -> list[list[int]]:
         """The indices of `texts` in groups; groups and members are in the order of their first text."""
-        prose = [place for place, text in enumerate(texts) if is_prose(text)]
-        agreeing = {(a, b) for a in prose for b in prose if a < b and not disagree(texts[a], texts[b])}
+        # what is cheap comes first: most texts that disagree do so in one place, and need not be read any further
+        pairs = [(a, b) for a, b in combinations(range(len(texts)), 2) if not _one_place_apart(texts[a], texts[b])]
+        prose = [place for place, text in enumerate(texts) if is_prose(text)] if pairs else []
+        agreeing = {(a, b) for a, b in pairs if a in prose and b in prose and not _worded_otherwise(texts[a], texts[b])}
         if not agreeing:
             return [[place] for place in range(len(texts))]
         rows = self._embedder.embed([texts[place] for place in prose])
@@ -227,7 +239,9 @@ def read(query: Query, candidates: Sequence[Candidate], clusters: SemanticCluste
     readings = [Reading(answer, tuple(members)) for answer, members in found]
     if any(candidate.calls for candidate in candidates):  # other arguments are another call, however alike they read
         return readings
-    return readings if clusters is None else _merged(readings, query.kind, candidates, clusters)
+    if clusters is None or len(readings) == 1:
+        return readings
+    return _merged(readings, query.kind, candidates, clusters)
 
 
 def answer_in(candidate: Candidate, query: Query) -> str:
@@ -258,9 +272,12 @@ def _merged(
     texts = [
         without_reasoning(visible(each.text)) if is_free else UNREAD for each, is_free in zip(first, free, strict=True)
     ]
+    groups = clusters.cluster(texts)
+    if len(groups) == len(readings):
+        return readings
     return [
         Reading(readings[group[0]].answer, tuple(sorted(m for place in group for m in readings[place].members)))
-        for group in clusters.cluster(texts)
+        for group in groups
     ]
 
 

@@ -63,27 +63,31 @@ class WeightedVote:
         """The answer to `query`; needs at least one candidate."""
         weights = [verdict.weight for _, verdict in zip(candidates, verdicts, strict=True)]
         readings = read(query, candidates, self._clusters)
-        totals = contrasted(weights, [reading.members for reading in readings], self._contrast)
-        heaviest = [max(weights[place] for place in reading.members) for reading in readings]
-        order = sorted(range(len(readings)), key=lambda n: (readings[n].answer == UNREAD, -totals[n], -heaviest[n]))
+        groups = [reading.members for reading in readings]
+        totals = contrasted(weights, groups, self._contrast)
+        heaviest = [max([weights[place] for place in group]) for group in groups]
+        order = sorted(range(len(groups)), key=lambda n: (readings[n].answer == UNREAD, -totals[n], -heaviest[n]))
         overall = sum(totals) or 1.0
-        winner = candidates[max(readings[order[0]].members, key=lambda place: weights[place])]
+        winner = candidates[max(groups[order[0]], key=weights.__getitem__)]
+        spent = [candidate for candidate in candidates if not candidate.shared]
         return Answer(
             query_id=query.id,
             text=winner.text,
             expert=winner.expert,
             votes=tuple(
-                Vote(
-                    readings[n].answer,
-                    round(totals[n] / overall, 4),
-                    tuple(dict.fromkeys(candidates[place].expert for place in readings[n].members)),
-                    readings[n].members,
-                )
-                for n in order
+                [
+                    Vote(
+                        readings[n].answer,
+                        round(totals[n] / overall, 4),
+                        tuple(dict.fromkeys([candidates[place].expert for place in groups[n]])),
+                        groups[n],
+                    )
+                    for n in order
+                ]
             ),
             finish_reason=winner.finish_reason,
-            prompt_tokens=sum(c.prompt_tokens for c in candidates if not c.shared),
-            completion_tokens=sum(c.completion_tokens for c in candidates if not c.shared),
+            prompt_tokens=sum([candidate.prompt_tokens for candidate in spent]),
+            completion_tokens=sum([candidate.completion_tokens for candidate in spent]),
         )
 
 
@@ -96,9 +100,11 @@ def contrasted(weights: Sequence[float], groups: Sequence[Sequence[int]], streng
 
     No weight falls below 0. Weights are plain sums if `strength` is 0, no candidate is weak, or all would fall to 0.
     """
-    totals = [sum(weights[place] for place in group) for group in groups]
+    totals = [sum([weights[place] for place in group]) for group in groups]
+    if not strength:
+        return totals
     weak = {place for place, weight in enumerate(weights) if 0 < weight < WEAK * max(weights)}
-    if not weak or not strength:
+    if not weak:
         return totals
     whole = sum(totals)
     left = [
@@ -165,17 +171,12 @@ def vote_state(
     verified: bool = False,
 ) -> VoteState:
     """The state of the vote on a query's answers."""
-    options = options_of(query.text)
+    options, accuracies = options_of(query.text), recruitment.accuracies
     read = [vote for vote in votes if vote.answer != UNREAD]
-    return VoteState(
-        tuple(
-            sum(support(recruitment.accuracies.get(expert, 0.0), options) for expert in vote.experts) for vote in read
-        ),
-        tuple(sum(verdicts[place].weight for place in vote.members) for vote in read),
-        sum(len(vote.experts) for vote in read),
-        options,
-        verified,
-    )
+    supports = [sum([support(accuracies.get(expert, 0.0), options) for expert in vote.experts]) for vote in read]
+    weights = [sum([verdicts[place].weight for place in vote.members]) for vote in read]
+    voters = sum([len(vote.experts) for vote in read])
+    return VoteState(tuple(supports), tuple(weights), voters, options, verified)
 
 
 def next_wave(state: VoteState, left: Sequence[tuple[float, float]], quality: float, belief: Belief, waves: int) -> int:

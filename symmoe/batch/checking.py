@@ -10,7 +10,6 @@ import json
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -192,12 +191,20 @@ def _lines(sources: Sequence[str | Path], reading: Reading, share: float) -> Ite
     for row in Rows(sources):
         if not drawn(row.digest, share):
             continue
-        ident = None
-        with suppress(RequestError):
-            if isinstance(row.row, dict):
-                ident = row.row["custom_id"] if "custom_id" in row.row else reading.ident(row.row)
-        number = row.place or row.number
+        number, ident = row.place or row.number, _ident(row.row, reading)
         yield number, _name(ident if ident is not None else number)
+
+
+def _ident(own: Any, reading: Reading) -> Any:
+    """The id of a row; None where it has none that can be read."""
+    if not isinstance(own, dict):
+        return None
+    if "custom_id" in own:
+        return own["custom_id"]
+    try:
+        return reading.ident(own)
+    except RequestError:
+        return None
 
 
 def _rows(path: Path) -> Iterator[tuple[int, int, bool]]:

@@ -40,8 +40,9 @@ KEEP_SECONDS = 0.05
 """Candidates that come sooner one after another are kept together: engines that quick would wait for the disk."""
 _UNWRITTEN = (".tsv", ".xlsx", ".arrow", ".gz", ".zst")
 """Endings that promise what JSON lines are not."""
-_GARBAGE = 50_000
-"""Objects made before circles among them are looked for: a window makes many, hardly any in circles."""
+_GARBAGE = 300_000
+"""Objects before circles among new ones are looked for: more than a window of `LEAST` lines has, hardly any in circles.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,11 +24,13 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from pydantic_core import from_json, to_json
+from pydantic import TypeAdapter
+from pydantic_core import SchemaSerializer, from_json
 
 from symmoe.batch.lines import KnownLine
 from symmoe.batch.output import START, Mark
@@ -423,7 +425,13 @@ def _kept(digest: str, candidate: Candidate) -> bytes:
     """A candidate as JSON; without log-probabilities, which may be infinite, in a fraction of the time."""
     if candidate.logprobs:
         return json.dumps([digest, asdict(candidate)]).encode()
-    return to_json((digest, candidate))
+    return _kept_rows().to_json((digest, candidate), warnings=False)
+
+
+@cache
+def _kept_rows() -> SchemaSerializer:
+    """Writes a line's digest and a candidate, knowing what that consists of."""
+    return TypeAdapter(tuple[str, Candidate]).serializer
 
 
 def _objects(path: Path) -> list[dict[str, Any]]:

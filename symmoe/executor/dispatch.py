@@ -226,11 +226,7 @@ class Dispatch:
 
     def delivered(self, worker: int, call: Call) -> bool:
         """Note a call's result. False if it had come before or was not the worker's: then it must not be used."""
-        left = self._runs[worker].left
-        if call not in left:
-            return False
-        del left[call]
-        return True
+        return self._runs[worker].left.pop(call, False) is None
 
     def finished(self, worker: int) -> None:
         """Note that the worker's step ended normally. Calls left unanswered count as a failure of the step."""

@@ -19,7 +19,7 @@ from symmoe.aggregation.vote import VoteState, next_wave
 from symmoe.profiles.marking import Matrix, paired
 from symmoe.protocols import Recruiter
 from symmoe.questions.families import options_of, support
-from symmoe.scoring.weighing import weigh_by_records, weight_of
+from symmoe.scoring.weighing import weigh_by_records, weights_of
 from symmoe.types import Belief, Candidate, Profiles, Query, Recruitment, Skills, Trees
 
 LEAST = 50
@@ -137,9 +137,9 @@ def _course(matrix: Matrix, each: Recruited, k: int) -> Course:
     right: dict[str, bool] = {}
     counted: list[Counted] = [(VoteState((), (), 0, options), False)]
     experts = []
-    for assignment in recruitment.assignments[:k]:
-        expert = assignment.expert
-        own = support(recruitment.accuracies.get(expert, 0.0), options), weight_of(asked, recruitment, expert)
+    chosen = [assignment.expert for assignment in recruitment.assignments[:k]]
+    for expert, weight in zip(chosen, weights_of(asked, recruitment, chosen), strict=True):
+        own = support(recruitment.accuracies.get(expert, 0.0), options), weight
         experts.append(own)
         said = extract(matrix.texts[expert][place], "auto", asked)  # as whoever asks has it read
         if said is None:

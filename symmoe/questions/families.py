@@ -46,7 +46,7 @@ def options_in(question: str) -> tuple[str, tuple[str, ...]]:
 def _marks(question: str) -> Sequence[tuple[int, int]]:
     """From where to where each option's letter stands; none where there are not two or more."""
     marks: list[tuple[int, int]] = []
-    if "A)" not in question and "A." not in question and "A:" not in question:
+    if "A" not in question or ("A)" not in question and "A." not in question and "A:" not in question):
         return marks
     for option in _OPTIONS:
         found = option.search(question, marks[-1][1] - 1 if marks else 0)

@@ -63,7 +63,10 @@ _QUANTITY: tuple[_Told, ...] = (
         ),
     ),
     (tuple("-+*/^×÷"), re.compile(r"\d\s*[-+*/^×÷]\s*\d")),
-    (("in ",), re.compile(r"\bin (dollars|cents|percent|meters|metres|feet|hours|minutes)\b")),
+    (
+        ("in dollars", "in cents", "in percent", "in met", "in feet", "in hours", "in minutes"),
+        re.compile(r"\bin (dollars|cents|percent|meters|metres|feet|hours|minutes)\b"),
+    ),
     (("多少", "几"), re.compile("多少|几(个|只|人|天|年)")),
 )
 _MATHS = re.compile(
@@ -72,8 +75,13 @@ _MATHS = re.compile(
     r"weigh|height|length|distance|speed|rate|mass|age|difference|number of|value)\b",
 )
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?!answer:)")
-_CHOOSES = re.compile(r"\bwhich\b|\b(most likely|best|statement|method|reason)\b")
-_NUMERAL = re.compile(r"\d+")
+_CHOOSES: tuple[_Told, ...] = (
+    (
+        ("which", "most likely", "best", "statement", "method", "reason"),
+        re.compile(r"\b(which|most likely|best|statement|method|reason)\b"),
+    ),
+)
+_NUMERAL = re.compile(r"\d")
 _LATEX = re.compile(r"\$[^$]+\$|\\\(|\\frac|\\sqrt")
 _ENGLISH = re.compile(r"\b(?:the|of|is|are|and|what|which|how|that|with|this|does|for|was|be|you)\b")
 _ASKS = re.compile(r"\b(what|how|find|determine|express|calculate|compute|evaluate|simplify|solve)\b")
@@ -138,14 +146,13 @@ def language_of(text: str) -> str:
 
 def _is_quantity(text: str) -> bool:
     """Whether the sentence that asks, the last one with a word of asking, asks for a number."""
-    sentences = _SENTENCE.split(text)
+    sentences = _SENTENCE.split(text) if any(mark in text for mark in ".!?") else [text]
     asking = next((s for s in reversed(sentences) if _ASKS.search(s)), sentences[-1])
-    if _CHOOSES.search(asking):
+    if _shows(asking, _CHOOSES):
         return False
     if _shows(asking, _QUANTITY):
         return True
-    numerals = len(_NUMERAL.findall(text))
-    return bool(_ASKS.search(asking)) and bool(numerals) and bool(_LATEX.search(text) or _MATHS.search(asking))
+    return bool(_ASKS.search(asking) and _NUMERAL.search(text) and (_LATEX.search(text) or _MATHS.search(asking)))
 
 
 _BY_PATTERN = {"code": _CODE, "structured data": _DATA, "yes or no": _YES_NO}

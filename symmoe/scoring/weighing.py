@@ -44,17 +44,19 @@ class RecordScorer:
 
 def weigh_by_records(query: Query, candidates: Sequence[Candidate], recruitment: Recruitment) -> list[Verdict]:
     """Each candidate's weight by its expert's record; 0 where it has no answer."""
+    weights = weights_of(query.text, recruitment, [candidate.expert for candidate in candidates])
     return [
-        Verdict(c.expert, c.slot, weight_of(query.text, recruitment, c.expert) if is_answer(c) else 0.0)
-        for c in candidates
+        Verdict(candidate.expert, candidate.slot, weight if is_answer(candidate) else 0.0)
+        for candidate, weight in zip(candidates, weights, strict=True)
     ]
 
 
-def weight_of(question: str, recruitment: Recruitment, expert: str) -> float:
-    """The weight of this expert's answer by its record."""
-    if recruitment.accuracies:
-        return support(recruitment.accuracies.get(expert, 0.0), options_of(question))
-    return recruitment.shares.get(expert, 0.0)
+def weights_of(question: str, recruitment: Recruitment, experts: Sequence[str]) -> list[float]:
+    """The weight of each expert's answer by its record."""
+    if not recruitment.accuracies:
+        return [recruitment.shares.get(expert, 0.0) for expert in experts]
+    options = options_of(question)
+    return [support(recruitment.accuracies.get(expert, 0.0), options) for expert in experts]
 
 
 def is_answer(candidate: Candidate) -> bool:
