@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from symmoe.engines.arguments import SAME_TO_VLLM, format_fields
 from symmoe.engines.readers import Parted, Reader
@@ -24,6 +24,7 @@ from .events import (
     End,
     EngineState,
     Event,
+    Gathered,
     Piece,
     Tell,
     TurnedAway,
@@ -32,7 +33,6 @@ from .events import (
     finished,
     piece,
 )
-from .gathering import Gathered
 from .prompts import Prompts
 
 _LONGEST = 60.0
@@ -140,20 +140,8 @@ class Places:
 _BROKE_OFF = TurnedAway(503, "expert_lost", "the engine broke off", 1.0, again=True)
 
 
-class Server(Protocol):
-    """The methods of an `LLMServer` that are used."""
-
-    async def completions(self, request: Any) -> AsyncGenerator[Any, None]:
-        """The outcome of a request: responses or errors, or server-sent events, also as lists."""
-        ...
-
-    async def check_health(self) -> None:
-        """Raises if the engine is dead."""
-        ...
-
-
 class DedicatedExpert:
-    """Generates for the expert `name` on a server of `ray.serve.llm`. Prompts are tokenised here, as elsewhere.
+    """Generates for the expert `name` on an `LLMServer` of `ray.serve.llm`. Prompts are tokenised here, as elsewhere.
 
     `request` makes the server's completion request from OpenAI's fields. If the server fails, its generations end with
     `expert_lost`.
@@ -162,7 +150,7 @@ class DedicatedExpert:
     def __init__(
         self,
         name: str,
-        server: Server,
+        server: Any,
         request: Callable[..., Any],
         prompts: Prompts,
         window: int,

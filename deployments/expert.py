@@ -13,8 +13,7 @@ from symmoe.config import Pool
 from symmoe.planning.turns import Turns
 
 from .engine_loop import EngineLoop
-from .events import Asked, End, EngineState, Event, TurnedAwayError
-from .gathering import Gathered
+from .events import Asked, End, EngineState, Event, Gathered, TurnedAwayError
 from .prompts import prompts_of
 from .settings import Settings
 from .worker import Build
