@@ -31,11 +31,11 @@ from .events import (
     TurnedAwayError,
     ended,
     finished,
+    overloaded,
     piece,
 )
 from .prompts import Prompts
 
-_LONGEST = 60.0
 Result = TypeVar("Result")
 
 
@@ -70,7 +70,7 @@ class Places:
         waiting = Waiting(asked.id, asked.expert, asked.key, arrived, arrived + asked.patience, asked.background)
         out = self._turns.arrive(waiting)
         if out is not None and not (refused := self._waiting.pop(out.id)).done():  # else it left in this very moment
-            refused.set_exception(TurnedAwayError(self._full()))
+            refused.set_exception(TurnedAwayError(overloaded(self._turns.wait())))
         self._fill()
         await self._given(place, asked.patience)
         return self._clock() - arrived
@@ -131,10 +131,6 @@ class Places:
                 self._turns.leave(each.id)
             else:
                 place.set_result(None)
-
-    def _full(self) -> TurnedAway:
-        seconds = min(_LONGEST, max(1.0, self._turns.wait()))
-        return TurnedAway(429, "overloaded", "too many requests are waiting", seconds)
 
 
 _BROKE_OFF = TurnedAway(503, "expert_lost", "the engine broke off", 1.0, again=True)

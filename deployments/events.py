@@ -91,6 +91,11 @@ NOT_TAKEN = "request_not_taken"
 """The code of a refusal by an expert elsewhere that does not take a request which another may take."""
 
 
+def overloaded(seconds: float) -> TurnedAway:
+    """The refusal where too many requests wait, the next of which would begin in so many seconds."""
+    return TurnedAway(429, "overloaded", "too many requests are waiting", min(60.0, max(1.0, seconds)))
+
+
 class TurnedAwayError(Exception):
     """A request that was finally turned away."""
 

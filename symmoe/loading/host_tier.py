@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -198,20 +197,18 @@ class HostTier:
     """Images by key in `budget_bytes` of shared memory, made by `source`. Safe to use from any thread.
 
     Space is reserved under one lock, and filled outside of it. Images in use, pinned or being filled stay; of the rest,
-    those needed last by the order given to `expect` are evicted first. `directory` is where the memory comes from, see
-    `Arena`; `workers` is the number of concurrent prefetches; users wait for each other on `changed`. Raises
-    `CapacityError` where memory is short.
+    those needed last by the order given to `expect` are evicted first. `workers` is the number of
+    concurrent prefetches; users wait for each other on `changed`. Raises `CapacityError` where memory is short.
     """
 
     def __init__(
         self,
         budget_bytes: int,
         source: Callable[[str], Layout],
-        directory: Path | None = None,
         workers: int = 1,
         changed: threading.Condition | None = None,
     ) -> None:
-        self._arena = Arena(budget_bytes, directory)
+        self._arena = Arena(budget_bytes)
         self._residency = Residency(budget_bytes)
         self._source = source
         self._changed = changed or threading.Condition()

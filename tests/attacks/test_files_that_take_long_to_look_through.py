@@ -94,7 +94,7 @@ def test_requests_are_answered_while_a_file_is_looked_through(tmp_path: Path) ->
     path.write_bytes((b'{"a":' + b"[" * 20 + b"]" * 20 + b"}\n") * MOST_LINES)
 
     async def play() -> tuple[int, bool]:
-        scan, turns = asyncio.ensure_future(asyncio.to_thread(find_lines, path, 1 << 20)), 0
+        scan, turns = asyncio.ensure_future(asyncio.to_thread(find_lines, path, 1 << 20, MOST_LINES, lambda: False)), 0
         while not scan.done():
             await asyncio.sleep(0)
             turns += 1
