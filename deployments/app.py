@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import fields
@@ -40,17 +39,14 @@ Behind = dict[str, Any]
 class Ingress:
     """Takes requests and answers them; routing happens in this process."""
 
-    def __init__(
-        self, behind: Behind, pool: str, root: str, settings: Settings, build: Build, keys: bool, admin: bool
-    ) -> None:
-        described = Pool.model_validate({**json.loads(pool), "root": root})
+    def __init__(self, behind: Behind, pool: Pool, settings: Settings, build: Build, keys: bool, admin: bool) -> None:
         storage = Storage()
-        everyone, scorer = behind_handles(described, behind, settings)
+        everyone, scorer = behind_handles(pool, behind, settings)
         patient = Breaker(storage, STORE_REQUEST_SECONDS)  # what is decided about experts waits for the store's disk
-        orchestrator = Orchestrator(build(described), everyone, settings, patient, scorer)
+        orchestrator = Orchestrator(build(pool), everyone, settings, patient, scorer)
         # over connections of their own: however much else waits for the store, a revoked key is heard of
         known = StoredKeys(Breaker(Storage())) if keys else Open(admin)
-        self._service = Service(described, orchestrator, known, settings, storage)
+        self._service = Service(pool, orchestrator, known, settings, storage)
         self._asked = False
 
     def __serve_build_asgi_app__(self) -> Any:
@@ -87,12 +83,12 @@ class Replica(ExpertReplica):
     Serve by itself would first wait for the open requests of an unhealthy replica.
     """
 
-    def __init__(self, pool: str, root: str, settings: Settings, build: Build) -> None:
+    def __init__(self, pool: Pool, settings: Settings, build: Build) -> None:
         from ray import get_gpu_ids
 
         if not get_gpu_ids():  # on CPUs an engine takes every core: without this its steps would hold up routing
             os.nice(YIELDING)
-        super().__init__(pool, root, settings, build, first=first_to_load)
+        super().__init__(pool, settings, build, first=first_to_load)
         self._begun = False
 
     async def check_health(self) -> None:  # type: ignore[override]  # Ray Serve awaits it
@@ -144,7 +140,7 @@ def service_app(
     from ray import serve
 
     ingress = serve.deployment(name=INGRESS, **ingress_options(settings))(serve.ingress()(Ingress))
-    return ingress.bind(_behind(pool, settings, build), *_travelling(pool), settings, build, keys, admin)
+    return ingress.bind(_behind(pool, settings, build), pool, settings, build, keys, admin)
 
 
 def behind_handles(pool: Pool, behind: Behind, settings: Settings) -> tuple[PoolExperts, ReplicaScorer | None]:
@@ -176,16 +172,12 @@ def _behind(pool: Pool, settings: Settings, build: Build) -> Behind:
     if site.switched:
         own = site.only(*site.switched)
         options = expert_options(site, settings, machines)
-        behind[EXPERTS] = serve.deployment(name=EXPERTS, **options)(Replica).bind(*_travelling(own), settings, build)
+        behind[EXPERTS] = serve.deployment(name=EXPERTS, **options)(Replica).bind(own, settings, build)
     for expert in site.dedicated:
         options = dedicated_options(site, expert, settings)
         deployment = serve.deployment(name=DEDICATED + expert.name, **options)(DedicatedReplica)
-        behind[DEDICATED + expert.name] = deployment.bind(*_travelling(site.only(expert)), settings, site.accelerators)
+        behind[DEDICATED + expert.name] = deployment.bind(site.only(expert), settings, site.accelerators)
     if pool.reward is not None:
         deployment = serve.deployment(name=REWARD, **reward_options(pool, settings))(RewardReplica)
-        behind[REWARD] = deployment.bind(*_travelling(pool), settings, build)
+        behind[REWARD] = deployment.bind(pool, settings, build)
     return behind
-
-
-def _travelling(pool: Pool) -> tuple[str, str]:
-    return pool.model_dump_json(), os.fspath(pool.root)

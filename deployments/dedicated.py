@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import tempfile
 from contextlib import suppress
@@ -39,21 +38,20 @@ class DedicatedReplica(DedicatedExpert):
     """Serves the only expert of a pool. Made of picklable arguments; the engine runs once the constructor returns."""
 
     async def __init__(  # type: ignore[misc]  # Ray Serve awaits it, and asks nothing of the replica before
-        self, pool: str, root: str, settings: Settings, accelerators: int
+        self, pool: Pool, settings: Settings, accelerators: int
     ) -> None:
-        described = Pool.model_validate({**json.loads(pool), "root": root})
-        (expert,) = described.experts
-        assembly = Assembly(described)
+        (expert,) = pool.experts
+        assembly = Assembly(pool)
         model = checkpoint(assembly, expert)
         _environment(expert.dedicated or DedicatedConfig(), settings, accelerators)
-        tokenizer = _tokenizer(described, model)
-        server = _server(described, expert, model, tokenizer.window, accelerators)
+        tokenizer = _tokenizer(pool, model)
+        server = _server(pool, expert, model, tokenizer.window, accelerators)
         await server.start()
         self._recorder = recorded(server.engine._engine_client)
         self._counted: EngineStats | None = None
         from ray.serve.llm.openai_api_models import CompletionRequest
 
-        turns = Turns(described.engine.max_num_seqs, settings.most_waiting, settings.patience, settings.amortise)
+        turns = Turns(pool.engine.max_num_seqs, settings.most_waiting, settings.patience, settings.amortise)
         prompts = Prompts(lambda _: tokenizer, Grammars())
         places, reader = Places(expert.name, turns), assembly.reader(expert.name)
         super().__init__(expert.name, server, CompletionRequest, prompts, tokenizer.window, places, reader)

@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from symmoe.engines.arguments import SAME_TO_VLLM, format_fields
 from symmoe.engines.readers import Parted, Reader
@@ -24,18 +24,18 @@ from .events import (
     End,
     EngineState,
     Event,
+    Gathered,
     Piece,
     Tell,
     TurnedAway,
     TurnedAwayError,
     ended,
     finished,
+    overloaded,
     piece,
 )
-from .gathering import Gathered
 from .prompts import Prompts
 
-_LONGEST = 60.0
 Result = TypeVar("Result")
 
 
@@ -70,7 +70,7 @@ class Places:
         waiting = Waiting(asked.id, asked.expert, asked.key, arrived, arrived + asked.patience, asked.background)
         out = self._turns.arrive(waiting)
         if out is not None and not (refused := self._waiting.pop(out.id)).done():  # else it left in this very moment
-            refused.set_exception(TurnedAwayError(self._full()))
+            refused.set_exception(TurnedAwayError(overloaded(self._turns.wait())))
         self._fill()
         await self._given(place, asked.patience)
         return self._clock() - arrived
@@ -132,28 +132,12 @@ class Places:
             else:
                 place.set_result(None)
 
-    def _full(self) -> TurnedAway:
-        seconds = min(_LONGEST, max(1.0, self._turns.wait()))
-        return TurnedAway(429, "overloaded", "too many requests are waiting", seconds)
-
 
 _BROKE_OFF = TurnedAway(503, "expert_lost", "the engine broke off", 1.0, again=True)
 
 
-class Server(Protocol):
-    """The methods of an `LLMServer` that are used."""
-
-    async def completions(self, request: Any) -> AsyncGenerator[Any, None]:
-        """The outcome of a request: responses or errors, or server-sent events, also as lists."""
-        ...
-
-    async def check_health(self) -> None:
-        """Raises if the engine is dead."""
-        ...
-
-
 class DedicatedExpert:
-    """Generates for the expert `name` on a server of `ray.serve.llm`. Prompts are tokenised here, as elsewhere.
+    """Generates for the expert `name` on an `LLMServer` of `ray.serve.llm`. Prompts are tokenised here, as elsewhere.
 
     `request` makes the server's completion request from OpenAI's fields. If the server fails, its generations end with
     `expert_lost`.
@@ -162,7 +146,7 @@ class DedicatedExpert:
     def __init__(
         self,
         name: str,
-        server: Server,
+        server: Any,
         request: Callable[..., Any],
         prompts: Prompts,
         window: int,

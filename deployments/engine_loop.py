@@ -19,7 +19,7 @@ from symmoe.planning.turns import Turns, Waiting
 from symmoe.protocols import StreamingEngine
 from symmoe.types import EngineStats, Load
 
-from .events import Asked, Begun, EngineState, Event, TurnedAway, ended, finished, piece, unready
+from .events import Asked, Begun, EngineState, Event, TurnedAway, ended, finished, overloaded, piece, unready
 from .staging import on_cluster, staged_load
 
 Tell = Callable[[Sequence[tuple[str, Event]]], None]
@@ -253,7 +253,7 @@ class EngineLoop:
         due = arrived + asked.patience
         out = self._turns.arrive(Waiting(asked.id, asked.expert, asked.key, arrived, due, asked.background))
         if out is not None:
-            self._turn_away([out], lambda _: self._full())
+            self._turn_away([out], lambda _: overloaded(self._turns.wait()))
 
     def _learn(self, expert: ExpertConfig) -> None:
         if self._newcomers.get(expert.name) != expert:
@@ -291,9 +291,6 @@ class EngineLoop:
 
     def _end(self) -> None:
         self._stopping = True
-
-    def _full(self) -> TurnedAway:
-        return TurnedAway(429, "overloaded", "too many requests are waiting", min(60.0, max(1.0, self._turns.wait())))
 
     def _late(self, each: Waiting) -> TurnedAway:
         waited = self._clock() - each.arrived

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -90,6 +91,11 @@ NOT_TAKEN = "request_not_taken"
 """The code of a refusal by an expert elsewhere that does not take a request which another may take."""
 
 
+def overloaded(seconds: float) -> TurnedAway:
+    """The refusal where too many requests wait, the next of which would begin in so many seconds."""
+    return TurnedAway(429, "overloaded", "too many requests are waiting", min(60.0, max(1.0, seconds)))
+
+
 class TurnedAwayError(Exception):
     """A request that was finally turned away."""
 
@@ -156,3 +162,29 @@ End = Finished | TurnedAway
 Event = Begun | Piece | End
 Tell = Callable[[Begun | Piece], None]
 """Is called with what comes before a generation ends. Must not block."""
+
+
+_GATHER = 0.02
+"""Seconds within which the pieces of one text travel together."""
+
+
+class Gathered:
+    """The events of one generation between their producer and their sender.
+
+    The first piece of text is available at once; later ones are collected for 20 ms and taken together.
+    """
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[Event] = asyncio.Queue()
+        self._pieces = 0
+        self.put = self._queue.put_nowait
+
+    async def take(self) -> list[Event]:
+        """Wait for the next events: one or more, in order. Only one task may take."""
+        if self._pieces > 1:
+            await asyncio.sleep(_GATHER)
+        events = [await self._queue.get()]
+        while not self._queue.empty():
+            events.append(self._queue.get_nowait())
+        self._pieces += self._pieces > 0 or not isinstance(events[-1], Begun)
+        return events

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -217,7 +216,7 @@ class RayExecutor:
         if worker not in self._actors:
             place = NodeAffinitySchedulingStrategy(self._machines[worker], soft=True, _spill_on_unavailable=True)
             actor = ray.remote(Worker).options(**claimed, max_restarts=0, max_task_retries=0, scheduling_strategy=place)
-            self._actors[worker] = actor.remote(self._pool.model_dump_json(), os.fspath(self._pool.root), self._build)
+            self._actors[worker] = actor.remote(self._pool, self._build)
             self._begun[worker] = self._actors[worker].begun.remote()
         return self._actors[worker]
 

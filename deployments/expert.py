@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import platform
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -14,8 +13,7 @@ from symmoe.config import Pool
 from symmoe.planning.turns import Turns
 
 from .engine_loop import EngineLoop
-from .events import Asked, End, EngineState, Event, TurnedAwayError
-from .gathering import Gathered
+from .events import Asked, End, EngineState, Event, Gathered, TurnedAwayError
 from .prompts import prompts_of
 from .settings import Settings
 from .worker import Build
@@ -49,21 +47,19 @@ class ExpertReplica:
 
     def __init__(
         self,
-        pool: str,
-        root: str,
+        pool: Pool,
         settings: Settings,
         build: Build,
         make_turns: MakeTurns = Turns,
         first: Callable[[Pool], str | None] = lambda pool: pool.names[0],
     ) -> None:
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-        described = Pool.model_validate({**json.loads(pool), "root": root})
-        turns = make_turns(described.engine.max_num_seqs, settings.most_waiting, settings.patience, settings.amortise)
-        self.prompts = prompts_of(described)
+        turns = make_turns(pool.engine.max_num_seqs, settings.most_waiting, settings.patience, settings.amortise)
+        self.prompts = prompts_of(pool)
         self._events: dict[str, Gathered] = {}
         self._asyncio: asyncio.AbstractEventLoop | None = None
-        self.loop = EngineLoop(lambda: build(described), turns, self._told, settings.stall, settings.slowest_load)
-        self.loop.start(lambda: first(described))
+        self.loop = EngineLoop(lambda: build(pool), turns, self._told, settings.stall, settings.slowest_load)
+        self.loop.start(lambda: first(pool))
 
     async def complete(self, asked: Asked) -> list[Event]:
         """All events of a generation, once it has ended."""

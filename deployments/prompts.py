@@ -4,43 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Protocol
 
 from symmoe.build import Assembly
 from symmoe.config import Pool
 from symmoe.engines.chat import ChatTokenizer
-from symmoe.engines.grammars import Grammars, Verdict
+from symmoe.engines.grammars import Grammars
 from symmoe.engines.vllm import longest, unknown_tokens
 from symmoe.errors import CapacityError, SymmoeError
 from symmoe.limits import PROMPT_CHARACTERS_PER_TOKEN, SCHEMA_PATIENCE
-from symmoe.types import Form, Prompt, Query, Refusal, Sampling
+from symmoe.types import Refusal, Sampling
 
 from .events import Asked, TurnedAway, TurnedAwayError, unready
-
-
-class Tokenizer(Protocol):
-    """The part of `ChatTokenizer` that is used."""
-
-    model: str
-    window: int
-
-    def prompt(self, query: Query) -> Prompt | Refusal:
-        """A query's tokens, or why there are none."""
-        ...
-
-
-class Schemas(Protocol):
-    """The part of `Grammars` that is used."""
-
-    def verdict(self, schema: str, model: str, key: str, form: Form = "json") -> Future[Verdict]:
-        """The verdict on a schema of some form."""
-        ...
-
-    def close(self) -> None:
-        """End the process of the compiler."""
-        ...
 
 
 class Prompts:
@@ -49,7 +25,7 @@ class Prompts:
     `tokenizer_of` finds the tokenizer of an expert; it is called in a thread and may be slow.
     """
 
-    def __init__(self, tokenizer_of: Callable[[Asked], Tokenizer], schemas: Schemas) -> None:
+    def __init__(self, tokenizer_of: Callable[[Asked], ChatTokenizer], schemas: Grammars) -> None:
         self._tokenizer_of, self._schemas = tokenizer_of, schemas
         self._brief = ThreadPoolExecutor(1, "prompts")
         self._long = ThreadPoolExecutor(1, "long-prompts")  # which hold up no brief ones

@@ -24,10 +24,9 @@ from symmoe.limits import (
 from symmoe.tools import worded
 from symmoe.types import Generation, Message, Query, Sampling, TokenLogprob
 
-from .events import NOT_TAKEN, Asked, Begun, End, EngineState, Finished, Piece, Tell, TurnedAway
+from .events import NOT_TAKEN, REASONS, Asked, Begun, End, EngineState, Finished, Piece, Tell, TurnedAway
 from .experts import Experts
 
-_REASONS = ("stop", "length", "content_filter")
 _UNSENT = httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError
 """What happens before a request is sent."""
 
@@ -163,7 +162,7 @@ class _Stream:
                     _logprob(each, self._wanted) for each in (choice.get("logprobs") or {}).get("content") or ()
                 ]
             reason = choice.get("finish_reason") or self.reason
-            if reason and reason not in _REASONS:
+            if reason and reason not in REASONS:
                 raise ValueError("an unknown finish_reason")
             self.reason = reason
         text, thought = encodable(text), encodable(thought)

@@ -6,7 +6,6 @@ A reward replica holds the pool's reward model in a process of its own. No reque
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -62,8 +61,8 @@ class RewardExpert:
 class RewardReplica(RewardExpert):
     """A reward expert made of picklable arguments. If the model hangs, its process ends; Ray Serve starts another."""
 
-    def __init__(self, pool: str, root: str, settings: Settings, build: Build) -> None:
-        super().__init__(build(Pool.model_validate({**json.loads(pool), "root": root})).scorer, settings.stall)
+    def __init__(self, pool: Pool, settings: Settings, build: Build) -> None:
+        super().__init__(build(pool).scorer, settings.stall)
 
     def check_health(self) -> None:
         """End the process if the model hangs; a thread in native code cannot be ended otherwise."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
@@ -17,20 +16,19 @@ Build = Callable[[Pool], Assembly]
 
 
 class Worker:
-    """One engine in a process of its own, made of picklable arguments: a pool as JSON, and the folder of its file.
+    """One engine in a process of its own, made of picklable arguments.
 
-    Nothing is read before the first step, so that a faulty pool raises an error in that step.
+    Nothing is read before the first step, so that what is wrong with a pool's files raises an error in that step.
     """
 
-    def __init__(self, pool: str, root: str, build: Build) -> None:
+    def __init__(self, pool: Pool, build: Build) -> None:
         self._pool = pool
-        self._root = root
         self._build = build
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # or every worker binds itself to the same cores
 
     @cached_property
     def _assembly(self) -> Assembly:
-        return on_cluster(self._build(Pool.model_validate({**json.loads(self._pool), "root": self._root})))
+        return on_cluster(self._build(self._pool))
 
     def begun(self) -> None:
         """Returns once this process runs, which means that a machine had room for it."""

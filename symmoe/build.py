@@ -28,10 +28,9 @@ from symmoe.config import (
     cache_dir,
     state_dir,
 )
-from symmoe.engines.echo import EchoEngine
+from symmoe.engines.echo import EchoEngine, RecordedEngine
 from symmoe.engines.process import EngineProcesses
 from symmoe.engines.readers import OWN, Reader
-from symmoe.engines.recorded import RecordedEngine
 from symmoe.errors import PoolError
 from symmoe.executor import InProcessExecutor, KeptAnswers
 from symmoe.loading.arena import available_memory, installed_memory
@@ -68,8 +67,7 @@ from symmoe.routing.profiles import complete
 from symmoe.routing.recruiters.balanced import BalancedRecruiter
 from symmoe.routing.recruiters.described import DescribedRecruiter
 from symmoe.routing.recruiters.posterior import PosteriorRecruiter
-from symmoe.routing.recruiters.published import PublishedRecruiter
-from symmoe.routing.recruiters.published_code import PublishedCodeRecruiter
+from symmoe.routing.recruiters.published import PublishedCodeRecruiter, PublishedRecruiter
 from symmoe.routing.static import StaticEmbedder, distilled
 from symmoe.routing.tagging import EmbeddingTagger
 from symmoe.routing.taxonomy import read_taxonomy

@@ -70,20 +70,19 @@ def answer(
         Answering,
         batch_size=None,
         batch_format="pyarrow",
-        fn_constructor_args=(described.model_dump_json(), os.fspath(described.root), words, k, seed, build),
+        fn_constructor_args=(described, words, k, seed, build),
         udf_modifying_row_count=False,
         **actors_beside_tasks(described, workers),
     )
 
 
 class Answering:
-    """What an actor of `answer` is: the pool's parts, and what one window passes on to the next. Made of JSON."""
+    """What an actor of `answer` is: the pool's parts, and what one window passes on to the next."""
 
-    def __init__(self, pool: str, root: str, reading: dict[str, Any], k: int | None, seed: int, build: Build) -> None:
+    def __init__(self, pool: Pool, reading: dict[str, Any], k: int | None, seed: int, build: Build) -> None:
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-        described = Pool.model_validate({**json.loads(pool), "root": root})
-        self._assembly = on_cluster(build(described))
-        self._reader, self._seed = LineReader(described, k, Reading(**reading)), seed
+        self._assembly = on_cluster(build(pool))
+        self._reader, self._seed = LineReader(pool, k, Reading(**reading)), seed
         self._carried = Carried(stop=False)
 
     def __call__(self, window: pyarrow.Table) -> pyarrow.Table:

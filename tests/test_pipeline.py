@@ -16,8 +16,7 @@ from symmoe.planning.grouping import Fleet
 from symmoe.planning.problem import Worker
 from symmoe.protocols import Executor, Recruiter
 from symmoe.routing.recruiters.posterior import PosteriorRecruiter
-from symmoe.routing.recruiters.published import PublishedRecruiter
-from symmoe.routing.recruiters.published_code import PublishedCodeRecruiter
+from symmoe.routing.recruiters.published import PublishedCodeRecruiter, PublishedRecruiter
 from symmoe.types import Candidate, Load, Outcome, Plan, Profiles, Query, Refusal, Skills, Trace
 from tests.fakes import always, echo_parts, everyone, profiles, query
 

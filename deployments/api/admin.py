@@ -18,7 +18,7 @@ from ..errors import ApiError
 from ..events import EngineState
 from ..lifecycle.roster import State, joining
 from .body import read_body
-from .documented import json_body
+from .docs_page import json_body
 from .service import Service
 
 _STATES: dict[str, State] = {"drain": "draining", "quarantine": "quarantined", "restore": "active"}

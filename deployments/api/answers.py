@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from symmoe.types import Generation, to_json
 from symmoe.wire.answers import AnswerFacts, Writer
@@ -20,7 +21,6 @@ from ..telemetry.note import Note
 from .answer_headers import headers
 from .completions import all_finished, replayed, streamed, told_of
 from .metrics import Metrics
-from .streaming import HEADERS, Stream
 
 Charge = Callable[[Report | None], Awaitable[None]]
 """Counts what an answer took; None for one that was there already, and took nothing."""
@@ -31,6 +31,35 @@ Over = Callable[[Mapping[int, Generation], AnswerFacts], Awaitable[None]]
 _REVOKED = TurnedAway(401, "invalid_api_key", "the key was revoked, or expired, while this was being answered")
 _LASTING = ("x-symmoe-schema", "x-symmoe-path", "x-symmoe-experts", "x-symmoe-skills")
 """What an answer from the cache still tells of how it came about; lanes and times were those of another request."""
+
+
+HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+
+
+class Stream(StreamingResponse):
+    """Sends `parts` as server-sent events inside the context `open_in`, and in any case awaits `over` afterwards.
+
+    That holds at the end, when the client leaves, and if it left before the first part was requested.
+    """
+
+    def __init__(
+        self,
+        parts: AsyncGenerator[bytes, None],
+        headers: Mapping[str, str],
+        open_in: AbstractContextManager[None],
+        over: Callable[[], Awaitable[None]],
+    ) -> None:
+        super().__init__(parts, media_type="text/event-stream", headers={**headers, **HEADERS})
+        self._parts, self._open_in, self._over = parts, open_in, over
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the response, then clean up."""
+        try:
+            with self._open_in:
+                await super().__call__(scope, receive, send)
+        finally:
+            await self._parts.aclose()
+            await self._over()
 
 
 class Answers:

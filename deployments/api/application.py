@@ -25,8 +25,7 @@ from .admin import admin_paths
 from .batches import batch_paths
 from .batching import Batching
 from .completions import api_error
-from .docs_page import POLICY, page
-from .documented import json_body
+from .docs_page import POLICY, json_body, page
 from .doors import door_paths
 from .files import file_paths
 from .keys import key_paths

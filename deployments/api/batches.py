@@ -14,11 +14,10 @@ from symmoe.wire.sampling import Text
 from ..batches.batches import BatchRecord
 from ..batches.files import BATCH, FILE, INPUT, is_id, new_id
 from ..errors import ApiError
-from .batching import Batching
+from .batching import Batching, told_of_quota
 from .body import read_body
 from .expiry import ExpiresAfter, kept_for
 from .paging import asked_page, listed, parameters
-from .quotas import told_of_quota
 from .service import Service
 
 _USUAL, _MOST = 20, 100

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from fastapi import FastAPI
 
@@ -13,15 +13,25 @@ from ..batches.answering import BatchMetrics, BatchResources, Window
 from ..batches.batches import Batches
 from ..batches.files import Contents, Files
 from ..batches.progress import Progress
-from ..batches.quota import Grants, Quota
+from ..batches.quota import Grants, OverQuotaError, Quota
 from ..batches.runner import Leases, Runner
 from ..batches.segments import Segments
+from ..errors import ApiError
 from .batch_lines import LineAnswers
+from .open_requests import Online
 from .service import Service
-from .waiting_clients import Online
 
 _SHARE = 8
 """While online requests are there, one in so many of the lines that a batch may have open."""
+
+
+@contextmanager
+def told_of_quota(param: str) -> Iterator[None]:
+    """Raise `ApiError` for `OverQuotaError`: 413, since asking again changes nothing."""
+    try:
+        yield
+    except OverQuotaError as error:
+        raise ApiError(413, "file_quota_exceeded", str(error), param) from error
 
 
 class Batching:
@@ -41,9 +51,9 @@ class Batching:
             Progress(storage, Segments(files_dir() / "rows"), settings),
             Window(self._room, settings.batch_bytes_open),
             self.metrics,
-            tell=service.telemetry.over,
-            admit=service.line_admitted,
-            grants=Grants(self.quota.left),
+            service.telemetry.over,
+            service.line_admitted,
+            Grants(self.quota.left),
         )
         leases = Leases(storage, settings.batch_lease)
         self.runner = Runner(self.files, leases, resources, settings)

@@ -24,7 +24,7 @@ from symmoe.wire.responses import Kept, ResponseRequest, ResponseWriter
 from ..access.cache import KeptResponses
 from ..access.keys import Caller
 from ..errors import ApiError
-from .documented import json_body
+from .docs_page import json_body
 from .service import Service, told_or_refused
 
 COMPLETIONS, MESSAGES, RESPONSES = "/v1/completions", "/v1/messages", "/v1/responses"

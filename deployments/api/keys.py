@@ -16,7 +16,7 @@ from ..access.keys import BudgetPer, KeyRecord, add, checked_name, everyone, new
 from ..errors import ApiError
 from .admin import Admin
 from .body import read_body
-from .documented import json_body
+from .docs_page import json_body
 from .service import Service
 
 _KEYS = "/v1/admin/keys"

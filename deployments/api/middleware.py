@@ -18,9 +18,8 @@ from ..errors import ApiError, error_response, internal_error
 from ..telemetry.note import Note
 from .hosts import check_host
 from .metrics import Metrics
-from .open_requests import Open
+from .open_requests import Online, Open
 from .service import Service
-from .waiting_clients import Online
 
 _UNASKED = ("/health", "/ready")
 _ALWAYS = (*_UNASKED, "/metrics")

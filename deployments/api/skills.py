@@ -19,18 +19,11 @@ from symmoe.wire.sampling import Text
 from ..lifecycle.record_history import OVERALL, RecordChange
 from ..telemetry.trace_store import Sought
 from .admin import Admin
+from .docs_page import query_parameters
 from .service import Service
 
 _LATELY = 1000
 """Traces that are looked through for whom routing chose."""
-_PARAMETERS = {
-    "parameters": [
-        {"name": "expert", "in": "query", "schema": {"type": "string", "maxLength": 200}},
-        {"name": "skill", "in": "query", "schema": {"type": "string", "maxLength": 200}},
-        {"name": "before", "in": "query", "schema": {"type": "number", "minimum": 0}},
-        {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 1000}},
-    ]
-}
 
 
 class _Sought(BaseModel):
@@ -56,7 +49,7 @@ def skill_paths(app: FastAPI, service: Service) -> None:
         await admin.check(request)
         return JSONResponse({**await known.document(), "chosen": await _chosen(service)})
 
-    @app.get("/v1/admin/skills/history", openapi_extra=_PARAMETERS, response_model=None)
+    @app.get("/v1/admin/skills/history", openapi_extra=query_parameters(_Sought), response_model=None)
     async def history(request: Request) -> Response:
         """How records changed, the newest change first: of every expert over all, or on one skill."""
         await admin.check(request)

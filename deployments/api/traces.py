@@ -19,18 +19,11 @@ from ..orchestrator import Again
 from ..telemetry.trace_store import KeptTraces, Sought
 from .admin import Admin
 from .body import read_body
-from .documented import json_body
+from .docs_page import json_body, query_parameters
 from .service import Service
 
 _TRACES = "/v1/traces"
-_TEXT = ("id", "expert", "skill", "outcome", "model", "batch", "key")
 _MOST_RAN = 500
-_SECONDS = {
-    "parameters": [
-        {"name": "seconds", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 86_400}},
-        {"name": "batch", "in": "query", "schema": {"type": "string", "maxLength": 200}},
-    ]
-}
 Name = Field(default=None, max_length=200)
 
 
@@ -77,7 +70,7 @@ def trace_paths(app: FastAPI, service: Service) -> None:
     """Register these paths. A plain key sees only its own traces, an admin's all."""
     admin = Admin(service)
 
-    @app.get(_TRACES, openapi_extra=_parameters(), response_model=None)
+    @app.get(_TRACES, openapi_extra=query_parameters(_Searched), response_model=None)
     async def search(request: Request) -> Response:
         """Traces in short, the newest first."""
         caller, kept = await service.caller(request), _kept(service)
@@ -92,7 +85,7 @@ def trace_paths(app: FastAPI, service: Service) -> None:
         document = {"object": "list", "data": shown, "has_more": len(found) > len(shown), "texts": kept.texts}
         return JSONResponse(document)
 
-    @app.get("/v1/admin/timeline", openapi_extra=_SECONDS, response_model=None)
+    @app.get("/v1/admin/timeline", openapi_extra=query_parameters(_Span), response_model=None)
     async def timeline(request: Request) -> Response:
         """What each expert loaded and generated within the last seconds, or for a batch, as kept traces have it."""
         await admin.check(request)
@@ -164,11 +157,3 @@ def _told(again: Again) -> dict[str, Any]:
         "refused": result.message if isinstance(result, Refusal) else None,
         "explanation": to_json(routed.explanation) if routed.explanation else None,
     }
-
-
-def _parameters() -> dict[str, Any]:
-    """The query's part of the OpenAPI document."""
-    texts = [{"name": name, "in": "query", "schema": {"type": "string", "maxLength": 200}} for name in _TEXT]
-    times = [{"name": name, "in": "query", "schema": {"type": "number", "minimum": 0}} for name in ("since", "before")]
-    limit = {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 500}}
-    return {"parameters": [*texts, *times, limit]}

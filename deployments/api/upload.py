@@ -12,10 +12,9 @@ from starlette.requests import ClientDisconnect, Request
 
 from ..batches.files import FILE, INPUT, FileRecord, new_id
 from ..errors import ApiError
-from .batching import Batching
+from .batching import Batching, told_of_quota
 from .expiry import ANCHOR, SECONDS, kept_for, said_in
 from .multipart import Form, FormReader
-from .quotas import told_of_quota
 
 _AROUND = 1 << 16
 """Bytes of a form that are not its file's."""

@@ -183,10 +183,6 @@ class _Later:
     lost: int
 
 
-async def _at_once(owner: str) -> float:
-    return 0.0
-
-
 @dataclass(frozen=True, slots=True)
 class BatchResources:
     """What the batches of one process share. `tell` is called with a note about each line that has its row.
@@ -199,10 +195,10 @@ class BatchResources:
     progress: Progress
     window: Window
     metrics: BatchMetrics
+    tell: Callable[[Note], None]
+    admit: Callable[[str], Awaitable[float]]
+    grants: Grants
     pause: float = 1.0
-    tell: Callable[[Note], None] = lambda note: None
-    admit: Callable[[str], Awaitable[float]] = _at_once
-    grants: Grants = field(default_factory=Grants)
     scans: Turns = field(default_factory=Turns)
 
 

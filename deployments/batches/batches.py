@@ -265,13 +265,10 @@ def _ended_of(owner: str) -> str:
     return f"symmoe:batches:ended:of:{owner}"
 
 
-_USUAL = Settings()
-
-
 class Batches:
     """The batches of a service, for its paths. All of it may raise `StoreError`."""
 
-    def __init__(self, storage: Storage, settings: Settings = _USUAL) -> None:
+    def __init__(self, storage: Storage, settings: Settings) -> None:
         self._storage, self._most = storage, settings.most_open_batches
 
     async def create(self, record: BatchRecord) -> bool:

@@ -19,9 +19,6 @@ from symmoe.batch.lines import SeenIds
 from symmoe.limits import SCAN_BREATH
 from symmoe.wire.lines import BadLineError, read_line, read_object
 
-from ..settings import Settings
-
-_USUAL = Settings()
 _BREATH_LINES, _BREATH_BYTES = 4096, 1 << 20
 _TOKEN_BYTES, _MOST_TOKENS, _MOST_CHOICES, _OBJECT_BYTES = 4, 1 << 15, 128, 100
 _BOM = b"\xef\xbb\xbf"
@@ -37,10 +34,6 @@ class BadInputError(Exception):
 
 class StoppedError(Exception):
     """The file was not looked through: whoever wanted it does not any more."""
-
-
-def _never() -> bool:
-    return False
 
 
 def _column() -> array[int]:
@@ -65,9 +58,7 @@ class Places:
         return len(self.numbers)
 
 
-def find_lines(
-    path: Path, most_bytes: int, most_lines: int = _USUAL.most_batch_lines, stopped: Callable[[], bool] = _never
-) -> Places:
+def find_lines(path: Path, most_bytes: int, most_lines: int, stopped: Callable[[], bool]) -> Places:
     """Where the lines stand. Raises `BadInputError` for an empty file, one of no JSON objects, one of too many lines.
 
     Blocks, but lets others on now and then; `StoppedError` soon after it is `stopped`. Of a line longer than

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 Result = TypeVar("Result")
-_USUAL = Settings()
 _CONNECTIONS = 8
 """Hundreds of lines may be open at once, and online requests go to the same store."""
 
@@ -39,7 +38,7 @@ _CONNECTIONS = 8
 class Progress:
     """The batches of a service, for its runner. Every method waits while the store is away, and may be called twice."""
 
-    def __init__(self, storage: Storage, segments: Segments, settings: Settings = _USUAL) -> None:
+    def __init__(self, storage: Storage, segments: Segments, settings: Settings) -> None:
         self._storage, self._few = storage, asyncio.Semaphore(_CONNECTIONS)
         self._rows, self.segments = Rows(storage, segments), segments
         self._settings = settings

@@ -22,10 +22,6 @@ class FullError(Exception):
     """The files of a key leave no room for more rows of its batches."""
 
 
-async def _endless(owner: str) -> int:
-    return 1 << 62
-
-
 class Grant:
     """How many bytes of rows a key may write before its room is looked up again: a sixteenth of the room at most.
 
@@ -74,7 +70,7 @@ class Grant:
 class Grants:
     """The grants of one process, by key. `left` says how many bytes more a key may have; it may raise `StoreError`."""
 
-    def __init__(self, left: Callable[[str], Awaitable[int]] = _endless) -> None:
+    def __init__(self, left: Callable[[str], Awaitable[int]]) -> None:
         self._left = left
         self._of: WeakValueDictionary[str, Grant] = WeakValueDictionary()
 

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import TYPE_CHECKING
 
 from symmoe.errors import StoreError
 from symmoe.limits import BATCHES_RUNNING, KEYS_RUNNING
@@ -25,10 +24,6 @@ from .batches import BatchRecord
 from .files import Files
 from .job import Job, NotHereError
 from .store_access import cancel, patiently, script
-
-if TYPE_CHECKING:
-    pass
-
 
 _RENEW = """
 local holder = redis.call('GET', KEYS[1])

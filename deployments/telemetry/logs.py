@@ -36,9 +36,8 @@ class RequestLog:
         target.setFormatter(JsonFormatter("%(levelname)s", rename_fields={"levelname": "level"}, timestamp="time"))
         self._logger = logging.Logger(NAME, logging.INFO)  # its own: two services in one process are two logs
         self._queue: Queue[Any] = Queue(_MOST_LINES)
-        handler = _Dropping(self._queue)
-        self._logger.addHandler(handler)
-        self._dropping = handler
+        self._dropping = _Dropping(self._queue)
+        self._logger.addHandler(self._dropping)
         self._listener = QueueListener(self._queue, target)
         self._target = target
         self._listener.start()

@@ -179,14 +179,6 @@ def fit_consensus(records: Sequence[Settled], tolerance: float = TOLERANCE, seed
     )
 
 
-def sweep(records: Sequence[Settled], seed: int = 0) -> list[tuple[Thresholds, Predicted]]:
-    """The effect of each share of opinions as the only threshold, smallest first; the last one skips nothing."""
-    figures = _figures(records)
-    gains = np.array([record.synthesis - record.vote for record in records])
-    shares = [Thresholds(share, -1.0, 0.0, 1) for share in sorted({record.consensus.share for record in records})]
-    return [(each, _predicted(_skipped(figures, each), gains, seed)) for each in (*shares, NEVER)]
-
-
 def write_rule(path: Path, fit: Fit) -> None:
     """Write a fit as JSON, for `aggregation.rule` of a pool file."""
     path.parent.mkdir(parents=True, exist_ok=True)

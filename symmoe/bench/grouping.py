@@ -83,7 +83,7 @@ def serving_here(pool: Pool, settings: Settings, build: Build, turns: MakeTurns 
     """Serve a pool on this machine while the block runs. Raises `EngineError` if the server does not start."""
     import uvicorn
 
-    replica = ExpertReplica(pool.model_dump_json(), str(pool.root), settings, build, turns)
+    replica = ExpertReplica(pool, settings, build, turns)
     storage, experts, port = Storage(), LocalExperts(replica), free_port()
     service = Service(pool, Orchestrator(build(pool), experts, settings), Open(), settings, storage)
     server = uvicorn.Server(uvicorn.Config(application(service), port=port, log_config=None, lifespan="on"))

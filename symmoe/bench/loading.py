@@ -22,7 +22,6 @@ from pydantic import TypeAdapter
 from symmoe.build import Assembly
 from symmoe.config import ExpertConfig, Pool
 from symmoe.errors import EngineError, PoolError
-from symmoe.loading.lanes import ExpertWeights
 from symmoe.loading.merge import ADAPTER_CONFIG, ADAPTER_WEIGHTS, write_merged
 from symmoe.loading.packed.layout import Layout
 from symmoe.loading.packed.writing import packed_path, write_pack
@@ -74,9 +73,12 @@ def dealt(questions: Sequence[Question], experts: Sequence[str], k: int, seed: i
     return recruitments
 
 
-def _merged(weights: ExpertWeights, out: Path) -> str:
-    """Write an expert as a whole checkpoint to `out`; its path."""
-    return str(write_merged(weights.model, weights.adapter, out))
+def whole_checkpoint(assembly: Assembly, expert: str, folder: Path) -> str:
+    """The directory of an expert as a checkpoint for any engine: its own, or one in `folder` with adapter merged in."""
+    weights = assembly.weights(expert)
+    if not weights.adapter:
+        return weights.model
+    return str(write_merged(weights.model, weights.adapter, folder / expert))
 
 
 def write_packs(assembly: Assembly, folder: Path) -> None:
@@ -256,7 +258,10 @@ def measure_batch(
         shutil.rmtree(root / "packs")
         tell("writing a checkpoint for every expert")
         assembly = Assembly(many)
-        merged = {name: _merged(assembly.weights(name), root / "merged" / name) for name in many.names}
+        merged = {}
+        for name in many.names:
+            weights = assembly.weights(name)
+            merged[name] = str(write_merged(weights.model, weights.adapter, root / "merged" / name))
         rebuilt = {}
         for name in list(REBUILDS)[: 1 + processes]:
             tell(f"an engine for every expert: {name}")

@@ -28,13 +28,13 @@ from symmoe.bench.clients import (
     texts,
 )
 from symmoe.bench.grouping import GroupingLoad, measure_grouping
+from symmoe.bench.loading import whole_checkpoint
 from symmoe.bench.machine import Memory, cores_in_use, growth
 from symmoe.bench.services import Side, log_file, ray_serve_llm, symmoe_serve, vllm_serve
 from symmoe.build import Assembly
 from symmoe.config import Pool, read_pool
 from symmoe.deployments.settings import Settings
 from symmoe.errors import EngineError
-from symmoe.loading.merge import write_merged
 from symmoe.policy import AUTO, BEST, FAST
 from symmoe.quiet import output_to
 
@@ -128,6 +128,7 @@ def _round(sides: Sequence[Side], order: Sequence[Side], sent: Load) -> dict[str
 
 
 def _run(side: Side, sent: Load) -> list[Outcome]:
+    """What came of every request. Raises `EngineError` if one has no answer."""
     outcomes = crowd(side.url, sent)
     failed = next((outcome for outcome in outcomes if outcome.kind != "answer"), None)
     if failed is not None:
@@ -174,7 +175,7 @@ def measure_routing(
     for clients in load.clients:
         tell(f"{clients} clients at once")
         with cores_in_use({side.name: side.pids}) as in_use:
-            outcomes = crowd(side.url, Load(_chains(questions, chosen, load.max_tokens), clients))
+            outcomes = _run(side, Load(_chains(questions, chosen, load.max_tokens), clients))
         rows[str(clients)] = _added(outcomes) | in_use.figures
     met = all(rows[clients]["added_ms"][name] <= most for clients in rows for name, most in TARGETS.items())
     return {"questions": load.questions, "max_tokens": load.max_tokens, "clients": rows, "targets": TARGETS, "met": met}
@@ -182,8 +183,7 @@ def measure_routing(
 
 def _chosen(side: Side, questions: Sequence[str]) -> list[str]:
     """The expert that routing chooses for each question; this also warms up routing."""
-    outcomes = crowd(side.url, Load(tuple((Ask(FAST, text, 1),) for text in questions), 4))
-    _check(outcomes)
+    outcomes = _run(side, Load(tuple((Ask(FAST, text, 1),) for text in questions), 4))
     return [outcome.headers["experts"] for outcome in sorted(outcomes, key=lambda outcome: outcome.chain)]
 
 
@@ -196,14 +196,7 @@ def _chains(questions: Sequence[str], chosen: Sequence[str], max_tokens: int) ->
     return tuple(chains)
 
 
-def _check(outcomes: Sequence[Outcome]) -> None:
-    failed = next((outcome for outcome in outcomes if outcome.kind != "answer"), None)
-    if failed is not None:
-        raise EngineError(f"a request was not answered: {failed.why or failed.kind}")
-
-
 def _added(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    _check(outcomes)
     asked = [outcome for outcome in outcomes if outcome.place > 0]
     seconds_of: dict[str, dict[int, float]] = {"named": {}, "routed": {}}
     for outcome in asked:
@@ -357,14 +350,6 @@ def _rival(pool: Pool, expert: str, against: str) -> Iterator[Side]:
         yield Side(NAMES.get(kind, kind or url), url.rstrip("/").removesuffix("/v1"))
         return
     with TemporaryDirectory() as folder:
-        model = _checkpoint(pool, expert, Path(folder))
+        model = whole_checkpoint(Assembly(pool), expert, Path(folder))
         with RIVALS[against](pool, expert, model) as side:
             yield side
-
-
-def _checkpoint(pool: Pool, expert: str, folder: Path) -> str:
-    """The directory of the expert as a checkpoint for any server: its own, or one with its adapter merged."""
-    weights = Assembly(pool).weights(expert)
-    if not weights.adapter:
-        return weights.model
-    return str(write_merged(weights.model, weights.adapter, folder / expert))

@@ -265,7 +265,7 @@ def _served(pool: Pool, load: TracingLoad) -> Iterator[_Running]:
     import uvicorn
 
     settings = Settings(traces="metadata", traces_most=load.traces, quarantine_after=0)
-    replica = ExpertReplica(pool.model_dump_json(), str(pool.root), settings, Assembly)
+    replica = ExpertReplica(pool, settings, Assembly)
     storage, loop = Storage(), asyncio.new_event_loop()
     service = Service(
         pool, Orchestrator(Assembly(pool), LocalExperts(replica), settings), Open(True), settings, storage

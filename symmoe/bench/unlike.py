@@ -23,12 +23,12 @@ from symmoe.bench.loading import (
     same_texts,
     steps_of,
     texts_of,
+    whole_checkpoint,
 )
 from symmoe.build import Assembly
 from symmoe.config import ExpertConfig, Pool
 from symmoe.errors import PoolError
 from symmoe.loading.engines import SleepingEngines
-from symmoe.loading.merge import write_merged
 from symmoe.planning.costs import CostModel, StepTimes
 from symmoe.planning.grouping import Fleet, problem_of, spread
 from symmoe.planning.problem import Worker
@@ -48,6 +48,7 @@ _SMALL = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4, 
 ANSWER_TOKENS = 32
 """At most so many tokens an answer: real answers are shorter, and a model with random weights does not stop."""
 _LOOK_SECONDS = 0.25
+_KILLED_LINES = 500
 _BARS = {"wake_seconds": 0.1, "rebuild_to_wake": 100.0, "growth": 0.02, "ours_to_ideal": 1.15, "rebuild_to_ours": 5.0}
 
 
@@ -128,7 +129,7 @@ def measure_unlike_batch(
         texts = texts_of(candidates)
         identical = {"ours_cold": same_texts(texts_of(again), texts)}
         rebuilt = {}
-        merged = {name: _whole(assembly, name, Path(folder)) for name in many.names}
+        merged = {name: whole_checkpoint(assembly, name, Path(folder)) for name in many.names}
         for name in list(REBUILDS)[: 1 + processes]:
             tell(f"an engine for every expert: {name}")
             alone = many.model_copy(update={"experts": many.experts[:1]})
@@ -243,14 +244,12 @@ def measure_unlike_swaps(
     pool: Pool,
     model: Path | None,
     switches: int,
-    kills: bool = True,
-    lines: int = 500,
     tell: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Seconds of waking and of building each engine, and memory before and after `switches` switches.
 
-    The bars are for the largest model. With `kills`, an engine that runs and one that sleeps are killed during a plan
-    of about `lines` calls, of which every one must be answered once.
+    The bars are for the largest model. An engine that runs and one that sleeps are killed during a plan of about 500
+    calls, of which every one must be answered once.
     """
     with tempfile.TemporaryDirectory() as folder:
         tell("making two models")
@@ -271,7 +270,7 @@ def measure_unlike_swaps(
                 before = _resident(engines)
                 wakes = _switch(assembly, order, switches)
                 after = _resident(engines)
-                killed = _killed(assembly, order, lines, tell) if kills else None
+                killed = _killed(assembly, order, tell)
             finally:
                 assembly.close()
     wake = {name: median_of(wakes[name]) for name in order}
@@ -303,14 +302,6 @@ def sleeping_engines(assembly: Assembly) -> SleepingEngines:
     return assembly.engine
 
 
-def _whole(assembly: Assembly, name: str, folder: Path) -> str:
-    """The directory of an expert as a whole checkpoint, written to `folder` if it has an adapter."""
-    weights = assembly.weights(name)
-    return (
-        weights.model if weights.adapter is None else str(write_merged(weights.model, weights.adapter, folder / name))
-    )
-
-
 def _size(model: Path) -> int:
     """Bytes of a checkpoint's weights."""
     return sum(file.stat().st_size for file in model.glob("*.safetensors"))
@@ -337,11 +328,11 @@ def _switch(assembly: Assembly, order: Sequence[str], switches: int) -> dict[str
     return seconds
 
 
-def _killed(assembly: Assembly, order: Sequence[str], lines: int, tell: Callable[[str], None]) -> dict[str, Any]:
-    """Kill the engine that runs and one that sleeps while a plan of about `lines` calls runs; counts of answers."""
-    tell(f"killing engines in a batch of {lines} calls")
-    uncut = steps_of(assembly.pool, Workload(len(order), -(-lines // 30), 3, 0))
-    steps, engines = _first(uncut, lines), sleeping_engines(assembly)
+def _killed(assembly: Assembly, order: Sequence[str], tell: Callable[[str], None]) -> dict[str, Any]:
+    """Kill the engine that runs and one that sleeps while a plan of about 500 calls runs; counts of answers."""
+    tell(f"killing engines in a batch of {_KILLED_LINES} calls")
+    uncut = steps_of(assembly.pool, Workload(len(order), -(-_KILLED_LINES // 30), 3, 0))
+    steps, engines = _first(uncut, _KILLED_LINES), sleeping_engines(assembly)
     candidates: list[Candidate] = []
     loads: list[Load] = []
     for event in assembly.executor.run(steps):

@@ -9,7 +9,6 @@ import ctypes
 import fcntl
 import mmap
 import os
-import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,7 +18,7 @@ from symmoe.errors import CapacityError, CheckpointError
 
 PAGE = mmap.PAGESIZE
 _CGROUP = Path("/sys/fs/cgroup")
-_SMALLER = "give the host tier fewer bytes, or a directory with more room"
+_SMALLER = "give the host tier fewer bytes"
 _CHUNK = 64 << 30
 _PORTABLE = 1  # pinned for every device of this process, not only the current one
 
@@ -62,20 +61,19 @@ def whole_pages(nbytes: int) -> int:
 class Arena:
     """Shared memory of `nbytes`, committed on opening, so that a shortage is an error now and not a SIGBUS later.
 
-    The memory has no name in any directory, so nothing is left behind however the process ends. Processes of the same
-    user attach through `path` while this one holds it open. Without a directory it is a memory file, which the size of
-    /dev/shm does not limit and which no attached process can shrink. Raises `CapacityError`.
+    The memory has no name in any directory, so nothing is left behind however the process ends, and the size of
+    /dev/shm does not limit it. Processes of the same user attach through `path` while this one holds it open, and none
+    of them can shrink it. Raises `CapacityError`.
     """
 
-    def __init__(self, nbytes: int, directory: Path | None = None) -> None:
+    def __init__(self, nbytes: int) -> None:
         self.nbytes = nbytes
-        where = str(directory) if directory else "memory"
-        _check_room(nbytes, directory)
+        _check_room(nbytes)
         try:
-            self._file = _committed(nbytes, directory)
+            self._file = _committed(nbytes)
         except OSError as error:
             raise CapacityError(
-                f"{where}: {nbytes:,} bytes cannot be reserved for the host tier ({error.strerror})", hint=_SMALLER
+                f"{nbytes:,} bytes of memory cannot be reserved for the host tier ({error.strerror})", hint=_SMALLER
             ) from error
         self._memory = memoryview(mmap.mmap(self._file.fileno(), nbytes))
         self.path = f"/proc/{os.getpid()}/fd/{self._file.fileno()}"
@@ -129,36 +127,18 @@ def _numbers(path: Path) -> dict[str, int]:
     return {words[0]: int(words[1]) for words in lines if len(words) > 1}
 
 
-def _check_room(nbytes: int, directory: Path | None) -> None:
+def _check_room(nbytes: int) -> None:
     if nbytes < PAGE:
         raise CapacityError(f"a host tier of {nbytes} bytes holds nothing", hint=f"give it {PAGE} bytes or more")
-    if directory is None:
-        free = available_memory()
-    else:
-        try:
-            facts = os.statvfs(directory)
-        except OSError as error:
-            raise CapacityError(
-                f"{directory}: no directory for the host tier ({error.strerror})", hint="name one that exists"
-            ) from error
-        free = facts.f_bavail * facts.f_frsize
-    if nbytes > free:
-        where = directory or "memory"
-        raise CapacityError(f"{where}: {free:,} bytes are free, the host tier is to have {nbytes:,}", hint=_SMALLER)
+    if nbytes > (free := available_memory()):
+        raise CapacityError(f"{free:,} bytes of memory are free, the host tier is to have {nbytes:,}", hint=_SMALLER)
 
 
-def _nameless(directory: Path | None) -> IO[bytes]:
-    if directory is None:
-        return os.fdopen(os.memfd_create("symmoe-host-tier", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), "r+b")
-    return tempfile.TemporaryFile(dir=directory, prefix="symmoe-host-tier-")
-
-
-def _committed(nbytes: int, directory: Path | None) -> IO[bytes]:
-    file = _nameless(directory)
+def _committed(nbytes: int) -> IO[bytes]:
+    file = os.fdopen(os.memfd_create("symmoe-host-tier", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), "r+b")
     try:
         os.posix_fallocate(file.fileno(), 0, nbytes)
-        if directory is None:
-            fcntl.fcntl(file.fileno(), fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+        fcntl.fcntl(file.fileno(), fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
     except BaseException:
         file.close()
         raise

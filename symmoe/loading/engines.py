@@ -16,6 +16,7 @@ from typing import Protocol
 
 from symmoe.errors import CapacityError, EngineError, EngineLostError, SymmoeError
 from symmoe.loading.host_tier import KnownOrder, Resident, eviction_order, needed_later
+from symmoe.loading.lanes import Images
 from symmoe.protocols import Engine, SuspendableEngine
 from symmoe.types import Call, Delta, EngineStats, Generation, Image, Prompt, Query, Refusal
 
@@ -33,18 +34,6 @@ class EngineSource(Protocol):
 
     def close(self) -> None:
         """Release the source; no more engines are wanted."""
-        ...
-
-
-class Shapes(Protocol):
-    """Which models one engine can serve; `lanes.Images` implements it."""
-
-    def shape(self, model: str) -> str:
-        """Equal for models that one engine can serve."""
-        ...
-
-    def tags(self, model: str) -> Mapping[str, str]:
-        """The tag of each tensor of a model."""
         ...
 
 
@@ -73,12 +62,12 @@ class SleepingEngines:
         self,
         front: Engine,
         source: EngineSource,
-        shapes: Shapes,
+        images: Images,
         needs: Callable[[str], int],
         budget: int,
         ahead: bool = True,
     ) -> None:
-        self._front, self._source, self._shapes, self._needs = front, source, shapes, needs
+        self._front, self._source, self._images, self._needs = front, source, images, needs
         self.budget, self._ahead = budget, ahead
         self._lock = threading.RLock()
         self._alive: dict[str, _Alive] = {}
@@ -138,7 +127,7 @@ class SleepingEngines:
 
     def start(self, model: str, tags: Mapping[str, str]) -> None:
         """Start an engine and make it the one awake, replacing one of its shape. Raises `CapacityError`."""
-        shape, needed = self._shapes.shape(model), self._needs(model)
+        shape, needed = self._images.shape(model), self._needs(model)
         self._end(shape)
         self._let_sleep()
         self._make_room(needed)
@@ -154,7 +143,7 @@ class SleepingEngines:
 
     def wake(self, model: str) -> bool:
         """Switch to the engine of a model's shape; False if none is alive, or it has died."""
-        shape = self._shapes.shape(model)
+        shape = self._images.shape(model)
         found = self._alive.get(shape)
         if found is None:
             return False
@@ -190,7 +179,7 @@ class SleepingEngines:
 
     def expect(self, coming: Sequence[tuple[str, str]]) -> None:
         """Set the experts that come next, and begin to start the first engine that is missing."""
-        shapes = [self._shapes.shape(model) for _, model in coming]
+        shapes = [self._images.shape(model) for _, model in coming]
         with self._lock:
             self._order = KnownOrder(shape for shape, _ in itertools.groupby(shapes))
         with self._current() as engine:
@@ -292,7 +281,7 @@ class SleepingEngines:
 
     def _start_ahead(self, model: str) -> None:
         """Start an engine in a thread and put it to sleep, if there is room without what is needed sooner."""
-        shape, needed = self._shapes.shape(model), self._needs(model)
+        shape, needed = self._images.shape(model), self._needs(model)
         with self._lock:
             if any(one.starting for one in self._alive.values()):
                 return
@@ -303,7 +292,7 @@ class SleepingEngines:
                 if self.used + needed <= self.budget:
                     break
                 self._end(key)
-            engine, tags = self._source.engine(), self._shapes.tags(model)
+            engine, tags = self._source.engine(), self._images.tags(model)
             one = _Alive(engine, next(self._numbers), needed, needed, next(self._uses))
             self._alive[shape] = one
             one.starting = self._starter.submit(self._start_asleep, one, model, tags)

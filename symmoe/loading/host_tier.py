@@ -10,18 +10,17 @@ from __future__ import annotations
 import itertools
 import math
 import threading
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from symmoe.errors import CapacityError
 from symmoe.loading.arena import Allocator, Arena, whole_pages
+from symmoe.loading.packed.layout import Layout
 
 NEVER = math.inf
 
@@ -98,7 +97,6 @@ class Residency:
     def __init__(self, budget: int) -> None:
         self.slots: dict[str, Slot] = {}
         self.order = KnownOrder()
-        self.evictions = 0
         self._allocator = Allocator(budget)
         self._pins: Counter[str] = Counter()
         self._clock = itertools.count()
@@ -140,7 +138,7 @@ class Residency:
         if leaving is None:
             return None
         for one in leaving:
-            self.evict(one)
+            self.drop(one)
         offset = self._allocator.allocate(nbytes)
         assert offset is not None, "victims said that it fits"  # noqa: S101
         self.slots[key] = slot = Slot(offset, nbytes, next(self._clock))
@@ -151,7 +149,6 @@ class Residency:
         if all(one.key != key for one in self._evictable()):
             return False
         self.drop(key)
-        self.evictions += 1
         return True
 
     def drop(self, key: str) -> None:
@@ -182,19 +179,6 @@ class Residency:
         return self._allocator.place(nbytes, {self.slots[key].offset for key in without}) is not None
 
 
-class ImageBuilder(Protocol):
-    """Makes an expert's image."""
-
-    @property
-    def nbytes(self) -> int:
-        """The size of the image in bytes."""
-        ...
-
-    def write_into(self, buffer: memoryview, /) -> object:
-        """Write the image into `buffer`, which has its size. Must keep no reference to it and not call the tier."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Held:
     """An image held in place: as bytes in this process, and as a range of the file at `path` for other processes.
@@ -209,49 +193,28 @@ class Held:
     hit: bool
 
 
-@dataclass(frozen=True, slots=True)
-class HostTierStats:
-    """Counts of what the tier did.
-
-    A use is one of `hits` (the image was present), `joined` (it waited for a fill under way) and `misses` (it was
-    filled for this use). `prefetched` counts prefetches that filled an image. The last two leave out failed fills.
-    """
-
-    hits: int = 0
-    joined: int = 0
-    misses: int = 0
-    prefetched: int = 0
-    declined: int = 0
-    evictions: int = 0
-    bytes_filled: int = 0
-    seconds_filling: float = 0.0
-
-
 class HostTier:
     """Images by key in `budget_bytes` of shared memory, made by `source`. Safe to use from any thread.
 
     Space is reserved under one lock, and filled outside of it. Images in use, pinned or being filled stay; of the rest,
-    those needed last by the order given to `expect` are evicted first. `directory` is where the memory comes from, see
-    `Arena`; `workers` is the number of concurrent prefetches; users wait for each other on `changed`. Raises
-    `CapacityError` where memory is short.
+    those needed last by the order given to `expect` are evicted first. `workers` is the number of
+    concurrent prefetches; users wait for each other on `changed`. Raises `CapacityError` where memory is short.
     """
 
     def __init__(
         self,
         budget_bytes: int,
-        source: Callable[[str], ImageBuilder],
-        directory: Path | None = None,
+        source: Callable[[str], Layout],
         workers: int = 1,
         changed: threading.Condition | None = None,
     ) -> None:
-        self._arena = Arena(budget_bytes, directory)
+        self._arena = Arena(budget_bytes)
         self._residency = Residency(budget_bytes)
         self._source = source
         self._changed = changed or threading.Condition()
         self._queue: dict[str, None] = {}
         self._promises: dict[str, Future[bool]] = {}
         self._fetchers = ThreadPoolExecutor(workers, "host-tier")
-        self._stats = HostTierStats()
         self._closed = False
 
     def expect(self, keys: Sequence[str]) -> None:
@@ -332,12 +295,6 @@ class HostTier:
             return self._residency.used
 
     @property
-    def stats(self) -> HostTierStats:
-        """Counts of what the tier did."""
-        with self._changed:
-            return replace(self._stats, evictions=self._residency.evictions)
-
-    @property
     def path(self) -> str:
         """The file that other processes of this user attach to while the tier is open; see `arena.attach`."""
         return self._arena.path
@@ -365,7 +322,7 @@ class HostTier:
             there = self._residency.slots.get(key)
             hit = there is not None and there.ready
             if slot := self._settled(key):
-                self._record_use(key, "hits" if hit else "joined")
+                self._residency.touch(key)
                 return slot, hit
         image = self._source(key)
         nbytes = image.nbytes
@@ -377,7 +334,7 @@ class HostTier:
                     raise self._residency.no_room(key, nbytes)
                 self._changed.wait()
             mine = not slot.ready
-            self._record_use(key, "misses" if mine else "joined")
+            self._residency.touch(key)
         if mine:
             self._fill(key, slot, image)
         return slot, False
@@ -411,7 +368,6 @@ class HostTier:
                 if key in self._residency.slots:
                     return  # a use was faster: its fill keeps the promise
                 slot = self._reserve(key, nbytes, prefetch=True)
-                self._count(prefetched=int(slot is not None), declined=int(slot is None))
         except BaseException as error:
             self._keep_promise(key, error)
             return
@@ -420,9 +376,8 @@ class HostTier:
         else:
             self._keep_promise(key, False)
 
-    def _fill(self, key: str, slot: Slot, image: ImageBuilder) -> None:
+    def _fill(self, key: str, slot: Slot, image: Layout) -> None:
         """Fill a reserved slot, or give it back; tell everyone who waits for it."""
-        began = time.perf_counter()
         try:
             view = self._arena.view(slot.offset, slot.nbytes)
             try:
@@ -438,7 +393,6 @@ class HostTier:
             raise
         with self._changed:
             slot.ready = True
-            self._count(bytes_filled=slot.nbytes, seconds_filling=time.perf_counter() - began)
             self._changed.notify_all()
         self._keep_promise(key, True)
 
@@ -449,13 +403,6 @@ class HostTier:
             promise.set_exception(outcome)
         elif promise:  # outside of the lock: callbacks run here
             promise.set_result(bool(outcome))
-
-    def _record_use(self, key: str, kind: str) -> None:
-        self._residency.touch(key)
-        self._count(**{kind: 1})
-
-    def _count(self, **more: float) -> None:
-        self._stats = replace(self._stats, **{name: getattr(self._stats, name) + by for name, by in more.items()})
 
     def _check_open(self) -> None:
         if self._closed:

@@ -87,12 +87,6 @@ def scatter(staging: torch.Tensor, pieces: Sequence[Piece]) -> None:
     Scatter(pieces).run(staging)
 
 
-def scatter_torch(staging: torch.Tensor, pieces: Sequence[Piece]) -> None:
-    """The same with one copy for each piece: the reference for `scatter`, and the fallback where there is no kernel."""
-    Scatter(pieces).check(staging)
-    _copy_each(staging, pieces)
-
-
 Spans = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 
 

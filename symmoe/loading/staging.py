@@ -27,6 +27,7 @@ from symmoe.errors import CheckpointError, CollectiveError
 from symmoe.loading.collectives.gather import sparse_all_gather
 from symmoe.loading.collectives.group import GatherGroup, open_group
 from symmoe.loading.collectives.plan import GatherPlan, Topology, plan_gather
+from symmoe.loading.collectives.source import PackedSource
 from symmoe.private import private_folder
 from symmoe.types import Joint, Rates
 
@@ -112,41 +113,11 @@ class Place:
     folder: Path
 
 
-class FilesSource:
-    """The weight files of a directory as chunks: none spans two files."""
+class FilesSource(PackedSource):
+    """The weight files of a directory, for which there is no manifest of chunks."""
 
     def __init__(self, files: Sequence[Path]) -> None:
-        self._open = [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in files]
-        self._chunks = [
-            (number, begin, min(CHUNK_BYTES, os.fstat(file).st_size - begin))
-            for number, file in enumerate(self._open)
-            for begin in range(0, os.fstat(file).st_size, CHUNK_BYTES)
-        ]
-        self.sizes = tuple(size for _, _, size in self._chunks)
-        """The bytes of each chunk."""
-
-    def place(self, chunk: int) -> tuple[int, int, int]:
-        """The number of a chunk's file, the chunk's offset there, and its bytes."""
-        return self._chunks[chunk]
-
-    def read(self, chunk: int, buffer: memoryview) -> None:
-        """Read one chunk. Raises `CheckpointError` if its file has become shorter."""
-        number, begin, size = self._chunks[chunk]
-        done = 0
-        while done < size:
-            count = os.preadv(self._open[number], [buffer[done:size]], begin + done)
-            if count == 0:
-                raise CheckpointError(f"a weight file ends within its chunk {chunk}: it was truncated")
-            done += count
-
-    def digest(self, chunk: int) -> bytes | None:
-        """Always None: there is no manifest of chunks."""
-        return None
-
-    def close(self) -> None:
-        """Close the files."""
-        while self._open:
-            os.close(self._open.pop())
+        super().__init__(files, CHUNK_BYTES)
 
 
 class Staging:

@@ -28,11 +28,6 @@ class JointLoad:
     saved: float
     rates: Rates | None = None
 
-    @property
-    def gained(self) -> float:
-        """Worker-seconds saved, less those spent waiting."""
-        return self.saved * len(self.places) - self.waited
-
     def joint(self, number: int) -> Joint:
         """What a step of this load is told: to wait for the others at most `saved` or `LEAST_PATIENCE` seconds."""
         return Joint(number, len(self.places), max(self.saved, LEAST_PATIENCE), self.rates)

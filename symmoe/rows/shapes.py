@@ -45,15 +45,10 @@ WHAT_TO_WRITE = "say --prompt-column COLUMN, or --prompt 'a template with {{ COL
 
 
 class ShapeError(RequestError):
-    """A row whose question cannot be determined. `ambiguous`: there is more than one way to read it."""
+    """A row whose question cannot be determined. Its code is `ambiguous_shape` where there is more than one way."""
 
     def __init__(self, message: str, code: str, row: Mapping[str, Any]) -> None:
         super().__init__(f"{message}; {_named(row)}"[:600], code=code, hint=WHAT_TO_WRITE)
-
-    @property
-    def ambiguous(self) -> bool:
-        """Whether too many columns could be the question, rather than none."""
-        return self.code == "ambiguous_shape"
 
 
 @dataclass(frozen=True, slots=True)

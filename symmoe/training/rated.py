@@ -50,15 +50,6 @@ class Field:
         rows = zip(self.candidates, self.recruitments, strict=True)
         return replace(self, candidates=tuple(tuple(c for c in row if wanted(c, r)) for row, r in rows))
 
-    def only(self, places: Sequence[int]) -> Field:
-        """The questions at some indices."""
-        return Field(
-            tuple(self.questions[p] for p in places),
-            tuple(self.queries[p] for p in places),
-            tuple(self.candidates[p] for p in places),
-            tuple(self.recruitments[p] for p in places),
-        )
-
     def right(self) -> list[list[bool]]:
         """Whether each candidate is right."""
         return [

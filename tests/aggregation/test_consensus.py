@@ -16,7 +16,6 @@ from symmoe.aggregation.consensus import (
     fit_consensus,
     measure,
     read_rule,
-    sweep,
     write_rule,
 )
 from symmoe.aggregation.vote import WeightedVote
@@ -131,12 +130,6 @@ def test_a_fit_is_the_same_for_the_same_seed() -> None:
         )
     ]
     assert fit_consensus(rows, seed=1) == fit_consensus(rows, seed=1)
-
-
-def test_a_sweep_goes_from_everything_skipped_to_nothing() -> None:
-    points = sweep([EASY] * 3 + [HARD])
-    assert [predicted.skipped for _, predicted in points] == [1.0, 0.75, 0.0]
-    assert [predicted.loss for _, predicted in points] == [25.0, 0.0, 0.0]
 
 
 def test_too_few_questions_are_an_error() -> None:

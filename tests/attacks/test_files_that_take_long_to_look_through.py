@@ -32,7 +32,7 @@ def test_a_file_of_newlines_is_no_batch_and_not_read_to_its_end(tmp_path: Path) 
     path.write_bytes(b"\n" * (64 << 20))
     began = time.process_time()
     with pytest.raises(BadInputError) as refused:
-        find_lines(path, 1 << 20)
+        find_lines(path, 1 << 20, MOST_LINES, lambda: False)
     assert refused.value.code == "too_many_lines"
     assert time.process_time() - began < 2.0  # of the ten that all of it takes
 
@@ -40,7 +40,7 @@ def test_a_file_of_newlines_is_no_batch_and_not_read_to_its_end(tmp_path: Path) 
 def test_as_many_blank_lines_as_requests_may_stand_between_them(tmp_path: Path) -> None:
     path = tmp_path / "lines"
     path.write_bytes((LINE + b"\n") * MOST_LINES)
-    assert len(find_lines(path, 1 << 20)) == MOST_LINES
+    assert len(find_lines(path, 1 << 20, MOST_LINES, lambda: False)) == MOST_LINES
 
 
 def test_how_many_lines_a_batch_may_have_is_for_the_service_to_say(folder: Path) -> None:
@@ -61,7 +61,7 @@ def test_looking_through_a_file_stops_soon_after_its_batch(tmp_path: Path, raw: 
         return len(asked) == 2
 
     with pytest.raises(StoppedError):
-        find_lines(path, 1 << 20, stopped=stopped)
+        find_lines(path, 1 << 20, MOST_LINES, stopped)
 
 
 def test_a_batch_that_is_cancelled_while_its_file_is_looked_through_ends_at_once(
@@ -94,7 +94,7 @@ def test_requests_are_answered_while_a_file_is_looked_through(tmp_path: Path) ->
     path.write_bytes((b'{"a":' + b"[" * 20 + b"]" * 20 + b"}\n") * MOST_LINES)
 
     async def play() -> tuple[int, bool]:
-        scan, turns = asyncio.ensure_future(asyncio.to_thread(find_lines, path, 1 << 20)), 0
+        scan, turns = asyncio.ensure_future(asyncio.to_thread(find_lines, path, 1 << 20, MOST_LINES, lambda: False)), 0
         while not scan.done():
             await asyncio.sleep(0)
             turns += 1

@@ -31,7 +31,7 @@ SLOWER = 4
 def replica(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ExpertReplica]:
     with own_state(tmp_path_factory.mktemp("schemas"), cache=False):
         pool = read_pool("tiny")
-        made = ExpertReplica(pool.model_dump_json(), str(pool.root), Settings(stall=60.0), Assembly)
+        made = ExpertReplica(pool, Settings(stall=60.0), Assembly)
         assert made.loop.warm.wait(300)
         yield made
         made.stop()

@@ -44,7 +44,7 @@ def of_a_file(pool: Path, rows: list[dict[str, Any]], prompt: str) -> list[dict[
 def answered(pool: Path, rows: list[dict[str, Any]], window: int, **reading: str) -> list[dict[str, Any]]:
     """What an actor gives for windows of rows, one after the other."""
     described = read_pool(str(pool))
-    actor = Answering(described.model_dump_json(), str(described.root), reading, None, 0, named)
+    actor = Answering(described, reading, None, 0, named)
     tables = [pyarrow.Table.from_pylist(rows[begin : begin + window]) for begin in range(0, len(rows), window)]
     return [row for table in tables for row in actor(table).to_pylist()]
 

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -142,14 +141,10 @@ def test_an_image_is_made_once_and_there_from_then_on(tier: HostTier, source: Fa
     assert source.fills == {"a": 1, "b": 1}
     assert tier.resident == {"a": PAGE, "b": PAGE}
     assert tier.used == 2 * PAGE
-    stats = tier.stats
-    assert (stats.hits, stats.joined, stats.misses, stats.bytes_filled) == (2, 0, 2, 2 * PAGE)
-    assert stats.seconds_filling > 0
 
 
-@pytest.mark.parametrize("inside", [None, "tmp"])
-def test_other_processes_find_the_bytes_where_held_says(inside: str | None, source: FakeSource, tmp_path: Path) -> None:
-    with HostTier(3 * PAGE, source, tmp_path if inside else None) as tier, tier.use("b"), tier.use("a") as held:
+def test_other_processes_find_the_bytes_where_held_says(tier: HostTier) -> None:
+    with tier.use("b"), tier.use("a") as held:
         assert (held.path, held.offset, held.nbytes) == (tier.path, PAGE, PAGE)
         with attach(held.path) as mapped:
             assert mapped[held.offset : held.offset + held.nbytes] == content("a", PAGE)
@@ -171,7 +166,6 @@ def test_an_array_over_an_image_does_not_break_the_end_of_its_use_nor_of_the_tie
 def test_with_no_order_known_the_least_recently_used_makes_room(tier: HostTier) -> None:
     used(tier, "a", "b", "c", "a", "d")
     assert set(tier.resident) == {"a", "c", "d"}
-    assert tier.stats.evictions == 1
 
 
 def test_with_the_order_known_what_is_needed_last_makes_room(tier: HostTier) -> None:
@@ -187,7 +181,7 @@ def test_in_a_known_order_no_policy_fills_less_often(trace: str, frames: int) ->
     with HostTier(frames * PAGE, source) as tier:
         tier.expect(trace)
         used(tier, *trace)
-        assert tier.stats.misses == fewest_misses(trace, frames)
+        assert sum(source.fills.values()) == fewest_misses(trace, frames)
 
 
 def test_what_is_prefetched_is_there_when_it_is_used(tier: HostTier, source: FakeSource) -> None:
@@ -195,7 +189,6 @@ def test_what_is_prefetched_is_there_when_it_is_used(tier: HostTier, source: Fak
     assert used(tier, "a") == [True]
     assert tier.prefetch("a").result(30) is True
     assert source.fills == {"a": 1}
-    assert tier.stats.prefetched == 1
 
 
 def test_a_prefetch_pushes_out_what_is_needed_after_it_and_nothing_else(tier: HostTier) -> None:
@@ -205,7 +198,6 @@ def test_a_prefetch_pushes_out_what_is_needed_after_it_and_nothing_else(tier: Ho
     assert set(tier.resident) == {"a", "b", "d"}
     assert tier.prefetch("c").result(30) is False
     assert set(tier.resident) == {"a", "b", "d"}
-    assert (tier.stats.prefetched, tier.stats.declined) == (1, 1)
 
 
 def test_a_prefetch_that_is_declined_pushes_out_nothing_on_the_way(tier: HostTier) -> None:

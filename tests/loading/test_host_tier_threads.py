@@ -63,7 +63,6 @@ def test_a_use_waits_for_a_prefetch_under_way_instead_of_filling_twice(
         gate.open.set()
         assert use.result(30) is False
         assert prefetched.result(30) is True
-        assert tier.stats.joined == 1
     assert source.fills == {"a": 1}
 
 
@@ -264,10 +263,6 @@ def test_threads_that_ask_for_everything_at_once_get_the_right_bytes(seed: int) 
         runs = [pool.submit(hammer, thread) for thread in range(8)]
         for run in runs:
             run.result(60)
-    stats = tier.stats
-    assert stats.hits + stats.joined + stats.misses == 480
-    assert sum(source.fills.values()) == stats.misses + stats.prefetched
-    assert stats.bytes_filled == sum(source.fills.values()) * (3 * PAGE - 7)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from symmoe.errors import CheckpointError
-from symmoe.loading.scatter import TILE, Piece, Scatter, _spans, scatter, scatter_torch, tile_table
+from symmoe.loading.scatter import TILE, Piece, Scatter, _spans, scatter, tile_table
 
 KERNEL = "symmoe.loading.scatter_kernel"
 GUARD = 64
@@ -82,7 +82,7 @@ def test_the_kernel_writes_what_single_copies_write_and_not_a_byte_beside(
     wanted = torch.full((room,), 0xAA, dtype=torch.uint8)
     for (offset, target), size in zip(places, sizes, strict=True):
         wanted[target : target + size] = staging[offset : offset + size]
-    for run in (interpreted, scatter, scatter_torch):
+    for run in (interpreted, scatter):
         assert torch.equal(written_by(run, staging, places, sizes, room), wanted)
 
 
@@ -133,15 +133,13 @@ def test_pieces_put_together_once_are_loaded_from_one_buffer_after_another() -> 
 def test_nothing_to_scatter_is_nothing_done() -> None:
     staging = torch.zeros(0, dtype=torch.uint8)
     scatter(staging, [])
-    scatter_torch(staging, [])
     scatter(staging, [Piece(0, torch.zeros(0))])
 
 
 def test_a_piece_that_ends_after_the_buffer_is_named_and_nothing_is_written() -> None:
     first, second = torch.zeros(4), torch.zeros(4)
-    for run in (scatter, scatter_torch):
-        with pytest.raises(CheckpointError, match="piece 1 ends at byte 32 of a staging buffer of 31"):
-            run(torch.ones(31, dtype=torch.uint8), [Piece(0, first), Piece(16, second)])
+    with pytest.raises(CheckpointError, match="piece 1 ends at byte 32 of a staging buffer of 31"):
+        scatter(torch.ones(31, dtype=torch.uint8), [Piece(0, first), Piece(16, second)])
     assert not first.any()
 
 

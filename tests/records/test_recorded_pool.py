@@ -9,7 +9,7 @@ import pytest
 
 from symmoe.build import Assembly, check_weights, fingerprint
 from symmoe.config import Pool, read_pool
-from symmoe.engines.recorded import RecordedEngine
+from symmoe.engines.echo import RecordedEngine
 from symmoe.errors import PoolError, RecordsError
 from symmoe.pipeline import answer
 from symmoe.policy import Policy

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from symmoe.protocols import Recruiter
 from symmoe.routing.recruiters.posterior import PosteriorRecruiter
-from symmoe.routing.recruiters.published import PublishedRecruiter
-from symmoe.routing.recruiters.published_code import PublishedCodeRecruiter
+from symmoe.routing.recruiters.published import PublishedCodeRecruiter, PublishedRecruiter
 from symmoe.types import ExpertProfile, Profiles, Query, Recruitment, SkillMatch, Skills, Tally
 from tests.fakes import query
 

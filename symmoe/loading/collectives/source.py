@@ -9,12 +9,9 @@ import struct
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from symmoe.errors import CheckpointError
-
-if TYPE_CHECKING:
-    pass
 
 _FREE_AT = struct.Struct("d")
 
@@ -32,27 +29,35 @@ class ChunkSource(Protocol):
 
 
 class PackedSource:
-    """The chunks of one file: number i begins at byte `i * chunk_bytes`; the last may be shorter.
+    """Files as chunks, numbered through: `chunk_bytes` each, the last of a file may be shorter, and none spans two.
 
-    `digests` are the sha256 of the chunks, 32 bytes each, from the file's manifest.
+    `digests` are the sha256 of the chunks, 32 bytes each, from the files' manifest.
     """
 
-    def __init__(self, path: Path, chunk_bytes: int, digests: Sequence[bytes] = ()) -> None:
-        self._path = path
-        self._chunk = chunk_bytes
+    def __init__(self, files: Path | Sequence[Path], chunk_bytes: int, digests: Sequence[bytes] = ()) -> None:
+        self._files = [files] if isinstance(files, Path) else list(files)
         self._digests = digests
-        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        size = os.fstat(self._file).st_size
-        self.sizes = tuple(min(chunk_bytes, size - begin) for begin in range(0, size, chunk_bytes))
+        self._open = [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in self._files]
+        self._chunks = [
+            (number, begin, min(chunk_bytes, os.fstat(file).st_size - begin))
+            for number, file in enumerate(self._open)
+            for begin in range(0, os.fstat(file).st_size, chunk_bytes)
+        ]
+        self.sizes = tuple(size for _, _, size in self._chunks)
         """The bytes of each chunk."""
 
+    def place(self, chunk: int) -> tuple[int, int, int]:
+        """The number of a chunk's file, the chunk's offset there, and its bytes."""
+        return self._chunks[chunk]
+
     def read(self, chunk: int, buffer: memoryview) -> None:
-        """Read one chunk. Raises `CheckpointError` where the file ends before the chunk does."""
+        """Read one chunk. Raises `CheckpointError` where its file ends before the chunk does."""
+        number, begin, _ = self._chunks[chunk]
         done = 0
         while done < len(buffer):
-            count = os.preadv(self._file, [buffer[done:]], chunk * self._chunk + done)
+            count = os.preadv(self._open[number], [buffer[done:]], begin + done)
             if count == 0:
-                raise CheckpointError(f"{self._path}: ends within chunk {chunk}: the file was truncated")
+                raise CheckpointError(f"{self._files[number]}: ends within chunk {chunk}: the file was truncated")
             done += count
 
     def digest(self, chunk: int) -> bytes | None:
@@ -60,10 +65,9 @@ class PackedSource:
         return self._digests[chunk] if self._digests else None
 
     def close(self) -> None:
-        """Close the file. Safe to call twice."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        """Close the files. Safe to call twice."""
+        while self._open:
+            os.close(self._open.pop())
 
 
 class SharedRate:

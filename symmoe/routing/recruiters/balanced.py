@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from symmoe.routing.recruiters.posterior import PosteriorRecruiter
-from symmoe.routing.recruiters.slots import numbered
+from symmoe.routing.recruiting import numbered
 from symmoe.types import Explanation, Query, Recruitment, Skills
 
 WINDOW = 256

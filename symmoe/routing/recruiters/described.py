@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from symmoe.protocols import Embedder
-from symmoe.routing.recruiters.slots import numbered
+from symmoe.routing.recruiting import numbered
 from symmoe.types import Assessment, Explanation, Query, Recruitment, Skills
 
 SHARPNESS = 0.05

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from symmoe.routing.competence import Competence, LearnedEvidence, earned_of, places_of
-from symmoe.routing.recruiters.slots import numbered
+from symmoe.routing.recruiting import numbered
 from symmoe.routing.tallies import Account, Evidence, Floats, Judgement, Tallies, interval
 from symmoe.routing.topics import TopicEvidence
 from symmoe.types import Assessment, Explanation, Profiles, Query, Recruitment, Skills

@@ -1,11 +1,11 @@
-"""Recruiting as the text of Symbolic-MoE describes it (arXiv 2503.05641, §3.2)."""
+"""Recruiting as the text of Symbolic-MoE describes it (arXiv 2503.05641, §3.2), and as its public code does it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 
-from symmoe.routing.recruiters.slots import drawn
+from symmoe.routing.recruiting import drawn
 from symmoe.types import Assessment, Explanation, Profiles, Query, Recruitment, Skills, Tally
 
 Scores = Mapping[str, Mapping[str, float]]
@@ -16,7 +16,7 @@ class PublishedRecruiter:
 
     S sums an expert's scores on the query's skills; γ is its share of all scores in the pool (shifted to be
     non-negative where one is negative). Experts under `min_share` are dropped. A query without any known skill goes to
-    `fallback`, or without one to experts drawn uniformly. `published_code` holds the different rule of the public code.
+    `fallback`, or without one to experts drawn uniformly. `PublishedCodeRecruiter` has the public code's rule.
     """
 
     name = "published"
@@ -85,6 +85,28 @@ class PublishedRecruiter:
         highest = max(relevance.values())
         raised = {expert: math.exp((w - highest) / self._temperature) for expert, w in relevance.items()}
         return _trimmed(shares_of(raised), self._min_share)
+
+
+class PublishedCodeRecruiter(PublishedRecruiter):
+    """The public code's rule: no softmax, no trimming; shares are the positive `S·γ`, and γ squares the competences.
+
+    γ is `total^(1/T)` over its sum, with totals shifted where one is negative. Where no `S·γ` is positive, all are
+    shifted. Draws are with replacement, as in the paper.
+    """
+
+    name = "published-code"
+
+    def _competences(self, scores: Scores) -> dict[str, float]:
+        totals = shifted({expert: float(sum(own.values())) for expert, own in scores.items()})
+        highest = max(totals.values()) or 1.0
+        return shares_of({expert: (total / highest) ** (1 / self._temperature) for expert, total in totals.items()})
+
+    def _left_out(self) -> str:
+        return "no positive relevance"
+
+    def _shares(self, relevance: Mapping[str, float]) -> dict[str, float]:
+        positive = {expert: w for expert, w in relevance.items() if w > 0} or shifted(relevance)
+        return shares_of(dict(sorted(positive.items(), key=lambda item: -item[1])))
 
 
 def topic_scores(profiles: Profiles) -> Scores:

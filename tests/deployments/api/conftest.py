@@ -182,7 +182,7 @@ def running(
         made.reader = lambda expert: reader  # type: ignore[method-assign]
         return made
 
-    replica = ExpertReplica(pool.model_dump_json(), str(pool.root), settings, build, first=lambda pool: first)
+    replica = ExpertReplica(pool, settings, build, first=lambda pool: first)
     local = LocalExperts(replica)
     reached = PoolExperts(pool, local) if any(expert.remote for expert in pool.experts) else local
     orchestrator = Orchestrator(build(pool), through(reached), settings, storage if remembers else None)

@@ -10,6 +10,9 @@ from typing import Any
 import openai
 import pytest
 from openai.types import Batch
+from prometheus_client import CollectorRegistry
+from symmoe.deployments.batches.answering import BatchMetrics, BatchResources, Window
+from symmoe.deployments.batches.quota import Grants
 from symmoe.deployments.settings import Settings
 
 from tests.deployments.api.conftest import Running, running
@@ -98,3 +101,18 @@ def exactly_once(client: openai.OpenAI, batch: Batch, count: int) -> None:
     counts = batch.request_counts
     assert counts is not None
     assert (counts.total, counts.completed, counts.failed) == (count, count, 0)
+
+
+def resources(ask: Any, progress: Any, room: int, pause: float) -> BatchResources:
+    """What the batches of a process share, for keys without limits."""
+
+    async def at_once(owner: str) -> float:
+        return 0.0
+
+    async def endless(owner: str) -> int:
+        return 1 << 62
+
+    metrics = BatchMetrics(CollectorRegistry())
+    return BatchResources(
+        ask, progress, Window(lambda: room), metrics, lambda note: None, at_once, Grants(endless), pause
+    )

@@ -48,7 +48,7 @@ async def serve(folder: Path, seconds: float) -> None:
     settings = Settings(batch_lease=1.0, batch_lines_open=512)
     pool = read_pool(str(echo_pool(folder, engine={"max_num_seqs": 16 if seconds else 256})))
     engine = SlowEngine(folder, seconds)
-    replica = ExpertReplica(pool.model_dump_json(), str(pool.root), settings, lambda pool: assembled(pool, engine))
+    replica = ExpertReplica(pool, settings, lambda pool: assembled(pool, engine))
     experts = LocalExperts(replica)
     orchestrator = Orchestrator(assembled(pool), experts, settings)
     service = Service(pool, orchestrator, Open(), settings, Storage())

@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import pytest
-from prometheus_client import CollectorRegistry
 from symmoe.deployments.api.batch_lines import LineAnswers
-from symmoe.deployments.batches.answering import Answering, BatchMetrics, BatchResources, Window
+from symmoe.deployments.batches.answering import Answering
 from symmoe.deployments.batches.batches import BatchRecord
 from symmoe.deployments.events import TurnedAway, TurnedAwayError
 
-from tests.deployments.batches.conftest import line
+from tests.deployments.batches.conftest import line, resources
 
 
 class Refusing:
@@ -55,8 +54,7 @@ def test_what_the_line_itself_may_cause_is_not_asked_until_the_window_ends(statu
     refusing: Any = Refusing(TurnedAway(status, code, "no"), 20)
 
     async def run() -> None:
-        ask, window = LineAnswers(refusing), Window(lambda: 1)
-        means = BatchResources(ask, refusing, window, BatchMetrics(CollectorRegistry()), pause=1e-6)
+        means = resources(LineAnswers(refusing), refusing, room=1, pause=1e-6)
         batch = BatchRecord("b", "me", "in", "out", "err", 0, 1 << 40)
         await Answering(batch, cast(Any, refusing), means).run([1])
 

@@ -307,7 +307,7 @@ def test_what_comes_in_at_the_same_time_is_counted(tmp_path: Path) -> None:
     async def play() -> list[int]:
         storage = Storage()
         files = Files(storage, Contents(tmp_path / "files"))
-        quota, granted = Quota(files, Batches(storage), 3, 1000), list[int]()
+        quota, granted = Quota(files, Batches(storage, Settings()), 3, 1000), list[int]()
 
         async def one(size: int, enough: asyncio.Event) -> None:
             async with quota.room("me", 1, size) as room:
@@ -364,7 +364,7 @@ def test_an_expiry_that_makes_no_sense_is_refused(service: Running, said: dict[s
 def test_an_expired_file_is_gone_unless_an_open_batch_is_made_of_it(tmp_path: Path) -> None:
     async def play() -> list[str]:
         storage, now = Storage(), int(time.time())
-        files, batches = Files(storage, Contents(tmp_path / "files")), Batches(storage)
+        files, batches = Files(storage, Contents(tmp_path / "files")), Batches(storage, Settings())
         idents = [new_id(FILE) for _ in range(3)]
         for ident, expires in zip(idents, (now - 1, now - 1, now + 60), strict=True):
             async with files.contents.writing(ident) as file:

@@ -16,10 +16,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry
 from symmoe.deployments.api.multipart import FormReader
-from symmoe.deployments.api.waiting_clients import Online
-from symmoe.deployments.batches.answering import BatchMetrics, BatchResources, Place, Window
+from symmoe.deployments.api.open_requests import Online
+from symmoe.deployments.batches.answering import Place, Window
 from symmoe.deployments.batches.batches import Batches, BatchRecord, batch_key, lines_key
 from symmoe.deployments.batches.files import BATCH, FILE, Contents, FileRecord, Files, is_id, new_id
 from symmoe.deployments.batches.input import BadInputError, BadLineError, Lines, find_lines
@@ -32,7 +31,7 @@ from symmoe.deployments.errors import ApiError
 from symmoe.deployments.settings import Settings
 from symmoe.deployments.storage import Storage
 
-from tests.deployments.batches.conftest import jsonl, line
+from tests.deployments.batches.conftest import jsonl, line, resources
 from tests.stores import connected, state_in
 
 LINES = 9
@@ -88,9 +87,9 @@ def test_every_line_is_found_where_it_stands_and_reads_as_itself(raws: list[byte
         path.write_bytes(b"\n".join(raws) + (b"\n" if last else b""))
         if not any(_object(raw) for raw in raws):
             with pytest.raises(BadInputError):
-                find_lines(path, 1000)
+                find_lines(path, 1000, 1000, lambda: False)
             return
-        places = find_lines(path, 1000)
+        places = find_lines(path, 1000, 1000, lambda: False)
         said = [n for n, raw in enumerate(raws, 1) if raw.removeprefix(b"\xef\xbb\xbf").strip()]
         assert list(places.numbers) == said
         lines, seen = Lines(path, places, 1000), set[str]()
@@ -232,7 +231,7 @@ def test_a_batch_that_was_promised_outlives_the_store(state: Path) -> None:
 
     async def play() -> BatchRecord | None:
         storage = Storage()
-        batches, new = Batches(storage), replace(record(), id=new_id(BATCH))
+        batches, new = Batches(storage, Settings()), replace(record(), id=new_id(BATCH))
         await batches.create(new)
         os.kill(connected().info("server")["process_id"], signal.SIGKILL)
         found = await batches.get(new.id, "me")
@@ -260,8 +259,8 @@ async def resumed(folder: Path, done: frozenset[int]) -> list[dict[str, Any]]:
     await files.put(FileRecord(ids[0], "me", "lines", 1, "batch", now))
     batch = BatchRecord(f"batch_{'0' * 32}", "me", *ids, now, now + 60)
     await storage.do(lambda client: client.delete(f"symmoe:batch:{{{batch.id}}}"))
-    await Batches(storage).create(batch)
-    progress, asked = Progress(storage, Segments(folder / "files" / "rows")), set[str]()
+    await Batches(storage, Settings()).create(batch)
+    progress, asked = Progress(storage, Segments(folder / "files" / "rows"), Settings()), set[str]()
 
     async def ask(body: dict[str, Any], ident: str, share: str, owner: str, seconds: float) -> Answered:
         text = body["messages"][0]["content"]
@@ -274,8 +273,7 @@ async def resumed(folder: Path, done: frozenset[int]) -> list[dict[str, Any]]:
         text = line(number - 1)["body"]["messages"][0]["content"]
         row, count = response_line(batch.id, number, f"line-{number - 1}", Answered(200, {"text": text}))
         await progress.put(batch.id, number, row, count)
-    means = BatchResources(ask, progress, Window(lambda: 3), BatchMetrics(CollectorRegistry()), 0.01)
-    await Job(batch, files, means, Settings()).run()
+    await Job(batch, files, resources(ask, progress, room=3, pause=0.01), Settings()).run()
     ended = await progress.read(batch.id)
     assert ended is not None
     assert ended.document["request_counts"] == {"total": LINES, "completed": LINES - 1, "failed": 1}

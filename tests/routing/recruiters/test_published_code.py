@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from symmoe.routing.recruiters.published_code import PublishedCodeRecruiter
+from symmoe.routing.recruiters.published import PublishedCodeRecruiter
 from tests.fakes import profiles, query, skills
 from tests.routing.strategies import asked_alone, experts_of
 
