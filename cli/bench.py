@@ -83,10 +83,13 @@ def routing(
         "static": build_embedder(pool.model_copy(update={"routing": static})),
     }
     asked = [each for path in suite or () for each in read_suite(path)]
-    texts = [each.question for each in asked or mixed_suite(4 if quick else 1000, "test", seed)]
+    texts = [each.question for each in asked or mixed_suite(1 if quick else 1000, "test", seed)]
     model, taxonomy = embedder_directory(pool.routing.embedder, pool.root), pool_taxonomy(read_pool("starter"))
     with working("measuring"):
-        report = {**measure(embedders, seed, quick), "naming": measure_naming(model, taxonomy, texts)}
+        report = {
+            **measure(embedders, seed, quick),
+            "naming": measure_naming(model, taxonomy, texts, 1 if quick else 3),
+        }
     end_measuring(report, out, json, _routing_tables)
 
 
