@@ -99,8 +99,8 @@ def _tables(card: dict[str, Any]) -> list[Any]:
             percent(row["accuracy"]),
             *("{:+.2f} ({:+.2f} to {:+.2f})".format(row[over]["points"], *row[over]["ci95"]) for over in _OVER),
         )
-        for setting, choice_columns in about["choosing_unseen"].items()
-        for name, row in choice_columns.items()
+        for setting, found in about["choosing_unseen"].items()
+        for name, row in found.items()
     ]
     mixture = about["mixture"]
     columns = ("objective", "answers", "with length", "debiased", "kept")

@@ -166,6 +166,8 @@ SIMILARITY = 0.8
 """Cosine similarity from which two texts say the same, if they do not contradict each other."""
 
 SHORTEST, LONGEST = 8, 180
+_LONGEST_PROSE = 40 * LONGEST
+"""Characters; without this bound one word could be as long as an answer, and comparing it slow."""
 """Words of a text that embeddings can tell: shorter ones are compared as written, longer ones do not fit."""
 
 _MARKS = ("```", *"{}[]<>=\\|")
@@ -183,10 +185,8 @@ class SemanticClusters:
 
     def cluster(self, texts: Sequence[str]) -> list[list[int]]:
         """The indices of `texts` in groups; groups and members are in the order of their first text."""
-        # what is cheap comes first: most texts that disagree do so in one place, and need not be read any further
-        pairs = [(a, b) for a, b in combinations(range(len(texts)), 2) if not _one_place_apart(texts[a], texts[b])]
-        prose = [place for place, text in enumerate(texts) if is_prose(text)] if pairs else []
-        agreeing = {(a, b) for a, b in pairs if a in prose and b in prose and not _worded_otherwise(texts[a], texts[b])}
+        prose = [place for place, text in enumerate(texts) if is_prose(text)]
+        agreeing = {(a, b) for a, b in combinations(prose, 2) if not disagree(texts[a], texts[b])}
         if not agreeing:
             return [[place] for place in range(len(texts))]
         rows = self._embedder.embed([texts[place] for place in prose])
@@ -204,6 +204,8 @@ class SemanticClusters:
 
 def is_prose(text: str) -> bool:
     """Whether a text is sentences, of a length that embeddings can compare, and not a list, code or a formula."""
+    if len(text) > _LONGEST_PROSE:
+        return False
     words = text.split()
     if (
         not SHORTEST <= len(words) <= LONGEST

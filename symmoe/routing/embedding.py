@@ -70,10 +70,16 @@ def _embedded(model: Any, texts: Sequence[str]) -> Iterator[tuple[list[int], NDA
     """Places of a few texts and their unit rows, until all texts are embedded.
 
     Texts that are embedded together are padded to the longest of them. Characters say little of how long that is:
-    exam questions grouped by them are over a third padding, grouped by tokens a fiftieth. So tokens are counted first.
+    exam questions grouped by them are over a third padding, grouped by tokens a fiftieth. So tokens are counted first,
+    where the model's features are a row of tokens for each text.
     """
     for read in _alike([len(text) // CHARACTERS for text in texts], READ):
         features = model.preprocess([texts[place] for place in read])
+        if not _in_rows(features):
+            for part in _alike([len(texts[place]) // CHARACTERS for place in read], TOKENS):
+                places = [read[place] for place in part]
+                yield places, _unit_rows(model, model.preprocess([texts[place] for place in places]))
+            continue
         for part in _alike(features["attention_mask"].sum(dim=1).tolist(), TOKENS):
             yield [read[place] for place in part], _unit_rows(model, _without_padding(features, part))
 
@@ -86,6 +92,12 @@ def _alike(lengths: Sequence[int], room: int) -> Iterator[list[int]]:
         end = begin + max(1, room // max(1, lengths[places[begin]]))
         yield places[begin:end]
         begin = end
+
+
+def _in_rows(features: Mapping[str, Any]) -> bool:
+    """Whether every feature has a row for each text, as long as the attention mask's."""
+    mask = features.get("attention_mask")
+    return mask is not None and all(value.shape == mask.shape for value in features.values() if hasattr(value, "shape"))
 
 
 def _without_padding(features: Mapping[str, Any], places: list[int]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -128,3 +129,12 @@ def test_numbers_and_choices_are_never_clustered() -> None:
     found = WeightedVote(SemanticClusters(embedder)).aggregate(asked, candidates, [Verdict(e, 0, 1.0) for e in "ab"])
     assert [vote.answer for vote in found.votes] == ["7", "8"]
     assert embedder.asked == 0
+
+
+@pytest.mark.parametrize("filler", ["=", "~", "|---"])
+def test_answers_that_differ_in_a_line_without_end_are_told_apart_at_once(filler: str) -> None:
+    around = "the answer to this question is as follows here now"
+    texts = [f"{around} {filler * (60_000 // len(filler) - n)} {around}" for n in range(16)]
+    began = time.process_time()
+    assert SemanticClusters(Everywhere(), 0.0).cluster(texts) == [[n] for n in range(16)]
+    assert time.process_time() - began < 0.5

@@ -99,7 +99,7 @@ def test_lines_that_cannot_be_asked_are_counted(symmoe_command: Symmoe, pool: Pa
     ("words", "error"),
     [
         (("--suite", "s", "--input", "i"), "both given"),
-        (("--out", "plan.txt"), "no picture"),
+        (("--out", "plan.txt"), "cannot be written as '.txt'"),
         (("--aggregator", "nobody"), "no expert 'nobody'"),
     ],
 )

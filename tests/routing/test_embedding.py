@@ -249,3 +249,16 @@ def test_a_word_becomes_tokens_once_and_no_more_words_are_kept_than_there_is_roo
     assert (embedder.embed(["greenish yellow"]) != 0).any()
     assert set(words._known) == {"greenish", "yellow"}
     assert embedder.embed(["red blue red", "red"]) == pytest.approx(first)
+
+
+def test_models_whose_features_are_no_rows_of_tokens_embed_too(tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+    tokenizer = Tokenizer(WordLevel({"[UNK]": 0, "a": 1, "b": 2}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_dim=8)], device="cpu").save(str(tmp_path))
+    rows = SentenceEmbedder(lambda: tmp_path).embed(["a b", "b", "a b"])
+    assert rows.shape == (3, 8)
+    assert (rows[0] == rows[2]).all()
+    assert not (rows[0] == rows[1]).all()
