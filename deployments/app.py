@@ -122,9 +122,9 @@ def settings_of(args: Mapping[str, Any]) -> Settings:
     unknown = sorted(args.keys() - known - {"pool", "without_keys"})
     if unknown:
         raise JobError(f"unknown arguments: {', '.join(unknown)}", hint=f"there are: {', '.join(sorted(known))}, pool")
-    said = {name: value for name, value in args.items() if name in known}
+    values = {name: value for name, value in args.items() if name in known}
     try:
-        return TypeAdapter(Settings).validate_python({"traces": "metadata", **said})
+        return TypeAdapter(Settings).validate_python({"traces": "metadata", **values})
     except ValidationError as error:
         wrong = error.errors()[0]
         raise JobError(f"the setting {wrong['loc'][0]} is {wrong['input']!r}: {wrong['msg']}") from error
@@ -170,9 +170,9 @@ def _behind(pool: Pool, settings: Settings, build: Build) -> Behind:
     site = Site.of(pool, accelerated)
     behind: Behind = {}
     if site.switched:
-        own = site.only(*site.switched)
+        switched_site = site.only(*site.switched)
         options = expert_options(site, settings, machines)
-        behind[EXPERTS] = serve.deployment(name=EXPERTS, **options)(Replica).bind(own, settings, build)
+        behind[EXPERTS] = serve.deployment(name=EXPERTS, **options)(Replica).bind(switched_site, settings, build)
     for expert in site.dedicated:
         options = dedicated_options(site, expert, settings)
         deployment = serve.deployment(name=DEDICATED + expert.name, **options)(DedicatedReplica)

@@ -164,7 +164,7 @@ class DedicatedExpert:
 
     async def stream(self, asked: Asked) -> AsyncGenerator[list[Event], None]:
         """The events of a generation as they happen, those close together as one list."""
-        gathered, over = Gathered(), False
+        gathered, done = Gathered(), False
 
         async def work() -> None:
             end: End = _BROKE_OFF
@@ -175,9 +175,9 @@ class DedicatedExpert:
 
         task = asyncio.create_task(work())
         try:
-            while not over:
+            while not done:
                 events = await gathered.take()
-                over = isinstance(events[-1], End)
+                done = isinstance(events[-1], End)
                 yield events
         finally:
             task.cancel()
@@ -218,7 +218,7 @@ class DedicatedExpert:
 
     async def _said(self, asked: Asked, fields: Mapping[str, Any], tell: Tell) -> End:
         """What the server gives; its pieces are told where they are streamed."""
-        said = _Completion(asked.query.sampling.top_logprobs or 0)
+        completion = _Completion(asked.query.sampling.top_logprobs or 0)
         parted = None if self._reader is None else Parted(self._reader, asked.query.sampling)
         try:
             answer = await self._server.completions(self._request(**fields))
@@ -227,11 +227,11 @@ class DedicatedExpert:
         async with aclosing(answer):
             async for part in answer:
                 for document in _documents(part):
-                    given = said.take(document)
-                    more = piece(given.text, given.logprobs, parted)
+                    delta = completion.take(document)
+                    more = piece(delta.text, delta.logprobs, parted)
                     if more and asked.stream:
                         tell(more)
-        generation, rest = finished(said.generation, parted)
+        generation, rest = finished(completion.generation, parted)
         if rest and asked.stream:
             tell(rest)
         return ended(generation, asked.query.sampling.schema is not None)
@@ -295,14 +295,14 @@ def completion_fields(asked: Asked, window: int) -> dict[str, Any]:
 
 def _logprobs(choice: Mapping[str, Any], top: int) -> list[TokenLogprob]:
     """The tokens of a choice that are text; one that ended it is none."""
-    told = choice.get("logprobs") or {}
-    tokens, own, others = (told.get(name) or [] for name in ("tokens", "token_logprobs", "top_logprobs"))
-    found = [
-        TokenLogprob(token, own[n], tuple(sorted((others[n] or {}).items(), key=lambda each: -each[1])[:top]))
+    logprobs = choice.get("logprobs") or {}
+    tokens, values, alternatives = (logprobs.get(name) or [] for name in ("tokens", "token_logprobs", "top_logprobs"))
+    text_tokens = [
+        TokenLogprob(token, values[n], tuple(sorted((alternatives[n] or {}).items(), key=lambda each: -each[1])[:top]))
         for n, token in enumerate(tokens)
     ]
     by_token = choice.get("finish_reason") == "stop" and not isinstance(choice.get("stop_reason"), str)
-    return found[:-1] if by_token else found
+    return text_tokens[:-1] if by_token else text_tokens
 
 
 def _documents(part: Any) -> Iterator[Mapping[str, Any]]:
@@ -322,8 +322,8 @@ def _documents(part: Any) -> Iterator[Mapping[str, Any]]:
 def _refused(error: Mapping[str, Any]) -> TurnedAway:
     code = error.get("code")
     if isinstance(code, int) and 400 <= code < 500:
-        said = str(error.get("message") or "").strip() or "the engine did not take it"
-        return TurnedAway(400, "invalid_request", said.splitlines()[0])
+        message = str(error.get("message") or "").strip() or "the engine did not take it"
+        return TurnedAway(400, "invalid_request", message.splitlines()[0])
     return TurnedAway(503, "expert_lost", "the engine failed while it answered", 1.0, again=True)
 
 

@@ -208,22 +208,22 @@ class EngineLoop:
         deltas = self._engine().step()
         self._failures = 0
         self._untried.clear()
-        told: list[tuple[str, Event]] = []
+        events: list[tuple[str, Event]] = []
         for delta in deltas:
             if delta.id not in self._asked:
                 continue
             asked, parted = self._asked[delta.id], self._parted.get(delta.id)
-            given = piece(delta.text, delta.logprobs, parted)
-            told += [(delta.id, given)] if given and asked.stream else []
+            new_piece = piece(delta.text, delta.logprobs, parted)
+            events += [(delta.id, new_piece)] if new_piece and asked.stream else []
             if delta.generation is not None:
                 generation, rest = finished(delta.generation, parted)
-                told += [(delta.id, rest)] if rest and asked.stream else []
-                told.append((delta.id, ended(generation, asked.query.sampling.schema is not None)))
+                events += [(delta.id, rest)] if rest and asked.stream else []
+                events.append((delta.id, ended(generation, asked.query.sampling.schema is not None)))
                 del self._asked[delta.id]
                 self._parted.pop(delta.id, None)
                 self._turns.leave(delta.id, self._clock())
-        if told:
-            self._tell(told)
+        if events:
+            self._tell(events)
 
     def _lose(self, error: Exception) -> None:
         """The engine failed: build another, and let what it was running be tried again."""

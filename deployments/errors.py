@@ -48,9 +48,9 @@ def internal_error(
 
 def error_headers(error: RequestError) -> dict[str, str]:
     """`Retry-After` in whole seconds, if known; `WWW-Authenticate` for a 401."""
-    told = error.told if isinstance(error, ApiError) else {}
-    after = {} if error.retry_after is None else {"retry-after": str(math.ceil(error.retry_after))}
-    return {**told, **after, **({"www-authenticate": "Bearer"} if error.status == 401 else {})}
+    headers = error.told if isinstance(error, ApiError) else {}
+    retry = {} if error.retry_after is None else {"retry-after": str(math.ceil(error.retry_after))}
+    return {**headers, **retry, **({"www-authenticate": "Bearer"} if error.status == 401 else {})}
 
 
 def error_response(error: RequestError, path: str = "", request: str = "") -> JSONResponse:

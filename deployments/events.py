@@ -129,16 +129,16 @@ REASONS = ("stop", "length", "content_filter")
 
 def piece(text: str, logprobs: tuple[TokenLogprob, ...], parted: Parted | None) -> Piece | None:
     """What text adds to an answer, with reasoning `parted` from it or not; None for nothing."""
-    thought, said = ("", text) if parted is None else parted.feed(text)
-    return Piece(said, logprobs, reasoning=thought) if thought or said or logprobs else None
+    reasoning, answer = ("", text) if parted is None else parted.feed(text)
+    return Piece(answer, logprobs, reasoning=reasoning) if reasoning or answer or logprobs else None
 
 
 def finished(generation: Generation, parted: Parted | None) -> tuple[Generation, Piece | None]:
     """A generation as it is read, and the part of it not sent yet."""
     if parted is None:
         return generation, None
-    read, thought, said = parted.end(generation)
-    return read, Piece(said, reasoning=thought) if thought or said else None
+    parsed, reasoning, answer = parted.end(generation)
+    return parsed, Piece(answer, reasoning=reasoning) if reasoning or answer else None
 
 
 def unready(expert: str, error: SymmoeError) -> TurnedAway:

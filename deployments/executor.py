@@ -157,12 +157,12 @@ class RayExecutor:
                 return
             runs[run.worker] = runs.pop(run.worker)  # Ray looks at the first first: now it is the others' turn
             try:
-                given = ray.get(next(run.awaited) if run.loaded else run.awaited)
+                result = ray.get(next(run.awaited) if run.loaded else run.awaited)
             except (StopIteration, ray.exceptions.RayError) as end:
                 del runs[run.worker]
                 yield from self._ended(dispatch, run, end)
                 return
-            yield from _delivered(dispatch, run, *given) if run.loaded else self._loaded(dispatch, run, given)
+            yield from _delivered(dispatch, run, *result) if run.loaded else self._loaded(dispatch, run, result)
 
     def _look_for_room(self, dispatch: Dispatch, runs: dict[int, _Run]) -> None:
         """Take back the steps of workers for which no machine has room: one was lost, or others use it."""

@@ -27,11 +27,11 @@ def resident() -> int:
     """Resident bytes of this process and all its descendants."""
     import psutil
 
-    own, found = psutil.Process(), 0
-    for process in (own, *own.children(recursive=True)):
+    root, total = psutil.Process(), 0
+    for process in (root, *root.children(recursive=True)):
         with suppress(psutil.NoSuchProcess):
-            found += int(process.memory_info().rss)
-    return found
+            total += int(process.memory_info().rss)
+    return total
 
 
 def replica_name() -> str:
@@ -73,21 +73,21 @@ class ExpertReplica:
         """
         self._asyncio = asyncio.get_running_loop()
         self._events[asked.id] = gathered = Gathered()
-        over = False
+        done = False
         try:
             if self.prompts is not None:
                 asked = await self.prompts.ready(asked)
             self.loop.submit(asked)
-            while not over:
+            while not done:
                 events = await gathered.take()
-                over = isinstance(events[-1], End)
+                done = isinstance(events[-1], End)
                 yield events
         except TurnedAwayError as error:
-            over = True
+            done = True
             yield [error.why]
         finally:
             del self._events[asked.id]
-            if not over:
+            if not done:
                 self.loop.cancel(asked.id)
 
     async def warm(self) -> bool:

@@ -102,7 +102,7 @@ class RayExperts:
         brief = asked.elsewhere and self._apart and not self._rest
         patience = min(asked.patience, _AWAY) if brief else asked.patience
         response: Any = None
-        over = False
+        done = False
         self._open += 1
         try:
             if asked.stream:
@@ -113,10 +113,10 @@ class RayExperts:
                 response = self._handle.complete.remote(asked)
                 await asyncio.wait_for(response._to_object_ref(), patience)
                 end = _told(await response, tell) or ENDLESS
-            over = True
+            done = True
             return end
         except (ray.exceptions.RayError, RayServeException):
-            over = True
+            done = True
             self._note_lost()
             return LOST
         except TimeoutError:
@@ -126,7 +126,7 @@ class RayExperts:
             return TurnedAway(503, "waited_too_long", f"no engine was there within {patience:.0f} s", 5.0)
         finally:
             self._open, self._last = self._open - 1, self._clock()
-            if response is not None and not over:
+            if response is not None and not done:
                 response.cancel()
 
     def _note_lost(self, waited: float = 0.0) -> None:

@@ -48,7 +48,7 @@ def hedge_at(
     unknown duration is taken as half of the time that was left at the start of its call, or is left now. All times are
     by one clock, in seconds.
     """
-    late = min(asked + ((deadline - asked) / 2 if usual is None else usual) for asked, usual in under_way)
+    late = min(asked_at + ((deadline - asked_at) / 2 if usual is None else usual) for asked_at, usual in under_way)
     latest = deadline - max((deadline - now) / 2 if usual is None else usual for usual in spare)
     return (late, "late") if late <= latest else (latest, "deadline")
 
@@ -83,17 +83,17 @@ class Calls:
         self._begin(need, wanted)
         hedge = await self._pressed(need)
         if not self._hedged:
-            found = await asyncio.gather(*(self._under_way[each] for each in wanted))
-            return [own[self._pop(each)] for own, each in zip(found, wanted, strict=True)]
+            results = await asyncio.gather(*(self._under_way[each] for each in wanted))
+            return [result[self._pop(each)] for result, each in zip(results, wanted, strict=True)]
         done, _ = await asyncio.wait(set(self._under_way.values()), return_when=asyncio.FIRST_COMPLETED)
         ended = {each: task.result()[each] for each, task in self._under_way.items() if task in done}
         return PartialReplies({self._pop(each): reply for each, reply in ended.items()}, hedge)
 
     def keep(self, assignments: Sequence[Assignment]) -> None:
         """Cancel all calls but these."""
-        kept = {self._under_way[each] for each in assignments if each in self._under_way}
+        tasks = {self._under_way[each] for each in assignments if each in self._under_way}
         for assignment, task in list(self._under_way.items()):
-            if task not in kept:
+            if task not in tasks:
                 task.cancel()
                 self._dropped.add(task)
                 self._pop(assignment)

@@ -39,9 +39,9 @@ class Site:
     @classmethod
     def of(cls, pool: Pool, accelerated: bool) -> Site:
         """The placement of a pool on machines with or without accelerators."""
-        own = [expert for expert in pool.experts if expert.remote is None]
-        switched = tuple(expert for expert in own if expert.dedicated is None)
-        dedicated = tuple(expert for expert in own if expert.dedicated is not None)
+        local = [expert for expert in pool.experts if expert.remote is None]
+        switched = tuple(expert for expert in local if expert.dedicated is None)
+        dedicated = tuple(expert for expert in local if expert.dedicated is not None)
         takes = accelerated and pool.engine.runs_models
         return cls(pool, switched, dedicated, pool.engine.tensor_parallel_size if takes else 0)
 

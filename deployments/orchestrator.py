@@ -105,10 +105,10 @@ class Request:
 
         Raises `TurnedAwayError` if the request fails.
         """
-        given = await self._given.get()
-        if isinstance(given, Exception):
-            raise given
-        return given
+        item = await self._given.get()
+        if isinstance(item, Exception):
+            raise item
+        return item
 
     def end(self, why: TurnedAway) -> None:
         """Give the request up: from now on `next` raises a `TurnedAwayError` with this reason."""
@@ -152,15 +152,15 @@ class Request:
         try:
             while not isinstance(need, Done):
                 calls.keep(need.recruitment.assignments if isinstance(need, Ask) else ())
-                given: Routed | Refusal | Sequence[Reply] | PartialReplies | Weighed
+                result: Routed | Refusal | Sequence[Reply] | PartialReplies | Weighed
                 if isinstance(need, Recruit):
-                    given = await self._recruited(need, choices)
+                    result = await self._recruited(need, choices)
                 elif isinstance(need, Ask):
-                    given = await calls.replies(need)
+                    result = await calls.replies(need)
                 else:
-                    given, weighed_at = await self._weighed(need), time.perf_counter()
+                    result, weighed_at = await self._weighed(need), time.perf_counter()
                 thoughtless = isinstance(need, Recruit) or (isinstance(need, Ask) and need.final)
-                need = advance(steps, given) if thoughtless else await asyncio.to_thread(advance, steps, given)
+                need = advance(steps, result) if thoughtless else await asyncio.to_thread(advance, steps, result)
         finally:
             await calls.close()
         if weighed_at is not None:
@@ -171,13 +171,16 @@ class Request:
         if isinstance(result, Refusal):
             raise TurnedAwayError(TurnedAway(result.status, result.code, result.message, result.retry_after))
         self.report.traces.append(result)
-        given = result.given
+        generation = result.given
         if result.way == "aggregated":
             self._note_first_token()
-            if given.reasoning:
-                self._give(choices, Piece("", reasoning=given.reasoning))
-            self._give(choices, Piece(before_calls(given.text) if given.calls else given.text, given.logprobs))
-        self._give(choices, Finished(given))
+            if generation.reasoning:
+                self._give(choices, Piece("", reasoning=generation.reasoning))
+            self._give(
+                choices,
+                Piece(before_calls(generation.text) if generation.calls else generation.text, generation.logprobs),
+            )
+        self._give(choices, Finished(generation))
 
     def _query(self, number: int) -> Query:
         """The query of one choice, with a seed of its own where one was given."""
@@ -215,8 +218,10 @@ class Request:
         models = {each.expert: "" for each in assignments}
         part = replace(need.recruitment, assignments=tuple(assignments))
         steps = plan([need.query], [part], models, most_tokens=self._resources.most_tokens()).steps
-        told = choices if need.final else ()
-        tasks = {call: asyncio.create_task(self._called(call, told)) for step in steps for call in step.calls}
+        streamed_choices = choices if need.final else ()
+        tasks = {
+            call: asyncio.create_task(self._called(call, streamed_choices)) for step in steps for call in step.calls
+        }
         return {assignment: task for call, task in tasks.items() for assignment in call.serves}
 
     async def _called(self, call: Call, choices: Sequence[int]) -> Mapping[Assignment, Reply]:
@@ -241,18 +246,18 @@ class Request:
         begun = unfinished.begun
         if isinstance(end, TurnedAway) or begun is None:
             return self._refused(call, end if isinstance(end, TurnedAway) else ENDLESS, unfinished)
-        given = end.generation
-        if reading is not None and (rest := reading.rest(given)) is not None:
+        generation = end.generation
+        if reading is not None and (rest := reading.rest(generation)) is not None:
             self._give(choices, rest)
-        cost = unfinished.price.cost(given.prompt_tokens, given.completion_tokens)
+        cost = unfinished.price.cost(generation.prompt_tokens, generation.completion_tokens)
         self.report.unfinished.remove(unfinished)
-        self.report.shares.append(Share(call.expert, begun, given, began, self.report.now, cost))
-        return dict(zip(call.serves, map(writable, candidates(call, given, begun.lane)), strict=True))
+        self.report.shares.append(Share(call.expert, begun, generation, began, self.report.now, cost))
+        return dict(zip(call.serves, map(writable, candidates(call, generation, begun.lane)), strict=True))
 
-    def _asked(self, call: Call, told: bool) -> Asked:
+    def _asked(self, call: Call, streamed: bool) -> Asked:
         ident = f"{self.order.id}-{call.query.id}-{call.expert}-{call.serves[0].slot}"
         return Asked(
-            *(ident, call.expert, call.query, self.order.key, self._patience, self.order.stream and told),
+            *(ident, call.expert, call.query, self.order.key, self._patience, self.order.stream and streamed),
             background=self.order.background,
             elsewhere=self._elsewhere,
         )
@@ -404,23 +409,23 @@ class Orchestrator:
         missing: list[str] = []
 
         def reply(assignment: Assignment) -> Reply:
-            found = known.get((assignment.expert, assignment.slot))
-            if found is not None:
-                return found
+            candidate = known.get((assignment.expert, assignment.slot))
+            if candidate is not None:
+                return candidate
             missing.append(assignment.expert)
             return Refusal(query.id, "not_recorded", f"no answer of {assignment.expert!r} is on record", status=503)
 
         steps = answering(query, policy, self._resources.judging)
         need = advance(steps)
         while not isinstance(need, Done):
-            given: Routed | Sequence[Reply] | Weighed
+            result: Routed | Sequence[Reply] | Weighed
             if isinstance(need, Recruit):
-                given = routed
+                result = routed
             elif isinstance(need, Ask):
-                given = [reply(assignment) for assignment in need.recruitment.assignments]
+                result = [reply(assignment) for assignment in need.recruitment.assignments]
             else:
-                given = await self._resources.scorer.weigh(need.query, need.candidates, need.recruitment)
-            need = await asyncio.to_thread(advance, steps, given)
+                result = await self._resources.scorer.weigh(need.query, need.candidates, need.recruitment)
+            need = await asyncio.to_thread(advance, steps, result)
         return Again(routed, need.result, tuple(dict.fromkeys(missing)))
 
     async def begin(self, order: Order) -> Request:

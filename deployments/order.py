@@ -138,8 +138,8 @@ class Report:
         called: tuple[Sequence[Share | Unfinished | Failed], ...] = (self.shares, self.unfinished, self.failures)
         begun = {each.expert for calls in called for each in calls}
         recruited = dict.fromkeys(assignment.expert for assignment in self.routed.asked)
-        own = [name for name in recruited if name in begun] or recruited
-        return tuple(dict.fromkeys((*own, *self.also)))
+        started = [name for name in recruited if name in begun] or recruited
+        return tuple(dict.fromkeys((*started, *self.also)))
 
     @property
     def now(self) -> float:

@@ -74,10 +74,10 @@ class Fetcher:
                 _check(url)
                 headers = [("host", urlsplit(url).netloc), ("accept", "image/*"), ("accept-encoding", "identity")]
                 async with pool.stream("GET", url, headers=headers) as response:
-                    told = {name.lower(): value.decode("latin-1") for name, value in response.headers}
+                    response_headers = {name.lower(): value.decode("latin-1") for name, value in response.headers}
                     if response.status not in (301, 302, 303, 307, 308):
-                        return await _body(response, told)
-                    url = urljoin(url, told.get(b"location", ""))
+                        return await _body(response, response_headers)
+                    url = urljoin(url, response_headers.get(b"location", ""))
         raise refused(f"more than {IMAGE_REDIRECTS} redirects")
 
 
@@ -134,13 +134,13 @@ def _check(url: str) -> None:
         raise refused("its URL is none of http or https, without a name or password, in printable ASCII")
 
 
-async def _body(response: httpcore.Response, told: dict[bytes, str]) -> bytes:
+async def _body(response: httpcore.Response, headers: dict[bytes, str]) -> bytes:
     if response.status != 200:
         raise refused(f"its URL answered with status {response.status}")
-    kind = told.get(b"content-type", "").partition(";")[0].strip().lower()
+    kind = headers.get(b"content-type", "").partition(";")[0].strip().lower()
     if not kind.startswith("image/") or kind.startswith("image/svg"):
         raise refused("what is at its URL is no image that is taken")
-    if told.get(b"content-encoding", "identity").lower() not in ("", "identity"):
+    if headers.get(b"content-encoding", "identity").lower() not in ("", "identity"):
         raise refused("what is at its URL comes in an encoding that was not asked for")
     raw = bytearray()
     async for chunk in response.aiter_stream():

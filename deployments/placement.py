@@ -51,8 +51,8 @@ def left(machines: Sequence[Resources], shares: Sequence[Mapping[str, float]]) -
                 f"no machine has {wanted} left for a dedicated expert or a reward replica",
                 hint="ask for fewer of them, or for fractions of accelerators (`accelerators`, `reward_accelerators`)",
             )
-        given = max(fitting, key=lambda each: tuple(each.get(kind, 0) for kind in ("GPU", "CPU") if kind in share))
-        given |= {kind: given[kind] - amount for kind, amount in share.items()}
+        roomiest = max(fitting, key=lambda each: tuple(each.get(kind, 0) for kind in ("GPU", "CPU") if kind in share))
+        roomiest |= {kind: roomiest[kind] - amount for kind, amount in share.items()}
     return free
 
 

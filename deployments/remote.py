@@ -82,7 +82,7 @@ class RemoteExpert:
         body = _body(self._model, asked.query)
         url = f"{self._remote.url.rstrip('/')}/chat/completions"
         timeout = httpx.Timeout(self._remote.timeout, connect=10.0)
-        said, told = _Stream(asked.query), tell if asked.stream else lambda piece: None
+        answer, tell_piece = _Stream(asked.query), tell if asked.stream else lambda piece: None
         try:
             async with self._client.stream(
                 "POST", url, json=body, headers=self._headers(), timeout=timeout
@@ -93,15 +93,15 @@ class RemoteExpert:
                     raise ValueError("an encoding that was not asked for")
                 tell(Begun(time.monotonic() - began, 0.0, "resident", False))
                 async for received in response.aiter_bytes():
-                    said.feed(received, told)
-                said.feed(b"\n", told)  # the last line need not end
+                    answer.feed(received, tell_piece)
+                answer.feed(b"\n", tell_piece)  # the last line need not end
         except (httpx.HTTPError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             message = f"expert {self._name!r} did not answer: {type(error).__name__}"
             again = isinstance(error, httpx.TransportError if self._remote.resend else _UNSENT)
             return TurnedAway(503, "expert_unavailable", message, 1.0, again=again)
-        if not said.reason:
+        if not answer.reason:
             return TurnedAway(503, "expert_unavailable", f"expert {self._name!r} broke off", 1.0)
-        return Finished(said.generation())
+        return Finished(answer.generation())
 
     def _headers(self) -> dict[str, str]:
         key = os.environ.get(self._remote.key_env, "") if self._remote.key_env else ""
@@ -119,8 +119,8 @@ class RemoteExpert:
         busy = response.status_code == 429
         after = response.headers.get("retry-after", "")
         message = f"expert {self._name!r} answered with status {response.status_code}"
-        told = after.isascii() and after.isdigit() and len(after) < 10
-        seconds = min(float(after), REMOTE_RETRY_SECONDS) if told else 1.0
+        usable = after.isascii() and after.isdigit() and len(after) < 10
+        seconds = min(float(after), REMOTE_RETRY_SECONDS) if usable else 1.0
         return TurnedAway(429 if busy else 503, "overloaded" if busy else "expert_unavailable", message, seconds)
 
 
@@ -136,8 +136,8 @@ class _Stream:
         self._wanted = query.sampling.top_logprobs
         self.reason = ""
         self._prompt = self._completion = 0
-        asked = sum(len(message.content.encode()) for message in query.messages)
-        self._most_prompt, self._most_completion = asked + REMOTE_TEMPLATE_TOKENS, query.sampling.max_tokens
+        prompt_bytes = sum(len(message.content.encode()) for message in query.messages)
+        self._most_prompt, self._most_completion = prompt_bytes + REMOTE_TEMPLATE_TOKENS, query.sampling.max_tokens
 
     def feed(self, received: bytes, tell: Callable[[Piece], None]) -> None:
         """Note what was received, and tell what it adds. Raises `ValueError`, `TypeError` and the like where odd."""
@@ -182,17 +182,17 @@ class _Stream:
         )
 
 
-def _logprob(told: Mapping[str, Any], top: int) -> TokenLogprob:
+def _logprob(entry: Mapping[str, Any], top: int) -> TokenLogprob:
     """One token as the remote tells of it."""
-    likeliest = tuple((encodable(str(each["token"])), float(each["logprob"])) for each in told["top_logprobs"][:top])
-    return TokenLogprob(encodable(str(told["token"])), float(told["logprob"]), likeliest)
+    likeliest = tuple((encodable(str(each["token"])), float(each["logprob"])) for each in entry["top_logprobs"][:top])
+    return TokenLogprob(encodable(str(entry["token"])), float(entry["logprob"]), likeliest)
 
 
-def _count(told: object) -> int:
+def _count(value: object) -> int:
     """A number of tokens as the remote tells it: what keys are charged by."""
-    if not isinstance(told, int) or isinstance(told, bool) or told < 0:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise ValueError("a usage that is no number of tokens")
-    return told
+    return value
 
 
 def _most_bytes(query: Query) -> int:

@@ -53,7 +53,7 @@ class RewardExpert:
         except Exception as error:
             if len(cases) == 1:
                 return [f"the reward model failed: {type(error).__name__}"]
-            return [given for case in cases for given in self._weigh([case])]
+            return [verdicts for case in cases for verdicts in self._weigh([case])]
         finally:
             self._began = None
 
@@ -178,8 +178,8 @@ class ReplicaScorer:
         try:
             response = self._handle.weigh.remote(cases)
             async with asyncio.timeout(self._seconds):
-                given: list[tuple[Verdict, ...] | str] = await response
-            return [_read(case, each) for case, each in zip(cases, given, strict=True)]
+                results: list[tuple[Verdict, ...] | str] = await response
+            return [_read(case, result) for case, result in zip(cases, results, strict=True)]
         except Exception as error:  # Ray's errors have no base of their own that could be named without importing it
             if response is not None:
                 response.cancel()
@@ -188,9 +188,9 @@ class ReplicaScorer:
             return [by_records(case, self._why) for case in cases]
 
 
-def _read(case: Case, given: tuple[Verdict, ...] | str) -> Weighed:
-    if isinstance(given, str):
-        return by_records(case, given)
-    if len(given) != len(case[1]):
+def _read(case: Case, result: tuple[Verdict, ...] | str) -> Weighed:
+    if isinstance(result, str):
+        return by_records(case, result)
+    if len(result) != len(case[1]):
         return by_records(case, "the reward replica left out candidates")
-    return Weighed(given)
+    return Weighed(result)

@@ -39,10 +39,10 @@ class Served:
 
         Raises `EngineError` after `most` seconds, or if Ray Serve gives up.
         """
-        while not stopped() and (at := _state()).status != "RUNNING":
-            if at.status == "DEPLOY_FAILED":
-                said = (at.message.strip() or "no reason given").splitlines()
-                raise EngineError(f"Ray Serve did not start the service: {said[-1]}", hint="look into Ray's logs")
+        while not stopped() and (state := _state()).status != "RUNNING":
+            if state.status == "DEPLOY_FAILED":
+                lines = (state.message.strip() or "no reason given").splitlines()
+                raise EngineError(f"Ray Serve did not start the service: {lines[-1]}", hint="look into Ray's logs")
             if time.monotonic() - self.began > most:
                 raise EngineError(f"no expert was ready within {most:.0f} s", hint="look into the engine's log")
             time.sleep(0.1)
@@ -92,18 +92,18 @@ def _serve(host: str, port: int, shared: bool) -> Iterator[str]:
     from ray import serve
 
     logging.getLogger("ray.serve").setLevel(logging.ERROR)  # importing it has set another
-    there = _controller() if shared else None
-    if there is not None and NAME in serve.status().applications:
+    controller = _controller() if shared else None
+    if controller is not None and NAME in serve.status().applications:
         raise JobError(
             f"that cluster has an application {NAME!r} already", hint="stop it first: two would take each other's place"
         )
     serve.start(http_options={"host": host, "port": port}, logging_config=_QUIET)
     try:
-        yield f"{_in_url(host)}:{port}" if there is None else _listening(there)
+        yield f"{_in_url(host)}:{port}" if controller is None else _listening(controller)
     finally:
         if shared:
             serve.delete(NAME)
-        if there is None and not (shared and serve.status().applications):
+        if controller is None and not (shared and serve.status().applications):
             serve.shutdown()
 
 

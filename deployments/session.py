@@ -108,8 +108,8 @@ class RayletWatch:
 def _raylet() -> Any:
     import psutil
 
-    own = psutil.Process(os.getpid()).children()
-    return next((process for process in own if process.name() == "raylet"), None)
+    children = psutil.Process(os.getpid()).children()
+    return next((process for process in children if process.name() == "raylet"), None)
 
 
 NAMESPACE = "symmoe"

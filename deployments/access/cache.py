@@ -92,8 +92,8 @@ class AnswerCache:
 
     async def _name(self, order: Order) -> str:
         """Where the order's answer stands: a digest, so that no question can be read from the store's names."""
-        told = "\0".join((__version__, await self._pool_identity(), identity(order)))
-        return f"symmoe:answers:{{{order.key}}}:answer:{hashlib.sha256(told.encode()).hexdigest()}"
+        key_text = "\0".join((__version__, await self._pool_identity(), identity(order)))
+        return f"symmoe:answers:{{{order.key}}}:answer:{hashlib.sha256(key_text.encode()).hexdigest()}"
 
     async def _pool_identity(self) -> str:
         if self._identity is None:
@@ -196,5 +196,5 @@ class KeptResponses:
 
 def _names(owner: str, ident: str) -> list[str]:
     """An owner's list, the sizes of what is in it, and one row."""
-    own = f"symmoe:responses:{{{owner}}}"
-    return [own, f"{own}:sizes", f"{own}:response:{ident}"]
+    base = f"symmoe:responses:{{{owner}}}"
+    return [base, f"{base}:sizes", f"{base}:response:{ident}"]

@@ -150,11 +150,11 @@ class KeyRecord:
 
     def facts(self, now: float) -> dict[str, Any]:
         """The record as JSON types: dates in ISO 8601, its state at `now`, and as `scope` `admin` or `ask`."""
-        told = {name: value for name, value in asdict(self).items() if name != "admin"}
-        told["budget_per"] = None if self.budget is None else self.budget_per
-        dates = {name: _date(told[name]) for name in ("created", "expires", "revoked")}
+        fields = {name: value for name, value in asdict(self).items() if name != "admin"}
+        fields["budget_per"] = None if self.budget is None else self.budget_per
+        dates = {name: _date(fields[name]) for name in ("created", "expires", "revoked")}
         return {
-            **told,
+            **fields,
             **dates,
             "owner": self.whose,
             "state": self.state(now),
@@ -232,8 +232,8 @@ async def find_named(stored: Stored, ident: str, note: Note = lambda record: Non
     """
 
     async def work(client: Redis) -> KeyRecord | None:
-        now, own = time.time(), [record for _, record in await _rows(client) if record.whose == ident]
-        record = max(own, key=lambda each: (each.state(now) == "active", each.created), default=None)
+        now, records = time.time(), [record for _, record in await _rows(client) if record.whose == ident]
+        record = max(records, key=lambda each: (each.state(now) == "active", each.created), default=None)
         note(record)
         return record
 
@@ -358,18 +358,18 @@ class StoredKeys:
 
     async def _found(self, name: str, now: float, find: Find) -> KeyRecord | None:
         """What the store knows, which is asked once for all who want to know it at the same time."""
-        asked = self._asked.get(name)
-        if asked is None:
-            asked = self._asked[name] = asyncio.ensure_future(
+        lookup = self._asked.get(name)
+        if lookup is None:
+            lookup = self._asked[name] = asyncio.ensure_future(
                 find(self._stored, name, lambda record: self._remember(name, now, record))
             )
-            asked.add_done_callback(partial(self._answered, name))
-        return await asyncio.shield(asked)
+            lookup.add_done_callback(partial(self._answered, name))
+        return await asyncio.shield(lookup)
 
-    def _answered(self, name: str, asked: Task[KeyRecord | None]) -> None:
+    def _answered(self, name: str, lookup: Task[KeyRecord | None]) -> None:
         del self._asked[name]
-        if not asked.cancelled():
-            asked.exception()  # looked at, as everybody who waited may have left
+        if not lookup.cancelled():
+            lookup.exception()  # looked at, as everybody who waited may have left
 
     def _remember(self, name: str, now: float, record: KeyRecord | None) -> None:
         """Only what is a key is remembered: guesses cannot push out anybody's. A late answer replaces no later one."""

@@ -120,8 +120,12 @@ class Level:
     @property
     def headers(self) -> dict[str, str]:
         """The level as OpenAI's `x-ratelimit` headers."""
-        told = {"limit": str(self.limit), "remaining": str(max(0, self.limit - self.used)), "reset": f"{self.reset:g}s"}
-        return {f"x-ratelimit-{name}-{self.what}": value for name, value in told.items()}
+        values = {
+            "limit": str(self.limit),
+            "remaining": str(max(0, self.limit - self.used)),
+            "reset": f"{self.reset:g}s",
+        }
+        return {f"x-ratelimit-{name}-{self.what}": value for name, value in values.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,13 +161,13 @@ class Limits:
         if requests is None and tokens is None:
             return LimitStatus()
         try:
-            asked, used = await self._stored.do(
+            request_use, token_use = await self._stored.do(
                 once(lambda client: count_request(client, caller.id, requests or 0, tokens or 0))
             )
         except StoreError:
             self._unchecked()
             return LimitStatus()
-        levels = [("requests", requests, asked), ("tokens", tokens, used)]
+        levels = [("requests", requests, request_use), ("tokens", tokens, token_use)]
         return LimitStatus(
             tuple(
                 Level(what, limit, count, wait / 1000, reset / 1000)

@@ -233,8 +233,8 @@ def _sum_up(
 
 
 def _row(by: Sequence[By], place: Sequence[str], counts: Mapping[str, int]) -> dict[str, Any]:
-    told = [name for name in _COUNTS if name != "requests" or "expert" not in by]
-    row: dict[str, Any] = {**dict(zip(by, place, strict=True)), **{name: counts.get(name, 0) for name in told}}
+    names = [name for name in _COUNTS if name != "requests" or "expert" not in by]
+    row: dict[str, Any] = {**dict(zip(by, place, strict=True)), **{name: counts.get(name, 0) for name in names}}
     return {**row, "cost": row["cost"] / COST_UNITS}
 
 

@@ -19,7 +19,7 @@ def headers(report: Report) -> dict[str, str]:
     """The `x-symmoe-*` headers known so far. Times are in milliseconds."""
     routed = report.routed
     skills = routed.skills.matches if routed.skills else ()
-    told: dict[str, str] = {
+    values: dict[str, str] = {
         "schema": SCHEMA,
         "path": routed.way,
         "experts": ",".join(report.asked),
@@ -30,16 +30,16 @@ def headers(report: Report) -> dict[str, str]:
         "load-ms": _ms(sum(begun.load for begun in report.begun)),
     }
     if report.rerouted and report.failures:
-        asked = ",".join(dict.fromkeys(failed.expert for failed in report.failures))
-        told["fallback"] = f"{asked}->{told['experts']}"
+        failed_names = ",".join(dict.fromkeys(failed.expert for failed in report.failures))
+        values["fallback"] = f"{failed_names}->{values['experts']}"
     hedges = [hedge for trace in report.traces for hedge in trace.hedges]
     if hedges:
-        told["hedged"] = ";".join(f"{each.why}:{','.join(each.experts)}|{','.join(each.beside)}" for each in hedges)
+        values["hedged"] = ";".join(f"{each.why}:{','.join(each.experts)}|{','.join(each.beside)}" for each in hedges)
     if report.first_token is not None:
-        told["first-token-ms"] = _ms(report.first_token)
+        values["first-token-ms"] = _ms(report.first_token)
     if report.total is not None:
-        told["total-ms"] = _ms(report.total)
-    return {f"x-symmoe-{name}": quote(value, safe=_SAFE) for name, value in told.items()}
+        values["total-ms"] = _ms(report.total)
+    return {f"x-symmoe-{name}": quote(value, safe=_SAFE) for name, value in values.items()}
 
 
 def explanation(report: Report) -> dict[str, Any]:

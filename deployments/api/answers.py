@@ -85,15 +85,15 @@ class Answers:
         `over` is called with the answer. How it went is added to the `note`. A stream is `watched` while it is open.
         Raises `TurnedAwayError`.
         """
-        found = await self._found(order) if repeatable else None
-        note.cache = "" if found is None else found.how
-        told = {**told, **({} if found is None else {"x-symmoe-cache": found.how})}
-        if found is not None and found.answer is not None:
+        lookup = await self._found(order) if repeatable else None
+        note.cache = "" if lookup is None else lookup.how
+        told = {**told, **({} if lookup is None else {"x-symmoe-cache": lookup.how})}
+        if lookup is not None and lookup.answer is not None:
             await charge(None)
-            return await _again(order, writer, found.answer, told, over)
+            return await _again(order, writer, lookup.answer, told, over)
         request = await self._orchestrator.begin(order)
         note.report = request.report
-        answering = _Answering(request, writer, charge, found is not None, over)
+        answering = _Answering(request, writer, charge, lookup is not None, over)
         if order.stream:
             return await self._stream(answering, told, watched, note)
         finished = await self._whole(answering)
@@ -150,7 +150,9 @@ class Answers:
         self._metrics.cached(found.how)
         return found
 
-    async def _stream(self, answering: _Answering, told: Mapping[str, str], watched: Watched, note: Note) -> Response:
+    async def _stream(
+        self, answering: _Answering, extra_headers: Mapping[str, str], watched: Watched, note: Note
+    ) -> Response:
         """A stream whose first piece is there: what fails before it has a status, and headers can tell of it."""
         request = answering.request
 
@@ -172,7 +174,7 @@ class Answers:
             await self._close(request)
 
         parts = streamed(first, answering.next, request, answering.writer, note)
-        return Stream(parts, {**headers(request.report), **told}, watched(revoked), over)
+        return Stream(parts, {**headers(request.report), **extra_headers}, watched(revoked), over)
 
     async def _keep(self, order: Order, report: Report, finished: Mapping[int, Generation]) -> None:
         """Keep an answer to which all the experts asked contributed, and the reward model where there is one."""
@@ -206,12 +208,12 @@ class _Answering:
 
     async def next(self) -> Given | None:
         """The next piece or end, None when all are over; by then the tokens are charged, and `over` was told."""
-        given = await self.request.next()
-        if given is not None:
-            number, event = given
+        item = await self.request.next()
+        if item is not None:
+            number, event = item
             if isinstance(event, Finished):
                 self.finished[number] = event.generation
-            return given
+            return item
         await self.charged()
         if self._over is not None and len(self.finished) == self.request.order.n:
             await self._over(self.finished, told_of(self.request.report, self.request.order))
@@ -229,15 +231,15 @@ class _Answering:
 
 
 async def _again(
-    order: Order, writer: Writer, answer: dict[str, Any], told: Mapping[str, str], over: Over | None
+    order: Order, writer: Writer, answer: dict[str, Any], extra_headers: Mapping[str, str], on_end: Over | None
 ) -> Response:
     """An answer from the cache, as if it had just been given."""
-    shown = {**answer["headers"], **told}
+    response_headers = {**answer["headers"], **extra_headers}
     finished = {int(number): Generation.from_json(row) for number, row in answer["choices"].items()}
     about = AnswerFacts(**{**answer["told"], "cost": 0.0 if order.costed else None})
-    if over is not None:
-        await over(finished, about)
-    return _given(finished, about, writer, order.stream, shown)
+    if on_end is not None:
+        await on_end(finished, about)
+    return _given(finished, about, writer, order.stream, response_headers)
 
 
 def _given(

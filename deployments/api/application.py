@@ -63,9 +63,9 @@ def application(service: Service) -> ASGIApp:
     origins = list(service.settings.origins)
     if not origins:
         return whole
-    own = ("cache", "experts", "fallback", "hedged", "ignored", "path")
-    told = ["retry-after", "x-request-id", *(f"x-symmoe-{name}" for name in own)]
-    return CORSMiddleware(whole, origins, allow_methods=["*"], allow_headers=["*"], expose_headers=told)
+    symmoe_names = ("cache", "experts", "fallback", "hedged", "ignored", "path")
+    exposed = ["retry-after", "x-request-id", *(f"x-symmoe-{name}" for name in symmoe_names)]
+    return CORSMiddleware(whole, origins, allow_methods=["*"], allow_headers=["*"], expose_headers=exposed)
 
 
 def _living(service: Service, batching: Batching) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
@@ -89,8 +89,8 @@ def _living(service: Service, batching: Batching) -> Callable[[FastAPI], Abstrac
 
 
 def _tracing(service: Service) -> AbstractAsyncContextManager[None]:
-    kept = service.telemetry.kept
-    return nullcontext() if kept is None else kept.writing()
+    trace_store = service.telemetry.kept
+    return nullcontext() if trace_store is None else trace_store.writing()
 
 
 def _answering(app: FastAPI, service: Service) -> None:
@@ -164,9 +164,9 @@ def _failing(app: FastAPI) -> None:
     @app.exception_handler(ValidationError)
     async def unfit(request: Request, error: ValidationError) -> Response:
         """Parameters of a path, or a body, that do not fit."""
-        told = request_error(error)
-        noted(request).code = told.code
-        return failure(request, told)
+        client_error = request_error(error)
+        noted(request).code = client_error.code
+        return failure(request, client_error)
 
     @app.exception_handler(HTTPException)
     async def other(request: Request, error: HTTPException) -> Response:
@@ -185,9 +185,9 @@ def _failing(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def unforeseen(request: Request, error: Exception) -> Response:
         """Starlette's own answer would be plain text. It raises the error again, and the middleware catches it."""
-        told = internal_error(error)
-        noted(request).code = told.code
-        return failure(request, told)
+        server_error = internal_error(error)
+        noted(request).code = server_error.code
+        return failure(request, server_error)
 
 
 def failure(request: Request, error: RequestError) -> Response:

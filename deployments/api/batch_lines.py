@@ -41,15 +41,15 @@ class LineAnswers:
             request = line_request(body)
         except RequestError as error:
             return _refused(error)
-        own = request.symmoe.deadline
+        deadline = request.symmoe.deadline
         try:
-            return Answered(200, await self._service.complete(request, note, share, min(own or seconds, seconds)))
+            return Answered(200, await self._service.complete(request, note, share, min(deadline or seconds, seconds)))
         except RequestError as error:
             return _refused(error)
         except TurnedAwayError as error:
-            refused = _refused(api_error(error.why), own is not None)
-            held = refused.lost and request.response_format not in (None, {"type": "text"})
-            return replace(refused, again=False) if held else refused  # its schema may be what ended the engine
+            refused = _refused(api_error(error.why), deadline is not None)
+            schema_bound = refused.lost and request.response_format not in (None, {"type": "text"})
+            return replace(refused, again=False) if schema_bound else refused  # its schema may be what ended the engine
         except StoreError:
             return _refused(ApiError(503, "store_unavailable", "the store does not answer", retry_after=1.0))
         except Exception as error:
@@ -57,7 +57,7 @@ class LineAnswers:
 
 
 def _refused(error: RequestError, own_deadline: bool = False) -> Answered:
-    over = own_deadline and error.code == "deadline_exceeded"
-    again = error.status in (429, 503) and not over and error.code != "insufficient_quota"
-    after = 1.0 if error.retry_after is None else error.retry_after
-    return Answered(error.status, envelope(error), again, error.code in _BY_THE_LINE, after)
+    out_of_time = own_deadline and error.code == "deadline_exceeded"
+    retry = error.status in (429, 503) and not out_of_time and error.code != "insufficient_quota"
+    delay = 1.0 if error.retry_after is None else error.retry_after
+    return Answered(error.status, envelope(error), retry, error.code in _BY_THE_LINE, delay)

@@ -45,7 +45,7 @@ def batch_paths(app: FastAPI, service: Service, batching: Batching) -> None:
         """A new batch."""
         caller = await service.caller(request)
         body = await read_body(request, BatchRequest, batching.settings.most_bytes)
-        told = await service.admitted(caller)
+        headers = await service.admitted(caller)
         await _check_input(batching, body.input_file_id, caller.id)
         with told_of_quota("input_file_id"):
             await batching.quota.check_batch(caller.id)
@@ -56,17 +56,19 @@ def batch_paths(app: FastAPI, service: Service, batching: Batching) -> None:
         record = BatchRecord(*ids, now, ends, body.metadata, keep)
         if not await batching.batches.create(record):
             message = f"this key has {batching.settings.most_open_batches} batches that are not over, as many as it may"
-            raise ApiError(429, "too_many_batches", f"{message}; wait for one, or cancel it", retry_after=60, told=told)
+            raise ApiError(
+                429, "too_many_batches", f"{message}; wait for one, or cancel it", retry_after=60, told=headers
+            )
         batching.metrics.entered("validating")
         batching.runner.wake()
-        return JSONResponse(record.document, headers=told)
+        return JSONResponse(record.document, headers=headers)
 
     @app.get("/v1/batches", openapi_extra=parameters("after", "limit"), response_model=None)
     async def page(request: Request) -> Response:
         """A page of batches, the newest first."""
         caller = await service.caller(request)
-        found, more = await batching.batches.page(caller.id, asked_page(request, BATCH, _USUAL, _MOST))
-        return JSONResponse(listed([record.document for record in found], more))
+        records, more = await batching.batches.page(caller.id, asked_page(request, BATCH, _USUAL, _MOST))
+        return JSONResponse(listed([record.document for record in records], more))
 
     @app.get("/v1/batches/{ident}", response_model=None)
     async def one(request: Request, ident: str) -> Response:

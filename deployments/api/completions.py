@@ -22,8 +22,8 @@ def api_error(why: TurnedAway) -> ApiError:
 
     With a 408 it says not to retry, as OpenAI's and Anthropic's clients otherwise do: a passed deadline stays passed.
     """
-    told = {"x-should-retry": "false"} if why.status == 408 else None
-    return ApiError(why.status, why.code, why.message, retry_after=why.retry_after, told=told)
+    headers = {"x-should-retry": "false"} if why.status == 408 else None
+    return ApiError(why.status, why.code, why.message, retry_after=why.retry_after, told=headers)
 
 
 def told_of(report: Report, order: Order) -> AnswerFacts:
@@ -36,8 +36,8 @@ def told_of(report: Report, order: Order) -> AnswerFacts:
 async def all_finished(request: Request) -> dict[int, Generation]:
     """Wait for all choices: their generations by number. Raises `TurnedAwayError`, also if one has no valid end."""
     finished: dict[int, Generation] = {}
-    while (given := await request.next()) is not None:
-        number, event = given
+    while (item := await request.next()) is not None:
+        number, event = item
         if isinstance(event, Finished):
             finished[number] = proper(event.generation)
     return finished
@@ -53,15 +53,15 @@ async def streamed(
     """
     finished: dict[int, Generation] = {}
 
-    def written(number: int, given: Piece | Finished) -> bytes:
-        if isinstance(given, Piece) and given.call is not None:
-            return b"".join(writer.called(number, given.call))
-        if isinstance(given, Piece) and given.reasoning:
-            return b"".join(writer.thought(number, given.reasoning))
-        if isinstance(given, Piece):
-            return b"".join(writer.piece(number, given.text, given.logprobs))
-        finished[number] = proper(given.generation)
-        return b"".join(writer.end(number, given.generation))
+    def written(number: int, event: Piece | Finished) -> bytes:
+        if isinstance(event, Piece) and event.call is not None:
+            return b"".join(writer.called(number, event.call))
+        if isinstance(event, Piece) and event.reasoning:
+            return b"".join(writer.thought(number, event.reasoning))
+        if isinstance(event, Piece):
+            return b"".join(writer.piece(number, event.text, event.logprobs))
+        finished[number] = proper(event.generation)
+        return b"".join(writer.end(number, event.generation))
 
     try:
         yield b"".join(writer.begin(request.order.n))
@@ -72,9 +72,9 @@ async def streamed(
             yield part
     except Exception as error:
         unfinished = "the answer could not be finished"
-        told = api_error(error.why) if isinstance(error, TurnedAwayError) else internal_error(error, unfinished)
-        note.code = told.code
-        yield b"".join(writer.failed(told))
+        failure = api_error(error.why) if isinstance(error, TurnedAwayError) else internal_error(error, unfinished)
+        note.code = failure.code
+        yield b"".join(writer.failed(failure))
 
 
 async def replayed(finished: Mapping[int, Generation], told: AnswerFacts, writer: Writer) -> AsyncIterator[bytes]:

@@ -32,8 +32,10 @@ def json_body(model: type[BaseModel]) -> dict[str, Any]:
 
 def query_parameters(model: type[BaseModel]) -> dict[str, Any]:
     """The query parameters of an operation in the OpenAPI document; those that may be left out have no `null` there."""
-    found = {name: told.get("anyOf", [told])[0] for name, told in model.model_json_schema()["properties"].items()}
-    plain = {name: {key: told[key] for key in told if key not in ("default", "title")} for name, told in found.items()}
+    schemas = {name: field.get("anyOf", [field])[0] for name, field in model.model_json_schema()["properties"].items()}
+    plain = {
+        name: {key: field[key] for key in field if key not in ("default", "title")} for name, field in schemas.items()
+    }
     return {"parameters": [{"name": name, "in": "query", "schema": schema} for name, schema in plain.items()]}
 
 
@@ -59,12 +61,12 @@ def page(document: Mapping[str, Any]) -> str:
 
 def _operations(document: Mapping[str, Any]) -> Iterator[str]:
     for path, methods in document["paths"].items():
-        for method, told in methods.items():
+        for method, operation in methods.items():
             name = f"<b>{escape(method.upper())}</b> <code>{escape(path)}</code>"
-            said = escape(told.get("description", told.get("summary", "")))
-            contents = told.get("requestBody", {}).get("content", {})
-            body = "".join(f"<pre>{_indented(each.get('schema', {}))}</pre>" for each in contents.values())
-            yield f"<details><summary>{name} {said}</summary>{body}</details>"
+            description = escape(operation.get("description", operation.get("summary", "")))
+            contents = operation.get("requestBody", {}).get("content", {})
+            body = "".join(f"<pre>{_indented(content.get('schema', {}))}</pre>" for content in contents.values())
+            yield f"<details><summary>{name} {description}</summary>{body}</details>"
 
 
 def _indented(schema: Any) -> str:

@@ -33,7 +33,7 @@ _ID = re.compile(r"resp_[0-9a-f]{24}", re.ASCII)
 
 def door_paths(app: FastAPI, service: Service) -> None:
     """Register them."""
-    kept = KeptResponses(service.patient)
+    responses = KeptResponses(service.patient)
 
     @app.post(COMPLETIONS, openapi_extra=json_body(CompletionRequest), response_model=None)
     async def complete(request: Request) -> Response:
@@ -58,73 +58,75 @@ def door_paths(app: FastAPI, service: Service) -> None:
     @app.post(RESPONSES, openapi_extra=json_body(ResponseRequest), response_model=None)
     async def respond(request: Request) -> Response:
         """A response, whole or streamed, which the next may go on from."""
-        return await _response(service, kept, request)
+        return await _response(service, responses, request)
 
     @app.get(f"{RESPONSES}/{{ident}}", response_model=None)
     async def responded(request: Request, ident: str) -> Response:
         """A response that was kept."""
-        found = await _kept(kept, await service.caller(request), ident)
-        return JSONResponse(found.response)
+        stored = await _kept(responses, await service.caller(request), ident)
+        return JSONResponse(stored.response)
 
     @app.delete(f"{RESPONSES}/{{ident}}", response_model=None)
     async def forget(request: Request, ident: str) -> Response:
         """A response is kept no longer."""
         caller = await service.caller(request)
-        if not (_ID.fullmatch(ident) and await kept.drop(caller.id, ident)):
+        if not (_ID.fullmatch(ident) and await responses.drop(caller.id, ident)):
             raise _unknown("response_id")
         return JSONResponse({"id": ident, "object": "response", "deleted": True})
 
 
 async def _completion(service: Service, request: Request) -> Response:
-    caller, told, body = await service.opened(request, CompletionRequest)
+    caller, headers, body = await service.opened(request, CompletionRequest)
     body.check(service.settings.most_choices)
-    told |= told_or_refused(body.ignored, service.settings.strict)
+    headers |= told_or_refused(body.ignored, service.settings.strict)
     ident, options = secrets.token_hex(12), body.stream_options
     chats, echoed = body.chats(), body.prompts if body.echo else ()
     writer = CompletionWriter(ident, body.model, options is not None and options.include_usage, echoed)
     if len(chats) > 1:
-        return await service.several(request, caller, chats, ident, writer, told)
-    return await service.answer(request, caller, chats[0], ident, writer, told, raw=True)
+        return await service.several(request, caller, chats, ident, writer, headers)
+    return await service.answer(request, caller, chats[0], ident, writer, headers, raw=True)
 
 
 async def _message(service: Service, request: Request) -> Response:
-    caller, told, body = await service.opened(request, MessageRequest)
-    told |= told_or_refused(body.ignored, service.settings.strict)
+    caller, headers, body = await service.opened(request, MessageRequest)
+    headers |= told_or_refused(body.ignored, service.settings.strict)
     ident = secrets.token_hex(12)
-    return await service.answer(request, caller, body.chat(), ident, MessageWriter(ident, body.model), told)
+    return await service.answer(request, caller, body.chat(), ident, MessageWriter(ident, body.model), headers)
 
 
 async def _counted(service: Service, request: Request) -> Response:
-    _, told, body = await service.opened(request, CountRequest)
+    _, headers, body = await service.opened(request, CountRequest)
     query, model = body.chat().query(Sampling(1)), service.model(body.model)
     tokens = await service.tokens(query, model.expert)
-    return JSONResponse({"input_tokens": tokens}, headers=told)
+    return JSONResponse({"input_tokens": tokens}, headers=headers)
 
 
-async def _response(service: Service, kept: KeptResponses, request: Request) -> Response:
-    caller, told, body = await service.opened(request, ResponseRequest)
-    told |= told_or_refused(body.ignored, service.settings.strict)
-    before = await _kept(kept, caller, body.previous_response_id) if body.previous_response_id else None
+async def _response(service: Service, responses: KeptResponses, request: Request) -> Response:
+    caller, headers, body = await service.opened(request, ResponseRequest)
+    headers |= told_or_refused(body.ignored, service.settings.strict)
+    before = await _kept(responses, caller, body.previous_response_id) if body.previous_response_id else None
     turns, ident = body.turns(before.turns if before else ()), secrets.token_hex(12)
     writer = ResponseWriter(ident, body)
 
     async def over(finished: Mapping[int, Generation], about: AnswerFacts) -> None:
-        said = choices(ident, finished)[0]["message"]
+        message = choices(ident, finished)[0]["message"]
         response = writer.whole(finished, replace(about, symmoe=None))
         try:
-            writer.kept = await kept.keep(caller.id, f"resp_{ident}", Kept(response=response, turns=[*turns, said]))
+            writer.kept = await responses.keep(
+                caller.id, f"resp_{ident}", Kept(response=response, turns=[*turns, message])
+            )
         except StoreError:  # the answer is there, and paid for
             writer.kept = False
 
     keep = None if body.store is False else over
-    return await service.answer(request, caller, body.chat(turns), ident, writer, told, over=keep)
+    return await service.answer(request, caller, body.chat(turns), ident, writer, headers, over=keep)
 
 
-async def _kept(kept: KeptResponses, caller: Caller, ident: str) -> Kept:
-    found = await kept.find(caller.id, ident) if _ID.fullmatch(ident) else None
-    if found is None:
+async def _kept(responses: KeptResponses, caller: Caller, ident: str) -> Kept:
+    stored = await responses.find(caller.id, ident) if _ID.fullmatch(ident) else None
+    if stored is None:
         raise _unknown("previous_response_id")
-    return found
+    return stored
 
 
 def _unknown(param: str) -> ApiError:
@@ -133,11 +135,11 @@ def _unknown(param: str) -> ApiError:
 
 
 async def _embeddings(service: Service, request: Request) -> Response:
-    caller, told, body = await service.opened(request, EmbeddingRequest)
-    told |= told_or_refused(body.ignored, service.settings.strict)
-    own = service.embedder
-    if body.model not in (EMBEDDER, own):
-        message = f"no such embedder; there is {EMBEDDER!r}, which is {own!r}"
+    caller, headers, body = await service.opened(request, EmbeddingRequest)
+    headers |= told_or_refused(body.ignored, service.settings.strict)
+    embedder = service.embedder
+    if body.model not in (EMBEDDER, embedder):
+        message = f"no such embedder; there is {EMBEDDER!r}, which is {embedder!r}"
         raise ApiError(404, "model_not_found", message, "model")
     longest = max(map(len, body.texts))
     if not all(body.texts) or longest > EMBEDDED_CHARACTERS:
@@ -145,4 +147,4 @@ async def _embeddings(service: Service, request: Request) -> Response:
         raise ApiError(400, "invalid_value", message, "input")
     vectors, tokens = await service.embedded(caller, body.texts, body.dimensions)
     document: dict[str, Any] = embeddings(body.model, vectors, body.encoding_format, tokens)
-    return JSONResponse(document, headers=told)
+    return JSONResponse(document, headers=headers)

@@ -29,11 +29,11 @@ class _ExpiryForm(BaseModel):
 
 def said_in(form: Form) -> ExpiresAfter | None:
     """The expiry stated in a form, if any. Raises `ApiError`."""
-    said = {name: form.fields[key] for name, key in (("anchor", ANCHOR), ("seconds", SECONDS)) if key in form.fields}
-    if not said:
+    expiry = {name: form.fields[key] for name, key in (("anchor", ANCHOR), ("seconds", SECONDS)) if key in form.fields}
+    if not expiry:
         return None
     try:
-        return _ExpiryForm.model_validate({"expires_after": said}).expires_after
+        return _ExpiryForm.model_validate({"expires_after": expiry}).expires_after
     except ValidationError as error:
         raise request_error(error) from error
 

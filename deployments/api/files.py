@@ -34,9 +34,9 @@ def file_paths(app: FastAPI, service: Service, batching: Batching) -> None:
     async def page(request: Request) -> Response:
         """A page of files, the newest first unless asked otherwise."""
         caller = await service.caller(request)
-        asked = asked_page(request, FILE, _MOST, _MOST)
-        found, more = await files.page(caller.id, asked, request.query_params.get("purpose", "")[:64])
-        return JSONResponse(listed([record.document for record in found], more))
+        page_query = asked_page(request, FILE, _MOST, _MOST)
+        records, more = await files.page(caller.id, page_query, request.query_params.get("purpose", "")[:64])
+        return JSONResponse(listed([record.document for record in records], more))
 
     @app.get("/v1/files/{ident}", response_model=None)
     async def one(request: Request, ident: str) -> Response:

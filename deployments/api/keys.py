@@ -54,11 +54,11 @@ def key_paths(app: FastAPI, service: Service) -> None:
         """Who asks: the key's id, what it may, and its limits."""
         caller = await service.caller(request)
         scope = "admin" if caller.admin else "ask"
-        told: dict[str, Any] = {"object": "symmoe.key", "id": caller.id, "scope": scope}
+        document: dict[str, Any] = {"object": "symmoe.key", "id": caller.id, "scope": scope}
         for name in ("requests_per_minute", "tokens_per_minute", "budget"):
-            told[name] = getattr(caller, name)
-        told["budget_per"] = None if caller.budget is None else caller.budget_per
-        return JSONResponse(told)
+            document[name] = getattr(caller, name)
+        document["budget_per"] = None if caller.budget is None else caller.budget_per
+        return JSONResponse(document)
 
     @app.get(_KEYS, response_model=None)
     async def keys(request: Request) -> Response:

@@ -56,11 +56,11 @@ class RequestMiddleware:
             except Exception as unforeseen:
                 if passing.over:
                     return
-                told = internal_error(unforeseen)
+                server_error = internal_error(unforeseen)
                 if passing.began:
-                    passing.note.code = told.code
+                    passing.note.code = server_error.code
                     raise CutShortError from None
-                await passing.refuse(told)
+                await passing.refuse(server_error)
             finally:
                 if passing.scope["path"] not in _ALWAYS:
                     self._service.telemetry.over(passing.note)
@@ -99,11 +99,11 @@ class _Passing:
     """One request on its way through. `began` and `over` say how far its answer is."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, metrics: Metrics) -> None:
-        given = {name: value.decode("latin-1") for name, value in scope["headers"] if name in _READ}
-        wished = given.pop(b"x-request-id", "")
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"] if name in _READ}
+        wished = headers.pop(b"x-request-id", "")
         self.name = wished if NAME.fullmatch(wished) else secrets.token_hex(12)
-        self.key = key_in({name.decode(): value for name, value in given.items()})
-        parents = {name.decode(): value for name, value in given.items() if name.startswith(b"trace")}
+        self.key = key_in({name.decode(): value for name, value in headers.items()})
+        parents = {name.decode(): value for name, value in headers.items() if name.startswith(b"trace")}
         self.note = Note(self.name, scope["method"] if scope["method"] in _METHODS else "other", "other", parents)
         self._head = scope["method"] == "HEAD"
         state = {**scope.get("state", {}), "request_id": self.name, "note": self.note}

@@ -45,8 +45,8 @@ class FormReader:
         """The parts of the file in a chunk. Raises `ApiError`."""
         with _as_api_error():
             self._parser.write(chunk)
-        given, self._given = self._given, []
-        return given
+        parts, self._given = self._given, []
+        return parts
 
     def end(self) -> Form:
         """The complete form. Raises `ApiError` if it is incomplete."""

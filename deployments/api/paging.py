@@ -21,12 +21,12 @@ class _Asked(BaseModel):
 
 def asked_page(request: Request, prefix: str, usual: int, most: int) -> Page:
     """The page that a request asks for. Raises `ApiError`, and `ValidationError` for invalid parameters."""
-    asked = _Asked.model_validate(dict(request.query_params))
-    if asked.limit is not None and asked.limit > most:
+    query = _Asked.model_validate(dict(request.query_params))
+    if query.limit is not None and query.limit > most:
         raise ApiError(400, "invalid_value", f"limit must be at most {most}", "limit")
-    if asked.after is not None and not is_id(asked.after, prefix):
+    if query.after is not None and not is_id(query.after, prefix):
         raise ApiError(400, "invalid_value", "after must be an id of the list", "after")
-    return Page(asked.limit or usual, asked.after, asked.order)
+    return Page(query.limit or usual, query.after, query.order)
 
 
 def listed(documents: Sequence[dict[str, Any]], more: bool) -> dict[str, Any]:

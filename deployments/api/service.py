@@ -132,11 +132,11 @@ class Service:
         Raises `ApiError` (429) if a limit is reached.
         """
         status = await self.limits.admit(caller)
-        over = status.over
-        if over is not None:
-            self.metrics.refused(over.what)
-            message = f"this key may use {over.limit} {over.what} per minute; ask again in {over.wait:.1f} s"
-            raise ApiError(429, "rate_limit_exceeded", message, retry_after=over.wait, told=status.headers)
+        level = status.over
+        if level is not None:
+            self.metrics.refused(level.what)
+            message = f"this key may use {level.limit} {level.what} per minute; ask again in {level.wait:.1f} s"
+            raise ApiError(429, "rate_limit_exceeded", message, retry_after=level.wait, told=status.headers)
         return status.headers
 
     def model(self, name: str) -> Model:
@@ -200,9 +200,9 @@ class Service:
         Raises `ApiError` if a limit or budget is reached, and what `read_body` raises.
         """
         caller = await self.caller(http)
-        told = await self.admitted(caller)  # before the body, which may keep the service waiting
+        limit_headers = await self.admitted(caller)  # before the body, which may keep the service waiting
         await self._within_budget(caller)
-        return caller, told, await read_body(http, body, *self._sizes(http, caller))
+        return caller, limit_headers, await read_body(http, body, *self._sizes(http, caller))
 
     def _sizes(self, http: HttpRequest, caller: Caller) -> tuple[int, int, Callable[[], None]]:
         """The size that a body usually has at most, the size with images, and what is called for one that is larger."""
@@ -216,11 +216,11 @@ class Service:
 
     async def chat(self, http: HttpRequest) -> Response:
         """An answer, whole or streamed."""
-        caller, told, body = await self.opened(http, ChatRequest)
-        told |= told_or_refused(body.ignored, self.settings.strict)
+        caller, response_headers, body = await self.opened(http, ChatRequest)
+        response_headers |= told_or_refused(body.ignored, self.settings.strict)
         ident = secrets.token_hex(12)  # the request's own name is the client's, and two may share it
         counted = body.stream_options is not None and body.stream_options.include_usage
-        return await self.answer(http, caller, body, ident, ChatWriter(ident, body.model, counted), told)
+        return await self.answer(http, caller, body, ident, ChatWriter(ident, body.model, counted), response_headers)
 
     async def answer(
         self,
@@ -244,8 +244,8 @@ class Service:
         repeatable = (order.query.sampling.temperature == 0 or body.seed is not None) and not _uncached(http)
         charge = partial(self._charge, caller)
         watched = partial(self._watch.watched, key_in(http.headers))
-        kept = repeatable and self._refusal(order.policy) is None  # else it is given what the expert is blamed for
-        return await self._answers.answer(order, writer, told, charge, kept, note, watched, over)
+        cacheable = repeatable and self._refusal(order.policy) is None  # else it is given what the expert is blamed for
+        return await self._answers.answer(order, writer, told, charge, cacheable, note, watched, over)
 
     async def several(
         self,
@@ -315,7 +315,7 @@ class Service:
     async def route(self, http: HttpRequest) -> Response:
         """The response to `/v1/route`: who would answer, and why. Nothing is generated. Raises `RequestError`."""
         caller = await self.caller(http)
-        told_limits = await self.admitted(caller)
+        limit_headers = await self.admitted(caller)
         body = await read_body(http, Question, self.settings.most_bytes)
         model = self.model(body.model)
         if model.expert is not None:
@@ -325,10 +325,10 @@ class Service:
         routed = await self._orchestrator.router.route(query, policy, True)
         report = Report(routed, began=time.perf_counter() - routed.seconds)
         note.model, note.query, note.report = body.model, query, report
-        told = explanation(report)
-        kept = ("path", "skills", "facets", "shares", "recruited", "asked", "explanation")
-        document = {"object": "symmoe.route", "model": model.name, **{name: told[name] for name in kept}}
-        return JSONResponse(document, headers={**headers(report), **told_limits})
+        facts = explanation(report)
+        names = ("path", "skills", "facets", "shares", "recruited", "asked", "explanation")
+        document = {"object": "symmoe.route", "model": model.name, **{name: facts[name] for name in names}}
+        return JSONResponse(document, headers={**headers(report), **limit_headers})
 
     async def line_admitted(self, owner: str) -> float:
         """Count a batch's line against its key's limits. Returns the seconds to wait before asking it, 0 for none.

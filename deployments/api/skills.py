@@ -73,17 +73,17 @@ async def _chosen(service: Service) -> dict[str, dict[str, int]]:
 
 def _history(changes: Sequence[RecordChange], sought: _Sought) -> list[dict[str, Any]]:
     """Of each version and expert the change on the skill that is sought, and on how many it changed in all."""
-    found = []
-    for (at, expert), together in groupby(changes, lambda each: (each.at, each.expert)):
-        rows = list(together)
+    history = []
+    for (at, expert), group in groupby(changes, lambda each: (each.at, each.expert)):
+        rows = list(group)
         if expert != (sought.expert or expert) or (sought.before is not None and at >= sought.before):
             continue
         skills = [each for each in rows if each.skill != OVERALL]
         for row in rows:
             if row.skill == (sought.skill or OVERALL):
                 moved = max(skills, key=_moved, default=None)
-                found.append({**_change(row), "skills_changed": len(skills), "most": moved and _change(moved)})
-    return found
+                history.append({**_change(row), "skills_changed": len(skills), "most": moved and _change(moved)})
+    return history
 
 
 def _change(row: RecordChange) -> dict[str, Any]:

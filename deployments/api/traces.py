@@ -73,26 +73,26 @@ def trace_paths(app: FastAPI, service: Service) -> None:
     @app.get(_TRACES, openapi_extra=query_parameters(_Searched), response_model=None)
     async def search(request: Request) -> Response:
         """Traces in short, the newest first."""
-        caller, kept = await service.caller(request), _kept(service)
-        asked = _Searched.model_validate(dict(request.query_params))
-        key = asked.key if caller.admin else caller.id
-        names = {name: getattr(asked, name) for name in ("expert", "skill", "outcome", "model", "batch", "since")}
-        sought = Sought(key=key, ident=asked.id, till=asked.before, **names)
-        found = await kept.search(sought, asked.limit + 1)
-        if not caller.admin and asked.key not in (None, caller.id):
-            found = []
-        shown = found[: asked.limit]
-        document = {"object": "list", "data": shown, "has_more": len(found) > len(shown), "texts": kept.texts}
+        caller, store = await service.caller(request), _kept(service)
+        query = _Searched.model_validate(dict(request.query_params))
+        key = query.key if caller.admin else caller.id
+        names = {name: getattr(query, name) for name in ("expert", "skill", "outcome", "model", "batch", "since")}
+        sought = Sought(key=key, ident=query.id, till=query.before, **names)
+        rows = await store.search(sought, query.limit + 1)
+        if not caller.admin and query.key not in (None, caller.id):
+            rows = []
+        page = rows[: query.limit]
+        document = {"object": "list", "data": page, "has_more": len(rows) > len(page), "texts": store.texts}
         return JSONResponse(document)
 
     @app.get("/v1/admin/timeline", openapi_extra=query_parameters(_Span), response_model=None)
     async def timeline(request: Request) -> Response:
         """What each expert loaded and generated within the last seconds, or for a batch, as kept traces have it."""
         await admin.check(request)
-        asked = _Span.model_validate(dict(request.query_params))
+        query = _Span.model_validate(dict(request.query_params))
         now = time.time()
-        data = await _kept(service).ran(Sought(since=now - asked.seconds, batch=asked.batch), _MOST_RAN)
-        return JSONResponse({"object": "list", "from": now - asked.seconds, "to": now, "data": data})
+        data = await _kept(service).ran(Sought(since=now - query.seconds, batch=query.batch), _MOST_RAN)
+        return JSONResponse({"object": "list", "from": now - query.seconds, "to": now, "data": data})
 
     @app.get(f"{_TRACES}/{{ident}}", response_model=None)
     async def one(request: Request, ident: str) -> Response:
@@ -103,10 +103,10 @@ def trace_paths(app: FastAPI, service: Service) -> None:
     async def what_if(request: Request, ident: str) -> Response:
         """What other settings would have made of it by what experts answered then. Nobody is asked."""
         caller = await service.caller(request)
-        told = await service.admitted(caller)
+        headers = await service.admitted(caller)
         body = await read_body(request, WhatIf, service.settings.most_bytes)
-        found = await _own(service, caller, ident)
-        return JSONResponse(await _looked_back(service, found, body), headers=told)
+        trace = await _own(service, caller, ident)
+        return JSONResponse(await _looked_back(service, trace, body), headers=headers)
 
 
 def _kept(service: Service) -> KeptTraces:

@@ -54,25 +54,25 @@ class _OverRoomError(Exception):
 
 async def _receive(request: Request, reader: FormReader, batching: Batching, owner: str, most: int) -> FileRecord:
     """Write the file as it comes."""
-    ident, size, whole = new_id(FILE), 0, 0
+    ident, size, body_size = new_id(FILE), 0, 0
     try:
         async with batching.files.contents.writing(ident) as file:
             async for chunk in request.stream():
-                parts, whole = reader.feed(chunk), whole + len(chunk)
+                parts, body_size = reader.feed(chunk), body_size + len(chunk)
                 size += sum(map(len, parts))
-                if size > most or whole > most + _AROUND:
+                if size > most or body_size > most + _AROUND:
                     raise _OverRoomError
                 if parts:
                     await asyncio.to_thread(file.writelines, parts)
             form = reader.end()
             _check_purpose(form)
-            kept = kept_for(said_in(form), batching.settings.file_seconds)
+            lifetime = kept_for(said_in(form), batching.settings.file_seconds)
     except ClientDisconnect as error:
         raise ApiError(400, "incomplete_body", "the connection was closed before the body ended") from error
     except OSError as error:
         raise ApiError(503, "storage_unavailable", "the file cannot be kept just now", retry_after=60) from error
     now = int(time.time())
-    return FileRecord(ident, owner, str(form.filename), size, INPUT, now, None if kept is None else now + kept)
+    return FileRecord(ident, owner, str(form.filename), size, INPUT, now, None if lifetime is None else now + lifetime)
 
 
 def _announced(request: Request) -> int | None:

@@ -53,16 +53,16 @@ def usage_paths(app: FastAPI, service: Service) -> None:
 
 
 async def _usage(service: Service, request: Request, key: str | None) -> dict[str, Any]:
-    given: dict[str, Any] = dict(request.query_params)
-    named = [part for each in request.query_params.getlist("by") for part in each.split(",")]
-    asked = _Asked.model_validate({**given, "by": named})
+    values: dict[str, Any] = dict(request.query_params)
+    dimensions = [part for each in request.query_params.getlist("by") for part in each.split(",")]
+    query = _Asked.model_validate({**values, "by": dimensions})
     if not service.usage.counts:
         raise ApiError(404, "not_counted", "usage is not counted by this service (`usage_seconds`)")
     await service.usage.write()
-    by = list(dict.fromkeys(asked.by))
-    rows = await usage_between(service.patient, asked.first, asked.last, by, key)
-    told = {"from": asked.first.isoformat(), "to": asked.last.isoformat(), "by": by, "currency": service.currency}
-    return {"object": "symmoe.usage", **told, "data": rows}
+    by = list(dict.fromkeys(query.by))
+    rows = await usage_between(service.patient, query.first, query.last, by, key)
+    metadata = {"from": query.first.isoformat(), "to": query.last.isoformat(), "by": by, "currency": service.currency}
+    return {"object": "symmoe.usage", **metadata, "data": rows}
 
 
 def _today() -> date:

@@ -132,10 +132,10 @@ class Window:
         return True
 
     def _may(self, owner: str, weight: int) -> bool:
-        room, own, heavy = self._room(), self._open[owner], self._weight[owner] + weight
+        room, open_lines, heavy = self._room(), self._open[owner], self._weight[owner] + weight
         if room <= 0:
             return False
-        if own < max(1, room // KEY_SHARE) and (not own or heavy <= self._most // KEY_SHARE):
+        if open_lines < max(1, room // KEY_SHARE) and (not open_lines or heavy <= self._most // KEY_SHARE):
             return True
         return self._open.total() < room and self._weight.total() + weight <= self._most
 
@@ -297,11 +297,11 @@ class Answering:
         if answered.again and lost < _MOST_LOST:
             self._put_off(line, answered, lost)
             return
-        note, own = answered.note, (self._batch.id, line.number, str(document["custom_id"]))
+        note, ids = answered.note, (self._batch.id, line.number, str(document["custom_id"]))
         if self._lines.weight(line.number) < HEAVY_LINE:
-            row, count = response_line(*own, answered)
+            row, count = response_line(*ids, answered)
         else:
-            row, count = await asyncio.to_thread(response_line, *own, answered, heavy=True)
+            row, count = await asyncio.to_thread(response_line, *ids, answered, heavy=True)
         del document, answered  # the row is as large again
         await self._put(line, row, count, note)
 

@@ -166,8 +166,8 @@ return redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
 
 def keys_of(ident: str, owner: str, file: str) -> list[str]:
     """Everywhere a batch stands, in the order in which the scripts know it."""
-    own = [batch_key(ident), lines_key(ident)]
-    return [*own, batches_of(owner), open_of(owner), _ended_of(owner), made_of(file), OWNERS, EXPIRING]
+    batch_keys = [batch_key(ident), lines_key(ident)]
+    return [*batch_keys, batches_of(owner), open_of(owner), _ended_of(owner), made_of(file), OWNERS, EXPIRING]
 
 
 async def close(client: Redis, record: BatchRecord, outcome: str, at: int, seconds: float, most: int) -> None:

@@ -213,16 +213,16 @@ class Files:
             needed = await _in_use(client, due)
             if needed:
                 await client.zadd(_EXPIRING, dict.fromkeys(needed, now + _LATER))
-            found = [record for record in await _read(client, due) if record.id not in needed]
-            unknown = set(due) - needed - {record.id for record in found}
+            records = [record for record in await _read(client, due) if record.id not in needed]
+            unknown = set(due) - needed - {record.id for record in records}
             if unknown:
                 await client.zrem(_EXPIRING, *unknown)
-            return found
+            return records
 
-        over = await self._storage.do(work)
-        if over:
-            await self.delete(*over)
-        return len(over)
+        expired = await self._storage.do(work)
+        if expired:
+            await self.delete(*expired)
+        return len(expired)
 
 
 async def _read(client: Redis, idents: Sequence[str]) -> list[FileRecord]:

@@ -136,9 +136,9 @@ class Job:
             await cancel(answering, stopped)
 
     async def _end(self, outcome: Outcome, facts: dict[str, Any], files: list[Any]) -> None:
-        there = {file.id for file in files}
-        has = {"has_output": int(self._batch.output in there), "has_error": int(self._batch.error in there)}
-        await self._progress.end(self._batch, outcome, {**has, **facts}, files)
+        file_ids = {file.id for file in files}
+        flags = {"has_output": int(self._batch.output in file_ids), "has_error": int(self._batch.error in file_ids)}
+        await self._progress.end(self._batch, outcome, {**flags, **facts}, files)
         self._resources.metrics.entered(outcome)
 
 

@@ -131,8 +131,8 @@ class Progress:
     async def finish(self, record: BatchRecord, outcome: str) -> None:
         """Drop the rows of a batch whose end is on disk, and show it."""
         settings = self._settings
-        kept = settings.batch_records_seconds, settings.most_batch_records
-        await self._do(lambda client: close(client, record, outcome, int(now()), *kept))
+        retention = settings.batch_records_seconds, settings.most_batch_records
+        await self._do(lambda client: close(client, record, outcome, int(now()), *retention))
         await asyncio.to_thread(self.segments.delete, record.id)
 
     async def forget(self, ident: str, owner: str) -> None:

@@ -159,8 +159,8 @@ class Quota:
 
     def _over(self, used: Used) -> OverQuotaError:
         allowed = f"files may be {self._most_files}, with {self._most_bytes} bytes together"
-        there = (
+        usage = (
             f"there are {used.files}, with {used.size} bytes, counting what is coming in and two for each open batch"
         )
         first = f", the oldest first: {', '.join(used.oldest)}" if used.oldest else ""
-        return OverQuotaError(f"{allowed}; {there}. Delete some (DELETE /v1/files/ID){first}")
+        return OverQuotaError(f"{allowed}; {usage}. Delete some (DELETE /v1/files/ID){first}")

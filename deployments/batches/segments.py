@@ -74,16 +74,16 @@ class Segments:
     def write(self, batch: str, rows: Iterable[tuple[Sequence[str], bool]]) -> list[Spot]:
         """Append rows, each in parts and with whether it is an answer. Where that fails, nothing of them counts."""
         with self._lock:
-            own = self._own.get(batch) or self._begin(batch)
-            spots, at = list[Spot](), own.end
+            segment = self._own.get(batch) or self._begin(batch)
+            spots, at = list[Spot](), segment.end
             for row, answered in rows:
                 size = check = 0
                 for part in _parts(row):
-                    _write_all(own.number, part, at + size)
+                    _write_all(segment.number, part, at + size)
                     size, check = size + len(part), zlib.crc32(part, check)
-                spots.append(Spot(own.name, at, size, check, answered))
+                spots.append(Spot(segment.name, at, size, check, answered))
                 at += size
-            own.end = at
+            segment.end = at
             return spots
 
     @contextmanager
@@ -106,9 +106,9 @@ class Segments:
     def close(self, batch: str) -> None:
         """Write no more to this process's segment of a batch; what is there stays."""
         with self._lock:
-            own = self._own.pop(batch, None)
-            if own is not None:
-                os.close(own.number)
+            segment = self._own.pop(batch, None)
+            if segment is not None:
+                os.close(segment.number)
 
     def delete(self, batch: str) -> None:
         """Remove the rows of a batch that is over."""
@@ -127,8 +127,8 @@ class Segments:
             each.mkdir(parents=True, exist_ok=True, mode=0o700)
         name = secrets.token_hex(8)
         number = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        own = self._own[batch] = _Own(name, number)
-        return own
+        segment = self._own[batch] = _Own(name, number)
+        return segment
 
     def _of(self, batch: str) -> Path:
         if not is_id(batch, BATCH):
@@ -215,15 +215,15 @@ class Rows:
 
         Waits for as long as the store is away, or the disk full.
         """
-        own = _Row(batch, line, row, count)
-        self._waiting.append(own)
+        entry = _Row(batch, line, row, count)
+        self._waiting.append(entry)
         try:
             async with self._writing:
-                while not own.written:
+                while not entry.written:
                     await self._write_some()
         finally:
-            if own in self._waiting:  # who wanted it is gone, and asks its line again
-                self._waiting.remove(own)
+            if entry in self._waiting:  # who wanted it is gone, and asks its line again
+                self._waiting.remove(entry)
 
     async def _write_some(self) -> None:
         some, self._waiting = self._waiting[:NAMES_AT_ONCE], self._waiting[NAMES_AT_ONCE:]
@@ -239,25 +239,25 @@ class Rows:
     async def _keep(self, rows: list[_Row]) -> None:
         """Have rows on the disk; one that is there already is not written again."""
         by_batch = defaultdict[str, list[_Row]](list)
-        for each in rows:
-            if each.spot is None:
-                by_batch[each.batch].append(each)
-        for batch, own in by_batch.items():
-            written = [(each.row, each.count == "answered") for each in own]
+        for entry in rows:
+            if entry.spot is None:
+                by_batch[entry.batch].append(entry)
+        for batch, batch_rows in by_batch.items():
+            written = [(entry.row, entry.count == "answered") for entry in batch_rows]
             spots = await _once_there_is_room(lambda batch=batch, written=written: self._segments.write(batch, written))  # type: ignore[misc]
-            for each, spot in zip(own, spots, strict=True):
-                each.spot, each.row = spot, ()
+            for entry, spot in zip(batch_rows, spots, strict=True):
+                entry.spot, entry.row = spot, ()
 
 
 async def _once_there_is_room(write: Callable[[], list[Spot]]) -> list[Spot]:
-    told = False
+    warned = False
     while True:
         try:
             return await asyncio.to_thread(write)
         except OSError as error:
-            if not told:
+            if not warned:
                 _LOG.warning("rows of batches cannot be written (%s): they wait until they can", error.strerror)
-            told = True
+            warned = True
             await asyncio.sleep(_FULL_SECONDS)
 
 

@@ -79,13 +79,13 @@ class Asset:
 
     def response(self, request: Request) -> Response:
         """The file, unless the client has it."""
-        told = {**_ALWAYS, "etag": self.tag, "vary": "accept-encoding"}
+        headers = {**_ALWAYS, "etag": self.tag, "vary": "accept-encoding"}
         if request.headers.get("if-none-match") == self.tag:
-            return Response(status_code=304, headers=told)
-        told["content-type"] = _KINDS[self.name.rpartition(".")[2]]
+            return Response(status_code=304, headers=headers)
+        headers["content-type"] = _KINDS[self.name.rpartition(".")[2]]
         if "gzip" in request.headers.get("accept-encoding", ""):
-            return Response(self.packed, headers={**told, "content-encoding": "gzip"})
-        return Response(self.content, headers=told)
+            return Response(self.packed, headers={**headers, "content-encoding": "gzip"})
+        return Response(self.content, headers=headers)
 
 
 class Console:
@@ -93,8 +93,8 @@ class Console:
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app, self._service = app, service
-        there = sorted(files(__package__).joinpath("assets").iterdir(), key=lambda each: each.name)
-        assets = (Asset(each.name, each.read_bytes()) for each in there if each.name.rpartition(".")[2] in _KINDS)
+        entries = sorted(files(__package__).joinpath("assets").iterdir(), key=lambda each: each.name)
+        assets = (Asset(each.name, each.read_bytes()) for each in entries if each.name.rpartition(".")[2] in _KINDS)
         self._assets = {f"{_HERE}/{asset.name}": asset for asset in assets}
         self._assets[_HERE] = self._assets.pop(f"{_HERE}/index.html")
 
@@ -172,6 +172,6 @@ def _check_origin(request: Request) -> None:
     headers = request.headers
     origin, site = headers.get("origin"), headers.get("sec-fetch-site", "same-origin")
     ours = origin is None or urlsplit(origin).netloc == headers.get("host")
-    told = MARK in headers and (origin is not None or request.method in ("GET", "HEAD"))
-    if not (ours and told and site == "same-origin"):
+    marked = MARK in headers and (origin is not None or request.method in ("GET", "HEAD"))
+    if not (ours and marked and site == "same-origin"):
         raise ApiError(403, "cross_site", "this was not sent by a page of the console")

@@ -48,8 +48,8 @@ class Paced:
             async with asyncio.timeout(limits.BODY_SECONDS + self._came / limits.BODY_RATE - self._waited):
                 message = await self._receive()
         except TimeoutError:
-            message_told = "the body did not come in time; send it faster, or in smaller pieces"
-            raise ApiError(408, "body_too_slow", message_told) from None
+            error_message = "the body did not come in time; send it faster, or in smaller pieces"
+            raise ApiError(408, "body_too_slow", error_message) from None
         self._waited += time.monotonic() - began
         self._came += len(message.get("body", b""))
         self.whole = not message.get("more_body", False)

@@ -43,8 +43,8 @@ class Connection(HttpToolsProtocol):
     @property
     def may_give_way(self) -> bool:
         """Whether it may be closed for another: nothing is being answered, and no request is whole."""
-        unsaid = self.cycle is not None and PASSED_ON not in self.cycle.scope
-        return self.waits or (unsaid and not self.transport.is_closing())
+        pending = self.cycle is not None and PASSED_ON not in self.cycle.scope
+        return self.waits or (pending and not self.transport.is_closing())
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Accept the connection; where there are more than `CONNECTIONS`, abort the one that was silent longest."""

@@ -88,8 +88,8 @@ class _Passing:
             self._error = internal_error(unforeseen)
         if self._began or self._left:
             return  # an answer that was cut short ends with its connection
-        told = self._error or ApiError(500, "internal_error", "the service gave no answer")
-        answer = error_response(told, self._scope["path"], self._name.decode())
+        failure = self._error or ApiError(500, "internal_error", "the service gave no answer")
+        answer = error_response(failure, self._scope["path"], self._name.decode())
         await answer(self._scope, self._receive, self._marked)
 
     async def _begun(self) -> bool:

@@ -52,10 +52,10 @@ async def follow(file: Path, pool: Pool, lifecycle: Lifecycle, folder: str | Non
     Experts are added before others are removed. A changed description of an expert needs a new deployment. Raises
     `SymmoeError` for an unusable file or expert, and if the store does not answer.
     """
-    told = await asyncio.to_thread(read_pool, str(file))
+    new_pool = await asyncio.to_thread(read_pool, str(file))
     records = await asyncio.to_thread(_records, file.with_name(JOINED))
-    wanted, roster = {expert.name: expert for expert in told.experts}, lifecycle.roster
-    for expert in told.experts:
+    wanted, roster = {expert.name: expert for expert in new_pool.experts}, lifecycle.roster
+    for expert in new_pool.experts:
         if expert.name not in pool.names:
             await _come(expert, records.get(expert.name), pool, lifecycle, folder)
         elif expert != pool.expert(expert.name):
@@ -71,10 +71,10 @@ async def follow(file: Path, pool: Pool, lifecycle: Lifecycle, folder: str | Non
 async def _come(
     expert: ExpertConfig, record: dict[str, Any] | None, pool: Pool, lifecycle: Lifecycle, folder: str | None
 ) -> None:
-    made = await asyncio.to_thread(joining, pool, expert, record, folder)
-    there = lifecycle.roster.decision(expert.name)
-    if (there.expert, there.record) != (made.expert, made.record):
-        await lifecycle.add(expert.name, made, BY_FILE)
+    newcomer = await asyncio.to_thread(joining, pool, expert, record, folder)
+    decision = lifecycle.roster.decision(expert.name)
+    if (decision.expert, decision.record) != (newcomer.expert, newcomer.record):
+        await lifecycle.add(expert.name, newcomer, BY_FILE)
 
 
 def _text(file: Path) -> str:

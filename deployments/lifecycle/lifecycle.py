@@ -85,8 +85,8 @@ class _Open:
 
 def _repeatable(asked: Asked, lost: TurnedAway, one: _Open) -> bool:
     """Whether a request that was lost may be asked anew: nothing was given yet, and no schema ended its engine."""
-    held = lost.code == LOST.code and asked.query.sampling.schema is not None
-    return lost.again and not one.given and not held
+    schema_bound = lost.code == LOST.code and asked.query.sampling.schema is not None
+    return lost.again and not one.given and not schema_bound
 
 
 class AdmittedExperts:

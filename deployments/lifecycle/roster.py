@@ -248,11 +248,11 @@ class Roster:
             return
         self._rows = rows
         self._newcomers = self._admitted(decisions)
-        there = {*self._base.names, *self._newcomers}
-        self._decisions = {name: decision for name, decision in decisions.items() if name in there}
+        names = {*self._base.names, *self._newcomers}
+        self._decisions = {name: decision for name, decision in decisions.items() if name in names}
         self._pool = self._changed_pool()
-        came = "".join(row for name, row in rows.items() if name in self._newcomers)
-        self.fingerprint = hashlib.sha256(came.encode()).hexdigest() if came else ""
+        newcomer_rows = "".join(row for name, row in rows.items() if name in self._newcomers)
+        self.fingerprint = hashlib.sha256(newcomer_rows.encode()).hexdigest() if newcomer_rows else ""
         self.version += 1
         for listener in self._listeners:
             listener()
@@ -273,9 +273,9 @@ class Roster:
         return found
 
     def _changed_pool(self) -> Pool:
-        kept = [each for each in self._base.experts if self.decision(each.name).state != "removed"]
-        came = [self._newcomers[name].config for name in sorted(self._newcomers)]
-        return self._base.model_copy(update={"experts": (*kept, *came)})
+        remaining = [each for each in self._base.experts if self.decision(each.name).state != "removed"]
+        added = [self._newcomers[name].config for name in sorted(self._newcomers)]
+        return self._base.model_copy(update={"experts": (*remaining, *added)})
 
     def _routable(self, name: str) -> bool:
         newcomer = self._newcomers.get(name)

@@ -60,11 +60,11 @@ async def reachable(
     `proxies` gives the state of each node's, Ray Serve's where it is None, and `node` is this one.
     """
     look = _of_ray_serve if proxies is None else proxies
-    own = _this_node() if node is None else node
+    this_node = _this_node() if node is None else node
     began = clock()
     while (waited := clock() - began) < _LONGEST_SECONDS:
-        found = await asyncio.to_thread(look)
-        if found.get(own) == "HEALTHY" or (own not in found and waited >= _NONE_SECONDS):
+        states = await asyncio.to_thread(look)
+        if states.get(this_node) == "HEALTHY" or (this_node not in states and waited >= _NONE_SECONDS):
             return
         await asyncio.sleep(_LOOK_SECONDS)
 

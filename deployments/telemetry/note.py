@@ -43,7 +43,7 @@ class Note:
 
     def facts(self) -> dict[str, Any]:
         """All of it but what was asked, as plain JSON types; seconds are rounded to the tenth of a millisecond."""
-        shown = {
+        request_facts = {
             "id": self.id,
             "method": self.method,
             "path": self.endpoint,
@@ -55,15 +55,19 @@ class Note:
             "batch": self.batch,
             "tries": self.tries if self.tries > 1 else "",
         }
-        told = {} if self.report is None else _answered(self.report)
+        answer_facts = {} if self.report is None else _answered(self.report)
         times = {} if self.report is None else _times(self.report)
         seconds = {"total": round(self.seconds, 4), **{name: round(value, 4) for name, value in times.items()}}
-        return {**{name: value for name, value in shown.items() if value != ""}, **told, "seconds": seconds}
+        return {
+            **{name: value for name, value in request_facts.items() if value != ""},
+            **answer_facts,
+            "seconds": seconds,
+        }
 
 
 def _answered(report: Report) -> dict[str, Any]:
     routed = report.routed
-    told: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "answered": routed.way,
         "experts": list(report.asked),
         "skills": [match.skill for match in routed.skills.matches] if routed.skills else [],
@@ -71,12 +75,12 @@ def _answered(report: Report) -> dict[str, Any]:
         "tokens": {"prompt": report.prompt_tokens, "completion": report.completion_tokens},
     }
     if report.traces:
-        told["origins"] = [trace.answer.origin for trace in report.traces]
+        facts["origins"] = [trace.answer.origin for trace in report.traces]
     if hedges := [to_json(hedge) for trace in report.traces for hedge in trace.hedges]:
-        told["hedges"] = hedges
+        facts["hedges"] = hedges
     if report.failures:
-        told["failures"] = [{"expert": each.expert, "code": each.code} for each in report.failures]
-    return {**told, **({"rerouted": report.rerouted} if report.rerouted else {})}
+        facts["failures"] = [{"expert": each.expert, "code": each.code} for each in report.failures]
+    return {**facts, **({"rerouted": report.rerouted} if report.rerouted else {})}
 
 
 def _times(report: Report) -> dict[str, float]:
@@ -95,5 +99,5 @@ def _times(report: Report) -> dict[str, float]:
 
 def messages_of(query: Query) -> list[dict[str, Any]]:
     """The conversation as plain JSON types; what a message has not is left out."""
-    told = [{name: value for name, value in asdict(message).items() if value} for message in query.messages]
-    return [{**each, "images": len(each["images"])} if "images" in each else each for each in told]
+    rows = [{name: value for name, value in asdict(message).items() if value} for message in query.messages]
+    return [{**row, "images": len(row["images"])} if "images" in row else row for row in rows]

@@ -59,8 +59,8 @@ class Traces:
         if report.routed.skills is not None:
             skills = [match.skill for match in report.routed.skills.matches]
             experts = list(report.asked)
-            told = {"symmoe.skills": skills, "symmoe.experts": experts}
-            self._span("route", zero, 0.0, report.routed.seconds, inside, told)
+            attributes = {"symmoe.skills": skills, "symmoe.experts": experts}
+            self._span("route", zero, 0.0, report.routed.seconds, inside, attributes)
         for share in report.shares:
             self._share(share, zero, inside)
         for stage in report.stages:
@@ -68,47 +68,49 @@ class Traces:
 
     def _share(self, share: Share, zero: int, inside: Context) -> None:
         begun, generation = share.begun, share.generation
-        told = {
+        attributes = {
             "symmoe.expert": share.expert,
             "symmoe.lane": begun.lane,
             "gen_ai.usage.input_tokens": generation.prompt_tokens,
             "gen_ai.usage.output_tokens": generation.completion_tokens,
             "gen_ai.response.finish_reasons": [generation.finish_reason],
         }
-        own = self._span("expert", zero, share.asked, share.ended, inside, told)
+        context = self._span("expert", zero, share.asked, share.ended, inside, attributes)
         begins = share.asked + begun.waited
         loaded = begun.load if begun.first else 0.0
-        self._span("wait", zero, share.asked, max(share.asked, begins - loaded), own, {})
+        self._span("wait", zero, share.asked, max(share.asked, begins - loaded), context, {})
         if loaded:
-            self._span("load", zero, max(share.asked, begins - loaded), begins, own, {"symmoe.lane": begun.lane})
-        self._span("generate", zero, begins, max(begins, share.ended), own, {})
+            self._span("load", zero, max(share.asked, begins - loaded), begins, context, {"symmoe.lane": begun.lane})
+        self._span("generate", zero, begins, max(begins, share.ended), context, {})
 
-    def _span(self, name: str, zero: int, began: float, ended: float, inside: Context, told: dict[str, Any]) -> Context:
+    def _span(
+        self, name: str, zero: int, began: float, ended: float, inside: Context, attributes: dict[str, Any]
+    ) -> Context:
         from opentelemetry.trace import set_span_in_context
 
-        span = self._tracer.start_span(name, inside, attributes=told, start_time=zero + int(began * 1e9))
+        span = self._tracer.start_span(name, inside, attributes=attributes, start_time=zero + int(began * 1e9))
         span.end(zero + int(ended * 1e9))
         return set_span_in_context(span)
 
     def _attributes(self, note: Note) -> dict[str, Any]:
-        told: dict[str, Any] = {
+        attributes: dict[str, Any] = {
             "http.request.method": note.method,
             "http.route": note.endpoint,
             "http.response.status_code": note.status,
             "symmoe.request_id": note.id,
         }
         if note.batch:
-            told |= {"symmoe.batch_id": note.batch, "symmoe.tries": note.tries}
+            attributes |= {"symmoe.batch_id": note.batch, "symmoe.tries": note.tries}
         if note.model:
-            told["gen_ai.request.model"] = note.model
+            attributes["gen_ai.request.model"] = note.model
         if note.code:
-            told["error.type"] = note.code
+            attributes["error.type"] = note.code
         if note.report is not None:
-            told["symmoe.path"] = note.report.routed.way
+            attributes["symmoe.path"] = note.report.routed.way
         if self._prompts and note.query is not None:
             messages = messages_of(note.query)
-            told["gen_ai.input.messages"] = json.dumps(messages, ensure_ascii=False)
-        return told
+            attributes["gen_ai.input.messages"] = json.dumps(messages, ensure_ascii=False)
+        return attributes
 
 
 def traces_of_environment(prompts: bool = False) -> Traces | None:

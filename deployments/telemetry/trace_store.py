@@ -382,9 +382,9 @@ def _trace(trace: Trace, texts: bool) -> dict[str, Any]:
         | ({"answer": _shortened(vote.answer)} if texts else {})
         for vote in answer.votes
     ]
-    told = {name: getattr(answer, name) for name in ("expert", "origin", "why", "finish_reason", "novel")}
+    facts = {name: getattr(answer, name) for name in ("expert", "origin", "why", "finish_reason", "novel")}
     return {
-        "answer": {**told, "votes": votes, **({"text": _shortened(answer.text)} if texts else {})},
+        "answer": {**facts, "votes": votes, **({"text": _shortened(answer.text)} if texts else {})},
         "candidates": [_candidate(each, texts) for each in trace.candidates],
         "verdicts": trace.verdicts,
         "synthesis": None if trace.synthesis is None else _candidate(trace.synthesis, texts),
@@ -396,8 +396,8 @@ def _trace(trace: Trace, texts: bool) -> dict[str, Any]:
 
 def _candidate(candidate: Candidate, texts: bool) -> dict[str, Any]:
     names = ("expert", "slot", "lane", "finish_reason", "prompt_tokens", "completion_tokens", "shared")
-    told = {name: getattr(candidate, name) for name in names}
-    return {**told, **({"text": _shortened(candidate.text)} if texts else {})}
+    facts = {name: getattr(candidate, name) for name in names}
+    return {**facts, **({"text": _shortened(candidate.text)} if texts else {})}
 
 
 def _cut(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
