@@ -137,7 +137,7 @@ def _tokenizer(pool: Pool, model: str) -> ChatTokenizer:
 
 def _environment(config: DedicatedConfig, settings: Settings, accelerators: int) -> None:
     """What vLLM and what it starts read from the environment; the user's own settings win, but for threads."""
-    wanted = {
+    variables = {
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS": str(max(1, int(settings.stall))),
         "VLLM_LOGGING_LEVEL": "WARNING",
@@ -145,7 +145,7 @@ def _environment(config: DedicatedConfig, settings: Settings, accelerators: int)
         "VLLM_XGRAMMAR_CACHE_MB": str(ENGINE_GRAMMARS_MIB),
         "HF_HUB_OFFLINE": "1",  # weights were resolved before: the engine itself fetches nothing
     }
-    for name, value in wanted.items():
+    for name, value in variables.items():
         os.environ.setdefault(name, value)
     if not accelerators:
         cores = os.cpu_count() or 1 if config.cpus is None else max(1, int(config.cpus))

@@ -120,15 +120,15 @@ class Places:
             self.leave(ident)
 
     def _fill(self) -> None:
-        for each in self._turns.give_way(self._clock()):
+        for waiting in self._turns.give_way(self._clock()):
             loop = asyncio.get_running_loop()
-            self._waiting[each.id] = self._again[each.id] = loop.create_future()
-            if each.id in self._limits:
-                self._limits[each.id].reschedule(loop.time())
-        for each in self._turns.begin(self._clock()):
-            place = self._waiting.pop(each.id, None)
+            self._waiting[waiting.id] = self._again[waiting.id] = loop.create_future()
+            if waiting.id in self._limits:
+                self._limits[waiting.id].reschedule(loop.time())
+        for waiting in self._turns.begin(self._clock()):
+            place = self._waiting.pop(waiting.id, None)
             if place is None or place.done():
-                self._turns.leave(each.id)
+                self._turns.leave(waiting.id)
             else:
                 place.set_result(None)
 
@@ -228,12 +228,12 @@ class DedicatedExpert:
             async for part in answer:
                 for document in _documents(part):
                     delta = completion.take(document)
-                    more = piece(delta.text, delta.logprobs, parted)
-                    if more and asked.stream:
-                        tell(more)
-        generation, rest = finished(completion.generation, parted)
-        if rest and asked.stream:
-            tell(rest)
+                    new_piece = piece(delta.text, delta.logprobs, parted)
+                    if new_piece and asked.stream:
+                        tell(new_piece)
+        generation, last_piece = finished(completion.generation, parted)
+        if last_piece and asked.stream:
+            tell(last_piece)
         return ended(generation, asked.query.sampling.schema is not None)
 
 

@@ -142,14 +142,14 @@ class EngineLoop:
         return bool(self._turns.resident and self._turns.waiting[self._turns.resident])
 
     def _work(self) -> None:
-        given_way = [each.id for each in self._turns.give_way(self._clock())]
-        if given_way:
-            self._engine().abort(given_way)
+        preempted = [waiting.id for waiting in self._turns.give_way(self._clock())]
+        if preempted:
+            self._engine().abort(preempted)
         expert = self._turns.switch(self._clock())
         if expert is not None:
             self._ready(expert)
-        for each in self._turns.begin(self._clock()):
-            self._begin(each)
+        for waiting in self._turns.begin(self._clock()):
+            self._begin(waiting)
         if self._turns.running:
             self._step()
             self._uncounted = self._turns.resident
@@ -183,26 +183,26 @@ class EngineLoop:
         self._turns.loaded(expert, load.seconds, self._clock(), once=first)
         self._parts().loader.expect([other for other in self._turns.wanted if other != expert])
 
-    def _begin(self, each: Waiting) -> None:
-        asked, load = self._asked[each.id], self._load
-        self._untried.add(each.id)
+    def _begin(self, waiting: Waiting) -> None:
+        asked, load = self._asked[waiting.id], self._load
+        self._untried.add(waiting.id)
         try:
             reader = self._parts().reader(asked.expert)
         except SymmoeError as error:
-            self._turns.leave(each.id)
-            self._give(each.id, unready(asked.expert, error))
+            self._turns.leave(waiting.id)
+            self._give(waiting.id, unready(asked.expert, error))
             return
         if reader is not None:
-            self._parted[each.id] = Parted(reader, asked.query.sampling)
-        refusal = self._engine().add(each.id, asked.query, asked.stream, asked.prompt)
+            self._parted[waiting.id] = Parted(reader, asked.query.sampling)
+        refusal = self._engine().add(waiting.id, asked.query, asked.stream, asked.prompt)
         if refusal is not None:
-            self._turns.leave(each.id)
-            self._give(each.id, TurnedAway(400, refusal.code, refusal.message, spent=refusal.tokens))
+            self._turns.leave(waiting.id)
+            self._give(waiting.id, TurnedAway(400, refusal.code, refusal.message, spent=refusal.tokens))
             return
         first, self._fresh = self._fresh, False
         seconds, lane = (load.seconds, load.lane) if load is not None and first else (0.0, "resident")
         tokens = len(asked.prompt.ids) if asked.prompt else 0
-        self._tell([(each.id, Begun(self._clock() - each.arrived, seconds, cast(Any, lane), first, tokens))])
+        self._tell([(waiting.id, Begun(self._clock() - waiting.arrived, seconds, cast(Any, lane), first, tokens))])
 
     def _step(self) -> None:
         deltas = self._engine().step()
@@ -216,8 +216,8 @@ class EngineLoop:
             new_piece = piece(delta.text, delta.logprobs, parted)
             events += [(delta.id, new_piece)] if new_piece and asked.stream else []
             if delta.generation is not None:
-                generation, rest = finished(delta.generation, parted)
-                events += [(delta.id, rest)] if rest and asked.stream else []
+                generation, last_piece = finished(delta.generation, parted)
+                events += [(delta.id, last_piece)] if last_piece and asked.stream else []
                 events.append((delta.id, ended(generation, asked.query.sampling.schema is not None)))
                 del self._asked[delta.id]
                 self._parted.pop(delta.id, None)
@@ -232,9 +232,11 @@ class EngineLoop:
         self.trouble, self._uncounted = message, None
         untried, self._untried = self._untried, set()
 
-        def lost(each: Waiting) -> TurnedAway:
-            held = each.id in self._asked and self._asked[each.id].query.sampling.schema is not None
-            return TurnedAway(503, "expert_lost", message, 1.0, again=not held, bystander=each.id not in untried)
+        def lost(waiting: Waiting) -> TurnedAway:
+            schema_bound = waiting.id in self._asked and self._asked[waiting.id].query.sampling.schema is not None
+            return TurnedAway(
+                503, "expert_lost", message, 1.0, again=not schema_bound, bystander=waiting.id not in untried
+            )
 
         self._turn_away(self._turns.lost(), lost)
         if isinstance(error, EngineLostError):
@@ -292,13 +294,13 @@ class EngineLoop:
     def _end(self) -> None:
         self._stopping = True
 
-    def _late(self, each: Waiting) -> TurnedAway:
-        waited = self._clock() - each.arrived
+    def _late(self, waiting: Waiting) -> TurnedAway:
+        waited = self._clock() - waiting.arrived
         return TurnedAway(503, "waited_too_long", f"no expert was free within {waited:.0f} s", 1.0)
 
     def _turn_away(self, requests: Sequence[Waiting], why: Callable[[Waiting], TurnedAway]) -> None:
-        for each in requests:
-            self._give(each.id, why(each))
+        for waiting in requests:
+            self._give(waiting.id, why(waiting))
 
     def _give(self, ident: str, last: TurnedAway) -> None:
         self._parted.pop(ident, None)

@@ -209,13 +209,15 @@ class RayExecutor:
 
     def _actor(self, worker: int) -> Any:
         """The worker's process, begun if there is none."""
-        claimed = self._join()
+        resources = self._join()
         import ray  # only now: the session sets what Ray reads when it is imported
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         if worker not in self._actors:
             place = NodeAffinitySchedulingStrategy(self._machines[worker], soft=True, _spill_on_unavailable=True)
-            actor = ray.remote(Worker).options(**claimed, max_restarts=0, max_task_retries=0, scheduling_strategy=place)
+            actor = ray.remote(Worker).options(
+                **resources, max_restarts=0, max_task_retries=0, scheduling_strategy=place
+            )
             self._actors[worker] = actor.remote(self._pool, self._build)
             self._begun[worker] = self._actors[worker].begun.remote()
         return self._actors[worker]

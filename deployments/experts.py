@@ -174,7 +174,7 @@ class RayExperts:
         if self._rest and not self._open and self._clock() - self._last >= _QUIET:
             return []
         try:
-            found = await self._handle.broadcast("state").results_async(timeout_s=_SOON, return_exceptions=True)
+            results = await self._handle.broadcast("state").results_async(timeout_s=_SOON, return_exceptions=True)
         except (TimeoutError, ray.exceptions.RayError, RayServeException):
             return []
-        return [state for state in found if isinstance(state, EngineState)]
+        return [state for state in results if isinstance(state, EngineState)]

@@ -78,13 +78,13 @@ class Calls:
 
         Raises what a call raises other than a refusal.
         """
-        wanted = need.recruitment.assignments
+        assignments = need.recruitment.assignments
         self._hedged = self._hedged and bool(self._under_way)
-        self._begin(need, wanted)
+        self._begin(need, assignments)
         hedge = await self._pressed(need)
         if not self._hedged:
-            results = await asyncio.gather(*(self._under_way[each] for each in wanted))
-            return [result[self._pop(each)] for result, each in zip(results, wanted, strict=True)]
+            results = await asyncio.gather(*(self._under_way[each] for each in assignments))
+            return [result[self._pop(each)] for result, each in zip(results, assignments, strict=True)]
         done, _ = await asyncio.wait(set(self._under_way.values()), return_when=asyncio.FIRST_COMPLETED)
         ended = {each: task.result()[each] for each, task in self._under_way.items() if task in done}
         return PartialReplies({self._pop(each): reply for each, reply in ended.items()}, hedge)

@@ -87,10 +87,10 @@ def expert_options(site: Site, settings: Settings, machines: Sequence[Mapping[st
     Where nothing is stated, all `machines` must have joined by now.
     """
     if settings.cpus is not None or settings.accelerators is not None:
-        claimed = stated(settings.cpus, settings.accelerators)
+        actor_options = stated(settings.cpus, settings.accelerators)
     else:
-        claimed = claim(left(machines, site.beside(settings)), settings.replicas, site.accelerators)
-    return {"ray_actor_options": claimed, **_running(site.pool, settings, settings.replicas, settings.least)}
+        actor_options = claim(left(machines, site.beside(settings)), settings.replicas, site.accelerators)
+    return {"ray_actor_options": actor_options, **_running(site.pool, settings, settings.replicas, settings.least)}
 
 
 def dedicated_options(site: Site, expert: ExpertConfig, settings: Settings) -> dict[str, Any]:
@@ -107,15 +107,15 @@ def dedicated_options(site: Site, expert: ExpertConfig, settings: Settings) -> d
 
 def reward_options(pool: Pool, settings: Settings) -> dict[str, Any]:
     """The reward replicas."""
-    claimed = {"ray_actor_options": _reward_claim(pool, settings)}
-    return {**claimed, **_running(pool, settings, settings.reward_replicas, settings.reward_least)}
+    deployment_options = {"ray_actor_options": _reward_claim(pool, settings)}
+    return {**deployment_options, **_running(pool, settings, settings.reward_replicas, settings.reward_least)}
 
 
 def _reward_claim(pool: Pool, settings: Settings) -> Share:
-    wanted = settings.reward_accelerators
-    if wanted is None and pool.reward is not None and pool.reward.device == "cuda":
-        wanted = 1.0
-    return stated(settings.reward_cpus, wanted)
+    accelerators = settings.reward_accelerators
+    if accelerators is None and pool.reward is not None and pool.reward.device == "cuda":
+        accelerators = 1.0
+    return stated(settings.reward_cpus, accelerators)
 
 
 def _running(pool: Pool, settings: Settings, most: int, least: int | None) -> dict[str, Any]:

@@ -247,8 +247,8 @@ class Request:
         if isinstance(end, TurnedAway) or begun is None:
             return self._refused(call, end if isinstance(end, TurnedAway) else ENDLESS, unfinished)
         generation = end.generation
-        if reading is not None and (rest := reading.rest(generation)) is not None:
-            self._give(choices, rest)
+        if reading is not None and (last_piece := reading.rest(generation)) is not None:
+            self._give(choices, last_piece)
         cost = unfinished.price.cost(generation.prompt_tokens, generation.completion_tokens)
         self.report.unfinished.remove(unfinished)
         self.report.shares.append(Share(call.expert, begun, generation, began, self.report.now, cost))
@@ -405,11 +405,11 @@ class Orchestrator:
         """
         policy = policy.excluding(self.lifecycle.roster.without)
         routed = routed_by_name(query, policy.expert) if policy.expert else await self.router.under(query, policy, rule)
-        known = {(each.expert, each.slot): each for each in recorded}
+        by_slot = {(each.expert, each.slot): each for each in recorded}
         missing: list[str] = []
 
         def reply(assignment: Assignment) -> Reply:
-            candidate = known.get((assignment.expert, assignment.slot))
+            candidate = by_slot.get((assignment.expert, assignment.slot))
             if candidate is not None:
                 return candidate
             missing.append(assignment.expert)

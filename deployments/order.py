@@ -126,17 +126,21 @@ class Report:
         It was answered when all were, and its first token is the earliest.
         """
         lists = ("shares", "begun", "traces", "unfinished", "failures", "stages")
-        whole: dict[str, Any] = {name: [part for one in reports for part in getattr(one, name)] for name in lists}
-        whole |= {name: sum(getattr(one, name) for one in reports) for name in ("rerouted", "refused")}
-        whole["first_token"] = min((one.first_token for one in reports if one.first_token is not None), default=None)
-        whole["total"] = max((one.total for one in reports if one.total is not None), default=None)
-        return replace(reports[0], **whole, also=tuple(name for one in reports for name in one.asked))
+        merged: dict[str, Any] = {
+            name: [part for report in reports for part in getattr(report, name)] for name in lists
+        }
+        merged |= {name: sum(getattr(report, name) for report in reports) for name in ("rerouted", "refused")}
+        merged["first_token"] = min(
+            (report.first_token for report in reports if report.first_token is not None), default=None
+        )
+        merged["total"] = max((report.total for report in reports if report.total is not None), default=None)
+        return replace(reports[0], **merged, also=tuple(name for report in reports for name in report.asked))
 
     @property
     def asked(self) -> tuple[str, ...]:
         """The experts asked, in the order of recruitment; before the first is asked, the candidates for that."""
         called: tuple[Sequence[Share | Unfinished | Failed], ...] = (self.shares, self.unfinished, self.failures)
-        begun = {each.expert for calls in called for each in calls}
+        begun = {call.expert for calls in called for call in calls}
         recruited = dict.fromkeys(assignment.expert for assignment in self.routed.asked)
         started = [name for name in recruited if name in begun] or recruited
         return tuple(dict.fromkeys((*started, *self.also)))

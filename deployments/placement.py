@@ -46,9 +46,9 @@ def left(machines: Sequence[Resources], shares: Sequence[Mapping[str, float]]) -
     for share in shares:
         fitting = [each for each in free if all(each.get(kind, 0) >= amount for kind, amount in share.items())]
         if not fitting:
-            wanted = " and ".join(f"{amount:g} {kind}" for kind, amount in share.items())
+            description = " and ".join(f"{amount:g} {kind}" for kind, amount in share.items())
             raise JobError(
-                f"no machine has {wanted} left for a dedicated expert or a reward replica",
+                f"no machine has {description} left for a dedicated expert or a reward replica",
                 hint="ask for fewer of them, or for fractions of accelerators (`accelerators`, `reward_accelerators`)",
             )
         roomiest = max(fitting, key=lambda each: tuple(each.get(kind, 0) for kind in ("GPU", "CPU") if kind in share))
@@ -77,8 +77,8 @@ def dealt(machines: Mapping[str, Resources], share: Mapping[str, float], workers
 def _checked(share: dict[str, float], machines: Sequence[Resources], workers: int) -> dict[str, float]:
     fitting = _fitting(share, machines)
     if fitting < workers:
-        wanted = " and ".join(f"{amount:g} {name.removeprefix('num_').upper()}" for name, amount in share.items())
-        raise JobError(f"there is room for {fitting} workers of {wanted}, not for {workers}", hint="ask for fewer")
+        description = " and ".join(f"{amount:g} {name.removeprefix('num_').upper()}" for name, amount in share.items())
+        raise JobError(f"there is room for {fitting} workers of {description}, not for {workers}", hint="ask for fewer")
     return share
 
 

@@ -43,8 +43,8 @@ def private_folder(longest: int = 4096) -> Iterator[Path]:
 
 def check_private(folder: Path) -> None:
     """Raise `JobError` unless a folder is this user's, and nobody else can read or enter it."""
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
         raise JobError(f"{folder}: other users can enter it", hint="set TMPDIR to a folder that only you can write to")
 
 
@@ -103,7 +103,9 @@ def _place(longest: int) -> Path:
     for place in dict.fromkeys((Path(gettempdir()), Path("/tmp"), state_dir())):  # noqa: S108
         if len(os.fsencode(place)) + len(f"/{_PREFIX}") + _RANDOM_BYTES > longest or not place.is_dir():
             continue
-        loose = next((each for each in (place.resolve(), *place.resolve().parents) if others_can_move(each)), None)
+        loose = next(
+            (parent for parent in (place.resolve(), *place.resolve().parents) if others_can_move(parent)), None
+        )
         if loose is None:
             return place
         refused = f"{loose}: others can move what lies in it (writable for them, and not sticky)"

@@ -58,13 +58,13 @@ class PoolExperts:
         """Whether a replica is warm; without replicas, a dedicated expert; True if there are neither."""
         if self._replicas is not None:
             return await self._replicas.warm()
-        found = await asyncio.gather(*(each.warm() for each in self._dedicated.values()))
-        return any(found) or not found
+        states = await asyncio.gather(*(each.warm() for each in self._dedicated.values()))
+        return any(states) or not states
 
     async def engines(self) -> list[EngineState]:
         """The state of every replica's engine."""
         everyone = [*([] if self._replicas is None else [self._replicas]), *self._dedicated.values()]
-        return [state for found in await asyncio.gather(*(each.engines() for each in everyone)) for state in found]
+        return [state for states in await asyncio.gather(*(each.engines() for each in everyone)) for state in states]
 
 
 class RemoteExpert:
@@ -152,39 +152,42 @@ class _Stream:
         self._completion = min(_count(usage.get("completion_tokens", self._completion)), self._most_completion)
         details = usage.get("completion_tokens_details") or {}
         self._thinking = min(_count(details.get("reasoning_tokens") or self._thinking), self._completion)
-        text, thought, logprobs = "", "", list[TokenLogprob]()
+        text, reasoning, logprobs = "", "", list[TokenLogprob]()
         for choice in chunk.get("choices") or []:
             delta = choice.get("delta") or {}
             text += delta.get("content") or ""
-            thought += delta.get("reasoning_content") or delta.get("reasoning") or ""
+            reasoning += delta.get("reasoning_content") or delta.get("reasoning") or ""
             if self._wanted is not None:
                 logprobs += [
-                    _logprob(each, self._wanted) for each in (choice.get("logprobs") or {}).get("content") or ()
+                    _logprob(entry, self._wanted) for entry in (choice.get("logprobs") or {}).get("content") or ()
                 ]
             reason = choice.get("finish_reason") or self.reason
             if reason and reason not in REASONS:
                 raise ValueError("an unknown finish_reason")
             self.reason = reason
-        text, thought = encodable(text), encodable(thought)
+        text, reasoning = encodable(text), encodable(reasoning)
         self._texts.append(text)
-        self._thoughts.append(thought)
+        self._thoughts.append(reasoning)
         self._logprobs += logprobs
-        return Piece(text, tuple(logprobs), reasoning=thought)
+        return Piece(text, tuple(logprobs), reasoning=reasoning)
 
     def generation(self) -> Generation:
         """All of it."""
         tokens = self._prompt, self._completion
-        thought = "".join(self._thoughts)
+        reasoning = "".join(self._thoughts)
         return Generation(
             *("".join(self._texts), self.reason, *tokens, tuple(self._logprobs)),
-            reasoning=thought,
+            reasoning=reasoning,
             reasoning_tokens=self._thinking,
         )
 
 
 def _logprob(entry: Mapping[str, Any], top: int) -> TokenLogprob:
     """One token as the remote tells of it."""
-    likeliest = tuple((encodable(str(each["token"])), float(each["logprob"])) for each in entry["top_logprobs"][:top])
+    likeliest = tuple(
+        (encodable(str(alternative["token"])), float(alternative["logprob"]))
+        for alternative in entry["top_logprobs"][:top]
+    )
     return TokenLogprob(encodable(str(entry["token"])), float(entry["logprob"]), likeliest)
 
 

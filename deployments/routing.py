@@ -55,9 +55,9 @@ class Router:
         parts: list[NDArray[np.float32]] = []
         tokens = 0
         for start in range(0, len(texts), _EMBEDDED_TOGETHER):
-            some = texts[start : start + _EMBEDDED_TOGETHER]
-            parts.append(await loop.run_in_executor(self._thread, embedder.embed, some))
-            tokens += await loop.run_in_executor(self._thread, embedder.tokens, some)
+            batch = texts[start : start + _EMBEDDED_TOGETHER]
+            parts.append(await loop.run_in_executor(self._thread, embedder.embed, batch))
+            tokens += await loop.run_in_executor(self._thread, embedder.tokens, batch)
         return np.concatenate(parts), tokens
 
     async def route(self, query: Query, policy: Policy, explain: bool, background: bool = False) -> Routed:
@@ -93,8 +93,8 @@ class Router:
     @property
     def records(self) -> Profiles:
         """The experts' records, including newcomers'."""
-        known = self._assembly.profiles()
-        return replace(known, experts={**known.experts, **self._roster.profiles})
+        profiles = self._assembly.profiles()
+        return replace(profiles, experts={**profiles.experts, **self._roster.profiles})
 
     def _choose(self, items: Sequence[tuple[Query, Policy]]) -> list[tuple[Skills, Recruitment]]:
         """Tag all together, then recruit. Runs in the batch's thread."""
@@ -110,8 +110,8 @@ class Router:
     ) -> Recruiter:
         """One over the experts that there are in this `version` of the roster but for some."""
         pool = self._roster.pool
-        left = [expert.name for expert in pool.experts if expert.name not in without]
-        if not left:
+        candidates = [expert.name for expert in pool.experts if expert.name not in without]
+        if not candidates:
             raise TurnedAwayError(_NOBODY)
         if rule is not None:
             pool = pool.model_copy(update={"routing": pool.routing.model_copy(update={"recruiter": rule})})

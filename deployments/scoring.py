@@ -73,8 +73,8 @@ class RewardReplica(RewardExpert):
 
 
 def _warming() -> Case:
-    found = tuple(Candidate(_ANY.id, "a", slot, str(slot), "stop", 1, 1, "resident") for slot in (1, 2))
-    return _ANY, found, Recruitment(_ANY.id, tuple(Assignment(_ANY.id, "a", slot) for slot in (1, 2)), {"a": 1.0})
+    candidates = tuple(Candidate(_ANY.id, "a", slot, str(slot), "stop", 1, 1, "resident") for slot in (1, 2))
+    return _ANY, candidates, Recruitment(_ANY.id, tuple(Assignment(_ANY.id, "a", slot) for slot in (1, 2)), {"a": 1.0})
 
 
 Case = tuple[Query, tuple[Candidate, ...], Recruitment]
@@ -95,13 +95,13 @@ class Scoring(Protocol):
 def by_records(case: Case, trouble: str) -> Weighed:
     """The verdicts on a case by the records alone."""
     verdicts = weigh_by_records(*case)
-    return Weighed(tuple(replace(each, reward=Reward(None, note=trouble)) for each in verdicts), trouble)
+    return Weighed(tuple(replace(verdict, reward=Reward(None, note=trouble)) for verdict in verdicts), trouble)
 
 
 def weigh_all(scorer: Scorer, cases: Sequence[Case]) -> list[tuple[Verdict, ...]]:
     """A scorer's verdicts on every case."""
-    queries, found, recruitments = zip(*cases, strict=True)
-    return [tuple(row) for row in weigh(scorer, queries, found, recruitments)]
+    queries, candidates, recruitments = zip(*cases, strict=True)
+    return [tuple(row) for row in weigh(scorer, queries, candidates, recruitments)]
 
 
 class LocalScorer:
@@ -148,14 +148,14 @@ class ReplicaScorer:
 
     async def weigh(self, query: Query, found: Sequence[Candidate], recruitment: Recruitment) -> Weighed:
         """A replica's verdicts."""
-        one = _Waiting((query, tuple(found), recruitment), asyncio.get_running_loop().create_future())
-        self._waiting.append(one)
+        entry = _Waiting((query, tuple(found), recruitment), asyncio.get_running_loop().create_future())
+        self._waiting.append(entry)
         if self._under_way < self._at_once:
             self._under_way += 1
             task = asyncio.create_task(self._go_on())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        return await one.weighed
+        return await entry.weighed
 
     async def _go_on(self) -> None:
         try:
@@ -166,10 +166,10 @@ class ReplicaScorer:
             self._under_way -= 1
 
     async def _run(self, batch: Sequence[_Waiting]) -> None:
-        weighed = await self._weighed([each.case for each in batch]) if batch else []
-        for each, result in zip(batch, weighed, strict=True):
-            if not each.weighed.done():
-                each.weighed.set_result(result)
+        weighed = await self._weighed([entry.case for entry in batch]) if batch else []
+        for entry, result in zip(batch, weighed, strict=True):
+            if not entry.weighed.done():
+                entry.weighed.set_result(result)
 
     async def _weighed(self, cases: Sequence[Case]) -> list[Weighed]:
         if self._clock() < self._until:

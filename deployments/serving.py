@@ -78,10 +78,10 @@ def serving(
     with ray_session(settings.replicas, address, room_beside(pool, settings), without_token):
         from .app import service_app
 
-        with _serve(host, port, address is not None) as where:
+        with _serve(host, port, address is not None) as netloc:
             app = service_app(pool, settings, keys, build, admin=not keys)  # which is on loopback then
             handle = _run(app)
-            yield Served(f"http://{where}", handle, began)
+            yield Served(f"http://{netloc}", handle, began)
             if _state().status not in ("DEPLOYING", "DEPLOY_FAILED"):  # else nobody was let in
                 handle.drain.remote(settings.grace).result(timeout_s=settings.grace + 10)
 
@@ -151,10 +151,10 @@ def _check_cluster(address: str | None, keys: bool) -> None:
 
 def _check_port(host: str, port: int) -> None:
     try:
-        family, kind, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        family, kind, _, _, sockaddr = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(where)
+            probe.bind(sockaddr)
     except OSError as error:
         raise JobError(
             f"{host}:{port} cannot be used: {error.strerror or error}", hint="choose another --port"

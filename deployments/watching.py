@@ -30,15 +30,15 @@ class Samples:
 
     def sum(self, name: str, **labels: str) -> float:
         """The sum of a metric over all values that have these labels; 0 if there is none."""
-        return sum(each.value for each in self._having(name, labels))
+        return sum(sample.value for sample in self._having(name, labels))
 
     def by(self, name: str, label: str, **labels: str) -> dict[str, float]:
         """The same for every value of a label."""
-        found: dict[str, float] = {}
-        for each in self._having(name, labels):
-            key = each.labels.get(label, "")
-            found[key] = found.get(key, 0.0) + each.value
-        return found
+        totals: dict[str, float] = {}
+        for sample in self._having(name, labels):
+            key = sample.labels.get(label, "")
+            totals[key] = totals.get(key, 0.0) + sample.value
+        return totals
 
     def quantile(self, name: str, q: float) -> float | None:
         """A histogram's quantile as Prometheus estimates it, in its unit; None where nothing was observed."""
@@ -56,7 +56,7 @@ class Samples:
         return below
 
     def _having(self, name: str, labels: Labels) -> list[Sample]:
-        return [each for each in self._values.get(name, []) if labels.items() <= each.labels.items()]
+        return [sample for sample in self._values.get(name, []) if labels.items() <= sample.labels.items()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ def view(text: str, admin: Mapping[str, Any] | None) -> View:
     """
     samples = Samples(text)
     engines = tuple(admin["engines"]) if admin is not None else ()
-    failures = {each["name"]: int(each["failures"]) for each in admin["data"]} if admin is not None else {}
+    failures = {row["name"]: int(row["failures"]) for row in admin["data"]} if admin is not None else {}
     names = samples.by("symmoe_expert_open", "expert")
     loads = samples.by("symmoe_loads_total", "lane")
     spent = samples.by("symmoe_loading_seconds_total", "lane")

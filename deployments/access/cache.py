@@ -104,10 +104,10 @@ class AnswerCache:
 def _read(row: bytes | None) -> dict[str, Any] | None:
     """An answer as it was kept; a spoilt row is as good as none."""
     try:
-        found = None if row is None else json.loads(row)
+        answer = None if row is None else json.loads(row)
     except ValueError:
         return None
-    return found if isinstance(found, dict) else None
+    return answer if isinstance(answer, dict) else None
 
 
 def identity(order: Order) -> str:

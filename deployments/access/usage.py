@@ -112,13 +112,13 @@ class Usage:
         day = self._clock().strftime("%Y-%m-%d")
         counts = self._counts.setdefault((key, day[:7]), Counter())
         counts[f"{day[8:]}|{_ALL}|requests"] += requests
-        for each in used:
-            tokens = {"prompt_tokens": each.prompt_tokens, "completion_tokens": each.completion_tokens}
-            for name, count in {"generations": 1, **tokens, "cost": each.cost}.items():
-                counts[f"{day[8:]}|{each.expert}|{name}"] += count
-            if each.cost:
-                counts[f"{day[8:]}|{_ALL}|cost"] += each.cost
-                counts[_SPENT] += each.cost
+        for usage in used:
+            tokens = {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
+            for name, count in {"generations": 1, **tokens, "cost": usage.cost}.items():
+                counts[f"{day[8:]}|{usage.expert}|{name}"] += count
+            if usage.cost:
+                counts[f"{day[8:]}|{_ALL}|cost"] += usage.cost
+                counts[_SPENT] += usage.cost
 
     async def spent(self, caller: Caller) -> float | None:
         """What a caller spent of its budget, in the pool's currency; None where it has none, or that is not known."""
@@ -137,7 +137,7 @@ class Usage:
     def _waiting(self, key: str, day: str, hashed: str | None) -> int:
         """What is not written yet of a key's spending: of a month, where it is not of all time."""
         field = hashed or _SPENT
-        parts = [(each.key, each.month, each.counts) for each in self._parts]
+        parts = [(part.key, part.month, part.counts) for part in self._parts]
         parts += [(of, month, counts) for (of, month), counts in self._counts.items()]
         return sum(
             counts.get(field, 0) for of, month, counts in parts if of == key and (hashed is None or month == day[:7])
@@ -155,9 +155,9 @@ class Usage:
             if self._stored is None:
                 return
             while self._parts:
-                some = self._parts[:NAMES_AT_ONCE]
-                await self._stored.do(lambda client, some=some: self._add(client, some))  # type: ignore[misc]
-                del self._parts[: len(some)]
+                batch = self._parts[:NAMES_AT_ONCE]
+                await self._stored.do(lambda client, batch=batch: self._add(client, batch))  # type: ignore[misc]
+                del self._parts[: len(batch)]
 
     async def _add(self, client: Redis, parts: Sequence[_Part]) -> None:
         add, pipe = client.register_script(_ADD), client.pipeline(transaction=False)
@@ -196,9 +196,9 @@ async def usage_between(
     names = [(each, month) for each in keys for month in months]
     sums: dict[tuple[str, ...], Counter[str]] = {}
     for start in range(0, len(names), NAMES_AT_ONCE):
-        some = names[start : start + NAMES_AT_ONCE]
-        found = await _months(stored, [_month(*each) for each in some])
-        for (owner, month), counts in zip(some, found, strict=True):
+        batch = names[start : start + NAMES_AT_ONCE]
+        month_rows = await _months(stored, [_month(*each) for each in batch])
+        for (owner, month), counts in zip(batch, month_rows, strict=True):
             for field, count in counts.items():
                 _sum_up(sums, owner, month, field, count, first, last, by)
     rows = [_row(by, place, counts) for place, counts in sorted(sums.items())]
@@ -219,17 +219,17 @@ def _sum_up(
     by: Sequence[By],
 ) -> None:
     """Add one field of a key's month where it is asked for; a spoilt one is as good as none."""
-    found = _FIELD.fullmatch(field)
-    if found is None or _COUNT.fullmatch(count) is None:
+    match = _FIELD.fullmatch(field)
+    if match is None or _COUNT.fullmatch(count) is None:
         return
-    day, expert, name = (part.decode(errors="replace") for part in found.groups())
+    day, expert, name = (part.decode(errors="replace") for part in match.groups())
     on = f"{month}-{day}"
     if not first.isoformat() <= on <= last.isoformat():
         return
     if (expert == _ALL) != (name == "requests") or ("expert" in by and expert == _ALL):
         return
     values = {"day": on, "key": key, "expert": expert}
-    sums.setdefault(tuple(values[each] for each in by), Counter())[name] += int(count)
+    sums.setdefault(tuple(values[dimension] for dimension in by), Counter())[name] += int(count)
 
 
 def _row(by: Sequence[By], place: Sequence[str], counts: Mapping[str, int]) -> dict[str, Any]:
@@ -254,7 +254,7 @@ async def _months(stored: Stored, names: Sequence[str]) -> list[dict[bytes, byte
         pipe = client.pipeline(transaction=False)
         for name in names:
             pipe.hgetall(name)
-        found: list[dict[bytes, bytes]] = await pipe.execute()
-        return found
+        rows: list[dict[bytes, bytes]] = await pipe.execute()
+        return rows
 
     return await stored.do(work)

@@ -146,9 +146,9 @@ class Answers:
     async def _found(self, order: Order) -> Found | None:
         if self._cache is None:
             return None
-        found = await self._cache.find(order)
-        self._metrics.cached(found.how)
-        return found
+        lookup = await self._cache.find(order)
+        self._metrics.cached(lookup.how)
+        return lookup
 
     async def _stream(
         self, answering: _Answering, extra_headers: Mapping[str, str], watched: Watched, note: Note
@@ -243,10 +243,16 @@ async def _again(
 
 
 def _given(
-    finished: Mapping[int, Generation], about: AnswerFacts, writer: Writer, stream: bool, shown: Mapping[str, str]
+    finished: Mapping[int, Generation],
+    about: AnswerFacts,
+    writer: Writer,
+    stream: bool,
+    response_headers: Mapping[str, str],
 ) -> Response:
     """What is there already, whole or as if it were just being given."""
     if stream:
-        shown = {**shown, **HEADERS}
-        return StreamingResponse(replayed(finished, about, writer), media_type="text/event-stream", headers=shown)
-    return JSONResponse(writer.whole(finished, about), headers=shown)
+        response_headers = {**response_headers, **HEADERS}
+        return StreamingResponse(
+            replayed(finished, about, writer), media_type="text/event-stream", headers=response_headers
+        )
+    return JSONResponse(writer.whole(finished, about), headers=response_headers)

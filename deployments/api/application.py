@@ -59,13 +59,13 @@ def application(service: Service) -> ASGIApp:
     usage_paths(app, service)
     _looking(app, service)
     _failing(app)
-    whole: ASGIApp = RequestMiddleware(app, service, batching.online)
+    wrapped: ASGIApp = RequestMiddleware(app, service, batching.online)
     origins = list(service.settings.origins)
     if not origins:
-        return whole
+        return wrapped
     symmoe_names = ("cache", "experts", "fallback", "hedged", "ignored", "path")
     exposed = ["retry-after", "x-request-id", *(f"x-symmoe-{name}" for name in symmoe_names)]
-    return CORSMiddleware(whole, origins, allow_methods=["*"], allow_headers=["*"], expose_headers=exposed)
+    return CORSMiddleware(wrapped, origins, allow_methods=["*"], allow_headers=["*"], expose_headers=exposed)
 
 
 def _living(service: Service, batching: Batching) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
@@ -107,8 +107,8 @@ def _models(app: FastAPI, service: Service) -> None:
     async def models(request: Request) -> Response:
         """Every model."""
         await service.caller(request)
-        found = [service.described(name) for name in service.models]
-        return JSONResponse({"object": "list", "data": found})
+        data = [service.described(name) for name in service.models]
+        return JSONResponse({"object": "list", "data": data})
 
     @app.get("/v1/models/{name:path}", response_model=None)
     async def model(request: Request, name: str) -> Response:
@@ -198,5 +198,5 @@ def failure(request: Request, error: RequestError) -> Response:
 def _methods(app: FastAPI, request: Request) -> list[str]:
     """Those that a path takes."""
     matching = (route for route in app.routes if route.matches(request.scope)[0] is not Match.NONE)
-    found = {method for route in matching for method in getattr(route, "methods", None) or ()}
-    return sorted(found | {"OPTIONS", *(["HEAD"] if "GET" in found else [])})
+    methods = {method for route in matching for method in getattr(route, "methods", None) or ()}
+    return sorted(methods | {"OPTIONS", *(["HEAD"] if "GET" in methods else [])})

@@ -24,9 +24,9 @@ class Counting:
         """The tokens of a query for an expert, None for the pool's first that runs here. Blocks. Raises `ApiError`."""
         if self._pool.engine.kind == "echo":
             return sum(len(message.content.split()) for message in query.messages)
-        here = [each.name for each in self._pool.experts if each.remote is None]
-        name = expert or next(iter(here), None)
-        if name is None or (name in self._pool.names and name not in here):
+        local = [each.name for each in self._pool.experts if each.remote is None]
+        name = expert or next(iter(local), None)
+        if name is None or (name in self._pool.names and name not in local):
             raise ApiError(400, "invalid_value", "a remote expert's tokens cannot be counted here", "model")
         try:
             with self._lock:

@@ -42,12 +42,12 @@ def query_parameters(model: type[BaseModel]) -> dict[str, Any]:
 def _inlined(part: Any, definitions: dict[str, Any]) -> Any:
     """A reference within a model's own schema means nothing within the document."""
     if isinstance(part, list):
-        return [_inlined(each, definitions) for each in part]
+        return [_inlined(item, definitions) for item in part]
     if not isinstance(part, dict):
         return part
     if "$ref" in part:
-        beside = {name: value for name, value in part.items() if name != "$ref"}
-        return {**_inlined(definitions[part["$ref"].rpartition("/")[2]], definitions), **beside}
+        siblings = {name: value for name, value in part.items() if name != "$ref"}
+        return {**_inlined(definitions[part["$ref"].rpartition("/")[2]], definitions), **siblings}
     return {name: _inlined(value, definitions) for name, value in part.items()}
 
 
@@ -55,8 +55,8 @@ def page(document: Mapping[str, Any]) -> str:
     """An OpenAPI document as a page: every operation, its purpose, and the fields of its body."""
     title = escape(f"{document['info']['title']} {document['info']['version']}")
     head = f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{_STYLE}</style>"
-    whole = 'The same for programs: <a href="openapi.json">openapi.json</a>.'
-    return "\n".join([head, f"<h1>{title}</h1><p>{whole}</p>", *_operations(document), "</html>"])
+    intro = 'The same for programs: <a href="openapi.json">openapi.json</a>.'
+    return "\n".join([head, f"<h1>{title}</h1><p>{intro}</p>", *_operations(document), "</html>"])
 
 
 def _operations(document: Mapping[str, Any]) -> Iterator[str]:

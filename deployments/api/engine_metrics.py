@@ -54,7 +54,7 @@ class EngineCollector:
         for name, (field, bounds, what) in _HISTOGRAMS.items():
             family = HistogramMetricFamily(f"vllm:{name}", what, labels=LABELS)
             for engine, expert, stats in counted:
-                found: Histogram = getattr(stats, field)
-                sums = zip((*map(str, bounds), "+Inf"), accumulate(found.counts), strict=True)
-                family.add_metric((expert, engine.name), list(sums), found.seconds)
+                histogram: Histogram = getattr(stats, field)
+                sums = zip((*map(str, bounds), "+Inf"), accumulate(histogram.counts), strict=True)
+                family.add_metric((expert, engine.name), list(sums), histogram.seconds)
             yield family

@@ -110,5 +110,5 @@ def _known(record: KeyRecord | None) -> KeyRecord:
 
 def _shown(record: KeyRecord, key: str, now: float) -> Response:
     """A new key, which nobody keeps on the way."""
-    shown = {"object": "symmoe.key", **record.facts(now), "key": key}
-    return JSONResponse(shown, 201, headers={"cache-control": "no-store"})
+    document = {"object": "symmoe.key", **record.facts(now), "key": key}
+    return JSONResponse(document, 201, headers={"cache-control": "no-store"})

@@ -119,15 +119,15 @@ class Metrics:
             "loading_seconds": self._loading,
             "failed": self._failures,
         }
-        found: dict[str, dict[str, Any]] = {}
+        by_expert: dict[str, dict[str, Any]] = {}
         for name, counter in counted.items():
             for sample in (each for metric in counter.collect() for each in metric.samples):
                 if sample.name.endswith("_total"):
-                    row = found.setdefault(sample.labels["expert"], {**dict.fromkeys(counted, 0.0), "lanes": {}})
+                    row = by_expert.setdefault(sample.labels["expert"], {**dict.fromkeys(counted, 0.0), "lanes": {}})
                     row[name] += sample.value
                     if name == "loads":
                         row["lanes"][sample.labels["lane"]] = sample.value
-        return found
+        return by_expert
 
     def quarantined(self, expert: str) -> None:
         """Count an expert that the service itself quarantined."""

@@ -100,8 +100,8 @@ class _Passing:
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, metrics: Metrics) -> None:
         headers = {name: value.decode("latin-1") for name, value in scope["headers"] if name in _READ}
-        wished = headers.pop(b"x-request-id", "")
-        self.name = wished if NAME.fullmatch(wished) else secrets.token_hex(12)
+        request_id = headers.pop(b"x-request-id", "")
+        self.name = request_id if NAME.fullmatch(request_id) else secrets.token_hex(12)
         self.key = key_in({name.decode(): value for name, value in headers.items()})
         parents = {name.decode(): value for name, value in headers.items() if name.startswith(b"trace")}
         self.note = Note(self.name, scope["method"] if scope["method"] in _METHODS else "other", "other", parents)

@@ -147,9 +147,9 @@ class Service:
         """A model in OpenAI's shape."""
         model = self.models[name]
         shape = {"id": name, "object": "model", "created": self._created, "owned_by": "symmoe"}
-        found = {**shape, "parent": model.parent, "description": model.description}
+        document = {**shape, "parent": model.parent, "description": model.description}
         price = self.lifecycle.roster.pool.prices.get(name)
-        return found if price is None else {**found, "pricing": {**price.model_dump(), "currency": self.currency}}
+        return document if price is None else {**document, "pricing": {**price.model_dump(), "currency": self.currency}}
 
     async def readiness(self) -> str:
         """`ready`, `starting` or `stopping`."""
@@ -339,17 +339,17 @@ class Service:
             caller = await self._keys.named(owner)
         except StoreError:
             return 1.0
-        left = self._over.pop(owner, 0.0) - time.monotonic()
+        delay = self._over.pop(owner, 0.0) - time.monotonic()
         if caller is None:
             return 0.0
-        if left <= 0:
+        if delay <= 0:
             try:
                 await self.admitted(caller)
             except ApiError as error:
-                left = error.retry_after or 1.0
-        if left > 0:
-            self._over[owner] = time.monotonic() + left
-        return max(0.0, left)
+                delay = error.retry_after or 1.0
+        if delay > 0:
+            self._over[owner] = time.monotonic() + delay
+        return max(0.0, delay)
 
     async def complete(self, body: ChatRequest, note: Note, share: str, seconds: float) -> dict[str, Any]:
         """Answer a batch's line within so many seconds: a chat completion as JSON.

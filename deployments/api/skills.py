@@ -39,7 +39,7 @@ class _Sought(BaseModel):
 
 def skill_paths(app: FastAPI, service: Service) -> None:
     """Register these paths."""
-    admin, known = Admin(service), _Matrix(service)
+    admin, matrix = Admin(service), _Matrix(service)
 
     @app.get("/v1/admin/skills", response_model=None)
     async def skills(request: Request) -> Response:
@@ -47,40 +47,40 @@ def skill_paths(app: FastAPI, service: Service) -> None:
         chosen for it lately.
         """
         await admin.check(request)
-        return JSONResponse({**await known.document(), "chosen": await _chosen(service)})
+        return JSONResponse({**await matrix.document(), "chosen": await _chosen(service)})
 
     @app.get("/v1/admin/skills/history", openapi_extra=query_parameters(_Sought), response_model=None)
     async def history(request: Request) -> Response:
         """How records changed, the newest change first: of every expert over all, or on one skill."""
         await admin.check(request)
-        sought = _Sought.model_validate(dict(request.query_params))
-        found = await asyncio.to_thread(_history, await service.record_history.changes(), sought)
-        shown = found[: sought.limit]
-        return JSONResponse({"object": "list", "data": shown, "has_more": len(found) > len(shown)})
+        query = _Sought.model_validate(dict(request.query_params))
+        changes = await asyncio.to_thread(_history, await service.record_history.changes(), query)
+        page = changes[: query.limit]
+        return JSONResponse({"object": "list", "data": page, "has_more": len(changes) > len(page)})
 
 
 async def _chosen(service: Service) -> dict[str, dict[str, int]]:
     """By skill, how often each expert was the first that routing chose for it lately, as kept traces have it."""
     if service.telemetry.kept is None:
         return {}
-    found: dict[str, Counter[str]] = {}
+    counts: dict[str, Counter[str]] = {}
     for trace in await service.telemetry.kept.search(Sought(), _LATELY):
         if trace["path"] in ("single", "aggregated"):
             for skill in trace["skills"]:
-                found.setdefault(skill, Counter())[trace["experts"][0]] += 1
-    return {skill: dict(experts) for skill, experts in found.items()}
+                counts.setdefault(skill, Counter())[trace["experts"][0]] += 1
+    return {skill: dict(experts) for skill, experts in counts.items()}
 
 
-def _history(changes: Sequence[RecordChange], sought: _Sought) -> list[dict[str, Any]]:
+def _history(changes: Sequence[RecordChange], query: _Sought) -> list[dict[str, Any]]:
     """Of each version and expert the change on the skill that is sought, and on how many it changed in all."""
     history = []
-    for (at, expert), group in groupby(changes, lambda each: (each.at, each.expert)):
+    for (at, expert), group in groupby(changes, lambda change: (change.at, change.expert)):
         rows = list(group)
-        if expert != (sought.expert or expert) or (sought.before is not None and at >= sought.before):
+        if expert != (query.expert or expert) or (query.before is not None and at >= query.before):
             continue
-        skills = [each for each in rows if each.skill != OVERALL]
+        skills = [change for change in rows if change.skill != OVERALL]
         for row in rows:
-            if row.skill == (sought.skill or OVERALL):
+            if row.skill == (query.skill or OVERALL):
                 moved = max(skills, key=_moved, default=None)
                 history.append({**_change(row), "skills_changed": len(skills), "most": moved and _change(moved)})
     return history
@@ -146,5 +146,5 @@ def _cell(tally: Tally) -> dict[str, float]:
     strength = tally.asked + 2
     mean = (tally.right + 1) / strength
     low, high = interval(mean, strength)
-    shown = {"accuracy": mean, "low": low, "high": high, "asked": tally.asked}
-    return {name: round(float(value), 4) for name, value in shown.items()}
+    cell = {"accuracy": mean, "low": low, "high": high, "asked": tally.asked}
+    return {name: round(float(value), 4) for name, value in cell.items()}

@@ -117,24 +117,24 @@ def _kept(service: Service) -> KeptTraces:
 
 async def _own(service: Service, caller: Caller, ident: str) -> dict[str, Any]:
     """The caller's trace of that id; `ApiError` 404 for any other."""
-    found = await _kept(service).find(ident, None if caller.admin else caller.id)
-    if found is None:
+    trace = await _kept(service).find(ident, None if caller.admin else caller.id)
+    if trace is None:
         raise ApiError(404, "trace_not_found", "no such trace: it was not kept, has expired, or gave way to newer ones")
-    return found
+    return trace
 
 
-async def _looked_back(service: Service, found: dict[str, Any], body: WhatIf) -> dict[str, Any]:
-    traces = found.get("symmoe", {}).get("traces", [])
-    if not found["texts"] or not found["messages"] or not traces:
+async def _looked_back(service: Service, trace: dict[str, Any], body: WhatIf) -> dict[str, Any]:
+    traces = trace.get("symmoe", {}).get("traces", [])
+    if not trace["texts"] or not trace["messages"] or not traces:
         message = "this trace holds no texts to look back on; those do that are kept with `--traces text`"
         raise ApiError(409, "trace_without_texts", message)
     # of a model that is gone since, and of a named expert's trace, only the question is of use
-    model: Model | str = service.model(body.model or found["model"]) if body.model or found["model"] else AUTO
+    model: Model | str = service.model(body.model or trace["model"]) if body.model or trace["model"] else AUTO
     policy = policy_for(service.pool, model, body.k, None, body.aggregate, body.quality).excluding(tuple(body.without))
-    messages = tuple(Message(each["role"], each.get("content", "")) for each in found["messages"])
+    messages = tuple(Message(each["role"], each.get("content", "")) for each in trace["messages"])
     query = Query("0", messages, Sampling(1))
-    again = await service.again(query, policy, [_candidate(each) for each in traces[0]["candidates"]], body.recruiter)
-    return _told(again)
+    result = await service.again(query, policy, [_candidate(each) for each in traces[0]["candidates"]], body.recruiter)
+    return _told(result)
 
 
 def _candidate(row: dict[str, Any]) -> Candidate:

@@ -132,10 +132,10 @@ class Window:
         return True
 
     def _may(self, owner: str, weight: int) -> bool:
-        room, open_lines, heavy = self._room(), self._open[owner], self._weight[owner] + weight
+        room, open_lines, total_weight = self._room(), self._open[owner], self._weight[owner] + weight
         if room <= 0:
             return False
-        if open_lines < max(1, room // KEY_SHARE) and (not open_lines or heavy <= self._most // KEY_SHARE):
+        if open_lines < max(1, room // KEY_SHARE) and (not open_lines or total_weight <= self._most // KEY_SHARE):
             return True
         return self._open.total() < room and self._weight.total() + weight <= self._most
 

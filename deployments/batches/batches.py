@@ -88,7 +88,7 @@ class BatchRecord:
             "created_at": self.created,
             "expires_at": self.expires,
             **{name: int(facts[name]) if name in facts else None for name in _TIMES},
-            "request_counts": {shown: int(facts.get(name, 0)) for shown, name in counts.items()},
+            "request_counts": {label: int(facts.get(name, 0)) for label, name in counts.items()},
             "metadata": None if self.metadata is None else dict(self.metadata),
             **({"symmoe": {"listed_until": int(facts["listed_until"])}} if "listed_until" in facts else {}),
         }
@@ -186,9 +186,9 @@ async def expire(client: Redis, now: int) -> int:
     """Forget batches whose time is over, a page of them at most; how many."""
     waiting: Any = client.zrangebyscore(EXPIRING, "-inf", now, 0, RECORDS_AT_ONCE)
     due = [name.decode() for name in await waiting]
-    found = await read_batches(client, due)
+    records = await read_batches(client, due)
     pipe = client.pipeline(transaction=False)
-    for record in found:
+    for record in records:
         keys = keys_of(record.id, record.owner, record.input)
         pipe.eval(_FORGET, len(keys), *keys, record.id)
     if due:
@@ -210,25 +210,25 @@ async def read_batch(client: Redis, ident: str) -> BatchRecord | None:
 
 async def read_batches(client: Redis, idents: Sequence[str]) -> list[BatchRecord]:
     """Those batches that there are."""
-    found: list[BatchRecord | None] = []
+    records: list[BatchRecord | None] = []
     for start in range(0, len(idents), RECORDS_AT_ONCE):
         pipe = client.pipeline(transaction=False)
         for ident in idents[start : start + RECORDS_AT_ONCE]:
             pipe.hgetall(batch_key(ident))
-        found += [BatchRecord.read(fields) for fields in await pipe.execute()]
-    return [record for record in found if record is not None]
+        records += [BatchRecord.read(fields) for fields in await pipe.execute()]
+    return [record for record in records if record is not None]
 
 
 async def open_names(client: Redis, most: int) -> dict[str, list[str]]:
     """The open batches of each owner who has some: the oldest first, `most` of each."""
-    found: dict[str, list[str]] = {}
+    by_owner: dict[str, list[str]] = {}
     async for owners in pages(client, OWNERS):
         pipe = client.pipeline(transaction=False)
         for owner in owners:
             pipe.zrangebylex(open_of(owner), "-", "+", 0, most)
         for owner, listed in zip(owners, await pipe.execute(), strict=True):
-            found[owner] = [name.decode() for name in listed]
-    return found
+            by_owner[owner] = [name.decode() for name in listed]
+    return by_owner
 
 
 def now() -> str:
@@ -284,15 +284,15 @@ class Batches:
 
     async def get(self, ident: str, owner: str) -> BatchRecord | None:
         """A batch of this owner's; None for any other."""
-        found = await self._storage.do(lambda client: read_batch(client, ident))
-        return found if found is not None and found.owner == owner else None
+        record = await self._storage.do(lambda client: read_batch(client, ident))
+        return record if record is not None and record.owner == owner else None
 
     async def page(self, owner: str, page: Page) -> tuple[list[BatchRecord], bool]:
         """A page of an owner's batches, and whether there are more."""
 
         async def work(client: Redis) -> tuple[list[BatchRecord], bool]:
-            found, more = await names(client, batches_of(owner), page)
-            return await read_batches(client, found), more
+            idents, more = await names(client, batches_of(owner), page)
+            return await read_batches(client, idents), more
 
         return await self._storage.do(work)
 
@@ -304,8 +304,8 @@ class Batches:
             await durably(client, lambda pipe: pipe.eval(ADD_FACT, 1, batch_key(ident), *words))
 
         await self._storage.do(work)
-        found = await self._storage.do(lambda client: read_batch(client, ident))
-        return found is not None and "cancelling_at" in found.facts
+        record = await self._storage.do(lambda client: read_batch(client, ident))
+        return record is not None and "cancelling_at" in record.facts
 
     async def open_of(self, owner: str) -> tuple[int, int]:
         """How many batches of an owner are not over, and how many bytes their rows take."""

@@ -72,14 +72,14 @@ class Contents:
     @asynccontextmanager
     async def writing(self, ident: str) -> AsyncIterator[BinaryIO]:
         """Write a file's contents; nothing is left of them if the block raises. Writing itself blocks on the disk."""
-        beside = self._beside(self.path(ident))
-        file = await asyncio.to_thread(beside.__enter__)
+        context = self._beside(self.path(ident))
+        file = await asyncio.to_thread(context.__enter__)
         try:
             yield file
         except BaseException as error:
-            await asyncio.to_thread(beside.__exit__, type(error), error, error.__traceback__)
+            await asyncio.to_thread(context.__exit__, type(error), error, error.__traceback__)
             raise
-        await asyncio.to_thread(beside.__exit__, None, None, None)
+        await asyncio.to_thread(context.__exit__, None, None, None)
 
     @contextmanager
     def _beside(self, path: Path) -> Iterator[BinaryIO]:
@@ -163,8 +163,8 @@ class Files:
 
     async def get(self, ident: str, owner: str) -> FileRecord | None:
         """A file of this owner's that has not expired; None for any other."""
-        found = await self.find(ident)
-        return found if found is not None and found.owner == owner and not found.over else None
+        record = await self.find(ident)
+        return record if record is not None and record.owner == owner and not record.over else None
 
     async def find(self, ident: str) -> FileRecord | None:
         """A file of any owner; None if it is not known."""
@@ -174,8 +174,8 @@ class Files:
         """A page of an owner's files, of one purpose where it is given, and whether there are more."""
 
         async def work(client: Redis) -> tuple[list[FileRecord], bool]:
-            found, more = await names(client, _of(owner, purpose), page)
-            return await _read(client, found), more
+            idents, more = await names(client, _of(owner, purpose), page)
+            return await _read(client, idents), more
 
         return await self._storage.do(work)
 
@@ -183,7 +183,7 @@ class Files:
         """Every file of an owner, the oldest first."""
 
         async def work(client: Redis) -> list[FileRecord]:
-            return [record async for found in pages(client, _of(owner)) for record in await _read(client, found)]
+            return [record async for idents in pages(client, _of(owner)) for record in await _read(client, idents)]
 
         return await self._storage.do(work)
 
@@ -227,11 +227,11 @@ class Files:
 
 async def _read(client: Redis, idents: Sequence[str]) -> list[FileRecord]:
     """The records of those files that there are."""
-    found: list[FileRecord] = []
+    records: list[FileRecord] = []
     for start in range(0, len(idents), NAMES_AT_ONCE):
         waiting: Any = client.hmget(_ALL, list(idents[start : start + NAMES_AT_ONCE]))
-        found += [FileRecord(**json.loads(row)) for row in await waiting if row is not None]
-    return found
+        records += [FileRecord(**json.loads(row)) for row in await waiting if row is not None]
+    return records
 
 
 async def _in_use(client: Redis, idents: Sequence[str]) -> set[str]:

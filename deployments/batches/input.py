@@ -69,9 +69,9 @@ def find_lines(path: Path, most_bytes: int, most_lines: int, stopped: Callable[[
     for number, offset, length, raw in _raw_lines(path, most_bytes, 2 * most_lines, stopped):
         if len(places) == most_lines:
             raise BadInputError("too_many_requests", f"the file has more than {most_lines} lines")
-        looked = None if raw is None else _looked(raw)
-        objects = objects or looked is not None
-        custom_id = None if looked is None else looked["custom_id"]
+        fields = None if raw is None else _looked(raw)
+        objects = objects or fields is not None
+        custom_id = None if fields is None else fields["custom_id"]
         earlier = number
         if custom_id is not None:
             earlier = seen.note(xxh3_64_intdigest(custom_id.encode("utf-8", "surrogatepass"), secret) or 1, number)
@@ -79,7 +79,7 @@ def find_lines(path: Path, most_bytes: int, most_lines: int, stopped: Callable[[
         places.offsets.append(offset)
         places.lengths.append(length)
         places.earlier.append(0 if earlier == number else earlier)
-        places.weights.append(0 if raw is None else _weight(raw, looked))
+        places.weights.append(0 if raw is None else _weight(raw, fields))
     if not len(places):
         raise BadInputError("empty_file", "the file holds no requests")
     if not objects:
@@ -138,16 +138,16 @@ _LOOK = SchemaValidator(
 def _looked(raw: bytes) -> dict[str, Any] | None:
     """What is looked at of a line; None for one that is no JSON object."""
     try:
-        looked: dict[str, Any] = _LOOK.validate_json(raw.removeprefix(_BOM))
+        fields: dict[str, Any] = _LOOK.validate_json(raw.removeprefix(_BOM))
     except ValueError:
         return None
-    return looked
+    return fields
 
 
-def _weight(raw: bytes, looked: dict[str, Any] | None) -> int:
+def _weight(raw: bytes, fields: dict[str, Any] | None) -> int:
     """A line may be answered with itself, for each of its choices, and what is nested takes more than its bytes."""
     nested = len(raw) + _OBJECT_BYTES * (raw.count(b"[") + raw.count(b"{"))
-    body = None if looked is None else looked["body"]
+    body = None if fields is None else fields["body"]
     if body is None:
         return nested
     tokens = min(body["max_completion_tokens"] or body["max_tokens"] or 0, _MOST_TOKENS)

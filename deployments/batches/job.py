@@ -126,10 +126,10 @@ class Job:
         """Have lines answered until all are, the window ends or the batch is cancelled."""
         answering = asyncio.ensure_future(Answering(self._batch, lines, self._resources).run(missing))
         stopped = asyncio.ensure_future(self._stopped.wait())
-        left = None if self._decided else max(0.0, self._batch.expires - time.time())
+        timeout = None if self._decided else max(0.0, self._batch.expires - time.time())
         ends = (answering,) if self._decided else (answering, stopped)
         try:
-            await asyncio.wait(ends, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(ends, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
             if answering.done():
                 answering.result()
         finally:

@@ -79,8 +79,8 @@ class Progress:
         """The lines that have their rows."""
 
         async def work(client: Redis) -> set[int]:
-            found = client.hscan_iter(lines_key(ident), count=NAMES_AT_ONCE)
-            return {int(name) async for name, _ in found}
+            pairs = client.hscan_iter(lines_key(ident), count=NAMES_AT_ONCE)
+            return {int(name) async for name, _ in pairs}
 
         return await self._do(work)
 
@@ -110,8 +110,8 @@ class Progress:
             await durably(client, lambda pipe: pipe.hset(batch_key(ident), "decided", "1"))
             return await read_batch(client, ident)
 
-        found = await self._do(work)
-        decided: Any = outcome if found is None else found.facts.get("outcome", outcome)
+        record = await self._do(work)
+        decided: Any = outcome if record is None else record.facts.get("outcome", outcome)
         return decided  # type: ignore[no-any-return]
 
     async def end(

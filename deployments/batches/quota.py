@@ -150,11 +150,11 @@ class Quota:
 
     async def _used(self, owner: str) -> Used:
         # first: what is written while the store is asked is counted twice rather than not at all
-        coming = [each for each in self._coming if each.owner == owner]
+        uploads = [upload for upload in self._coming if upload.owner == owner]
         files = [file for file in await self._files.all_of(owner) if not file.over]
         opened, rows = await self._batches.open_of(owner)
-        count = len(files) + len(coming) + _FILES_OF_A_BATCH * opened
-        size = sum(file.size for file in files) + sum(each.size for each in coming) + rows
+        count = len(files) + len(uploads) + _FILES_OF_A_BATCH * opened
+        size = sum(file.size for file in files) + sum(upload.size for upload in uploads) + rows
         return Used(count, size, tuple(file.id for file in files[:_NAMED]))
 
     def _over(self, used: Used) -> OverQuotaError:

@@ -123,8 +123,8 @@ class Segments:
 
     def _begin(self, batch: str) -> _Own:
         folder = self._of(batch)
-        for each in (self._folder, folder):
-            each.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for path in (self._folder, folder):
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
         name = secrets.token_hex(8)
         number = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         segment = self._own[batch] = _Own(name, number)
@@ -152,11 +152,11 @@ class Reading:
         except FileNotFoundError as error:
             raise LostRowError from error
         file.seek(spot.offset)
-        left, check = spot.size, 0
-        while left and (part := file.read(min(left, ROW_CHUNK))):
+        remaining, check = spot.size, 0
+        while remaining and (part := file.read(min(remaining, ROW_CHUNK))):
             to.write(part)
-            left, check = left - len(part), zlib.crc32(part, check)
-        if left or check != spot.check:
+            remaining, check = remaining - len(part), zlib.crc32(part, check)
+        if remaining or check != spot.check:
             raise LostRowError
 
 
@@ -169,10 +169,10 @@ def _parts(row: Sequence[str]) -> Iterator[bytes]:
 
 
 def _write_all(number: int, part: bytes, at: int) -> None:
-    rest = memoryview(part)
-    while rest:
-        written = os.pwrite(number, rest, at)
-        rest, at = rest[written:], at + written
+    remaining = memoryview(part)
+    while remaining:
+        written = os.pwrite(number, remaining, at)
+        remaining, at = remaining[written:], at + written
 
 
 _LOG = logging.getLogger(__name__)
@@ -226,15 +226,15 @@ class Rows:
                 self._waiting.remove(entry)
 
     async def _write_some(self) -> None:
-        some, self._waiting = self._waiting[:NAMES_AT_ONCE], self._waiting[NAMES_AT_ONCE:]
+        rows, self._waiting = self._waiting[:NAMES_AT_ONCE], self._waiting[NAMES_AT_ONCE:]
         try:
-            await self._keep(some)
-            await patiently(self._storage, lambda client: _note(client, some))
+            await self._keep(rows)
+            await patiently(self._storage, lambda client: _note(client, rows))
         except BaseException:  # who writes for all was cancelled: the next one does
-            self._waiting = some + self._waiting
+            self._waiting = rows + self._waiting
             raise
-        for each in some:
-            each.written = True
+        for row in rows:
+            row.written = True
 
     async def _keep(self, rows: list[_Row]) -> None:
         """Have rows on the disk; one that is there already is not written again."""
@@ -264,9 +264,9 @@ async def _once_there_is_room(write: Callable[[], list[Spot]]) -> list[Spot]:
 async def _note(client: Redis, rows: list[_Row]) -> None:
     """Twice is as good as once."""
     by_batch = defaultdict[str, list[str | int]](list)
-    for each in rows:
-        if each.spot is not None:
-            by_batch[each.batch] += [each.line, str(each.spot), each.count, each.spot.size]
+    for row in rows:
+        if row.spot is not None:
+            by_batch[row.batch] += [row.line, str(row.spot), row.count, row.spot.size]
     pipe = client.pipeline(transaction=False)
     for batch, words in by_batch.items():
         pipe.eval(_PUT, 2, batch_key(batch), lines_key(batch), *words)

@@ -37,18 +37,18 @@ async def names(client: Redis, key: str, page: Page) -> tuple[list[str], bool]:
         waiting = client.zrangebylex(key, f"({page.after}" if page.after else "-", "+", 0, page.limit + 1)
     else:
         waiting = client.zrevrangebylex(key, f"({page.after}" if page.after else "+", "-", 0, page.limit + 1)
-    found = await waiting
-    return [name.decode() for name in found[: page.limit]], len(found) > page.limit
+    members = await waiting
+    return [name.decode() for name in members[: page.limit]], len(members) > page.limit
 
 
 async def pages(client: Redis, key: str) -> AsyncIterator[list[str]]:
     """All names out of such a set, page by page: of names that come or go meanwhile, some are left out."""
     after, more = None, True
     while more:
-        found, more = await names(client, key, Page(NAMES_AT_ONCE, after, "asc"))
-        if found:
-            yield found
-            after = found[-1]
+        members, more = await names(client, key, Page(NAMES_AT_ONCE, after, "asc"))
+        if members:
+            yield members
+            after = members[-1]
 
 
 async def patiently(storage: Storage, work: Callable[[Redis], Awaitable[Result]]) -> Result:
@@ -70,9 +70,9 @@ async def script(client: Redis, text: str, keys: Sequence[str], *args: str | int
 
 async def cancel(*tasks: asyncio.Future[Any]) -> None:
     """Cancel tasks until they are over: the store's client now and then swallows a cancellation."""
-    left = {task for task in tasks if not task.done()}
-    while left:
-        for task in left:
+    pending = {task for task in tasks if not task.done()}
+    while pending:
+        for task in pending:
             task.cancel()
-        _, left = await asyncio.wait(left, timeout=_AGAIN)
+        _, pending = await asyncio.wait(pending, timeout=_AGAIN)
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -107,11 +107,11 @@ class Console:
             await (await self._answered(request, path))(scope, receive, send)
         else:
             try:
-                known = _with_key(scope)
+                keyed_scope = _with_key(scope)
             except ApiError as error:
                 await error_response(error, scope["path"])(scope, receive, send)
                 return
-            await self._app(known, receive, send)
+            await self._app(keyed_scope, receive, send)
 
     async def _answered(self, request: Request, path: str) -> Response:
         try:
@@ -158,20 +158,20 @@ def _with_key(scope: Scope) -> Scope:
     if "cookie" not in request.headers or "authorization" in request.headers or "x-api-key" in request.headers:
         return scope
     try:
-        found = SimpleCookie(request.headers["cookie"]).get(COOKIE)
+        cookie = SimpleCookie(request.headers["cookie"]).get(COOKIE)
     except CookieError:
         return scope
-    if found is None or not found.value.isascii():
+    if cookie is None or not cookie.value.isascii():
         return scope
     _check_origin(request)
-    return {**scope, "headers": [*scope["headers"], (b"authorization", b"Bearer " + found.value.encode())]}
+    return {**scope, "headers": [*scope["headers"], (b"authorization", b"Bearer " + cookie.value.encode())]}
 
 
 def _check_origin(request: Request) -> None:
     """`ApiError` for what a page of the console did not send, or may not have."""
     headers = request.headers
     origin, site = headers.get("origin"), headers.get("sec-fetch-site", "same-origin")
-    ours = origin is None or urlsplit(origin).netloc == headers.get("host")
+    same_origin = origin is None or urlsplit(origin).netloc == headers.get("host")
     marked = MARK in headers and (origin is not None or request.method in ("GET", "HEAD"))
-    if not (ours and marked and site == "same-origin"):
+    if not (same_origin and marked and site == "same-origin"):
         raise ApiError(403, "cross_site", "this was not sent by a page of the console")

@@ -51,8 +51,12 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         self._close_in(limits.HEAD_SECONDS)
         if len(self.connections) > limits.CONNECTIONS:
-            silent = [each for each in self.connections if isinstance(each, Connection) and each.may_give_way]
-            min(silent, key=lambda each: each.silent_since).transport.abort()
+            idle = [
+                connection
+                for connection in self.connections
+                if isinstance(connection, Connection) and connection.may_give_way
+            ]
+            min(idle, key=lambda connection: connection.silent_since).transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the timer."""

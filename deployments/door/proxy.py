@@ -131,9 +131,9 @@ class _Passing:
         """Send on, under the request's name."""
         if message["type"] == "http.response.start":
             self._began = True
-            others = [(name, value) for name, value in message["headers"] if bytes(name).lower() != b"x-request-id"]
-            others += [(b"connection", b"close")] if self._drains() else []
-            message = {**message, "headers": [*others, (b"x-request-id", self._name)]}
+            headers = [(name, value) for name, value in message["headers"] if bytes(name).lower() != b"x-request-id"]
+            headers += [(b"connection", b"close")] if self._drains() else []
+            message = {**message, "headers": [*headers, (b"x-request-id", self._name)]}
         await self._send(message)
 
     def _of_the_proxy(self, message: Message) -> ApiError | None:
@@ -156,8 +156,8 @@ def _draining(app: Any) -> Callable[[], bool]:
 
 
 def _name(scope: Scope) -> bytes:
-    wished = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), "")
-    return (wished if NAME.fullmatch(wished) else secrets.token_hex(12)).encode()
+    request_id = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), "")
+    return (request_id if NAME.fullmatch(request_id) else secrets.token_hex(12)).encode()
 
 
 def _is_for_us(header: tuple[bytes, bytes]) -> bool:

@@ -54,7 +54,7 @@ async def follow(file: Path, pool: Pool, lifecycle: Lifecycle, folder: str | Non
     """
     new_pool = await asyncio.to_thread(read_pool, str(file))
     records = await asyncio.to_thread(_records, file.with_name(JOINED))
-    wanted, roster = {expert.name: expert for expert in new_pool.experts}, lifecycle.roster
+    experts, roster = {expert.name: expert for expert in new_pool.experts}, lifecycle.roster
     for expert in new_pool.experts:
         if expert.name not in pool.names:
             await _come(expert, records.get(expert.name), pool, lifecycle, folder)
@@ -62,9 +62,14 @@ async def follow(file: Path, pool: Pool, lifecycle: Lifecycle, folder: str | Non
             _LOG.warning("expert %r is described otherwise than when the service began: deploy it anew", expert.name)
         elif roster.state(expert.name) == "removed" and roster.decision(expert.name).why == BY_FILE:
             await lifecycle.put(expert.name, "active")
-    for name in {*pool.names, *roster.decisions} - wanted.keys():
-        mine = name in pool.names or roster.decision(name).why == BY_FILE
-        if mine and roster.has(name) is not None and roster.state(name) != "removed" and len(roster.pool.experts) > 1:
+    for name in {*pool.names, *roster.decisions} - experts.keys():
+        by_file = name in pool.names or roster.decision(name).why == BY_FILE
+        if (
+            by_file
+            and roster.has(name) is not None
+            and roster.state(name) != "removed"
+            and len(roster.pool.experts) > 1
+        ):
             await lifecycle.put(name, "removed", BY_FILE)
 
 

@@ -119,8 +119,8 @@ class AdmittedExperts:
         bystander is retried once more.
         """
         one, suspected = _Open(asked.expert, tell), 0
-        known = {expert.name: expert.retries for expert in self._roster.pool.experts}
-        retries = known.get(asked.expert, 1)
+        retries_by_expert = {expert.name: expert.retries for expert in self._roster.pool.experts}
+        retries = retries_by_expert.get(asked.expert, 1)
         most = _TRIES - 1 + retries
         self._open.add(one)
         try:
@@ -224,10 +224,10 @@ class Keeper:
             await self._read_or_apply({})
 
     async def _read_or_apply(self, decided: Mapping[str, Decision | None]) -> None:
-        known: dict[str, Decision | None] = {**await self._read(), **self._unwritten}
+        decisions: dict[str, Decision | None] = {**await self._read(), **self._unwritten}
         if self._stored is None:
-            known = {**self._roster.decisions, **decided}
-        self._roster.apply({name: each for name, each in known.items() if each is not None})
+            decisions = {**self._roster.decisions, **decided}
+        self._roster.apply({name: decision for name, decision in decisions.items() if decision is not None})
 
     async def _write(self, decided: Mapping[str, Decision | None]) -> None:
         if self._stored is None:

@@ -117,8 +117,8 @@ class RecordHistory:
         now = to_json(table)
         if before == now:
             return True
-        known = _TABLE.validate_json(before) if before else None
-        version = to_json({"at": self._clock(), "rows": list(_rows(known, table))})
+        previous = _TABLE.validate_json(before) if before else None
+        version = to_json({"at": self._clock(), "rows": list(_rows(previous, table))})
         bounds = [RECORD_VERSIONS, RECORD_HISTORY_BYTES]
 
         async def write(client: Redis) -> int:
@@ -137,24 +137,26 @@ def _table(records: Profiles, names: tuple[str, ...]) -> _Table:
     for name in sorted(names):
         record = records.experts.get(name)
         tallies = {} if record is None else {OVERALL: record.overall, **record.skills}
-        table[name] = {skill: (round(each.right, 3), round(each.wrong, 3)) for skill, each in sorted(tallies.items())}
+        table[name] = {
+            skill: (round(tally.right, 3), round(tally.wrong, 3)) for skill, tally in sorted(tallies.items())
+        }
     return table
 
 
 def _rows(before: Mapping[str, Mapping[str, _Cell]] | None, now: Mapping[str, Mapping[str, _Cell]]) -> Iterator[_Row]:
     """Of every expert that changed its tally over all, whether that changed or not, and each that did on a skill."""
-    known = before or {}
-    for expert in sorted({*known, *now}):
-        old, new = known.get(expert), now.get(expert)
+    previous = before or {}
+    for expert in sorted({*previous, *now}):
+        old, new = previous.get(expert), now.get(expert)
         if old == new:
             continue
         change: Change = (
             "found" if before is None else "added" if old is None else "removed" if new is None else "updated"
         )
-        had, has = old or {}, new or {}
-        for skill in sorted({OVERALL, *had, *has}):
-            if skill == OVERALL or had.get(skill) != has.get(skill):
-                yield expert, change, skill, had.get(skill), has.get(skill)
+        old_skills, new_skills = old or {}, new or {}
+        for skill in sorted({OVERALL, *old_skills, *new_skills}):
+            if skill == OVERALL or old_skills.get(skill) != new_skills.get(skill):
+                yield expert, change, skill, old_skills.get(skill), new_skills.get(skill)
 
 
 def _changes(version: bytes) -> Iterator[RecordChange]:

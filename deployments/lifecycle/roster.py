@@ -185,7 +185,7 @@ class Roster:
     @property
     def profiles(self) -> Mapping[str, ExpertProfile]:
         """The records of newcomers that have one."""
-        return {name: each.profile for name, each in self._newcomers.items() if each.profile is not None}
+        return {name: newcomer.profile for name, newcomer in self._newcomers.items() if newcomer.profile is not None}
 
     @property
     def decisions(self) -> Mapping[str, Decision]:
@@ -215,8 +215,8 @@ class Roster:
 
     def newcomer(self, name: str) -> ExpertConfig | None:
         """The newcomer of that name, or None."""
-        found = self._newcomers.get(name)
-        return None if found is None else found.config
+        newcomer = self._newcomers.get(name)
+        return None if newcomer is None else newcomer.config
 
     def refusal(self, name: str) -> TurnedAway | None:
         """Why an expert may not be asked; None if it may."""
@@ -259,9 +259,13 @@ class Roster:
 
     def _admitted(self, decisions: Mapping[str, Decision]) -> dict[str, Newcomer]:
         """Who came; the store is not believed more than who sends an expert. Better one expert less than no service."""
-        found: dict[str, Newcomer] = {}
+        admitted: dict[str, Newcomer] = {}
         for name, decision in sorted(decisions.items()):
-            if name in self._base.names or decision.expert is None or len(self._base.experts) + len(found) >= EXPERTS:
+            if (
+                name in self._base.names
+                or decision.expert is None
+                or len(self._base.experts) + len(admitted) >= EXPERTS
+            ):
                 continue
             try:
                 newcomer = decision.newcomer(name)
@@ -269,11 +273,11 @@ class Roster:
             except ConfigError as error:
                 _LOG.warning("an expert that the store names is passed over: %.300s", error)
                 continue
-            found[name] = newcomer
-        return found
+            admitted[name] = newcomer
+        return admitted
 
     def _changed_pool(self) -> Pool:
-        remaining = [each for each in self._base.experts if self.decision(each.name).state != "removed"]
+        remaining = [expert for expert in self._base.experts if self.decision(expert.name).state != "removed"]
         added = [self._newcomers[name].config for name in sorted(self._newcomers)]
         return self._base.model_copy(update={"experts": (*remaining, *added)})
 

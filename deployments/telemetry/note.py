@@ -79,7 +79,7 @@ def _answered(report: Report) -> dict[str, Any]:
     if hedges := [to_json(hedge) for trace in report.traces for hedge in trace.hedges]:
         facts["hedges"] = hedges
     if report.failures:
-        facts["failures"] = [{"expert": each.expert, "code": each.code} for each in report.failures]
+        facts["failures"] = [{"expert": failure.expert, "code": failure.code} for failure in report.failures]
     return {**facts, **({"rerouted": report.rerouted} if report.rerouted else {})}
 
 

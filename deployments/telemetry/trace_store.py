@@ -174,10 +174,10 @@ class KeptTraces:
         till = "+inf" if sought.till is None else f"({sought.till}"
 
         async def work(client: Redis) -> list[bytes]:
-            found: list[bytes] = await client.register_script(_SEARCH)(
+            rows: list[bytes] = await client.register_script(_SEARCH)(
                 keys=[_INDEX], args=[since, till, most, *sought.marks]
             )
-            return found
+            return rows
 
         return [_short(from_json(row)) for row in await self._stored.do(work)]
 
@@ -186,10 +186,10 @@ class KeptTraces:
 
         Raises `StoreError`.
         """
-        found = await self.search(sought, most)
-        if not found:
+        traces = await self.search(sought, most)
+        if not traces:
             return []
-        rows: list[bytes | None] = await self._stored.do(command("MGET", *(_PREFIX + each["id"] for each in found)))
+        rows: list[bytes | None] = await self._stored.do(command("MGET", *(_PREFIX + each["id"] for each in traces)))
         documents = [from_json(row) for row in rows if row is not None]
         return [
             {**span, "at": each["at"] + span["began"], "trace": each["id"], "batch": each["batch"]}
@@ -203,10 +203,10 @@ class KeptTraces:
 
         Raises `StoreError`.
         """
-        found = await self.search(Sought(key=key, ident=ident), 1)
-        if not found:
+        matches = await self.search(Sought(key=key, ident=ident), 1)
+        if not matches:
             return None
-        row: bytes | None = await self._stored.do(command("GET", _PREFIX + found[0]["id"]))
+        row: bytes | None = await self._stored.do(command("GET", _PREFIX + matches[0]["id"]))
         document: dict[str, Any] | None = None if row is None else from_json(row)
         return document
 
@@ -245,17 +245,17 @@ def outcome_of(note: Note) -> str:
 
 def _rows(notes: Sequence[Note], texts: bool) -> list[tuple[float, bytes, bytes]]:
     """Of each note its time, its row in the index, and all of it; nothing of one that is no JSON."""
-    found = []
+    rows = []
     for note in notes:
         ident = secrets.token_hex(12)
         row = _row(ident, note)
         with suppress(ValueError):  # such as half a character
-            whole = to_json(_document(row, note, texts))
-            if len(whole) > TRACE_BYTES:
-                whole = to_json(_document(row, note, False, explained=False))
-            row["size"] = len(whole)
-            found.append((note.at / 1e9, to_json(row), whole))
-    return found
+            encoded = to_json(_document(row, note, texts))
+            if len(encoded) > TRACE_BYTES:
+                encoded = to_json(_document(row, note, False, explained=False))
+            row["size"] = len(encoded)
+            rows.append((note.at / 1e9, to_json(row), encoded))
+    return rows
 
 
 def _row(ident: str, note: Note) -> dict[str, Any]:
@@ -317,8 +317,8 @@ def _document(row: dict[str, Any], note: Note, texts: bool, explained: bool = Tr
         "texts": texts,
         "messages": _cut(messages_of(note.query)) if texts and note.query is not None else None,
     }
-    shown = {**_short(row), **head}
-    return shown if note.report is None else {**shown, "symmoe": way_of(note.report, texts, explained)}
+    document = {**_short(row), **head}
+    return document if note.report is None else {**document, "symmoe": way_of(note.report, texts, explained)}
 
 
 def way_of(report: Report, texts: bool, explained: bool = True) -> dict[str, Any]:
@@ -357,12 +357,12 @@ def _expert_spans(share: Share) -> list[dict[str, Any]]:
     begun, expert = share.begun, share.expert
     begins = min(share.asked + begun.waited, share.ended)
     loads = max(share.asked, begins - begun.load) if begun.first else begins
-    found = [
+    spans = [
         _span("wait", share.asked, loads, expert),
         _span("load", loads, begins, expert, begun.lane),
         _span("generate", begins, share.ended, expert),
     ]
-    return [span for span in found if span["seconds"] > 0 or span["name"] == "generate"]
+    return [span for span in spans if span["seconds"] > 0 or span["name"] == "generate"]
 
 
 def _span(name: str, began: float, ended: float, expert: str | None = None, lane: str | None = None) -> dict[str, Any]:
@@ -385,7 +385,7 @@ def _trace(trace: Trace, texts: bool) -> dict[str, Any]:
     facts = {name: getattr(answer, name) for name in ("expert", "origin", "why", "finish_reason", "novel")}
     return {
         "answer": {**facts, "votes": votes, **({"text": _shortened(answer.text)} if texts else {})},
-        "candidates": [_candidate(each, texts) for each in trace.candidates],
+        "candidates": [_candidate(candidate, texts) for candidate in trace.candidates],
         "verdicts": trace.verdicts,
         "synthesis": None if trace.synthesis is None else _candidate(trace.synthesis, texts),
         "consensus": trace.consensus,
@@ -401,7 +401,10 @@ def _candidate(candidate: Candidate, texts: bool) -> dict[str, Any]:
 
 
 def _cut(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{**each, **({"content": _shortened(each["content"])} if "content" in each else {})} for each in messages]
+    return [
+        {**message, **({"content": _shortened(message["content"])} if "content" in message else {})}
+        for message in messages
+    ]
 
 
 def _shortened(text: str) -> str:
