@@ -120,8 +120,8 @@ class Carried:
 
     def recall(self, query: Query, assignment: Assignment) -> Candidate | None:
         """The expert's earlier answer to the same query, or None."""
-        said = self.said.get((assignment.expert, query.messages, query.sampling))
-        return None if said is None else replace(said, query_id=query.id, slot=assignment.slot, shared=True)
+        candidate = self.said.get((assignment.expert, query.messages, query.sampling))
+        return None if candidate is None else replace(candidate, query_id=query.id, slot=assignment.slot, shared=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,23 +305,23 @@ class _Run:
 
         One of several that cannot gives a candidate without a text.
         """
-        asked: dict[str, tuple[str, list[int]]] = {}
+        by_model: dict[str, tuple[str, list[int]]] = {}
         for place, need in enumerate(needs):
             experts = {self._parts.models[each.expert]: each.expert for each in need.recruitment.assignments}
             for model, expert in experts.items():
-                asked.setdefault(model, (expert, []))[1].append(place)
-        found: dict[int, list[Refusal | None]] = {}
+                by_model.setdefault(model, (expert, []))[1].append(place)
+        by_place: dict[int, list[Refusal | None]] = {}
         with self.clock("plan"):
-            for expert, places in asked.values():
+            for expert, places in by_model.values():
                 refusals = self._parts.executor.refuse([needs[place].query for place in places], expert)
                 for place, refusal in zip(places, refusals, strict=True):
-                    found.setdefault(place, []).append(refusal)
-        given: list[Given | None] = []
+                    by_place.setdefault(place, []).append(refusal)
+        outcomes: list[Given | None] = []
         for place, need in enumerate(needs):
-            told = [refusal for refusal in found[place] if refusal is not None]
-            whole = len(told) == len(found[place])
-            given.append(told[:1] * len(need.recruitment.assignments) if whole else None)
-        return given
+            reasons = [refusal for refusal in by_place[place] if refusal is not None]
+            all_refuse = len(reasons) == len(by_place[place])
+            outcomes.append(reasons[:1] * len(need.recruitment.assignments) if all_refuse else None)
+        return outcomes
 
     def asked(self, needs: Sequence[Ask]) -> list[Given | None]:
         """What experts say, planned for all together. One that fails is refused: only an aggregator, or whoever may."""

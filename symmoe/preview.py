@@ -141,8 +141,8 @@ def plot_timeline(
         axes.axvline(bound, color="#111827", linestyle="--", linewidth=1)
     axes.set_yticks(range(workers), [f"worker {worker}" for worker in range(workers)])
     axes.invert_yaxis()
-    together = "; joined: machines read a model once between them" if joint else ""
-    axes.set_xlabel("seconds" + (f" (dashed: no schedule ends before {bound:.0f}{together})" if bound else ""))
+    joint_note = "; joined: machines read a model once between them" if joint else ""
+    axes.set_xlabel("seconds" + (f" (dashed: no schedule ends before {bound:.0f}{joint_note})" if bound else ""))
     axes.set_title(f"{len(experts)} experts on {workers} workers, done after {timeline.makespan:.0f} s")
     if len(experts) <= _NAMED:
         patches = [Patch(color=colours[expert], label=expert) for expert in experts]

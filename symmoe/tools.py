@@ -189,12 +189,12 @@ def worded(messages: Sequence[Message], tools: str) -> list[Message]:
     if not tools:
         return plain
     listed = "\n".join(json.dumps(tool["function"]) for tool in json.loads(tools))
-    told = (
+    instructions = (
         f"You can call these functions:\n{listed}\nTo call one, answer with nothing but "
         '{"name": "the function", "arguments": {"its arguments": "..."}}.'
     )
     first, rest = (plain[0].content, plain[1:]) if plain[0].role == "system" else ("", plain)
-    return [Message("system", f"{first}\n\n{told}".strip()), *rest]
+    return [Message("system", f"{first}\n\n{instructions}".strip()), *rest]
 
 
 def _plain(message: Message) -> Message:
@@ -202,8 +202,8 @@ def _plain(message: Message) -> Message:
         return Message("user", f"The function gave: {message.content}")
     if not message.calls:
         return message
-    said = [json.dumps({"name": call.name, "arguments": json.loads(call.arguments)}) for call in message.calls]
-    return Message(message.role, "\n".join(filter(None, (message.content, *said))))
+    calls = [json.dumps({"name": call.name, "arguments": json.loads(call.arguments)}) for call in message.calls]
+    return Message(message.role, "\n".join(filter(None, (message.content, *calls))))
 
 
 @lru_cache(256)

@@ -76,27 +76,27 @@ def accuracy(output: Path, reading: Reading) -> Accuracy:
 
 
 def _graded(row: Mapping[str, Any], reading: Reading) -> bool | None:
-    ours = f"{_OWN}answer" if f"{_OWN}answer" in row else "answer"
-    said = _first(row.get(ours), row.get("n"))
-    if not isinstance(said, str) or not row.get(f"{_OWN}expert"):
+    answer_column = f"{_OWN}answer" if f"{_OWN}answer" in row else "answer"
+    answer = _first(row.get(answer_column), row.get("n"))
+    if not isinstance(answer, str) or not row.get(f"{_OWN}expert"):
         return None
-    own = {name: value for name, value in row.items() if name != ours and not name.startswith(_OWN)}
+    columns = {name: value for name, value in row.items() if name != answer_column and not name.startswith(_OWN)}
     try:
-        question = known_question(own, reading, "")
+        question = known_question(columns, reading, "")
     except RequestError:
         return None
-    return None if question is None else is_right(said, question)
+    return None if question is None else is_right(answer, question)
 
 
-def _first(said: Any, n: Any) -> Any:
+def _first(answer: Any, n: Any) -> Any:
     """The first of `n` choices, which a table holds as JSON; else what was said."""
     if str(n) in ("None", "", "1"):
-        return said
+        return answer
     try:
-        found = json.loads(said) if isinstance(said, str) else said
+        choices = json.loads(answer) if isinstance(answer, str) else answer
     except ValueError:
-        return said
-    return found[0] if isinstance(found, list) and str(len(found)) == str(n) else said
+        return answer
+    return choices[0] if isinstance(choices, list) and str(len(choices)) == str(n) else answer
 
 
 _EXAMPLES = 5
@@ -332,17 +332,17 @@ class Fit:
 
 def fit(seen: Seen, tokenizer: Tokenizer) -> Fit:
     """How the lines' prompts fit a model's window."""
-    told = [tokenizer.prompt(line.queries[0]) for line in seen.drawn]
-    counts = [len(each.ids) for each in told if isinstance(each, Prompt)] or [0]
-    over = sum(_too_long(tokenizer.prompt(line.queries[0])) for line in seen.long)
+    prompts = [tokenizer.prompt(line.queries[0]) for line in seen.drawn]
+    counts = [len(prompt.ids) for prompt in prompts if isinstance(prompt, Prompt)] or [0]
+    long_count = sum(_too_long(tokenizer.prompt(line.queries[0])) for line in seen.long)
     whole = len(seen.long) == seen.longer
-    scaled = over if whole else round(over / len(seen.long) * seen.longer)
+    scaled = long_count if whole else round(long_count / len(seen.long) * seen.longer)
     middle, most = np.percentile(counts, [50, 99])
     return Fit(round(middle), round(most), max(counts), scaled, whole)
 
 
-def _too_long(told: Prompt | Refusal) -> bool:
-    return isinstance(told, Refusal) and told.code == "context_length_exceeded"
+def _too_long(prompt: Prompt | Refusal) -> bool:
+    return isinstance(prompt, Refusal) and prompt.code == "context_length_exceeded"
 
 
 @dataclass(frozen=True, slots=True)

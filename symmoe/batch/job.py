@@ -238,25 +238,25 @@ def _agreed(record: Record, job: BatchJob) -> dict[str, Any] | None:
     Raises `JobError` with the difference where it was begun under others.
     """
     settings = record.settings()
-    there = job.output.exists() and (job.trace.exists() or job.detail == "none")
-    if settings is None or not (there or record.put_aside_whole):
+    output_exists = job.output.exists() and (job.trace.exists() or job.detail == "none")
+    if settings is None or not (output_exists or record.put_aside_whole):
         return None
     wanted = job.settings()
     names = {"pool": "the pool or a file that it names", "k": "k", "seed": "the seed", "read": "how rows are read"}
-    told = [
+    changes = [
         f"{name} has changed" if key == "pool" else f"{name} was {settings[key]} and is {wanted[key]}"
         for key, name in names.items()
         if settings[key] != wanted[key]
     ]
-    if told:
+    if changes:
         raise JobError(
-            f"cannot resume: {', '.join(told)}", hint="restore what it was, or run without --resume to start over"
+            f"cannot resume: {', '.join(changes)}", hint="restore what it was, or run without --resume to start over"
         )
     return settings
 
 
 def _to_do(
-    job: BatchJob, sources: Sequence[str], record: Record, again: bool, told: Callable[[Lines], None]
+    job: BatchJob, sources: Sequence[str], record: Record, again: bool, on_lines: Callable[[Lines], None]
 ) -> Iterator[Line]:
     """The lines behind those that stand in their places; all of them, where the input or what failed wants that."""
     if record.commit.lines and not again:
@@ -266,7 +266,7 @@ def _to_do(
         behind = next((line for line in lines if passing.changed or not _in_place(line)), None)
         numbers = merge(lines.standing, passing.numbers)  # others where blank lines came or went
         if not (passing.changed or lines.differs or passing.left or record.moved(numbers)):
-            told(lines)
+            on_lines(lines)
             return chain([] if behind is None else [behind], lines)
         lines.close()
     if record.commit.lines:
@@ -277,7 +277,7 @@ def _to_do(
             )
         record.put_aside()
     lines = job.lines(sources, Passing((), record.before()))
-    told(lines)
+    on_lines(lines)
     return lines
 
 
@@ -431,8 +431,8 @@ class _Run:
         commit.output, commit.trace, commit.errors = self._rows.flush(), self._traces.flush(), self._errors.flush()
         self._record.keep()
         self._candidates.clear()
-        for said in self._recalled.values():  # of lines that are still to come
-            self._candidates.add([c for _, c in said], {c.query_id: digest for digest, c in said})
+        for recalled in self._recalled.values():  # of lines that are still to come
+            self._candidates.add([c for _, c in recalled], {c.query_id: digest for digest, c in recalled})
         self._seconds["write"] = self._seconds.get("write", 0.0) + time.perf_counter() - began
         self._show()
 
@@ -523,13 +523,13 @@ class _Run:
 
     def _keep_heard(self) -> None:
         """Candidates are kept before anybody else hears of them."""
-        heard = self._heard
-        if not heard:
+        candidates = self._heard
+        if not candidates:
             return
-        self._candidates.add(heard, self._digests)
+        self._candidates.add(candidates, self._digests)
         self._heard, self._kept_at = [], time.monotonic()
-        self._tokens += sum(each.completion_tokens for each in heard if not each.shared)
-        self._watched.candidates(heard)
+        self._tokens += sum(candidate.completion_tokens for candidate in candidates if not candidate.shared)
+        self._watched.candidates(candidates)
         self._show()
 
     def _loaded(self, load: Load) -> None:

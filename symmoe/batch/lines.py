@@ -65,11 +65,11 @@ class GoodLine:
         """
         if not self.later or not isinstance(results[-1], Trace):
             return None
-        said, query = results[-1].answer, self.queries[0]
-        turns = (*query.messages, Message("assistant", said.text), Message("user", self.later[0]))
-        own = f"{self.id}{_TURN}{len(self.later)}"
-        policy = replace(self.policy, expert=said.expert)
-        return replace(self, queries=(replace(query, id=own, messages=turns),), policy=policy, later=self.later[1:])
+        answer, query = results[-1].answer, self.queries[0]
+        turns = (*query.messages, Message("assistant", answer.text), Message("user", self.later[0]))
+        turn_id = f"{self.id}{_TURN}{len(self.later)}"
+        policy = replace(self.policy, expert=answer.expert)
+        return replace(self, queries=(replace(query, id=turn_id, messages=turns),), policy=policy, later=self.later[1:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,9 +193,12 @@ class _Table:
     def _rebuild(self, size: int, hashes: NDArray[np.uint64], numbers: NDArray[np.uint32]) -> None:
         """A table of at least `size` places for what there is, and these. All find their places at once."""
         size = max(size, len(self._hashes))
-        there, lines = np.frombuffer(self._hashes, np.uint64), np.frombuffer(self._numbers, np.uint32)
-        hashes, numbers = np.concatenate([there[there > 0], hashes]), np.concatenate([lines[there > 0], numbers])
-        del there, lines
+        old_hashes, old_numbers = np.frombuffer(self._hashes, np.uint64), np.frombuffer(self._numbers, np.uint32)
+        hashes, numbers = (
+            np.concatenate([old_hashes[old_hashes > 0], hashes]),
+            np.concatenate([old_numbers[old_hashes > 0], numbers]),
+        )
+        del old_hashes, old_numbers
         self._hashes, self._numbers = array("Q", bytes(8 * size)), array("I", bytes(4 * size))
         wanted = (hashes // np.uint64(_TABLES) % np.uint64(size)).astype(np.int64)
         order = np.argsort(wanted, kind="stable")
@@ -272,15 +275,17 @@ class LineReader:
         tools = asked.shape == "messages" and any("tool_calls" in turn for turn in value["messages"])
         if not tools and _OPTIONS.isdisjoint(beside):
             query = Query(ident, asked.messages, self._sampling)
-            ignored = tuple(name for name, there in beside.items() if there and name not in ("id", asked.shape))
+            ignored = tuple(name for name, content in beside.items() if content and name not in ("id", asked.shape))
             ignored = ignored if asked.shape == "prompt" else ()
             return GoodLine(number, ident, AUTO, (query,), self._usual, ignored, row, "", asked.shape, asked.later)
         turns: list[Any] = [_message(turn) for turn in asked.messages]
         if tools:
-            own = value["messages"]
-            added = int(turns[0]["role"] == "system" != own[0].get("role"))
-            turns[added:] = own[: len(turns) - added]
-        options = {name: there for name, there in beside.items() if name not in ("id", "prompt") and there is not None}
+            messages = value["messages"]
+            added = int(turns[0]["role"] == "system" != messages[0].get("role"))
+            turns[added:] = messages[: len(turns) - added]
+        options = {
+            name: content for name, content in beside.items() if name not in ("id", "prompt") and content is not None
+        }
         request = line_request({"model": AUTO, **options, "messages": turns})
         return self._good(number, ident, row, "", [request], request.ignored, asked)
 

@@ -73,8 +73,8 @@ class NamingProcess:
         if self._connection is not None:
             try:
                 self._connection.send(texts)
-                told: _Plain = self._connection.recv()
-                return [(tuple(SkillMatch(*each) for each in topics), own, vector) for topics, own, vector in told]
+                reply: _Plain = self._connection.recv()
+                return [(tuple(SkillMatch(*each) for each in topics), own, vector) for topics, own, vector in reply]
             except (OSError, EOFError):
                 self.close()
         return self._own.name(texts)

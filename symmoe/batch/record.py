@@ -193,8 +193,10 @@ class Record:
 
     def moved(self, numbers: Iterable[int]) -> bool:
         """Whether a committed line whose id is its number has another number now; `numbers` are today's, in order."""
-        there = ((hashed, before) for _, hashed, _, _, before in self._written())
-        return any(before not in (0, now) and not hashed for (hashed, before), now in zip(there, numbers, strict=False))
+        committed = ((hashed, before) for _, hashed, _, _, before in self._written())
+        return any(
+            before not in (0, now) and not hashed for (hashed, before), now in zip(committed, numbers, strict=False)
+        )
 
     def _written(self) -> Iterator[tuple[Any, ...]]:
         left = self.commit.lines
@@ -296,14 +298,14 @@ class Passing:
 
     def __call__(self, number: int, digest: bytes) -> KnownLine | None:
         """The line if it was answered before, or None."""
-        there = next(self._written, None)
-        if there is not None:
+        earlier = next(self._written, None)
+        if earlier is not None:
             self.numbers.append(number)
-            self.changed = self.changed or there[0] != digest.ljust(16, b"\0")
-            return KnownLine(number, digest, 0 if self.changed else there[1])
+            self.changed = self.changed or earlier[0] != digest.ljust(16, b"\0")
+            return KnownLine(number, digest, 0 if self.changed else earlier[1])
         for run, before in enumerate(self._before):
-            if (found := before.find(digest)) is not None:
-                return KnownLine(number, digest, found[1], (run, found[0]))
+            if (match := before.find(digest)) is not None:
+                return KnownLine(number, digest, match[1], (run, match[0]))
         return None
 
     @property

@@ -146,8 +146,8 @@ def _in_words(message: str) -> str:
         return TOO_LARGE
     if "Check failed" in message or not message.strip():
         return _CHECK
-    said = re.sub(r"^\[[\d:]+\] \S+:\d+: ", "", message.strip()).splitlines()[0]
-    return said[:200].rstrip(".")
+    first_line = re.sub(r"^\[[\d:]+\] \S+:\d+: ", "", message.strip()).splitlines()[0]
+    return first_line[:200].rstrip(".")
 
 
 @dataclass(slots=True)
@@ -235,9 +235,9 @@ class Trials:
         self._selector.register(out, selectors.EVENT_READ, trial)
 
     def _hear(self, trial: _Trial) -> None:
-        said = os.read(trial.out, _TRUNK)
-        trial.said += said
-        if said:
+        chunk = os.read(trial.out, _TRUNK)
+        trial.said += chunk
+        if chunk:
             return
         status, used = self._forget(trial)
         verdict = {"id": trial.id, "fault": None, "sure": True, "seconds": used}
@@ -282,11 +282,11 @@ def _in_fork(vocabulary: Vocabulary, schema: str, form: Form, out: int) -> None:
 
 def main() -> None:
     """Serve requests on standard input until it ends."""
-    told = os.dup(1)
+    stdout_fd = os.dup(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whatever a library prints is no verdict
 
     def tell(verdict: dict[str, Any]) -> None:
-        os.write(told, json.dumps(verdict).encode() + b"\n")
+        os.write(stdout_fd, json.dumps(verdict).encode() + b"\n")
 
     import xgrammar  # noqa: F401  # seconds, which the first schema would be charged for
 

@@ -98,8 +98,8 @@ class Grammars:
                 return future
             trial = self._trials.get(digest)
             if trial is None:
-                told = {"model": model, "vocabulary": self._size(model), "schema": schema, "form": form}
-                trial = self._enter(digest, key, told)
+                request = {"model": model, "vocabulary": self._size(model), "schema": schema, "form": form}
+                trial = self._enter(digest, key, request)
             trial.futures.append(future)
             self._start_some()
         future.add_done_callback(lambda done: self._left(trial) if done.cancelled() else None)
@@ -216,13 +216,13 @@ class Grammars:
     def _listen(self, child: subprocess.Popen[bytes]) -> None:
         """Take in what one process says, to its end."""
         for line in child.stdout or ():
-            said = json.loads(line)
+            message = json.loads(line)
             with self._lock:
-                trial = self._running.get(said["id"])
+                trial = self._running.get(message["id"])
                 if trial is not None:
-                    verdict = Verdict(said["fault"], said["sure"])
+                    verdict = Verdict(message["fault"], message["sure"])
                     if verdict.sure:
-                        self._remember(trial.digest, verdict, said["seconds"])
+                        self._remember(trial.digest, verdict, message["seconds"])
                     self._end(trial, verdict)
                     self._start_some()
         child.wait()

@@ -463,10 +463,10 @@ def _sampling_params(query: Query, room: int) -> Any:
 
 def prompted(prompt: Prompt, query: Query) -> dict[str, Any]:
     """A prompt as vLLM takes it: token ids, and the images at their placeholders."""
-    told: dict[str, Any] = {"prompt_token_ids": list(prompt.ids)}
+    inputs: dict[str, Any] = {"prompt_token_ids": list(prompt.ids)}
     if query.images:
-        told["multi_modal_data"] = {"image": [opened(each.url) for each in query.images]}
-    return told
+        inputs["multi_modal_data"] = {"image": [opened(image.url) for image in query.images]}
+    return inputs
 
 
 def _generation(output: Any, top: int | None) -> Generation:

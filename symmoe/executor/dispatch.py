@@ -295,18 +295,18 @@ class Dispatch:
 
     def _begun(self, idle: Sequence[int]) -> list[tuple[int, Step]]:
         waiting = self.waiting(idle)
-        there = Counter(joint.number for joint in waiting.values())
+        present = Counter(joint.number for joint in waiting.values())
         queues = [queue for worker, queue in enumerate(self._queues) if worker not in self._gone]
         coming = Counter(n for queue in queues for n in {work.step.joint.number for work in queue if work.step.joint})
         begun = []
         for worker in idle:
             joint = waiting.get(worker)
-            if joint and there[joint.number] < coming[joint.number] and joint.number not in self._hurried:
+            if joint and present[joint.number] < coming[joint.number] and joint.number not in self._hurried:
                 continue
             if (step := self.next(worker)) is not None:
                 begun.append((worker, step))
-                if joint and step.joint == joint and there[joint.number] > 1:
-                    self._runs[worker].joint = replace(joint, workers=there[joint.number])
+                if joint and step.joint == joint and present[joint.number] > 1:
+                    self._runs[worker].joint = replace(joint, workers=present[joint.number])
         return begun
 
     def _requeue(self, worker: int, works: Iterable[_Work]) -> None:
@@ -355,13 +355,13 @@ class Dispatch:
         experts = [before, *(step.expert for step in steps), ""]
         queued = []
         for place, step in enumerate(steps):
-            last, own, following = experts[place : place + 3]
-            load = self._load(worker, own, last)
-            through = self._load(worker, following, own) if following else 0.0
+            last, expert, following = experts[place : place + 3]
+            load = self._load(worker, expert, last)
+            through = self._load(worker, following, expert) if following else 0.0
             without = self._load(worker, following, last) if following else 0.0
-            elsewhere = self._load(thief, own, self._resident[thief])
-            cost = self._cost(own)
-            queued.append(Queued(len(step.calls), cost.request, load, load + through - without, elsewhere))
+            thief_load = self._load(thief, expert, self._resident[thief])
+            cost = self._cost(expert)
+            queued.append(Queued(len(step.calls), cost.request, load, load + through - without, thief_load))
         return Backlog(self._running(worker), queued)
 
     def _running(self, worker: int) -> float:

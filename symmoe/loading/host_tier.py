@@ -319,8 +319,8 @@ class HostTier:
     def _obtain(self, key: str) -> tuple[Slot, bool]:
         """The filled slot of a key that is pinned, and whether it was there at once."""
         with self._changed:
-            there = self._residency.slots.get(key)
-            hit = there is not None and there.ready
+            existing = self._residency.slots.get(key)
+            hit = existing is not None and existing.ready
             if slot := self._settled(key):
                 self._residency.touch(key)
                 return slot, hit

@@ -289,12 +289,18 @@ def _measured(source: Any, group: GatherGroup, store: TCPStore, known: Rates | N
         return Rates(**_exchanged(store, group, "rates", asdict(known))[0])
     count = len(source.sizes)
     last = range(max(0, count - _PROBE_CHUNKS), count)
-    alone = _exchanged(store, group, "alone", _read_rate(source, last) if group.rank == 0 else 0.0)[0]
+    single_rate = _exchanged(store, group, "alone", _read_rate(source, last) if group.rank == 0 else 0.0)[0]
     probes = [chunk for chunk in range(count) if chunk % group.size == group.rank][:_PROBE_CHUNKS]
-    together = sum(_exchanged(store, group, "storage", _read_rate(source, probes)))
+    group_rate = sum(_exchanged(store, group, "storage", _read_rate(source, probes)))
     link = min(_exchanged(store, group, "link", max(_link(group) for _ in range(_LINK_ROUNDS))))
-    told = _exchanged(store, group, "overhead", [time.perf_counter() - began, time.time()])
-    return Rates(max(alone, together / group.size), together, link, max(spent for spent, _ in told), told[0][1])
+    overheads = _exchanged(store, group, "overhead", [time.perf_counter() - began, time.time()])
+    return Rates(
+        max(single_rate, group_rate / group.size),
+        group_rate,
+        link,
+        max(spent for spent, _ in overheads),
+        overheads[0][1],
+    )
 
 
 def _read_rate(source: Any, chunks: Sequence[int]) -> float:

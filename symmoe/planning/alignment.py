@@ -147,10 +147,10 @@ def _without_the_last(
     instance: Instance,
     blocks: Sequence[Mapping[int, _Block]],
     group: _Group,
-    came: Mapping[int, float],
+    arrivals: Mapping[int, float],
 ) -> _Group | None:
     """The half of a group that is there first."""
-    first = sorted(group.workers, key=lambda worker: (came[worker], worker))[: (len(group.workers) + 1) // 2]
+    first = sorted(group.workers, key=lambda worker: (arrivals[worker], worker))[: (len(group.workers) + 1) // 2]
     if len(first) == len(group.workers):
         return None
     return _group(problem, instance, blocks, group.model, sorted(first))

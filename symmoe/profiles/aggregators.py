@@ -78,12 +78,12 @@ def _task(matrix: Matrix, i: int, rng: Random) -> AggregationTask | None:
 
 def _wrong(question: Question, texts: Iterable[str], besides: Sequence[str] = ()) -> list[str]:
     """Texts with wrong answers, none of which says what another, or one of `besides`, says."""
-    said = {_said(question, text) for text in besides}
+    seen = {_said(question, text) for text in besides}
     kept = []
     for text in texts:
         answer = _said(question, text)
-        if text and answer not in said and not is_right(text, question):
-            said.add(answer)
+        if text and answer not in seen and not is_right(text, question):
+            seen.add(answer)
             kept.append(text)
     return kept
 

@@ -92,8 +92,8 @@ def profile_records(
         experts = {
             name: _earned(matrix, name, skills, places, every_topic, weights[name], digest) for name in pool.names
         }
-        there = [questions[place] for place in places]
-        asked = _recorded(there, [skills[place] for place in places])
+        subset = [questions[place] for place in places]
+        asked = _recorded(subset, [skills[place] for place in places])
         return Profiles(experts, needed, questions=asked, embedder=pool.routing.embedder)
 
     queries = [as_query(question, pool.sampling) for question in questions]

@@ -109,9 +109,11 @@ def is_right(text: str, question: Question) -> bool:
     """
     if question.scorer == "program":
         return passes(program_in(text), question.answer)
-    said = without_reasoning(visible(text))
+    visible_text = without_reasoning(visible(text))
     reads = {"exact": _says_words, "number": _says_number, "choice": _says_choice, "math": _says_value}
-    return any(reads[question.scorer](said, answer, question) for answer in (question.answer, *question.accepted))
+    return any(
+        reads[question.scorer](visible_text, answer, question) for answer in (question.answer, *question.accepted)
+    )
 
 
 def kind_of(question: Question) -> AnswerKind:
@@ -121,9 +123,9 @@ def kind_of(question: Question) -> AnswerKind:
 
 def program_in(text: str) -> str:
     """The code in a text: its fenced blocks that define something in Python, or all of it if there are none."""
-    said = without_reasoning(text)
-    python = [block for name, block in _FENCED.findall(said) if name.casefold() in ("", "py", "python", "python3")]
-    return "\n".join(block for block in python if "def " in block or "class " in block) or said
+    answer = without_reasoning(text)
+    python = [block for name, block in _FENCED.findall(answer) if name.casefold() in ("", "py", "python", "python3")]
+    return "\n".join(block for block in python if "def " in block or "class " in block) or answer
 
 
 def passes(program: str, tests: str) -> bool:
@@ -147,30 +149,30 @@ def passes(program: str, tests: str) -> bool:
         )
         try:
             written = f"{program.replace(chr(0), '')}\0{tests}".encode("utf-8", "replace")
-            told, _ = process.communicate(written, timeout=4 * SECONDS)
+            stdout, _ = process.communicate(written, timeout=4 * SECONDS)
         except subprocess.TimeoutExpired:
             return False
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
-    return process.returncode == 0 and told.endswith(b"\0passed")
+    return process.returncode == 0 and stdout.endswith(b"\0passed")
 
 
 def _says_value(text: str, answer: str, _: Question) -> bool:
-    said, wanted = extract(text, "math"), extract(answer, "math")
-    return said is not None and wanted is not None and equal(said, wanted, "math")
+    value, wanted = extract(text, "math"), extract(answer, "math")
+    return value is not None and wanted is not None and equal(value, wanted, "math")
 
 
 def _says_choice(text: str, answer: str, question: Question) -> bool:
     """The letter, or where none is named as a letter is, the only option whose words are said."""
-    wanted, said = extract(answer, "choice"), extract(text, "choice")
+    wanted, choice = extract(answer, "choice"), extract(text, "choice")
     options = {letter: words.strip(" .") for letter, words in _CHOICES.findall(question.question)}
     if options and not (boxed(text) or stated(text) or _LETTERED.match(text)):
         named = {letter for letter, words in options.items() if _says_words(text, words, question)}
         if len(named) == 1:
             return named == {wanted}
-    return said is not None and said == wanted
+    return choice is not None and choice == wanted
 
 
 def _says_number(text: str, answer: str, question: Question) -> bool:
@@ -204,9 +206,9 @@ def _says_words(text: str, answer: str, question: Question) -> bool:
     claim = boxed(text) or text
     if normalise(_MARKS.sub("", claim)) == wanted or _same_record(text, answer):
         return True
-    told = stated(text)
-    if told is not None:
-        return _in_claim(told, answer, question)
+    statement = stated(text)
+    if statement is not None:
+        return _in_claim(statement, answer, question)
     sentences = _sentences(text)
     opening = sentences[0]
     if len(opening.split()) <= _CURT and ":" not in opening:  # it is an answer by itself

@@ -206,9 +206,9 @@ def _draw_json(rng: Random) -> tuple[str, str]:
     facts = [("age", age, f"is {age} years old"), ("city", city, f"lives in {city}"), ("job", job, f"works as a {job}")]
     rng.shuffle(facts)
     facts = facts[: rng.randint(1, 3)]
-    said = " and ".join(words for _, _, words in facts)
+    sentence = " and ".join(words for _, _, words in facts)
     record = {"name": name} | {key: value for key, value, _ in facts}
-    return f"Turn this into a JSON record: {name} {said}.", json.dumps(record)
+    return f"Turn this into a JSON record: {name} {sentence}.", json.dumps(record)
 
 
 def _draw_sorting(rng: Random) -> tuple[str, str]:

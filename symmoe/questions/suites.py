@@ -157,13 +157,13 @@ def known_question(row: Mapping[str, Any], reading: Reading, ident: str) -> Ques
     asked = reading.asked(row)
     if asked.reference is None:
         return None
-    said = asked.reference.rpartition("####")[2].strip()
-    said = boxed(said) or said
-    scorer: Scorer = "choice" if asked.options else "number" if _NUMBER.fullmatch(said) else "exact"
-    if scorer == "exact" and any(mark in said for mark in "\\^$"):
+    answer = asked.reference.rpartition("####")[2].strip()
+    answer = boxed(answer) or answer
+    scorer: Scorer = "choice" if asked.options else "number" if _NUMBER.fullmatch(answer) else "exact"
+    if scorer == "exact" and any(mark in answer for mark in "\\^$"):
         scorer = "math"
     family = next((row[name] for name in ("category", "subject", "type") if isinstance(row.get(name), str)), "all")
-    return Question(asked.id or ident, asked.messages[-1].content, said, family or "all", scorer)
+    return Question(asked.id or ident, asked.messages[-1].content, answer, family or "all", scorer)
 
 
 def write_suite(path: Path, questions: Iterable[Question]) -> None:

@@ -109,8 +109,8 @@ class Records:
         first = {q.id for q in self.questions if (q.family not in hidden if hidden else rng.random() < share)}
         rest = {question.id for question in self.questions} - first
         if not first or not rest:
-            there = ", ".join(sorted({question.family for question in self.questions}))
-            raise RecordsError(f"{self.where}: one part would hold no question", hint=f"its families are: {there}")
+            families = ", ".join(sorted({question.family for question in self.questions}))
+            raise RecordsError(f"{self.where}: one part would hold no question", hint=f"its families are: {families}")
         return self.part(first), self.part(rest)
 
     def check(self, experts: Iterable[str]) -> None:

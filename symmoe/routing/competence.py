@@ -206,27 +206,27 @@ def _or_zero(rows: Doubles) -> Doubles:
     return np.where(np.isnan(rows).all(axis=1, keepdims=True), 0.0, rows)
 
 
-def _totals(values: Doubles, among: NDArray[np.intp], count: int) -> tuple[Doubles, Doubles]:
+def _totals(values: Doubles, labels: NDArray[np.intp], count: int) -> tuple[Doubles, Doubles]:
     """Sums and counts of what is known, `[count, columns]` both."""
     sums, counts = np.zeros((2, count, values.shape[1]))
-    np.add.at(sums, among, np.nan_to_num(values))
-    np.add.at(counts, among, (~np.isnan(values)).astype(np.float64))
+    np.add.at(sums, labels, np.nan_to_num(values))
+    np.add.at(counts, labels, (~np.isnan(values)).astype(np.float64))
     return sums, counts
 
 
-def _worth(values: Doubles, among: NDArray[np.intp], parents: NDArray[np.intp], bounds: tuple[float, float]) -> float:
+def _worth(values: Doubles, labels: NDArray[np.intp], parents: NDArray[np.intp], bounds: tuple[float, float]) -> float:
     """As how many answers the mean of a parent counts: the variance of one answer over that of means about it."""
     low, high = bounds
-    sums, counts = _totals(values, among, len(parents))
+    sums, counts = _totals(values, labels, len(parents))
     means = sums / np.maximum(counts, 1)
     degrees = float(np.maximum(counts - 1, 0).sum())
-    noise = float(np.nansum((values - means[among]) ** 2)) / max(degrees, 1.0)
+    noise = float(np.nansum((values - means[labels]) ** 2)) / max(degrees, 1.0)
     spread = expected = scale = 0.0
     for parent in np.unique(parents):
-        own, n = means[parents == parent], counts[parents == parent]
+        child_means, n = means[parents == parent], counts[parents == parent]
         total = np.maximum(n.sum(axis=0), 1)
-        about = (n * own).sum(axis=0) / total
-        spread += float((n * (own - about) ** 2).sum())
+        parent_mean = (n * child_means).sum(axis=0) / total
+        spread += float((n * (child_means - parent_mean) ** 2).sum())
         expected += float(np.maximum((n > 0).sum(axis=0) - 1, 0).sum()) * noise
         scale += float((n.sum(axis=0) - (n**2).sum(axis=0) / total).sum())
     between = (spread - expected) / max(scale, 1e-9)

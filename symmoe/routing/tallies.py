@@ -228,8 +228,8 @@ def _topic_strength(tallies: Tallies) -> float:
     noise *= 1 - 1 / len(tallies.experts)
     spread = degrees = counted = 0.0
     for parent in np.unique(tallies.parents[rows]):
-        among = tallies.parents[rows] == parent
-        n, edge = asked[among], accuracy[among] - accuracy[among].mean(axis=1, keepdims=True)
+        siblings = tallies.parents[rows] == parent
+        n, edge = asked[siblings], accuracy[siblings] - accuracy[siblings].mean(axis=1, keepdims=True)
         off = edge - (n[:, None] * edge).sum(axis=0) / n.sum()
         spread += float((n[:, None] * off**2).mean(axis=1).sum())
         degrees += len(n) - 1

@@ -138,9 +138,9 @@ class Rows:
 
     def _unpassed(self, lines: Iterator[tuple[int, bytes | None]]) -> tuple[int, bytes | None] | None:
         """The first line that is not passed over. Nothing is made of the others: they may be a million."""
-        standing, base, passed = self._standing, self._base, self.passed.append
+        digests, base, passed = self._standing, self._base, self.passed.append
         for number, raw in lines:
-            digest = next(standing, None)
+            digest = next(digests, None)
             if digest is None or digest != (_UNKEPT if raw is None else xxh3_128_digest(raw.strip())):
                 self.differs = digest is not None
                 return number, raw
@@ -222,9 +222,9 @@ def json_object(raw: bytes, number: int) -> dict[str, Any]:
 def _object_row(source: str, number: int, raw: bytes, known: Known, what: str = "line") -> Row:
     raw = raw.strip()
     digest = xxh3_128_digest(raw)
-    told = known(number, digest)
-    if told is not None:
-        return Row(source, number, None, digest, size=len(raw), known=told)
+    known_line = known(number, digest)
+    if known_line is not None:
+        return Row(source, number, None, digest, size=len(raw), known=known_line)
     try:
         return Row(source, number, json_object(raw, number), digest, size=len(raw))
     except RequestError as error:
@@ -358,8 +358,8 @@ def _table_row(
         fault = "it is not UTF-8"
     digest = xxh3_128_digest(text.encode("utf-8", "surrogateescape"))
     if fault:
-        told = f"row {number} (line {line}): {fault}"[:300]
-        return Row(source, number, [_SURROGATE.sub("�", cell) for cell in cells], digest, "invalid_row", told)
+        message = f"row {number} (line {line}): {fault}"[:300]
+        return Row(source, number, [_SURROGATE.sub("�", cell) for cell in cells], digest, "invalid_row", message)
     return Row(source, number, dict(zip(names, cells, strict=True)), digest, size=len(text))
 
 

@@ -147,9 +147,9 @@ def remedies(
     wider = [each for each in splits(models, node) if each > split and _fit(models, engine, on, each)]
     if wider:
         found.append(f"engine.tensor_parallel_size: {wider[0]}")
-    elsewhere = [each for each in splits(models, 8) if each > max(split, node) and _fit(models, engine, on, each)]
-    if elsewhere and not wider:
-        found.append(f"nodes of {elsewhere[0]} accelerators, with engine.tensor_parallel_size: {elsewhere[0]}")
+    wider_nodes = [each for each in splits(models, 8) if each > max(split, node) and _fit(models, engine, on, each)]
+    if wider_nodes and not wider:
+        found.append(f"nodes of {wider_nodes[0]} accelerators, with engine.tensor_parallel_size: {wider_nodes[0]}")
     for bits in (8, 4):
         fewer = {name: model.quantised(bits) if name in short else model for name, model in models.items()}
         if _fit(fewer, engine, on, split):

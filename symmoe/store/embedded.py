@@ -246,8 +246,8 @@ def stop_embedded(patience: float = STORE_START_SECONDS) -> bool:
 
 def _reached(state: Path, path: Path, patience: float) -> Path:
     ends, starts = time.monotonic() + patience, 0
-    while (said := _ask(path, max(_PAUSE, ends - time.monotonic()))) != "ready":
-        if said == "absent":
+    while (status := _ask(path, max(_PAUSE, ends - time.monotonic()))) != "ready":
+        if status == "absent":
             with _life(state) as lock:
                 # asked again: one of an earlier version lives without the lock
                 if lock is not None and _ask(path, _PAUSE) == "absent":
@@ -266,12 +266,12 @@ def _ask(path: Path, seconds: float) -> Said:
             line.settimeout(seconds)
             line.connect(os.fspath(path))
             line.sendall(b"PING\r\n")
-            said = line.recv(64)
+            response = line.recv(64)
     except (FileNotFoundError, ConnectionRefusedError):
         return "absent"
     except OSError:  # no time, no room in its queue, or at its end
         return "silent"
-    return "ready" if said and not said.startswith(b"-LOADING") else "silent"
+    return "ready" if response and not response.startswith(b"-LOADING") else "silent"
 
 
 @contextmanager
@@ -322,14 +322,14 @@ def _start(state: Path, path: Path, lock: int, before: int) -> None:
     words = [str(_binary()), *(word for key, value in settings.items() for word in (f"--{key}", value))]
     quiet = subprocess.DEVNULL
     # it leaves for a session of its own: neither Ctrl-C nor the end of this command may take the store down
-    began = subprocess.run(
+    completed = subprocess.run(
         words, stdin=quiet, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         start_new_session=True, cwd=state, pass_fds=(lock,), umask=0o077,
     )  # fmt: skip
-    if began.returncode:
-        said = began.stdout.decode(errors="replace").strip().splitlines()
+    if completed.returncode:
+        output_lines = completed.stdout.decode(errors="replace").strip().splitlines()
         raise StoreError(
-            f"the embedded store did not start: {said[-1] if said else began.returncode}",
+            f"the embedded store did not start: {output_lines[-1] if output_lines else completed.returncode}",
             hint="or name a server of yours in REDIS_URL",
         )
 

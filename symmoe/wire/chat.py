@@ -300,8 +300,8 @@ def _unable(pool: Pool, expert: str | None, query: Query) -> tuple[str, ...]:
             continue
         found |= dict.fromkeys(name for name in pool.names if name not in able)
         if expert in found or len(found) == len(pool.experts):
-            who = f"expert {expert!r}" if expert in found else "no expert of this pool"
-            message = f"{who} can{'not' if expert in found else ''} {doing}; the pool file says which can (`{say}`)"
+            subject = f"expert {expert!r}" if expert in found else "no expert of this pool"
+            message = f"{subject} can{'not' if expert in found else ''} {doing}; the pool file says which can (`{say}`)"
             raise RequestError(message, code="unsupported_parameter", param=param)
     return tuple(found)
 

@@ -136,8 +136,8 @@ class CompletionWriter:
     def _choice(
         self, number: int, text: str, logprobs: Sequence[TokenLogprob] = (), reason: str | None = None
     ) -> dict[str, Any]:
-        told = self._logprobs(number, logprobs) if logprobs else None
-        return {"index": number, "text": text, "logprobs": told, "finish_reason": reason}
+        token_logprobs = self._logprobs(number, logprobs) if logprobs else None
+        return {"index": number, "text": text, "logprobs": token_logprobs, "finish_reason": reason}
 
     def _logprobs(self, number: int, tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
         """Tokens in lists side by side; offsets go on from chunk to chunk."""

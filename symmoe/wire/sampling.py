@@ -88,9 +88,9 @@ def told_of_ignored(names: tuple[str, ...]) -> dict[str, str]:
     """The header that names ignored fields, if there are any."""
     if not names:
         return {}
-    told = [quote(name[:_NAME], safe=".-_[]") for name in names[:IGNORED_NAMES]]
+    quoted = [quote(name[:_NAME], safe=".-_[]") for name in names[:IGNORED_NAMES]]
     more = [f"(+{len(names) - IGNORED_NAMES})"] if len(names) > IGNORED_NAMES else []
-    return {"x-symmoe-ignored": ",".join([*told, *more])}
+    return {"x-symmoe-ignored": ",".join([*quoted, *more])}
 
 
 class StructuredOutputs(Strict):
@@ -191,9 +191,9 @@ class SamplingFields(Lenient):
     def check(self, most_choices: int) -> None:
         """Raise `RequestError`, naming the field, for what no expert here can do."""
         extra = self.model_extra or {}
-        for name, instead in self.REFUSED.items():
+        for name, alternative in self.REFUSED.items():
             if _asks(extra.get(name)):
-                hint = f"; say {instead}" if instead else ""
+                hint = f"; say {alternative}" if alternative else ""
                 raise _refused(name, f"{name} is not supported by this service{hint}", "unsupported_parameter")
         if (self.n or 1) > most_choices:
             raise _refused("n", f"n must be at most {most_choices} here")
@@ -318,5 +318,7 @@ def checked_schema(schema: Any, name: str) -> str:
 def _given(asked: dict[str, Any]) -> Any:
     if set(asked) != {"type", "json_schema"} or asked["type"] != "json_schema":
         return None
-    told = asked["json_schema"]
-    return told.get("schema") if isinstance(told, dict) and isinstance(told.get("name"), str) else None
+    definition = asked["json_schema"]
+    return (
+        definition.get("schema") if isinstance(definition, dict) and isinstance(definition.get("name"), str) else None
+    )

@@ -66,13 +66,13 @@ class Checks:
 
     def compare(self, words: list[bytes]) -> None:
         """Compare the chunks that arrived with each rank's `words`, its checksums. Raises `CollectiveError`."""
-        said = {
+        expected = {
             (owner, chunk): sha256 + fast
             for owner, word in enumerate(words)
             for chunk, sha256, fast in _ROW.iter_unpack(word)
         }
         for chunk, (owner, row) in self._arrived.items():
-            if said.get((owner, chunk)) != row:
+            if expected.get((owner, chunk)) != row:
                 raise self._fail(owner, chunk, "is corrupt: it arrived otherwise than this rank's manifest has it")
 
     def stop(self) -> None:
@@ -342,13 +342,13 @@ class _Gather:
 
     def _go_through(self) -> None:
         landing = Landing(self._places(), self._group.device, self._plan.sizes, self._depth + AHEAD)
-        own = [transfer.chunk for transfer in self._plan.transfers if transfer.owner == self._rank]
-        with landing.stream(), ReadAhead(own, self._source, landing).running() as reading:
+        chunks = [transfer.chunk for transfer in self._plan.transfers if transfer.owner == self._rank]
+        with landing.stream(), ReadAhead(chunks, self._source, landing).running() as reading:
             self._carry_out(landing, reading)
-        said = self._checks.said()
+        checksums = self._checks.said()
         self._alarm.check()
         if self._together and self._checksum:
-            self._checks.compare(self._alarm.exchange("said", said))
+            self._checks.compare(self._alarm.exchange("said", checksums))
 
     def _carry_out(self, landing: Landing, reading: ReadAhead) -> None:
         for number, transfers in enumerate(self._plan.rounds):
