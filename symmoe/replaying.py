@@ -67,8 +67,8 @@ class TaggedOnce:
         """The skills of each query."""
         fresh = list({query.text: query for query in queries if query.text not in self._known}.values())
         if fresh:
-            found = self._tagger.tag(fresh)
-            self._known |= {query.text: skills for query, skills in zip(fresh, found, strict=True)}
+            tagged = self._tagger.tag(fresh)
+            self._known |= {query.text: skills for query, skills in zip(fresh, tagged, strict=True)}
         return [replace(self._known[query.text], query_id=query.id) for query in queries]
 
 
@@ -189,8 +189,8 @@ def _unpacked(right: str) -> Floats:
 def _spent(replay: Replay, results: Sequence[Trace | Refusal]) -> dict[str, Any]:
     """Calls and what they took. `unrecorded` calls are those to which no answer is on record; sums leave them out."""
     calls = [candidate for result in results if isinstance(result, Trace) for candidate in result.candidates]
-    given = [replay.records.answers[call.expert].get(call.query_id) for call in calls]
-    found = [each for each in given if each is not None]
+    recorded = [replay.records.answers[call.expert].get(call.query_id) for call in calls]
+    found = [each for each in recorded if each is not None]
     costs, seconds = [each.cost for each in found], [each.seconds for each in found]
     return {
         "calls": len(calls),

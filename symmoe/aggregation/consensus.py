@@ -94,11 +94,11 @@ def _margin(opinions: Sequence[Mapping[int, float]], weights: Sequence[float]) -
     overall = sum(weights)
     if overall <= 0:
         return 0.0
-    held: dict[int, float] = defaultdict(float)
+    support: dict[int, float] = defaultdict(float)
     for opinion, weight in zip(opinions, weights, strict=True):
         for answer, part in opinion.items():
-            held[answer] += part * weight / overall
-    return held[0] - max((part for answer, part in held.items() if answer != 0), default=0.0)
+            support[answer] += part * weight / overall
+    return support[0] - max((part for answer, part in support.items() if answer != 0), default=0.0)
 
 
 def _agreement(candidates: Sequence[Candidate], answers: Mapping[int, int], draws: Iterable[Sequence[int]]) -> float:

@@ -143,7 +143,7 @@ class Fences:
         pattern = (
             rf"^<<<candidate (\d+) \| weight \d+ % \| {self.code}>>>\n(.*?)\n<<<end of candidate \1 \| {self.code}>>>$"
         )
-        return [found[2] for found in re.finditer(pattern, prompt, re.DOTALL | re.MULTILINE)]
+        return [match[2] for match in re.finditer(pattern, prompt, re.DOTALL | re.MULTILINE)]
 
     def without_code(self, text: str) -> str:
         """`text` without the code, should it ever hold it."""

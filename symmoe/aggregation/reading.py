@@ -142,8 +142,8 @@ def _one_place_apart(first: str, second: str) -> bool:
 
 def _few_words(text: str, end: int) -> list[str]:
     """The words before a place, in lower case; of more than may be replaced only as many as tell so."""
-    found = islice(_TOKEN.finditer(text, 0, end), _SUBSTITUTED + 1)
-    return [each[0].removesuffix("'s").removesuffix("’s").lower() for each in found]
+    tokens = islice(_TOKEN.finditer(text, 0, end), _SUBSTITUTED + 1)
+    return [each[0].removesuffix("'s").removesuffix("’s").lower() for each in tokens]
 
 
 def _alike(first: str, second: str) -> int:

@@ -31,8 +31,8 @@ def best_aggregator(profiles: Profiles, kind: AnswerKind | None = None) -> str |
         name: [tally for k, tally in profile.aggregation.items() if kind in (None, k)]
         for name, profile in profiles.experts.items()
     }
-    asked = {name: tallies for name, tallies in counted.items() if tallies}
-    return max(asked, key=lambda name: _expected(asked[name]), default=None)
+    tallied = {name: tallies for name, tallies in counted.items() if tallies}
+    return max(tallied, key=lambda name: _expected(tallied[name]), default=None)
 
 
 def by_kind(profiles: Profiles, otherwise: str) -> Callable[[Query], str]:

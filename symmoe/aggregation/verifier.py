@@ -200,7 +200,7 @@ def signs_of(asked: Asked, text: str, answer: str) -> Floats:
     """Features of an answer's text, `[OF_TEXT]`."""
     text = text[-_WINDOW:]
     words = [word.lower() for word in _WORD.findall(text)]
-    verdicts = [found.start() for found in _VERDICT.finditer(text)]
+    verdicts = [match.start() for match in _VERDICT.finditer(text)]
     before = text[: verdicts[-1]] if verdicts else text
     lines = [line for line in text.split("\n") if line.strip()]
     grams = [tuple(words[n : n + _GRAM]) for n in range(len(words) - _GRAM + 1)]
@@ -256,13 +256,13 @@ def _votes(
     supports = [sum(support(p, options) for p in each) for each in right]
     voters = [p for each in right for p in each]
     rows = []
-    for n, own in enumerate(supports):
+    for n, own_support in enumerate(supports):
         rivals = supports[:n] + supports[n + 1 :]
         crowd = max((len(each) for m, each in enumerate(givers) if m != n), default=0)
         strongest = max(rivals, default=0.0)
         counts = [len(givers[n]), len(readings), len(voters)]
         expected = [max(right[n]), float(np.mean(list(accuracies.values()))), float(np.mean(voters))]
-        rows.append([own, strongest, sum(rivals), *counts, own - strongest, *expected, crowd, options])
+        rows.append([own_support, strongest, sum(rivals), *counts, own_support - strongest, *expected, crowd, options])
     return rows
 
 

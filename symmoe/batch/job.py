@@ -223,11 +223,11 @@ def in_turn(
 
     `said_to` gives the results of all that is asked at once; `ahead` is passed on the first call only.
     """
-    results = {line.number: given for line, given in zip(lines, said_to(lines, ahead), strict=True)}
+    results = {line.number: line_results for line, line_results in zip(lines, said_to(lines, ahead), strict=True)}
     turns = [(line, line.after(results[line.number])) for line in lines if line.later]
     while asking := [(first, line) for first, line in turns if line is not None]:
-        for (first, _), given in zip(asking, said_to([line for _, line in asking], None), strict=True):
-            results[first.number] += given
+        for (first, _), line_results in zip(asking, said_to([line for _, line in asking], None), strict=True):
+            results[first.number] += line_results
         turns = [(first, line.after(results[first.number])) for first, line in asking]
     return results
 
@@ -263,11 +263,11 @@ def _to_do(
         passing = Passing(record.written(), record.before())
         lines = job.lines(sources, passing)
         passing.changed = passing.changed or lines.differs
-        behind = next((line for line in lines if passing.changed or not _in_place(line)), None)
+        next_line = next((line for line in lines if passing.changed or not _in_place(line)), None)
         numbers = merge(lines.standing, passing.numbers)  # others where blank lines came or went
         if not (passing.changed or lines.differs or passing.left or record.moved(numbers)):
             on_lines(lines)
-            return chain([] if behind is None else [behind], lines)
+            return chain([] if next_line is None else [next_line], lines)
         lines.close()
     if record.commit.lines:
         if job.tabled:
@@ -356,8 +356,8 @@ class _Run:
             self._told = 0.0
             self._status.state = "stopped"
             self._show()
-            with ExitStack() as quiet:  # the error that is under way says more than one of closing
-                quiet.push(lambda *_: True)
+            with ExitStack() as stack:  # the error that is under way says more than one of closing
+                stack.push(lambda *_: True)
                 self._files.close()
         keep_observations(self._store, self._job.pool.name, self._observations)
 
@@ -510,10 +510,10 @@ class _Run:
         commit, most = self._record.commit, self._job.max_error_rate
         done = commit.answered + commit.failed
         if done >= least and commit.failed > most * done:
-            again = "run again without --resume" if self._job.tabled else f"symmoe batch retry {self._job.output}"
+            advice = "run again without --resume" if self._job.tabled else f"symmoe batch retry {self._job.output}"
             raise ErrorLimitError(
                 f"{commit.failed} of {done} lines failed, more than {100 * most:g} %",
-                hint=f"mend what failed (the errors stand beside the output), then: {again}",
+                hint=f"mend what failed (the errors stand beside the output), then: {advice}",
             )
 
     def _said(self, candidates: Sequence[Candidate]) -> None:

@@ -229,8 +229,8 @@ class LineReader:
         self._pool, self._k, self._reading = pool, k, reading
         self._models = catalogue(pool)
         self._usual = policy_for(pool, k=k)
-        asked = ChatRequest.model_validate({"messages": [{"role": "user", "content": "?"}]})
-        self._sampling = asked.sampling(pool.sampling)
+        request = ChatRequest.model_validate({"messages": [{"role": "user", "content": "?"}]})
+        self._sampling = request.sampling(pool.sampling)
         self._said = bool(reading.prompt or reading.prompt_column)
 
     def read(
@@ -271,11 +271,11 @@ class LineReader:
     def _asked(self, number: int, ident: str, row: Row, asked: Asked) -> GoodLine:
         """A row that is no request. What stands beside its prompt or messages may be options of a request."""
         value: dict[str, Any] = row.row
-        beside = {} if self._said or asked.shape not in ("prompt", "messages") else value
+        extras = {} if self._said or asked.shape not in ("prompt", "messages") else value
         tools = asked.shape == "messages" and any("tool_calls" in turn for turn in value["messages"])
-        if not tools and _OPTIONS.isdisjoint(beside):
+        if not tools and _OPTIONS.isdisjoint(extras):
             query = Query(ident, asked.messages, self._sampling)
-            ignored = tuple(name for name, content in beside.items() if content and name not in ("id", asked.shape))
+            ignored = tuple(name for name, content in extras.items() if content and name not in ("id", asked.shape))
             ignored = ignored if asked.shape == "prompt" else ()
             return GoodLine(number, ident, AUTO, (query,), self._usual, ignored, row, "", asked.shape, asked.later)
         turns: list[Any] = [_message(turn) for turn in asked.messages]
@@ -284,7 +284,7 @@ class LineReader:
             added = int(turns[0]["role"] == "system" != messages[0].get("role"))
             turns[added:] = messages[: len(turns) - added]
         options = {
-            name: content for name, content in beside.items() if name not in ("id", "prompt") and content is not None
+            name: content for name, content in extras.items() if name not in ("id", "prompt") and content is not None
         }
         request = line_request({"model": AUTO, **options, "messages": turns})
         return self._good(number, ident, row, "", [request], request.ignored, asked)
@@ -345,11 +345,11 @@ class Lines:
         whole = known is not None and limit is None and share >= 1
         rows = Rows(sources, told, known.standing() if whole and known is not None else ())
         self._known, self._filled = known, 0
-        asked = rows if share >= 1 else (row for row in rows if row.known is not _LEFT_OUT)
+        selected = rows if share >= 1 else (row for row in rows if row.known is not _LEFT_OUT)
         self.shapes: Counter[str] = Counter()
         self.meter, self.files = rows.meter, rows.files
         self._reader, self._seen = reader, SeenIds()
-        self._all, self._rows = rows, islice(asked, limit)
+        self._all, self._rows = rows, islice(selected, limit)
         self._unread = ENDPOINT
         self._ahead = deque(self._first())
         self.example = next((line for line in self._ahead if isinstance(line, GoodLine)), None)
@@ -494,10 +494,10 @@ def _check_id(ident: str, name: str) -> None:
 def _choices(queries: Sequence[Query], ident: str, n: int) -> Iterator[Query]:
     """A query for each choice, under an id and, where one was given, a seed of its own."""
     for number, query in enumerate(each for each in queries for _ in range(n)):
-        own = ident if number == 0 else f"{ident}{_CHOICE}{number}"
+        choice_id = ident if number == 0 else f"{ident}{_CHOICE}{number}"
         seed = query.sampling.seed
         sampling = query.sampling if seed is None else replace(query.sampling, seed=seed + number % n)
-        yield replace(query, id=own, sampling=sampling)
+        yield replace(query, id=choice_id, sampling=sampling)
 
 
 def _once(line: GoodLine | BadLine, seen: SeenIds) -> GoodLine | BadLine:

@@ -174,11 +174,11 @@ def _of_anthropic(custom_id: str | None, result: dict[str, Any]) -> dict[str, An
 
 
 def _spent(traces: Iterable[Trace]) -> AnswerFacts:
-    given = [trace.given for trace in traces]
+    generations = [trace.given for trace in traces]
     return AnswerFacts(
-        sum(g.prompt_tokens for g in given),
-        sum(g.completion_tokens for g in given),
-        reasoning_tokens=sum(g.reasoning_tokens for g in given),
+        sum(generation.prompt_tokens for generation in generations),
+        sum(generation.completion_tokens for generation in generations),
+        reasoning_tokens=sum(generation.reasoning_tokens for generation in generations),
     )
 
 
@@ -401,10 +401,15 @@ class _Tabled(ABC):
     def _poured(self) -> list[dict[str, Any]]:
         """The rows that wait, under the columns that there are."""
         if not self._columns:
-            names = dict.fromkeys(name for own, _, _ in self._waiting for name in own)
-            kinds = {name: _kind(own.get(name) for own, _, _ in self._waiting) for name in names}
-            ours = {OWN + name: kind.__name__ for name, kind in COLUMNS.items()}
-            self._columns = {**kinds, f"{OWN}answer" if "answer" in names else "answer": "str", **ours, _REST: "str"}
+            names = dict.fromkeys(name for original, _, _ in self._waiting for name in original)
+            kinds = {name: _kind(original.get(name) for original, _, _ in self._waiting) for name in names}
+            own_columns = {OWN + name: kind.__name__ for name, kind in COLUMNS.items()}
+            self._columns = {
+                **kinds,
+                f"{OWN}answer" if "answer" in names else "answer": "str",
+                **own_columns,
+                _REST: "str",
+            }
         rows = [self._fitted(*each) for each in self._waiting]
         self._waiting.clear()
         return rows

@@ -79,14 +79,14 @@ class ChatTokenizer:
         """The conversation as text. Transformers renders in a sandbox: a template reaches nothing but the messages."""
         if query.sampling.raw:
             return query.text
-        tools, own = query.sampling.tools, json.loads(query.sampling.template or "{}")
+        tools, options = query.sampling.tools, json.loads(query.sampling.template or "{}")
         knows = "tools" in str(self._tokenizer.chat_template)
         messages = [_as_told(message) for message in (query.messages if knows else worded(query.messages, tools))]
         if tools and knows:
-            own["tools"] = json.loads(tools)
+            options["tools"] = json.loads(tools)
         with _time_limit(TEMPLATE_SECONDS):
             text: str = self._tokenizer.apply_chat_template(
-                messages, **{"add_generation_prompt": True, **own}, tokenize=False
+                messages, **{"add_generation_prompt": True, **options}, tokenize=False
             )
         return text
 

@@ -61,7 +61,7 @@ class Vocabulary:
 
 def _read_apart(model: str, size: int) -> str:
     """A vocabulary as xgrammar writes it, read in a fork: what reads tokenizers would keep 220 MB here for ever."""
-    out, own = os.pipe()
+    read_fd, write_fd = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
@@ -69,12 +69,12 @@ def _read_apart(model: str, size: int) -> str:
             from transformers import AutoTokenizer
 
             tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
-            with open(own, "w", encoding="utf-8") as file:
+            with open(write_fd, "w", encoding="utf-8") as file:
                 file.write(xgrammar.TokenizerInfo.from_huggingface(tokenizer, vocab_size=size).serialize_json())
         finally:
             os._exit(0)
-    os.close(own)
-    with open(out, encoding="utf-8") as file:
+    os.close(write_fd)
+    with open(read_fd, encoding="utf-8") as file:
         written = file.read()
     os.waitpid(pid, 0)
     return written
@@ -208,31 +208,31 @@ class Trials:
         read = os.read(0, _TRUNK)
         *lines, self._input = (self._input + read).split(b"\n")
         for line in lines:
-            asked = json.loads(line)
-            if "cancel" in asked:
-                self._cancel(asked["cancel"])
+            request = json.loads(line)
+            if "cancel" in request:
+                self._cancel(request["cancel"])
             else:
-                self.begin(asked)
+                self.begin(request)
         return bool(read)
 
     def begin(self, asked: dict[str, Any]) -> None:
         """Compile a requested schema in a fork of its own."""
-        named = asked["model"], asked["vocabulary"]
+        vocabulary_key = asked["model"], asked["vocabulary"]
         try:
-            if named not in self._vocabularies:
-                self._vocabularies[named] = Vocabulary(*named)
+            if vocabulary_key not in self._vocabularies:
+                self._vocabularies[vocabulary_key] = Vocabulary(*vocabulary_key)
         except Exception as error:  # a tokenizer's files raise what they like
             fault = f"the tokenizer cannot be read: {type(error).__name__}"
             self._tell({"id": asked["id"], "fault": fault, "sure": False, "seconds": 0.0})
             return
-        out, own = os.pipe()
+        read_fd, write_fd = os.pipe()
         pid = os.fork()
         if pid == 0:
-            _in_fork(self._vocabularies[named], asked["schema"], asked.get("form", "json"), own)
-        os.close(own)
-        trial = _Trial(asked["id"], pid, out, time.monotonic() + SCHEMA_WALL_SECONDS)
+            _in_fork(self._vocabularies[vocabulary_key], asked["schema"], asked.get("form", "json"), write_fd)
+        os.close(write_fd)
+        trial = _Trial(asked["id"], pid, read_fd, time.monotonic() + SCHEMA_WALL_SECONDS)
         self._trials[trial.id] = trial
-        self._selector.register(out, selectors.EVENT_READ, trial)
+        self._selector.register(read_fd, selectors.EVENT_READ, trial)
 
     def _hear(self, trial: _Trial) -> None:
         chunk = os.read(trial.out, _TRUNK)

@@ -139,12 +139,12 @@ class Grammars:
         while len(remembered) > most:
             remembered.popitem(last=False)
 
-    def _enter(self, digest: bytes, key: str, asked: dict[str, Any]) -> _Trial:
+    def _enter(self, digest: bytes, key: str, request: dict[str, Any]) -> _Trial:
         queue = self._queues.get(key, ())
         if self._closed or len(queue) >= SCHEMAS_WAITING_OF_KEY or len(self._trials) >= SCHEMAS_WAITING:
             raise CapacityError("too many schemas wait to be compiled", hint="ask again in a few seconds")
         self._count += 1
-        trial = _Trial(self._count, digest, key, {"id": self._count, **asked})
+        trial = _Trial(self._count, digest, key, {"id": self._count, **request})
         self._trials[digest] = trial
         self._queues.setdefault(key, deque()).append(trial)
         return trial
@@ -205,10 +205,10 @@ class Grammars:
 
     def _start(self) -> subprocess.Popen[bytes]:
         # no accelerator, no network, no threads of libraries: they do not survive a fork
-        quiet = {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-        environment = {**os.environ, **quiet, "OMP_NUM_THREADS": "1"}
-        pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
-        child = subprocess.Popen(self._command, stdin=pipe, stdout=pipe, stderr=nothing, env=environment)
+        settings = {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+        environment = {**os.environ, **settings, "OMP_NUM_THREADS": "1"}
+        pipe, devnull = subprocess.PIPE, subprocess.DEVNULL
+        child = subprocess.Popen(self._command, stdin=pipe, stdout=pipe, stderr=devnull, env=environment)
         self._listener = threading.Thread(target=self._listen, args=(child,), name="schemas-in", daemon=True)
         self._listener.start()
         return child

@@ -286,9 +286,9 @@ class Dispatch:
 
     def _again(self, rest: _Work) -> Iterable[_Work]:
         """What is tried again of a step that died: together at first, each call alone the last time."""
-        again = [call for call in rest.step.calls if self._deaths[call] < self._retries]
-        if again:
-            yield replace(rest, step=replace(rest.step, calls=tuple(again)))
+        retried = [call for call in rest.step.calls if self._deaths[call] < self._retries]
+        if retried:
+            yield replace(rest, step=replace(rest.step, calls=tuple(retried)))
         for call in rest.step.calls:
             if self._deaths[call] == self._retries:
                 yield replace(rest, step=replace(rest.step, calls=(call,)))
@@ -341,12 +341,12 @@ class Dispatch:
     def _take(self, victim: int, theft: Theft) -> _Work:
         queue = self._queues[victim]
         work = queue[theft.place]
-        kept = work.step.calls[: len(work.step.calls) - theft.calls]
-        if kept:
-            queue[theft.place] = replace(work, step=replace(work.step, calls=kept))
+        kept_calls = work.step.calls[: len(work.step.calls) - theft.calls]
+        if kept_calls:
+            queue[theft.place] = replace(work, step=replace(work.step, calls=kept_calls))
         else:
             del queue[theft.place]
-        return replace(work, step=replace(work.step, calls=work.step.calls[len(kept) :]))
+        return replace(work, step=replace(work.step, calls=work.step.calls[len(kept_calls) :]))
 
     def _backlog(self, worker: int, thief: int) -> Backlog:
         run = self._runs.get(worker)

@@ -161,10 +161,10 @@ class Residency:
 
     def no_room(self, key: str, nbytes: int) -> CapacityError:
         """The error for an image that does not fit beside those that must stay."""
-        kept = ", ".join(sorted(other for other in self.slots if self._pins[other]))
+        pinned = ", ".join(sorted(other for other in self.slots if self._pins[other]))
         return CapacityError(
             f"no room for {key} ({nbytes:,} bytes) in a host tier of {self._allocator.capacity:,} bytes beside what is "
-            f"in use or pinned: {kept}",
+            f"in use or pinned: {pinned}",
             hint="give the host tier more bytes, or use fewer experts at once",
         )
 

@@ -235,8 +235,8 @@ def _searched(instance: Instance, bound: float, simple: Placement) -> Placement:
     starts = [simple] if tight is None else [tight, simple]
     best = simple
     for start in starts:
-        found = improved(instance, start, bound, _TRIES // len(starts))
-        best = min(best, found, key=instance.makespan)
+        placement = improved(instance, start, bound, _TRIES // len(starts))
+        best = min(best, placement, key=instance.makespan)
     return best
 
 

@@ -78,12 +78,12 @@ def recruit_by_halves(
     order = np.random.default_rng(seed).permutation(len(queries))
     halves = order[: len(order) // 2].tolist(), order[len(order) // 2 :].tolist()
     found: list[Recruited] = []
-    for known, asked in (halves, halves[::-1]):
-        if not known or not asked:
+    for known, held_out in (halves, halves[::-1]):
+        if not known or not held_out:
             return []
-        some = [queries[place] for place in asked]
-        recruited = recruiter(profiled(known)).recruit(some, [skills[place] for place in asked], k, seed)
-        found += map(Recruited, asked, some, recruited)
+        held_out_queries = [queries[place] for place in held_out]
+        recruited = recruiter(profiled(known)).recruit(held_out_queries, [skills[place] for place in held_out], k, seed)
+        found += map(Recruited, held_out, held_out_queries, recruited)
     return found
 
 
@@ -113,12 +113,12 @@ def _corrections(counted: Sequence[Counted], belief: Belief) -> tuple[tuple[floa
     shares = _shares(counted, belief)
     logits = np.log(shares / (1 - shares))
     voters = np.array([state.voters for state, _ in counted])
-    found: list[tuple[float, float]] = []
+    corrections: list[tuple[float, float]] = []
     for number in range(1, int(voters.max(initial=0)) + 1):
         mask = voters == number
-        before = found[-1] if found else (1.0, 0.0)
-        found.append(_correction(logits[mask], right[mask]) if mask.sum() >= LEAST else before)
-    return tuple(found)
+        before = corrections[-1] if corrections else (1.0, 0.0)
+        corrections.append(_correction(logits[mask], right[mask]) if mask.sum() >= LEAST else before)
+    return tuple(corrections)
 
 
 def _voted(counted: Sequence[Counted]) -> list[Counted]:
@@ -236,10 +236,10 @@ def learn_verifier(matrix: Matrix, recruited: Sequence[Recruited], k: int, seed:
 
 
 def _rows(matrix: Matrix, recruited: Sequence[Recruited], experts: Sequence[str], sizes: Sequence[int]) -> _Rows:
-    found = [
+    rows = [
         part for number, each in enumerate(recruited) for part in _of_question(matrix, each, number, experts, sizes)
     ]
-    known, right, support, question, size = zip(*found, strict=True)
+    known, right, support, question, size = zip(*rows, strict=True)
     counts = [len(part) for part in right]
     return _Rows(
         np.concatenate(known),

@@ -188,8 +188,8 @@ def _says_number(text: str, answer: str, question: Question) -> bool:
         return False
     if _value(numbers[-1]) == wanted:
         return True
-    given = {_value(number) for number in numbers_in(question.question)}
-    return {value for number in numbers if (value := _value(number)) not in given} == {wanted}
+    question_values = {_value(number) for number in numbers_in(question.question)}
+    return {value for number in numbers if (value := _value(number)) not in question_values} == {wanted}
 
 
 def _value(number: str) -> Fraction | None:
@@ -337,12 +337,12 @@ def run_matrix(
     everyone = [Recruitment(q.id, tuple(Assignment(q.id, e, 0) for e in experts), {}) for q in queries]
     done = {Assignment(each.query_id, each.expert, 0): each for each in known if each.slot == 0}
     steps = plan(queries, everyone, models, done, most_tokens=most_tokens)
-    found = {(each.expert, each.query_id): each for each in (*done.values(), *gathered(executor, steps, watch))}
-    texts = {e: tuple(found[e, q.id].text for q in questions) for e in experts}
-    failed = {e: tuple(found[e, q.id].finish_reason == "error" for q in questions) for e in experts}
+    candidates = {(each.expert, each.query_id): each for each in (*done.values(), *gathered(executor, steps, watch))}
+    texts = {e: tuple(candidates[e, q.id].text for q in questions) for e in experts}
+    failed = {e: tuple(candidates[e, q.id].finish_reason == "error" for q in questions) for e in experts}
     right = {e: tuple(is_right(t, q) for t, q in zip(texts[e], questions, strict=True)) for e in experts}
     spent = dict.fromkeys(experts, 0)
-    for candidate in found.values():
+    for candidate in candidates.values():
         spent[candidate.expert] += 0 if candidate.shared else candidate.completion_tokens
     return Matrix(tuple(questions), right, time.perf_counter() - began, spent, texts, failed)
 

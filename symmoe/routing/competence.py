@@ -84,16 +84,16 @@ class Places:
         farther = 1 - np.searchsorted(self.typical, distances) / len(self.typical)
         weights *= np.clip(farther / STRANGE, 0, 1)
         place = {form: number for number, form in enumerate(dict.fromkeys(formats))}
-        speaks = np.stack([self._speaks_of(form) for form in place])
-        return np.asarray(weights * speaks[[place[form] for form in formats]][:, self.home], dtype=np.float32)
+        format_weights = np.stack([self._speaks_of(form) for form in place])
+        return np.asarray(weights * format_weights[[place[form] for form in formats]][:, self.home], dtype=np.float32)
 
     def _speaks_of(self, form: str) -> Doubles:
         """How far each group can speak of questions that ask for this answer format."""
-        nothing = np.zeros(len(self.names))
+        zeros = np.zeros(len(self.names))
         if form in ("", _OPEN):
-            return nothing + 1
+            return zeros + 1
         low, high = SHOWN
-        return np.clip((self.shown.get(form, nothing) - low) / (high - low), 0, 1)
+        return np.clip((self.shown.get(form, zeros) - low) / (high - low), 0, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,8 +285,8 @@ def _clustered(vectors: Floats, wanted: int, seed: int) -> NDArray[np.intp]:
     wanted = min(wanted, len(np.unique(vectors, axis=0)))
     if wanted < 2:
         return np.zeros(len(vectors), dtype=np.intp)
-    found = KMeans(wanted, n_init=1, random_state=seed).fit_predict(vectors)
-    return np.unique(found, return_inverse=True)[1].astype(np.intp)
+    labels = KMeans(wanted, n_init=1, random_state=seed).fit_predict(vectors)
+    return np.unique(labels, return_inverse=True)[1].astype(np.intp)
 
 
 def _discriminants(
@@ -299,9 +299,9 @@ def _discriminants(
     folds = np.random.default_rng(seed).permutation(len(vectors)) % _FOLDS
     distances = np.zeros(len(vectors), dtype=np.float32)
     for fold in range(_FOLDS):
-        out = folds == fold
-        centres, whiten = _whitened(vectors[~out], regions[~out], count)
-        distances[out] = ((vectors[out] @ whiten - centres[regions[out]]) ** 2).sum(axis=1)
+        held_out = folds == fold
+        centres, whiten = _whitened(vectors[~held_out], regions[~held_out], count)
+        distances[held_out] = ((vectors[held_out] @ whiten - centres[regions[held_out]]) ** 2).sum(axis=1)
     centres, whiten = _whitened(vectors, regions, count)
     return centres, whiten, np.sort(distances)
 

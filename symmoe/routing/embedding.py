@@ -149,7 +149,7 @@ def _kept(folder: Path, wanted: set[bytes]) -> dict[bytes, NDArray[np.float32]]:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    found: dict[bytes, NDArray[np.float32]] = {}
+    loaded: dict[bytes, NDArray[np.float32]] = {}
     for file in sorted(folder.glob("*.safetensors")) if wanted else ():
         try:
             tensors = load_file(file)
@@ -157,8 +157,8 @@ def _kept(folder: Path, wanted: set[bytes]) -> dict[bytes, NDArray[np.float32]]:
         except (OSError, KeyError, SafetensorError):  # cut short, or thrown out by another process: embedded again
             continue
         rows = {digests[n * _DIGEST : (n + 1) * _DIGEST]: n for n in range(len(vectors))}
-        found |= {digest: vectors[row] for digest, row in rows.items() if digest in wanted}
-    return found
+        loaded |= {digest: vectors[row] for digest, row in rows.items() if digest in wanted}
+    return loaded
 
 
 def _keep(folder: Path, digests: Sequence[bytes], vectors: NDArray[np.float32]) -> None:

@@ -72,8 +72,8 @@ def _merged(labels: NDArray[np.intp], vectors: Floats) -> NDArray[np.intp]:
     centres = np.stack([vectors[labels == label].mean(axis=0) for label in present])
     centres /= np.linalg.norm(centres, axis=1, keepdims=True)
     near = centres @ centres.T >= DUPLICATE
-    into = {label: present[int(row.argmax())] for label, row in zip(present, near, strict=True)}
-    return np.array([into[label] for label in labels])
+    target_of = {label: present[int(row.argmax())] for label, row in zip(present, near, strict=True)}
+    return np.array([target_of[label] for label in labels])
 
 
 def _central(vectors: Floats, cluster: NDArray[np.intp]) -> NDArray[np.intp]:

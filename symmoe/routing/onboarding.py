@@ -74,14 +74,14 @@ def diverse_questions(skills: Sequence[Skills], count: int) -> list[int]:
     tried and is worse: their results predict too little of how the newcomer does elsewhere.
     """
     kinds = [(needed.facets[:1], needed.matches[0].skill if needed.matches else "") for needed in skills]
-    asked: Counter[object] = Counter()
+    counts: Counter[object] = Counter()
     chosen: list[int] = []
     left = list(range(len(skills)))
     while left and len(chosen) < count:
-        best = min(left, key=lambda i: (asked[kinds[i]], asked[kinds[i][0]], i))
+        best = min(left, key=lambda i: (counts[kinds[i]], counts[kinds[i][0]], i))
         left.remove(best)
         chosen.append(best)
-        asked.update([kinds[best][0], kinds[best]])
+        counts.update([kinds[best][0], kinds[best]])
     return chosen
 
 

@@ -230,8 +230,8 @@ def _topic_strength(tallies: Tallies) -> float:
     for parent in np.unique(tallies.parents[rows]):
         siblings = tallies.parents[rows] == parent
         n, edge = asked[siblings], accuracy[siblings] - accuracy[siblings].mean(axis=1, keepdims=True)
-        off = edge - (n[:, None] * edge).sum(axis=0) / n.sum()
-        spread += float((n[:, None] * off**2).mean(axis=1).sum())
+        deviation = edge - (n[:, None] * edge).sum(axis=0) / n.sum()
+        spread += float((n[:, None] * deviation**2).mean(axis=1).sum())
         degrees += len(n) - 1
         counted += float(n.sum() - (n**2).sum() / n.sum())
     between = (spread - degrees * noise) / max(counted, 1e-9)

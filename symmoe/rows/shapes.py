@@ -223,8 +223,8 @@ def _with_options(kind: str, row: Mapping[str, Any], columns: Mapping[str, str])
     more = _context(row, columns, _CONTEXTS)
     lettered = tuple(f"{letter}. {option}" if letter else option for letter, option, _ in options)
     shape = " + ".join((*more, name, *([_WITH_OPTIONS] if options else [])))
-    asked = "\n".join((_text(stem, name), *lettered))
-    return shape, _user("\n\n".join((*more.values(), asked))), ()
+    question = "\n".join((_text(stem, name), *lettered))
+    return shape, _user("\n\n".join((*more.values(), question))), ()
 
 
 _SHAPES: dict[str, Callable[[Mapping[str, Any], Mapping[str, str]], _Read]] = {
@@ -249,9 +249,9 @@ def options_of(row: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     if value is None and isinstance(inner, Mapping):
         value = inner.get("choices")
     if value is None:
-        given = [(letter, row[letter]) for letter in _LETTERS if row.get(letter) not in (None, "")]
-        apart = len(given) > 1 and [letter for letter, _ in given] == list(_LETTERS[: len(given)])
-        return [(letter, _text(option, letter), letter) for letter, option in given] if apart else []
+        lettered = [(letter, row[letter]) for letter in _LETTERS if row.get(letter) not in (None, "")]
+        apart = len(lettered) > 1 and [letter for letter, _ in lettered] == list(_LETTERS[: len(lettered)])
+        return [(letter, _text(option, letter), letter) for letter, option in lettered] if apart else []
     value = _parsed(value)
     if isinstance(value, Mapping) and isinstance(value.get("text"), list):
         labels = value.get("label") or list(_LETTERS)
@@ -265,8 +265,8 @@ def options_of(row: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         return [(letter, text, label) for letter, (label, text) in zip(_LETTERS, labelled, strict=False)]
     texts = [str(option) if isinstance(option, int | float) else _text(option, "an option") for option in value]
     marks = [_LETTERED.match(text) for text in texts]
-    own = all(mark and mark.group(1) == letter for mark, letter in zip(marks, _LETTERS, strict=False))
-    return [("" if own else letter, text, letter) for letter, text in zip(_LETTERS, texts, strict=False)]
+    has_letters = all(mark and mark.group(1) == letter for mark, letter in zip(marks, _LETTERS, strict=False))
+    return [("" if has_letters else letter, text, letter) for letter, text in zip(_LETTERS, texts, strict=False)]
 
 
 def reference_of(row: Mapping[str, Any], column: str | None = None) -> str | None:

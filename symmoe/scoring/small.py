@@ -310,9 +310,9 @@ class SmallScorer:
         Raises `CheckpointError` if the states do not have the size that the heads were fitted on.
         """
         shown = [[text for text in row if text.strip()] for row in candidates]
-        given = iter(self._read(queries, shown) if any(shown) else ())
+        rewards = iter(self._read(queries, shown) if any(shown) else ())
         return [
-            [next(given) if text.strip() else Reward(None, note="empty answer") for text in row] for row in candidates
+            [next(rewards) if text.strip() else Reward(None, note="empty answer") for text in row] for row in candidates
         ]
 
     def _read(self, queries: Sequence[Query], candidates: Sequence[Sequence[str]]) -> list[Reward]:

@@ -121,8 +121,8 @@ def fit_mixture(judged: Sequence[Judged]) -> Mixture:
 
     scale = float(np.std(np.concatenate([query.scores for query in informative]))) or 1.0
     start, bounds = np.array([1.0 / scale, 1.0]), [(1e-3 / scale, MOST / scale), (0.0, MOST)]
-    found = minimize(loss, start, method="L-BFGS-B", bounds=bounds)
-    slope, evidence = (float(number) for number in found.x)
+    optimum = minimize(loss, start, method="L-BFGS-B", bounds=bounds)
+    slope, evidence = (float(number) for number in optimum.x)
     return Mixture(1 / slope, evidence)
 
 
@@ -148,10 +148,10 @@ def judge(
 ) -> list[list[Reward]]:
     """The model's reward of every candidate of every query, in order. Failed generations are not shown to it."""
     shown = [[c.text for c in row if c.finish_reason != "error"] for row in candidates]
-    given = [iter(row) for row in model.score(queries, shown)]
+    scored = [iter(row) for row in model.score(queries, shown)]
     return [
         [FAILED if c.finish_reason == "error" else next(rewards) for c in row]
-        for row, rewards in zip(candidates, given, strict=True)
+        for row, rewards in zip(candidates, scored, strict=True)
     ]
 
 

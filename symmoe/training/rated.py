@@ -111,16 +111,16 @@ def gather(
         queries, tag(assembly.tagger, queries), assembly.pool.routing.k, drawing.seed
     )
     first = [Recruitment(q.id, tuple(Assignment(q.id, e, 0) for e in names), {}) for q in queries]
-    again = [Recruitment(r.query_id, tuple(_further_draws(r, drawing)), {}) for r in recruitments]
+    redraws = [Recruitment(r.query_id, tuple(_further_draws(r, drawing)), {}) for r in recruitments]
     steps = plan(
-        [*queries, *warm], [*first, *again], assembly.models, seed=drawing.seed, most_tokens=assembly.pool.most_tokens
+        [*queries, *warm], [*first, *redraws], assembly.models, seed=drawing.seed, most_tokens=assembly.pool.most_tokens
     )
     known = {
         candidate.assignment: candidate for candidate in gathered(assembly.remembering_executor(path), steps, watch)
     }
     rows = (
         tuple(known[assignment] for assignment in (*once.assignments, *more.assignments))
-        for once, more in zip(first, again, strict=True)
+        for once, more in zip(first, redraws, strict=True)
     )
     return Field(tuple(questions), tuple(queries), tuple(rows), tuple(recruitments))
 
@@ -277,11 +277,11 @@ class Material:
         rng = np.random.default_rng(seed)
         better, worse = [np.empty(0, dtype=np.intp)], [np.empty(0, dtype=np.intp)]
         for place in np.flatnonzero(questions):
-            own = self.question == place
-            first, second = np.meshgrid(np.flatnonzero(own & self.right), np.flatnonzero(own & ~self.right))
-            kept = rng.permutation(first.size)[:most]
-            better.append(first.ravel()[kept])
-            worse.append(second.ravel()[kept])
+            mask = self.question == place
+            first, second = np.meshgrid(np.flatnonzero(mask & self.right), np.flatnonzero(mask & ~self.right))
+            sample = rng.permutation(first.size)[:most]
+            better.append(first.ravel()[sample])
+            worse.append(second.ravel()[sample])
         chosen, rejected = np.concatenate(better), np.concatenate(worse)
         answers = self.rated.answers
         return PreferredAnswers(self.rated.prompts[chosen], answers[chosen], answers[rejected])
@@ -296,10 +296,10 @@ def material(field: Field, states: HiddenStates) -> Material:
     lengths = np.array([len(text) for row in texts for text in row], dtype=np.float32)
     question = np.repeat(np.arange(len(texts)), [len(row) for row in texts])
     readable = np.asarray(np.isfinite(np.hstack([prompts, answers])).all(axis=1))
-    kept = [place for place in range(len(OBJECTIVES)) if _tells(ratings[readable, place])]
-    rated = RatedAnswers(prompts[readable], answers[readable], ratings[readable][:, kept], lengths[readable])
+    columns = [place for place in range(len(OBJECTIVES)) if _tells(ratings[readable, place])]
+    rated = RatedAnswers(prompts[readable], answers[readable], ratings[readable][:, columns], lengths[readable])
     right = ratings[readable, OBJECTIVES.index("correctness")] > 0.5
-    names = tuple(OBJECTIVES[place] for place in kept)
+    names = tuple(OBJECTIVES[place] for place in columns)
     return Material(names, rated, right, question[readable], _places(field, texts, readable), len(texts))
 
 
@@ -321,10 +321,10 @@ def _tells(column: Floats) -> bool:
 def _places(field: Field, texts: Sequence[Sequence[str]], readable: NDArray[np.bool_]) -> dict[Assignment, int]:
     place = np.cumsum(readable) - 1
     starts = np.cumsum([0, *map(len, texts)])
-    found: dict[Assignment, int] = {}
+    places: dict[Assignment, int] = {}
     for start, known, row in zip(starts, texts, field.candidates, strict=False):
         for candidate in row:
             at = start + known.index(candidate.text) if candidate.text in known else None
             if at is not None and readable[at]:
-                found[candidate.assignment] = int(place[at])
-    return found
+                places[candidate.assignment] = int(place[at])
+    return places

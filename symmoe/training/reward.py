@@ -160,8 +160,8 @@ def _ranked(known: Material, scores: NDArray[np.float64]) -> float:
     """The mean share, over questions, of pairs of a right and a wrong answer in which the right one scores higher."""
     shares = []
     for place in range(known.asked):
-        own = known.question == place
-        better, worse = scores[own & known.right], scores[own & ~known.right]
+        mask = known.question == place
+        better, worse = scores[mask & known.right], scores[mask & ~known.right]
         if len(better) and len(worse):
             shares.append(float((better[:, None] > worse[None, :]).mean()))
     return float(np.mean(shares)) if shares else 0.0

@@ -274,9 +274,9 @@ def response_row(
     batch: str, number: int | str, custom_id: str, status: int, body: Mapping[str, Any]
 ) -> tuple[dict[str, Any], Count]:
     """The row of a line with a response, and whether it counts as answered or failed."""
-    own = line_id(batch, number)
-    response = {"status_code": status, "request_id": f"req_{own}", "body": body}
-    return _row(own, custom_id, response, None), "answered" if status == 200 else "failed"
+    ident = line_id(batch, number)
+    response = {"status_code": status, "request_id": f"req_{ident}", "body": body}
+    return _row(ident, custom_id, response, None), "answered" if status == 200 else "failed"
 
 
 def bad_row(batch: str, number: int, custom_id: str | None, code: str, message: str) -> dict[str, Any]:
@@ -295,6 +295,6 @@ def row_parts(row: Mapping[str, Any]) -> list[str]:
 
 
 def _row(
-    own: str, custom_id: str | None, response: dict[str, Any] | None, error: dict[str, Any] | None
+    ident: str, custom_id: str | None, response: dict[str, Any] | None, error: dict[str, Any] | None
 ) -> dict[str, Any]:
-    return {"id": f"batch_req_{own}", "custom_id": custom_id, "response": response, "error": error}
+    return {"id": f"batch_req_{ident}", "custom_id": custom_id, "response": response, "error": error}

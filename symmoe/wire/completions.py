@@ -83,11 +83,11 @@ class CompletionWriter:
     def whole(self, finished: Mapping[int, Generation], told: AnswerFacts) -> dict[str, Any]:
         """The completion."""
         self._choices = len(finished)
-        found = [
-            self._choice(number, self._echo(number) + each.text, each.logprobs, each.finish_reason)
-            for number, each in sorted(finished.items())
+        choices = [
+            self._choice(number, self._echo(number) + generation.text, generation.logprobs, generation.finish_reason)
+            for number, generation in sorted(finished.items())
         ]
-        return self._document(found, usage=usage(told), **told.more)
+        return self._document(choices, usage=usage(told), **told.more)
 
     def begin(self, choices: int) -> Iterator[bytes]:
         """The prompt, if it is echoed."""

@@ -198,10 +198,13 @@ class MessageRequest(CountRequest):
     def chat(self) -> ChatRequest:
         """The same as a chat request. Raises `RequestError` and `ValidationError`."""
         same = {name: getattr(self, name) for name in ("max_tokens", "temperature", "top_p", "top_k", "stream")}
-        asked = (self.output_config and self.output_config.format) or self.output_format
-        held = asked and {"type": "json_schema", "json_schema": {"name": "message", "schema": asked.schema_}}
+        output_format = (self.output_config and self.output_config.format) or self.output_format
+        response_format = output_format and {
+            "type": "json_schema",
+            "json_schema": {"name": "message", "schema": output_format.schema_},
+        }
         return ChatRequest.model_validate(
-            {**self._fields(), **same, "stop": self.stop_sequences, "response_format": held}
+            {**self._fields(), **same, "stop": self.stop_sequences, "response_format": response_format}
         )
 
 
@@ -282,9 +285,9 @@ class MessageWriter:
     def _delta(self, delta: dict[str, Any]) -> bytes:
         return _named("content_block_delta", index=self._index, delta=delta)
 
-    def _call(self, part: CallPart, given: dict[str, Any]) -> dict[str, Any]:
+    def _call(self, part: CallPart, arguments: dict[str, Any]) -> dict[str, Any]:
         ident = call_id(self._id, 0, part.place, part.expert)
-        return {"type": "tool_use", "id": ident, "name": part.name, "input": given}
+        return {"type": "tool_use", "id": ident, "name": part.name, "input": arguments}
 
     def over(self, finished: Mapping[int, Generation], told: AnswerFacts) -> Iterator[bytes]:
         """Why the message ended, and its tokens, which are known only now."""

@@ -101,13 +101,13 @@ def _text(content: str | list[InputPart]) -> str:
 
 def _joined(turns: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The same with an assistant's words and calls that follow each other as one turn, as chat templates want them."""
-    found: list[dict[str, Any]] = []
+    merged: list[dict[str, Any]] = []
     for turn in turns:
-        if "tool_calls" in turn and found and found[-1]["role"] == "assistant":
-            found[-1] = {**found[-1], "tool_calls": [*found[-1].get("tool_calls", ()), *turn["tool_calls"]]}
+        if "tool_calls" in turn and merged and merged[-1]["role"] == "assistant":
+            merged[-1] = {**merged[-1], "tool_calls": [*merged[-1].get("tool_calls", ()), *turn["tool_calls"]]}
         else:
-            found.append(turn)
-    return found
+            merged.append(turn)
+    return merged
 
 
 class Tool(Lenient):
@@ -172,12 +172,12 @@ class ResponseRequest(Lenient):
 
     def turns(self, before: Sequence[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:
         """The conversation as chat messages, after those `before`, without the instructions."""
-        own = (
+        own_turns = (
             [{"role": "user", "content": self.input}]
             if isinstance(self.input, str)
             else _joined([item.turn for item in self.input if item.type != "reasoning"])
         )
-        return [*map(dict, before), *own]
+        return [*map(dict, before), *own_turns]
 
     def chat(self, turns: Sequence[Mapping[str, Any]]) -> ChatRequest:
         """The same as a chat request over these turns. Raises `RequestError` and `ValidationError`."""
@@ -202,14 +202,14 @@ class ResponseRequest(Lenient):
         )
 
     def _choice(self) -> Any:
-        asked = self.tool_choice
-        return {"type": "function", "function": {"name": asked.name}} if isinstance(asked, Choice) else asked
+        choice = self.tool_choice
+        return {"type": "function", "function": {"name": choice.name}} if isinstance(choice, Choice) else choice
 
     def _format(self) -> dict[str, Any] | None:
-        asked = self.text.format if self.text else None
-        if asked is None or asked.type != "json_schema":
-            return None if asked is None else {"type": asked.type}
-        return {"type": "json_schema", "json_schema": {"name": asked.name, "schema": asked.schema_}}
+        text_format = self.text.format if self.text else None
+        if text_format is None or text_format.type != "json_schema":
+            return None if text_format is None else {"type": text_format.type}
+        return {"type": "json_schema", "json_schema": {"name": text_format.name, "schema": text_format.schema_}}
 
 
 def _function(tool: Tool) -> dict[str, Any]:

@@ -60,8 +60,8 @@ class Lenient(BaseModel):
     @property
     def ignored(self) -> tuple[str, ...]:
         """The names of fields without effect that ask for something: those of the whole, then those of its parts."""
-        own = (name for name, value in (self.model_extra or {}).items() if _asks(value))
-        return tuple(dict.fromkeys((*own, *_of_parts(self))))
+        extra_names = (name for name, value in (self.model_extra or {}).items() if _asks(value))
+        return tuple(dict.fromkeys((*extra_names, *_of_parts(self))))
 
 
 def _of_parts(model: BaseModel) -> Iterator[str]:
@@ -206,29 +206,29 @@ class SamplingFields(Lenient):
 
     def _biases(self) -> tuple[tuple[int, float], ...]:
         """Each token's bias, in the order of their ids."""
-        found = {}
+        biases = {}
         for token, bias in (self.logit_bias or {}).items():
             if not (token.isascii() and token.isdigit() and len(token) < 10) or not -100 <= bias <= 100:
                 raise _refused("logit_bias", "logit_bias: maps token ids to numbers from -100 to 100")
-            found[int(token)] = bias
-        return tuple(sorted(found.items()))
+            biases[int(token)] = bias
+        return tuple(sorted(biases.items()))
 
     def _template(self) -> str:
-        own = self.chat_template_kwargs
-        if not own:
+        arguments = self.chat_template_kwargs
+        if not arguments:
             return ""
-        reserved = sorted(own.keys() & _RESERVED)
+        reserved = sorted(arguments.keys() & _RESERVED)
         if reserved:
             message = f"chat_template_kwargs: {reserved[0]} is not for a request to say"
             raise _refused("chat_template_kwargs", message)
-        text = json.dumps(own, sort_keys=True)
+        text = json.dumps(arguments, sort_keys=True)
         if len(text) > TEMPLATE_CHARACTERS:
             raise _refused("chat_template_kwargs", f"chat_template_kwargs: at most {TEMPLATE_CHARACTERS} characters")
         return text
 
     def _held(self) -> tuple[str | None, Form]:
         """What the text must follow, and how that is written."""
-        given = [
+        constraints = [
             *self._by_format(),
             *self._by_vllm(self.structured_outputs, "structured_outputs"),
             *(
@@ -238,9 +238,9 @@ class SamplingFields(Lenient):
                 for each in self._by_vllm(StructuredOutputs(**{new: getattr(self, old)}), old)
             ),
         ]
-        if not given:
+        if not constraints:
             return None, "json"
-        (name, schema, form), *others = given
+        (name, schema, form), *others = constraints
         if others:
             raise _refused(others[0][0], f"{others[0][0]}: {name} says already what an answer must follow")
         self.check_ends(name)
@@ -282,9 +282,9 @@ def _refused(name: str, message: str, code: str = "invalid_value") -> RequestErr
     return RequestError(message, code=code, param=name[:_NAME])
 
 
-def _loaded(given: dict[str, Any] | str, name: str) -> Any:
+def _loaded(schema: dict[str, Any] | str, name: str) -> Any:
     try:
-        return json.loads(given) if isinstance(given, str) else given
+        return json.loads(schema) if isinstance(schema, str) else schema
     except (ValueError, RecursionError) as error:
         raise _refused(name, f"{name}: the schema is not JSON") from error
 

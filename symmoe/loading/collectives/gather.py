@@ -353,16 +353,16 @@ class _Gather:
     def _carry_out(self, landing: Landing, reading: ReadAhead) -> None:
         for number, transfers in enumerate(self._plan.rounds):
             self._round = number
-            own = next((transfer for transfer in transfers if transfer.owner == self._rank), None)
+            own_transfer = next((transfer for transfer in transfers if transfer.owner == self._rank), None)
             arriving = [transfer for transfer in transfers if self._rank in transfer.receivers]
-            if own is None and not arriving:
+            if own_transfer is None and not arriving:
                 continue
             while len(self._flights) >= self._depth:
                 self._land(landing)
             # a peer answers when it lands the round itself, which must not hold up the reading here
             while len(self._landed) > self._depth:
                 self._wait_for(self._landed.popleft(), 0)
-            self._flights.append(self._begin(own, arriving, landing, reading))
+            self._flights.append(self._begin(own_transfer, arriving, landing, reading))
             self._alarm.check()
         while self._flights:
             self._land(landing)
@@ -383,15 +383,17 @@ class _Gather:
                 raise self._alarm.fail(self._rank, chunk, what)
         return places
 
-    def _begin(self, own: Transfer | None, arriving: list[Transfer], landing: Landing, reading: ReadAhead) -> _Flight:
+    def _begin(
+        self, own_transfer: Transfer | None, arriving: list[Transfer], landing: Landing, reading: ReadAhead
+    ) -> _Flight:
         flight = _Flight(arriving)
         sizes = self._plan.sizes
         receives = [(each.owner, each.chunk, landing.places[each.chunk]) for each in arriving if sizes[each.chunk]]
         sends = []
-        if own is not None:
-            tensor, flight.landed = self._read(own.chunk, landing, reading)
+        if own_transfer is not None:
+            tensor, flight.landed = self._read(own_transfer.chunk, landing, reading)
             flight.tensors.append(tensor)
-            sends = [(peer, own.chunk, tensor) for peer in own.receivers if sizes[own.chunk]]
+            sends = [(peer, own_transfer.chunk, tensor) for peer in own_transfer.receivers if sizes[own_transfer.chunk]]
         flight.awaited = [(peer, chunk) for peer, chunk, _ in (*receives, *sends)]
         carrier = self._group.carrier
         lost = carrier.exchange(sends, receives, flight.works) if carrier is not None else None

@@ -276,12 +276,12 @@ def _better(
 
 
 def _choose(group: Cost | None, independent: Cost, grouped: list[Transfer], apart: list[Transfer]) -> tuple[Mode, str]:
-    alone = f"independent copies {independent.seconds:.3g} s, limited by {independent.limit}"
+    copies_note = f"independent copies {independent.seconds:.3g} s, limited by {independent.limit}"
     if group is None:
-        return "independent", f"peers have no link; {alone}"
+        return "independent", f"peers have no link; {copies_note}"
     if len(grouped) == len(apart) and not any(transfer.receivers for transfer in grouped):
-        return "independent", f"nothing would be shared; {alone}"
-    words = f"predicted: a group {group.seconds:.3g} s, limited by {group.limit}; {alone}"
+        return "independent", f"nothing would be shared; {copies_note}"
+    words = f"predicted: a group {group.seconds:.3g} s, limited by {group.limit}; {copies_note}"
     if group.seconds * LEAST_GAIN <= independent.seconds:
         return "grouped", words
     return "independent", f"{words}; a group must be {LEAST_GAIN} times as fast"

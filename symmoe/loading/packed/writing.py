@@ -83,8 +83,8 @@ def write_pack(layout: Layout, out: Path, progress: Progress | None = None) -> M
 
 
 def _is_good(path: Path, wanted: Manifest, verify: Verify) -> bool:
-    with suppress(CheckpointError), PackedCheckpoint.open(path, verify) as found:
-        return bool(found.manifest.with_chunks(()) == wanted and found.manifest.chunks)
+    with suppress(CheckpointError), PackedCheckpoint.open(path, verify) as checkpoint:
+        return bool(checkpoint.manifest.with_chunks(()) == wanted and checkpoint.manifest.chunks)
     return False
 
 
