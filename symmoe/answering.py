@@ -286,17 +286,17 @@ class _Consultation:
         recruitment = self._routed.recruitment
         if under_way != recruitment.assignments:
             recruitment = replace(recruitment, assignments=under_way)
-        given = yield Ask(self._query, recruitment, final, spare)
-        if isinstance(given, PartialReplies):
-            self._replies |= given.replies
+        replies = yield Ask(self._query, recruitment, final, spare)
+        if isinstance(replies, PartialReplies):
+            self._replies |= replies.replies
             self._asked |= dict.fromkeys(under_way)
-            if given.hedge is not None:
-                self.hedges.append(given.hedge)
+            if replies.hedge is not None:
+                self.hedges.append(replies.hedge)
                 self._asked |= dict.fromkeys(spare)
                 self._hedged += spare
         else:
-            assert isinstance(given, Sequence)  # noqa: S101  (what `Ask` wants)
-            self._replies |= zip(under_way, given, strict=True)
+            assert isinstance(replies, Sequence)  # noqa: S101  (what `Ask` wants)
+            self._replies |= zip(under_way, replies, strict=True)
 
     def _spare(self, under_way: Sequence[Assignment], waves: int) -> tuple[Assignment, ...]:
         """The experts that would be asked next if those being asked gave no answer: at least one, if one is left."""

@@ -61,8 +61,8 @@ def read_object(source: str, system: Any = None) -> bytes:
     """The bytes of one object. Raises `CheckpointError`."""
     try:
         with (s3_system() if system is None else system).open_input_stream(source.removeprefix(SCHEME)) as stream:
-            found: bytes = stream.read()
-            return found
+            content: bytes = stream.read()
+            return content
     except OSError as error:
         raise _unreachable(source, error) from error
 
@@ -124,13 +124,13 @@ def s3_system() -> Any:
     from pyarrow.fs import S3FileSystem
 
     endpoint = urlsplit(os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "")
-    told = {
+    options = {
         "region": os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"),
         "endpoint_override": endpoint.netloc,
         "scheme": endpoint.scheme,
         "tls_ca_file_path": os.environ.get("AWS_CA_BUNDLE"),
     }
-    return S3FileSystem(connect_timeout=10.0, **{name: value for name, value in told.items() if value})
+    return S3FileSystem(connect_timeout=10.0, **{name: value for name, value in options.items() if value})
 
 
 def _unreachable(source: str, error: OSError) -> CheckpointError:

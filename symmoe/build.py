@@ -206,14 +206,14 @@ class Assembly:
 
     def reader(self, expert: str) -> Reader | None:
         """The reader of an expert's texts, if the pool file names parsers of vLLM's. Raises `EngineError`."""
-        own = self.pool.expert(expert)
-        tools = None if own.tools == OWN else own.tools
-        if not (own.reasoning or tools) or not self.pool.engine.runs_models:
+        expert_config = self.pool.expert(expert)
+        tools = None if expert_config.tools == OWN else expert_config.tools
+        if not (expert_config.reasoning or tools) or not self.pool.engine.runs_models:
             return None
         model = self.weights(expert).model
-        wanted = model, own.reasoning, tools
+        wanted = model, expert_config.reasoning, tools
         if wanted not in self._readers:
-            self._readers[wanted] = Reader.of(model, own.reasoning, tools)
+            self._readers[wanted] = Reader.of(model, expert_config.reasoning, tools)
         return self._readers[wanted]
 
     def costs(self, store: Store) -> CostModel:
@@ -514,10 +514,10 @@ def beside_experts(pool: Pool) -> dict[str, Callable[[], Path]]:
     The function fetches it if need be, and may raise `CheckpointError`.
     """
     embedder = pool.routing.embedder.removeprefix(STATIC)
-    found: dict[str, Callable[[], Path]] = {"embedder": partial(embedder_directory, embedder, pool.root)}
+    fetchers: dict[str, Callable[[], Path]] = {"embedder": partial(embedder_directory, embedder, pool.root)}
     if pool.reward is not None:
-        found["reward model"] = partial(reward_directory, pool, pool.reward)
-    return found
+        fetchers["reward model"] = partial(reward_directory, pool, pool.reward)
+    return fetchers
 
 
 def _model_directory(pool: Pool, expert: ExpertConfig) -> Path:

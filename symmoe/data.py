@@ -109,16 +109,16 @@ class Answering:
         return [[next(each) for _ in line.queries] for line in lines]
 
 
-def _beside(window: pyarrow.Table, told: Sequence[tuple[Any, dict[str, Any]]]) -> pyarrow.Table:
+def _beside(window: pyarrow.Table, results: Sequence[tuple[Any, dict[str, Any]]]) -> pyarrow.Table:
     """The window's own columns as they are, and each row's answer and what is told of it, of the same types always."""
     import pyarrow
 
     kinds = {str: pyarrow.string(), int: pyarrow.int64(), float: pyarrow.float64()}
     window = window.select([name for name in window.column_names if not name.startswith(OWN)])
-    answers = [json.dumps(answer) if isinstance(answer, list) else answer for answer, _ in told]
-    named = f"{OWN}answer" if "answer" in window.column_names else "answer"
-    window = window.append_column(named, pyarrow.array(answers, kinds[str]))
+    answers = [json.dumps(answer) if isinstance(answer, list) else answer for answer, _ in results]
+    answer_column = f"{OWN}answer" if "answer" in window.column_names else "answer"
+    window = window.append_column(answer_column, pyarrow.array(answers, kinds[str]))
     for name, kind in _TOLD.items():
-        values = [row[OWN + name] for _, row in told]
+        values = [row[OWN + name] for _, row in results]
         window = window.append_column(OWN + name, pyarrow.array(values, kinds[kind]))
     return window

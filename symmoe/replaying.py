@@ -67,8 +67,8 @@ class TaggedOnce:
         """The skills of each query."""
         fresh = list({query.text: query for query in queries if query.text not in self._known}.values())
         if fresh:
-            found = self._tagger.tag(fresh)
-            self._known |= {query.text: skills for query, skills in zip(fresh, found, strict=True)}
+            tagged = self._tagger.tag(fresh)
+            self._known |= {query.text: skills for query, skills in zip(fresh, tagged, strict=True)}
         return [replace(self._known[query.text], query_id=query.id) for query in queries]
 
 
@@ -128,7 +128,7 @@ def compare(
     for setting in settings:
         tell(setting.name)
         results = replay.run(setting, seed)
-        said = [_said(result) for result in results]
+        answers = [_said(result) for result in results]
         right = _right(replay, results, known)
         rows[setting.name] = {
             "setting": asdict(setting),
@@ -141,9 +141,9 @@ def compare(
         if first is not None:
             rows[setting.name] |= {
                 "over_first": paired(right, first[1], seed) if known else None,
-                "same_as_first": _percent(sum(a == b for a, b in zip(said, first[0], strict=True)), len(said)),
+                "same_as_first": _percent(sum(a == b for a, b in zip(answers, first[0], strict=True)), len(answers)),
             }
-        first = first or (said, right)
+        first = first or (answers, right)
     return {
         "pool": replay.pool.name,
         "records": replay.records.where,
@@ -189,8 +189,8 @@ def _unpacked(right: str) -> Floats:
 def _spent(replay: Replay, results: Sequence[Trace | Refusal]) -> dict[str, Any]:
     """Calls and what they took. `unrecorded` calls are those to which no answer is on record; sums leave them out."""
     calls = [candidate for result in results if isinstance(result, Trace) for candidate in result.candidates]
-    given = [replay.records.answers[call.expert].get(call.query_id) for call in calls]
-    found = [each for each in given if each is not None]
+    recorded = [replay.records.answers[call.expert].get(call.query_id) for call in calls]
+    found = [each for each in recorded if each is not None]
     costs, seconds = [each.cost for each in found], [each.seconds for each in found]
     return {
         "calls": len(calls),
@@ -215,12 +215,12 @@ def _total(amounts: Iterable[float | None]) -> float | None:
 def _promised(results: Sequence[Trace | Refusal], right: Floats, known: Sequence[int]) -> dict[str, Any]:
     """How often the records say that the answers are right, and by how many points too often."""
     posteriors = [result.posterior if isinstance(result, Trace) else 0.0 for result in results]
-    told = [posteriors[place] for place in known] if known else posteriors
-    if any(each is None for each in told):
+    probabilities = [posteriors[place] for place in known] if known else posteriors
+    if any(each is None for each in probabilities):
         return {"promised": None, "over_promised": None}
-    promised = 100 * float(np.mean([each or 0.0 for each in told]))
-    over = round(promised - 100 * float(right.mean()), 2) if known else None
-    return {"promised": round(promised, 2), "over_promised": over}
+    promised = 100 * float(np.mean([each or 0.0 for each in probabilities]))
+    excess = round(promised - 100 * float(right.mean()), 2) if known else None
+    return {"promised": round(promised, 2), "over_promised": excess}
 
 
 def _agreement(results: Sequence[Trace | Refusal]) -> float | None:
@@ -248,8 +248,8 @@ def _references(replay: Replay, known: Sequence[int]) -> dict[str, tuple[Floats,
     right = np.zeros((len(replay.experts), len(known)))
     read: list[list[str | None]] = []
     for row, expert in enumerate(replay.experts):
-        given = replay.records.answers[expert]
-        texts = [given[question.id].text if question.id in given else "" for question in questions]
+        recorded = replay.records.answers[expert]
+        texts = [recorded[question.id].text if question.id in recorded else "" for question in questions]
         right[row] = [is_right(text, q.known()) for text, q in zip(texts, questions, strict=True)]
         read.append([extract(t, kind_of(q.known()), q.text) for t, q in zip(texts, questions, strict=True)])
     records = replay.profiles.experts
@@ -257,17 +257,17 @@ def _references(replay: Replay, known: Sequence[int]) -> dict[str, tuple[Floats,
     best_first = np.argsort(-np.array(skill), kind="stable")
     voted = np.zeros(len(known))
     for place in range(len(known)):
-        said = {row: read[row][place] for row in best_first.tolist()}
-        counts = Counter(answer for answer in said.values() if answer is not None)
+        answers = {row: read[row][place] for row in best_first.tolist()}
+        counts = Counter(answer for answer in answers.values() if answer is not None)
         if counts:
             winner = counts.most_common(1)[0][0]
-            voted[place] = right[next(row for row, answer in said.items() if answer == winner), place]
-    each, n = len(replay.experts), len(known)
+            voted[place] = right[next(row for row, answer in answers.items() if answer == winner), place]
+    expert_count, n = len(replay.experts), len(known)
     return {
         "best_single": (right[best_first[0]], n),
         "best_single_hindsight": (right[right.mean(axis=1).argmax()], n),
-        "vote_of_all": (voted, each * n),
-        "oracle": (right.max(axis=0), each * n),
+        "vote_of_all": (voted, expert_count * n),
+        "oracle": (right.max(axis=0), expert_count * n),
     }
 
 

@@ -32,7 +32,7 @@ def calls_in(text: str, tools: str) -> tuple[ToolCall, ...]:
     """
     if not tools:
         return ()
-    names, found, place = _names(tools), list[ToolCall](), 0
+    names, calls, place = _names(tools), list[ToolCall](), 0
     while (place := text.find("{", place)) >= 0:
         head = _HEAD.match(text, place)
         begin = head.end() if head and head[1] in names else place
@@ -42,9 +42,9 @@ def calls_in(text: str, tools: str) -> tuple[ToolCall, ...]:
             place += 1
             continue
         call = ToolCall(head[1], text[begin:end]) if head and begin > place else _call(value, names)
-        found += [] if call is None else [call]
+        calls += [] if call is None else [call]
         place = end
-    return tuple(found)
+    return tuple(calls)
 
 
 def before_calls(text: str) -> str:
@@ -74,8 +74,8 @@ def caller_in(messages: Sequence[Message], experts: Collection[str]) -> str | No
     if last is None or all(each.role != "tool" for each in messages[last + 1 :]):
         return None
     made = {call.id[-_MARK:] for call in messages[last].calls}
-    found = [expert for expert in experts if _mark(expert) in made]
-    return found[0] if len(found) == 1 else None
+    callers = [expert for expert in experts if _mark(expert) in made]
+    return callers[0] if len(callers) == 1 else None
 
 
 def _mark(expert: str) -> str:
@@ -128,14 +128,14 @@ class Reading:
             end -= max(tails, default=0)
         else:
             self._place, self._next = end, self._between
-        given = self._text[self._passed : end].rstrip()
-        self._passed += len(given)
-        return given if given or self._next != self._words else None
+        text = self._text[self._passed : end].rstrip()
+        self._passed += len(text)
+        return text if text or self._next != self._words else None
 
     def _between(self) -> CallPart | None:
         """The head of a call, after whatever stands before it."""
-        found = _BETWEEN.match(self._text, self._place)
-        begin = found.end() if found else self._place
+        match = _BETWEEN.match(self._text, self._place)
+        begin = match.end() if match else self._place
         if self._calls == self._most or self._text[begin : begin + 1] not in ("{", "", "`", "<"):
             self._next = _nothing
             return None
@@ -189,12 +189,12 @@ def worded(messages: Sequence[Message], tools: str) -> list[Message]:
     if not tools:
         return plain
     listed = "\n".join(json.dumps(tool["function"]) for tool in json.loads(tools))
-    told = (
+    instructions = (
         f"You can call these functions:\n{listed}\nTo call one, answer with nothing but "
         '{"name": "the function", "arguments": {"its arguments": "..."}}.'
     )
     first, rest = (plain[0].content, plain[1:]) if plain[0].role == "system" else ("", plain)
-    return [Message("system", f"{first}\n\n{told}".strip()), *rest]
+    return [Message("system", f"{first}\n\n{instructions}".strip()), *rest]
 
 
 def _plain(message: Message) -> Message:
@@ -202,8 +202,8 @@ def _plain(message: Message) -> Message:
         return Message("user", f"The function gave: {message.content}")
     if not message.calls:
         return message
-    said = [json.dumps({"name": call.name, "arguments": json.loads(call.arguments)}) for call in message.calls]
-    return Message(message.role, "\n".join(filter(None, (message.content, *said))))
+    calls = [json.dumps({"name": call.name, "arguments": json.loads(call.arguments)}) for call in message.calls]
+    return Message(message.role, "\n".join(filter(None, (message.content, *calls))))
 
 
 @lru_cache(256)

@@ -84,9 +84,9 @@ def measure(candidates: Sequence[Candidate], verdicts: Sequence[Verdict], votes:
     return Consensus(round(share, 6), round(_margin(opinions, weights), 6), agreement, len(draws))
 
 
-def _opinion(said: Sequence[int]) -> dict[int, float]:
+def _opinion(answers: Sequence[int]) -> dict[int, float]:
     """Each answer's part of an expert's draws."""
-    return {answer: count / len(said) for answer, count in Counter(said).items()}
+    return {answer: count / len(answers) for answer, count in Counter(answers).items()}
 
 
 def _margin(opinions: Sequence[Mapping[int, float]], weights: Sequence[float]) -> float:
@@ -94,17 +94,17 @@ def _margin(opinions: Sequence[Mapping[int, float]], weights: Sequence[float]) -
     overall = sum(weights)
     if overall <= 0:
         return 0.0
-    held: dict[int, float] = defaultdict(float)
+    support: dict[int, float] = defaultdict(float)
     for opinion, weight in zip(opinions, weights, strict=True):
         for answer, part in opinion.items():
-            held[answer] += part * weight / overall
-    return held[0] - max((part for answer, part in held.items() if answer != 0), default=0.0)
+            support[answer] += part * weight / overall
+    return support[0] - max((part for answer, part in support.items() if answer != 0), default=0.0)
 
 
 def _agreement(candidates: Sequence[Candidate], answers: Mapping[int, int], draws: Iterable[Sequence[int]]) -> float:
     """The mean, over experts that generated more than once, of the part of draws that give their commonest answer."""
-    own = [[answers[place] for place in places if not candidates[place].shared] for places in draws]
-    repeated = [max(_opinion(said).values()) for said in own if len(said) > 1]
+    drawn = [[answers[place] for place in places if not candidates[place].shared] for places in draws]
+    repeated = [max(_opinion(redraws).values()) for redraws in drawn if len(redraws) > 1]
     return sum(repeated) / len(repeated) if repeated else 1.0
 
 

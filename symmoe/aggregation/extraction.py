@@ -71,8 +71,8 @@ def without_reasoning(text: str) -> str:
         reasoning, start = not closes, marker.end()
     if not reasoning:
         outside.append(text[start:])
-    said = "".join(outside)
-    return said if said.strip() else _REASONING.sub(" ", text)
+    remaining = "".join(outside)
+    return remaining if remaining.strip() else _REASONING.sub(" ", text)
 
 
 # whitespace is matched possessively: endless answers of nothing else would take the square of their length
@@ -154,15 +154,15 @@ def _auto(text: str, whole: str, question: str) -> str | None:
 
 def _choice(text: str) -> str | None:
     found = boxed(text) or stated(text)
-    said = _unwrapped(found or text)
-    opening = (_BARE_LETTER if found else _OPENING_LETTER).match(said)
+    claim = _unwrapped(found or text)
+    opening = (_BARE_LETTER if found else _OPENING_LETTER).match(claim)
     if opening:
         return opening[1]
-    letters = _LETTER.findall(said)
+    letters = _LETTER.findall(claim)
     if letters:
         return str(letters[-1])  # after reasoning, what is named last is meant
-    opening = _OPENING_WORD.match(said)
-    words = [opening[1]] if opening else _YES_NO.findall(said)
+    opening = _OPENING_WORD.match(claim)
+    words = [opening[1]] if opening else _YES_NO.findall(claim)
     return str(words[-1]).casefold() if words else None
 
 
@@ -178,10 +178,10 @@ def _number(text: str) -> str | None:
 
 def canonical_number(text: str) -> str | None:
     """`1,000.50` as `1000.5`, `2/4` as `1/2`; None for anything but a plain number or fraction."""
-    said = text.strip().strip("*$").rstrip(".").strip()
-    if not _NUMBER.fullmatch(said):
+    stripped = text.strip().strip("*$").rstrip(".").strip()
+    if not _NUMBER.fullmatch(stripped):
         return None
-    plain = _SPACES.sub("", said.replace(",", ""))
+    plain = _SPACES.sub("", stripped.replace(",", ""))
     if "/" in plain:
         return _reduced(plain)
     try:
@@ -192,11 +192,11 @@ def canonical_number(text: str) -> str | None:
 
 
 def _reduced(plain: str) -> str:
-    over, _, under = plain.partition("/")
-    if len(plain) > 100 or "." in plain or "e" in plain.lower() or int(under) == 0:
+    numerator, _, denominator = plain.partition("/")
+    if len(plain) > 100 or "." in plain or "e" in plain.lower() or int(denominator) == 0:
         return plain
-    common = gcd(int(over), int(under))
-    return f"{int(over) // common}/{int(under) // common}".removesuffix("/1")
+    common = gcd(int(numerator), int(denominator))
+    return f"{int(numerator) // common}/{int(denominator) // common}".removesuffix("/1")
 
 
 def _unwrapped(text: str) -> str:
@@ -261,5 +261,5 @@ def _equal_in_value(first: str, second: str) -> bool:
     from math_verify import parse, verify
 
     # its own time limit works by signals, which only a process's main thread may set
-    said, wanted = (parse(f"${text}$", parsing_timeout=None) for text in (first, second))
-    return bool(verify(said, wanted, timeout_seconds=None))
+    first_value, second_value = (parse(f"${text}$", parsing_timeout=None) for text in (first, second))
+    return bool(verify(first_value, second_value, timeout_seconds=None))

@@ -104,14 +104,14 @@ def neutral(text: str) -> str:
 
     Ordinary text stays as it is, except for a line that begins like a role marker (`System: …` becomes `‘System’ – …`).
     """
-    said = without_reasoning(visible(text)).strip()
-    said = _SYS.sub(rf"{_OPEN}{_OPEN}\1{_CLOSE}{_CLOSE}", said)
-    said = _FENCE.sub(lambda m: (_OPEN if m[0][0] in "<＜〈《⟪«" else _CLOSE) * len(m[0]), said)
-    said = _BARS.sub(lambda m: _OPEN if m[0] in "<＜〈" else _CLOSE, said)
-    said = _ANGLED.sub(rf"{_OPEN}\g<name>{_CLOSE}", said)
-    said = _SQUARE.sub(rf"({_OPEN}\g<name>{_CLOSE})", said)
-    said = _ROLE.sub(_quoted_role, said)
-    return _BLANK.sub("\n\n\n", said)
+    cleaned = without_reasoning(visible(text)).strip()
+    cleaned = _SYS.sub(rf"{_OPEN}{_OPEN}\1{_CLOSE}{_CLOSE}", cleaned)
+    cleaned = _FENCE.sub(lambda m: (_OPEN if m[0][0] in "<＜〈《⟪«" else _CLOSE) * len(m[0]), cleaned)
+    cleaned = _BARS.sub(lambda m: _OPEN if m[0] in "<＜〈" else _CLOSE, cleaned)
+    cleaned = _ANGLED.sub(rf"{_OPEN}\g<name>{_CLOSE}", cleaned)
+    cleaned = _SQUARE.sub(rf"({_OPEN}\g<name>{_CLOSE})", cleaned)
+    cleaned = _ROLE.sub(_quoted_role, cleaned)
+    return _BLANK.sub("\n\n\n", cleaned)
 
 
 def _quoted_role(found: re.Match[str]) -> str:
@@ -143,7 +143,7 @@ class Fences:
         pattern = (
             rf"^<<<candidate (\d+) \| weight \d+ % \| {self.code}>>>\n(.*?)\n<<<end of candidate \1 \| {self.code}>>>$"
         )
-        return [found[2] for found in re.finditer(pattern, prompt, re.DOTALL | re.MULTILINE)]
+        return [match[2] for match in re.finditer(pattern, prompt, re.DOTALL | re.MULTILINE)]
 
     def without_code(self, text: str) -> str:
         """`text` without the code, should it ever hold it."""
@@ -161,8 +161,8 @@ def fences_for(query: Query, texts: Sequence[str], seed: int) -> Fences:
 
     So equal requests have equal prompts, and no writer of a candidate can predict the code, which changes with it.
     """
-    said = [seed, [message.content for message in query.messages], list(texts)]
-    return Fences(hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16])
+    parts = [seed, [message.content for message in query.messages], list(texts)]
+    return Fences(hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16])
 
 
 def mentions(text: str, fences: Fences) -> bool:
@@ -254,7 +254,7 @@ def _worded(query: Query, fences: Fences, texts: Sequence[str], weights: Sequenc
     """The conversation up to the last question, and in its place the question with candidates and instructions."""
     last = max((n for n, message in enumerate(query.messages) if message.role == "user"), default=-1)
     form = _FORMS["choice" if query.kind == "auto" and lists_options(query.text) else query.kind]
-    about = _ABOUT.format(count=len(texts), code=fences.code)
-    parts = (fences.without_code(query.text), about, fences.fenced(texts, weights), _WANTED.format(form=form))
+    introduction = _ABOUT.format(count=len(texts), code=fences.code)
+    parts = (fences.without_code(query.text), introduction, fences.fenced(texts, weights), _WANTED.format(form=form))
     earlier = (replace(message, images=()) for message in query.messages[:last])  # who puts together sees none
     return (*earlier, Message("user", "\n\n".join(parts)))

@@ -142,8 +142,8 @@ def _one_place_apart(first: str, second: str) -> bool:
 
 def _few_words(text: str, end: int) -> list[str]:
     """The words before a place, in lower case; of more than may be replaced only as many as tell so."""
-    found = islice(_TOKEN.finditer(text, 0, end), _SUBSTITUTED + 1)
-    return [each[0].removesuffix("'s").removesuffix("’s").lower() for each in found]
+    tokens = islice(_TOKEN.finditer(text, 0, end), _SUBSTITUTED + 1)
+    return [each[0].removesuffix("'s").removesuffix("’s").lower() for each in tokens]
 
 
 def _alike(first: str, second: str) -> int:
@@ -230,15 +230,15 @@ class Reading:
 
 def read(query: Query, candidates: Sequence[Candidate], clusters: SemanticClusters | None = None) -> list[Reading]:
     """The distinct answers among candidates, in the order of their first; failed generations give none."""
-    found: list[tuple[str, list[int]]] = []
+    groups: list[tuple[str, list[int]]] = []
     for place, candidate in enumerate(candidates):
-        said = answer_in(candidate, query)
-        home = next((members for answer, members in found if equal(answer, said, query.kind)), None)
+        extracted = answer_in(candidate, query)
+        home = next((members for answer, members in groups if equal(answer, extracted, query.kind)), None)
         if home is None:
-            found.append((said, [place]))
+            groups.append((extracted, [place]))
         else:
             home.append(place)
-    readings = [Reading(answer, tuple(members)) for answer, members in found]
+    readings = [Reading(answer, tuple(members)) for answer, members in groups]
     if any(candidate.calls for candidate in candidates):  # other arguments are another call, however alike they read
         return readings
     if clusters is None or len(readings) == 1:

@@ -31,8 +31,8 @@ def best_aggregator(profiles: Profiles, kind: AnswerKind | None = None) -> str |
         name: [tally for k, tally in profile.aggregation.items() if kind in (None, k)]
         for name, profile in profiles.experts.items()
     }
-    asked = {name: tallies for name, tallies in counted.items() if tallies}
-    return max(asked, key=lambda name: _expected(asked[name]), default=None)
+    tallied = {name: tallies for name, tallies in counted.items() if tallies}
+    return max(tallied, key=lambda name: _expected(tallied[name]), default=None)
 
 
 def by_kind(profiles: Profiles, otherwise: str) -> Callable[[Query], str]:
@@ -80,19 +80,19 @@ def fallen_back(said: Candidate | None, case: Case, why: str) -> Answer:
     return answer if said is None else _with_tokens(answer, said)
 
 
-def _is_novel(said: Candidate, case: Case, clusters: SemanticClusters | None) -> bool:
-    readings = read(case.query, (said, *case.candidates), clusters)
-    own = next(reading for reading in readings if 0 in reading.members)
-    return own.members == (0,) or own.answer == UNREAD
+def _is_novel(candidate: Candidate, case: Case, clusters: SemanticClusters | None) -> bool:
+    readings = read(case.query, (candidate, *case.candidates), clusters)
+    own_reading = next(reading for reading in readings if 0 in reading.members)
+    return own_reading.members == (0,) or own_reading.answer == UNREAD
 
 
-def _with_tokens(answer: Answer, said: Candidate) -> Answer:
-    if said.shared:
+def _with_tokens(answer: Answer, candidate: Candidate) -> Answer:
+    if candidate.shared:
         return answer
     return replace(
         answer,
-        prompt_tokens=answer.prompt_tokens + said.prompt_tokens,
-        completion_tokens=answer.completion_tokens + said.completion_tokens,
+        prompt_tokens=answer.prompt_tokens + candidate.prompt_tokens,
+        completion_tokens=answer.completion_tokens + candidate.completion_tokens,
     )
 
 

@@ -63,14 +63,14 @@ class Verifying:
 
     def probabilities(self, rows: Floats) -> Floats:
         """The probability that each answer is right, `[n]`, from its features, `[n, features]`; NaN means unknown."""
-        at = np.broadcast_to(self._roots, (len(rows), len(self._roots))).copy()
+        nodes = np.broadcast_to(self._roots, (len(rows), len(self._roots))).copy()
         lines = np.arange(len(rows))[:, None]
-        while (self._feature[at] >= 0).any():
-            feature = self._feature[at]
-            told = rows[lines, np.maximum(feature, 0)]
-            left = np.where(np.isnan(told), self._unknown_left[at], told <= self._threshold[at])
-            at = np.where(feature < 0, at, np.where(left, self._left[at], self._right[at]))
-        logits = self._offset + self._value[at].sum(axis=1)
+        while (self._feature[nodes] >= 0).any():
+            feature = self._feature[nodes]
+            values = rows[lines, np.maximum(feature, 0)]
+            left = np.where(np.isnan(values), self._unknown_left[nodes], values <= self._threshold[nodes])
+            nodes = np.where(feature < 0, nodes, np.where(left, self._left[nodes], self._right[nodes]))
+        logits = self._offset + self._value[nodes].sum(axis=1)
         return np.asarray(1 / (1 + np.exp(-logits)))
 
     def weigh(self, query: Query, candidates: Sequence[Candidate], recruitment: Recruitment) -> list[Verdict]:
@@ -78,8 +78,8 @@ class Verifying:
         readings = [each for each in read(query, candidates) if each.answer != UNREAD]
         weights = [0.0] * len(candidates)
         if readings:
-            told = self.probabilities(features(query, candidates, recruitment, readings, self._experts))
-            for reading, probability in zip(readings, told.tolist(), strict=True):
+            probabilities = self.probabilities(features(query, candidates, recruitment, readings, self._experts))
+            for reading, probability in zip(readings, probabilities.tolist(), strict=True):
                 for place in reading.members:
                     weights[place] = probability / len(reading.members)
         return [Verdict(c.expert, c.slot, weight) for c, weight in zip(candidates, weights, strict=True)]
@@ -131,16 +131,16 @@ def features(
         others = [texts[place] for other in readings if other is not reading for place in other.members]
         givers = {candidates[place].expert for place in reading.members}
         against = {candidates[place].expert for other in readings for place in other.members} - givers
-        who = [float(expert in givers) - float(expert in against) for expert in experts]
-        own = np.stack([texts[place] for place in reading.members])
-        parts = (votes[number], _mean(own), texts[best], _mean(np.stack(others) if others else own[:0]))
-        rows.append(np.concatenate([*parts, asked.signs, asked.option(reading.answer), who]))
+        by_expert = [float(expert in givers) - float(expert in against) for expert in experts]
+        giver_signs = np.stack([texts[place] for place in reading.members])
+        parts = (votes[number], _mean(giver_signs), texts[best], _mean(np.stack(others) if others else giver_signs[:0]))
+        rows.append(np.concatenate([*parts, asked.signs, asked.option(reading.answer), by_expert]))
     return np.stack(rows)
 
 
 def names(experts: Sequence[str]) -> list[str]:
     """The names of the columns of `features`."""
-    texts = [f"{whose}: {sign}" for whose in ("givers", "best giver", "rivals") for sign in OF_TEXT]
+    texts = [f"{role}: {sign}" for role in ("givers", "best giver", "rivals") for sign in OF_TEXT]
     of_option = [f"option: {sign}" for sign in OF_OPTION]
     return [*OF_VOTE, *texts, *(f"question: {sign}" for sign in OF_QUESTION), *of_option, *experts]
 
@@ -200,7 +200,7 @@ def signs_of(asked: Asked, text: str, answer: str) -> Floats:
     """Features of an answer's text, `[OF_TEXT]`."""
     text = text[-_WINDOW:]
     words = [word.lower() for word in _WORD.findall(text)]
-    verdicts = [found.start() for found in _VERDICT.finditer(text)]
+    verdicts = [match.start() for match in _VERDICT.finditer(text)]
     before = text[: verdicts[-1]] if verdicts else text
     lines = [line for line in text.split("\n") if line.strip()]
     grams = [tuple(words[n : n + _GRAM]) for n in range(len(words) - _GRAM + 1)]
@@ -238,8 +238,8 @@ def _held_against(asked: Asked, before: str, answer: str) -> tuple[float, ...]:
         if numbers:
             rest = [each[0] for n, each in enumerate(asked.numbers) if each and n != place]
             own, others = float(_near(numbers[-1], target)), float(any(_near(numbers[-1], each) for each in rest))
-    said, text = _words(before), before.lower()
-    shares = [len(words & said) / len(words) if words else NAN for words in asked.words]
+    words_before, text = _words(before), before.lower()
+    shares = [len(words & words_before) / len(words) if words else NAN for words in asked.words]
     known = [share for n, share in enumerate(shares) if n != place and not math.isnan(share)]
     quoted = [len(option) > 1 and option.lower().rstrip(".") in text for option in asked.options]
     besides = float(sum(quoted) - quoted[place])
@@ -256,13 +256,13 @@ def _votes(
     supports = [sum(support(p, options) for p in each) for each in right]
     voters = [p for each in right for p in each]
     rows = []
-    for n, own in enumerate(supports):
+    for n, own_support in enumerate(supports):
         rivals = supports[:n] + supports[n + 1 :]
         crowd = max((len(each) for m, each in enumerate(givers) if m != n), default=0)
         strongest = max(rivals, default=0.0)
         counts = [len(givers[n]), len(readings), len(voters)]
         expected = [max(right[n]), float(np.mean(list(accuracies.values()))), float(np.mean(voters))]
-        rows.append([own, strongest, sum(rivals), *counts, own - strongest, *expected, crowd, options])
+        rows.append([own_support, strongest, sum(rivals), *counts, own_support - strongest, *expected, crowd, options])
     return rows
 
 

@@ -65,38 +65,38 @@ class Accuracy:
 
 def accuracy(output: Path, reading: Reading) -> Accuracy:
     """Grade the rows of an output that have columns of their own; `reading` says where the references are."""
-    found = Accuracy()
+    result = Accuracy()
     for row in Rows([output]):
         graded = _graded(row.row, reading) if isinstance(row.row, dict) else None
         if graded is None:
-            found.unknown += 1
+            result.unknown += 1
         else:
-            found.add(graded, row.row.get(f"{_OWN}skill") or "", row.row.get(f"{_OWN}expert") or "")
-    return found
+            result.add(graded, row.row.get(f"{_OWN}skill") or "", row.row.get(f"{_OWN}expert") or "")
+    return result
 
 
 def _graded(row: Mapping[str, Any], reading: Reading) -> bool | None:
-    ours = f"{_OWN}answer" if f"{_OWN}answer" in row else "answer"
-    said = _first(row.get(ours), row.get("n"))
-    if not isinstance(said, str) or not row.get(f"{_OWN}expert"):
+    answer_column = f"{_OWN}answer" if f"{_OWN}answer" in row else "answer"
+    answer = _first(row.get(answer_column), row.get("n"))
+    if not isinstance(answer, str) or not row.get(f"{_OWN}expert"):
         return None
-    own = {name: value for name, value in row.items() if name != ours and not name.startswith(_OWN)}
+    columns = {name: value for name, value in row.items() if name != answer_column and not name.startswith(_OWN)}
     try:
-        question = known_question(own, reading, "")
+        question = known_question(columns, reading, "")
     except RequestError:
         return None
-    return None if question is None else is_right(said, question)
+    return None if question is None else is_right(answer, question)
 
 
-def _first(said: Any, n: Any) -> Any:
+def _first(answer: Any, n: Any) -> Any:
     """The first of `n` choices, which a table holds as JSON; else what was said."""
     if str(n) in ("None", "", "1"):
-        return said
+        return answer
     try:
-        found = json.loads(said) if isinstance(said, str) else said
+        choices = json.loads(answer) if isinstance(answer, str) else answer
     except ValueError:
-        return said
-    return found[0] if isinstance(found, list) and str(len(found)) == str(n) else said
+        return answer
+    return choices[0] if isinstance(choices, list) and str(len(choices)) == str(n) else answer
 
 
 _EXAMPLES = 5
@@ -125,8 +125,8 @@ class Verification:
     def note(self, kind: str, number: int) -> None:
         """Count one more finding of a kind."""
         setattr(self, kind, getattr(self, kind) + 1)
-        if len(found := self.examples.setdefault(kind, [])) < _EXAMPLES:
-            found.append(number)
+        if len(examples := self.examples.setdefault(kind, [])) < _EXAMPLES:
+            examples.append(number)
 
 
 def verify(
@@ -141,26 +141,26 @@ def verify(
     At most `limit` questions and a `share` of them count, as in `LineReader.read`. A row names its line by id, or by
     number if the line could not be asked. Raises `InputError` for a file that cannot be opened.
     """
-    found = Verification()
+    result = Verification()
     names, numbers = array("Q"), array("Q")
     seen: set[int] = set()
     for number, name in islice(_lines(sources, reading, share), limit):
         names.append(name)
         numbers.append(number)
-    found.lines = len(names)
+    result.lines = len(names)
     place = 0
     late: dict[int, int] = {}
     for row, (name, line, answered) in enumerate(_rows(output), 1):
-        found.rows += 1
-        found.answered += answered
-        found.failed += not answered
+        result.rows += 1
+        result.answered += answered
+        result.failed += not answered
         if place < len(names) and (line == numbers[place] if line else name == names[place]):
             place += 1
             continue
         late[row] = line or name
     if late or place < len(names):
-        _account(found, names, numbers, output, seen)
-    return found
+        _account(result, names, numbers, output, seen)
+    return result
 
 
 def _account(found: Verification, names: array[int], numbers: array[int], output: Path, seen: set[int]) -> None:
@@ -195,14 +195,14 @@ def _lines(sources: Sequence[str | Path], reading: Reading, share: float) -> Ite
         yield number, _name(ident if ident is not None else number)
 
 
-def _ident(own: Any, reading: Reading) -> Any:
+def _ident(row: Any, reading: Reading) -> Any:
     """The id of a row; None where it has none that can be read."""
-    if not isinstance(own, dict):
+    if not isinstance(row, dict):
         return None
-    if "custom_id" in own:
-        return own["custom_id"]
+    if "custom_id" in row:
+        return row["custom_id"]
     try:
-        return reading.ident(own)
+        return reading.ident(row)
     except RequestError:
         return None
 
@@ -332,17 +332,17 @@ class Fit:
 
 def fit(seen: Seen, tokenizer: Tokenizer) -> Fit:
     """How the lines' prompts fit a model's window."""
-    told = [tokenizer.prompt(line.queries[0]) for line in seen.drawn]
-    counts = [len(each.ids) for each in told if isinstance(each, Prompt)] or [0]
-    over = sum(_too_long(tokenizer.prompt(line.queries[0])) for line in seen.long)
+    prompts = [tokenizer.prompt(line.queries[0]) for line in seen.drawn]
+    counts = [len(prompt.ids) for prompt in prompts if isinstance(prompt, Prompt)] or [0]
+    long_count = sum(_too_long(tokenizer.prompt(line.queries[0])) for line in seen.long)
     whole = len(seen.long) == seen.longer
-    scaled = over if whole else round(over / len(seen.long) * seen.longer)
+    scaled = long_count if whole else round(long_count / len(seen.long) * seen.longer)
     middle, most = np.percentile(counts, [50, 99])
     return Fit(round(middle), round(most), max(counts), scaled, whole)
 
 
-def _too_long(told: Prompt | Refusal) -> bool:
-    return isinstance(told, Refusal) and told.code == "context_length_exceeded"
+def _too_long(prompt: Prompt | Refusal) -> bool:
+    return isinstance(prompt, Refusal) and prompt.code == "context_length_exceeded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,12 +385,12 @@ def _calls(lines: Sequence[GoodLine], assembly: Assembly, seed: int) -> Counter[
     for policy in dict.fromkeys(line.policy for line in open_lines):
         alike = [(line, skill) for line, skill in zip(open_lines, skills, strict=True) if line.policy == policy]
         queries = [line.queries[0] for line, _ in alike]
-        found = assembly.recruiter_for(policy).recruit(queries, [skill for _, skill in alike], policy.k, seed)
-        for (line, _), recruitment in zip(alike, found, strict=True):
-            asked = [assignment.expert for assignment in recruitment.assignments]
-            asked = asked[:1] if policy.way(recruitment) == "single" or policy.quality is not None else asked
-            calls.update({expert: len(line.queries) * times for expert, times in Counter(asked).items()})
-            calls[asked[0]] += len(line.later)
+        recruitments = assembly.recruiter_for(policy).recruit(queries, [skill for _, skill in alike], policy.k, seed)
+        for (line, _), recruitment in zip(alike, recruitments, strict=True):
+            experts = [assignment.expert for assignment in recruitment.assignments]
+            experts = experts[:1] if policy.way(recruitment) == "single" or policy.quality is not None else experts
+            calls.update({expert: len(line.queries) * times for expert, times in Counter(experts).items()})
+            calls[experts[0]] += len(line.later)
     return calls
 
 

@@ -223,11 +223,11 @@ def in_turn(
 
     `said_to` gives the results of all that is asked at once; `ahead` is passed on the first call only.
     """
-    results = {line.number: given for line, given in zip(lines, said_to(lines, ahead), strict=True)}
+    results = {line.number: line_results for line, line_results in zip(lines, said_to(lines, ahead), strict=True)}
     turns = [(line, line.after(results[line.number])) for line in lines if line.later]
     while asking := [(first, line) for first, line in turns if line is not None]:
-        for (first, _), given in zip(asking, said_to([line for _, line in asking], None), strict=True):
-            results[first.number] += given
+        for (first, _), line_results in zip(asking, said_to([line for _, line in asking], None), strict=True):
+            results[first.number] += line_results
         turns = [(first, line.after(results[first.number])) for first, line in asking]
     return results
 
@@ -238,36 +238,36 @@ def _agreed(record: Record, job: BatchJob) -> dict[str, Any] | None:
     Raises `JobError` with the difference where it was begun under others.
     """
     settings = record.settings()
-    there = job.output.exists() and (job.trace.exists() or job.detail == "none")
-    if settings is None or not (there or record.put_aside_whole):
+    output_exists = job.output.exists() and (job.trace.exists() or job.detail == "none")
+    if settings is None or not (output_exists or record.put_aside_whole):
         return None
     wanted = job.settings()
     names = {"pool": "the pool or a file that it names", "k": "k", "seed": "the seed", "read": "how rows are read"}
-    told = [
+    changes = [
         f"{name} has changed" if key == "pool" else f"{name} was {settings[key]} and is {wanted[key]}"
         for key, name in names.items()
         if settings[key] != wanted[key]
     ]
-    if told:
+    if changes:
         raise JobError(
-            f"cannot resume: {', '.join(told)}", hint="restore what it was, or run without --resume to start over"
+            f"cannot resume: {', '.join(changes)}", hint="restore what it was, or run without --resume to start over"
         )
     return settings
 
 
 def _to_do(
-    job: BatchJob, sources: Sequence[str], record: Record, again: bool, told: Callable[[Lines], None]
+    job: BatchJob, sources: Sequence[str], record: Record, again: bool, on_lines: Callable[[Lines], None]
 ) -> Iterator[Line]:
     """The lines behind those that stand in their places; all of them, where the input or what failed wants that."""
     if record.commit.lines and not again:
         passing = Passing(record.written(), record.before())
         lines = job.lines(sources, passing)
         passing.changed = passing.changed or lines.differs
-        behind = next((line for line in lines if passing.changed or not _in_place(line)), None)
+        next_line = next((line for line in lines if passing.changed or not _in_place(line)), None)
         numbers = merge(lines.standing, passing.numbers)  # others where blank lines came or went
         if not (passing.changed or lines.differs or passing.left or record.moved(numbers)):
-            told(lines)
-            return chain([] if behind is None else [behind], lines)
+            on_lines(lines)
+            return chain([] if next_line is None else [next_line], lines)
         lines.close()
     if record.commit.lines:
         if job.tabled:
@@ -277,7 +277,7 @@ def _to_do(
             )
         record.put_aside()
     lines = job.lines(sources, Passing((), record.before()))
-    told(lines)
+    on_lines(lines)
     return lines
 
 
@@ -356,8 +356,8 @@ class _Run:
             self._told = 0.0
             self._status.state = "stopped"
             self._show()
-            with ExitStack() as quiet:  # the error that is under way says more than one of closing
-                quiet.push(lambda *_: True)
+            with ExitStack() as stack:  # the error that is under way says more than one of closing
+                stack.push(lambda *_: True)
                 self._files.close()
         keep_observations(self._store, self._job.pool.name, self._observations)
 
@@ -431,8 +431,8 @@ class _Run:
         commit.output, commit.trace, commit.errors = self._rows.flush(), self._traces.flush(), self._errors.flush()
         self._record.keep()
         self._candidates.clear()
-        for said in self._recalled.values():  # of lines that are still to come
-            self._candidates.add([c for _, c in said], {c.query_id: digest for digest, c in said})
+        for recalled in self._recalled.values():  # of lines that are still to come
+            self._candidates.add([c for _, c in recalled], {c.query_id: digest for digest, c in recalled})
         self._seconds["write"] = self._seconds.get("write", 0.0) + time.perf_counter() - began
         self._show()
 
@@ -510,10 +510,10 @@ class _Run:
         commit, most = self._record.commit, self._job.max_error_rate
         done = commit.answered + commit.failed
         if done >= least and commit.failed > most * done:
-            again = "run again without --resume" if self._job.tabled else f"symmoe batch retry {self._job.output}"
+            advice = "run again without --resume" if self._job.tabled else f"symmoe batch retry {self._job.output}"
             raise ErrorLimitError(
                 f"{commit.failed} of {done} lines failed, more than {100 * most:g} %",
-                hint=f"mend what failed (the errors stand beside the output), then: {again}",
+                hint=f"mend what failed (the errors stand beside the output), then: {advice}",
             )
 
     def _said(self, candidates: Sequence[Candidate]) -> None:
@@ -523,13 +523,13 @@ class _Run:
 
     def _keep_heard(self) -> None:
         """Candidates are kept before anybody else hears of them."""
-        heard = self._heard
-        if not heard:
+        candidates = self._heard
+        if not candidates:
             return
-        self._candidates.add(heard, self._digests)
+        self._candidates.add(candidates, self._digests)
         self._heard, self._kept_at = [], time.monotonic()
-        self._tokens += sum(each.completion_tokens for each in heard if not each.shared)
-        self._watched.candidates(heard)
+        self._tokens += sum(candidate.completion_tokens for candidate in candidates if not candidate.shared)
+        self._watched.candidates(candidates)
         self._show()
 
     def _loaded(self, load: Load) -> None:

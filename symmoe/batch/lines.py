@@ -65,11 +65,11 @@ class GoodLine:
         """
         if not self.later or not isinstance(results[-1], Trace):
             return None
-        said, query = results[-1].answer, self.queries[0]
-        turns = (*query.messages, Message("assistant", said.text), Message("user", self.later[0]))
-        own = f"{self.id}{_TURN}{len(self.later)}"
-        policy = replace(self.policy, expert=said.expert)
-        return replace(self, queries=(replace(query, id=own, messages=turns),), policy=policy, later=self.later[1:])
+        answer, query = results[-1].answer, self.queries[0]
+        turns = (*query.messages, Message("assistant", answer.text), Message("user", self.later[0]))
+        turn_id = f"{self.id}{_TURN}{len(self.later)}"
+        policy = replace(self.policy, expert=answer.expert)
+        return replace(self, queries=(replace(query, id=turn_id, messages=turns),), policy=policy, later=self.later[1:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,9 +193,12 @@ class _Table:
     def _rebuild(self, size: int, hashes: NDArray[np.uint64], numbers: NDArray[np.uint32]) -> None:
         """A table of at least `size` places for what there is, and these. All find their places at once."""
         size = max(size, len(self._hashes))
-        there, lines = np.frombuffer(self._hashes, np.uint64), np.frombuffer(self._numbers, np.uint32)
-        hashes, numbers = np.concatenate([there[there > 0], hashes]), np.concatenate([lines[there > 0], numbers])
-        del there, lines
+        old_hashes, old_numbers = np.frombuffer(self._hashes, np.uint64), np.frombuffer(self._numbers, np.uint32)
+        hashes, numbers = (
+            np.concatenate([old_hashes[old_hashes > 0], hashes]),
+            np.concatenate([old_numbers[old_hashes > 0], numbers]),
+        )
+        del old_hashes, old_numbers
         self._hashes, self._numbers = array("Q", bytes(8 * size)), array("I", bytes(4 * size))
         wanted = (hashes // np.uint64(_TABLES) % np.uint64(size)).astype(np.int64)
         order = np.argsort(wanted, kind="stable")
@@ -226,8 +229,8 @@ class LineReader:
         self._pool, self._k, self._reading = pool, k, reading
         self._models = catalogue(pool)
         self._usual = policy_for(pool, k=k)
-        asked = ChatRequest.model_validate({"messages": [{"role": "user", "content": "?"}]})
-        self._sampling = asked.sampling(pool.sampling)
+        request = ChatRequest.model_validate({"messages": [{"role": "user", "content": "?"}]})
+        self._sampling = request.sampling(pool.sampling)
         self._said = bool(reading.prompt or reading.prompt_column)
 
     def read(
@@ -268,19 +271,21 @@ class LineReader:
     def _asked(self, number: int, ident: str, row: Row, asked: Asked) -> GoodLine:
         """A row that is no request. What stands beside its prompt or messages may be options of a request."""
         value: dict[str, Any] = row.row
-        beside = {} if self._said or asked.shape not in ("prompt", "messages") else value
+        extras = {} if self._said or asked.shape not in ("prompt", "messages") else value
         tools = asked.shape == "messages" and any("tool_calls" in turn for turn in value["messages"])
-        if not tools and _OPTIONS.isdisjoint(beside):
+        if not tools and _OPTIONS.isdisjoint(extras):
             query = Query(ident, asked.messages, self._sampling)
-            ignored = tuple(name for name, there in beside.items() if there and name not in ("id", asked.shape))
+            ignored = tuple(name for name, content in extras.items() if content and name not in ("id", asked.shape))
             ignored = ignored if asked.shape == "prompt" else ()
             return GoodLine(number, ident, AUTO, (query,), self._usual, ignored, row, "", asked.shape, asked.later)
         turns: list[Any] = [_message(turn) for turn in asked.messages]
         if tools:
-            own = value["messages"]
-            added = int(turns[0]["role"] == "system" != own[0].get("role"))
-            turns[added:] = own[: len(turns) - added]
-        options = {name: there for name, there in beside.items() if name not in ("id", "prompt") and there is not None}
+            messages = value["messages"]
+            added = int(turns[0]["role"] == "system" != messages[0].get("role"))
+            turns[added:] = messages[: len(turns) - added]
+        options = {
+            name: content for name, content in extras.items() if name not in ("id", "prompt") and content is not None
+        }
         request = line_request({"model": AUTO, **options, "messages": turns})
         return self._good(number, ident, row, "", [request], request.ignored, asked)
 
@@ -340,11 +345,11 @@ class Lines:
         whole = known is not None and limit is None and share >= 1
         rows = Rows(sources, told, known.standing() if whole and known is not None else ())
         self._known, self._filled = known, 0
-        asked = rows if share >= 1 else (row for row in rows if row.known is not _LEFT_OUT)
+        selected = rows if share >= 1 else (row for row in rows if row.known is not _LEFT_OUT)
         self.shapes: Counter[str] = Counter()
         self.meter, self.files = rows.meter, rows.files
         self._reader, self._seen = reader, SeenIds()
-        self._all, self._rows = rows, islice(asked, limit)
+        self._all, self._rows = rows, islice(selected, limit)
         self._unread = ENDPOINT
         self._ahead = deque(self._first())
         self.example = next((line for line in self._ahead if isinstance(line, GoodLine)), None)
@@ -489,10 +494,10 @@ def _check_id(ident: str, name: str) -> None:
 def _choices(queries: Sequence[Query], ident: str, n: int) -> Iterator[Query]:
     """A query for each choice, under an id and, where one was given, a seed of its own."""
     for number, query in enumerate(each for each in queries for _ in range(n)):
-        own = ident if number == 0 else f"{ident}{_CHOICE}{number}"
+        choice_id = ident if number == 0 else f"{ident}{_CHOICE}{number}"
         seed = query.sampling.seed
         sampling = query.sampling if seed is None else replace(query.sampling, seed=seed + number % n)
-        yield replace(query, id=own, sampling=sampling)
+        yield replace(query, id=choice_id, sampling=sampling)
 
 
 def _once(line: GoodLine | BadLine, seen: SeenIds) -> GoodLine | BadLine:

@@ -28,19 +28,19 @@ class NamingProcess:
     def __init__(self, pool: Pool, own: EmbeddingTagger) -> None:
         self._own = own
         self._connection: Connection | None = None
-        ours, theirs = socket.socketpair()
-        with theirs:
-            command = [sys.executable, "-m", "symmoe.batch.naming", str(theirs.fileno())]
+        parent_end, child_end = socket.socketpair()
+        with child_end:
+            command = [sys.executable, "-m", "symmoe.batch.naming", str(child_end.fileno())]
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[child_end.fileno()],
                 env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
                 process_group=0,  # Ctrl-C is for whoever started it
             )
-        self._connection = Connection(ours.detach())
+        self._connection = Connection(parent_end.detach())
         self._connection.send(pool)
 
     @staticmethod
@@ -73,8 +73,10 @@ class NamingProcess:
         if self._connection is not None:
             try:
                 self._connection.send(texts)
-                told: _Plain = self._connection.recv()
-                return [(tuple(SkillMatch(*each) for each in topics), own, vector) for topics, own, vector in told]
+                reply: _Plain = self._connection.recv()
+                return [
+                    (tuple(SkillMatch(*each) for each in topics), facets, vector) for topics, facets, vector in reply
+                ]
             except (OSError, EOFError):
                 self.close()
         return self._own.name(texts)
@@ -84,8 +86,8 @@ def _plain(named: Sequence[Named]) -> _Plain:
     """Without objects of ours, which take ten times as long on their way; equal facets are one."""
     facets: dict[tuple[str, ...], tuple[str, ...]] = {}
     return [
-        ([(topic.skill, topic.similarity) for topic in topics], facets.setdefault(own, own), vector)
-        for topics, own, vector in named
+        ([(topic.skill, topic.similarity) for topic in topics], facets.setdefault(own_facets, own_facets), vector)
+        for topics, own_facets, vector in named
     ]
 
 

@@ -174,11 +174,11 @@ def _of_anthropic(custom_id: str | None, result: dict[str, Any]) -> dict[str, An
 
 
 def _spent(traces: Iterable[Trace]) -> AnswerFacts:
-    given = [trace.given for trace in traces]
+    generations = [trace.given for trace in traces]
     return AnswerFacts(
-        sum(g.prompt_tokens for g in given),
-        sum(g.completion_tokens for g in given),
-        reasoning_tokens=sum(g.reasoning_tokens for g in given),
+        sum(generation.prompt_tokens for generation in generations),
+        sum(generation.completion_tokens for generation in generations),
+        reasoning_tokens=sum(generation.reasoning_tokens for generation in generations),
     )
 
 
@@ -187,21 +187,21 @@ def plain_row(line: GoodLine | BadLine, results: Results) -> dict[str, Any]:
 
     The answer is called `symmoe_answer` where the row has an `answer` of its own.
     """
-    own, answer, told = columns_of(line, results)
-    return {**own, f"{OWN}answer" if "answer" in own else "answer": answer, **told}
+    original, answer, added = columns_of(line, results)
+    return {**original, f"{OWN}answer" if "answer" in original else "answer": answer, **added}
 
 
 def columns_of(line: GoodLine | BadLine, results: Results) -> tuple[dict[str, Any], Any, dict[str, Any]]:
     """A row's own columns, the answer, and our columns. Several choices or turns give a list of answers."""
     row = line.origin.row
-    own = row if isinstance(row, dict) else {} if row is None else {_INPUT: row}
-    if any(name.startswith(OWN) for name in own):  # an output that is asked again
-        own = {name: value for name, value in own.items() if not name.startswith(OWN) or name == _INPUT}
+    original = row if isinstance(row, dict) else {} if row is None else {_INPUT: row}
+    if any(name.startswith(OWN) for name in original):  # an output that is asked again
+        original = {name: value for name, value in original.items() if not name.startswith(OWN) or name == _INPUT}
     traces = [result for result in results if isinstance(result, Trace)]
     refusal = _refusal_of(results)
     bad = line if isinstance(line, BadLine) else None
     first, texts = traces[0] if traces else None, [trace.answer.text for trace in traces]
-    told = {
+    added = {
         "id": line.id,
         "expert": first and first.answer.expert,
         "experts": first and ", ".join(dict.fromkeys([candidate.expert for candidate in first.candidates])),
@@ -215,7 +215,7 @@ def columns_of(line: GoodLine | BadLine, results: Results) -> tuple[dict[str, An
         "line": bad and bad.number,
     }
     answer = None if refusal or not texts else texts if len(results) > 1 else texts[0]
-    return own, answer, {OWN + name: value for name, value in told.items()}
+    return original, answer, {OWN + name: value for name, value in added.items()}
 
 
 def trace_text(trace: Trace, detail: Detail = "full") -> str:
@@ -401,24 +401,29 @@ class _Tabled(ABC):
     def _poured(self) -> list[dict[str, Any]]:
         """The rows that wait, under the columns that there are."""
         if not self._columns:
-            names = dict.fromkeys(name for own, _, _ in self._waiting for name in own)
-            kinds = {name: _kind(own.get(name) for own, _, _ in self._waiting) for name in names}
-            ours = {OWN + name: kind.__name__ for name, kind in COLUMNS.items()}
-            self._columns = {**kinds, f"{OWN}answer" if "answer" in names else "answer": "str", **ours, _REST: "str"}
+            names = dict.fromkeys(name for original, _, _ in self._waiting for name in original)
+            kinds = {name: _kind(original.get(name) for original, _, _ in self._waiting) for name in names}
+            own_columns = {OWN + name: kind.__name__ for name, kind in COLUMNS.items()}
+            self._columns = {
+                **kinds,
+                f"{OWN}answer" if "answer" in names else "answer": "str",
+                **own_columns,
+                _REST: "str",
+            }
         rows = [self._fitted(*each) for each in self._waiting]
         self._waiting.clear()
         return rows
 
-    def _fitted(self, own: Mapping[str, Any], answer: Any, told: Mapping[str, Any]) -> dict[str, Any]:
-        named = f"{OWN}answer" if f"{OWN}answer" in self._columns else "answer"
+    def _fitted(self, original: Mapping[str, Any], answer: Any, added: Mapping[str, Any]) -> dict[str, Any]:
+        answer_column = f"{OWN}answer" if f"{OWN}answer" in self._columns else "answer"
         fitted: dict[str, Any] = {
             **dict.fromkeys(self._columns),
-            **told,
-            named: None if answer is None else _cell(answer),
+            **added,
+            answer_column: None if answer is None else _cell(answer),
         }
         rest: dict[str, Any] = {}
-        for name, value in own.items():
-            kind = None if name == named else self._columns.get(name)
+        for name, value in original.items():
+            kind = None if name == answer_column else self._columns.get(name)
             if kind == "str" and value is not None:
                 fitted[name] = _cell(value)
             elif kind == _type(value) or (kind == "float" and _type(value) == "int" and abs(value) <= _EXACT):
@@ -467,10 +472,10 @@ class ParquetWriter(_Tabled):
         super().__init__(at)
         self._folder, self._parts = path, at.bytes
         path.mkdir(parents=True, exist_ok=True)
-        there = sorted(path.glob("part-*.parquet"))
-        if len(there) < self._parts:
+        existing = sorted(path.glob("part-*.parquet"))
+        if len(existing) < self._parts:
             raise JobError(f"{path}: has fewer parts than it had", hint="run without --resume to start over")
-        for part in [*there[self._parts :], *path.glob(".part-*")]:
+        for part in [*existing[self._parts :], *path.glob(".part-*")]:
             part.unlink()
 
     def _pour(self) -> None:

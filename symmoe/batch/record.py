@@ -115,8 +115,8 @@ class Files:
 
     def _beside(self, what: str) -> Path:
         """`a.trace.jsonl` of `a.jsonl`, `a.csv.trace.jsonl` of `a.csv`: both may be there."""
-        own = self.output.stem if self.output.suffix == ".jsonl" else self.output.name
-        return self.output.with_name(f"{own}.{what}.jsonl")
+        stem = self.output.stem if self.output.suffix == ".jsonl" else self.output.name
+        return self.output.with_name(f"{stem}.{what}.jsonl")
 
 
 class Record:
@@ -132,8 +132,8 @@ class Record:
     def settings(self) -> dict[str, Any] | None:
         """The settings that the job began with; None where there is no job."""
         self._finish_putting_aside()
-        found = _objects(self._folder / "commits")
-        return found[0] if found else None
+        commits = _objects(self._folder / "commits")
+        return commits[0] if commits else None
 
     def start(self, settings: Mapping[str, Any]) -> None:
         """Begin anew: earlier records of the job are removed, and an earlier output is kept as `OUTPUT.before`."""
@@ -193,8 +193,10 @@ class Record:
 
     def moved(self, numbers: Iterable[int]) -> bool:
         """Whether a committed line whose id is its number has another number now; `numbers` are today's, in order."""
-        there = ((hashed, before) for _, hashed, _, _, before in self._written())
-        return any(before not in (0, now) and not hashed for (hashed, before), now in zip(there, numbers, strict=False))
+        committed = ((hashed, before) for _, hashed, _, _, before in self._written())
+        return any(
+            before not in (0, now) and not hashed for (hashed, before), now in zip(committed, numbers, strict=False)
+        )
 
     def _written(self) -> Iterator[tuple[Any, ...]]:
         left = self.commit.lines
@@ -268,8 +270,8 @@ class Before:
 
     def texts(self, row: int) -> tuple[str, list[str]]:
         """A row of the output, and its traces."""
-        first, behind = int(self._first_trace[row]), int(self._first_trace[row + 1])
-        return self._output[row], [self._traces[each] for each in range(first, behind)]
+        first, end = int(self._first_trace[row]), int(self._first_trace[row + 1])
+        return self._output[row], [self._traces[each] for each in range(first, end)]
 
     def close(self) -> None:
         """Close the files."""
@@ -296,14 +298,14 @@ class Passing:
 
     def __call__(self, number: int, digest: bytes) -> KnownLine | None:
         """The line if it was answered before, or None."""
-        there = next(self._written, None)
-        if there is not None:
+        earlier = next(self._written, None)
+        if earlier is not None:
             self.numbers.append(number)
-            self.changed = self.changed or there[0] != digest.ljust(16, b"\0")
-            return KnownLine(number, digest, 0 if self.changed else there[1])
+            self.changed = self.changed or earlier[0] != digest.ljust(16, b"\0")
+            return KnownLine(number, digest, 0 if self.changed else earlier[1])
         for run, before in enumerate(self._before):
-            if (found := before.find(digest)) is not None:
-                return KnownLine(number, digest, found[1], (run, found[0]))
+            if (match := before.find(digest)) is not None:
+                return KnownLine(number, digest, match[1], (run, match[0]))
         return None
 
     @property
@@ -322,10 +324,10 @@ class Candidates:
 
     def recall(self) -> dict[str, list[tuple[str, Candidate]]]:
         """Candidates by query, each with the digest of the line that asked. A torn end is cut off."""
-        found: dict[str, list[tuple[str, Candidate]]] = {}
+        by_query: dict[str, list[tuple[str, Candidate]]] = {}
         whole = 0
         if not self._path.exists():
-            return found
+            return by_query
         with self._path.open("rb") as file:
             for line in file:
                 if not line.endswith(b"\n"):
@@ -337,9 +339,9 @@ class Candidates:
                     continue
                 finally:
                     whole += len(line)
-                found.setdefault(candidate.query_id, []).append((digest, candidate))
+                by_query.setdefault(candidate.query_id, []).append((digest, candidate))
         os.truncate(self._path, whole)
-        return found
+        return by_query
 
     def add(self, candidates: Sequence[Candidate], digests: Mapping[str, str]) -> None:
         """Keep candidates; `digests` are those of the lines behind their queries."""
@@ -392,14 +394,14 @@ def write_status(files: Files, status: Mapping[str, Any]) -> None:
 def read_status(files: Files) -> dict[str, Any]:
     """The present or last status of an output's job. Raises `JobError` where there is none."""
     try:
-        found = json.loads((files.folder / "status").read_bytes())
+        status = json.loads((files.folder / "status").read_bytes())
     except (OSError, ValueError) as error:
         raise JobError(f"{files.output}: no job has this output", hint="give the file that -o named") from error
-    if found["state"] == "running":
+    if status["state"] == "running":
         with suppress(OSError), (files.folder / "lock").open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # whoever ran it is gone
-            found["state"] = "stopped"
-    return dict(found)
+            status["state"] = "stopped"
+    return dict(status)
 
 
 class _Lines:
@@ -436,7 +438,7 @@ def _kept_rows() -> SchemaSerializer:
 
 def _objects(path: Path) -> list[dict[str, Any]]:
     """The whole JSON lines of a file, up to the first that is none."""
-    found: list[dict[str, Any]] = []
+    objects: list[dict[str, Any]] = []
     for line in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
         try:
             row = json.loads(line) if line.endswith(b"\n") else None
@@ -444,8 +446,8 @@ def _objects(path: Path) -> list[dict[str, Any]]:
             row = None
         if not isinstance(row, dict):
             break
-        found.append(row)
-    return found
+        objects.append(row)
+    return objects
 
 
 def _cut(path: Path, size: int) -> IO[bytes]:

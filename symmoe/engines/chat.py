@@ -79,14 +79,14 @@ class ChatTokenizer:
         """The conversation as text. Transformers renders in a sandbox: a template reaches nothing but the messages."""
         if query.sampling.raw:
             return query.text
-        tools, own = query.sampling.tools, json.loads(query.sampling.template or "{}")
+        tools, options = query.sampling.tools, json.loads(query.sampling.template or "{}")
         knows = "tools" in str(self._tokenizer.chat_template)
         messages = [_as_told(message) for message in (query.messages if knows else worded(query.messages, tools))]
         if tools and knows:
-            own["tools"] = json.loads(tools)
+            options["tools"] = json.loads(tools)
         with _time_limit(TEMPLATE_SECONDS):
             text: str = self._tokenizer.apply_chat_template(
-                messages, **{"add_generation_prompt": True, **own}, tokenize=False
+                messages, **{"add_generation_prompt": True, **options}, tokenize=False
             )
         return text
 
@@ -101,16 +101,16 @@ _IMAGE = {"type": "image"}
 
 def _as_told(message: Message) -> dict[str, Any]:
     """A turn as chat templates take it: arguments of calls are objects there."""
-    told: dict[str, Any] = {"role": message.role, "content": message.content}
+    turn: dict[str, Any] = {"role": message.role, "content": message.content}
     if message.images:
-        told["content"] = [
-            {"type": "text", "text": each} if isinstance(each, str) else _IMAGE for each in message.parts
+        turn["content"] = [
+            {"type": "text", "text": part} if isinstance(part, str) else _IMAGE for part in message.parts
         ]
     if message.calls:
         functions = ({"name": call.name, "arguments": json.loads(call.arguments)} for call in message.calls)
         called = zip(message.calls, functions, strict=True)
-        told["tool_calls"] = [{"id": call.id, "type": "function", "function": function} for call, function in called]
-    return told | ({"tool_call_id": message.call_id} if message.role == "tool" else {})
+        turn["tool_calls"] = [{"id": call.id, "type": "function", "function": function} for call, function in called]
+    return turn | ({"tool_call_id": message.call_id} if message.role == "tool" else {})
 
 
 def _worded(query: Query) -> tuple[object, ...]:

@@ -114,11 +114,11 @@ class EchoEngine:
         self.abort(list(self._open))
 
     def _answer(self, query: Query) -> Generation:
-        shown = " [image]" * len(query.images)
+        image_marks = " [image]" * len(query.images)
         name, words = f"{self._weights}: ", len(query.text.split())
-        text = f"{name}{query.text}".strip() + shown
-        own = len(name.split()) + len(query.images)
-        return Generation(text, "stop", words, own + words, _logprobs(text, query.sampling))
+        text = f"{name}{query.text}".strip() + image_marks
+        prompt_words = len(name.split()) + len(query.images)
+        return Generation(text, "stop", words, prompt_words + words, _logprobs(text, query.sampling))
 
 
 def _logprobs(text: str, sampling: Sampling) -> tuple[TokenLogprob, ...]:
@@ -146,7 +146,7 @@ class RecordedEngine(EchoEngine):
         return [None] * len(queries)
 
     def _answer(self, query: Query) -> Generation:
-        found = self._records.answer(self._weights, query.messages)
-        if found is None:
+        recorded = self._records.answer(self._weights, query.messages)
+        if recorded is None:
             return Generation("", "error", 0, 0)
-        return Generation(found.text, found.finish_reason, found.prompt_tokens or 0, found.tokens)
+        return Generation(recorded.text, recorded.finish_reason, recorded.prompt_tokens or 0, recorded.tokens)

@@ -108,12 +108,12 @@ def serve(connection: Connection) -> None:
 
 
 def _answer(connection: Connection, engine: SteppingEngine, method: str, arguments: bytes) -> None:
-    given = arguments_of(method).validate_json(arguments)
+    parameters = arguments_of(method).validate_json(arguments)
     if method != GENERATE:
-        value = getattr(engine, method)(*given)
+        value = getattr(engine, method)(*parameters)
         _reply(connection, VALUE + value_of(method).dump_json(value))
         return
-    (calls,) = given
+    (calls,) = parameters
     places = {call: place for place, call in enumerate(calls)}
     for call, generation in engine.generate(calls):
         _reply(connection, PART + value_of(GENERATE).dump_json((places[call], generation)))
@@ -156,8 +156,8 @@ class _Beats:
 def main() -> None:
     """Launch engines for the owner of the other end of standard input."""
     control = socket.socket(fileno=os.dup(0))
-    with open(os.devnull, "rb") as nothing:
-        os.dup2(nothing.fileno(), 0)  # an engine that had it too would keep the other end from seeing this one's death
+    with open(os.devnull, "rb") as devnull:
+        os.dup2(devnull.fileno(), 0)  # an engine that had it too would keep the other end from seeing this one's death
     launch(control, sys.argv[1])
 
 

@@ -61,7 +61,7 @@ class Vocabulary:
 
 def _read_apart(model: str, size: int) -> str:
     """A vocabulary as xgrammar writes it, read in a fork: what reads tokenizers would keep 220 MB here for ever."""
-    out, own = os.pipe()
+    read_fd, write_fd = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
@@ -69,12 +69,12 @@ def _read_apart(model: str, size: int) -> str:
             from transformers import AutoTokenizer
 
             tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
-            with open(own, "w", encoding="utf-8") as file:
+            with open(write_fd, "w", encoding="utf-8") as file:
                 file.write(xgrammar.TokenizerInfo.from_huggingface(tokenizer, vocab_size=size).serialize_json())
         finally:
             os._exit(0)
-    os.close(own)
-    with open(out, encoding="utf-8") as file:
+    os.close(write_fd)
+    with open(read_fd, encoding="utf-8") as file:
         written = file.read()
     os.waitpid(pid, 0)
     return written
@@ -146,8 +146,8 @@ def _in_words(message: str) -> str:
         return TOO_LARGE
     if "Check failed" in message or not message.strip():
         return _CHECK
-    said = re.sub(r"^\[[\d:]+\] \S+:\d+: ", "", message.strip()).splitlines()[0]
-    return said[:200].rstrip(".")
+    first_line = re.sub(r"^\[[\d:]+\] \S+:\d+: ", "", message.strip()).splitlines()[0]
+    return first_line[:200].rstrip(".")
 
 
 @dataclass(slots=True)
@@ -208,36 +208,36 @@ class Trials:
         read = os.read(0, _TRUNK)
         *lines, self._input = (self._input + read).split(b"\n")
         for line in lines:
-            asked = json.loads(line)
-            if "cancel" in asked:
-                self._cancel(asked["cancel"])
+            request = json.loads(line)
+            if "cancel" in request:
+                self._cancel(request["cancel"])
             else:
-                self.begin(asked)
+                self.begin(request)
         return bool(read)
 
     def begin(self, asked: dict[str, Any]) -> None:
         """Compile a requested schema in a fork of its own."""
-        named = asked["model"], asked["vocabulary"]
+        vocabulary_key = asked["model"], asked["vocabulary"]
         try:
-            if named not in self._vocabularies:
-                self._vocabularies[named] = Vocabulary(*named)
+            if vocabulary_key not in self._vocabularies:
+                self._vocabularies[vocabulary_key] = Vocabulary(*vocabulary_key)
         except Exception as error:  # a tokenizer's files raise what they like
             fault = f"the tokenizer cannot be read: {type(error).__name__}"
             self._tell({"id": asked["id"], "fault": fault, "sure": False, "seconds": 0.0})
             return
-        out, own = os.pipe()
+        read_fd, write_fd = os.pipe()
         pid = os.fork()
         if pid == 0:
-            _in_fork(self._vocabularies[named], asked["schema"], asked.get("form", "json"), own)
-        os.close(own)
-        trial = _Trial(asked["id"], pid, out, time.monotonic() + SCHEMA_WALL_SECONDS)
+            _in_fork(self._vocabularies[vocabulary_key], asked["schema"], asked.get("form", "json"), write_fd)
+        os.close(write_fd)
+        trial = _Trial(asked["id"], pid, read_fd, time.monotonic() + SCHEMA_WALL_SECONDS)
         self._trials[trial.id] = trial
-        self._selector.register(out, selectors.EVENT_READ, trial)
+        self._selector.register(read_fd, selectors.EVENT_READ, trial)
 
     def _hear(self, trial: _Trial) -> None:
-        said = os.read(trial.out, _TRUNK)
-        trial.said += said
-        if said:
+        chunk = os.read(trial.out, _TRUNK)
+        trial.said += chunk
+        if chunk:
             return
         status, used = self._forget(trial)
         verdict = {"id": trial.id, "fault": None, "sure": True, "seconds": used}
@@ -282,11 +282,11 @@ def _in_fork(vocabulary: Vocabulary, schema: str, form: Form, out: int) -> None:
 
 def main() -> None:
     """Serve requests on standard input until it ends."""
-    told = os.dup(1)
+    stdout_fd = os.dup(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whatever a library prints is no verdict
 
     def tell(verdict: dict[str, Any]) -> None:
-        os.write(told, json.dumps(verdict).encode() + b"\n")
+        os.write(stdout_fd, json.dumps(verdict).encode() + b"\n")
 
     import xgrammar  # noqa: F401  # seconds, which the first schema would be charged for
 

@@ -98,8 +98,8 @@ class Grammars:
                 return future
             trial = self._trials.get(digest)
             if trial is None:
-                told = {"model": model, "vocabulary": self._size(model), "schema": schema, "form": form}
-                trial = self._enter(digest, key, told)
+                request = {"model": model, "vocabulary": self._size(model), "schema": schema, "form": form}
+                trial = self._enter(digest, key, request)
             trial.futures.append(future)
             self._start_some()
         future.add_done_callback(lambda done: self._left(trial) if done.cancelled() else None)
@@ -139,12 +139,12 @@ class Grammars:
         while len(remembered) > most:
             remembered.popitem(last=False)
 
-    def _enter(self, digest: bytes, key: str, asked: dict[str, Any]) -> _Trial:
+    def _enter(self, digest: bytes, key: str, request: dict[str, Any]) -> _Trial:
         queue = self._queues.get(key, ())
         if self._closed or len(queue) >= SCHEMAS_WAITING_OF_KEY or len(self._trials) >= SCHEMAS_WAITING:
             raise CapacityError("too many schemas wait to be compiled", hint="ask again in a few seconds")
         self._count += 1
-        trial = _Trial(self._count, digest, key, {"id": self._count, **asked})
+        trial = _Trial(self._count, digest, key, {"id": self._count, **request})
         self._trials[digest] = trial
         self._queues.setdefault(key, deque()).append(trial)
         return trial
@@ -205,10 +205,10 @@ class Grammars:
 
     def _start(self) -> subprocess.Popen[bytes]:
         # no accelerator, no network, no threads of libraries: they do not survive a fork
-        quiet = {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-        environment = {**os.environ, **quiet, "OMP_NUM_THREADS": "1"}
-        pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
-        child = subprocess.Popen(self._command, stdin=pipe, stdout=pipe, stderr=nothing, env=environment)
+        settings = {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+        environment = {**os.environ, **settings, "OMP_NUM_THREADS": "1"}
+        pipe, devnull = subprocess.PIPE, subprocess.DEVNULL
+        child = subprocess.Popen(self._command, stdin=pipe, stdout=pipe, stderr=devnull, env=environment)
         self._listener = threading.Thread(target=self._listen, args=(child,), name="schemas-in", daemon=True)
         self._listener.start()
         return child
@@ -216,13 +216,13 @@ class Grammars:
     def _listen(self, child: subprocess.Popen[bytes]) -> None:
         """Take in what one process says, to its end."""
         for line in child.stdout or ():
-            said = json.loads(line)
+            message = json.loads(line)
             with self._lock:
-                trial = self._running.get(said["id"])
+                trial = self._running.get(message["id"])
                 if trial is not None:
-                    verdict = Verdict(said["fault"], said["sure"])
+                    verdict = Verdict(message["fault"], message["sure"])
                     if verdict.sure:
-                        self._remember(trial.digest, verdict, said["seconds"])
+                        self._remember(trial.digest, verdict, message["seconds"])
                     self._end(trial, verdict)
                     self._start_some()
         child.wait()

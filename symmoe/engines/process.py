@@ -53,17 +53,17 @@ class EngineProcesses:
 
     def connect(self) -> Connection:
         """A connection to a new process, which has been told which engine to make. Raises `EngineError`."""
-        ours, theirs = socket.socketpair()
-        with self._lock, theirs:
+        parent_end, child_end = socket.socketpair()
+        with self._lock, child_end:
             for _ in range(2):  # the launcher may have been killed
                 try:
-                    socket.send_fds(self._launch(), [b"+"], [theirs.fileno()])
+                    socket.send_fds(self._launch(), [b"+"], [child_end.fileno()])
                     break
                 except OSError:
                     self._end_launcher()
             else:
                 raise EngineError("no process for an engine could be started", hint=f"the log is {self._log}")
-        connection = Connection(ours.detach())
+        connection = Connection(parent_end.detach())
         connection.send_bytes(self._made)
         return connection
 
@@ -75,13 +75,13 @@ class EngineProcesses:
     def _launch(self) -> socket.socket:
         if self._control is None:
             private_folder(self._log.parent)
-            self._control, theirs = socket.socketpair()
+            self._control, child_end = socket.socketpair()
             command = [sys.executable, "-m", "symmoe.engines.engine_child", self._prepare]
             # a thread that numpy's BLAS has made would be missing in what is forked
             environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
-            with theirs, open(self._log, "ab", opener=private_opener) as log:
+            with child_end, open(self._log, "ab", opener=private_opener) as log:
                 self._launcher = subprocess.Popen(
-                    command, stdin=theirs.fileno(), stdout=log, stderr=log, env=environment
+                    command, stdin=child_end.fileno(), stdout=log, stderr=log, env=environment
                 )
         return self._control
 

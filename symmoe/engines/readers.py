@@ -45,21 +45,21 @@ class Reader:
         """The reasoning and the answer in a text, whole or partial. Text that follows a schema has no reasoning."""
         if not self._reasoning or sampling.schema is not None or sampling.raw:
             return "", text
-        thought, said = self._thinker(sampling.template).extract_reasoning(text, self._request("[]"))
-        return thought or "", said or ""
+        thought, answer = self._thinker(sampling.template).extract_reasoning(text, self._request("[]"))
+        return thought or "", answer or ""
 
     def read(self, generation: Generation, sampling: Sampling) -> Generation:
         """The generation with its reasoning and tool calls separated from its text."""
-        thought, said = (each.strip() for each in self.thought(generation.text, sampling))
+        thought, answer = (each.strip() for each in self.thought(generation.text, sampling))
         calls: tuple[ToolCall, ...] = ()
         if self.holds(sampling):
             request = self._request(sampling.tools)
-            found = self._tools(self._tokenizer, request.tools).extract_tool_calls(said, request)
-            if found.tools_called:
-                said = (found.content or "").strip()
-                calls = tuple(ToolCall(each.function.name, each.function.arguments) for each in found.tool_calls)
+            parsed = self._tools(self._tokenizer, request.tools).extract_tool_calls(answer, request)
+            if parsed.tools_called:
+                answer = (parsed.content or "").strip()
+                calls = tuple(ToolCall(each.function.name, each.function.arguments) for each in parsed.tool_calls)
         tokens = len(self._tokenizer(thought, add_special_tokens=False).input_ids) if thought else 0
-        return replace(generation, text=said, reasoning=thought, reasoning_tokens=tokens, calls=calls)
+        return replace(generation, text=answer, reasoning=thought, reasoning_tokens=tokens, calls=calls)
 
     def _thinker(self, template: str) -> Any:
         if not self._reasoning:
@@ -89,8 +89,8 @@ class Parted:
         self._text += text
         if not self._reader.marked:
             return "", ""
-        thought, said = self._reader.thought(self._text, self._sampling)
-        return self._more(0, thought), "" if self._reader.holds(self._sampling) else self._more(1, said)
+        thought, answer = self._reader.thought(self._text, self._sampling)
+        return self._more(0, thought), "" if self._reader.holds(self._sampling) else self._more(1, answer)
 
     def end(self, generation: Generation) -> tuple[Generation, str, str]:
         """The generation as read, and the rest of its reasoning and of its text."""
@@ -99,11 +99,11 @@ class Parted:
 
     def _more(self, part: int, text: str) -> str:
         """What a part has beyond what was told of it; what may be the space at its end waits."""
-        told, text = self._told[part], text.lstrip().rstrip()
-        if not text.startswith(told):
+        sent, text = self._told[part], text.lstrip().rstrip()
+        if not text.startswith(sent):
             return ""
         self._told[part] = text
-        return text[len(told) :]
+        return text[len(sent) :]
 
 
 def _found(get: Any, field: str, name: str | None) -> Any:

@@ -59,8 +59,8 @@ def recorded(engine: Any) -> StatsRecorder:
     """Attach a recorder to an `LLMEngine` or `AsyncLLM` that was made with `disable_log_stats` off."""
     recorder = StatsRecorder()
     engine.logger_manager = recorder
-    if told := getattr(engine, "_logger_ref", None):  # what the loop of an `AsyncLLM` looks at
-        told[0] = recorder
+    if logger_ref := getattr(engine, "_logger_ref", None):  # what the loop of an `AsyncLLM` looks at
+        logger_ref[0] = recorder
     return recorder
 
 

@@ -26,10 +26,10 @@ class Stripped:
         text = self._held + text
         if not self.whole:
             text = text.lstrip()
-        given = text.rstrip()
-        self._held = text[len(given) :] if given or self.whole else ""
-        self.whole += given
-        return given
+        released = text.rstrip()
+        self._held = text[len(released) :] if released or self.whole else ""
+        self.whole += released
+        return released
 
 
 @dataclass(slots=True)
@@ -95,7 +95,7 @@ def token_logprobs(best: Any, top: int) -> tuple[TokenLogprob, ...]:
     tokens = list(best.token_ids)
     if best.finish_reason == "stop" and not isinstance(best.stop_reason, str):
         tokens = tokens[:-1]
-    return tuple(_token(token, found, top) for token, found in zip(tokens, best.logprobs, strict=False))
+    return tuple(_token(token, logprobs, top) for token, logprobs in zip(tokens, best.logprobs, strict=False))
 
 
 def stop_sequence(best: Any) -> str | None:

@@ -243,9 +243,9 @@ class VllmEngine:
                     if isinstance(prompt, Prompt):
                         waiting[str(number)] = call
                         params = _sampling_params(call.query, window - len(prompt.ids))
-                        asked = prompted(prompt, call.query)
+                        inputs = prompted(prompt, call.query)
                         try:
-                            engine.add_request(str(number), asked, params, lora_request=self._adapter)
+                            engine.add_request(str(number), inputs, params, lora_request=self._adapter)
                         except (ValueError, AssertionError) as error:
                             if not call.query.images:
                                 raise
@@ -370,10 +370,10 @@ def longest(model: str, most: int) -> int:
     Raises `CheckpointError`.
     """
     try:
-        own = window_of(json.loads((Path(model) / "config.json").read_text(encoding="utf-8")))
+        checkpoint_window = window_of(json.loads((Path(model) / "config.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{model}: its config.json cannot be read ({error})") from error
-    return min(most, own or most)
+    return min(most, checkpoint_window or most)
 
 
 def _sleep_backend(settings: VllmSettings) -> dict[str, str]:
@@ -447,7 +447,7 @@ def _sampling_params(query: Query, room: int) -> Any:
     from vllm.sampling_params import StructuredOutputsParams
 
     sampling = query.sampling
-    held = StructuredOutputsParams(**structured_outputs(sampling)) if sampling.schema else None
+    structured = StructuredOutputsParams(**structured_outputs(sampling)) if sampling.schema else None
     same = {name: getattr(sampling, name) for name in SAME_TO_VLLM}
     return SamplingParams(
         **same,
@@ -457,16 +457,16 @@ def _sampling_params(query: Query, room: int) -> Any:
         stop_token_ids=list(sampling.stop_token_ids),
         logit_bias=dict(sampling.logit_bias) or None,
         logprobs=sampling.top_logprobs,
-        structured_outputs=held,
+        structured_outputs=structured,
     )
 
 
 def prompted(prompt: Prompt, query: Query) -> dict[str, Any]:
     """A prompt as vLLM takes it: token ids, and the images at their placeholders."""
-    told: dict[str, Any] = {"prompt_token_ids": list(prompt.ids)}
+    inputs: dict[str, Any] = {"prompt_token_ids": list(prompt.ids)}
     if query.images:
-        told["multi_modal_data"] = {"image": [opened(each.url) for each in query.images]}
-    return told
+        inputs["multi_modal_data"] = {"image": [opened(image.url) for image in query.images]}
+    return inputs
 
 
 def _generation(output: Any, top: int | None) -> Generation:

@@ -286,27 +286,27 @@ class Dispatch:
 
     def _again(self, rest: _Work) -> Iterable[_Work]:
         """What is tried again of a step that died: together at first, each call alone the last time."""
-        again = [call for call in rest.step.calls if self._deaths[call] < self._retries]
-        if again:
-            yield replace(rest, step=replace(rest.step, calls=tuple(again)))
+        retried = [call for call in rest.step.calls if self._deaths[call] < self._retries]
+        if retried:
+            yield replace(rest, step=replace(rest.step, calls=tuple(retried)))
         for call in rest.step.calls:
             if self._deaths[call] == self._retries:
                 yield replace(rest, step=replace(rest.step, calls=(call,)))
 
     def _begun(self, idle: Sequence[int]) -> list[tuple[int, Step]]:
         waiting = self.waiting(idle)
-        there = Counter(joint.number for joint in waiting.values())
+        present = Counter(joint.number for joint in waiting.values())
         queues = [queue for worker, queue in enumerate(self._queues) if worker not in self._gone]
         coming = Counter(n for queue in queues for n in {work.step.joint.number for work in queue if work.step.joint})
         begun = []
         for worker in idle:
             joint = waiting.get(worker)
-            if joint and there[joint.number] < coming[joint.number] and joint.number not in self._hurried:
+            if joint and present[joint.number] < coming[joint.number] and joint.number not in self._hurried:
                 continue
             if (step := self.next(worker)) is not None:
                 begun.append((worker, step))
-                if joint and step.joint == joint and there[joint.number] > 1:
-                    self._runs[worker].joint = replace(joint, workers=there[joint.number])
+                if joint and step.joint == joint and present[joint.number] > 1:
+                    self._runs[worker].joint = replace(joint, workers=present[joint.number])
         return begun
 
     def _requeue(self, worker: int, works: Iterable[_Work]) -> None:
@@ -341,12 +341,12 @@ class Dispatch:
     def _take(self, victim: int, theft: Theft) -> _Work:
         queue = self._queues[victim]
         work = queue[theft.place]
-        kept = work.step.calls[: len(work.step.calls) - theft.calls]
-        if kept:
-            queue[theft.place] = replace(work, step=replace(work.step, calls=kept))
+        kept_calls = work.step.calls[: len(work.step.calls) - theft.calls]
+        if kept_calls:
+            queue[theft.place] = replace(work, step=replace(work.step, calls=kept_calls))
         else:
             del queue[theft.place]
-        return replace(work, step=replace(work.step, calls=work.step.calls[len(kept) :]))
+        return replace(work, step=replace(work.step, calls=work.step.calls[len(kept_calls) :]))
 
     def _backlog(self, worker: int, thief: int) -> Backlog:
         run = self._runs.get(worker)
@@ -355,13 +355,13 @@ class Dispatch:
         experts = [before, *(step.expert for step in steps), ""]
         queued = []
         for place, step in enumerate(steps):
-            last, own, following = experts[place : place + 3]
-            load = self._load(worker, own, last)
-            through = self._load(worker, following, own) if following else 0.0
+            last, expert, following = experts[place : place + 3]
+            load = self._load(worker, expert, last)
+            through = self._load(worker, following, expert) if following else 0.0
             without = self._load(worker, following, last) if following else 0.0
-            elsewhere = self._load(thief, own, self._resident[thief])
-            cost = self._cost(own)
-            queued.append(Queued(len(step.calls), cost.request, load, load + through - without, elsewhere))
+            thief_load = self._load(thief, expert, self._resident[thief])
+            cost = self._cost(expert)
+            queued.append(Queued(len(step.calls), cost.request, load, load + through - without, thief_load))
         return Backlog(self._running(worker), queued)
 
     def _running(self, worker: int) -> float:

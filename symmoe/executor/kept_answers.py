@@ -52,8 +52,8 @@ class KeptAnswers:
         keys = {call.serves[0]: self._key(call) for step in plan.steps for call in step.calls}
         calls = {call.serves[0]: call for step in plan.steps for call in step.calls}
         for first, call in calls.items():
-            if said := self._said.get(keys[first]):
-                yield self._given(call, said)
+            if entry := self._said.get(keys[first]):
+                yield self._given(call, entry)
         left = [
             replace(step, calls=tuple(call for call in step.calls if keys[call.serves[0]] not in self._said))
             for step in plan.steps
@@ -62,9 +62,9 @@ class KeptAnswers:
         for event in self._executor.run(Plan(tuple(step for step in left if step.calls))):
             now = time.perf_counter()
             if not isinstance(event, Load):
-                first, said = event[0].assignment, _Entry(event[0], now - began)
-                self._keep(keys[first], said)
-                event = self._given(calls[first], said)
+                first, entry = event[0].assignment, _Entry(event[0], now - began)
+                self._keep(keys[first], entry)
+                event = self._given(calls[first], entry)
             began = now
             yield event
 
@@ -72,21 +72,21 @@ class KeptAnswers:
         """Seconds that a candidate took since the one before it, so that those of a step add up to the step's."""
         return self._seconds.get(candidate.assignment, 0.0)
 
-    def _given(self, call: Call, said: _Entry) -> list[Candidate]:
-        self._seconds[call.serves[0]] = said.seconds
-        return said.to(call)
+    def _given(self, call: Call, entry: _Entry) -> list[Candidate]:
+        self._seconds[call.serves[0]] = entry.seconds
+        return entry.to(call)
 
     def _key(self, call: Call) -> str:
-        told = repr((self._weights_of(call.expert), call.expert, call.query.messages, call.query.sampling))
-        return hashlib.sha256(told.encode()).hexdigest()
+        content = repr((self._weights_of(call.expert), call.expert, call.query.messages, call.query.sampling))
+        return hashlib.sha256(content.encode()).hexdigest()
 
-    def _keep(self, key: str, said: _Entry) -> None:
-        if said.candidate.finish_reason == "error":
+    def _keep(self, key: str, entry: _Entry) -> None:
+        if entry.candidate.finish_reason == "error":
             return
-        self._said[key] = said
+        self._said[key] = entry
         if self._path is not None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            line = {"key": key, "seconds": said.seconds, "candidate": to_json(said.candidate)}
+            line = {"key": key, "seconds": entry.seconds, "candidate": to_json(entry.candidate)}
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
 

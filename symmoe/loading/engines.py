@@ -92,8 +92,8 @@ class SleepingEngines:
     def asleep(self) -> tuple[str, ...]:
         """The directories of the models whose engines sleep, most recently used first."""
         with self._lock:
-            found = [one for shape, one in self._alive.items() if shape != self._awake and one.starting is None]
-            models = [one.engine.model for one in sorted(found, key=lambda one: -one.last_use)]
+            suspended = [one for shape, one in self._alive.items() if shape != self._awake and one.starting is None]
+            models = [one.engine.model for one in sorted(suspended, key=lambda one: -one.last_use)]
         return tuple(model for model in models if model is not None)
 
     @property

@@ -152,12 +152,12 @@ class KernelCache:
             self._kept.move_to_end(tags)
         in_use = frozenset(wanted)
         idle = [tags for tags in self._kept if tags not in in_use]
-        over = sum(self._kept[tags].nbytes for tags in idle) - self.budget
+        excess = sum(self._kept[tags].nbytes for tags in idle) - self.budget
         never = len(self._next_use)
         for tags in sorted(idle, key=lambda tags: self._next_use.get(tags, never), reverse=True):
-            if over <= 0:
+            if excess <= 0:
                 return
-            over -= self._kept.pop(tags).nbytes
+            excess -= self._kept.pop(tags).nbytes
 
     @property
     def nbytes(self) -> int:
@@ -257,9 +257,9 @@ class Binding:
 
     def _keep(self, slot: Slot, tags: Mapping[str, str]) -> None:
         """Take over the kernel that vLLM made when it started; a tied output head made one more of the same weight."""
-        kept = self._kernels.get(slot.tags(tags))
-        if kept:
-            slot.module.cpu_linear = kept.multiply
+        kernel = self._kernels.get(slot.tags(tags))
+        if kernel:
+            slot.module.cpu_linear = kernel.multiply
             return
         rows, columns = _shape(slot)
         self._kernels.put(slot.tags(tags), Kernel(slot.module.cpu_linear, rows * columns * 2))
@@ -291,8 +291,8 @@ def _verify(slot: Slot, weight: torch.Tensor) -> None:
     if slot.multiplies:
         probe = torch.linspace(-1, 1, weight.shape[1]).to(weight.dtype)[None]
         wanted = torch.nn.functional.linear(probe.float(), weight[:_ROWS].float())
-        got = slot.module.cpu_linear(probe, stored, None)[:, :_ROWS].float()
-        if not torch.allclose(got, wanted, rtol=0, atol=_TOLERANCE * float(wanted.abs().max())):
+        output = slot.module.cpu_linear(probe, stored, None)[:, :_ROWS].float()
+        if not torch.allclose(output, wanted, rtol=0, atol=_TOLERANCE * float(wanted.abs().max())):
             raise CheckpointError(f"{slot.name}: its kernel does not multiply by the expert's weight")
 
 

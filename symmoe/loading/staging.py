@@ -100,8 +100,8 @@ class Staged:
     @property
     def saved(self) -> float:
         """Seconds saved against reading alone at those rates; negative where it only cost time."""
-        alone = self.nbytes / self.rates.alone if self.rates and self.way != "plain" else 0.0
-        return alone - self.seconds
+        alone_seconds = self.nbytes / self.rates.alone if self.rates and self.way != "plain" else 0.0
+        return alone_seconds - self.seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,14 +145,14 @@ class Staging:
         files = sorted(directory.glob("*.safetensors"))
         nbytes = sum(file.stat().st_size for file in files)
         copy = self._place.folder / _key(directory, files)
-        there, began = partial(self._there, copy.name, joint), time.perf_counter()
+        report_absence, began = partial(self._there, copy.name, joint), time.perf_counter()
         if not files or self._hot(files) >= _HOT:
-            there()
+            report_absence()
             return Staged(directory, "plain", HOT)
         if nbytes > self._free() * _MEMORY_SHARE:
-            there()
+            report_absence()
             return Staged(directory, "plain", f"no memory for a copy of {nbytes >> 20} MiB on this machine")
-        with _locked(copy.with_suffix(".lock"), there) as waited:
+        with _locked(copy.with_suffix(".lock"), report_absence) as waited:
             if not (copy / _WHOLE).exists():
                 if waited:
                     seconds = time.perf_counter() - began
@@ -248,7 +248,7 @@ def resident(files: Sequence[Path]) -> float:
 
     libc = ctypes.CDLL(None, use_errno=True)
     flags = np.zeros(_SAMPLE_BYTES // mmap.PAGESIZE, dtype=np.uint8)
-    held = total = 0
+    resident_pages = total = 0
     for path in files:
         size = path.stat().st_size
         if not size:
@@ -263,9 +263,9 @@ def resident(files: Sequence[Path]) -> float:
                 if libc.mincore(ctypes.c_void_p(address + begin), ctypes.c_size_t(length), flags.ctypes.data_as(_VOID)):
                     return 0.0
                 count = -(-length // mmap.PAGESIZE)
-                held += int((flags[:count] & 1).sum())
+                resident_pages += int((flags[:count] & 1).sum())
                 total += count
-    return held / total if total else 0.0
+    return resident_pages / total if total else 0.0
 
 
 def _address(pages: mmap.mmap) -> int:
@@ -289,12 +289,18 @@ def _measured(source: Any, group: GatherGroup, store: TCPStore, known: Rates | N
         return Rates(**_exchanged(store, group, "rates", asdict(known))[0])
     count = len(source.sizes)
     last = range(max(0, count - _PROBE_CHUNKS), count)
-    alone = _exchanged(store, group, "alone", _read_rate(source, last) if group.rank == 0 else 0.0)[0]
+    single_rate = _exchanged(store, group, "alone", _read_rate(source, last) if group.rank == 0 else 0.0)[0]
     probes = [chunk for chunk in range(count) if chunk % group.size == group.rank][:_PROBE_CHUNKS]
-    together = sum(_exchanged(store, group, "storage", _read_rate(source, probes)))
+    group_rate = sum(_exchanged(store, group, "storage", _read_rate(source, probes)))
     link = min(_exchanged(store, group, "link", max(_link(group) for _ in range(_LINK_ROUNDS))))
-    told = _exchanged(store, group, "overhead", [time.perf_counter() - began, time.time()])
-    return Rates(max(alone, together / group.size), together, link, max(spent for spent, _ in told), told[0][1])
+    overheads = _exchanged(store, group, "overhead", [time.perf_counter() - began, time.time()])
+    return Rates(
+        max(single_rate, group_rate / group.size),
+        group_rate,
+        link,
+        max(spent for spent, _ in overheads),
+        overheads[0][1],
+    )
 
 
 def _read_rate(source: Any, chunks: Sequence[int]) -> float:
@@ -328,10 +334,10 @@ class _Nothing:
         return None
 
 
-def _exchanged(store: TCPStore, group: GatherGroup, what: str, own: Any) -> list[Any]:
+def _exchanged(store: TCPStore, group: GatherGroup, what: str, value: Any) -> list[Any]:
     """What each rank says, by rank. Raises `CollectiveError` if one says nothing."""
     try:
-        store.set(f"staging/{what}/{group.rank}", json.dumps(own))
+        store.set(f"staging/{what}/{group.rank}", json.dumps(value))
         return [json.loads(store.get(f"staging/{what}/{rank}")) for rank in range(group.size)]
     except RuntimeError as error:
         raise CollectiveError(f"a machine left while it measured ({str(error).splitlines()[0]})") from error

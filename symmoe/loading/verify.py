@@ -104,8 +104,8 @@ def _verify_fit(weights: Path, adapter: dict[str, tuple[int, ...]], base: Path) 
         target = model.get(base_name(key))
         side = 1 if ".lora_A." in key else 0
         if target is None or len(target) != 2 or shape[side] != target[side]:
-            found = "has no such tensor" if target is None else f"has it as {target}"
-            raise CheckpointError(f"{weights}: made for another base: {key} is {shape}, the base {found}")
+            problem = "has no such tensor" if target is None else f"has it as {target}"
+            raise CheckpointError(f"{weights}: made for another base: {key} is {shape}, the base {problem}")
 
 
 def _shapes(files: Sequence[Path]) -> dict[str, tuple[int, ...]]:

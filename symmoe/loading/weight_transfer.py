@@ -99,14 +99,14 @@ class GroupedSwapEngine(WeightTransferEngine[SwapInit, SwapUpdate]):  # type: ig
         self._pinned.close()
         self._maps.clear()
 
-    def _view(self, where: SwapUpdate) -> memoryview:
+    def _view(self, update: SwapUpdate) -> memoryview:
         """The image's bytes. Files stay mapped, so that their pages are faulted in, and pinned for a GPU, once."""
-        if where.path not in self._maps:
+        if update.path not in self._maps:
             on_gpu = self.device.type == "cuda"
-            self._maps[where.path] = attach(where.path, writable=on_gpu)
+            self._maps[update.path] = attach(update.path, writable=on_gpu)
             if on_gpu:
-                self._pinned.enter_context(pinned(memoryview(self._maps[where.path])))
-        return memoryview(self._maps[where.path])[where.offset : where.offset + where.nbytes]
+                self._pinned.enter_context(pinned(memoryview(self._maps[update.path])))
+        return memoryview(self._maps[update.path])[update.offset : update.offset + update.nbytes]
 
 
 def _why_not(config: Any) -> str:

@@ -120,8 +120,8 @@ def _blocks(instance: Instance, worker: int, pieces: Mapping[int, int], order: S
 def _candidates(problem: Problem, instance: Instance, blocks: Sequence[Mapping[int, _Block]]) -> list[_Group]:
     """Models that workers of several machines must load cold, greatest gain first."""
     cold: dict[int, list[int]] = {}
-    for worker, own in enumerate(blocks):
-        for model in own:
+    for worker, worker_blocks in enumerate(blocks):
+        for model in worker_blocks:
             if model not in instance.alive[worker]:
                 cold.setdefault(model, []).append(worker)
     groups = [_group(problem, instance, blocks, model, workers) for model, workers in cold.items()]
@@ -147,10 +147,10 @@ def _without_the_last(
     instance: Instance,
     blocks: Sequence[Mapping[int, _Block]],
     group: _Group,
-    came: Mapping[int, float],
+    arrivals: Mapping[int, float],
 ) -> _Group | None:
     """The half of a group that is there first."""
-    first = sorted(group.workers, key=lambda worker: (came[worker], worker))[: (len(group.workers) + 1) // 2]
+    first = sorted(group.workers, key=lambda worker: (arrivals[worker], worker))[: (len(group.workers) + 1) // 2]
     if len(first) == len(group.workers):
         return None
     return _group(problem, instance, blocks, group.model, sorted(first))
@@ -159,12 +159,12 @@ def _without_the_last(
 def _play(instance: Instance, blocks: Sequence[Mapping[int, _Block]], groups: Sequence[_Group]) -> _Played:
     """Every worker runs what is alive there, then its groups, gaps filled with the longest that fits, then the rest."""
     joint = [{group.model for group in groups if worker in group.workers} for worker in range(len(blocks))]
-    alive = [[model for model in own if model in instance.alive[w]] for w, own in enumerate(blocks)]
+    alive = [[model for model in worker_blocks if model in instance.alive[w]] for w, worker_blocks in enumerate(blocks)]
     left = [
-        [model for model in own if model not in joint[w] and model not in instance.alive[w]]
-        for w, own in enumerate(blocks)
+        [model for model in worker_blocks if model not in joint[w] and model not in instance.alive[w]]
+        for w, worker_blocks in enumerate(blocks)
     ]
-    played = _Played(alive, [sum(own[m].seconds for m in alive[w]) for w, own in enumerate(blocks)])
+    played = _Played(alive, [sum(worker_blocks[m].seconds for m in alive[w]) for w, worker_blocks in enumerate(blocks)])
     ends = played.ends
 
     def run(worker: int, model: int, saved: float = 0.0) -> None:

@@ -50,8 +50,8 @@ class ExpertCost:
         """Seconds by which `load` shortens if so many machines share one reading of the model; 0 if unknown."""
         if self.rates is None or not self.bytes or machines < 2:
             return 0.0
-        alone = self.bytes / self.rates.alone
-        return min(max(alone - self.rates.gathered(self.bytes, machines), 0.0), self.load)
+        alone_seconds = self.bytes / self.rates.alone
+        return min(max(alone_seconds - self.rates.gathered(self.bytes, machines), 0.0), self.load)
 
     @property
     def same_model(self) -> float:
@@ -130,16 +130,16 @@ class CostModel:
         return {expert: self.cost(expert) for expert in self._models}
 
     def _loading(self, expert: str, wanted: Lane) -> float:
-        own = self._loads.get((expert, wanted))
-        if own:
-            return median(own)
+        samples = self._loads.get((expert, wanted))
+        if samples:
+            return median(samples)
         others = {name: median(seen) for (name, kind), seen in self._loads.items() if kind == wanted and seen}
         return _by_size(others, self._sizes, expert, _UNMEASURED[wanted])
 
     def _request(self, expert: str) -> float:
-        own = self._requests.get(expert)
-        if own:
-            return _weighted_median(own)
+        samples = self._requests.get(expert)
+        if samples:
+            return _weighted_median(samples)
         others = {name: _weighted_median(seen) for name, seen in self._requests.items() if seen}
         return _by_size(others, self._tokens, expert, self._tokens.get(expert, _TOKENS) / _TOKENS_PER_SECOND)
 

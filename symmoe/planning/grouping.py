@@ -43,8 +43,8 @@ class Fleet:
 def problem_of(whole: Plan, recruitments: Sequence[Recruitment], models: Mapping[str, str], fleet: Fleet) -> Problem:
     """The scheduling problem of a plan that has one whole step for each expert."""
     requests = {step.expert: len(step.calls) for step in whole.steps}
-    together = asked_together(recruitments, fleet.aggregator)
-    return Problem(requests, fleet.costs, models, fleet.now(models), together)
+    pair_counts = asked_together(recruitments, fleet.aggregator)
+    return Problem(requests, fleet.costs, models, fleet.now(models), pair_counts)
 
 
 def spread(whole: Plan, schedule: Schedule) -> Plan:
@@ -56,12 +56,12 @@ def spread(whole: Plan, schedule: Schedule) -> Plan:
     for worker, shares in enumerate(schedule.shares):
         for share in shares:
             homes[share.expert][worker] = share.requests
-    asked: dict[str, set[str]] = defaultdict(set)
+    experts_asked: dict[str, set[str]] = defaultdict(set)
     for step in whole.steps:
         for call in step.calls:
             for assignment in call.serves:
-                asked[assignment.query_id].add(step.expert)
-    divided = {step.expert: _divided(step.calls, homes, asked) for step in whole.steps}
+                experts_asked[assignment.query_id].add(step.expert)
+    divided = {step.expert: _divided(step.calls, homes, experts_asked) for step in whole.steps}
     joints = [load.joint(number) for number, load in enumerate(schedule.joint)]
     joint = {at: joints[number] for at, number in schedule.joint_at.items()}
     return Plan(
@@ -74,26 +74,30 @@ def spread(whole: Plan, schedule: Schedule) -> Plan:
 
 
 def _divided(
-    calls: Sequence[Call], homes: Mapping[str, Mapping[int, int]], asked: Mapping[str, set[str]]
+    calls: Sequence[Call], homes: Mapping[str, Mapping[int, int]], experts_asked: Mapping[str, set[str]]
 ) -> dict[int, tuple[Call, ...]]:
     """One expert's calls by worker, as many as its shares say, in their order."""
     room = dict(homes[calls[0].expert])
     if len(room) == 1:
         return {worker: tuple(calls) for worker in room}
     liked = sorted(
-        (-_company(call, worker, homes, asked), place, worker) for place, call in enumerate(calls) for worker in room
+        (-_company(call, worker, homes, experts_asked), place, worker)
+        for place, call in enumerate(calls)
+        for worker in room
     )
-    given: dict[int, int] = {}
+    worker_of: dict[int, int] = {}
     for _, place, worker in liked:
-        if place not in given and room[worker]:
-            given[place] = worker
+        if place not in worker_of and room[worker]:
+            worker_of[place] = worker
             room[worker] -= 1
-    return {worker: tuple(call for place, call in enumerate(calls) if given[place] == worker) for worker in room}
+    return {worker: tuple(call for place, call in enumerate(calls) if worker_of[place] == worker) for worker in room}
 
 
-def _company(call: Call, worker: int, homes: Mapping[str, Mapping[int, int]], asked: Mapping[str, set[str]]) -> float:
+def _company(
+    call: Call, worker: int, homes: Mapping[str, Mapping[int, int]], experts_asked: Mapping[str, set[str]]
+) -> float:
     """How many of the other experts of a call's questions run on a worker; of a split one the part that does."""
-    others = {expert for assignment in call.serves for expert in asked[assignment.query_id]} - {call.expert}
+    others = {expert for assignment in call.serves for expert in experts_asked[assignment.query_id]} - {call.expert}
     return sum(homes[other].get(worker, 0) / sum(homes[other].values()) for other in sorted(others))
 
 
@@ -117,26 +121,26 @@ def plan(
     so that consecutive windows of a job need the fewest loads.
     """
     finished, bounds = set(done), most_tokens or {}
-    asked: dict[str, dict[_CallKey, tuple[Query, list[Assignment]]]] = {}
+    by_expert: dict[str, dict[_CallKey, tuple[Query, list[Assignment]]]] = {}
     for query, recruitment in zip(queries, recruitments, strict=True):
         for assignment in recruitment.assignments:
             if assignment not in finished:
                 worded = _bounded(_reseeded(query, assignment, seed), bounds.get(assignment.expert))
-                calls = asked.setdefault(assignment.expert, {})
+                calls = by_expert.setdefault(assignment.expert, {})
                 calls.setdefault((worded.messages, worded.sampling), (worded, []))[1].append(assignment)
     order = list(dict.fromkeys(models.values()))
-    names = [name for name in sorted(models, key=lambda expert: order.index(models[expert])) if name in asked]
+    names = [name for name in sorted(models, key=lambda expert: order.index(models[expert])) if name in by_expert]
     if resident in names:
         place = names.index(resident)
         names = names[place:] + names[:place][::-1]
-    whole = Plan(tuple(Step(name, _calls(name, asked[name])) for name in names))
+    whole = Plan(tuple(Step(name, _calls(name, by_expert[name])) for name in names))
     if fleet is None or len(fleet.workers) == 1:
         return whole
     return spread(whole, schedule(problem_of(whole, recruitments, models, fleet), fleet.program_seconds))
 
 
-def _calls(expert: str, asked: Mapping[_CallKey, tuple[Query, list[Assignment]]]) -> tuple[Call, ...]:
-    return tuple(Call(expert, query, tuple(serves)) for query, serves in asked.values())
+def _calls(expert: str, entries: Mapping[_CallKey, tuple[Query, list[Assignment]]]) -> tuple[Call, ...]:
+    return tuple(Call(expert, query, tuple(serves)) for query, serves in entries.values())
 
 
 def _reseeded(query: Query, assignment: Assignment, seed: int) -> Query:
@@ -155,8 +159,8 @@ def _own_seed(query: Query, assignment: Assignment, seed: int) -> int:
     """The request's own seed, and another for each further draw of one expert; without one, a seed that no other draw
     of the run has.
     """
-    own = query.sampling.seed
-    if own is not None and assignment.slot == 0:
-        return own
-    text = f"{seed}/{query.id}/{assignment.expert}/{assignment.slot}" if own is None else f"{own}/{assignment.slot}"
+    base = query.sampling.seed
+    if base is not None and assignment.slot == 0:
+        return base
+    text = f"{seed}/{query.id}/{assignment.expert}/{assignment.slot}" if base is None else f"{base}/{assignment.slot}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")

@@ -132,9 +132,9 @@ class Instance:
         model = self.model[expert]
         if model in self.alive[worker]:
             return self.swap[expert]
-        there = [self.first[other] for other in pieces if self.model[other] == model]
-        before = min(there, default=0.0)
-        return self.swap[expert] + min([*there, self.first[expert]]) - before
+        first_loads = [self.first[other] for other in pieces if self.model[other] == model]
+        before = min(first_loads, default=0.0)
+        return self.swap[expert] + min([*first_loads, self.first[expert]]) - before
 
     def by_size(self, experts: Iterable[int] | None = None) -> list[int]:
         """Experts in order of load plus work, greatest first."""

@@ -45,18 +45,18 @@ def solve(instance: Instance, known: float, time_limit: float, split: bool = Tru
     matrix, low, high = rows.matrix()
     upper = rows.upper()
     with _silent():
-        found = milp(
+        solution = milp(
             rows.objective(),
             constraints=LinearConstraint(matrix, low, high),
             bounds=Bounds(np.zeros_like(upper), upper),
             integrality=rows.integrality(split),
             options={"time_limit": time_limit, "mip_rel_gap": _GAP},
         )
-    bound = float(found.mip_dual_bound) if found.mip_dual_bound is not None else 0.0
-    if found.status == 2:  # nothing is shorter than what is known
+    bound = float(solution.mip_dual_bound) if solution.mip_dual_bound is not None else 0.0
+    if solution.status == 2:  # nothing is shorter than what is known
         return Solved(None, known, proved=True)
-    placement = rows.placement(found.x) if found.x is not None else None
-    return Solved(placement, max(bound, 0.0), proved=found.status == 0)
+    placement = rows.placement(solution.x) if solution.x is not None else None
+    return Solved(placement, max(bound, 0.0), proved=solution.status == 0)
 
 
 @contextmanager

@@ -65,14 +65,14 @@ def _wanted(problem: Problem, instance: Instance) -> _Matrix:
 def _one_gain(instance: Instance, placement: Placement, wanted: _Matrix, latest: float) -> bool:
     """Make the move or exchange that gains most of those that end in time; False if none gains."""
     present = np.zeros((len(instance.names), len(placement)))
-    for worker, there in enumerate(placement):
-        present[list(there), worker] = 1.0
+    for worker, placed in enumerate(placement):
+        present[list(placed), worker] = 1.0
     near = wanted @ present
-    pieces = [(e, w) for w, there in enumerate(placement) for e in there]
+    pieces = [(e, w) for w, placed in enumerate(placement) for e in placed]
     experts, workers = (np.array(column) for column in zip(*pieces, strict=True))
-    own = near[experts, workers]
-    moving = near[experts, :] - own[:, None]
-    crossed = near[experts, :][:, workers] - own[:, None]
+    current = near[experts, workers]
+    moving = near[experts, :] - current[:, None]
+    crossed = near[experts, :][:, workers] - current[:, None]
     exchanging = crossed + crossed.T - 2 * wanted[np.ix_(experts, experts)]
     options = [(-float(moving[p, w]), int(p), int(w), -1) for p, w in np.argwhere(moving > 1e-9)]
     options += [(-float(exchanging[p, q]), int(p), -1, int(q)) for p, q in np.argwhere(exchanging > 1e-9) if p < q]
@@ -88,19 +88,19 @@ def _exchanged(
     instance: Instance, placement: Placement, one: tuple[int, int], other: tuple[int, int | None], latest: float
 ) -> bool:
     """Do it if both workers can take what they are given and end in time."""
-    (here, leaving), (there, coming) = one, other
-    first, second = dict(placement[here]), dict(placement[there])
+    (first_worker, leaving), (second_worker, coming) = one, other
+    first, second = dict(placement[first_worker]), dict(placement[second_worker])
     count = first.pop(leaving)
     if coming is not None:
-        if coming in first or not instance.fits[coming][here]:
+        if coming in first or not instance.fits[coming][first_worker]:
             return False
         first[coming] = second.pop(coming)
-    if leaving in second or not instance.fits[leaving][there]:
+    if leaving in second or not instance.fits[leaving][second_worker]:
         return False
     second[leaving] = count
-    if max(instance.seconds(here, first), instance.seconds(there, second)) > latest:
+    if max(instance.seconds(first_worker, first), instance.seconds(second_worker, second)) > latest:
         return False
-    placement[here], placement[there] = first, second
+    placement[first_worker], placement[second_worker] = first, second
     return True
 
 
@@ -223,7 +223,7 @@ def _at_best(problem: Problem, machines: int) -> Problem:
     """The problem if every cold load were as short as it is for the best number of machines together."""
 
     def least(cost: ExpertCost) -> ExpertCost:
-        load = cost.load - max(cost.saved(together) for together in range(2, machines + 1))
+        load = cost.load - max(cost.saved(count) for count in range(2, machines + 1))
         return replace(cost, load=load, swap=min(cost.same_model, load))
 
     return replace(problem, costs={name: least(cost) for name, cost in problem.costs.items()})
@@ -235,8 +235,8 @@ def _searched(instance: Instance, bound: float, simple: Placement) -> Placement:
     starts = [simple] if tight is None else [tight, simple]
     best = simple
     for start in starts:
-        found = improved(instance, start, bound, _TRIES // len(starts))
-        best = min(best, found, key=instance.makespan)
+        placement = improved(instance, start, bound, _TRIES // len(starts))
+        best = min(best, placement, key=instance.makespan)
     return best
 
 

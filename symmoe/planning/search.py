@@ -61,11 +61,11 @@ def packed(instance: Instance, low: float, high: float) -> Placement | None:
     best = fill(instance, high)
     for _ in range(_ROUNDS):
         middle = (low + high) / 2
-        found = fill(instance, middle)
-        if found is None:
+        placement = fill(instance, middle)
+        if placement is None:
             low = middle
         else:
-            best, high = found, min(middle, instance.makespan(found))
+            best, high = placement, min(middle, instance.makespan(placement))
     return best
 
 

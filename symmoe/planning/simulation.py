@@ -71,7 +71,7 @@ def simulate(schedule: Schedule, problem: Problem, truth: Truth, prefetch: bool 
             firsts[worker, place] = numbered[share.expert]
             numbered[share.expert] += share.requests
     joint_at = schedule.joint_at
-    there: dict[int, dict[int, float]] = {number: {} for number in range(len(schedule.joint))}
+    arrivals: dict[int, dict[int, float]] = {number: {} for number in range(len(schedule.joint))}
     moved = True
     while moved:
         moved = False
@@ -81,10 +81,10 @@ def simulate(schedule: Schedule, problem: Problem, truth: Truth, prefetch: bool 
                 share, begin, saved = shares[seat.place], seat.free(prefetch), 0.0
                 if (number := joint_at.get((seat.worker, seat.place))) is not None:
                     load = schedule.joint[number]
-                    there[number][seat.worker] = begin
-                    if len(there[number]) < len(load.places):
+                    arrivals[number][seat.worker] = begin
+                    if len(arrivals[number]) < len(load.places):
                         break
-                    begin, saved = max(there[number].values()), load.saved
+                    begin, saved = max(arrivals[number].values()), load.saved
                 seat.run(share, begin, saved, firsts[seat.worker, seat.place], truth)
                 moved = True
     spans = tuple(span for seat in seats for span in seat.spans)

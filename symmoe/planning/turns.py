@@ -165,11 +165,11 @@ class Turns:
         self._promote(now)
         if self._resident is None or self._is_over(now):
             return []
-        own = sorted((w for w in self._waiting.values() if w.expert == self._resident), key=lambda w: w.arrived)
+        waiting = sorted((w for w in self._waiting.values() if w.expert == self._resident), key=lambda w: w.arrived)
         room = self._slots - len(self._running)
-        begun = list(self._fairly([w for w in own if not w.background], room))
+        begun = list(self._fairly([w for w in waiting if not w.background], room))
         if len(begun) == sum(not w.background for w in self._waiting.values()):  # nobody else waits, here or elsewhere
-            begun += self._fairly([w for w in own if w.background], room - len(begun) - self._kept_free(now))
+            begun += self._fairly([w for w in waiting if w.background], room - len(begun) - self._kept_free(now))
         self._start(begun, now)
         return begun
 
@@ -194,15 +194,15 @@ class Turns:
         running = sorted(self._running.values(), key=lambda each: self._began[each.id], reverse=True)
         able = [each for each in running if each.background and each.gave_way < _WAYS]
         if self._is_over(now):
-            out = able if len(able) == len(running) else []
+            leaving = able if len(able) == len(running) else []
         else:
-            own = sum(w.expert == self._resident and not w.background for w in self._waiting.values())
-            out = able[: max(0, own + len(running) - self._slots)]
-        for each in out:
+            waiting_count = sum(w.expert == self._resident and not w.background for w in self._waiting.values())
+            leaving = able[: max(0, waiting_count + len(running) - self._slots)]
+        for each in leaving:
             self.leave(each.id)
             self._served[each.key] -= 1
             self._waiting[each.id] = replace(each, gave_way=each.gave_way + 1)
-        return out
+        return leaving
 
     def switch(self, now: float) -> str | None:
         """The expert to make ready now; None while the turn goes on or requests must finish first."""

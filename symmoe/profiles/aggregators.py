@@ -78,12 +78,12 @@ def _task(matrix: Matrix, i: int, rng: Random) -> AggregationTask | None:
 
 def _wrong(question: Question, texts: Iterable[str], besides: Sequence[str] = ()) -> list[str]:
     """Texts with wrong answers, none of which says what another, or one of `besides`, says."""
-    said = {_said(question, text) for text in besides}
+    seen = {_said(question, text) for text in besides}
     kept = []
     for text in texts:
         answer = _said(question, text)
-        if text and answer not in said and not is_right(text, question):
-            said.add(answer)
+        if text and answer not in seen and not is_right(text, question):
+            seen.add(answer)
             kept.append(text)
     return kept
 
@@ -107,10 +107,10 @@ def references(query: Query, texts: Sequence[str], window: int) -> Query:
     They are cut alike to fit the window, without the experts' reasoning.
     """
     room = max(_LEAST_CHARACTERS, 2 * window // max(len(texts), 1))
-    shown = "\n".join(f"{n}. {without_reasoning(text).strip()[:room]}" for n, text in enumerate(texts, start=1))
+    listing = "\n".join(f"{n}. {without_reasoning(text).strip()[:room]}" for n, text in enumerate(texts, start=1))
     words = (
         "Several assistants have answered the user's question. Some of their answers may be wrong. "
-        f"Weigh them, then give the one right answer and nothing else.\n\nAnswers:\n{shown}"
+        f"Weigh them, then give the one right answer and nothing else.\n\nAnswers:\n{listing}"
     )
     return Query(query.id, (Message("system", words), *query.messages), query.sampling, query.kind)
 
@@ -168,10 +168,10 @@ def over_chance(tally: Tally) -> float:
 
 def _ask(assembly: Assembly, tasks: Sequence[AggregationTask], watch: Watch, wording: Wording) -> dict[str, list[str]]:
     pool = assembly.pool
-    asked = [as_query(task.question, pool.sampling) for task in tasks]
+    original_queries = [as_query(task.question, pool.sampling) for task in tasks]
     window = pool.engine.max_model_len
-    queries = [wording(query, task.candidates, window) for query, task in zip(asked, tasks, strict=True)]
+    queries = [wording(query, task.candidates, window) for query, task in zip(original_queries, tasks, strict=True)]
     everyone = [Recruitment(q.id, tuple(Assignment(q.id, e, 0) for e in pool.names), {}) for q in queries]
     steps = plan(queries, everyone, assembly.models)
-    found = {(c.expert, c.query_id): c.text for c in gathered(assembly.executor, steps, watch)}
-    return {name: [found[name, query.id] for query in queries] for name in pool.names}
+    texts = {(c.expert, c.query_id): c.text for c in gathered(assembly.executor, steps, watch)}
+    return {name: [texts[name, query.id] for query in queries] for name in pool.names}

@@ -78,12 +78,12 @@ def recruit_by_halves(
     order = np.random.default_rng(seed).permutation(len(queries))
     halves = order[: len(order) // 2].tolist(), order[len(order) // 2 :].tolist()
     found: list[Recruited] = []
-    for known, asked in (halves, halves[::-1]):
-        if not known or not asked:
+    for known, held_out in (halves, halves[::-1]):
+        if not known or not held_out:
             return []
-        some = [queries[place] for place in asked]
-        recruited = recruiter(profiled(known)).recruit(some, [skills[place] for place in asked], k, seed)
-        found += map(Recruited, asked, some, recruited)
+        held_out_queries = [queries[place] for place in held_out]
+        recruited = recruiter(profiled(known)).recruit(held_out_queries, [skills[place] for place in held_out], k, seed)
+        found += map(Recruited, held_out, held_out_queries, recruited)
     return found
 
 
@@ -109,16 +109,16 @@ def fit_belief(courses: Sequence[Course]) -> Belief:
 
 
 def _corrections(counted: Sequence[Counted], belief: Belief) -> tuple[tuple[float, float], ...]:
-    right = np.array([each for _, each in counted], dtype=np.float64)
+    right = np.array([is_right for _, is_right in counted], dtype=np.float64)
     shares = _shares(counted, belief)
     logits = np.log(shares / (1 - shares))
-    voters = np.array([standing.voters for standing, _ in counted])
-    found: list[tuple[float, float]] = []
+    voters = np.array([state.voters for state, _ in counted])
+    corrections: list[tuple[float, float]] = []
     for number in range(1, int(voters.max(initial=0)) + 1):
-        among = voters == number
-        before = found[-1] if found else (1.0, 0.0)
-        found.append(_correction(logits[among], right[among]) if among.sum() >= LEAST else before)
-    return tuple(found)
+        mask = voters == number
+        before = corrections[-1] if corrections else (1.0, 0.0)
+        corrections.append(_correction(logits[mask], right[mask]) if mask.sum() >= LEAST else before)
+    return tuple(corrections)
 
 
 def _voted(counted: Sequence[Counted]) -> list[Counted]:
@@ -130,33 +130,33 @@ def _voted(counted: Sequence[Counted]) -> list[Counted]:
 def _course(matrix: Matrix, each: Recruited, k: int) -> Course:
     place, recruitment = each.place, each.recruitment
     question = matrix.questions[place]
-    asked = question.question
-    options = options_of(asked)
+    text = question.question
+    options = options_of(text)
     supports: dict[str, float] = {}
     weights: dict[str, float] = {}
     right: dict[str, bool] = {}
     counted: list[Counted] = [(VoteState((), (), 0, options), False)]
     experts = []
     chosen = [assignment.expert for assignment in recruitment.assignments[:k]]
-    for expert, weight in zip(chosen, weights_of(asked, recruitment, chosen), strict=True):
-        own = support(recruitment.accuracies.get(expert, 0.0), options), weight
-        experts.append(own)
-        said = extract(matrix.texts[expert][place], "auto", asked)  # as whoever asks has it read
-        if said is None:
+    for expert, weight in zip(chosen, weights_of(text, recruitment, chosen), strict=True):
+        vote = support(recruitment.accuracies.get(expert, 0.0), options), weight
+        experts.append(vote)
+        extracted = extract(matrix.texts[expert][place], "auto", text)  # as whoever asks has it read
+        if extracted is None:
             counted.append(counted[-1])
             continue
-        supports[said] = supports.get(said, 0.0) + own[0]
-        weights[said] = weights.get(said, 0.0) + own[1]
-        right[said] = matrix.right[expert][place]
+        supports[extracted] = supports.get(extracted, 0.0) + vote[0]
+        weights[extracted] = weights.get(extracted, 0.0) + vote[1]
+        right[extracted] = matrix.right[expert][place]
         first = sorted(weights, key=lambda answer: -weights[answer])
-        heard = counted[-1][0].voters + 1
-        stands = VoteState(tuple(supports[a] for a in first), tuple(weights[a] for a in first), heard, options)
-        counted.append((stands, right[first[0]]))
+        voters = counted[-1][0].voters + 1
+        state = VoteState(tuple(supports[a] for a in first), tuple(weights[a] for a in first), voters, options)
+        counted.append((state, right[first[0]]))
     return Course(tuple(counted), tuple(experts))
 
 
 def _shares(voted: Sequence[Counted], belief: Belief) -> Floats:
-    return np.array([standing.posterior(belief) for standing, _ in voted])
+    return np.array([state.posterior(belief) for state, _ in voted])
 
 
 def _loss(shares: Floats, right: Floats) -> float:
@@ -167,9 +167,13 @@ def _correction(logits: Floats, right: Floats) -> tuple[float, float]:
     """Slope and offset of a logistic regression that is drawn to 1 and 0 (Platt 1999)."""
     from scipy.optimize import minimize
 
-    def loss(found: Floats) -> float:
-        told = found[0] * logits + found[1]
-        return float(np.logaddexp(0, told).sum() - right @ told + _PRIOR * ((found[0] - 1) ** 2 + found[1] ** 2))
+    def loss(parameters: Floats) -> float:
+        adjusted = parameters[0] * logits + parameters[1]
+        return float(
+            np.logaddexp(0, adjusted).sum()
+            - right @ adjusted
+            + _PRIOR * ((parameters[0] - 1) ** 2 + parameters[1] ** 2)
+        )
 
     slope, offset = minimize(loss, (1.0, 0.0), method="L-BFGS-B", bounds=((0, None), (None, None))).x
     return round(float(slope), 4), round(float(offset), 4)
@@ -221,9 +225,9 @@ def learn_verifier(matrix: Matrix, recruited: Sequence[Recruited], k: int, seed:
     half = np.random.default_rng(seed).permutation(len(recruited)) % 2
     verified, voted = np.zeros((2, len(recruited)))
     for part in (0, 1):
-        there = half[rows.question] == part
-        trees = _grown(rows.of(there), experts, seed)
-        judged = rows.of(~there & (rows.size == k))
+        in_part = half[rows.question] == part
+        trees = _grown(rows.of(in_part), experts, seed)
+        judged = rows.of(~in_part & (rows.size == k))
         if trees is None:
             return None
         verified += _chosen(judged, Verifying(trees).probabilities(judged.known), len(recruited))
@@ -232,10 +236,10 @@ def learn_verifier(matrix: Matrix, recruited: Sequence[Recruited], k: int, seed:
 
 
 def _rows(matrix: Matrix, recruited: Sequence[Recruited], experts: Sequence[str], sizes: Sequence[int]) -> _Rows:
-    found = [
+    rows = [
         part for number, each in enumerate(recruited) for part in _of_question(matrix, each, number, experts, sizes)
     ]
-    known, right, support, question, size = zip(*found, strict=True)
+    known, right, support, question, size = zip(*rows, strict=True)
     counts = [len(part) for part in right]
     return _Rows(
         np.concatenate(known),
@@ -256,9 +260,11 @@ def _of_question(
         for a in recruitment.assignments[: max(sizes)]
     ]
     asked, right = Asked.of(query.text), [matrix.right[c.expert][each.place] for c in everyone]
-    said = [reading for reading in read(query, everyone) if reading.answer != UNREAD]
+    all_readings = [reading for reading in read(query, everyone) if reading.answer != UNREAD]
     signs = {
-        place: signs_of(asked, everyone[place].text, reading.answer) for reading in said for place in reading.members
+        place: signs_of(asked, everyone[place].text, reading.answer)
+        for reading in all_readings
+        for place in reading.members
     }
     weights = [verdict.weight for verdict in weigh_by_records(query, everyone, recruitment)]
     for size in sizes:
@@ -288,17 +294,17 @@ def _grown(rows: _Rows, experts: tuple[str, ...], seed: int) -> Trees | None:
     if rows.right.all() or not rows.right.any():
         return None
     with np.errstate(invalid="ignore"):
-        telling = [n for n, column in enumerate(rows.known.T) if len(np.unique(column[~np.isnan(column)])) > 1]
+        informative = [n for n, column in enumerate(rows.known.T) if len(np.unique(column[~np.isnan(column)])) > 1]
     grown = HistGradientBoostingClassifier(**GROWTH, random_state=seed)
-    grown.fit(rows.known[:, telling], rows.right)  # a constant column breaks its binning
-    return _columns(grown, telling, experts)
+    grown.fit(rows.known[:, informative], rows.right)  # a constant column breaks its binning
+    return _columns(grown, informative, experts)
 
 
-def _columns(grown: Any, telling: Sequence[int], experts: tuple[str, ...]) -> Trees:
+def _columns(grown: Any, informative: Sequence[int], experts: tuple[str, ...]) -> Trees:
     nodes = [each[0].nodes for each in grown._predictors]  # scikit-learn has no format of its own but pickles
     starts = np.cumsum([0, *map(len, nodes)])
     leaf = np.concatenate([each["is_leaf"] for each in nodes]).astype(bool)
-    columns = np.array(telling)[np.concatenate([each["feature_idx"] for each in nodes])]
+    columns = np.array(informative)[np.concatenate([each["feature_idx"] for each in nodes])]
     shift = np.repeat(starts[:-1], np.diff(starts))
     return Trees(
         experts,

@@ -65,10 +65,10 @@ def profile_pool(
             assembly.executor, [name], assembly.models, questions, pool.sampling, watch, assembly.pool.most_tokens
         )
         fresh = _earned(matrix, name, skills, range(len(questions)), every_topic, weights, digest)
-        alone = replace(profiles, experts={name: fresh})
+        fresh_profiles = replace(profiles, experts={name: fresh})
         others = {e: p for e, p in profiles.experts.items() if e != name}
         kept = profiles if add else replace(profiles, experts=others)
-        profiles = merge(kept, alone)
+        profiles = merge(kept, fresh_profiles)
         saved(profiles)
     return complete(profiles, pool.names)
 
@@ -92,8 +92,8 @@ def profile_records(
         experts = {
             name: _earned(matrix, name, skills, places, every_topic, weights[name], digest) for name in pool.names
         }
-        there = [questions[place] for place in places]
-        asked = _recorded(there, [skills[place] for place in places])
+        subset = [questions[place] for place in places]
+        asked = _recorded(subset, [skills[place] for place in places])
         return Profiles(experts, needed, questions=asked, embedder=pool.routing.embedder)
 
     queries = [as_query(question, pool.sampling) for question in questions]
@@ -146,26 +146,26 @@ def onboard(
     """
     skills = tag_questions(joined, questions)
     chosen = diverse_questions(skills, count)
-    asked, needed = [questions[i] for i in chosen], [skills[i] for i in chosen]
+    chosen_questions, chosen_skills = [questions[i] for i in chosen], [skills[i] for i in chosen]
     everyone = [newcomer] if labelled else [newcomer, *profiles.experts]
     matrix = run_matrix(
-        joined.executor, everyone, joined.models, asked, joined.pool.sampling, watch, joined.pool.most_tokens
+        joined.executor, everyone, joined.models, chosen_questions, joined.pool.sampling, watch, joined.pool.most_tokens
     )
     if labelled:
         earned = [float(right) for right in matrix.right[newcomer]]
     else:
-        earned = _agreement(joined, newcomer, profiles, matrix, needed)
-    own = build_profile(
+        earned = _agreement(joined, newcomer, profiles, matrix, chosen_skills)
+    profile = build_profile(
         newcomer,
-        needed,
+        chosen_skills,
         earned,
-        tokens=matrix.spent[newcomer] / len(asked),
+        tokens=matrix.spent[newcomer] / len(chosen_questions),
         fingerprint=expert_fingerprint(joined.pool, newcomer),
         date=date.today().isoformat(),
-        idents=[identity(question.question) for question in asked],
+        idents=[identity(question.question) for question in chosen_questions],
     )
-    alike = likeness(profiles, needed, earned)
-    return borrow(own, profiles, alike), alike
+    alike = likeness(profiles, chosen_skills, earned)
+    return borrow(profile, profiles, alike), alike
 
 
 def _recorded(questions: Sequence[Question], skills: Sequence[Skills]) -> dict[str, RecordedQuestion]:
@@ -182,7 +182,7 @@ def _agreement(
         expert: [extract(text, query.kind, query.text) for text, query in zip(texts, queries, strict=True)]
         for expert, texts in matrix.texts.items()
     }
-    others = [[(read[expert][i], share) for expert, share in own.items()] for i, own in enumerate(shares)]
+    others = [[(read[expert][i], share) for expert, share in by_expert.items()] for i, by_expert in enumerate(shares)]
     return earned_by_agreement(read[newcomer], others)
 
 
@@ -191,11 +191,13 @@ def annotate(
 ) -> list[tuple[str, ...]]:
     """The keywords of each question, empty if the passes agreed on none."""
     queries = annotation_queries(questions, seed)
-    alone = [Recruitment(query.id, (Assignment(query.id, annotator, 0),), {annotator: 1.0}) for query in queries]
+    single_recruitments = [
+        Recruitment(query.id, (Assignment(query.id, annotator, 0),), {annotator: 1.0}) for query in queries
+    ]
     refusals = assembly.executor.refuse(queries, annotator)
     steps = plan(
         [query for query, refusal in zip(queries, refusals, strict=True) if refusal is None],
-        [recruitment for recruitment, refusal in zip(alone, refusals, strict=True) if refusal is None],
+        [recruitment for recruitment, refusal in zip(single_recruitments, refusals, strict=True) if refusal is None],
         assembly.models,
     )
     texts = {candidate.query_id: candidate.text for candidate in gathered(assembly.executor, steps, watch)}

@@ -109,9 +109,11 @@ def is_right(text: str, question: Question) -> bool:
     """
     if question.scorer == "program":
         return passes(program_in(text), question.answer)
-    said = without_reasoning(visible(text))
+    visible_text = without_reasoning(visible(text))
     reads = {"exact": _says_words, "number": _says_number, "choice": _says_choice, "math": _says_value}
-    return any(reads[question.scorer](said, answer, question) for answer in (question.answer, *question.accepted))
+    return any(
+        reads[question.scorer](visible_text, answer, question) for answer in (question.answer, *question.accepted)
+    )
 
 
 def kind_of(question: Question) -> AnswerKind:
@@ -121,9 +123,9 @@ def kind_of(question: Question) -> AnswerKind:
 
 def program_in(text: str) -> str:
     """The code in a text: its fenced blocks that define something in Python, or all of it if there are none."""
-    said = without_reasoning(text)
-    python = [block for name, block in _FENCED.findall(said) if name.casefold() in ("", "py", "python", "python3")]
-    return "\n".join(block for block in python if "def " in block or "class " in block) or said
+    answer = without_reasoning(text)
+    python = [block for name, block in _FENCED.findall(answer) if name.casefold() in ("", "py", "python", "python3")]
+    return "\n".join(block for block in python if "def " in block or "class " in block) or answer
 
 
 def passes(program: str, tests: str) -> bool:
@@ -147,30 +149,30 @@ def passes(program: str, tests: str) -> bool:
         )
         try:
             written = f"{program.replace(chr(0), '')}\0{tests}".encode("utf-8", "replace")
-            told, _ = process.communicate(written, timeout=4 * SECONDS)
+            stdout, _ = process.communicate(written, timeout=4 * SECONDS)
         except subprocess.TimeoutExpired:
             return False
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
-    return process.returncode == 0 and told.endswith(b"\0passed")
+    return process.returncode == 0 and stdout.endswith(b"\0passed")
 
 
 def _says_value(text: str, answer: str, _: Question) -> bool:
-    said, wanted = extract(text, "math"), extract(answer, "math")
-    return said is not None and wanted is not None and equal(said, wanted, "math")
+    value, wanted = extract(text, "math"), extract(answer, "math")
+    return value is not None and wanted is not None and equal(value, wanted, "math")
 
 
 def _says_choice(text: str, answer: str, question: Question) -> bool:
     """The letter, or where none is named as a letter is, the only option whose words are said."""
-    wanted, said = extract(answer, "choice"), extract(text, "choice")
+    wanted, choice = extract(answer, "choice"), extract(text, "choice")
     options = {letter: words.strip(" .") for letter, words in _CHOICES.findall(question.question)}
     if options and not (boxed(text) or stated(text) or _LETTERED.match(text)):
         named = {letter for letter, words in options.items() if _says_words(text, words, question)}
         if len(named) == 1:
             return named == {wanted}
-    return said is not None and said == wanted
+    return choice is not None and choice == wanted
 
 
 def _says_number(text: str, answer: str, question: Question) -> bool:
@@ -186,8 +188,8 @@ def _says_number(text: str, answer: str, question: Question) -> bool:
         return False
     if _value(numbers[-1]) == wanted:
         return True
-    given = {_value(number) for number in numbers_in(question.question)}
-    return {value for number in numbers if (value := _value(number)) not in given} == {wanted}
+    question_values = {_value(number) for number in numbers_in(question.question)}
+    return {value for number in numbers if (value := _value(number)) not in question_values} == {wanted}
 
 
 def _value(number: str) -> Fraction | None:
@@ -204,9 +206,9 @@ def _says_words(text: str, answer: str, question: Question) -> bool:
     claim = boxed(text) or text
     if normalise(_MARKS.sub("", claim)) == wanted or _same_record(text, answer):
         return True
-    told = stated(text)
-    if told is not None:
-        return _in_claim(told, answer, question)
+    statement = stated(text)
+    if statement is not None:
+        return _in_claim(statement, answer, question)
     sentences = _sentences(text)
     opening = sentences[0]
     if len(opening.split()) <= _CURT and ":" not in opening:  # it is an answer by itself
@@ -335,12 +337,12 @@ def run_matrix(
     everyone = [Recruitment(q.id, tuple(Assignment(q.id, e, 0) for e in experts), {}) for q in queries]
     done = {Assignment(each.query_id, each.expert, 0): each for each in known if each.slot == 0}
     steps = plan(queries, everyone, models, done, most_tokens=most_tokens)
-    found = {(each.expert, each.query_id): each for each in (*done.values(), *gathered(executor, steps, watch))}
-    texts = {e: tuple(found[e, q.id].text for q in questions) for e in experts}
-    failed = {e: tuple(found[e, q.id].finish_reason == "error" for q in questions) for e in experts}
+    candidates = {(each.expert, each.query_id): each for each in (*done.values(), *gathered(executor, steps, watch))}
+    texts = {e: tuple(candidates[e, q.id].text for q in questions) for e in experts}
+    failed = {e: tuple(candidates[e, q.id].finish_reason == "error" for q in questions) for e in experts}
     right = {e: tuple(is_right(t, q) for t, q in zip(texts[e], questions, strict=True)) for e in experts}
     spent = dict.fromkeys(experts, 0)
-    for candidate in found.values():
+    for candidate in candidates.values():
         spent[candidate.expert] += 0 if candidate.shared else candidate.completion_tokens
     return Matrix(tuple(questions), right, time.perf_counter() - began, spent, texts, failed)
 

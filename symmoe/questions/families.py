@@ -49,10 +49,10 @@ def _marks(question: str) -> Sequence[tuple[int, int]]:
     if "A" not in question or ("A)" not in question and "A." not in question and "A:" not in question):
         return marks
     for option in _OPTIONS:
-        found = option.search(question, marks[-1][1] - 1 if marks else 0)
-        if found is None:
+        match = option.search(question, marks[-1][1] - 1 if marks else 0)
+        if match is None:
             break
-        marks.append(found.span())
+        marks.append(match.span())
     return marks if len(marks) > 1 else []
 
 
@@ -206,17 +206,17 @@ def _draw_json(rng: Random) -> tuple[str, str]:
     facts = [("age", age, f"is {age} years old"), ("city", city, f"lives in {city}"), ("job", job, f"works as a {job}")]
     rng.shuffle(facts)
     facts = facts[: rng.randint(1, 3)]
-    said = " and ".join(words for _, _, words in facts)
+    sentence = " and ".join(words for _, _, words in facts)
     record = {"name": name} | {key: value for key, value, _ in facts}
-    return f"Turn this into a JSON record: {name} {said}.", json.dumps(record)
+    return f"Turn this into a JSON record: {name} {sentence}.", json.dumps(record)
 
 
 def _draw_sorting(rng: Random) -> tuple[str, str]:
     numbers = rng.sample(range(1, 100), rng.randint(3, 6))
     descending = rng.random() < 0.5
     order = "largest to smallest" if descending else "smallest to largest"
-    given = ", ".join(map(str, numbers))
-    return f"Sort these numbers from {order}: {given}", ", ".join(map(str, sorted(numbers, reverse=descending)))
+    listed = ", ".join(map(str, numbers))
+    return f"Sort these numbers from {order}: {listed}", ", ".join(map(str, sorted(numbers, reverse=descending)))
 
 
 def _draw_arithmetic(rng: Random) -> tuple[str, str]:

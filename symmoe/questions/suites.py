@@ -127,8 +127,8 @@ def _question(row: Row, path: Path) -> Question:
     if row.code:
         raise SuiteError(f"{path}: {row.fault}")
     place = f"{path}: line {row.number}"
-    own = _OWN <= row.row.keys() <= _FIELDS
-    return _own(row.row, place) if own else _any(row.row, str(row.place or row.number), place)
+    is_own = _OWN <= row.row.keys() <= _FIELDS
+    return _own(row.row, place) if is_own else _any(row.row, str(row.place or row.number), place)
 
 
 def _own(row: dict[str, Any], place: str) -> Question:
@@ -141,12 +141,12 @@ def _own(row: dict[str, Any], place: str) -> Question:
 
 def _any(row: dict[str, Any], ident: str, place: str) -> Question:
     try:
-        found = known_question(row, Reading(score=True), ident)
+        question = known_question(row, Reading(score=True), ident)
     except RequestError as error:
         raise SuiteError(f"{place}: {error}") from error
-    if found is None:
+    if question is None:
         raise SuiteError(f"{place}: no known answer; its columns are {', '.join(row)}")
-    return found
+    return question
 
 
 def known_question(row: Mapping[str, Any], reading: Reading, ident: str) -> Question | None:
@@ -157,13 +157,13 @@ def known_question(row: Mapping[str, Any], reading: Reading, ident: str) -> Ques
     asked = reading.asked(row)
     if asked.reference is None:
         return None
-    said = asked.reference.rpartition("####")[2].strip()
-    said = boxed(said) or said
-    scorer: Scorer = "choice" if asked.options else "number" if _NUMBER.fullmatch(said) else "exact"
-    if scorer == "exact" and any(mark in said for mark in "\\^$"):
+    answer = asked.reference.rpartition("####")[2].strip()
+    answer = boxed(answer) or answer
+    scorer: Scorer = "choice" if asked.options else "number" if _NUMBER.fullmatch(answer) else "exact"
+    if scorer == "exact" and any(mark in answer for mark in "\\^$"):
         scorer = "math"
     family = next((row[name] for name in ("category", "subject", "type") if isinstance(row.get(name), str)), "all")
-    return Question(asked.id or ident, asked.messages[-1].content, said, family or "all", scorer)
+    return Question(asked.id or ident, asked.messages[-1].content, answer, family or "all", scorer)
 
 
 def write_suite(path: Path, questions: Iterable[Question]) -> None:

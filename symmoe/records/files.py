@@ -96,9 +96,11 @@ class Records:
 
     def part(self, ids: Collection[str]) -> Records:
         """The questions of these ids, and the answers to them."""
-        kept = {question.id for question in self.questions} & set(ids)
-        answers = {e: {i: answer for i, answer in given.items() if i in kept} for e, given in self.answers.items()}
-        return Records(tuple(q for q in self.questions if q.id in kept), answers, self.where)
+        kept_ids = {question.id for question in self.questions} & set(ids)
+        answers = {
+            e: {i: answer for i, answer in recorded.items() if i in kept_ids} for e, recorded in self.answers.items()
+        }
+        return Records(tuple(q for q in self.questions if q.id in kept_ids), answers, self.where)
 
     def divided(self, share: float, seed: int, hidden: Collection[str] = ()) -> tuple[Records, Records]:
         """Two parts: a random `share` of the questions and the rest, or all but the `hidden` families and these.
@@ -109,8 +111,8 @@ class Records:
         first = {q.id for q in self.questions if (q.family not in hidden if hidden else rng.random() < share)}
         rest = {question.id for question in self.questions} - first
         if not first or not rest:
-            there = ", ".join(sorted({question.family for question in self.questions}))
-            raise RecordsError(f"{self.where}: one part would hold no question", hint=f"its families are: {there}")
+            families = ", ".join(sorted({question.family for question in self.questions}))
+            raise RecordsError(f"{self.where}: one part would hold no question", hint=f"its families are: {families}")
         return self.part(first), self.part(rest)
 
     def check(self, experts: Iterable[str]) -> None:
@@ -178,10 +180,10 @@ def write_records(directory: Path, records: Records, source: str = "") -> None:
     (directory / ANSWERS).mkdir(parents=True, exist_ok=True)
     (directory / MANIFEST).unlink(missing_ok=True)
     _write(directory / f"{QUESTIONS}{ENDINGS[0]}", map(_question_row, records.questions))
-    for expert, given in records.answers.items():
-        rows = ({"id": ident, **_filled(answer)} for ident, answer in given.items())
+    for expert, recorded in records.answers.items():
+        rows = ({"id": ident, **_filled(answer)} for ident, answer in recorded.items())
         _write(directory / ANSWERS / f"{expert}{ENDINGS[0]}", rows)
-    counts = {expert: len(given) for expert, given in records.answers.items()}
+    counts = {expert: len(recorded) for expert, recorded in records.answers.items()}
     facts = {"format": FORMAT, "questions": len(records.questions), "answers": counts, "source": source}
     (directory / MANIFEST).write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -231,42 +233,42 @@ def _manifest(directory: Path) -> _Manifest:
 
 def _file(path: Path) -> Path:
     """The file of that name, with one of the endings."""
-    found = [file for ending in ENDINGS if (file := path.with_name(path.name + ending)).is_file()]
-    if not found:
+    existing = [file for ending in ENDINGS if (file := path.with_name(path.name + ending)).is_file()]
+    if not existing:
         raise RecordsError(f"{path}{ENDINGS[0]}: no such file, though {MANIFEST} names it")
-    return found[0]
+    return existing[0]
 
 
 def _questions(path: Path, count: int) -> list[AskedQuestion]:
-    found: dict[str, AskedQuestion] = {}
+    questions: dict[str, AskedQuestion] = {}
     worded: dict[tuple[Message, ...], str] = {}
     for number, line in _parsed(path, _QUESTION, count):
         if (line.question is None) == (line.messages is None):
             raise RecordsError(f"{path}: line {number}: needs either question or messages")
         turns = line.messages or [_Turn(role="user", content=line.question or "")]
         messages = tuple(Message(turn.role, turn.content) for turn in turns)
-        if line.id in found:
+        if line.id in questions:
             raise RecordsError(f"{path}: line {number}: id {line.id!r} stands there twice")
         if messages in worded:
             raise RecordsError(f"{path}: line {number}: the words of {line.id!r} are those of {worded[messages]!r}")
         worded[messages] = line.id
-        found[line.id] = AskedQuestion(line.id, messages, line.answer, line.family, line.scorer)
-    if not found:
+        questions[line.id] = AskedQuestion(line.id, messages, line.answer, line.family, line.scorer)
+    if not questions:
         raise RecordsError(f"{path}: no questions in it")
-    return list(found.values())
+    return list(questions.values())
 
 
 def _answers(path: Path, count: int, ids: set[str]) -> dict[str, RecordedAnswer]:
-    found: dict[str, RecordedAnswer] = {}
+    answers: dict[str, RecordedAnswer] = {}
     for number, line in _parsed(path, _ANSWER, count):
         if line.id not in ids:
             raise RecordsError(f"{path}: line {number}: answers {line.id!r}, which is no question of these records")
-        if line.id in found:
+        if line.id in answers:
             raise RecordsError(f"{path}: line {number}: a second answer to {line.id!r}")
-        found[line.id] = RecordedAnswer(
+        answers[line.id] = RecordedAnswer(
             line.text, line.completion_tokens, line.prompt_tokens, line.cost, line.seconds, line.finish_reason
         )
-    return found
+    return answers
 
 
 def _parsed(path: Path, shape: TypeAdapter[Line], count: int) -> Iterator[tuple[int, Line]]:

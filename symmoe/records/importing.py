@@ -115,7 +115,7 @@ def from_traces(
 def read_traces(path: Path) -> Iterator[_Trace]:
     """The traces in a file: of a `symmoe batch` run, or in the rows of a service's output."""
     shape = TypeAdapter(_Trace)
-    found = 0
+    count = 0
     for number, raw in lines_of(path):
         try:
             row = from_json(raw)
@@ -123,12 +123,12 @@ def read_traces(path: Path) -> Iterator[_Trace]:
             for ident, trace in traces:
                 read = shape.validate_python(trace)
                 head, _, choice = read.query_id.partition(_CHOICE)
-                found += 1
+                count += 1
                 if not choice and (ident is None or head == "0"):
                     yield read.model_copy(update={"query_id": ident or head})
         except (ValueError, TypeError, AttributeError, KeyError) as error:
             raise RecordsError(f"{path}: line {number}: not a trace ({' '.join(str(error).split())[:200]})") from error
-    if not found:
+    if not count:
         raise RecordsError(
             f"{path}: no traces in it", hint="name the .trace.jsonl of a batch, or ask a service with explain"
         )
@@ -170,11 +170,11 @@ def _worded(item: _Item) -> str:
 
 
 def _completed(text: str, letter: str | None) -> RecordedAnswer:
-    own = _NEXT_QUESTION.split(text, maxsplit=1)[0].strip()
-    stated = _STATED.findall(own)
+    answer = _NEXT_QUESTION.split(text, maxsplit=1)[0].strip()
+    stated = _STATED.findall(answer)
     if letter is not None and (not stated or stated[-1] != letter):
-        own = f"{own}\n\nThe answer is ({letter}).".strip()
-    return RecordedAnswer(own)
+        answer = f"{answer}\n\nThe answer is ({letter}).".strip()
+    return RecordedAnswer(answer)
 
 
 def _distinct(
@@ -184,13 +184,13 @@ def _distinct(
     first: dict[tuple[Message, ...], AskedQuestion] = {}
     same: dict[str, str] = {}
     for question in questions:
-        kept = first.setdefault(question.messages, question)
-        same[question.id] = kept.id
-        if kept.answer is None and question.answer is not None:
-            first[question.messages] = replace(question, id=kept.id)
+        original = first.setdefault(question.messages, question)
+        same[question.id] = original.id
+        if original.answer is None and question.answer is not None:
+            first[question.messages] = replace(question, id=original.id)
     gathered: dict[str, dict[str, RecordedAnswer]] = {}
-    for expert, given in answers.items():
-        own = gathered.setdefault(expert, {})
-        for ident, answer in given.items():
-            own.setdefault(same[ident], answer)
+    for expert, recorded in answers.items():
+        merged = gathered.setdefault(expert, {})
+        for ident, answer in recorded.items():
+            merged.setdefault(same[ident], answer)
     return Records(tuple(first.values()), gathered, where)

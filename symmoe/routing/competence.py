@@ -84,16 +84,16 @@ class Places:
         farther = 1 - np.searchsorted(self.typical, distances) / len(self.typical)
         weights *= np.clip(farther / STRANGE, 0, 1)
         place = {form: number for number, form in enumerate(dict.fromkeys(formats))}
-        speaks = np.stack([self._speaks_of(form) for form in place])
-        return np.asarray(weights * speaks[[place[form] for form in formats]][:, self.home], dtype=np.float32)
+        format_weights = np.stack([self._speaks_of(form) for form in place])
+        return np.asarray(weights * format_weights[[place[form] for form in formats]][:, self.home], dtype=np.float32)
 
     def _speaks_of(self, form: str) -> Doubles:
         """How far each group can speak of questions that ask for this answer format."""
-        nothing = np.zeros(len(self.names))
+        zeros = np.zeros(len(self.names))
         if form in ("", _OPEN):
-            return nothing + 1
+            return zeros + 1
         low, high = SHOWN
-        return np.clip((self.shown.get(form, nothing) - low) / (high - low), 0, 1)
+        return np.clip((self.shown.get(form, zeros) - low) / (high - low), 0, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,27 +206,27 @@ def _or_zero(rows: Doubles) -> Doubles:
     return np.where(np.isnan(rows).all(axis=1, keepdims=True), 0.0, rows)
 
 
-def _totals(values: Doubles, among: NDArray[np.intp], count: int) -> tuple[Doubles, Doubles]:
+def _totals(values: Doubles, labels: NDArray[np.intp], count: int) -> tuple[Doubles, Doubles]:
     """Sums and counts of what is known, `[count, columns]` both."""
     sums, counts = np.zeros((2, count, values.shape[1]))
-    np.add.at(sums, among, np.nan_to_num(values))
-    np.add.at(counts, among, (~np.isnan(values)).astype(np.float64))
+    np.add.at(sums, labels, np.nan_to_num(values))
+    np.add.at(counts, labels, (~np.isnan(values)).astype(np.float64))
     return sums, counts
 
 
-def _worth(values: Doubles, among: NDArray[np.intp], parents: NDArray[np.intp], bounds: tuple[float, float]) -> float:
+def _worth(values: Doubles, labels: NDArray[np.intp], parents: NDArray[np.intp], bounds: tuple[float, float]) -> float:
     """As how many answers the mean of a parent counts: the variance of one answer over that of means about it."""
     low, high = bounds
-    sums, counts = _totals(values, among, len(parents))
+    sums, counts = _totals(values, labels, len(parents))
     means = sums / np.maximum(counts, 1)
     degrees = float(np.maximum(counts - 1, 0).sum())
-    noise = float(np.nansum((values - means[among]) ** 2)) / max(degrees, 1.0)
+    noise = float(np.nansum((values - means[labels]) ** 2)) / max(degrees, 1.0)
     spread = expected = scale = 0.0
     for parent in np.unique(parents):
-        own, n = means[parents == parent], counts[parents == parent]
+        child_means, n = means[parents == parent], counts[parents == parent]
         total = np.maximum(n.sum(axis=0), 1)
-        about = (n * own).sum(axis=0) / total
-        spread += float((n * (own - about) ** 2).sum())
+        parent_mean = (n * child_means).sum(axis=0) / total
+        spread += float((n * (child_means - parent_mean) ** 2).sum())
         expected += float(np.maximum((n > 0).sum(axis=0) - 1, 0).sum()) * noise
         scale += float((n.sum(axis=0) - (n**2).sum(axis=0) / total).sum())
     between = (spread - expected) / max(scale, 1e-9)
@@ -285,8 +285,8 @@ def _clustered(vectors: Floats, wanted: int, seed: int) -> NDArray[np.intp]:
     wanted = min(wanted, len(np.unique(vectors, axis=0)))
     if wanted < 2:
         return np.zeros(len(vectors), dtype=np.intp)
-    found = KMeans(wanted, n_init=1, random_state=seed).fit_predict(vectors)
-    return np.unique(found, return_inverse=True)[1].astype(np.intp)
+    labels = KMeans(wanted, n_init=1, random_state=seed).fit_predict(vectors)
+    return np.unique(labels, return_inverse=True)[1].astype(np.intp)
 
 
 def _discriminants(
@@ -299,9 +299,9 @@ def _discriminants(
     folds = np.random.default_rng(seed).permutation(len(vectors)) % _FOLDS
     distances = np.zeros(len(vectors), dtype=np.float32)
     for fold in range(_FOLDS):
-        out = folds == fold
-        centres, whiten = _whitened(vectors[~out], regions[~out], count)
-        distances[out] = ((vectors[out] @ whiten - centres[regions[out]]) ** 2).sum(axis=1)
+        held_out = folds == fold
+        centres, whiten = _whitened(vectors[~held_out], regions[~held_out], count)
+        distances[held_out] = ((vectors[held_out] @ whiten - centres[regions[held_out]]) ** 2).sum(axis=1)
     centres, whiten = _whitened(vectors, regions, count)
     return centres, whiten, np.sort(distances)
 

@@ -113,8 +113,8 @@ def _unit_rows(model: Any, features: Mapping[str, Any]) -> NDArray[np.float32]:
     import torch
 
     with torch.inference_mode():
-        there = {name: value.to(model.device) if hasattr(value, "to") else value for name, value in features.items()}
-        rows = torch.nn.functional.normalize(model(there)["sentence_embedding"].float(), dim=1)
+        inputs = {name: value.to(model.device) if hasattr(value, "to") else value for name, value in features.items()}
+        rows = torch.nn.functional.normalize(model(inputs)["sentence_embedding"].float(), dim=1)
     return np.asarray(rows.cpu().numpy(), dtype=np.float32)
 
 
@@ -149,7 +149,7 @@ def _kept(folder: Path, wanted: set[bytes]) -> dict[bytes, NDArray[np.float32]]:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    found: dict[bytes, NDArray[np.float32]] = {}
+    loaded: dict[bytes, NDArray[np.float32]] = {}
     for file in sorted(folder.glob("*.safetensors")) if wanted else ():
         try:
             tensors = load_file(file)
@@ -157,8 +157,8 @@ def _kept(folder: Path, wanted: set[bytes]) -> dict[bytes, NDArray[np.float32]]:
         except (OSError, KeyError, SafetensorError):  # cut short, or thrown out by another process: embedded again
             continue
         rows = {digests[n * _DIGEST : (n + 1) * _DIGEST]: n for n in range(len(vectors))}
-        found |= {digest: vectors[row] for digest, row in rows.items() if digest in wanted}
-    return found
+        loaded |= {digest: vectors[row] for digest, row in rows.items() if digest in wanted}
+    return loaded
 
 
 def _keep(folder: Path, digests: Sequence[bytes], vectors: NDArray[np.float32]) -> None:
@@ -167,8 +167,8 @@ def _keep(folder: Path, digests: Sequence[bytes], vectors: NDArray[np.float32]) 
     folder.mkdir(parents=True, exist_ok=True)
     name = hashlib.sha256(b"".join(digests)).hexdigest()[:24]
     partial = folder / f"{name}.{os.getpid()}.partial"
-    told = np.frombuffer(b"".join(digests), dtype=np.uint8)
-    save_file({"digests": told, "vectors": np.ascontiguousarray(vectors)}, partial)
+    digest_bytes = np.frombuffer(b"".join(digests), dtype=np.uint8)
+    save_file({"digests": digest_bytes, "vectors": np.ascontiguousarray(vectors)}, partial)
     partial.rename(folder / f"{name}.safetensors")
     room = KEPT_BYTES
     for file in sorted(folder.glob("*.safetensors"), key=lambda each: -each.stat().st_mtime):

@@ -119,14 +119,14 @@ def format_of(text: str) -> str:
         if "A" in letters and "B" in letters:
             return "multiple choice"
     text = text.lower()
-    for form, told in _BY_PATTERN.items():
-        if _shows(text, told):
+    for form, patterns in _BY_PATTERN.items():
+        if _shows(text, patterns):
             return form
     return "number" if _is_quantity(text) else "open answer"
 
 
-def _shows(text: str, told: tuple[_Told, ...]) -> bool:
-    return any(pattern.search(text) for wanted, pattern in told if any(each in text for each in wanted))
+def _shows(text: str, patterns: tuple[_Told, ...]) -> bool:
+    return any(pattern.search(text) for wanted, pattern in patterns if any(word in text for word in wanted))
 
 
 def language_of(text: str) -> str:

@@ -42,9 +42,12 @@ def learn_taxonomy(
     names = _names(texts, members, forms, keywords)
     return tuple(
         Skill(
-            name, ", ".join(terms), tuple(texts[i][:_EXAMPLE_LENGTH] for i in _central(vectors, among)), forms[among[0]]
+            name,
+            ", ".join(terms),
+            tuple(texts[i][:_EXAMPLE_LENGTH] for i in _central(vectors, cluster)),
+            forms[cluster[0]],
         )
-        for (name, terms), among in zip(names, members, strict=True)
+        for (name, terms), cluster in zip(names, members, strict=True)
     )
 
 
@@ -69,13 +72,13 @@ def _merged(labels: NDArray[np.intp], vectors: Floats) -> NDArray[np.intp]:
     centres = np.stack([vectors[labels == label].mean(axis=0) for label in present])
     centres /= np.linalg.norm(centres, axis=1, keepdims=True)
     near = centres @ centres.T >= DUPLICATE
-    into = {label: present[int(row.argmax())] for label, row in zip(present, near, strict=True)}
-    return np.array([into[label] for label in labels])
+    target_of = {label: present[int(row.argmax())] for label, row in zip(present, near, strict=True)}
+    return np.array([target_of[label] for label in labels])
 
 
-def _central(vectors: Floats, among: NDArray[np.intp]) -> NDArray[np.intp]:
-    nearest = np.argsort(-(vectors[among] @ vectors[among].mean(axis=0)), kind="stable")
-    return among[nearest[:EXAMPLES]]
+def _central(vectors: Floats, cluster: NDArray[np.intp]) -> NDArray[np.intp]:
+    nearest = np.argsort(-(vectors[cluster] @ vectors[cluster].mean(axis=0)), kind="stable")
+    return cluster[nearest[:EXAMPLES]]
 
 
 def _names(
@@ -87,10 +90,10 @@ def _names(
     """A distinct name and the distinctive terms of each cluster."""
     named: list[tuple[str, list[str]]] = []
     taken: set[str] = set()
-    for among, terms in zip(members, _distinctive(texts, members), strict=True):
-        given = [word for word, _ in Counter(w for i in among for w in (keywords or {i: ()})[i]).most_common(3)]
-        given = [word for word in (w.replace(":", " ").strip() for w in given) if word]
-        words = given or terms or [forms[among[0]].replace(":", "")]
+    for cluster, terms in zip(members, _distinctive(texts, members), strict=True):
+        frequent = [word for word, _ in Counter(w for i in cluster for w in (keywords or {i: ()})[i]).most_common(3)]
+        frequent = [word for word in (w.replace(":", " ").strip() for w in frequent) if word]
+        words = frequent or terms or [forms[cluster[0]].replace(":", "")]
         name = _free(words, taken)
         taken.add(name)
         named.append((name, [*dict.fromkeys([*words, *terms])][:8]))
@@ -101,7 +104,7 @@ def _distinctive(texts: Sequence[str], members: Sequence[NDArray[np.intp]]) -> l
     """The terms frequent in a cluster and rare in others (class-based tf-idf)."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    documents = [" ".join(texts[i] for i in among) for among in members]
+    documents = [" ".join(texts[i] for i in cluster) for cluster in members]
     vectorizer = TfidfVectorizer(token_pattern=_TERMS, sublinear_tf=True, stop_words="english", max_df=0.5)
     try:
         weights: Any = vectorizer.fit_transform(documents)

@@ -45,8 +45,8 @@ def borrow(newcomer: ExpertProfile, profiles: Profiles, alike: dict[str, float])
     most = lending_strength(tallies, posterior)
     borrowed = {}
     for skill, row in posterior.rows.items():
-        own = newcomer.skills.get(skill, Tally(0, 0)).asked
-        lent = max(0.0, most - own)
+        own_count = newcomer.skills.get(skill, Tally(0, 0)).asked
+        lent = max(0.0, most - own_count)
         if lent:
             borrowed[skill] = Tally(round(lent * float(means[row]), 4), round(lent * (1 - float(means[row])), 4))
     return replace(newcomer, borrowed=borrowed)
@@ -74,14 +74,14 @@ def diverse_questions(skills: Sequence[Skills], count: int) -> list[int]:
     tried and is worse: their results predict too little of how the newcomer does elsewhere.
     """
     kinds = [(needed.facets[:1], needed.matches[0].skill if needed.matches else "") for needed in skills]
-    asked: Counter[object] = Counter()
+    counts: Counter[object] = Counter()
     chosen: list[int] = []
     left = list(range(len(skills)))
     while left and len(chosen) < count:
-        best = min(left, key=lambda i: (asked[kinds[i]], asked[kinds[i][0]], i))
+        best = min(left, key=lambda i: (counts[kinds[i]], counts[kinds[i][0]], i))
         left.remove(best)
         chosen.append(best)
-        asked.update([kinds[best][0], kinds[best]])
+        counts.update([kinds[best][0], kinds[best]])
     return chosen
 
 
@@ -92,9 +92,9 @@ def earned_by_agreement(own: Sequence[str | None], others: Sequence[Sequence[tup
     the pool did not answer earns 0.5.
     """
     earned = []
-    for answer, said in zip(own, others, strict=True):
-        total = sum(weight for given, weight in said if given is not None)
-        agreeing = sum(weight for given, weight in said if given is not None and given == answer)
+    for answer, votes in zip(own, others, strict=True):
+        total = sum(weight for other, weight in votes if other is not None)
+        agreeing = sum(weight for other, weight in votes if other is not None and other == answer)
         earned.append(agreeing / total if total else 0.5)
     return earned
 

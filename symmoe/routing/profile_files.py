@@ -252,19 +252,19 @@ def _trees(columns: _Trees | None) -> Trees | None:
     """Trees as they were written. Raises `ValueError` where columns do not fit, or a node leads nowhere or back."""
     if columns is None:
         return None
-    told = {name: [kind(each) for each in getattr(columns, name).split()] for name, kind in _COLUMNS.items()}
-    roots, feature = told.pop("roots"), told["feature"]
+    parsed = {name: [kind(each) for each in getattr(columns, name).split()] for name, kind in _COLUMNS.items()}
+    roots, feature = parsed.pop("roots"), parsed["feature"]
     nodes = len(feature)
-    if any(len(column) != nodes for column in told.values()):
+    if any(len(column) != nodes for column in parsed.values()):
         raise ValueError("columns of unequal length")
-    inner = zip(range(nodes), feature, told["left"], told["right"], strict=True)
+    inner = zip(range(nodes), feature, parsed["left"], parsed["right"], strict=True)
     if any(f >= 0 and not (n < a < nodes and n < b < nodes) for n, f, a, b in inner):
         raise ValueError("a node leads nowhere or back")
     if any(not 0 <= root < nodes for root in roots):
         raise ValueError("a tree begins nowhere")
-    if any(map(isnan, told["threshold"])) or not all(map(isfinite, told["value"])):
+    if any(map(isnan, parsed["threshold"])) or not all(map(isfinite, parsed["value"])):
         raise ValueError("a number that is none")
-    return Trees(columns.experts, columns.offset, tuple(roots), **{name: tuple(each) for name, each in told.items()})
+    return Trees(columns.experts, columns.offset, tuple(roots), **{name: tuple(each) for name, each in parsed.items()})
 
 
 def _plain(value: float) -> float:

@@ -35,14 +35,14 @@ def build_profile(
     than `least_questions` questions is left out, since a stray match is no evidence. If `idents` name the questions,
     what was earned on each is kept as well.
     """
-    asked: dict[str, int] = {}
+    counts: dict[str, int] = {}
     right: dict[str, float] = {}
     for needed, score in zip(skills, earned, strict=True):
         for name in _counted(needed, every_topic):
-            asked[name] = asked.get(name, 0) + 1
+            counts[name] = counts.get(name, 0) + 1
             right[name] = right.get(name, 0.0) + score
-    kept = sorted(name for name, times in asked.items() if times >= least_questions)
-    tallies = {name: _tally(right[name], asked[name]) for name in kept}
+    names = sorted(name for name, times in counts.items() if times >= least_questions)
+    tallies = {name: _tally(right[name], counts[name]) for name in names}
     return ExpertProfile(
         expert,
         tallies,

@@ -18,12 +18,12 @@ def recruit(
     seed: int,
 ) -> list[Recruitment]:
     """Choose the experts that answer each query under its policy. Queries of one policy are recruited for together."""
-    found: dict[int, Recruitment] = {}
+    recruitments: dict[int, Recruitment] = {}
     for policy in dict.fromkeys(policies):
         places = [place for place, each in enumerate(policies) if each == policy]
         alike, needed = [queries[place] for place in places], [skills[place] for place in places]
-        found.update(zip(places, recruiter(policy).recruit(alike, needed, policy.k, seed), strict=True))
-    return [found[place] for place in range(len(queries))]
+        recruitments.update(zip(places, recruiter(policy).recruit(alike, needed, policy.k, seed), strict=True))
+    return [recruitments[place] for place in range(len(queries))]
 
 
 def drawn(query: Query, shares: Mapping[str, float], k: int, seed: int) -> tuple[Assignment, ...]:

@@ -105,18 +105,18 @@ class _Words:
 
     def _tokens(self, texts: Sequence[str]) -> list[bytes]:
         """The tokens of texts, four bytes each."""
-        found = [_WORD.findall(text[: self._characters].lower()) for text in texts]
+        words_by_text = [_WORD.findall(text[: self._characters].lower()) for text in texts]
         known = self._known
-        fresh = [word for word in {word for words in found for word in words} if word not in known]
+        fresh = [word for word in {word for words in words_by_text for word in words} if word not in known]
         if len(known) + len(fresh) > _KEPT_WORDS:  # another thread may be reading the one that there was
             self._known = known = {}
-            fresh = list({word for words in found for word in words})
+            fresh = list({word for words in words_by_text for word in words})
         encoded = self._tokenizer.encode_batch_fast(fresh, add_special_tokens=False)
         known.update(
             (word, np.array(each.ids, dtype=np.int32).tobytes()) for word, each in zip(fresh, encoded, strict=True)
         )
         most = 4 * self._most or None
-        return [b"".join(map(known.__getitem__, words))[:most] for words in found]
+        return [b"".join(map(known.__getitem__, words))[:most] for words in words_by_text]
 
 
 def _encoded(model: Any, texts: Sequence[str]) -> Floats:

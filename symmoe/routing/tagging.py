@@ -42,12 +42,12 @@ def readings(query: Query) -> tuple[str, ...]:
     """
     text = routed_part(query.text)
     earlier = [message.content for message in query.messages if message.role == "user"][:-1]
-    found = [text]
+    texts = [text]
     if len(text) > _LONG:
-        found.append(text[-_END:].partition(" ")[2])
+        texts.append(text[-_END:].partition(" ")[2])
     if earlier and len(text.split()) <= _BRIEF:
-        found.append(f"{earlier[-1][-_END:]}\n{text}")
-    return tuple(found)
+        texts.append(f"{earlier[-1][-_END:]}\n{text}")
+    return tuple(texts)
 
 
 Named = tuple[tuple[SkillMatch, ...], tuple[str, ...], bytes]
@@ -101,13 +101,13 @@ class EmbeddingTagger:
         """The topics of questions, given their embeddings (unit rows, `[n, d]`) and facets."""
         if self._anchors is None:
             self._anchors = self._centres()
-        found: list[tuple[SkillMatch, ...]] = []
+        matches: list[tuple[SkillMatch, ...]] = []
         size = max(1, _CELLS // len(self._names))
         for start in range(0, len(vectors), size):
             similarities = vectors[start : start + size] @ self._anchors.T
             similarities -= self._foreign(facets[start : start + size])
-            found += self._nearest(similarities)
-        return found
+            matches += self._nearest(similarities)
+        return matches
 
     def _centres(self) -> Floats:
         """The mean of each skill's phrasings as a unit row, `[skills, d]`."""
@@ -119,8 +119,8 @@ class EmbeddingTagger:
     def _foreign(self, facets: Sequence[Sequence[str]]) -> Floats:
         """The penalty of each skill for each question, `[questions, skills]`; all 0 for skills that name no facet."""
         penalty = np.full((len(facets), len(self._home)), FOREIGN, dtype=np.float32)
-        for line, own in enumerate(facets):
-            penalty[line, [self._home[facet] for facet in ("", *own) if facet in self._home]] = 0.0
+        for line, row_facets in enumerate(facets):
+            penalty[line, [self._home[facet] for facet in ("", *row_facets) if facet in self._home]] = 0.0
         return penalty[:, self._homes] if len(self._home) > 1 else penalty
 
     def _nearest(self, similarities: Floats) -> list[tuple[SkillMatch, ...]]:
@@ -132,9 +132,9 @@ class EmbeddingTagger:
         values = np.take_along_axis(similarities, best, axis=1)
         order = np.argsort(-values, axis=1, kind="stable")
         best, values = np.take_along_axis(best, order, axis=1), np.take_along_axis(values, order, axis=1)
-        kept = values >= np.maximum(self._least, values[:, :1] - self._within)
+        mask = values >= np.maximum(self._least, values[:, :1] - self._within)
         names = self._names
         return [
             tuple(SkillMatch(names[skill], round(value, 4)) for skill, value in zip(row[:n], cosines, strict=False))
-            for row, cosines, n in zip(best.tolist(), values.tolist(), kept.sum(axis=1).tolist(), strict=True)
+            for row, cosines, n in zip(best.tolist(), values.tolist(), mask.sum(axis=1).tolist(), strict=True)
         ]

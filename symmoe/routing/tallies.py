@@ -228,10 +228,10 @@ def _topic_strength(tallies: Tallies) -> float:
     noise *= 1 - 1 / len(tallies.experts)
     spread = degrees = counted = 0.0
     for parent in np.unique(tallies.parents[rows]):
-        among = tallies.parents[rows] == parent
-        n, edge = asked[among], accuracy[among] - accuracy[among].mean(axis=1, keepdims=True)
-        off = edge - (n[:, None] * edge).sum(axis=0) / n.sum()
-        spread += float((n[:, None] * off**2).mean(axis=1).sum())
+        siblings = tallies.parents[rows] == parent
+        n, edge = asked[siblings], accuracy[siblings] - accuracy[siblings].mean(axis=1, keepdims=True)
+        deviation = edge - (n[:, None] * edge).sum(axis=0) / n.sum()
+        spread += float((n[:, None] * deviation**2).mean(axis=1).sum())
         degrees += len(n) - 1
         counted += float(n.sum() - (n**2).sum() / n.sum())
     between = (spread - degrees * noise) / max(counted, 1e-9)

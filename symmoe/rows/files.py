@@ -76,10 +76,10 @@ def find_files(given: Sequence[str | Path]) -> list[File]:
     A folder stands for all files of questions in it and below, in the order of their names. Raises `InputError` for
     missing ones.
     """
-    found = [file for name in given for file in _behind(str(name))]
-    if [file.name for file in found].count("-") > 1:
+    files = [file for name in given for file in _behind(str(name))]
+    if [file.name for file in files].count("-") > 1:
         raise InputError("standard input is named twice")
-    return found
+    return files
 
 
 def standard_input() -> BinaryIO:
@@ -125,11 +125,11 @@ def _local(path: Path) -> File:
 
 
 def _below(folder: Path) -> list[Path]:
-    found = [path for path in sorted(folder.rglob("*")) if _is_questions(path.relative_to(folder))]
-    if not found:
+    paths = [path for path in sorted(folder.rglob("*")) if _is_questions(path.relative_to(folder))]
+    if not paths:
         hint = f"it should hold files that end in {' '.join(_KINDS)}, or one of these and {' or '.join(_PACKED)}"
         raise InputError(f"{folder}: no file of questions in this folder", hint=hint)
-    return [path for path in found if path.is_file()]
+    return [path for path in paths if path.is_file()]
 
 
 def _is_questions(path: Path) -> bool:
@@ -220,9 +220,9 @@ class _Remote(io.RawIOBase):
         self._file = self._tried(opening)
 
     def readinto(self, into: Any) -> int:
-        given: bytes = self._tried(self._file.read, len(into))
-        into[: len(given)] = given
-        return len(given)
+        data: bytes = self._tried(self._file.read, len(into))
+        into[: len(data)] = data
+        return len(data)
 
     def seek(self, offset: int, whence: int = 0) -> int:
         place: int = self._tried(self._file.seek, offset, whence)
@@ -314,14 +314,14 @@ def _peeked(chunks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
         first = b"".join(head)
         if len(first) >= HEAD or b"\n" in first.lstrip():
             break
-    begun = b"".join(head)
+    prefix = b"".join(head)
 
     def whole() -> Iterator[bytes]:
-        if begun:
-            yield begun
+        if prefix:
+            yield prefix
         yield from chunks
 
-    return begun, whole()
+    return prefix, whole()
 
 
 def _unpacker(head: bytes) -> str:
@@ -339,13 +339,13 @@ def _unpacked(packed: str, chunks: Iterator[bytes], name: str) -> Iterator[bytes
 
     stream = io.BufferedReader(_Stream(counted()))
     file: IO[bytes] = cast(IO[bytes], gzip.GzipFile(fileobj=stream)) if packed == "gz" else _unzstd(stream)
-    given = 0
+    total = 0
     try:
         while chunk := file.read(_CHUNK):
-            given += len(chunk)
-            if given > _BOMBS_FROM and given > _BOMB * taken:
+            total += len(chunk)
+            if total > _BOMBS_FROM and total > _BOMB * taken:
                 hint = "unpack it yourself if its content is meant"
-                raise InputError(f"{name}: holds more than {given // taken} times its size, as no text does", hint=hint)
+                raise InputError(f"{name}: holds more than {total // taken} times its size, as no text does", hint=hint)
             yield chunk
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{name}: is damaged: it cannot be unpacked to its end ({error})") from error

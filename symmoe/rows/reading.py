@@ -95,11 +95,11 @@ class Rows:
         """Close the file that is open."""
         self._rows.close()
 
-    def _all(self, begun: list[Iterator[Row]]) -> Generator[Row]:
+    def _all(self, iterators: list[Iterator[Row]]) -> Generator[Row]:
         for file in self.files:
             number = 0
             try:
-                for row in begun.pop() if begun else self._begin(file):
+                for row in iterators.pop() if iterators else self._begin(file):
                     number = row.number
                     yield row if self._base == 0 else replace(row, place=self._base + number)
                 number = max(number, self._last_passed)
@@ -138,9 +138,9 @@ class Rows:
 
     def _unpassed(self, lines: Iterator[tuple[int, bytes | None]]) -> tuple[int, bytes | None] | None:
         """The first line that is not passed over. Nothing is made of the others: they may be a million."""
-        standing, base, passed = self._standing, self._base, self.passed.append
+        digests, base, passed = self._standing, self._base, self.passed.append
         for number, raw in lines:
-            digest = next(standing, None)
+            digest = next(digests, None)
             if digest is None or digest != (_UNKEPT if raw is None else xxh3_128_digest(raw.strip())):
                 self.differs = digest is not None
                 return number, raw
@@ -167,22 +167,22 @@ def _kind(file: File, head: bytes) -> str:
         return ".parquet"
     if head.startswith((b"ARROW1", b"\xff\xff\xff\xff")):
         return ".arrow"
-    named, begun = ".jsonl" if file.kind == ".ndjson" else file.kind, head.lstrip()
+    named, start = ".jsonl" if file.kind == ".ndjson" else file.kind, head.lstrip()
     if b"\x00" in head and named != ".jsonl" and not _is_text(head):
         raise InputError(
             f"{file.name}: is no text", hint="text is read in UTF-8, or in UTF-16 behind its byte order mark"
         )
-    line, inside = begun.split(b"\n", 1)[0].strip(), begun[1:].lstrip()
-    if begun.startswith(b"[") and (inside.startswith(b"{") or (named == ".json" and inside[:1] in b"]")):
+    line, inside = start.split(b"\n", 1)[0].strip(), start[1:].lstrip()
+    if start.startswith(b"[") and (inside.startswith(b"{") or (named == ".json" and inside[:1] in b"]")):
         return ".json"
-    if begun.startswith(b"{") and named != ".jsonl":
+    if start.startswith(b"{") and named != ".jsonl":
         return ".jsonl" if b":" in line else ".json"
     if named in (".csv", ".tsv") or _is_header(line):
         return ".csv"
     if named in ("", ".txt", ".jsonl", ".json"):
         return named or ".txt"
     hint = f"it begins with {line[:60].decode('utf-8', 'replace')!r}; call it .txt if it is a question a line"
-    raise InputError(f"{file.name}: cannot be told what it is" if begun else f"{file.name}: is empty", hint=hint)
+    raise InputError(f"{file.name}: cannot be told what it is" if start else f"{file.name}: is empty", hint=hint)
 
 
 def _is_text(head: bytes) -> bool:
@@ -222,9 +222,9 @@ def json_object(raw: bytes, number: int) -> dict[str, Any]:
 def _object_row(source: str, number: int, raw: bytes, known: Known, what: str = "line") -> Row:
     raw = raw.strip()
     digest = xxh3_128_digest(raw)
-    told = known(number, digest)
-    if told is not None:
-        return Row(source, number, None, digest, size=len(raw), known=told)
+    known_line = known(number, digest)
+    if known_line is not None:
+        return Row(source, number, None, digest, size=len(raw), known=known_line)
     try:
         return Row(source, number, json_object(raw, number), digest, size=len(raw))
     except RequestError as error:
@@ -283,9 +283,9 @@ def _elements(stream: BinaryIO, source: str) -> Iterator[bytes | None]:
     buffered, depth, start, place = b"", 0, 0, 0
     kept = True
     while True:
-        found = _TOKEN.search(buffered, place)
-        if found is None or found.group() == b'"':  # no mark, or a text that is not all there
-            at = found.start() if found else len(buffered)
+        match = _TOKEN.search(buffered, place)
+        if match is None or match.group() == b'"':  # no mark, or a text that is not all there
+            at = match.start() if match else len(buffered)
             kept = kept and len(buffered) - start <= MOST_ROW_BYTES
             dropped = start if kept and depth else at
             more = stream.read(max(1 << 16, len(buffered) - at))
@@ -293,7 +293,7 @@ def _elements(stream: BinaryIO, source: str) -> Iterator[bytes | None]:
                 raise InputError(f"{source}: the JSON array does not come to its end", hint="was it cut short?")
             buffered, place, start = buffered[dropped:] + more, at - dropped, max(0, start - dropped)
             continue
-        mark, place = found.group(), found.end()
+        mark, place = match.group(), match.end()
         if mark in (b"{", b"["):
             if depth == 0 and mark == b"{":
                 hint = "rows are the objects of a JSON array, or an object a line"
@@ -333,7 +333,7 @@ def _table(source: str, stream: BinaryIO, usual: str) -> Iterator[Row]:
             named = next(csv.reader([header], delimiter=delimiter))  # of one line any quotes are taken
         names = _names(source, named)
         while more:
-            lines.too_long, begun, fault = False, lines.count + 1, ""
+            lines.too_long, first_line, fault = False, lines.count + 1, ""
             cells: list[str] = []
             try:
                 cells = next(reader)
@@ -343,7 +343,7 @@ def _table(source: str, stream: BinaryIO, usual: str) -> Iterator[Row]:
                 fault = f"{error}; a quote that is opened and not closed?"
             if cells or fault or lines.too_long:
                 number += 1
-                yield _table_row(source, number, begun, names, cells, fault, lines.too_long)
+                yield _table_row(source, number, first_line, names, cells, fault, lines.too_long)
 
 
 def _table_row(
@@ -358,8 +358,8 @@ def _table_row(
         fault = "it is not UTF-8"
     digest = xxh3_128_digest(text.encode("utf-8", "surrogateescape"))
     if fault:
-        told = f"row {number} (line {line}): {fault}"[:300]
-        return Row(source, number, [_SURROGATE.sub("�", cell) for cell in cells], digest, "invalid_row", told)
+        message = f"row {number} (line {line}): {fault}"[:300]
+        return Row(source, number, [_SURROGATE.sub("�", cell) for cell in cells], digest, "invalid_row", message)
     return Row(source, number, dict(zip(names, cells, strict=True)), digest, size=len(text))
 
 
@@ -448,10 +448,10 @@ def without_nan(value: Any) -> Any:
 
 def _seekable(file: File, head: bytes, stream: BinaryIO) -> IO[bytes]:
     if file.name != "-":
-        again = file.open()
-        if again.seekable() and again.read(8) == head[:8]:
-            return again
-        again.close()
+        reopened = file.open()
+        if reopened.seekable() and reopened.read(8) == head[:8]:
+            return reopened
+        reopened.close()
     lying = tempfile.TemporaryFile()  # noqa: SIM115 - its reader closes it
     shutil.copyfileobj(stream, lying)
     return lying

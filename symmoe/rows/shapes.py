@@ -161,12 +161,12 @@ def _layout(names: tuple[str, ...]) -> tuple[dict[str, str], list[str]]:
 
 
 def _recognised(row: Mapping[str, Any]) -> _Read:
-    columns, there = _layout(tuple(row))
-    if not there:
+    columns, shapes = _layout(tuple(row))
+    if not shapes:
         raise ShapeError("no column that is known to hold a question", "unknown_shape", row)
-    filled = [name for name in there if row[columns[name]] not in (None, "", [])]
+    filled = [name for name in shapes if row[columns[name]] not in (None, "", [])]
     if not filled:
-        empty = columns[there[0]]
+        empty = columns[shapes[0]]
         raise RequestError(f"{empty} is empty", code="invalid_value")
     first = _SHAPES[filled[0]](row, columns)
     if any(_SHAPES[name](row, columns)[1:] != first[1:] for name in filled[1:]):
@@ -223,8 +223,8 @@ def _with_options(kind: str, row: Mapping[str, Any], columns: Mapping[str, str])
     more = _context(row, columns, _CONTEXTS)
     lettered = tuple(f"{letter}. {option}" if letter else option for letter, option, _ in options)
     shape = " + ".join((*more, name, *([_WITH_OPTIONS] if options else [])))
-    asked = "\n".join((_text(stem, name), *lettered))
-    return shape, _user("\n\n".join((*more.values(), asked))), ()
+    question = "\n".join((_text(stem, name), *lettered))
+    return shape, _user("\n\n".join((*more.values(), question))), ()
 
 
 _SHAPES: dict[str, Callable[[Mapping[str, Any], Mapping[str, str]], _Read]] = {
@@ -249,9 +249,9 @@ def options_of(row: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     if value is None and isinstance(inner, Mapping):
         value = inner.get("choices")
     if value is None:
-        given = [(letter, row[letter]) for letter in _LETTERS if row.get(letter) not in (None, "")]
-        apart = len(given) > 1 and [letter for letter, _ in given] == list(_LETTERS[: len(given)])
-        return [(letter, _text(option, letter), letter) for letter, option in given] if apart else []
+        lettered = [(letter, row[letter]) for letter in _LETTERS if row.get(letter) not in (None, "")]
+        apart = len(lettered) > 1 and [letter for letter, _ in lettered] == list(_LETTERS[: len(lettered)])
+        return [(letter, _text(option, letter), letter) for letter, option in lettered] if apart else []
     value = _parsed(value)
     if isinstance(value, Mapping) and isinstance(value.get("text"), list):
         labels = value.get("label") or list(_LETTERS)
@@ -265,8 +265,8 @@ def options_of(row: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         return [(letter, text, label) for letter, (label, text) in zip(_LETTERS, labelled, strict=False)]
     texts = [str(option) if isinstance(option, int | float) else _text(option, "an option") for option in value]
     marks = [_LETTERED.match(text) for text in texts]
-    own = all(mark and mark.group(1) == letter for mark, letter in zip(marks, _LETTERS, strict=False))
-    return [("" if own else letter, text, letter) for letter, text in zip(_LETTERS, texts, strict=False)]
+    has_letters = all(mark and mark.group(1) == letter for mark, letter in zip(marks, _LETTERS, strict=False))
+    return [("" if has_letters else letter, text, letter) for letter, text in zip(_LETTERS, texts, strict=False)]
 
 
 def reference_of(row: Mapping[str, Any], column: str | None = None) -> str | None:
@@ -284,18 +284,18 @@ def reference_of(row: Mapping[str, Any], column: str | None = None) -> str | Non
     options = options_of(row)
     if options and type(value) is int and 0 <= value < len(options):
         return _LETTERS[value]
-    told = (_LETTERS[place] for place, (_, text, label) in enumerate(options) if value in (text, label))
-    return next(told, str(value))
+    letters = (_LETTERS[place] for place, (_, text, label) in enumerate(options) if value in (text, label))
+    return next(letters, str(value))
 
 
 def _context(row: Mapping[str, Any], columns: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
     """What a question is about, where columns hold that."""
-    there = [columns[name] for name in names if name in columns and row[columns[name]] not in (None, "", [])]
-    for name in there:
+    filled = [columns[name] for name in names if name in columns and row[columns[name]] not in (None, "", [])]
+    for name in filled:
         if not isinstance(row[name], str):
             message = f"the question may need {name!r}, which is no text"
             raise ShapeError(message, "ambiguous_shape", row)
-    return {name: row[name] for name in there}
+    return {name: row[name] for name in filled}
 
 
 def _conversation(value: Sequence[Any], name: str) -> tuple[tuple[Message, ...], tuple[str, ...]]:
@@ -310,15 +310,15 @@ def _conversation(value: Sequence[Any], name: str) -> tuple[tuple[Message, ...],
 
 def _turn(value: Any, name: str) -> Message:
     turn = value if isinstance(value, Mapping) else {}
-    said = turn.get("content", turn.get("value"))
+    content = turn.get("content", turn.get("value"))
     role = _SPEAKERS.get(str(turn.get("role", turn.get("from"))).lower())
-    if isinstance(said, list) and all(isinstance(part, Mapping) and part.get("type") == "text" for part in said):
-        said = "".join(str(part.get("text", "")) for part in said)
-    said = "" if said is None and turn.get("tool_calls") else said
-    if role is None or not isinstance(said, str):
+    if isinstance(content, list) and all(isinstance(part, Mapping) and part.get("type") == "text" for part in content):
+        content = "".join(str(part.get("text", "")) for part in content)
+    content = "" if content is None and turn.get("tool_calls") else content
+    if role is None or not isinstance(content, str):
         message = f"{name}: a turn has a role (user, assistant, system) and a content that is a text"
         raise RequestError(message, code="invalid_messages", param=name)
-    return Message(role, said)
+    return Message(role, content)
 
 
 def _turns(value: Sequence[Any], name: str) -> tuple[tuple[Message, ...], tuple[str, ...]]:

@@ -136,13 +136,13 @@ def read_in_batches(
     budget: int,
 ) -> list[list[Reward]]:
     """A reward for every candidate, in order; `read` is given one batch at a time, and each conversation once."""
-    asked = [tokens.encode(query, answers) for query, answers in zip(queries, candidates, strict=True)]
-    distinct = list({c.ids: c for row in asked for c in row if isinstance(c, Conversation)}.values())
+    encoded = [tokens.encode(query, answers) for query, answers in zip(queries, candidates, strict=True)]
+    distinct = list({c.ids: c for row in encoded for c in row if isinstance(c, Conversation)}.values())
     rewards: dict[tuple[int, ...], Reward] = {}
     for batch in batches([len(conversation.ids) for conversation in distinct], budget):
         conversations = [distinct[place] for place in batch]
         rewards |= zip((c.ids for c in conversations), read(conversations), strict=True)
-    return [[_reward(entry, rewards) for entry in row] for row in asked]
+    return [[_reward(entry, rewards) for entry in row] for row in encoded]
 
 
 def _reward(entry: Conversation | Reward, rewards: dict[tuple[int, ...], Reward]) -> Reward:

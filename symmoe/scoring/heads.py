@@ -139,9 +139,9 @@ def from_tensors(
 
 def _check(tensors: Mapping[str, Floats], expected: Mapping[str, tuple[int, ...]], where: str) -> None:
     for name, shape in expected.items():
-        found = tensors[name].shape
-        if found != shape:
-            raise CheckpointError(f"{where}: {name} is {found}, where {shape} fits", hint="made for another model")
+        actual = tensors[name].shape
+        if actual != shape:
+            raise CheckpointError(f"{where}: {name} is {actual}, where {shape} fits", hint="made for another model")
         if not np.isfinite(tensors[name]).all():
             raise CheckpointError(f"{where}: {name} holds NaN or infinite numbers")
 

@@ -92,16 +92,16 @@ def debias(
     that follows the length. Raises `ConfigError` for an objective whose correlation cannot be brought to `bar`.
     """
     measured = np.asarray(lengths, dtype=np.float64)
-    told = ratings[:, by].astype(np.float64)
+    by_ratings = ratings[:, by].astype(np.float64)
     transform = np.eye(ratings.shape[1], dtype=np.float32)
     transform[by, by] = 0.0
     rows: list[tuple[float, ...]] = []
     for place, name in enumerate(objectives):
         values = ratings[:, place].astype(np.float64)
-        penalty = 1.0 if place == by else length_penalty(values, told, measured, name, bar)
+        penalty = 1.0 if place == by else length_penalty(values, by_ratings, measured, name, bar)
         if place != by:
             transform[by, place] = -penalty
-        left = values - penalty * told
+        left = values - penalty * by_ratings
         rows.append((penalty, *(spearman(x, y) for x, y in ((values, measured), (left, measured), (values, left)))))
     penalties, before, after, kept = zip(*rows, strict=True)
     return Debiasing(transform, penalties, before, after, kept)
@@ -310,9 +310,9 @@ class SmallScorer:
         Raises `CheckpointError` if the states do not have the size that the heads were fitted on.
         """
         shown = [[text for text in row if text.strip()] for row in candidates]
-        given = iter(self._read(queries, shown) if any(shown) else ())
+        rewards = iter(self._read(queries, shown) if any(shown) else ())
         return [
-            [next(given) if text.strip() else Reward(None, note="empty answer") for text in row] for row in candidates
+            [next(rewards) if text.strip() else Reward(None, note="empty answer") for text in row] for row in candidates
         ]
 
     def _read(self, queries: Sequence[Query], candidates: Sequence[Sequence[str]]) -> list[Reward]:
@@ -343,8 +343,8 @@ def fit_heads(
     if LENGTH in objectives:
         raise ConfigError(f"an objective is called {LENGTH!r}, which names what is taken out", hint="rename it")
     names = (*objectives, LENGTH)
-    told = np.log1p(rated.lengths)[:, None]
-    ridges = fit_ridges(rated.answers, np.hstack([rated.ratings, told]).astype(np.float32), names, strength)
+    log_lengths = np.log1p(rated.lengths)[:, None]
+    ridges = fit_ridges(rated.answers, np.hstack([rated.ratings, log_lengths]).astype(np.float32), names, strength)
     ratings = ridges.rate(rated.answers)
     debiased = debias(ratings, rated.lengths.tolist(), len(objectives), names, bar)
     spread = (ratings @ debiased.transform).std(axis=0)

@@ -154,8 +154,8 @@ def load_tokenizer(directory: Path) -> Any:
 
 def window_of(model: Any, window: int | None) -> int:
     """The tokens that a model can read: its config's limit, or `window` if that is less."""
-    own = int(getattr(model.config, "max_position_embeddings", 0) or 0)
-    return min(filter(None, (own, window)), default=4096)
+    model_window = int(getattr(model.config, "max_position_embeddings", 0) or 0)
+    return min(filter(None, (model_window, window)), default=4096)
 
 
 @contextmanager

@@ -87,8 +87,10 @@ class Mixture:
         known = [place for place, score in enumerate(scores) if score is not None]
         weights = [0.0] * len(scores)
         if known:
-            told = np.array([scores[place] for place in known], dtype=np.float64)
-            raised = np.exp(_exponents(told, np.array([shares[p] for p in known]), 1 / self.temperature, self.evidence))
+            known_scores = np.array([scores[place] for place in known], dtype=np.float64)
+            raised = np.exp(
+                _exponents(known_scores, np.array([shares[p] for p in known]), 1 / self.temperature, self.evidence)
+            )
             for place, weight in zip(known, raised / raised.sum(), strict=True):
                 weights[place] = float(weight)
         return weights
@@ -110,17 +112,17 @@ def fit_mixture(judged: Sequence[Judged]) -> Mixture:
     """
     from scipy.optimize import minimize
 
-    telling = [query for query in judged if query.right.any() and not query.right.all()]
-    if not telling:
+    informative = [query for query in judged if query.right.any() and not query.right.all()]
+    if not informative:
         raise ConfigError("no question has both right and wrong answers: nothing tells how to weigh them")
 
     def loss(parameters: NDArray[np.float64]) -> float:
-        return -float(np.mean([_log_weight(query, *parameters) for query in telling]))
+        return -float(np.mean([_log_weight(query, *parameters) for query in informative]))
 
-    scale = float(np.std(np.concatenate([query.scores for query in telling]))) or 1.0
+    scale = float(np.std(np.concatenate([query.scores for query in informative]))) or 1.0
     start, bounds = np.array([1.0 / scale, 1.0]), [(1e-3 / scale, MOST / scale), (0.0, MOST)]
-    found = minimize(loss, start, method="L-BFGS-B", bounds=bounds)
-    slope, evidence = (float(number) for number in found.x)
+    optimum = minimize(loss, start, method="L-BFGS-B", bounds=bounds)
+    slope, evidence = (float(number) for number in optimum.x)
     return Mixture(1 / slope, evidence)
 
 
@@ -146,10 +148,10 @@ def judge(
 ) -> list[list[Reward]]:
     """The model's reward of every candidate of every query, in order. Failed generations are not shown to it."""
     shown = [[c.text for c in row if c.finish_reason != "error"] for row in candidates]
-    given = [iter(row) for row in model.score(queries, shown)]
+    scored = [iter(row) for row in model.score(queries, shown)]
     return [
         [FAILED if c.finish_reason == "error" else next(rewards) for c in row]
-        for row, rewards in zip(candidates, given, strict=True)
+        for row, rewards in zip(candidates, scored, strict=True)
     ]
 
 

@@ -56,11 +56,11 @@ def window_of(config: Mapping[str, Any]) -> int | None:
 
 def _rotations(text: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
     """How positions are rotated: under either name, once for the whole model or for each kind of layer."""
-    found = text.get("rope_scaling") or text.get("rope_parameters")
-    if not isinstance(found, Mapping):
+    scaling = text.get("rope_scaling") or text.get("rope_parameters")
+    if not isinstance(scaling, Mapping):
         return ()
-    nested = [each for each in found.values() if isinstance(each, Mapping)]
-    return nested or (found,)
+    nested = [each for each in scaling.values() if isinstance(each, Mapping)]
+    return nested or (scaling,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,8 +216,8 @@ def _config(raw: bytes, what: str) -> dict[str, Any]:
 
 def architectures(pool: Pool) -> dict[str, Architecture]:
     """The shape of each expert's model, by the expert's name; remote experts are left out."""
-    own = [expert for expert in pool.experts if expert.remote is None]
-    return {expert.name: Architecture.of(config_of(pool, expert), expert.name) for expert in own}
+    local_experts = [expert for expert in pool.experts if expert.remote is None]
+    return {expert.name: Architecture.of(config_of(pool, expert), expert.name) for expert in local_experts}
 
 
 def shape_groups(pool: Pool) -> tuple[tuple[str, ...], ...]:

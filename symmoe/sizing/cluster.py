@@ -140,15 +140,15 @@ def _split(pool: Pool, models: dict[str, Architecture], on: Accelerator, per_nod
 def _refusal(pool: Pool, models: dict[str, Architecture], on: Accelerator, split: int, node: int) -> CapacityError:
     """Names each expert that does not fit and what it lacks; the hint says what would fit."""
     lacking = [each for each in needs(models, pool.engine, on, split) if each.short]
-    over = f" split over {split}" if split > 1 else ""
-    said = "; ".join(
+    split_note = f" split over {split}" if split > 1 else ""
+    details = "; ".join(
         f"{each.expert} needs {(each.fixed + each.window) / GB:.1f} GB (weights {each.weights / GB:.1f}, "
         f"keys and values of one request {each.window / GB:.1f}) of {each.budget / GB:.1f}"
         for each in lacking
     )
     hints = remedies(models, pool.engine, on, split, node)
     return CapacityError(
-        f"{len(lacking)} of {len(models)} experts do not fit {on.name} of {on.memory_gb} GB{over}: {said}",
+        f"{len(lacking)} of {len(models)} experts do not fit {on.name} of {on.memory_gb} GB{split_note}: {details}",
         hint=f"any of these would fit: {'; '.join(hints)}" if hints else "take larger accelerators and more of them",
     )
 

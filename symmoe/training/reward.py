@@ -131,8 +131,8 @@ def as_judged(asked: Field, known: Material, scores: NDArray[np.float64]) -> lis
     """Scores `[n]` of distinct answers, as each question's candidates have them."""
     rows = []
     for candidates, recruitment in zip(asked.candidates, asked.recruitments, strict=True):
-        told = [(known.of.get(c.assignment), recruitment.shares.get(c.expert, 0.0)) for c in candidates]
-        read = [(place, share) for place, share in told if place is not None]
+        scored = [(known.of.get(c.assignment), recruitment.shares.get(c.expert, 0.0)) for c in candidates]
+        read = [(place, share) for place, share in scored if place is not None]
         at = np.array([place for place, _ in read], dtype=np.intp)
         rows.append(Judged(scores[at], np.array([share for _, share in read]), known.right[at]))
     return rows
@@ -160,8 +160,8 @@ def _ranked(known: Material, scores: NDArray[np.float64]) -> float:
     """The mean share, over questions, of pairs of a right and a wrong answer in which the right one scores higher."""
     shares = []
     for place in range(known.asked):
-        own = known.question == place
-        better, worse = scores[own & known.right], scores[own & ~known.right]
+        mask = known.question == place
+        better, worse = scores[mask & known.right], scores[mask & ~known.right]
         if len(better) and len(worse):
             shares.append(float((better[:, None] > worse[None, :]).mean()))
     return float(np.mean(shares)) if shares else 0.0
@@ -190,7 +190,7 @@ def make(
         fits[backbone] = known, fit(asked, known, training.recipe, told)
     best = max(fits, key=lambda backbone: max(fits[backbone][1].ranked.values()))
     known, fitted = fits[best]
-    about = {
+    facts = {
         "pool": pool.name,
         "backbone": best,
         "mixture": asdict(fitted.mixture),
@@ -204,7 +204,7 @@ def make(
         "ranked_right_unseen": {name: _shares(each) for name, (_, each) in fits.items()},
         "choosing_unseen": _choosing(asked, known, fitted, training.recipe.seed),
     }
-    return save_heads(fitted.heads, out, about)
+    return save_heads(fitted.heads, out, facts)
 
 
 def unseen(asked: Field, known: Material, fitted: Fitted, evidence: float | None = None) -> list[list[Verdict]]:

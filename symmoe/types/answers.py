@@ -132,21 +132,23 @@ class Trace:
     @property
     def given(self) -> Generation:
         """The answer as a generation, with the tokens of everything that was generated for it."""
-        answer, said = self.answer, self.candidates
+        answer, candidates = self.answer, self.candidates
         if answer.origin == "synthesis" and self.synthesis is not None:
-            said = (self.synthesis, *said)
-        words = next((each for each in said if (each.expert, each.text) == (answer.expert, answer.text)), None)
+            candidates = (self.synthesis, *candidates)
+        words = next((each for each in candidates if (each.expert, each.text) == (answer.expert, answer.text)), None)
         tokens = answer.prompt_tokens, answer.completion_tokens
-        given = Generation(
+        generation = Generation(
             answer.text,
             answer.finish_reason,
             *tokens,
-            reasoning_tokens=sum(each.reasoning_tokens for each in said if not each.shared),
+            reasoning_tokens=sum(each.reasoning_tokens for each in candidates if not each.shared),
             expert=answer.expert,
         )
         if words is None:
-            return given
-        return replace(given, logprobs=words.logprobs, stop=words.stop, calls=words.calls, reasoning=words.reasoning)
+            return generation
+        return replace(
+            generation, logprobs=words.logprobs, stop=words.stop, calls=words.calls, reasoning=words.reasoning
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,12 +61,12 @@ class Message:
     @property
     def parts(self) -> list[str | Picture]:
         """Text and images in order."""
-        found: list[str | Picture] = []
+        parts: list[str | Picture] = []
         done = 0
         for image in self.images:
-            found += [self.content[done : image.at], image]
+            parts += [self.content[done : image.at], image]
             done = image.at
-        return [part for part in (*found, self.content[done:]) if part]
+        return [part for part in (*parts, self.content[done:]) if part]
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,8 +62,8 @@ def _message(ident: str, number: int, generation: Generation) -> dict[str, Any]:
     thought = {"reasoning_content": generation.reasoning} if generation.reasoning else {}
     if not generation.calls:
         return {"role": "assistant", **thought, "content": generation.text, "refusal": None}
-    said, calls = before_calls(generation.text) or None, tool_calls(ident, number, generation)
-    return {"role": "assistant", **thought, "content": said, "refusal": None, "tool_calls": calls}
+    content, calls = before_calls(generation.text) or None, tool_calls(ident, number, generation)
+    return {"role": "assistant", **thought, "content": content, "refusal": None, "tool_calls": calls}
 
 
 def tool_calls(ident: str, number: int, generation: Generation) -> list[dict[str, Any]]:
@@ -87,8 +87,8 @@ def told_logprobs(tokens: Sequence[TokenLogprob]) -> dict[str, Any] | None:
     """Tokens with their log-probabilities; None for none."""
     if not tokens:
         return None
-    told = ({**_token(t.token, t.logprob), "top_logprobs": [_token(*each) for each in t.top]} for t in tokens)
-    return {"content": list(told), "refusal": None}
+    entries = ({**_token(t.token, t.logprob), "top_logprobs": [_token(*each) for each in t.top]} for t in tokens)
+    return {"content": list(entries), "refusal": None}
 
 
 def _token(text: str, logprob: float) -> dict[str, Any]:
@@ -225,11 +225,11 @@ class ChatWriter:
     def called(self, number: int, part: CallPart) -> Iterator[bytes]:
         """A chunk of a tool call; the first one names the tool."""
         function = {"arguments": part.arguments}
-        told: dict[str, Any] = {"index": part.place}
+        call: dict[str, Any] = {"index": part.place}
         if self._told.new(number, part):
-            told |= {"id": call_id(self._id, number, part.place, part.expert), "type": "function"}
+            call |= {"id": call_id(self._id, number, part.place, part.expert), "type": "function"}
             function = {"name": part.name, **function}
-        yield self._chunk(number, {"tool_calls": [{**told, "function": function}]})
+        yield self._chunk(number, {"tool_calls": [{**call, "function": function}]})
 
     def end(self, number: int, generation: Generation) -> Iterator[bytes]:
         """The rest of the calls, and the chunk that says why a choice ended, with the tokens not sent with any text."""
@@ -274,9 +274,9 @@ def response_row(
     batch: str, number: int | str, custom_id: str, status: int, body: Mapping[str, Any]
 ) -> tuple[dict[str, Any], Count]:
     """The row of a line with a response, and whether it counts as answered or failed."""
-    own = line_id(batch, number)
-    response = {"status_code": status, "request_id": f"req_{own}", "body": body}
-    return _row(own, custom_id, response, None), "answered" if status == 200 else "failed"
+    ident = line_id(batch, number)
+    response = {"status_code": status, "request_id": f"req_{ident}", "body": body}
+    return _row(ident, custom_id, response, None), "answered" if status == 200 else "failed"
 
 
 def bad_row(batch: str, number: int, custom_id: str | None, code: str, message: str) -> dict[str, Any]:
@@ -295,6 +295,6 @@ def row_parts(row: Mapping[str, Any]) -> list[str]:
 
 
 def _row(
-    own: str, custom_id: str | None, response: dict[str, Any] | None, error: dict[str, Any] | None
+    ident: str, custom_id: str | None, response: dict[str, Any] | None, error: dict[str, Any] | None
 ) -> dict[str, Any]:
-    return {"id": f"batch_req_{own}", "custom_id": custom_id, "response": response, "error": error}
+    return {"id": f"batch_req_{ident}", "custom_id": custom_id, "response": response, "error": error}

@@ -93,8 +93,8 @@ class ChatMessage(Lenient):
     def _said(cls, value: Any, info: ValidationInfo) -> Any:
         if value is None and not (info.data.get("role") == "assistant" and info.data.get("tool_calls")):
             raise ValueError("must be a text, or a list of parts")
-        shown = isinstance(value, list) and any(part.type == "image_url" for part in value)
-        if shown and info.data.get("role") != "user":
+        has_images = isinstance(value, list) and any(part.type == "image_url" for part in value)
+        if has_images and info.data.get("role") != "user":
             raise ValueError("images may stand in a user's turn alone")
         return value
 
@@ -115,11 +115,11 @@ class ChatMessage(Lenient):
     @property
     def images(self) -> tuple[Picture, ...]:
         """The images of its parts."""
-        found, at = [], 0
+        images, at = [], 0
         for part in self.content if isinstance(self.content, list) else ():
             at += len(part.text)
-            found += [Picture(part.image_url.url, at)] if part.image_url else []
-        return tuple(found)
+            images += [Picture(part.image_url.url, at)] if part.image_url else []
+        return tuple(images)
 
 
 class Function(Lenient):
@@ -285,8 +285,8 @@ def _unable(pool: Pool, expert: str | None, query: Query) -> tuple[str, ...]:
 
     `expert` is the one that it names, if it does. Raises `RequestError` where no other is left.
     """
-    found: dict[str, None] = {}
-    for asked, able, param, doing, say in (
+    unable: dict[str, None] = {}
+    for wanted, able, param, doing, say in (
         (
             query.sampling.tools,
             [each.name for each in pool.experts if each.tools],
@@ -296,14 +296,16 @@ def _unable(pool: Pool, expert: str | None, query: Query) -> tuple[str, ...]:
         ),
         (query.images, [each.name for each in pool.experts if each.images], "messages", "see images", "images: true"),
     ):
-        if not asked:
+        if not wanted:
             continue
-        found |= dict.fromkeys(name for name in pool.names if name not in able)
-        if expert in found or len(found) == len(pool.experts):
-            who = f"expert {expert!r}" if expert in found else "no expert of this pool"
-            message = f"{who} can{'not' if expert in found else ''} {doing}; the pool file says which can (`{say}`)"
+        unable |= dict.fromkeys(name for name in pool.names if name not in able)
+        if expert in unable or len(unable) == len(pool.experts):
+            subject = f"expert {expert!r}" if expert in unable else "no expert of this pool"
+            message = (
+                f"{subject} can{'not' if expert in unable else ''} {doing}; the pool file says which can (`{say}`)"
+            )
             raise RequestError(message, code="unsupported_parameter", param=param)
-    return tuple(found)
+    return tuple(unable)
 
 
 def line_request(body: dict[str, Any]) -> ChatRequest:

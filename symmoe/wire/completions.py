@@ -83,11 +83,11 @@ class CompletionWriter:
     def whole(self, finished: Mapping[int, Generation], told: AnswerFacts) -> dict[str, Any]:
         """The completion."""
         self._choices = len(finished)
-        found = [
-            self._choice(number, self._echo(number) + each.text, each.logprobs, each.finish_reason)
-            for number, each in sorted(finished.items())
+        choices = [
+            self._choice(number, self._echo(number) + generation.text, generation.logprobs, generation.finish_reason)
+            for number, generation in sorted(finished.items())
         ]
-        return self._document(found, usage=usage(told), **told.more)
+        return self._document(choices, usage=usage(told), **told.more)
 
     def begin(self, choices: int) -> Iterator[bytes]:
         """The prompt, if it is echoed."""
@@ -136,8 +136,8 @@ class CompletionWriter:
     def _choice(
         self, number: int, text: str, logprobs: Sequence[TokenLogprob] = (), reason: str | None = None
     ) -> dict[str, Any]:
-        told = self._logprobs(number, logprobs) if logprobs else None
-        return {"index": number, "text": text, "logprobs": told, "finish_reason": reason}
+        token_logprobs = self._logprobs(number, logprobs) if logprobs else None
+        return {"index": number, "text": text, "logprobs": token_logprobs, "finish_reason": reason}
 
     def _logprobs(self, number: int, tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
         """Tokens in lists side by side; offsets go on from chunk to chunk."""

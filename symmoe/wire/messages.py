@@ -104,11 +104,11 @@ class Turn(Lenient):
             for block in self.content
             if block.type == "tool_use"
         ]
-        said: Any = _text(self.content) or None
+        content: Any = _text(self.content) or None
         if any(block.type == "image" for block in self.content):
-            said = [block.part for block in self.content if block.type in ("text", "image")]
-        own = [{"role": self.role, "content": said, "tool_calls": calls or None}] if said or calls else []
-        return [*results, *own]
+            content = [block.part for block in self.content if block.type in ("text", "image")]
+        messages = [{"role": self.role, "content": content, "tool_calls": calls or None}] if content or calls else []
+        return [*results, *messages]
 
 
 class Tool(Lenient):
@@ -122,8 +122,8 @@ class Tool(Lenient):
     @property
     def function(self) -> dict[str, Any]:
         """The tool in the form of chat completions."""
-        told = {"name": self.name, "description": self.description, "parameters": self.input_schema}
-        return {"type": "function", "function": told}
+        definition = {"name": self.name, "description": self.description, "parameters": self.input_schema}
+        return {"type": "function", "function": definition}
 
 
 class Choice(Lenient):
@@ -198,10 +198,13 @@ class MessageRequest(CountRequest):
     def chat(self) -> ChatRequest:
         """The same as a chat request. Raises `RequestError` and `ValidationError`."""
         same = {name: getattr(self, name) for name in ("max_tokens", "temperature", "top_p", "top_k", "stream")}
-        asked = (self.output_config and self.output_config.format) or self.output_format
-        held = asked and {"type": "json_schema", "json_schema": {"name": "message", "schema": asked.schema_}}
+        output_format = (self.output_config and self.output_config.format) or self.output_format
+        response_format = output_format and {
+            "type": "json_schema",
+            "json_schema": {"name": "message", "schema": output_format.schema_},
+        }
         return ChatRequest.model_validate(
-            {**self._fields(), **same, "stop": self.stop_sequences, "response_format": held}
+            {**self._fields(), **same, "stop": self.stop_sequences, "response_format": response_format}
         )
 
 
@@ -213,8 +216,8 @@ def envelope(error: RequestError, request: str = "") -> dict[str, Any]:
     """An error in Anthropic's format."""
     usual = "api_error" if error.status >= 500 else "invalid_request_error"
     kind = _TYPES.get(error.status, usual)
-    told = {"type": kind, "message": str(error), "param": error.param, "code": error.code}
-    return {"type": "error", "error": told, "request_id": request or None}
+    details = {"type": kind, "message": str(error), "param": error.param, "code": error.code}
+    return {"type": "error", "error": details, "request_id": request or None}
 
 
 class MessageWriter:
@@ -227,15 +230,15 @@ class MessageWriter:
 
     def whole(self, finished: Mapping[int, Generation], told: AnswerFacts) -> dict[str, Any]:
         """The message."""
-        given = finished[0]
-        text = before_calls(given.text) if given.calls else given.text
-        content = [_thinking(given.reasoning)] if given.reasoning else []
-        content += [{"type": "text", "text": text}] if text or not given.calls else []
+        generation = finished[0]
+        text = before_calls(generation.text) if generation.calls else generation.text
+        content = [_thinking(generation.reasoning)] if generation.reasoning else []
+        content += [{"type": "text", "text": text}] if text or not generation.calls else []
         content += [
-            self._call(CallPart(place, call.name, "", given.expert), json.loads(call.arguments))
-            for place, call in enumerate(given.calls)
+            self._call(CallPart(place, call.name, "", generation.expert), json.loads(call.arguments))
+            for place, call in enumerate(generation.calls)
         ]
-        return {**self._message(content), **_ending(given), "usage": _usage(told), **told.more}
+        return {**self._message(content), **_ending(generation), "usage": _usage(told), **told.more}
 
     def begin(self, choices: int) -> Iterator[bytes]:
         """The message without its content."""
@@ -282,9 +285,9 @@ class MessageWriter:
     def _delta(self, delta: dict[str, Any]) -> bytes:
         return _named("content_block_delta", index=self._index, delta=delta)
 
-    def _call(self, part: CallPart, given: dict[str, Any]) -> dict[str, Any]:
+    def _call(self, part: CallPart, arguments: dict[str, Any]) -> dict[str, Any]:
         ident = call_id(self._id, 0, part.place, part.expert)
-        return {"type": "tool_use", "id": ident, "name": part.name, "input": given}
+        return {"type": "tool_use", "id": ident, "name": part.name, "input": arguments}
 
     def over(self, finished: Mapping[int, Generation], told: AnswerFacts) -> Iterator[bytes]:
         """Why the message ended, and its tokens, which are known only now."""
@@ -316,6 +319,6 @@ def _ending(generation: Generation) -> dict[str, Any]:
     return {"stop_reason": reason, "stop_sequence": generation.stop}
 
 
-def _usage(told: AnswerFacts) -> dict[str, Any]:
-    cached = {"cache_creation_input_tokens": 0, "cache_read_input_tokens": 0, **told.costs}
-    return {"input_tokens": told.prompt_tokens, "output_tokens": told.completion_tokens, **cached}
+def _usage(facts: AnswerFacts) -> dict[str, Any]:
+    cached = {"cache_creation_input_tokens": 0, "cache_read_input_tokens": 0, **facts.costs}
+    return {"input_tokens": facts.prompt_tokens, "output_tokens": facts.completion_tokens, **cached}

@@ -101,13 +101,13 @@ def _text(content: str | list[InputPart]) -> str:
 
 def _joined(turns: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The same with an assistant's words and calls that follow each other as one turn, as chat templates want them."""
-    found: list[dict[str, Any]] = []
+    merged: list[dict[str, Any]] = []
     for turn in turns:
-        if "tool_calls" in turn and found and found[-1]["role"] == "assistant":
-            found[-1] = {**found[-1], "tool_calls": [*found[-1].get("tool_calls", ()), *turn["tool_calls"]]}
+        if "tool_calls" in turn and merged and merged[-1]["role"] == "assistant":
+            merged[-1] = {**merged[-1], "tool_calls": [*merged[-1].get("tool_calls", ()), *turn["tool_calls"]]}
         else:
-            found.append(turn)
-    return found
+            merged.append(turn)
+    return merged
 
 
 class Tool(Lenient):
@@ -172,28 +172,28 @@ class ResponseRequest(Lenient):
 
     def turns(self, before: Sequence[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:
         """The conversation as chat messages, after those `before`, without the instructions."""
-        own = (
+        own_turns = (
             [{"role": "user", "content": self.input}]
             if isinstance(self.input, str)
             else _joined([item.turn for item in self.input if item.type != "reasoning"])
         )
-        return [*map(dict, before), *own]
+        return [*map(dict, before), *own_turns]
 
     def chat(self, turns: Sequence[Mapping[str, Any]]) -> ChatRequest:
         """The same as a chat request over these turns. Raises `RequestError` and `ValidationError`."""
-        for name, instead in self.UNABLE.items():
+        for name, alternative in self.UNABLE.items():
             if (self.model_extra or {}).get(name):
-                message = f"{name} is not supported by this service; {instead}"
+                message = f"{name} is not supported by this service; {alternative}"
                 raise RequestError(message, code="unsupported_parameter", param=name)
         system = [{"role": "system", "content": self.instructions}] if self.instructions else []
-        told = _LOGPROBS in (self.include or ()) or bool(self.top_logprobs)
+        with_logprobs = _LOGPROBS in (self.include or ()) or bool(self.top_logprobs)
         return ChatRequest.model_validate(
             {
                 **{name: getattr(self, name) for name in _SAME},
                 "messages": [*system, *turns],
                 "max_completion_tokens": self.max_output_tokens,
-                "logprobs": told,
-                "top_logprobs": self.top_logprobs if told else None,
+                "logprobs": with_logprobs,
+                "top_logprobs": self.top_logprobs if with_logprobs else None,
                 "response_format": self._format(),
                 "tools": [{"type": "function", "function": _function(tool)} for tool in self.tools or ()],
                 "tool_choice": self._choice(),
@@ -202,14 +202,14 @@ class ResponseRequest(Lenient):
         )
 
     def _choice(self) -> Any:
-        asked = self.tool_choice
-        return {"type": "function", "function": {"name": asked.name}} if isinstance(asked, Choice) else asked
+        choice = self.tool_choice
+        return {"type": "function", "function": {"name": choice.name}} if isinstance(choice, Choice) else choice
 
     def _format(self) -> dict[str, Any] | None:
-        asked = self.text.format if self.text else None
-        if asked is None or asked.type != "json_schema":
-            return None if asked is None else {"type": asked.type}
-        return {"type": "json_schema", "json_schema": {"name": asked.name, "schema": asked.schema_}}
+        text_format = self.text.format if self.text else None
+        if text_format is None or text_format.type != "json_schema":
+            return None if text_format is None else {"type": text_format.type}
+        return {"type": "json_schema", "json_schema": {"name": text_format.name, "schema": text_format.schema_}}
 
 
 def _function(tool: Tool) -> dict[str, Any]:
@@ -246,15 +246,15 @@ class ResponseWriter:
 
     def whole(self, finished: Mapping[int, Generation], told: AnswerFacts) -> dict[str, Any]:
         """The response."""
-        given = finished[0]
-        cut = _CUT.get(given.finish_reason)
+        generation = finished[0]
+        cut = _CUT.get(generation.finish_reason)
         incomplete = {"reason": cut} if cut else None
-        text = _said(given)
-        output = [self._reasoning(given.reasoning)] if given.reasoning else []
-        output += [self._message(text, given)] if text or not given.calls else []
+        text = _said(generation)
+        output = [self._reasoning(generation.reasoning)] if generation.reasoning else []
+        output += [self._message(text, generation)] if text or not generation.calls else []
         output += [
-            self._call(CallPart(place, call.name, call.arguments, given.expert))
-            for place, call in enumerate(given.calls)
+            self._call(CallPart(place, call.name, call.arguments, generation.expert))
+            for place, call in enumerate(generation.calls)
         ]
         return self._response("incomplete" if cut else "completed", output, incomplete, told)
 
@@ -279,8 +279,8 @@ class ResponseWriter:
             logprobs, self._textless = [*self._textless, *logprobs], []
             self._parts.append(text)
             self._logprobs += logprobs
-            told = {"delta": text, "logprobs": _told(logprobs)}
-            yield self._event("response.output_text.delta", **self._place, content_index=0, **told)
+            fields = {"delta": text, "logprobs": _told(logprobs)}
+            yield self._event("response.output_text.delta", **self._place, content_index=0, **fields)
 
     def called(self, number: int, part: CallPart) -> Iterator[bytes]:
         """A part of a tool call; the first part names the tool."""
@@ -317,14 +317,14 @@ class ResponseWriter:
         kind, shown, text = self._open.kind, self._open.shown, "".join(self._parts)
         if kind == "call":
             item = {**shown, "arguments": text}
-            told = {"name": item["name"], "arguments": text}
-            yield self._event("response.function_call_arguments.done", **self._place, **told)
+            fields = {"name": item["name"], "arguments": text}
+            yield self._event("response.function_call_arguments.done", **self._place, **fields)
         else:
             item = self._reasoning(text) if kind == "reasoning" else self._message(text, generation, self._logprobs)
             part = item["content"][0]
-            told = {"text": text} if kind == "reasoning" else {"text": text, "logprobs": part["logprobs"]}
+            fields = {"text": text} if kind == "reasoning" else {"text": text, "logprobs": part["logprobs"]}
             name = "reasoning_text" if kind == "reasoning" else "output_text"
-            yield self._event(f"response.{name}.done", **self._place, content_index=0, **told)
+            yield self._event(f"response.{name}.done", **self._place, content_index=0, **fields)
             yield self._event("response.content_part.done", **self._place, content_index=0, part=part)
         yield self._event("response.output_item.done", output_index=self._items, item=item)
         self._open, self._items = None, self._items + 1
@@ -341,8 +341,8 @@ class ResponseWriter:
 
     def failed(self, error: RequestError) -> Iterator[bytes]:
         """The response with its error."""
-        told = error_envelope(error)["error"]
-        response = self._response("failed", []) | {"error": {"code": "server_error", "message": told["message"]}}
+        body = error_envelope(error)["error"]
+        response = self._response("failed", []) | {"error": {"code": "server_error", "message": body["message"]}}
         yield self._event("response.failed", response=response)
 
     @property
@@ -370,11 +370,13 @@ class ResponseWriter:
         status: str,
         output: list[dict[str, Any]],
         incomplete: dict[str, Any] | None = None,
-        told: AnswerFacts | None = None,
+        facts: AnswerFacts | None = None,
     ) -> dict[str, Any]:
-        asked = self._request
-        choice = asked.tool_choice or "auto"
-        form = asked.text.model_dump(by_alias=True, exclude_none=True) if asked.text else {"format": {"type": "text"}}
+        request = self._request
+        choice = request.tool_choice or "auto"
+        form = (
+            request.text.model_dump(by_alias=True, exclude_none=True) if request.text else {"format": {"type": "text"}}
+        )
         same = ("model", "instructions", "previous_response_id", "max_output_tokens", "temperature", "top_p", "user")
         return {
             "id": f"resp_{self._id}",
@@ -383,17 +385,17 @@ class ResponseWriter:
             "status": status,
             "error": None,
             "incomplete_details": incomplete,
-            **{name: getattr(asked, name) for name in same},
+            **{name: getattr(request, name) for name in same},
             "output": output,
-            "parallel_tool_calls": asked.parallel_tool_calls is not False,
-            "tool_choice": asked.tool_choice.model_dump() if isinstance(asked.tool_choice, Choice) else choice,
-            "tools": [tool.model_dump() for tool in asked.tools or ()],
+            "parallel_tool_calls": request.parallel_tool_calls is not False,
+            "tool_choice": request.tool_choice.model_dump() if isinstance(request.tool_choice, Choice) else choice,
+            "tools": [tool.model_dump() for tool in request.tools or ()],
             "text": form,
             "truncation": "disabled",
             "store": self.kept,
-            "metadata": asked.metadata or {},
-            "usage": None if told is None else _usage(told),
-            **({} if told is None else told.more),
+            "metadata": request.metadata or {},
+            "usage": None if facts is None else _usage(facts),
+            **({} if facts is None else facts.more),
         }
 
 
@@ -406,16 +408,16 @@ def _part(text: str, logprobs: Sequence[TokenLogprob] = ()) -> dict[str, Any]:
 
 
 def _told(logprobs: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
-    told = told_logprobs(logprobs)
-    return [] if told is None else list(told["content"])
+    block = told_logprobs(logprobs)
+    return [] if block is None else list(block["content"])
 
 
-def _usage(told: AnswerFacts) -> dict[str, Any]:
+def _usage(facts: AnswerFacts) -> dict[str, Any]:
     return {
-        "input_tokens": told.prompt_tokens,
+        "input_tokens": facts.prompt_tokens,
         "input_tokens_details": {"cached_tokens": 0},
-        "output_tokens": told.completion_tokens,
-        "output_tokens_details": {"reasoning_tokens": told.reasoning_tokens},
-        "total_tokens": told.prompt_tokens + told.completion_tokens,
-        **told.costs,
+        "output_tokens": facts.completion_tokens,
+        "output_tokens_details": {"reasoning_tokens": facts.reasoning_tokens},
+        "total_tokens": facts.prompt_tokens + facts.completion_tokens,
+        **facts.costs,
     }

@@ -60,8 +60,8 @@ class Lenient(BaseModel):
     @property
     def ignored(self) -> tuple[str, ...]:
         """The names of fields without effect that ask for something: those of the whole, then those of its parts."""
-        own = (name for name, value in (self.model_extra or {}).items() if _asks(value))
-        return tuple(dict.fromkeys((*own, *_of_parts(self))))
+        extra_names = (name for name, value in (self.model_extra or {}).items() if _asks(value))
+        return tuple(dict.fromkeys((*extra_names, *_of_parts(self))))
 
 
 def _of_parts(model: BaseModel) -> Iterator[str]:
@@ -88,9 +88,9 @@ def told_of_ignored(names: tuple[str, ...]) -> dict[str, str]:
     """The header that names ignored fields, if there are any."""
     if not names:
         return {}
-    told = [quote(name[:_NAME], safe=".-_[]") for name in names[:IGNORED_NAMES]]
+    quoted = [quote(name[:_NAME], safe=".-_[]") for name in names[:IGNORED_NAMES]]
     more = [f"(+{len(names) - IGNORED_NAMES})"] if len(names) > IGNORED_NAMES else []
-    return {"x-symmoe-ignored": ",".join([*told, *more])}
+    return {"x-symmoe-ignored": ",".join([*quoted, *more])}
 
 
 class StructuredOutputs(Strict):
@@ -191,9 +191,9 @@ class SamplingFields(Lenient):
     def check(self, most_choices: int) -> None:
         """Raise `RequestError`, naming the field, for what no expert here can do."""
         extra = self.model_extra or {}
-        for name, instead in self.REFUSED.items():
+        for name, alternative in self.REFUSED.items():
             if _asks(extra.get(name)):
-                hint = f"; say {instead}" if instead else ""
+                hint = f"; say {alternative}" if alternative else ""
                 raise _refused(name, f"{name} is not supported by this service{hint}", "unsupported_parameter")
         if (self.n or 1) > most_choices:
             raise _refused("n", f"n must be at most {most_choices} here")
@@ -206,29 +206,29 @@ class SamplingFields(Lenient):
 
     def _biases(self) -> tuple[tuple[int, float], ...]:
         """Each token's bias, in the order of their ids."""
-        found = {}
+        biases = {}
         for token, bias in (self.logit_bias or {}).items():
             if not (token.isascii() and token.isdigit() and len(token) < 10) or not -100 <= bias <= 100:
                 raise _refused("logit_bias", "logit_bias: maps token ids to numbers from -100 to 100")
-            found[int(token)] = bias
-        return tuple(sorted(found.items()))
+            biases[int(token)] = bias
+        return tuple(sorted(biases.items()))
 
     def _template(self) -> str:
-        own = self.chat_template_kwargs
-        if not own:
+        arguments = self.chat_template_kwargs
+        if not arguments:
             return ""
-        reserved = sorted(own.keys() & _RESERVED)
+        reserved = sorted(arguments.keys() & _RESERVED)
         if reserved:
             message = f"chat_template_kwargs: {reserved[0]} is not for a request to say"
             raise _refused("chat_template_kwargs", message)
-        text = json.dumps(own, sort_keys=True)
+        text = json.dumps(arguments, sort_keys=True)
         if len(text) > TEMPLATE_CHARACTERS:
             raise _refused("chat_template_kwargs", f"chat_template_kwargs: at most {TEMPLATE_CHARACTERS} characters")
         return text
 
     def _held(self) -> tuple[str | None, Form]:
         """What the text must follow, and how that is written."""
-        given = [
+        constraints = [
             *self._by_format(),
             *self._by_vllm(self.structured_outputs, "structured_outputs"),
             *(
@@ -238,9 +238,9 @@ class SamplingFields(Lenient):
                 for each in self._by_vllm(StructuredOutputs(**{new: getattr(self, old)}), old)
             ),
         ]
-        if not given:
+        if not constraints:
             return None, "json"
-        (name, schema, form), *others = given
+        (name, schema, form), *others = constraints
         if others:
             raise _refused(others[0][0], f"{others[0][0]}: {name} says already what an answer must follow")
         self.check_ends(name)
@@ -282,9 +282,9 @@ def _refused(name: str, message: str, code: str = "invalid_value") -> RequestErr
     return RequestError(message, code=code, param=name[:_NAME])
 
 
-def _loaded(given: dict[str, Any] | str, name: str) -> Any:
+def _loaded(schema: dict[str, Any] | str, name: str) -> Any:
     try:
-        return json.loads(given) if isinstance(given, str) else given
+        return json.loads(schema) if isinstance(schema, str) else schema
     except (ValueError, RecursionError) as error:
         raise _refused(name, f"{name}: the schema is not JSON") from error
 
@@ -318,5 +318,7 @@ def checked_schema(schema: Any, name: str) -> str:
 def _given(asked: dict[str, Any]) -> Any:
     if set(asked) != {"type", "json_schema"} or asked["type"] != "json_schema":
         return None
-    told = asked["json_schema"]
-    return told.get("schema") if isinstance(told, dict) and isinstance(told.get("name"), str) else None
+    definition = asked["json_schema"]
+    return (
+        definition.get("schema") if isinstance(definition, dict) and isinstance(definition.get("name"), str) else None
+    )

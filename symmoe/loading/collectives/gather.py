@@ -66,13 +66,13 @@ class Checks:
 
     def compare(self, words: list[bytes]) -> None:
         """Compare the chunks that arrived with each rank's `words`, its checksums. Raises `CollectiveError`."""
-        said = {
+        expected = {
             (owner, chunk): sha256 + fast
             for owner, word in enumerate(words)
             for chunk, sha256, fast in _ROW.iter_unpack(word)
         }
         for chunk, (owner, row) in self._arrived.items():
-            if said.get((owner, chunk)) != row:
+            if expected.get((owner, chunk)) != row:
                 raise self._fail(owner, chunk, "is corrupt: it arrived otherwise than this rank's manifest has it")
 
     def stop(self) -> None:
@@ -342,27 +342,27 @@ class _Gather:
 
     def _go_through(self) -> None:
         landing = Landing(self._places(), self._group.device, self._plan.sizes, self._depth + AHEAD)
-        own = [transfer.chunk for transfer in self._plan.transfers if transfer.owner == self._rank]
-        with landing.stream(), ReadAhead(own, self._source, landing).running() as reading:
+        chunks = [transfer.chunk for transfer in self._plan.transfers if transfer.owner == self._rank]
+        with landing.stream(), ReadAhead(chunks, self._source, landing).running() as reading:
             self._carry_out(landing, reading)
-        said = self._checks.said()
+        checksums = self._checks.said()
         self._alarm.check()
         if self._together and self._checksum:
-            self._checks.compare(self._alarm.exchange("said", said))
+            self._checks.compare(self._alarm.exchange("said", checksums))
 
     def _carry_out(self, landing: Landing, reading: ReadAhead) -> None:
         for number, transfers in enumerate(self._plan.rounds):
             self._round = number
-            own = next((transfer for transfer in transfers if transfer.owner == self._rank), None)
+            own_transfer = next((transfer for transfer in transfers if transfer.owner == self._rank), None)
             arriving = [transfer for transfer in transfers if self._rank in transfer.receivers]
-            if own is None and not arriving:
+            if own_transfer is None and not arriving:
                 continue
             while len(self._flights) >= self._depth:
                 self._land(landing)
             # a peer answers when it lands the round itself, which must not hold up the reading here
             while len(self._landed) > self._depth:
                 self._wait_for(self._landed.popleft(), 0)
-            self._flights.append(self._begin(own, arriving, landing, reading))
+            self._flights.append(self._begin(own_transfer, arriving, landing, reading))
             self._alarm.check()
         while self._flights:
             self._land(landing)
@@ -383,15 +383,17 @@ class _Gather:
                 raise self._alarm.fail(self._rank, chunk, what)
         return places
 
-    def _begin(self, own: Transfer | None, arriving: list[Transfer], landing: Landing, reading: ReadAhead) -> _Flight:
+    def _begin(
+        self, own_transfer: Transfer | None, arriving: list[Transfer], landing: Landing, reading: ReadAhead
+    ) -> _Flight:
         flight = _Flight(arriving)
         sizes = self._plan.sizes
         receives = [(each.owner, each.chunk, landing.places[each.chunk]) for each in arriving if sizes[each.chunk]]
         sends = []
-        if own is not None:
-            tensor, flight.landed = self._read(own.chunk, landing, reading)
+        if own_transfer is not None:
+            tensor, flight.landed = self._read(own_transfer.chunk, landing, reading)
             flight.tensors.append(tensor)
-            sends = [(peer, own.chunk, tensor) for peer in own.receivers if sizes[own.chunk]]
+            sends = [(peer, own_transfer.chunk, tensor) for peer in own_transfer.receivers if sizes[own_transfer.chunk]]
         flight.awaited = [(peer, chunk) for peer, chunk, _ in (*receives, *sends)]
         carrier = self._group.carrier
         lost = carrier.exchange(sends, receives, flight.works) if carrier is not None else None

@@ -313,11 +313,11 @@ class GatherGroup:
         if control is None:
             return
         # gloo has no abort that wakes those who wait, but an operation out of time closes every connection
-        nothing = torch.empty(1, dtype=torch.uint8)
+        empty = torch.empty(1, dtype=torch.uint8)
         for peer in range(self.size):
             if peer != self.rank:
                 with suppress(RuntimeError):
-                    control.recv([nothing], peer, _NOBODY).wait(timedelta(milliseconds=1))
+                    control.recv([empty], peer, _NOBODY).wait(timedelta(milliseconds=1))
         if self.carrier is not None:
             self.carrier.abort()
 

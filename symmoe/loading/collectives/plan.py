@@ -102,9 +102,9 @@ def _host_links(traffic: Traffic, topology: Topology) -> float:
 
 
 def _storage(read: Sequence[int], topology: Topology) -> float:
-    together = sum(read) / topology.storage if topology.storage else 0.0
-    alone = max(read, default=0) / topology.storage_per_rank if topology.storage_per_rank else 0.0
-    return max(together, alone)
+    shared_seconds = sum(read) / topology.storage if topology.storage else 0.0
+    single_seconds = max(read, default=0) / topology.storage_per_rank if topology.storage_per_rank else 0.0
+    return max(shared_seconds, single_seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +164,8 @@ def plan_gather(
         for name, way in (("evenly", evenly), ("nearby", nearby), ("apart", apart))
     }
     independent = costs["apart"] or Cost(0.0, "nothing")
-    group, together = _better(costs["evenly"], evenly, costs["nearby"], nearby)
-    chosen, reason = _choose(group, independent, together, apart)
+    group, grouped = _better(costs["evenly"], evenly, costs["nearby"], nearby)
+    chosen, reason = _choose(group, independent, grouped, apart)
     if mode is not None and mode != chosen:
         chosen, reason = mode, f"asked for, though otherwise {chosen}: {reason}"
     if chosen == "grouped" and group is None:
@@ -177,7 +177,7 @@ def plan_gather(
         independent.seconds,
         wanted,
         tuple(sizes),
-        _rounds(together if chosen == "grouped" else apart, len(wanted)),
+        _rounds(grouped if chosen == "grouped" else apart, len(wanted)),
     )
 
 
@@ -214,10 +214,10 @@ def _owners(
     targets = [total * share / speed for share in shares]
     loads = {"evenly": [0] * len(wanted), "nearby": [0] * len(wanted)}
 
-    def take(way: str, chunk: int, among: Iterable[int]) -> int:
+    def take(way: str, chunk: int, ranks: Iterable[int]) -> int:
         load = loads[way]
         rank = min(
-            among,
+            ranks,
             key=lambda rank: ((load[rank] + sizes[chunk]) / shares[rank], rank not in demanders[chunk], rank),
         )
         load[rank] += sizes[chunk]
@@ -275,13 +275,13 @@ def _better(
     return near, nearby
 
 
-def _choose(group: Cost | None, independent: Cost, together: list[Transfer], apart: list[Transfer]) -> tuple[Mode, str]:
-    alone = f"independent copies {independent.seconds:.3g} s, limited by {independent.limit}"
+def _choose(group: Cost | None, independent: Cost, grouped: list[Transfer], apart: list[Transfer]) -> tuple[Mode, str]:
+    copies_note = f"independent copies {independent.seconds:.3g} s, limited by {independent.limit}"
     if group is None:
-        return "independent", f"peers have no link; {alone}"
-    if len(together) == len(apart) and not any(transfer.receivers for transfer in together):
-        return "independent", f"nothing would be shared; {alone}"
-    words = f"predicted: a group {group.seconds:.3g} s, limited by {group.limit}; {alone}"
+        return "independent", f"peers have no link; {copies_note}"
+    if len(grouped) == len(apart) and not any(transfer.receivers for transfer in grouped):
+        return "independent", f"nothing would be shared; {copies_note}"
+    words = f"predicted: a group {group.seconds:.3g} s, limited by {group.limit}; {copies_note}"
     if group.seconds * LEAST_GAIN <= independent.seconds:
         return "grouped", words
     return "independent", f"{words}; a group must be {LEAST_GAIN} times as fast"

@@ -106,8 +106,8 @@ class PackedCheckpoint:
         if data.nbytes and not self.manifest.chunks:
             raise CheckpointError(f"{self.where}: has no checksums")
         digests = chunk_digests(data, size)
-        for number, (found, written) in enumerate(zip(digests, self.manifest.chunks, strict=True)):
-            if found != written:
+        for number, (computed, written) in enumerate(zip(digests, self.manifest.chunks, strict=True)):
+            if computed != written:
                 raise CheckpointError(
                     f"{self.where}: chunk {number} (offset {number * size} of the data): its sha256 differs",
                     hint="the file was altered: pack it again with `symmoe pool pack`",
@@ -120,16 +120,16 @@ class PackedCheckpoint:
 
     def tensor(self, name: str) -> torch.Tensor:
         """One tensor as a view. Raises `KeyError` for a name that the image does not have."""
-        found = self._tensors[self.manifest.aliases.get(name, name)]
-        return view_of(self._data_bytes(), found)
+        stored = self._tensors[self.manifest.aliases.get(name, name)]
+        return view_of(self._data_bytes(), stored)
 
     def fused(self, names: Sequence[str]) -> torch.Tensor | None:
         """Tensors stacked along their first dimension, as one view; None where they do not lie side by side.
 
         Raises `KeyError` for a name that the image does not have.
         """
-        found = self.manifest.adjacent(names)
-        return joined_view(self._data_bytes(), found) if found else None
+        adjacent = self.manifest.adjacent(names)
+        return joined_view(self._data_bytes(), adjacent) if adjacent else None
 
     def close(self) -> None:
         """Release the memory. Safe to call twice; views given out stay valid."""

@@ -95,7 +95,9 @@ def _add_spots(digest: Any, descriptor: int, tensor: StoredTensor) -> None:
 def _essential(config: Any) -> Any:
     if not isinstance(config, dict):
         return config
-    kept = {key: _essential(value) for key, value in config.items() if key not in COSMETIC and not key.startswith("_")}
-    if "torch_dtype" in kept:  # the older name of the same key
-        kept.setdefault("dtype", kept.pop("torch_dtype"))
-    return kept
+    essential = {
+        key: _essential(value) for key, value in config.items() if key not in COSMETIC and not key.startswith("_")
+    }
+    if "torch_dtype" in essential:  # the older name of the same key
+        essential.setdefault("dtype", essential.pop("torch_dtype"))
+    return essential

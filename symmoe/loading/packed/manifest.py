@@ -123,13 +123,13 @@ class Manifest:
         Raises `KeyError` for a name that the image does not have.
         """
         known = {tensor.name: tensor for tensor in self.tensors}
-        found = tuple(known[self.aliases.get(name, name)] for name in names)
-        for before, after in pairwise(found):
+        tensors = tuple(known[self.aliases.get(name, name)] for name in names)
+        for before, after in pairwise(tensors):
             joined = before.offset + before.nbytes == after.offset
             alike = before.dtype == after.dtype and before.shape[1:] == after.shape[1:]
             if not (joined and alike):
                 return None
-        return found if found and all(tensor.shape for tensor in found) else None
+        return tensors if tensors and all(tensor.shape for tensor in tensors) else None
 
 
 def parse_manifest(document: bytes, where: str) -> Manifest:

@@ -37,11 +37,11 @@ def ensure_packed(layout: Layout, path: Path, verify: bool = False, progress: Pr
 
     Size and header are always checked, the data only with `verify`. Raises `CheckpointError`.
     """
-    there = path.exists()
-    if there and _is_good(path, layout.manifest, "full" if verify else "header"):
+    existed = path.exists()
+    if existed and _is_good(path, layout.manifest, "full" if verify else "header"):
         return "kept"
     write_pack(layout, path, progress)
-    return "replaced" if there else "packed"
+    return "replaced" if existed else "packed"
 
 
 def prune(folder: Path, kept: Collection[Path], whose: Callable[[str], bool] = lambda expert: True) -> list[Path]:
@@ -83,8 +83,8 @@ def write_pack(layout: Layout, out: Path, progress: Progress | None = None) -> M
 
 
 def _is_good(path: Path, wanted: Manifest, verify: Verify) -> bool:
-    with suppress(CheckpointError), PackedCheckpoint.open(path, verify) as found:
-        return bool(found.manifest.with_chunks(()) == wanted and found.manifest.chunks)
+    with suppress(CheckpointError), PackedCheckpoint.open(path, verify) as checkpoint:
+        return bool(checkpoint.manifest.with_chunks(()) == wanted and checkpoint.manifest.chunks)
     return False
 
 

@@ -49,8 +49,8 @@ class BalancedRecruiter:
 
     def explain(self, query: Query, skills: Skills, k: int, seed: int) -> Explanation:
         """The inner recruiter's explanation, with a note that balancing, which depends on the batch, is not in it."""
-        told = self._inner.explain(query, skills, k, seed)
-        return replace(told, note="; ".join(filter(None, (told.note, NOTE))))
+        explanation = self._inner.explain(query, skills, k, seed)
+        return replace(explanation, note="; ".join(filter(None, (explanation.note, NOTE))))
 
     def _move(self, tilt: dict[str, float], firsts: Counter[str], experts: Iterable[str]) -> None:
         names = list(experts)

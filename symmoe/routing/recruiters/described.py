@@ -34,13 +34,13 @@ class DescribedRecruiter:
 
     def recruit(self, queries: Sequence[Query], skills: Sequence[Skills], k: int, seed: int) -> list[Recruitment]:
         """The best experts of each query, at most k. Nothing is drawn, so the seed changes nothing."""
-        found = []
+        recruitments = []
         for query, shares in zip(queries, self._shares(queries), strict=True):
             best_first = dict(sorted(zip(self._names, shares.tolist(), strict=True), key=lambda item: -item[1]))
             before = np.cumsum([0.0, *best_first.values()])[:-1]
             chosen = [name for name, mass in zip(best_first, before, strict=True) if mass < self._top_p][:k]
-            found.append(Recruitment(query.id, numbered(query, chosen), best_first))
-        return found
+            recruitments.append(Recruitment(query.id, numbered(query, chosen), best_first))
+        return recruitments
 
     def explain(self, query: Query, skills: Skills, k: int, seed: int) -> Explanation:
         """Every expert's share; there is no evidence to show."""

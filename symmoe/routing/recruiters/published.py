@@ -79,7 +79,7 @@ class PublishedRecruiter:
         return dict.fromkeys(self._scores, 1 / len(self._scores))
 
     def _competences(self, scores: Scores) -> dict[str, float]:
-        return shares_of(shifted({expert: float(sum(own.values())) for expert, own in scores.items()}))
+        return shares_of(shifted({expert: float(sum(by_skill.values())) for expert, by_skill in scores.items()}))
 
     def _shares(self, relevance: Mapping[str, float]) -> dict[str, float]:
         highest = max(relevance.values())
@@ -97,7 +97,7 @@ class PublishedCodeRecruiter(PublishedRecruiter):
     name = "published-code"
 
     def _competences(self, scores: Scores) -> dict[str, float]:
-        totals = shifted({expert: float(sum(own.values())) for expert, own in scores.items()})
+        totals = shifted({expert: float(sum(by_skill.values())) for expert, by_skill in scores.items()})
         highest = max(totals.values()) or 1.0
         return shares_of({expert: (total / highest) ** (1 / self._temperature) for expert, total in totals.items()})
 
