@@ -48,11 +48,8 @@ _LIKE = 0.5
 
 def disagree(first: str, second: str) -> bool:
     """Whether texts differ in numbers, names or negations, in the order of the same words, or by one replaced word."""
-    return _one_place_apart(first, second) or _worded_otherwise(first, second)
-
-
-def _worded_otherwise(first: str, second: str) -> bool:
-    """The same of texts that are not the same but for one place, at ten times the cost."""
+    if _one_place_apart(first, second):  # what is cheap comes first
+        return True
     ours, theirs = _words(first), _words(second)
     return (
         ours.numbers != theirs.numbers

@@ -226,7 +226,11 @@ class Dispatch:
 
     def delivered(self, worker: int, call: Call) -> bool:
         """Note a call's result. False if it had come before or was not the worker's: then it must not be used."""
-        return self._runs[worker].left.pop(call, False) is None
+        try:
+            del self._runs[worker].left[call]
+        except KeyError:
+            return False
+        return True
 
     def finished(self, worker: int) -> None:
         """Note that the worker's step ended normally. Calls left unanswered count as a failure of the step."""

@@ -169,7 +169,7 @@ def by_command(tmp_path_factory: pytest.TempPathFactory, asked: Asked) -> list[T
 
 
 EMBEDDED = 0.01
-"""Of similarities and shares: in 16 bits an embedding's last digits depend on the texts that are embedded with it."""
+"""Allowed between numbers: in 16 bits the last digits of similarities depend on the texts embedded with a question."""
 
 
 def alike(given: Any, wanted: Any, apart: float) -> bool:
