@@ -16,7 +16,7 @@ def demo(
         Path, typer.Option("--out", "-o", help="Write report, answers, traces and plot to this folder.")
     ] = Path("out/demo"),
     pool: options.Pool = "starter",
-    per_family: Annotated[int, typer.Option("--per-family", min=1, max=200, help="Questions of each family.")] = 12,
+    per_family: Annotated[int, typer.Option("--per-family", min=1, max=200, help="Questions of each family.")] = 6,
     k: options.K = None,
     seed: options.Seed = 0,
     json: options.Json = False,

@@ -156,7 +156,7 @@ def show_shapes(lines: Lines) -> None:
         first = example.queries[0].text
         short = first if len(first) <= 300 else f"{first[:300]} …"
         more = f", and {len(example.later)} more after the answer" if example.later else ""
-        tell(f"read from: {lines.told_shapes}. Row {example.number} asks{more}:")
+        tell(f"read from: {lines.shapes_text}. Row {example.number} asks{more}:")
         tell("\n".join(f"  | {line}" for line in short.splitlines()))
 
 

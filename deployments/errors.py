@@ -26,10 +26,10 @@ class ApiError(RequestError):
         message: str,
         param: str | None = None,
         retry_after: float | None = None,
-        told: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message, code=code, param=param, status=status, retry_after=retry_after)
-        self.told = dict(told or {})
+        self.headers = dict(headers or {})
 
 
 def log_unforeseen(error: Exception, where: str) -> None:
@@ -48,7 +48,7 @@ def internal_error(
 
 def error_headers(error: RequestError) -> dict[str, str]:
     """`Retry-After` in whole seconds, if known; `WWW-Authenticate` for a 401."""
-    headers = error.told if isinstance(error, ApiError) else {}
+    headers = error.headers if isinstance(error, ApiError) else {}
     retry = {} if error.retry_after is None else {"retry-after": str(math.ceil(error.retry_after))}
     return {**headers, **retry, **({"www-authenticate": "Bearer"} if error.status == 401 else {})}
 

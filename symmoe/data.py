@@ -88,7 +88,7 @@ class Answering:
     def __call__(self, window: pyarrow.Table) -> pyarrow.Table:
         """Answer a window of rows."""
         lines = [self._line(number, row) for number, row in enumerate(window.to_pylist())]
-        results = in_turn([line for line in lines if isinstance(line, GoodLine)], self._said_to)
+        results = in_turn([line for line in lines if isinstance(line, GoodLine)], self._answer_together)
         return _beside(window, [columns_of(line, results.get(line.number, []))[1:] for line in lines])
 
     def _line(self, number: int, row: dict[str, Any]) -> GoodLine | BadLine:
@@ -99,7 +99,7 @@ class Answering:
         queries = tuple(replace(query, id=f"{number}.{choice}") for choice, query in enumerate(line.queries))
         return replace(line, id=str(number), queries=queries, door="")
 
-    def _said_to(self, lines: Sequence[GoodLine], ahead: Ahead | None) -> list[list[Trace | Refusal]]:
+    def _answer_together(self, lines: Sequence[GoodLine], ahead: Ahead | None) -> list[list[Trace | Refusal]]:
         queries = [query for line in lines for query in line.queries]
         policies = [line.policy for line in lines for _ in line.queries]
         outcome = answer_queries(

@@ -53,7 +53,7 @@ from symmoe.types import (
     Skills,
 )
 
-_MOST_SAID = 4096
+_MOST_RECENT = 4096
 _Asked = tuple[str, tuple[Message, ...], Sampling]
 STAGES = ("tag", "recruit", "plan", "load", "generate", "score", "aggregate")
 
@@ -101,26 +101,26 @@ class Carried:
     """State that runs of one job pass on: the expert that is ready, and those that failed, with the reason.
 
     With `stop` a run ends with the error of the first expert that fails. Without it the questions of a failed expert go
-    to the next best. One that cannot be made ready, or fails in two runs, is `lost` and asked no more. `said` holds the
-    latest greedy calls, so that a repeated one is not made again.
+    to the next best. One that cannot be made ready, or fails in two runs, is `lost` and asked no more. `recent` holds
+    the latest greedy calls, so that a repeated one is not made again.
     """
 
     stop: bool = True
     resident: str = ""
     failed: dict[str, str] = field(default_factory=dict)
     lost: dict[str, str] = field(default_factory=dict)
-    said: dict[_Asked, Candidate] = field(default_factory=dict)
+    recent: dict[_Asked, Candidate] = field(default_factory=dict)
 
     def remember(self, query: Query, candidate: Candidate) -> None:
         """Note an expert's answer to a query."""
         if query.sampling.temperature == 0 and candidate.finish_reason != "error":
-            self.said[candidate.expert, query.messages, query.sampling] = candidate
-            if len(self.said) > _MOST_SAID:
-                del self.said[next(iter(self.said))]
+            self.recent[candidate.expert, query.messages, query.sampling] = candidate
+            if len(self.recent) > _MOST_RECENT:
+                del self.recent[next(iter(self.recent))]
 
     def recall(self, query: Query, assignment: Assignment) -> Candidate | None:
         """The expert's earlier answer to the same query, or None."""
-        candidate = self.said.get((assignment.expert, query.messages, query.sampling))
+        candidate = self.recent.get((assignment.expert, query.messages, query.sampling))
         return None if candidate is None else replace(candidate, query_id=query.id, slot=assignment.slot, shared=True)
 
 
@@ -249,7 +249,7 @@ class _Run:
 
     def remember(self, queries: Sequence[Query]) -> None:
         """Have later runs of the job know what was said to the last of these."""
-        by_id = {query.id: query for query in queries[-_MOST_SAID:]}
+        by_id = {query.id: query for query in queries[-_MOST_RECENT:]}
         for assignment, candidate in self._kept.items():
             if assignment.query_id in by_id and not candidate.shared:
                 self._carried.remember(by_id[assignment.query_id], candidate)
@@ -327,7 +327,7 @@ class _Run:
         """What experts say, planned for all together. One that fails is refused: only an aggregator, or whoever may."""
         aggregating = all(need.aggregating for need in needs)
         wanted = [assignment for need in needs for assignment in need.recruitment.assignments]
-        self._heard_before(needs)
+        self._recall(needs)
         for expert, why in self._carried.lost.items():
             self._give_up(expert, why, wanted)
         while any(each not in self._kept and each not in self._given_up for each in wanted):
@@ -355,10 +355,10 @@ class _Run:
                 refusal = Refusal(each.query_id, UNAVAILABLE, why, status=503, elsewhere=True)
                 self._given_up.setdefault(each, refusal)
 
-    def _heard_before(self, needs: Sequence[Ask]) -> None:
+    def _recall(self, needs: Sequence[Ask]) -> None:
         """Take what was said to the same words in an earlier run of the job."""
         carried = self._carried
-        if carried.said:
+        if carried.recent:
             remembered = (
                 carried.recall(need.query, each)
                 for need in needs

@@ -49,7 +49,7 @@ def calls_in(text: str, tools: str) -> tuple[ToolCall, ...]:
 
 def before_calls(text: str) -> str:
     """What a text says before its first call."""
-    return text[: _opening(text)].rstrip()
+    return text[: _start_of_calls(text)].rstrip()
 
 
 def normalised(calls: Sequence[ToolCall]) -> str:
@@ -121,7 +121,7 @@ class Reading:
 
     def _words(self) -> str | None:
         """Words up to where a call may begin, without the space before it."""
-        end = _opening(self._text)
+        end = _start_of_calls(self._text)
         if end == len(self._text):  # what may yet become an opening waits
             most = min(_LONGEST_OPENING, end + 1)
             tails = (n for n in range(1, most) if any(o.startswith(self._text[-n:]) for o in _OPENINGS))
@@ -211,7 +211,7 @@ def _names(tools: str) -> frozenset[str]:
     return frozenset(tool["function"]["name"] for tool in json.loads(tools))
 
 
-def _opening(text: str) -> int:
+def _start_of_calls(text: str) -> int:
     """Where a text may begin to be a call; its end where nowhere."""
     return min((place for opening in _OPENINGS if (place := text.find(opening)) >= 0), default=len(text))
 

@@ -135,7 +135,7 @@ class LimitStatus:
     levels: tuple[Level, ...] = ()
 
     @property
-    def over(self) -> Level | None:
+    def exceeded(self) -> Level | None:
         """The limit that a request must wait for, the longest wait first; None where it may go on."""
         waiting = [level for level in self.levels if level.wait > 0]
         return max(waiting, key=lambda level: level.wait, default=None)

@@ -19,15 +19,15 @@ from ..orchestrator import Given, Orchestrator, Request
 from ..order import Order, Report
 from ..telemetry.note import Note
 from .answer_headers import headers
-from .completions import all_finished, replayed, streamed, told_of
+from .completions import all_finished, facts_of, replayed, streamed
 from .metrics import Metrics
 
 Charge = Callable[[Report | None], Awaitable[None]]
 """Counts what an answer took; None for one that was there already, and took nothing."""
 Watched = Callable[[Callable[[], None]], AbstractContextManager[None]]
 """While this lasts, the function is called if whoever asked may not ask any more."""
-Over = Callable[[Mapping[int, Generation], AnswerFacts], Awaitable[None]]
-"""Is told what an answer was before its client knows that it ended."""
+OnAnswer = Callable[[Mapping[int, Generation], AnswerFacts], Awaitable[None]]
+"""Called with an answer before its client knows that it ended."""
 _REVOKED = TurnedAway(401, "invalid_api_key", "the key was revoked, or expired, while this was being answered")
 _LASTING = ("x-symmoe-schema", "x-symmoe-path", "x-symmoe-experts", "x-symmoe-skills")
 """What an answer from the cache still tells of how it came about; lanes and times were those of another request."""
@@ -37,7 +37,7 @@ HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 
 class Stream(StreamingResponse):
-    """Sends `parts` as server-sent events inside the context `open_in`, and in any case awaits `over` afterwards.
+    """Sends `parts` as server-sent events inside the context `open_in`, and in any case awaits `close` afterwards.
 
     That holds at the end, when the client leaves, and if it left before the first part was requested.
     """
@@ -47,10 +47,10 @@ class Stream(StreamingResponse):
         parts: AsyncGenerator[bytes, None],
         headers: Mapping[str, str],
         open_in: AbstractContextManager[None],
-        over: Callable[[], Awaitable[None]],
+        close: Callable[[], Awaitable[None]],
     ) -> None:
         super().__init__(parts, media_type="text/event-stream", headers={**headers, **HEADERS})
-        self._parts, self._open_in, self._over = parts, open_in, over
+        self._parts, self._open_in, self._close = parts, open_in, close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response, then clean up."""
@@ -59,7 +59,7 @@ class Stream(StreamingResponse):
                 await super().__call__(scope, receive, send)
         finally:
             await self._parts.aclose()
-            await self._over()
+            await self._close()
 
 
 class Answers:
@@ -73,39 +73,39 @@ class Answers:
         self,
         order: Order,
         writer: Writer,
-        told: Mapping[str, str],
+        extra_headers: Mapping[str, str],
         charge: Charge,
         repeatable: bool,
         note: Note,
         watched: Watched,
-        over: Over | None = None,
+        on_answer: OnAnswer | None = None,
     ) -> Response:
-        """The response to an order, with the headers `told`. If `repeatable` it is looked up in the cache, and kept.
+        """The response to an order, with `extra_headers` among its headers.
 
-        `over` is called with the answer. How it went is added to the `note`. A stream is `watched` while it is open.
-        Raises `TurnedAwayError`.
+        If `repeatable` the answer is looked up in the cache, and kept. `on_answer` is called with it. How it went is
+        added to the `note`. A stream is `watched` while it is open. Raises `TurnedAwayError`.
         """
         lookup = await self._found(order) if repeatable else None
         note.cache = "" if lookup is None else lookup.how
-        told = {**told, **({} if lookup is None else {"x-symmoe-cache": lookup.how})}
+        extra_headers = {**extra_headers, **({} if lookup is None else {"x-symmoe-cache": lookup.how})}
         if lookup is not None and lookup.answer is not None:
             await charge(None)
-            return await _again(order, writer, lookup.answer, told, over)
+            return await _again(order, writer, lookup.answer, extra_headers, on_answer)
         request = await self._orchestrator.begin(order)
         note.report = request.report
-        answering = _Answering(request, writer, charge, lookup is not None, over)
+        answering = _Answering(request, writer, charge, lookup is not None, on_answer)
         if order.stream:
-            return await self._stream(answering, told, watched, note)
+            return await self._stream(answering, extra_headers, watched, note)
         finished = await self._whole(answering)
         if answering.keep:
             self._soon(self._keep(order, request.report, finished))
-        about = told_of(request.report, order)
-        if over is not None:
-            await over(finished, about)
-        return JSONResponse(writer.whole(finished, about), headers={**headers(request.report), **told})
+        facts = facts_of(request.report, order)
+        if on_answer is not None:
+            await on_answer(finished, facts)
+        return JSONResponse(writer.whole(finished, facts), headers={**headers(request.report), **extra_headers})
 
     async def several(
-        self, orders: Sequence[Order], writer: Writer, told: Mapping[str, str], charge: Charge, note: Note
+        self, orders: Sequence[Order], writer: Writer, extra_headers: Mapping[str, str], charge: Charge, note: Note
     ) -> Response:
         """The response to several orders of one request, the choices of each after those of the one before.
 
@@ -127,11 +127,11 @@ class Answers:
             await asyncio.gather(*tasks, return_exceptions=True)
             note.report = Report.together(reports) if reports else None
         finished = dict(enumerate(part[number] for _, part in done for number in sorted(part)))
-        abouts = [told_of(report, orders[0]) for report, _ in done]
-        spent = sum(about.prompt_tokens for about in abouts), sum(about.completion_tokens for about in abouts)
-        cost = None if abouts[0].cost is None else sum(about.cost or 0.0 for about in abouts)
-        about = AnswerFacts(*spent, abouts[0].symmoe, cost=cost)
-        return _given(finished, about, writer, orders[0].stream, {**headers(done[0][0]), **told})
+        parts = [facts_of(report, orders[0]) for report, _ in done]
+        spent = sum(part.prompt_tokens for part in parts), sum(part.completion_tokens for part in parts)
+        cost = None if parts[0].cost is None else sum(part.cost or 0.0 for part in parts)
+        facts = AnswerFacts(*spent, parts[0].symmoe, cost=cost)
+        return _given(finished, facts, writer, orders[0].stream, {**headers(done[0][0]), **extra_headers})
 
     async def _whole(self, answering: _Answering) -> dict[int, Generation]:
         """Every choice by its number, charged for whether or not they are finished."""
@@ -167,14 +167,14 @@ class Answers:
             await self._close(request)
             raise
 
-        async def over() -> None:
+        async def close() -> None:
             self._soon(answering.charged())
             if answering.keep and len(answering.finished) == request.order.n:
                 self._soon(self._keep(request.order, request.report, answering.finished))
             await self._close(request)
 
         parts = streamed(first, answering.next, request, answering.writer, note)
-        return Stream(parts, {**headers(request.report), **extra_headers}, watched(revoked), over)
+        return Stream(parts, {**headers(request.report), **extra_headers}, watched(revoked), close)
 
     async def _keep(self, order: Order, report: Report, finished: Mapping[int, Generation]) -> None:
         """Keep an answer to which all the experts asked contributed, and the reward model where there is one."""
@@ -183,8 +183,8 @@ class Answers:
             return
         lasting = {name: value for name, value in headers(report).items() if name in _LASTING}
         choices = {str(number): to_json(generation) for number, generation in finished.items()}
-        about = to_json(told_of(report, order))
-        await self._cache.keep(order, {"choices": choices, "told": about, "headers": lasting})
+        facts = to_json(facts_of(report, order))
+        await self._cache.keep(order, {"choices": choices, "told": facts, "headers": lasting})
 
     async def _close(self, request: Request) -> None:
         await request.close()
@@ -201,13 +201,15 @@ class Answers:
 class _Answering:
     """One request that is being answered, with what must be done once it is."""
 
-    def __init__(self, request: Request, writer: Writer, charge: Charge, keep: bool, over: Over | None) -> None:
-        self.request, self.writer, self.keep, self._over = request, writer, keep, over
+    def __init__(
+        self, request: Request, writer: Writer, charge: Charge, keep: bool, on_answer: OnAnswer | None
+    ) -> None:
+        self.request, self.writer, self.keep, self._on_answer = request, writer, keep, on_answer
         self.finished: dict[int, Generation] = {}
         self._charge, self._was_charged = charge, False
 
     async def next(self) -> Given | None:
-        """The next piece or end, None when all are over; by then the tokens are charged, and `over` was told."""
+        """The next piece or end, None when all are over; by then the tokens are charged, and `on_answer` was called."""
         item = await self.request.next()
         if item is not None:
             number, event = item
@@ -215,8 +217,8 @@ class _Answering:
                 self.finished[number] = event.generation
             return item
         await self.charged()
-        if self._over is not None and len(self.finished) == self.request.order.n:
-            await self._over(self.finished, told_of(self.request.report, self.request.order))
+        if self._on_answer is not None and len(self.finished) == self.request.order.n:
+            await self._on_answer(self.finished, facts_of(self.request.report, self.request.order))
         return None
 
     async def charged(self) -> None:
@@ -231,20 +233,20 @@ class _Answering:
 
 
 async def _again(
-    order: Order, writer: Writer, answer: dict[str, Any], extra_headers: Mapping[str, str], on_end: Over | None
+    order: Order, writer: Writer, answer: dict[str, Any], extra_headers: Mapping[str, str], on_answer: OnAnswer | None
 ) -> Response:
     """An answer from the cache, as if it had just been given."""
     response_headers = {**answer["headers"], **extra_headers}
     finished = {int(number): Generation.from_json(row) for number, row in answer["choices"].items()}
-    about = AnswerFacts(**{**answer["told"], "cost": 0.0 if order.costed else None})
-    if on_end is not None:
-        await on_end(finished, about)
-    return _given(finished, about, writer, order.stream, response_headers)
+    facts = AnswerFacts(**{**answer["told"], "cost": 0.0 if order.costed else None})
+    if on_answer is not None:
+        await on_answer(finished, facts)
+    return _given(finished, facts, writer, order.stream, response_headers)
 
 
 def _given(
     finished: Mapping[int, Generation],
-    about: AnswerFacts,
+    facts: AnswerFacts,
     writer: Writer,
     stream: bool,
     response_headers: Mapping[str, str],
@@ -253,6 +255,6 @@ def _given(
     if stream:
         response_headers = {**response_headers, **HEADERS}
         return StreamingResponse(
-            replayed(finished, about, writer), media_type="text/event-stream", headers=response_headers
+            replayed(finished, facts, writer), media_type="text/event-stream", headers=response_headers
         )
-    return JSONResponse(writer.whole(finished, about), headers=response_headers)
+    return JSONResponse(writer.whole(finished, facts), headers=response_headers)

@@ -14,7 +14,7 @@ from symmoe.wire.sampling import Text
 from ..batches.batches import BatchRecord
 from ..batches.files import BATCH, FILE, INPUT, is_id, new_id
 from ..errors import ApiError
-from .batching import Batching, told_of_quota
+from .batching import Batching, quota_errors
 from .body import read_body
 from .expiry import ExpiresAfter, kept_for
 from .paging import asked_page, listed, parameters
@@ -47,7 +47,7 @@ def batch_paths(app: FastAPI, service: Service, batching: Batching) -> None:
         body = await read_body(request, BatchRequest, batching.settings.most_bytes)
         headers = await service.admitted(caller)
         await _check_input(batching, body.input_file_id, caller.id)
-        with told_of_quota("input_file_id"):
+        with quota_errors("input_file_id"):
             await batching.quota.check_batch(caller.id)
         now = int(time.time())
         ends = now + max(1, round(batching.settings.batch_window))
@@ -57,7 +57,7 @@ def batch_paths(app: FastAPI, service: Service, batching: Batching) -> None:
         if not await batching.batches.create(record):
             message = f"this key has {batching.settings.most_open_batches} batches that are not over, as many as it may"
             raise ApiError(
-                429, "too_many_batches", f"{message}; wait for one, or cancel it", retry_after=60, told=headers
+                429, "too_many_batches", f"{message}; wait for one, or cancel it", retry_after=60, headers=headers
             )
         batching.metrics.entered("validating")
         batching.runner.wake()

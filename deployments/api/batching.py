@@ -26,7 +26,7 @@ _SHARE = 8
 
 
 @contextmanager
-def told_of_quota(param: str) -> Iterator[None]:
+def quota_errors(param: str) -> Iterator[None]:
     """Raise `ApiError` for `OverQuotaError`: 413, since asking again changes nothing."""
     try:
         yield
@@ -51,7 +51,7 @@ class Batching:
             Progress(storage, Segments(files_dir() / "rows"), settings),
             Window(self._room, settings.batch_bytes_open),
             self.metrics,
-            service.telemetry.over,
+            service.telemetry.finish,
             service.line_admitted,
             Grants(self.quota.left),
         )

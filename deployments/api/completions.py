@@ -23,10 +23,10 @@ def api_error(why: TurnedAway) -> ApiError:
     With a 408 it says not to retry, as OpenAI's and Anthropic's clients otherwise do: a passed deadline stays passed.
     """
     headers = {"x-should-retry": "false"} if why.status == 408 else None
-    return ApiError(why.status, why.code, why.message, retry_after=why.retry_after, told=headers)
+    return ApiError(why.status, why.code, why.message, retry_after=why.retry_after, headers=headers)
 
 
-def told_of(report: Report, order: Order) -> AnswerFacts:
+def facts_of(report: Report, order: Order) -> AnswerFacts:
     """Tokens and cost of an answer, and with `explain` how it came about, for the end of the response."""
     spent = report.prompt_tokens, report.completion_tokens
     cost = report.cost / COST_UNITS if order.costed else None
@@ -68,7 +68,7 @@ async def streamed(
         while first is not None:
             yield written(*first)
             first = await following()
-        for part in writer.over(finished, told_of(request.report, request.order)):
+        for part in writer.finish(finished, facts_of(request.report, request.order)):
             yield part
     except Exception as error:
         unfinished = "the answer could not be finished"
@@ -77,7 +77,7 @@ async def streamed(
         yield b"".join(writer.failed(failure))
 
 
-async def replayed(finished: Mapping[int, Generation], told: AnswerFacts, writer: Writer) -> AsyncIterator[bytes]:
+async def replayed(finished: Mapping[int, Generation], facts: AnswerFacts, writer: Writer) -> AsyncIterator[bytes]:
     """A finished answer, as server-sent events."""
     yield b"".join(writer.begin(len(finished)))
     for number, generation in sorted(finished.items()):
@@ -86,7 +86,7 @@ async def replayed(finished: Mapping[int, Generation], told: AnswerFacts, writer
         text = before_calls(generation.text) if generation.calls else generation.text
         yield b"".join(writer.piece(number, text, generation.logprobs))
         yield b"".join(writer.end(number, generation))
-    yield b"".join(writer.over(finished, told))
+    yield b"".join(writer.finish(finished, facts))
 
 
 def proper(generation: Generation) -> Generation:

@@ -25,7 +25,7 @@ from ..access.cache import KeptResponses
 from ..access.keys import Caller
 from ..errors import ApiError
 from .docs_page import json_body
-from .service import Service, told_or_refused
+from .service import Service, ignored_header
 
 COMPLETIONS, MESSAGES, RESPONSES = "/v1/completions", "/v1/messages", "/v1/responses"
 _ID = re.compile(r"resp_[0-9a-f]{24}", re.ASCII)
@@ -78,7 +78,7 @@ def door_paths(app: FastAPI, service: Service) -> None:
 async def _completion(service: Service, request: Request) -> Response:
     caller, headers, body = await service.opened(request, CompletionRequest)
     body.check(service.settings.most_choices)
-    headers |= told_or_refused(body.ignored, service.settings.strict)
+    headers |= ignored_header(body.ignored, service.settings.strict)
     ident, options = secrets.token_hex(12), body.stream_options
     chats, echoed = body.chats(), body.prompts if body.echo else ()
     writer = CompletionWriter(ident, body.model, options is not None and options.include_usage, echoed)
@@ -89,7 +89,7 @@ async def _completion(service: Service, request: Request) -> Response:
 
 async def _message(service: Service, request: Request) -> Response:
     caller, headers, body = await service.opened(request, MessageRequest)
-    headers |= told_or_refused(body.ignored, service.settings.strict)
+    headers |= ignored_header(body.ignored, service.settings.strict)
     ident = secrets.token_hex(12)
     return await service.answer(request, caller, body.chat(), ident, MessageWriter(ident, body.model), headers)
 
@@ -103,14 +103,14 @@ async def _counted(service: Service, request: Request) -> Response:
 
 async def _response(service: Service, responses: KeptResponses, request: Request) -> Response:
     caller, headers, body = await service.opened(request, ResponseRequest)
-    headers |= told_or_refused(body.ignored, service.settings.strict)
+    headers |= ignored_header(body.ignored, service.settings.strict)
     before = await _kept(responses, caller, body.previous_response_id) if body.previous_response_id else None
     turns, ident = body.turns(before.turns if before else ()), secrets.token_hex(12)
     writer = ResponseWriter(ident, body)
 
-    async def over(finished: Mapping[int, Generation], about: AnswerFacts) -> None:
+    async def keep(finished: Mapping[int, Generation], facts: AnswerFacts) -> None:
         message = choices(ident, finished)[0]["message"]
-        response = writer.whole(finished, replace(about, symmoe=None))
+        response = writer.whole(finished, replace(facts, symmoe=None))
         try:
             writer.kept = await responses.keep(
                 caller.id, f"resp_{ident}", Kept(response=response, turns=[*turns, message])
@@ -118,8 +118,8 @@ async def _response(service: Service, responses: KeptResponses, request: Request
         except StoreError:  # the answer is there, and paid for
             writer.kept = False
 
-    keep = None if body.store is False else over
-    return await service.answer(request, caller, body.chat(turns), ident, writer, headers, over=keep)
+    on_answer = None if body.store is False else keep
+    return await service.answer(request, caller, body.chat(turns), ident, writer, headers, on_answer=on_answer)
 
 
 async def _kept(responses: KeptResponses, caller: Caller, ident: str) -> Kept:
@@ -136,7 +136,7 @@ def _unknown(param: str) -> ApiError:
 
 async def _embeddings(service: Service, request: Request) -> Response:
     caller, headers, body = await service.opened(request, EmbeddingRequest)
-    headers |= told_or_refused(body.ignored, service.settings.strict)
+    headers |= ignored_header(body.ignored, service.settings.strict)
     embedder = service.embedder
     if body.model not in (EMBEDDER, embedder):
         message = f"no such embedder; there is {EMBEDDER!r}, which is {embedder!r}"

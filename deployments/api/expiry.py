@@ -27,7 +27,7 @@ class _ExpiryForm(BaseModel):
     expires_after: ExpiresAfter
 
 
-def said_in(form: Form) -> ExpiresAfter | None:
+def expiry_in(form: Form) -> ExpiresAfter | None:
     """The expiry stated in a form, if any. Raises `ApiError`."""
     expiry = {name: form.fields[key] for name, key in (("anchor", ANCHOR), ("seconds", SECONDS)) if key in form.fields}
     if not expiry:

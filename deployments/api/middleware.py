@@ -63,7 +63,7 @@ class RequestMiddleware:
                 await passing.refuse(server_error)
             finally:
                 if passing.scope["path"] not in _ALWAYS:
-                    self._service.telemetry.over(passing.note)
+                    self._service.telemetry.finish(passing.note)
 
     async def _admitted(self, passing: _Passing) -> None:
         """Have the request answered, if it may be."""

@@ -26,7 +26,7 @@ from symmoe.policy import Model, Policy, catalogue, known_model, policy_for
 from symmoe.types import Candidate, Profiles, Query, Sampling
 from symmoe.wire.answers import ChatWriter, Writer
 from symmoe.wire.chat import ChatRequest, Question, SymmoeOptions, fitting
-from symmoe.wire.sampling import SEEDS, refuse_ignored, told_of_ignored
+from symmoe.wire.sampling import SEEDS, header_of_ignored, refuse_ignored
 
 from ..access.breaker import Breaker
 from ..access.cache import AnswerCache
@@ -46,9 +46,9 @@ from ..telemetry.note import Note
 from ..telemetry.telemetry import Telemetry
 from ..telemetry.trace_store import kept_traces
 from .answer_headers import explanation, headers
-from .answers import Answers, Over
+from .answers import Answers, OnAnswer
 from .body import Body, read_body
-from .completions import all_finished, told_of
+from .completions import all_finished, facts_of
 from .counting import Counting
 from .metrics import Metrics
 from .open_requests import Open
@@ -132,11 +132,11 @@ class Service:
         Raises `ApiError` (429) if a limit is reached.
         """
         status = await self.limits.admit(caller)
-        level = status.over
+        level = status.exceeded
         if level is not None:
             self.metrics.refused(level.what)
             message = f"this key may use {level.limit} {level.what} per minute; ask again in {level.wait:.1f} s"
-            raise ApiError(429, "rate_limit_exceeded", message, retry_after=level.wait, told=status.headers)
+            raise ApiError(429, "rate_limit_exceeded", message, retry_after=level.wait, headers=status.headers)
         return status.headers
 
     def model(self, name: str) -> Model:
@@ -217,7 +217,7 @@ class Service:
     async def chat(self, http: HttpRequest) -> Response:
         """An answer, whole or streamed."""
         caller, response_headers, body = await self.opened(http, ChatRequest)
-        response_headers |= told_or_refused(body.ignored, self.settings.strict)
+        response_headers |= ignored_header(body.ignored, self.settings.strict)
         ident = secrets.token_hex(12)  # the request's own name is the client's, and two may share it
         counted = body.stream_options is not None and body.stream_options.include_usage
         return await self.answer(http, caller, body, ident, ChatWriter(ident, body.model, counted), response_headers)
@@ -229,13 +229,13 @@ class Service:
         body: ChatRequest,
         ident: str,
         writer: Writer,
-        told: Mapping[str, str],
+        response_headers: Mapping[str, str],
         raw: bool = False,
-        over: Over | None = None,
+        on_answer: OnAnswer | None = None,
     ) -> Response:
-        """The answer to a chat request in the wire format of `writer`, with `told` among its headers.
+        """The answer to a chat request in the wire format of `writer`, with `response_headers` among its headers.
 
-        A `raw` request is not a chat but text to continue. `over` is called with the answer. Raises `RequestError`.
+        A `raw` request is text to continue, not a chat. `on_answer` is called with the answer. Raises `RequestError`.
         """
         body.check(self.settings.most_choices)
         order, note = self._order(body, ident, caller, raw), noted(http)
@@ -245,7 +245,7 @@ class Service:
         charge = partial(self._charge, caller)
         watched = partial(self._watch.watched, key_in(http.headers))
         cacheable = repeatable and self._refusal(order.policy) is None  # else it is given what the expert is blamed for
-        return await self._answers.answer(order, writer, told, charge, cacheable, note, watched, over)
+        return await self._answers.answer(order, writer, response_headers, charge, cacheable, note, watched, on_answer)
 
     async def several(
         self,
@@ -254,7 +254,7 @@ class Service:
         bodies: Sequence[ChatRequest],
         ident: str,
         writer: Writer,
-        told: Mapping[str, str],
+        response_headers: Mapping[str, str],
     ) -> Response:
         """The answers to several prompts of one request, which count as one. Raises `RequestError`."""
         orders = [self._order(body, f"{ident}-{n}", caller, True) for n, body in enumerate(bodies)]
@@ -265,7 +265,7 @@ class Service:
         async def charge(report: Report | None) -> None:
             await self._charge(caller, report, next(uncounted, 0))
 
-        return await self._answers.several(orders, writer, told, charge, note)
+        return await self._answers.several(orders, writer, response_headers, charge, note)
 
     @property
     def pool(self) -> Pool:
@@ -360,7 +360,7 @@ class Service:
         """
         note.model = body.model if body.model in self.models else ""
         body.check(self.settings.most_choices)
-        told_or_refused(body.ignored, self.settings.strict)
+        ignored_header(body.ignored, self.settings.strict)
         caller = await self._keys.named(note.key)
         if caller is None:
             raise ApiError(401, "invalid_api_key", "the key that made this batch is expired or revoked")
@@ -373,7 +373,7 @@ class Service:
         note.report = request.report
         try:
             finished = await all_finished(request)
-            return ChatWriter(note.id, body.model).whole(finished, told_of(request.report, order))
+            return ChatWriter(note.id, body.model).whole(finished, facts_of(request.report, order))
         finally:
             await request.close()
             self.metrics.reported(request.report)
@@ -394,7 +394,7 @@ class Service:
         when = {"day": " a day", "month": " a month", "ever": ""}[caller.budget_per]
         money = f"{self.currency} {caller.budget:g}".strip()
         message = f"this key may spend {money}{when}, and has; its usage is at /v1/usage"
-        raise ApiError(429, "insufficient_quota", message, told={"x-should-retry": "false"})
+        raise ApiError(429, "insufficient_quota", message, headers={"x-should-retry": "false"})
 
     def _cache(self, breaker: Breaker) -> AnswerCache | None:
         settings = self.settings
@@ -443,11 +443,11 @@ def _drawn(sampling: Sampling) -> Sampling:
     return replace(sampling, seed=secrets.randbelow(SEEDS))
 
 
-def told_or_refused(ignored: tuple[str, ...], strict: bool) -> dict[str, str]:
+def ignored_header(ignored: tuple[str, ...], strict: bool) -> dict[str, str]:
     """The header that names a request's ignored fields. With `strict` raises `RequestError` instead."""
     if strict:
         refuse_ignored(ignored)
-    return told_of_ignored(ignored)
+    return header_of_ignored(ignored)
 
 
 def noted(http: HttpRequest) -> Note:

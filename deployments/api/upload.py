@@ -12,8 +12,8 @@ from starlette.requests import ClientDisconnect, Request
 
 from ..batches.files import FILE, INPUT, FileRecord, new_id
 from ..errors import ApiError
-from .batching import Batching, told_of_quota
-from .expiry import ANCHOR, SECONDS, kept_for, said_in
+from .batching import Batching, quota_errors
+from .expiry import ANCHOR, SECONDS, expiry_in, kept_for
 from .multipart import Form, FormReader
 
 _AROUND = 1 << 16
@@ -35,12 +35,12 @@ async def received(request: Request, batching: Batching, owner: str) -> AsyncIte
     if announced is not None and announced > most + _AROUND:
         raise too_large
     least, wanted = (1, most) if announced is None else (max(1, announced - _AROUND), min(announced, most))
-    with told_of_quota("file"):
+    with quota_errors("file"):
         async with batching.quota.room(owner, least, wanted) as room:
             try:
                 record = await _receive(request, reader, batching, owner, room)
             except _OverRoomError as error:
-                raise (too_large if room >= most else await batching.quota.over(owner)) from error
+                raise (too_large if room >= most else await batching.quota.error(owner)) from error
             try:
                 yield record
             except BaseException:
@@ -66,7 +66,7 @@ async def _receive(request: Request, reader: FormReader, batching: Batching, own
                     await asyncio.to_thread(file.writelines, parts)
             form = reader.end()
             _check_purpose(form)
-            lifetime = kept_for(said_in(form), batching.settings.file_seconds)
+            lifetime = kept_for(expiry_in(form), batching.settings.file_seconds)
     except ClientDisconnect as error:
         raise ApiError(400, "incomplete_body", "the connection was closed before the body ended") from error
     except OSError as error:

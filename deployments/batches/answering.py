@@ -47,7 +47,7 @@ class BatchMetrics:
         """A batch came into a state, here."""
         self._states.labels(state).inc()
 
-    def there_are(self, opened: int, running: int) -> None:
+    def set_counts(self, opened: int, running: int) -> None:
         """Set how many batches are not over, of all ingresses, and how many of them run here."""
         self._open.set(opened)
         self._running.set(running)

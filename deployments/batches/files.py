@@ -139,7 +139,7 @@ class FileRecord:
     expires: int | None = None
 
     @property
-    def over(self) -> bool:
+    def expired(self) -> bool:
         """Whether it has expired."""
         return self.expires is not None and self.expires <= time.time()
 
@@ -164,7 +164,7 @@ class Files:
     async def get(self, ident: str, owner: str) -> FileRecord | None:
         """A file of this owner's that has not expired; None for any other."""
         record = await self.find(ident)
-        return record if record is not None and record.owner == owner and not record.over else None
+        return record if record is not None and record.owner == owner and not record.expired else None
 
     async def find(self, ident: str) -> FileRecord | None:
         """A file of any owner; None if it is not known."""

@@ -134,7 +134,7 @@ class Quota:
         finally:
             self._coming.discard(coming)
 
-    async def over(self, owner: str) -> OverQuotaError:
+    async def error(self, owner: str) -> OverQuotaError:
         """The error for a file that turned out to be larger than its room."""
         return self._over(await self._used(owner))
 
@@ -151,7 +151,7 @@ class Quota:
     async def _used(self, owner: str) -> Used:
         # first: what is written while the store is asked is counted twice rather than not at all
         uploads = [upload for upload in self._coming if upload.owner == owner]
-        files = [file for file in await self._files.all_of(owner) if not file.over]
+        files = [file for file in await self._files.all_of(owner) if not file.expired]
         opened, rows = await self._batches.open_of(owner)
         count = len(files) + len(uploads) + _FILES_OF_A_BATCH * opened
         size = sum(file.size for file in files) + sum(upload.size for upload in uploads) + rows

@@ -129,7 +129,7 @@ class Runner:
             may = ident in urgent or (self._may_run(owner) and not self._is_elsewhere(ident))
             if may and ident not in self._runs and await self._leases.hold(ident):
                 self._runs[ident] = _Run(owner, asyncio.create_task(self._run(ident, owner)))
-        self._resources.metrics.there_are(sum(map(len, opened.values())), len(self._runs))
+        self._resources.metrics.set_counts(sum(map(len, opened.values())), len(self._runs))
 
     def _may_run(self, owner: str) -> bool:
         """Whether there is room for a batch of a key: its first waits for no more than those of other keys."""

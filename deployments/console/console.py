@@ -130,7 +130,7 @@ class Console:
         if asset is None:
             raise ApiError(404, "not_found", "no such page; the console is at /console")
         if request.method not in ("GET", "HEAD"):
-            raise ApiError(405, "method_not_allowed", "this path takes another method", told={"allow": "GET, HEAD"})
+            raise ApiError(405, "method_not_allowed", "this path takes another method", headers={"allow": "GET, HEAD"})
         response = asset.response(request)
         if request.method == "HEAD":
             response.body = b""
@@ -139,7 +139,9 @@ class Console:
     async def _session(self, request: Request) -> Response:
         """Put a good key into the cookie, or take it out."""
         if request.method not in ("POST", "DELETE"):
-            raise ApiError(405, "method_not_allowed", "this path takes another method", told={"allow": "POST, DELETE"})
+            raise ApiError(
+                405, "method_not_allowed", "this path takes another method", headers={"allow": "POST, DELETE"}
+            )
         _check_origin(request)
         response = JSONResponse({"object": "symmoe.session"}, headers={"cache-control": "no-store"})
         secure = request.url.scheme == "https" or request.headers.get("x-forwarded-proto") == "https"

@@ -24,7 +24,9 @@ def check_bodiless(scope: Scope) -> None:
         return
     for name, value in scope["headers"]:
         if name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0 ")):
-            raise ApiError(400, "unexpected_body", "a request of this method has no body", told={"connection": "close"})
+            raise ApiError(
+                400, "unexpected_body", "a request of this method has no body", headers={"connection": "close"}
+            )
 
 
 class Paced:

@@ -150,7 +150,7 @@ class Telemetry:
         log = RequestLog(settings.log_file) if settings.log == "json" else None
         return cls(log, traces_of_environment(settings.log_prompts), settings.log_prompts)
 
-    def over(self, note: Note) -> None:
+    def finish(self, note: Note) -> None:
         """Tell of a request that is over, in the log, the spans and the traces."""
         note.end()
         if self.kept is not None:

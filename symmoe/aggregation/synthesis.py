@@ -47,17 +47,17 @@ def _expected(tallies: Sequence[Tally]) -> float:
     return (right + CHANCE * _PRIOR) / (asked + _PRIOR)
 
 
-def fault(said: Candidate, case: Case, fences: Fences) -> str:
+def fault(reply: Candidate, case: Case, fences: Fences) -> str:
     """Why a synthesis cannot be the answer; empty if it can."""
-    if said.finish_reason == "error":
+    if reply.finish_reason == "error":
         return "the aggregator failed"
-    if failed(said):
+    if failed(reply):
         return "the aggregator wrote nothing"
-    if mentions(said.text, fences):
+    if mentions(reply.text, fences):
         return "the aggregator repeated its prompt"
-    if said.finish_reason == "length" and case.voted.finish_reason != "length":
+    if reply.finish_reason == "length" and case.voted.finish_reason != "length":
         return "the aggregator's answer was cut off"
-    answer, readable = answer_in(said, case.query), [v.answer for v in case.voted.votes if v.answer != UNREAD]
+    answer, readable = answer_in(reply, case.query), [v.answer for v in case.voted.votes if v.answer != UNREAD]
     if answer == UNREAD and readable:
         return "no answer can be read in what the aggregator wrote"
     for form, name in ((is_choice, "choice"), (is_number, "number")):
@@ -66,18 +66,18 @@ def fault(said: Candidate, case: Case, fences: Fences) -> str:
     return ""
 
 
-def synthesised(said: Candidate, case: Case, why: str, clusters: SemanticClusters | None) -> Answer:
+def synthesised(reply: Candidate, case: Case, why: str, clusters: SemanticClusters | None) -> Answer:
     """The synthesis as the answer, marked `novel` if no candidate gave it."""
-    novel = _is_novel(said, case, clusters)
-    answer = replace(case.voted, text=said.text, expert=said.expert, finish_reason=said.finish_reason)
+    novel = _is_novel(reply, case, clusters)
+    answer = replace(case.voted, text=reply.text, expert=reply.expert, finish_reason=reply.finish_reason)
     noted = f"{why}; no candidate gave this answer" if novel else why
-    return _with_tokens(replace(answer, origin="synthesis", why=noted, novel=novel), said)
+    return _with_tokens(replace(answer, origin="synthesis", why=noted, novel=novel), reply)
 
 
-def fallen_back(said: Candidate | None, case: Case, why: str) -> Answer:
+def fallen_back(reply: Candidate | None, case: Case, why: str) -> Answer:
     """The vote's best candidate as the answer after a failed synthesis, whose tokens are added."""
     answer = replace(case.voted, origin="fallback", why=why)
-    return answer if said is None else _with_tokens(answer, said)
+    return answer if reply is None else _with_tokens(answer, reply)
 
 
 def _is_novel(candidate: Candidate, case: Case, clusters: SemanticClusters | None) -> bool:
@@ -169,20 +169,20 @@ def prompts(synthesis: Synthesis, case: Case, seed: int) -> Iterator[Prompt]:
 def settle(
     decision: Decision,
     prompt: Prompt | None = None,
-    said: Candidate | None = None,
+    reply: Candidate | None = None,
     trouble: str = "",
     clusters: SemanticClusters | None = None,
 ) -> Settled:
-    """The answer of a decided case. `said` is the aggregator's answer to `prompt`; `trouble` says why there is none."""
+    """The answer of a decided case. `reply` is the aggregator's to `prompt`; `trouble` says why there is none."""
     case, consensus = decision.case, decision.consensus
     if not decision.aggregator:
         return Settled(case, replace(case.voted, why=decision.why), consensus)
-    if prompt is None or said is None:
+    if prompt is None or reply is None:
         return Settled(case, fallen_back(None, case, f"{decision.why}; {trouble}"), consensus)
-    wrong = fault(said, case, prompt.fences)
+    wrong = fault(reply, case, prompt.fences)
     answer = (
-        fallen_back(said, case, f"{decision.why}; {wrong}")
+        fallen_back(reply, case, f"{decision.why}; {wrong}")
         if wrong
-        else synthesised(said, case, decision.why, clusters)
+        else synthesised(reply, case, decision.why, clusters)
     )
-    return Settled(case, answer, consensus, said)
+    return Settled(case, answer, consensus, reply)

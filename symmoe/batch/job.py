@@ -160,7 +160,7 @@ class PartsSource(Protocol):
         ...
 
 
-def unheard(status: Status) -> None:
+def ignore_status(status: Status) -> None:
     """Ignores progress."""
 
 
@@ -171,17 +171,17 @@ def run_batch(
     resume: bool,
     watch: Watch,
     again: bool = False,
-    tell: Callable[[Status], None] = unheard,
-    told: Callable[[Lines], None] = lambda lines: None,
+    on_status: Callable[[Status], None] = ignore_status,
+    on_lines: Callable[[Lines], None] = lambda lines: None,
 ) -> BatchResult:
     """Answer every line of `job.sources` into `job.output`, in order, and the traces and errors beside it.
 
-    `told` receives the lines before any is asked. Rows appear a window at a time. A job killed at any moment and
+    `on_lines` receives the lines before any is asked. Rows appear a window at a time. A job killed at any moment and
     resumed generates only what is missing. Lines are identified by their content: of an input that was appended to,
     edited or reordered, only what changed is run. With `again` failed lines are run once more.
     """
     _make_room(job)
-    sources = _lying(job, resume, again)
+    sources = _present(job, resume, again)
     facts = f"batch:{job.name}:facts"
     record = Record(job.files)
     settings = _agreed(record, job) if resume else None
@@ -195,13 +195,13 @@ def run_batch(
         if not resume or not store.rows(facts):
             store.drop([facts])
             store.put(facts, {"job": settings})
-        lines = _to_do(job, sources, record, again, told)
+        lines = _to_do(job, sources, record, again, on_lines)
         first = next(lines, None)
         if first is None and record.commit.finished:
             done = record.commit
             return BatchResult(done.answered, done.failed, causes=done.causes, kept=done.lines)
-        with _Run(job, sources, parts, store, record, settings["created"], watch, tell) as run:
-            result = run.over(chain([] if first is None else [first], lines))
+        with _Run(job, sources, parts, store, record, settings["created"], watch, on_status) as run:
+            result = run.finish(chain([] if first is None else [first], lines))
         store.put(facts, {"finished": {"answered": result.answered, "failed": result.failed}})
         return result
     except OSError as error:
@@ -216,17 +216,17 @@ Results = list[Trace | Refusal]
 
 def in_turn(
     lines: Sequence[GoodLine],
-    said_to: Callable[[Sequence[GoodLine], Ahead | None], list[Results]],
+    answer_all: Callable[[Sequence[GoodLine], Ahead | None], list[Results]],
     ahead: Ahead | None = None,
 ) -> dict[int, Results]:
     """The results of lines by number: one for each of their queries, then one for each of their later turns.
 
-    `said_to` gives the results of all that is asked at once; `ahead` is passed on the first call only.
+    `answer_all` gives the results of all that is asked at once; `ahead` is passed on the first call only.
     """
-    results = {line.number: line_results for line, line_results in zip(lines, said_to(lines, ahead), strict=True)}
+    results = {line.number: line_results for line, line_results in zip(lines, answer_all(lines, ahead), strict=True)}
     turns = [(line, line.after(results[line.number])) for line in lines if line.later]
     while asking := [(first, line) for first, line in turns if line is not None]:
-        for (first, _), line_results in zip(asking, said_to([line for _, line in asking], None), strict=True):
+        for (first, _), line_results in zip(asking, answer_all([line for _, line in asking], None), strict=True):
             results[first.number] += line_results
         turns = [(first, line.after(results[first.number])) for first, line in asking]
     return results
@@ -310,7 +310,7 @@ class _Run:
     ) -> None:
         self._job, self._source, self._store, self._record = job, parts, store, record
         self._inputs = sources
-        self._watch = replace(watch, candidates=self._said, loaded=self._loaded)
+        self._watch = replace(watch, candidates=self._on_candidates, loaded=self._loaded)
         self._watched, self._tell = watch, tell
         self._carried = Carried(stop=job.stop)
         experts = {expert.name: expert.model for expert in job.pool.experts}
@@ -325,10 +325,10 @@ class _Run:
         self._loads: list[Load] = []
         self._seconds: dict[str, float] = {}
         self._tokens = self._resumed = self._kept = 0
-        self._heard: list[Candidate] = []
+        self._unkept: list[Candidate] = []
         self._kept_at = time.monotonic()
         self._garbage = gc.get_threshold()
-        self._began, self._told, self._begun_with = time.monotonic(), 0.0, record.commit.lines
+        self._began, self._shown_at, self._begun_with = time.monotonic(), 0.0, record.commit.lines
         self._status = Status()
         self._naming: NamingProcess | None = None
         self._files = ExitStack()
@@ -348,12 +348,12 @@ class _Run:
         gc.set_threshold(*self._garbage)
         if self._naming is not None:
             self._naming.close()
-        if self._heard:
+        if self._unkept:
             with suppress(OSError):  # which is under way already
-                self._candidates.add(self._heard, self._digests)
+                self._candidates.add(self._unkept, self._digests)
         self._candidates.close()
         if kind is not None:
-            self._told = 0.0
+            self._shown_at = 0.0
             self._status.state = "stopped"
             self._show()
             with ExitStack() as stack:  # the error that is under way says more than one of closing
@@ -361,7 +361,7 @@ class _Run:
                 self._files.close()
         keep_observations(self._store, self._job.pool.name, self._observations)
 
-    def over(self, lines: Iterator[Line]) -> BatchResult:
+    def finish(self, lines: Iterator[Line]) -> BatchResult:
         """Everything, to the end."""
         stat = _stat(self._inputs)
         with ThreadPoolExecutor(1, "ahead") as thread:
@@ -369,16 +369,16 @@ class _Run:
             while (piece := coming.result()).lines:
                 coming = thread.submit(self._read, lines)
                 self._answer(piece)
-                self._judge_rate(JUDGED_FROM)
+                self._check_error_rate(JUDGED_FROM)
         self._files.close()
         if _stat(self._inputs) != stat:
             raise JobError(
                 f"{', '.join(self._inputs)}: changed while it was read",
                 hint="nothing is lost: run again with --resume, and only what changed is run",
             )
-        self._judge_rate(1)
+        self._check_error_rate(1)
         self._record.finish()
-        self._status.state, self._told = "finished", 0.0
+        self._status.state, self._shown_at = "finished", 0.0
         self._show()
         commit = self._record.commit
         return BatchResult(
@@ -423,7 +423,7 @@ class _Run:
         """Answer a window, write its rows, and let go of it."""
         results: dict[int, list[Trace | Refusal]] = {}
         if piece.good:
-            results = in_turn(piece.good, self._said_to, piece.ahead)
+            results = in_turn(piece.good, self._answer_together, piece.ahead)
         began = time.perf_counter()
         for line in piece.lines:
             self._write(line, results.get(line.number, []))
@@ -436,7 +436,7 @@ class _Run:
         self._seconds["write"] = self._seconds.get("write", 0.0) + time.perf_counter() - began
         self._show()
 
-    def _said_to(self, lines: Sequence[GoodLine], ahead: Ahead | None) -> list[list[Trace | Refusal]]:
+    def _answer_together(self, lines: Sequence[GoodLine], ahead: Ahead | None) -> list[list[Trace | Refusal]]:
         """What becomes of each query of lines."""
         queries, policies = _asked(lines)
         self._digests = {query.id: line.origin.digest.hex() for line in lines for query in line.queries}
@@ -452,7 +452,7 @@ class _Run:
             ahead,
             self._carried,
         )
-        self._keep_heard()
+        self._keep_candidates()
         self._observations += outcome.observations
         if len(self._observations) > _KEPT_OBSERVATIONS:
             keep_observations(self._store, self._job.pool.name, self._observations)
@@ -506,7 +506,7 @@ class _Run:
         code, message = (line.code, line.message) if isinstance(line, BadLine) else _why(refusal)
         commit.fails(code, line.number, message)
 
-    def _judge_rate(self, least: int) -> None:
+    def _check_error_rate(self, least: int) -> None:
         commit, most = self._record.commit, self._job.max_error_rate
         done = commit.answered + commit.failed
         if done >= least and commit.failed > most * done:
@@ -516,18 +516,18 @@ class _Run:
                 hint=f"mend what failed (the errors stand beside the output), then: {advice}",
             )
 
-    def _said(self, candidates: Sequence[Candidate]) -> None:
-        self._heard += candidates
+    def _on_candidates(self, candidates: Sequence[Candidate]) -> None:
+        self._unkept += candidates
         if time.monotonic() - self._kept_at >= KEEP_SECONDS:
-            self._keep_heard()
+            self._keep_candidates()
 
-    def _keep_heard(self) -> None:
+    def _keep_candidates(self) -> None:
         """Candidates are kept before anybody else hears of them."""
-        candidates = self._heard
+        candidates = self._unkept
         if not candidates:
             return
         self._candidates.add(candidates, self._digests)
-        self._heard, self._kept_at = [], time.monotonic()
+        self._unkept, self._kept_at = [], time.monotonic()
         self._tokens += sum(candidate.completion_tokens for candidate in candidates if not candidate.shared)
         self._watched.candidates(candidates)
         self._show()
@@ -541,9 +541,9 @@ class _Run:
     def _show(self) -> None:
         """Tell how the job stands, once a second."""
         now = time.monotonic()
-        if now - self._told < STATUS_SECONDS:
+        if now - self._shown_at < STATUS_SECONDS:
             return
-        self._told, commit, status = now, self._record.commit, self._status
+        self._shown_at, commit, status = now, self._record.commit, self._status
         status.seconds = spent = max(now - self._began, 1e-9)
         status.done, status.failed = commit.answered + commit.failed, commit.failed
         status.lines_per_second = round((commit.lines - self._begun_with) / spent, 2)
@@ -568,16 +568,16 @@ def _stat(sources: Sequence[str]) -> list[tuple[str, int, int]]:
     return [(str(path), fact.st_size, fact.st_mtime_ns) for path, fact in facts]
 
 
-def _lying(job: BatchJob, resume: bool, again: bool) -> tuple[str, ...]:
+def _present(job: BatchJob, resume: bool, again: bool) -> tuple[str, ...]:
     """The sources; what comes through a pipe as a file that is there until the job starts over: it comes once.
 
     A job that is gone on with may find nothing at standard input: then what came the first time is meant.
     """
-    lying: list[str] = []
+    present: list[str] = []
     for place, source in enumerate(job.sources):
         piped = job.files.folder / (PIPED if source == "-" else f"{PIPED}-{place}{''.join(Path(source).suffixes)}")
         if source != "-" and not Path(source).is_fifo():
-            lying.append(source)
+            present.append(source)
             continue
         gone_on = resume and piped.exists()
         silent = source == "-" and (sys.stdin is None or sys.stdin.isatty())
@@ -588,8 +588,8 @@ def _lying(job: BatchJob, resume: bool, again: bool) -> tuple[str, ...]:
                 shutil.copyfileobj(pipe, opened.enter_context(fresh.open("wb")))
             if fresh.stat().st_size or not gone_on:
                 fresh.replace(piped)
-        lying.append(str(piped))
-    return tuple(lying)
+        present.append(str(piped))
+    return tuple(present)
 
 
 def _make_room(job: BatchJob) -> None:

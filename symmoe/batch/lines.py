@@ -337,13 +337,13 @@ class Lines:
         share: float,
         known: KnownLines | None,
     ) -> None:
-        def told(number: int, digest: bytes) -> KnownLine | str | None:
+        def known_row(number: int, digest: bytes) -> KnownLine | str | None:
             if not drawn(digest, share):
                 return _LEFT_OUT
             return None if known is None else known(number, digest)
 
         whole = known is not None and limit is None and share >= 1
-        rows = Rows(sources, told, known.standing() if whole and known is not None else ())
+        rows = Rows(sources, known_row, known.standing() if whole and known is not None else ())
         self._known, self._filled = known, 0
         selected = rows if share >= 1 else (row for row in rows if row.known is not _LEFT_OUT)
         self.shapes: Counter[str] = Counter()
@@ -356,7 +356,7 @@ class Lines:
         self._check()
 
     @property
-    def told_shapes(self) -> str:
+    def shapes_text(self) -> str:
         """The shapes of the first rows, most frequent first."""
         shapes = Counter(line.shape or line.door for line in self._ahead if isinstance(line, GoodLine))
         return ", ".join(shape for shape, _ in shapes.most_common())

@@ -141,7 +141,7 @@ def measure(
             "round_robin_over_ours_published_worst": _bar(round_robin_ratio["least"], 1.5, least=True),
             "planning_seconds_greatest": _bar(greatest["planning_seconds"]["worst"], 1.0),
         },
-        "gone_wrong": _gone_wrong(seeds),
+        "gone_wrong": _misestimated(seeds),
         "gathering": [_gathering(seeds, cluster, tell) for cluster in clusters],
     }
 
@@ -208,7 +208,7 @@ def _case(experts: int, devices: int, judged: Sequence[Judged]) -> dict[str, Any
     }
 
 
-def _gone_wrong(seeds: Sequence[int]) -> dict[str, Any]:
+def _misestimated(seeds: Sequence[int]) -> dict[str, Any]:
     """The published pool with costs other than planned, also with one slow device: makespans by the planned one."""
     found: dict[str, dict[str, Any]] = {}
     for name, slow in (("noise", {}), ("noise and one slow device", {0: 2.0})):

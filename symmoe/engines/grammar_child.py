@@ -158,7 +158,7 @@ class _Trial:
     pid: int
     out: int
     due: float
-    said: bytes = b""
+    printed: bytes = b""
     late: bool = field(default=False)
 
 
@@ -236,15 +236,15 @@ class Trials:
 
     def _hear(self, trial: _Trial) -> None:
         chunk = os.read(trial.out, _TRUNK)
-        trial.said += chunk
+        trial.printed += chunk
         if chunk:
             return
         status, used = self._forget(trial)
         verdict = {"id": trial.id, "fault": None, "sure": True, "seconds": used}
         if trial.late:
             self._tell({**verdict, "fault": "there was no time to compile it", "sure": False})
-        elif status == 0 and trial.said:
-            self._tell({**verdict, "fault": json.loads(trial.said)})
+        elif status == 0 and trial.printed:
+            self._tell({**verdict, "fault": json.loads(trial.printed)})
         else:
             slow = os.WIFSIGNALED(status) and (os.WTERMSIG(status) == signal.SIGXCPU or used >= SCHEMA_CPU_SECONDS)
             self._tell({**verdict, "fault": TOO_LONG if slow else DEADLY})

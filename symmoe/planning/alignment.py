@@ -58,7 +58,7 @@ class _Played:
     ends: list[float]
     begins: list[float] = field(default_factory=list)
     waits: list[float] = field(default_factory=list)
-    came: dict[int, float] = field(default_factory=dict)
+    arrivals: dict[int, float] = field(default_factory=dict)
     """When each worker of the last group was there, had it run nothing while it waits."""
 
     def no_worse(self, other: _Played) -> bool:
@@ -91,7 +91,7 @@ def aligned(
                 best = played
                 chosen.append(trial)
                 break
-            trial = _without_the_last(problem, instance, blocks, trial, played.came)
+            trial = _without_the_last(problem, instance, blocks, trial, played.arrivals)
     if not chosen:
         return [list(order) for order in orders], plain.ends, ()
     names = {place: problem.models[name] for name, place in zip(instance.names, instance.model, strict=True)}
@@ -172,8 +172,8 @@ def _play(instance: Instance, blocks: Sequence[Mapping[int, _Block]], groups: Se
         ends[worker] += blocks[worker][model].seconds - saved
 
     for group in groups:
-        played.came = {worker: ends[worker] for worker in group.workers}
-        begin = max(played.came.values())
+        played.arrivals = {worker: ends[worker] for worker in group.workers}
+        begin = max(played.arrivals.values())
         waited = 0.0
         for worker in group.workers:
             for model in sorted(left[worker], key=lambda m: -blocks[worker][m].seconds):

@@ -237,10 +237,10 @@ def _in_claim(claim: str, answer: str, question: Question) -> bool:
     places = list(found.finditer(plain))
     if exactly:
         places = [place for place in places if not plain[place.end() :].strip(" .!)")]
-    return any(_meant(plain[: place.start()], plain[place.end() :], wanted, question) for place in places)
+    return any(_is_the_answer(plain[: place.start()], plain[place.end() :], wanted, question) for place in places)
 
 
-def _meant(before: str, after: str, wanted: str, question: Question) -> bool:
+def _is_the_answer(before: str, after: str, wanted: str, question: Question) -> bool:
     if "," in wanted and (after.lstrip().startswith(",") or before.rstrip().endswith(",")):
         return False  # a part of a longer list
     asked = question.question.casefold()

@@ -108,20 +108,24 @@ def debias(
 
 
 def length_penalty(
-    values: NDArray[np.float64], told: NDArray[np.float64], lengths: NDArray[np.float64], name: str, bar: float = BAR
+    values: NDArray[np.float64],
+    predicted: NDArray[np.float64],
+    lengths: NDArray[np.float64],
+    name: str,
+    bar: float = BAR,
 ) -> float:
-    """The λ at which values − λ·told and the lengths, all `[n]`, have a Spearman correlation next to zero.
+    """The λ at which values − λ·predicted and the lengths, all `[n]`, have a Spearman correlation next to zero.
 
     Raises `ConfigError`, which names what was to be debiased, if none brings it to `bar`.
     """
 
     def left(penalty: float) -> float:
-        return spearman(values - penalty * told, lengths)
+        return spearman(values - penalty * predicted, lengths)
 
     start = left(0.0)
     if abs(start) <= _CLOSE:
         return 0.0
-    step = np.sign(start * spearman(told, lengths)) * (values.std() / (told.std() or 1.0))
+    step = np.sign(start * spearman(predicted, lengths)) * (values.std() / (predicted.std() or 1.0))
     far = next((step * 2.0**n for n in range(_DOUBLINGS) if left(step * 2.0**n) * start <= 0), None)
     found = 0.0 if far is None else _crossing(left, far, start)
     if abs(left(found)) > bar:

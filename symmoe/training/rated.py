@@ -218,16 +218,16 @@ class KeptStates:
     """
 
     def __init__(
-        self, states: HiddenStates, folder: Path, reader: str, told: Callable[[str], None] = lambda now: None
+        self, states: HiddenStates, folder: Path, reader: str, tell: Callable[[str], None] = lambda now: None
     ) -> None:
-        self._states, self._folder, self._reader, self._told = states, folder, reader, told
+        self._states, self._folder, self._reader, self._tell = states, folder, reader, tell
 
     def __call__(self, queries: Sequence[Query], candidates: Sequence[Sequence[str]]) -> tuple[Floats, Floats]:
         """Prompt and answer states, a row for each candidate of each query, in order."""
         rows = [(query, text) for query, row in zip(queries, candidates, strict=True) for text in row]
         chunks = []
         for start in range(0, len(rows), CHUNK):
-            self._told(f"{self._reader}: {start} of {len(rows)} answers read")
+            self._tell(f"{self._reader}: {start} of {len(rows)} answers read")
             chunks.append(self._chunk(rows[start : start + CHUNK]))
         prompts, answers = zip(*chunks, strict=True)
         return np.concatenate(prompts), np.concatenate(answers)

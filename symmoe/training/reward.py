@@ -103,7 +103,7 @@ class Fitted:
     ranked: dict[float, float]
 
 
-def fit(asked: Field, known: Material, recipe: FitRecipe, told: Callable[[str], None] = lambda now: None) -> Fitted:
+def fit(asked: Field, known: Material, recipe: FitRecipe, tell: Callable[[str], None] = lambda now: None) -> Fitted:
     """Choose the ridge penalty and fit the mixture by cross-fitting over questions, then fit the heads on all.
 
     One mixture serves all settings that the field's candidates can be cut into. Raises `ConfigError` if the answers
@@ -116,13 +116,13 @@ def fit(asked: Field, known: Material, recipe: FitRecipe, told: Callable[[str], 
         )
     held_out: dict[float, NDArray[np.float64]] = {}
     for strength in recipe.strengths:
-        told(f"cross-fitting, penalty {strength:g}")
+        tell(f"cross-fitting, penalty {strength:g}")
         held_out[strength] = _cross_fitted(known, recipe, strength)
     ranked = {strength: _ranked(known, scores) for strength, scores in held_out.items()}
     best = max(ranked, key=lambda strength: ranked[strength])
     settings = cut(asked).values()
     mixture = fit_mixture([each for setting in settings for each in as_judged(setting, known, held_out[best])])
-    told("the final fit")
+    tell("the final fit")
     heads, report = _heads(known, np.ones(known.asked, dtype=np.bool_), recipe, best)
     return Fitted(heads, mixture, best, report, held_out[best], ranked)
 
@@ -177,7 +177,7 @@ class Training:
 
 
 def make(
-    pool: Pool, asked: Field, source: str, training: Training, out: Path, told: Callable[[str], None] = lambda now: None
+    pool: Pool, asked: Field, source: str, training: Training, out: Path, tell: Callable[[str], None] = lambda now: None
 ) -> dict[str, Any]:
     """Fit a small scorer, write it into `out`, and return its card, in which `source` names the questions.
 
@@ -185,9 +185,9 @@ def make(
     """
     fits: dict[str, tuple[Material, Fitted]] = {}
     for backbone in training.backbones:
-        told(f"reading with {backbone}")
-        known = material(asked, KeptStates(backbone_states(backbone, pool.root), out / STATES, backbone, told))
-        fits[backbone] = known, fit(asked, known, training.recipe, told)
+        tell(f"reading with {backbone}")
+        known = material(asked, KeptStates(backbone_states(backbone, pool.root), out / STATES, backbone, tell))
+        fits[backbone] = known, fit(asked, known, training.recipe, tell)
     best = max(fits, key=lambda backbone: max(fits[backbone][1].ranked.values()))
     known, fitted = fits[best]
     facts = {

@@ -32,16 +32,16 @@ def envelope(error: RequestError) -> dict[str, Any]:
     return {"error": {"message": str(error), "type": kind, "param": error.param, "code": error.code}}
 
 
-def usage(told: AnswerFacts) -> dict[str, Any]:
+def usage(facts: AnswerFacts) -> dict[str, Any]:
     """The `usage` object of an answer."""
     spent: dict[str, Any] = {
-        "prompt_tokens": told.prompt_tokens,
-        "completion_tokens": told.completion_tokens,
-        "total_tokens": told.prompt_tokens + told.completion_tokens,
-        **told.costs,
+        "prompt_tokens": facts.prompt_tokens,
+        "completion_tokens": facts.completion_tokens,
+        "total_tokens": facts.prompt_tokens + facts.completion_tokens,
+        **facts.costs,
     }
-    if told.reasoning_tokens:
-        spent["completion_tokens_details"] = {"reasoning_tokens": told.reasoning_tokens}
+    if facts.reasoning_tokens:
+        spent["completion_tokens_details"] = {"reasoning_tokens": facts.reasoning_tokens}
     return spent
 
 
@@ -51,7 +51,7 @@ def choices(ident: str, finished: Mapping[int, Generation]) -> list[dict[str, An
         {
             "index": number,
             "message": _message(ident, number, generation),
-            "logprobs": told_logprobs(generation.logprobs),
+            "logprobs": logprobs_block(generation.logprobs),
             "finish_reason": finish_reason(generation),
         }
         for number, generation in sorted(finished.items())
@@ -83,7 +83,7 @@ def finish_reason(generation: Generation) -> str:
     return "tool_calls" if generation.calls and generation.finish_reason == "stop" else generation.finish_reason
 
 
-def told_logprobs(tokens: Sequence[TokenLogprob]) -> dict[str, Any] | None:
+def logprobs_block(tokens: Sequence[TokenLogprob]) -> dict[str, Any] | None:
     """Tokens with their log-probabilities; None for none."""
     if not tokens:
         return None
@@ -130,7 +130,7 @@ class AnswerFacts:
 class Writer(Protocol):
     """Writes one answer in the format of its API: whole, or as server-sent events while it comes."""
 
-    def whole(self, finished: Mapping[int, Generation], told: AnswerFacts) -> dict[str, Any]:
+    def whole(self, finished: Mapping[int, Generation], facts: AnswerFacts) -> dict[str, Any]:
         """The document of an answer whose choices are finished."""
         ...
 
@@ -154,7 +154,7 @@ class Writer(Protocol):
         """The end of a choice; its text was all written before, its calls as far as `called` was given them."""
         ...
 
-    def over(self, finished: Mapping[int, Generation], told: AnswerFacts) -> Iterator[bytes]:
+    def finish(self, finished: Mapping[int, Generation], facts: AnswerFacts) -> Iterator[bytes]:
         """The end of all choices."""
         ...
 
@@ -203,10 +203,10 @@ class ChatWriter:
         self._id, self._model, self._usage, self._created = ident, model, usage, int(time.time())
         self._told, self._tokens = CallsTold(), Counter[int]()
 
-    def whole(self, finished: Mapping[int, Generation], told: AnswerFacts) -> dict[str, Any]:
+    def whole(self, finished: Mapping[int, Generation], facts: AnswerFacts) -> dict[str, Any]:
         """The completion."""
         found = choices(self._id, finished)
-        return completion(self._id, self._model, self._created, found, usage=usage(told), **told.more)
+        return completion(self._id, self._model, self._created, found, usage=usage(facts), **facts.more)
 
     def begin(self, choices: int) -> Iterator[bytes]:
         """Each choice's role."""
@@ -237,11 +237,11 @@ class ChatWriter:
             yield from self.called(number, part)
         yield self._chunk(number, {}, finish_reason(generation), generation.logprobs[self._tokens[number] :])
 
-    def over(self, finished: Mapping[int, Generation], told: AnswerFacts) -> Iterator[bytes]:
+    def finish(self, finished: Mapping[int, Generation], facts: AnswerFacts) -> Iterator[bytes]:
         """Usage if requested, and how the answer came about."""
-        more = told.more
+        more = facts.more
         if self._usage:
-            more["usage"] = usage(told)
+            more["usage"] = usage(facts)
         if more:
             yield self._event([], **more)
         yield DONE
@@ -258,7 +258,7 @@ class ChatWriter:
         reason: str | None = None,
         logprobs: Sequence[TokenLogprob] = (),
     ) -> bytes:
-        choice = {"index": number, "delta": delta, "logprobs": told_logprobs(logprobs), "finish_reason": reason}
+        choice = {"index": number, "delta": delta, "logprobs": logprobs_block(logprobs), "finish_reason": reason}
         return self._event([choice], **({"usage": None} if self._usage else {}))
 
     def _event(self, choices: Sequence[dict[str, Any]], **more: Any) -> bytes:

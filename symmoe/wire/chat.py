@@ -219,7 +219,7 @@ class ChatRequest(SamplingFields, Question):
         return self.max_completion_tokens or self.max_tokens
 
     @property
-    def told_logprobs(self) -> int | None:
+    def wanted_logprobs(self) -> int | None:
         """How many likeliest tokens to return with each token; None for no log-probabilities at all."""
         return (self.top_logprobs or 0) if self.logprobs else None
 

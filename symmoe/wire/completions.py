@@ -80,14 +80,14 @@ class CompletionWriter:
         self._echoed, self._choices = echoed, 1
         self._lengths: dict[int, int] = {}
 
-    def whole(self, finished: Mapping[int, Generation], told: AnswerFacts) -> dict[str, Any]:
+    def whole(self, finished: Mapping[int, Generation], facts: AnswerFacts) -> dict[str, Any]:
         """The completion."""
         self._choices = len(finished)
         choices = [
             self._choice(number, self._echo(number) + generation.text, generation.logprobs, generation.finish_reason)
             for number, generation in sorted(finished.items())
         ]
-        return self._document(choices, usage=usage(told), **told.more)
+        return self._document(choices, usage=usage(facts), **facts.more)
 
     def begin(self, choices: int) -> Iterator[bytes]:
         """The prompt, if it is echoed."""
@@ -111,11 +111,11 @@ class CompletionWriter:
         """The chunk that says why a choice ended."""
         yield event(self._document([self._choice(number, "", reason=generation.finish_reason)]))
 
-    def over(self, finished: Mapping[int, Generation], told: AnswerFacts) -> Iterator[bytes]:
+    def finish(self, finished: Mapping[int, Generation], facts: AnswerFacts) -> Iterator[bytes]:
         """Usage if requested, and how the answer came about."""
-        more = told.more
+        more = facts.more
         if self._usage:
-            more["usage"] = usage(told)
+            more["usage"] = usage(facts)
         if more:
             yield event(self._document([], **more))
         yield DONE

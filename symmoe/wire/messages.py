@@ -228,7 +228,7 @@ class MessageWriter:
         self._told = CallsTold()
         self._index, self._open = -1, ""
 
-    def whole(self, finished: Mapping[int, Generation], told: AnswerFacts) -> dict[str, Any]:
+    def whole(self, finished: Mapping[int, Generation], facts: AnswerFacts) -> dict[str, Any]:
         """The message."""
         generation = finished[0]
         text = before_calls(generation.text) if generation.calls else generation.text
@@ -238,7 +238,7 @@ class MessageWriter:
             self._call(CallPart(place, call.name, "", generation.expert), json.loads(call.arguments))
             for place, call in enumerate(generation.calls)
         ]
-        return {**self._message(content), **_ending(generation), "usage": _usage(told), **told.more}
+        return {**self._message(content), **_ending(generation), "usage": _usage(facts), **facts.more}
 
     def begin(self, choices: int) -> Iterator[bytes]:
         """The message without its content."""
@@ -289,9 +289,9 @@ class MessageWriter:
         ident = call_id(self._id, 0, part.place, part.expert)
         return {"type": "tool_use", "id": ident, "name": part.name, "input": arguments}
 
-    def over(self, finished: Mapping[int, Generation], told: AnswerFacts) -> Iterator[bytes]:
+    def finish(self, finished: Mapping[int, Generation], facts: AnswerFacts) -> Iterator[bytes]:
         """Why the message ended, and its tokens, which are known only now."""
-        yield _named("message_delta", delta=_ending(finished[0]), usage=_usage(told), **told.more)
+        yield _named("message_delta", delta=_ending(finished[0]), usage=_usage(facts), **facts.more)
         yield _named("message_stop")
 
     def failed(self, error: RequestError) -> Iterator[bytes]:

@@ -14,7 +14,7 @@ from symmoe.limits import TOOLS, TOP_LOGPROBS
 from symmoe.policy import AUTO
 from symmoe.tools import CallPart, before_calls, call_id
 from symmoe.types import Generation, TokenLogprob
-from symmoe.wire.answers import AnswerFacts, CallsTold, event, told_logprobs
+from symmoe.wire.answers import AnswerFacts, CallsTold, event, logprobs_block
 from symmoe.wire.answers import envelope as error_envelope
 from symmoe.wire.chat import ChatRequest, SymmoeOptions, UsageOptions
 from symmoe.wire.sampling import Lenient, Strict, Text
@@ -244,7 +244,7 @@ class ResponseWriter:
         self._textless: list[TokenLogprob] = []
         self._items = 0
 
-    def whole(self, finished: Mapping[int, Generation], told: AnswerFacts) -> dict[str, Any]:
+    def whole(self, finished: Mapping[int, Generation], facts: AnswerFacts) -> dict[str, Any]:
         """The response."""
         generation = finished[0]
         cut = _CUT.get(generation.finish_reason)
@@ -256,7 +256,7 @@ class ResponseWriter:
             self._call(CallPart(place, call.name, call.arguments, generation.expert))
             for place, call in enumerate(generation.calls)
         ]
-        return self._response("incomplete" if cut else "completed", output, incomplete, told)
+        return self._response("incomplete" if cut else "completed", output, incomplete, facts)
 
     def begin(self, choices: int) -> Iterator[bytes]:
         """The response without its output."""
@@ -334,9 +334,9 @@ class ResponseWriter:
         shared = {"id": f"fc_{ident[5:]}", "type": "function_call", "status": "completed", "call_id": ident}
         return {**shared, "name": part.name, "arguments": part.arguments}
 
-    def over(self, finished: Mapping[int, Generation], told: AnswerFacts) -> Iterator[bytes]:
+    def finish(self, finished: Mapping[int, Generation], facts: AnswerFacts) -> Iterator[bytes]:
         """The complete response."""
-        response = self.whole(finished, told)
+        response = self.whole(finished, facts)
         yield self._event(f"response.{response['status']}", response=response)
 
     def failed(self, error: RequestError) -> Iterator[bytes]:
@@ -408,7 +408,7 @@ def _part(text: str, logprobs: Sequence[TokenLogprob] = ()) -> dict[str, Any]:
 
 
 def _told(logprobs: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
-    block = told_logprobs(logprobs)
+    block = logprobs_block(logprobs)
     return [] if block is None else list(block["content"])
 
 

@@ -84,7 +84,7 @@ def refuse_ignored(names: tuple[str, ...]) -> None:
             raise _refused(name, f"unknown parameter: {name[:_NAME]}", "unknown_parameter")
 
 
-def told_of_ignored(names: tuple[str, ...]) -> dict[str, str]:
+def header_of_ignored(names: tuple[str, ...]) -> dict[str, str]:
     """The header that names ignored fields, if there are any."""
     if not names:
         return {}
@@ -174,7 +174,7 @@ class SamplingFields(Lenient):
             min_tokens=self.min_tokens or 0,
             ignore_eos=bool(self.ignore_eos),
             stop_token_ids=tuple(self.stop_token_ids or ()),
-            top_logprobs=self.told_logprobs,
+            top_logprobs=self.wanted_logprobs,
             template=self._template(),
         )
 
@@ -184,7 +184,7 @@ class SamplingFields(Lenient):
         return self.max_tokens
 
     @property
-    def told_logprobs(self) -> int | None:
+    def wanted_logprobs(self) -> int | None:
         """How many likeliest tokens to return with each token; None for no log-probabilities at all."""
         return None
 

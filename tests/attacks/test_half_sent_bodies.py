@@ -123,7 +123,7 @@ def test_a_burst_is_no_sign_that_the_store_is_lost(tmp_path: Path) -> None:
 
         async def ask(key: str) -> tuple[str | None, bool]:
             caller = await known.caller(key)
-            return (None, True) if caller is None else (caller.id, (await counted.admit(caller)).over is None)
+            return (None, True) if caller is None else (caller.id, (await counted.admit(caller)).exceeded is None)
 
         asked = [ask(each) for each in (*[hostile] * 500, *(new_key() for _ in range(500)), friend)]
         try:

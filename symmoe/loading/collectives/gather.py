@@ -58,7 +58,7 @@ class Checks:
         """Begin to compute the checksum of a chunk that arrived from its reader, `owner`."""
         self._begin(self._take_down, owner, chunk, tensor)
 
-    def said(self) -> bytes:
+    def checksums(self) -> bytes:
         """Wait for all checks begun, and return the checksums of the chunks read here, for the other ranks."""
         for check in self._begun:
             check.result()
@@ -345,7 +345,7 @@ class _Gather:
         chunks = [transfer.chunk for transfer in self._plan.transfers if transfer.owner == self._rank]
         with landing.stream(), ReadAhead(chunks, self._source, landing).running() as reading:
             self._carry_out(landing, reading)
-        checksums = self._checks.said()
+        checksums = self._checks.checksums()
         self._alarm.check()
         if self._together and self._checksum:
             self._checks.compare(self._alarm.exchange("said", checksums))

@@ -168,16 +168,16 @@ def test_a_standing_tells_of_each_limit_that_there_is(state: Path) -> None:
         return before, await limits.admit(caller)
 
     before, after = stored(asking)
-    assert before.over is None
+    assert before.exceeded is None
     assert before.headers["x-ratelimit-remaining-tokens"] == "10"
     assert set(before.headers) == {f"x-ratelimit-{what}-tokens" for what in ("limit", "remaining", "reset")}
-    assert after.over is not None
-    assert after.over.what == "tokens"
+    assert after.exceeded is not None
+    assert after.exceeded.what == "tokens"
     assert after.headers["x-ratelimit-remaining-tokens"] == "0"
     assert list(contents()) == [b"symmoe:window:{mine}:tokens"]
 
 
 def test_the_longest_wait_is_the_one_that_counts() -> None:
     levels = (Level("requests", 1, 1, 2.0, 60.0), Level("tokens", 5, 9, 30.0, 60.0), Level("other", 5, 0, 0.0, 0.0))
-    assert LimitStatus(levels).over == levels[1]
-    assert LimitStatus(levels[2:]).over is None
+    assert LimitStatus(levels).exceeded == levels[1]
+    assert LimitStatus(levels[2:]).exceeded is None

@@ -98,7 +98,7 @@ def test_a_response_of_calls_alone_has_no_message_whatever_its_log_probabilities
     answer = Generation(CALL, "stop", 3, 9, tokens, calls=(ToolCall("add", '{"a": 1}'),))
     writer = ResponseWriter("0" * 24, ResponseRequest(input="x"))
     parts = [*writer.begin(1), *writer.piece(0, "", tokens), *writer.end(0, answer)]
-    found = events(b"".join([*parts, *writer.over({0: answer}, AnswerFacts(3, 9))]).decode())
+    found = events(b"".join([*parts, *writer.finish({0: answer}, AnswerFacts(3, 9))]).decode())
     done = [each["item"] for each in found if each["type"] == "response.output_item.done"]
     assert [item["type"] for item in done] == ["function_call"]
     assert done == found[-1]["response"]["output"]

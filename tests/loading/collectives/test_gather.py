@@ -116,11 +116,11 @@ def test_a_byte_that_changed_on_its_way_is_found_without_a_manifest() -> None:
     reader, receiver = (Checks(MemorySource(CHUNKS), rank, fail, manifest=False) for rank in (0, 1))
     reader.read(3, read)
     receiver.arrived(0, 3, arrived)
-    words = [reader.said(), receiver.said()]
+    words = [reader.checksums(), receiver.checksums()]
     receiver.compare(words)
     arrived[5] = 1
     receiver.arrived(0, 3, arrived)
-    receiver.said()
+    receiver.checksums()
     with pytest.raises(CollectiveError, match="is corrupt"):
         receiver.compare(words)
     reader.stop(), receiver.stop()
@@ -231,7 +231,7 @@ def test_what_arrives_as_it_was_read_is_sound(reader: Checks, receiver: Checks, 
     for number, chunk in enumerate(CHECKED):
         reader.read(number, tensor(chunk))
         receiver.arrived(0, number, tensor(chunk))
-    receiver.compare([reader.said(), receiver.said()])
+    receiver.compare([reader.checksums(), receiver.checksums()])
     assert reports.made == []
 
 
@@ -240,7 +240,7 @@ def test_a_bit_that_changes_on_the_way_is_found(reader: Checks, receiver: Checks
     altered[77] ^= 8
     reader.read(1, tensor(CHECKED[1]))
     receiver.arrived(0, 1, tensor(bytes(altered)))
-    said = [reader.said(), receiver.said()]
+    said = [reader.checksums(), receiver.checksums()]
     with pytest.raises(CollectiveError, match="is corrupt") as caught:
         receiver.compare(said)
     assert (caught.value.rank, caught.value.chunk) == (0, 1)
@@ -248,15 +248,15 @@ def test_a_bit_that_changes_on_the_way_is_found(reader: Checks, receiver: Checks
 
 def test_a_chunk_of_which_its_reader_says_nothing_is_not_taken_for_sound(reader: Checks, receiver: Checks) -> None:
     receiver.arrived(0, 1, tensor(CHECKED[1]))
-    receiver.said()
+    receiver.checksums()
     with pytest.raises(CollectiveError, match="is corrupt"):
-        receiver.compare([reader.said(), b""])
+        receiver.compare([reader.checksums(), b""])
 
 
 def test_another_rank_cannot_vouch_for_the_reader(reader: Checks, receiver: Checks) -> None:
     reader.read(1, tensor(CHECKED[1]))
     receiver.arrived(2, 1, tensor(CHECKED[1]))
-    said = [reader.said(), receiver.said(), b""]
+    said = [reader.checksums(), receiver.checksums(), b""]
     with pytest.raises(CollectiveError, match="is corrupt"):
         receiver.compare(said)
 
