@@ -661,26 +661,27 @@ def _quality_tables(report: dict[str, Any]) -> list[Any]:
 
     from .render import table
 
+    ways = report["ways"]
     rows = [
         (
+            number,
             NAMES[name],
-            f"{row['accuracy']:.1f}",
-            "{:.1f}–{:.1f}".format(*row["ci95"]),
-            _points(row["symmoe_leads_by"]),
+            "{:.1f} ({:.0f}–{:.0f})".format(row["accuracy"], *row["ci95"]),
+            _points(row["symmoe_leads_by"], 1),
             row["calls"],
-            row["prompt_tokens"],
             row["completion_tokens"],
-            f"{row['seconds']:.1f}",
+            f"{row['seconds']:.0f}",
         )
-        for name, row in report["ways"].items()
+        for number, (name, row) in enumerate(ways.items(), 1)
     ]
-    columns = ("way", "right %", "95 %", "symmoe leads by (95 %)", "calls", "prompt", "completion", "s")
-    families = [(NAMES[name], *(f"{v:.0f}" for v in row["families"].values())) for name, row in report["ways"].items()]
+    columns = ("", "way", "right % (95 %)", "symmoe leads by", "calls", "tokens", "s")
+    families = [(family, *(f"{row['families'][family]:.0f}" for row in ways.values())) for family in report["families"]]
+    numbers = tuple(str(number) for number in range(1, 1 + len(ways)))
     claims = [(BARS[name], _points(bar), "yes" if bar["holds"] else "no") for name, bar in report["bars"].items()]
     title = f"{report['questions']} questions, k = {report['settings']['k']}"
     return [
-        table(title, columns, rows, right=range(1, 8)),
-        table("Right on each family, %", ("way", *report["families"]), families, right=range(1, 99)),
+        table(title, columns, rows, right=(0, 2, 3, 4, 5, 6)),
+        table("Right on each family, %, by number of the way", ("family", *numbers), families, right=range(1, 99)),
         table("symmoe is", ("claim", "points (95 %)", "holds"), claims, right=(1,)),
     ]
 
@@ -690,9 +691,12 @@ def _plot_beside(out: Path) -> Path:
     return out.with_suffix(".plot.png" if out.suffix == ".png" else ".png")
 
 
-def _points(difference: dict[str, Any] | None) -> str:
+def _points(difference: dict[str, Any] | None, digits: int = 2) -> str:
     """A difference in points with its 95 % interval, as text; empty for None."""
-    return "{:+.2f} ({:+.2f} to {:+.2f})".format(difference["points"], *difference["ci95"]) if difference else ""
+    if not difference:
+        return ""
+    points, low, high = (f"{value:+.{digits}f}" for value in (difference["points"], *difference["ci95"]))
+    return f"{points} ({low} to {high})"
 
 
 for measure_service in (bench_service.serve, bench_service.siege, bench_service.tracing):

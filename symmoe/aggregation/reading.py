@@ -182,8 +182,11 @@ class SemanticClusters:
 
     def cluster(self, texts: Sequence[str]) -> list[list[int]]:
         """The indices of `texts` in groups; groups and members are in the order of their first text."""
-        prose = [place for place, text in enumerate(texts) if is_prose(text)]
-        agreeing = {(a, b) for a, b in combinations(prose, 2) if not disagree(texts[a], texts[b])}
+        short = [place for place, text in enumerate(texts) if len(text) <= _LONGEST_PROSE]
+        # most that differ are one place apart, which takes less to find out than whether they are prose
+        pairs = [(a, b) for a, b in combinations(short, 2) if not _one_place_apart(texts[a], texts[b])]
+        prose = [place for place in short if is_prose(texts[place])] if pairs else []
+        agreeing = {(a, b) for a, b in pairs if a in prose and b in prose and not disagree(texts[a], texts[b])}
         if not agreeing:
             return [[place] for place in range(len(texts))]
         rows = self._embedder.embed([texts[place] for place in prose])
