@@ -678,9 +678,8 @@ def _quality_tables(report: dict[str, Any]) -> list[Any]:
     families = [(family, *(f"{row['families'][family]:.0f}" for row in ways.values())) for family in report["families"]]
     numbers = tuple(str(number) for number in range(1, 1 + len(ways)))
     claims = [(BARS[name], _points(bar), "yes" if bar["holds"] else "no") for name, bar in report["bars"].items()]
-    title = f"{report['questions']} questions, k = {report['settings']['k']}"
     return [
-        table(title, columns, rows, right=(0, 2, 3, 4, 5, 6)),
+        table(f"{report['questions']} questions, k = {report['settings']['k']}", columns, rows, (0, 2, 3, 4, 5, 6)),
         table("Right on each family, %, by number of the way", ("family", *numbers), families, right=range(1, 99)),
         table("symmoe is", ("claim", "points (95 %)", "holds"), claims, right=(1,)),
     ]
@@ -693,10 +692,8 @@ def _plot_beside(out: Path) -> Path:
 
 def _points(difference: dict[str, Any] | None, digits: int = 2) -> str:
     """A difference in points with its 95 % interval, as text; empty for None."""
-    if not difference:
-        return ""
-    points, low, high = (f"{value:+.{digits}f}" for value in (difference["points"], *difference["ci95"]))
-    return f"{points} ({low} to {high})"
+    values = (difference["points"], *difference["ci95"]) if difference else ()
+    return "{} ({} to {})".format(*(f"{value:+.{digits}f}" for value in values)) if values else ""
 
 
 for measure_service in (bench_service.serve, bench_service.siege, bench_service.tracing):
