@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import bench_service, options
+from . import bench_quality, bench_service, options
 
 app = typer.Typer(help="Measure speed, memory and quality on this machine.", no_args_is_help=True)
 _SWITCHES = {
@@ -142,13 +142,13 @@ def recruiting(
 
 
 def _recruiting_table(report: dict[str, Any], questions: int) -> Any:
-    from .render import percent, table
+    from .render import percent, points, table
 
     rows = [
         (
             name,
             percent(row["accuracy"]),
-            _points(row["over_fixed_k"]),
+            points(row["over_fixed_k"]),
             row["calls"],
             percent(row["calls_saved"]),
             row["completion_tokens"],
@@ -179,8 +179,10 @@ def _replay_tables(report: dict[str, Any]) -> list[Any]:
 
 
 def _over(row: dict[str, Any]) -> list[str]:
+    from .render import points
+
     pairs = (row["over_best_single"], row["over_clusters"])
-    return [_points(pair) for pair in pairs]
+    return [points(pair) for pair in pairs]
 
 
 @app.command("swap")
@@ -556,15 +558,15 @@ def scoring(
 
 
 def _scorer_tables(report: dict[str, Any]) -> list[Any]:
-    from .render import percent, table
+    from .render import percent, points, table
 
     rows = [
         (
             setting.replace("_", " "),
             name.replace("_", " "),
             percent(row["accuracy"]),
-            _points(row["over_plain_vote"]),
-            _points(row["over_profile_vote"]),
+            points(row["over_plain_vote"]),
+            points(row["over_profile_vote"]),
         )
         for setting, found in report["choosing"].items()
         for name, row in found["ways"].items()
@@ -572,7 +574,7 @@ def _scorer_tables(report: dict[str, Any]) -> list[Any]:
     columns = ("candidates", "way", "right %", "over plain vote", "over profile vote")
     skipped = report["skipping"]
     lines = [
-        (name, percent(row["skipped"]), _points({"points": row["loss"], "ci95": _interval(row)}))
+        (name, percent(row["skipped"]), points({"points": row["loss"], "ci95": _interval(row)}))
         for name, row in (("validation", skipped["validation"]), ("held out", skipped["held_out"]))
     ]
     return [
@@ -587,114 +589,10 @@ def _interval(row: dict[str, Any]) -> list[float]:
     return list(row["ci95"]) if "ci95" in row else [row["low"], row["high"]]
 
 
-@app.command("quality")
-def quality(
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="Write the report to this file, and an HTML page beside it.")
-    ] = Path("out/bench/quality.json"),
-    pool: options.Pool = "tiny",
-    suite: Annotated[
-        list[Path] | None, typer.Option("--suite", help="Questions (JSON lines); repeatable. Default: test split.")
-    ] = None,
-    per_family: Annotated[
-        int,
-        typer.Option("--per-family", min=1, help="Without --suite: questions of each family, in each of two suites."),
-    ] = 6,
-    everyday: Annotated[
-        int | None,
-        typer.Option("--everyday", min=0, help="Without --suite: everyday questions; default: all 68, tiny: 0."),
-    ] = None,
-    k: options.K = None,
-    temperature: Annotated[
-        float, typer.Option("--temperature", min=0, max=2, help="Temperature of every way; 0.7 is the published one.")
-    ] = 0.7,
-    proposers: Annotated[
-        int | None,
-        typer.Option("--proposers", min=1, help="Experts of Mixture-of-Agents, best record first; default: all."),
-    ] = None,
-    samples: Annotated[int, typer.Option("--samples", min=1, help="Draws of Self-MoA.")] = 6,
-    aggregator: Annotated[
-        str | None, typer.Option("--aggregator", help="The rivals' aggregator; default: the best on record.")
-    ] = None,
-    seed: options.Seed = 2026,
-    json: options.Json = False,
-) -> None:
-    """Answer the same questions with symmoe, single experts, votes, mixtures, Symbolic-MoE and an oracle.
-
-    Answers of experts are kept beside the report; after an interruption, or with more questions of each family, a
-    further run asks only for those that are missing.
-    """
-    from symmoe.bench.quality import EVERYDAY, compare, kept_apart, read_suites, render
-    from symmoe.build import Assembly
-    from symmoe.config import TINY, read_pool
-
-    from .render import show_measured, watching, write_report
-
-    config = read_pool(pool)
-    kept = out.with_name(f"{out.stem}-answers.jsonl")
-    everyday_count = EVERYDAY * (config.name != TINY) if everyday is None else everyday
-    suites = read_suites(suite) if suite else kept_apart(per_family, seed, everyday_count)
-    named = config.expert(aggregator).name if aggregator else None
-    options.fetch_and_verify(config)
-    assembly = Assembly(config)
-    with watching("answering") as watch:
-        report = compare(
-            assembly,
-            suites,
-            k or config.routing.k,
-            seed,
-            temperature,
-            proposers,
-            samples,
-            watch,
-            aggregator=named,
-            kept=kept,
-        )
-    write_report(report, out)
-    page = out.with_suffix(".html")
-    page.write_text(render(report), encoding="utf-8")
-    show_measured(report, out, json, lambda report: [*_quality_tables(report), f"page in {page}"])
-
-
-def _quality_tables(report: dict[str, Any]) -> list[Any]:
-    from symmoe.bench.quality import BARS, NAMES
-
-    from .render import table
-
-    ways = report["ways"]
-    rows = [
-        (
-            number,
-            NAMES[name],
-            "{:.1f} ({:.0f}–{:.0f})".format(row["accuracy"], *row["ci95"]),
-            _points(row["symmoe_leads_by"], 1),
-            row["calls"],
-            row["completion_tokens"],
-            f"{row['seconds']:.0f}",
-        )
-        for number, (name, row) in enumerate(ways.items(), 1)
-    ]
-    columns = ("", "way", "right % (95 %)", "symmoe leads by", "calls", "tokens", "s")
-    families = [(family, *(f"{row['families'][family]:.0f}" for row in ways.values())) for family in report["families"]]
-    numbers = tuple(str(number) for number in range(1, 1 + len(ways)))
-    claims = [(BARS[name], _points(bar), "yes" if bar["holds"] else "no") for name, bar in report["bars"].items()]
-    return [
-        table(f"{report['questions']} questions, k = {report['settings']['k']}", columns, rows, (0, 2, 3, 4, 5, 6)),
-        table("Right on each family, %, by number of the way", ("family", *numbers), families, right=range(1, 99)),
-        table("symmoe is", ("claim", "points (95 %)", "holds"), claims, right=(1,)),
-    ]
-
-
 def _plot_beside(out: Path) -> Path:
     """The file for the plot of a report."""
     return out.with_suffix(".plot.png" if out.suffix == ".png" else ".png")
 
 
-def _points(difference: dict[str, Any] | None, digits: int = 2) -> str:
-    """A difference in points with its 95 % interval, as text; empty for None."""
-    values = (difference["points"], *difference["ci95"]) if difference else ()
-    return "{} ({} to {})".format(*(f"{value:+.{digits}f}" for value in values)) if values else ""
-
-
-for measure_service in (bench_service.serve, bench_service.siege, bench_service.tracing):
-    app.command(measure_service.__name__)(measure_service)
+for measure in (bench_quality.quality, bench_service.serve, bench_service.siege, bench_service.tracing):
+    app.command(measure.__name__)(measure)

@@ -81,17 +81,29 @@ def show_error(error: SymmoeError, as_json: bool) -> None:
         tell(f" hint: {error.hint}")
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[int] = ()) -> Table:
-    """A table; the columns with indices in `right` are aligned to the right."""
+def table(
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    right: Sequence[int] = (),
+    whole: Sequence[int] = (),
+) -> Table:
+    """A table; of the columns, by index, those in `right` are aligned to the right, those in `whole` never cut."""
     from rich.table import Table
     from rich.text import Text
 
     drawn = Table(title=title, title_justify="left", title_style="bold")
     for number, column in enumerate(columns):
-        drawn.add_column(column, justify="right" if number in right else "left")
+        drawn.add_column(column, justify="right" if number in right else "left", no_wrap=number in whole)
     for row in rows:
         drawn.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
     return drawn
+
+
+def points(difference: dict[str, Any] | None, digits: int = 2) -> str:
+    """A difference in points with its 95 % interval, as text; empty for None."""
+    values = (difference["points"], *difference["ci95"]) if difference else ()
+    return "{} ({} to {})".format(*(f"{value:+.{digits}f}" for value in values)) if values else ""
 
 
 def percent(fraction: float) -> str:

@@ -139,34 +139,40 @@ def _settings(
 def _tables(report: dict[str, Any]) -> list[Any]:
     from .render import table
 
+    settings = report["settings"]
+    priced = any(row["cost"] is not None for row in settings.values())
     rows = []
-    for name, row in report["settings"].items():
+    for name, row in settings.items():
         cost = "" if row["cost"] is None else f"{row['cost']:.4g}"
         lead = report["over_best_single"].get(name)
         rows.append(
             (
-                name,
+                name.replace(", ", "\n"),
                 _with_interval(row["accuracy"], row["ci95"]),
                 _with_interval(lead and lead["points"], lead and lead["ci95"], "+"),
                 _figure(row["promised"]),
                 _figure(row["agreement"]),
                 f"{row['calls_per_question']:.2f}",
-                row["completion_tokens"],
-                cost,
+                f"{row['completion_tokens'] / 1000:.1f}",
+                *([cost] if priced else []),
             )
         )
-    tokens = "tokens" if not any(row["tokens_estimated"] for row in report["settings"].values()) else "tokens (about)"
-    columns = ("setting", "right %", "over best single (95 %)", "promised %", "agree %", "calls", tokens, "cost")
-    title = f"{report['questions']} questions, {report['known']} with a known answer, {len(report['experts'])} experts"
-    tables = [table(title, columns, rows, right=range(1, 8))]
+    columns = ["setting", "right % (95 %)", "over best single", "promised %", "agree %", "calls", "1000 tokens"]
+    columns += ["cost"] if priced else []
+    title = f"{report['questions']} questions ({report['known']} with known answers), {len(report['experts'])} experts"
+    tables = [table(title, columns, rows, right=range(1, 8), whole=(0,))]
     if report["references"]:
         reference_rows = [
             (name.replace("_", " "), _with_interval(row["accuracy"], row["ci95"]), row["calls"])
             for name, row in report["references"].items()
         ]
         tables.append(table("For comparison", ("way", "right %", "calls"), reference_rows, right=(1, 2)))
-    unrecorded = sum(row["unrecorded"] for row in report["settings"].values())
-    return [*tables, *([f"{unrecorded} calls have no recorded answer and did not vote"] if unrecorded else [])]
+    notes = []
+    if any(row["tokens_estimated"] for row in settings.values()):
+        notes.append("tokens that are not on record are estimated: a quarter of the characters")
+    if unrecorded := sum(row["unrecorded"] for row in settings.values()):
+        notes.append(f"{unrecorded} calls have no recorded answer and did not vote")
+    return [*tables, *notes]
 
 
 def _newcomers(report: dict[str, Any]) -> Any:
@@ -192,7 +198,7 @@ def _newcomers(report: dict[str, Any]) -> Any:
 def _with_interval(points: float | None, bounds: list[float] | None, form: str = "") -> str:
     if points is None or bounds is None:
         return ""
-    return f"{points:{form}.2f} ({bounds[0]:{form}.2f} to {bounds[1]:{form}.2f})"
+    return f"{points:{form}.1f} ({bounds[0]:{form}.1f} to {bounds[1]:{form}.1f})"
 
 
 def _figure(figure: float | None) -> str:
