@@ -165,16 +165,20 @@ def _replay_tables(report: dict[str, Any]) -> list[Any]:
     sets = {name: facts["seen"] for name, facts in report["sets"].items()}
     routers = report["routers"]
     earned = [
-        (each if seen else f"{each} (unseen)", *(f"{row['sets'][each]:.1f}" for row in routers.values()))
+        (each if seen else f"{each}\n(unseen)", *(f"{row['sets'][each]:.1f}" for row in routers.values()))
         for each, seen in sets.items()
     ]
     mean_rows = [
-        (name, f"{row['mean']:.2f}", "{:.2f}–{:.2f}".format(*row["ci95"]), *_over(row)) for name, row in routers.items()
+        (number, name, f"{row['mean']:.2f}", "{:.2f}–{:.2f}".format(*row["ci95"]), *_over(row))
+        for number, (name, row) in enumerate(routers.items(), 1)
     ]
-    columns = ("router", "mean", "95 %", "over best single", "over clusters")
+    columns = ("", "router", "mean", "95 %", "over best single", "over clusters")
+    numbers = tuple(str(number) for number in range(1, 1 + len(routers)))
     return [
-        table("Percent earned", ("set", *(name.replace("_", " ") for name in routers)), earned, right=range(1, 20)),
-        table("Mean over sets, and paired differences in points (95 %)", columns, mean_rows, right=(1, 2, 3, 4)),
+        table(
+            "Percent earned: mean over sets, and paired differences (95 %)", columns, mean_rows, (0, 2, 3, 4, 5), (1,)
+        ),
+        table("Percent earned on each set, by number of the router", ("set", *numbers), earned, range(1, 20), (0,)),
     ]
 
 
@@ -182,7 +186,7 @@ def _over(row: dict[str, Any]) -> list[str]:
     from .render import points
 
     pairs = (row["over_best_single"], row["over_clusters"])
-    return [points(pair) for pair in pairs]
+    return [points(pair, 1) for pair in pairs]
 
 
 @app.command("swap")
