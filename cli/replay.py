@@ -192,7 +192,7 @@ def _newcomers(report: dict[str, Any]) -> Any:
                 )
             )
     title = f"Newcomers: {report['questions']} questions, k = {report['setting']['k']}"
-    return table(title, ("newcomer", "joined with", "right %", "points to full records (95 %)"), rows, right=(2, 3))
+    return table(title, ("newcomer", "joined with", "right %", "points to full records (95 %)"), rows, (2, 3), (0,))
 
 
 def _with_interval(points: float | None, bounds: list[float] | None, form: str = "") -> str:
