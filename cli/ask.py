@@ -53,19 +53,19 @@ def ask(
 
 
 def _explanation(trace: Any) -> list[Any]:
-    from .render import percent, table
+    from .render import in_lines, percent, table
     from .route import explanation_tables
 
     weights = {(verdict.expert, verdict.slot): verdict.weight for verdict in trace.verdicts}
     candidates = [
-        (c.expert, c.lane, percent(weights[c.expert, c.slot]), c.completion_tokens, c.text)
+        (in_lines(c.expert, 20), c.lane, f"{weights[c.expert, c.slot]:.2f}", c.completion_tokens, c.text)
         for c in trace.candidates
         if not c.shared
     ]
     votes = [(vote.answer, percent(vote.share), ", ".join(vote.experts)) for vote in trace.answer.votes]
     return [
         *explanation_tables(trace.skills, trace.facets, trace.explanation),
-        table("Candidates", ("expert", "lane", "weight %", "tokens", "answer"), candidates, right=(2, 3)),
+        table("Candidates", ("expert", "lane", "weight", "tokens", "answer"), candidates, right=(2, 3), whole=range(4)),
         table("Vote", ("answer", "share %", "experts"), votes, right=(1,)),
         *([f"{trace.answer.origin}: {trace.answer.why}"] if trace.answer.why else []),
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -175,6 +175,7 @@ def _run(
         arguments["sample"],
     )
     store = open_store()
+    latest: list[Status] = []
     try:
         with (
             _stopped_at(until),
@@ -182,10 +183,14 @@ def _run(
             following(_progress_line) as (watch, follow),
             _assembly(pool, arguments["workers"], store, arguments["without_ray_token"]) as assembly,
         ):
-            result = run_batch(job, assembly, store, resume, watch, retry_failed, follow, options.show_shapes)
+            on_status = _noting(latest, follow)
+            result = run_batch(job, assembly, store, resume, watch, retry_failed, on_status, options.show_shapes)
     except KeyboardInterrupt as stop:
         reason = f"it is {stop}" if isinstance(stop, _TimeIsUp) else "stopped"
-        tell(f"{reason}; nothing is lost. Continue with: {_resume_command(sources, output, arguments)}")
+        command = _resume_command(sources, output, arguments)
+        tell(f"{reason}; nothing is lost. Continue with: {command}")
+        if json:
+            _show_stopped(output, reason, command, latest)
         raise typer.Exit(NOT_WHOLE if isinstance(stop, _TimeIsUp) else 130) from None
     score = None
     if arguments["score"]:
@@ -195,6 +200,25 @@ def _run(
     _show_result(job, result, score, json)
     if result.failed:
         raise typer.Exit(PARTLY_DONE)
+
+
+def _noting(latest: list[Status], follow: Callable[[Status], None]) -> Callable[[Status], None]:
+    """`follow`, which also leaves the status of the job in `latest`."""
+
+    def note(status: Status) -> None:
+        latest[:] = [status]
+        follow(status)
+
+    return note
+
+
+def _show_stopped(output: Path, reason: str, command: str, latest: Sequence[Status]) -> None:
+    """Show as JSON that the job was stopped; without counts if that was before it began."""
+    from .render import show_json
+
+    done, failed = (latest[0].done, latest[0].failed) if latest else (None, None)
+    facts = {"output": str(output), "state": "stopped", "reason": reason, "done": done, "failed": failed}
+    show_json({**facts, "continue": command})
 
 
 def _show_result(job: BatchJob, result: BatchResult, score: Accuracy | None, json: bool) -> None:
@@ -224,10 +248,9 @@ def _show_result(job: BatchJob, result: BatchResult, score: Accuracy | None, jso
     evidence = "" if job.detail == "none" else f"; evidence in {job.trace}"
     show(f"{counts}{evidence}" if result.ran else f"already finished: {counts}")
     if result.causes:
-        show(
-            _causes_table(result),
-            f"all of them: {job.files.errors}; to ask them again: symmoe batch retry {job.output}",
-        )
+        retry = f"symmoe batch retry {job.output}"
+        again = "mend the rows and run again without --resume" if job.tabled else retry
+        show(_causes_table(result), f"all of them: {job.files.errors}; to ask them again: {again}")
     if score is not None:
         show(_score_table(score))
     for expert, why in result.lost.items():
@@ -317,7 +340,7 @@ def _status_line(status: Mapping[str, Any]) -> str:
     parts += [f"{status['lines_per_second']:.1f} lines/s", f"{status['tokens_per_second']:.0f} tokens/s"]
     if status["left"] is not None:
         parts.append(f"{status['left']:.0f} s left")
-    if status["expert"]:
+    if status["expert"] and status["state"] == "running":
         parts.append(f"{status['expert']} at work ({status['lane']})")
     return ", ".join([*parts, f"{status['loads']} loads"])
 

@@ -81,7 +81,7 @@ def render(
     if json:
         show_json(_facts(settings) | {"kustomization": str(written), **_change_facts(before, after)})
         return
-    show(*_size_tables(settings), *(_change_tables(before, after, settings.values.namespace) if before else ()))
+    show(*_size_tables(settings), *(_change_lines(before, after, settings.values.namespace) if before else ()))
     show(
         f"apply it with: kubectl apply -k {out}",
         f"or: helm upgrade --install symmoe {out}/chart {_helm(out, settings)}",
@@ -114,7 +114,7 @@ def diff(
     if json:
         show_json(_change_facts(before, after))
     else:
-        show(*_change_tables(before, after, settings.values.namespace))
+        show(*_change_lines(before, after, settings.values.namespace))
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def sizes(pool: options.Pool = "starter", json: options.Json = False) -> None:
     from symmoe.config import read_pool
     from symmoe.sizing.architecture import architectures
 
-    from .render import show, show_json, table
+    from .render import in_lines, show, show_json, table
 
     config = read_pool(pool)
     models = architectures(config)
@@ -195,7 +195,7 @@ def sizes(pool: options.Pool = "starter", json: options.Json = False) -> None:
     length = config.engine.max_model_len
     rows = [
         (
-            name,
+            in_lines(name, 24),
             f"{model.parameters / 1e9:.2f}",
             f"{model.weight_bytes / _GB:.1f}",
             f"{model.kv_bytes() / 1024:.0f}",
@@ -204,8 +204,9 @@ def sizes(pool: options.Pool = "starter", json: options.Json = False) -> None:
         )
         for name, model in models.items()
     ]
-    columns = ("expert", "parameters, 10⁹", "weights, GB", "KV a token, KiB", f"KV of {length} tokens, GB", "runs on")
-    show(table(f"Sizes of {config.name}", columns, rows, right=(1, 2, 3, 4)))
+    sizes = ("10⁹ para-\nmeters", "weights,\nGB", "KV a\ntoken,\nKiB", f"KV of\n{length}\ntokens,\nGB")
+    columns = ("expert", *sizes, "runs on")
+    show(table(f"Sizes of {config.name}", columns, rows, right=(1, 2, 3, 4), whole=range(6)))
 
 
 @app.command("fetch")
@@ -287,17 +288,18 @@ def _change_facts(before: list[Manifest], after: list[Manifest]) -> dict[str, An
     return {"changes": [asdict(each) for each in changes(before, after)], "patch": patches(before, after)}
 
 
-def _change_tables(before: list[Manifest], after: list[Manifest], namespace: str) -> list[Any]:
-    """The differences between two renderings and their effects, as tables and text."""
+def _change_lines(before: list[Manifest], after: list[Manifest], namespace: str) -> list[Any]:
+    """The differences between two renderings and their effects, as lines of text: paths are longer than columns."""
     from symmoe.manifests.changes import changes, patches
 
-    from .render import table
+    from .render import coloured
 
     found = changes(before, after)
     if not found:
         return ["nothing changes"]
-    rows = [(each.what, each.how, "\n".join(each.places), each.effect) for each in found]
-    parts: list[Any] = [table("Changes", ("object", "how", "where", "effect"), rows)]
+    parts: list[Any] = [coloured("Changes", "bold")]
+    for each in found:
+        parts += [f"{each.what}: {each.how}, {each.effect}", *(f"  {place}" for place in each.places)]
     patch = patches(before, after)
     if patch and all(each.effect != "new cluster" for each in found):
         parts.append(
@@ -343,7 +345,7 @@ def _notes(settings: _Settings) -> list[str]:
 
 def _size_tables(settings: _Settings) -> list[Any]:
     """Every size with its reason, and the memory of each accelerator, as tables."""
-    from .render import table
+    from .render import in_lines, table
 
     cluster = settings.cluster
 
@@ -351,10 +353,10 @@ def _size_tables(settings: _Settings) -> list[Any]:
     rows = [(number.name, f"{number.value:g} {number.unit}".strip(), number.why) for number in cluster.numbers]
     parts: list[Any] = [table(f"{cluster.pool.name} on {where}", ("what", "size", "why"), rows, right=(1,))]
     if cluster.needs:
-        columns = ("expert", "weights", "activations", "reserve", "left for KV", "a request's KV", "at once")
+        columns = ("expert", "weights", "acti-\nvations", "reserve", "left\nfor KV", "KV a\nrequest", "at\nonce")
         need_rows = [
             (
-                each.expert,
+                in_lines(each.expert, 19),
                 *(
                     f"{size / _GB:.1f}"
                     for size in (each.weights, each.activations, each.reserve, each.cache, each.window)
@@ -363,7 +365,7 @@ def _size_tables(settings: _Settings) -> list[Any]:
             )
             for each in cluster.needs
         ]
-        parts.append(table("On each accelerator, GB", columns, need_rows, right=(1, 2, 3, 4, 5, 6)))
+        parts.append(table("On each accelerator, GB", columns, need_rows, right=range(1, 7), whole=range(7)))
     return parts + _notes(settings)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
@@ -109,15 +109,28 @@ def list_keys(json: options.Json = False) -> None:
     if json:
         show_json(facts)
         return
-    columns = ("id", "name", "state", "expires", "requests_per_minute", "tokens_per_minute", "budget")
-    rows = []
-    for each in facts:
-        admin = (each["state"], each["scope"]) == ("active", "admin")
-        shown = {**each, "state": "active, admin" if admin else each["state"]}
-        if each["budget_per"] not in (None, "ever"):
-            shown["budget"] = f"{each['budget']:g} a {each['budget_per']}"
-        rows.append(["-" if shown[column] is None else shown[column] for column in columns])
-    show(table("Keys", [column.replace("_per_minute", "/min") for column in columns], rows, right=(4, 5, 6)))
+    columns = ("id\nname", "state", "expires\n(UTC)", "requests\n/min", "tokens\n/min", "budget")
+    show(table("Keys", columns, [_row(each) for each in facts], right=(3, 4, 5), whole=range(5)))
+
+
+def below_each_other(ident: str, name: str | None) -> str:
+    """A key's id, and below it the name in lines that are no longer: neither is cut in a narrow table."""
+    from rich.cells import chop_cells
+
+    return "\n".join([ident, *chop_cells(name or "", max(16, len(ident)))])
+
+
+def _row(facts: dict[str, Any]) -> list[str]:
+    """A key's cells in the list."""
+    admin = (facts["state"], facts["scope"]) == ("active", "admin")
+    expires, budget, per = facts["expires"], facts["budget"], facts["budget_per"]
+    return [
+        below_each_other(facts["id"], facts["name"]),
+        "active,\nadmin" if admin else facts["state"],
+        "-" if expires is None else expires.removesuffix("+00:00").replace("T", "\n"),
+        *("-" if facts[limit] is None else str(facts[limit]) for limit in ("requests_per_minute", "tokens_per_minute")),
+        "-" if budget is None else f"{budget:g}" + ("" if per == "ever" else f" a {per}"),
+    ]
 
 
 @app.command("rotate")

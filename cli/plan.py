@@ -108,10 +108,10 @@ def _questions(pool: PoolFile, suite: Path | None, source: str | None, seed: int
         questions = suite_at(suite, PER_FAMILY, "test", seed)
         return [as_query(question, pool.sampling) for question in questions], 0
     lines = list(LineReader(pool).read(source))
-    good = [query for line in lines if isinstance(line, GoodLine) for query in line.queries]
+    good = [line for line in lines if isinstance(line, GoodLine)]
     if not good:
         raise RequestError(f"{source}: no line in it can be asked", code="no_questions")
-    return good, len(lines) - len(good)
+    return [query for line in good for query in line.queries], len(lines) - len(good)
 
 
 def _chart(shown: Preview) -> list[Any]:

@@ -39,16 +39,19 @@ def show_pool(pool: Named = "starter", json: options.Json = False) -> None:
     """Show a pool's experts, with the measured accuracy of trained adapters."""
     from symmoe.config import read_pool
 
-    from .render import show, show_json, table
+    from .render import in_lines, show, show_json, table
 
     config = read_pool(pool)
     cards = {expert.name: _card(config, expert) for expert in config.experts}
     if json:
         show_json(config.model_dump(mode="json") | {"cards": {name: card for name, card in cards.items() if card}})
         return
-    rows = [(e.name, e.model, e.adapter or "", _accuracy(cards[e.name]), e.description) for e in config.experts]
-    columns = ("expert", "model", "adapter", "test %", "description")
-    show(table(f"Pool {config.name}: {config.description}", columns, rows, right=(3,)))
+    rows = [
+        (in_lines(e.name, 20), _model(e.model, e.adapter), _accuracy(cards[e.name]), e.description)
+        for e in config.experts
+    ]
+    columns = ("expert", "model\n+ adapter", "test\n%", "description")
+    show(table(f"Pool {config.name}: {config.description}", columns, rows, right=(2,), whole=(0, 1, 2)))
 
 
 @app.command("check")
@@ -175,6 +178,13 @@ def _pack_all(layouts: dict[str, Layout], folder: Path, verify: bool) -> list[di
             facts = {"state": state, "bytes": layout.nbytes, "seconds": round(perf_counter() - began, 3)}
             packs.append({"expert": name, "path": str(path)} | facts)
     return packs
+
+
+def _model(model: str, adapter: str | None) -> str:
+    """A model and below it its adapter, in lines that are never cut."""
+    from .render import in_lines
+
+    return "\n".join(in_lines(each, 28) for each in (model, f"+ {adapter}" if adapter else "") if each)
 
 
 def _card(pool: Any, expert: Any) -> dict[str, Any]:

@@ -106,6 +106,13 @@ def points(difference: dict[str, Any] | None, digits: int = 2) -> str:
     return "{} ({} to {})".format(*(f"{value:+.{digits}f}" for value in values)) if values else ""
 
 
+def in_lines(name: str, width: int) -> str:
+    """A name in lines of at most `width`, broken after a slash where it can be: a table cuts longer ones."""
+    import re
+
+    return "\n".join(re.findall(rf".{{1,{width}}}$|.{{0,{width - 1}}}/|.{{{width}}}", name))
+
+
 def percent(fraction: float) -> str:
     """A fraction as percent, without the sign."""
     return f"{100 * fraction:.1f}"

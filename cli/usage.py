@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import options
-from .key import with_store
+from .key import below_each_other, with_store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,7 +15,12 @@ if TYPE_CHECKING:
     from symmoe.deployments.access.usage import By
 
 _DEFAULT_DAYS = 30
-_COUNTED = ("requests", "generations", "prompt_tokens", "completion_tokens")
+_COUNTED = {
+    "requests": "re-\nquests",
+    "generations": "gener-\nations",
+    "prompt_tokens": "tokens\nin",
+    "completion_tokens": "tokens\nout",
+}
 
 
 def usage(
@@ -69,30 +74,35 @@ def _groups(by: str) -> list[By]:
 
 
 def _usage_table(by: Sequence[str], rows: list[dict[str, Any]], title: str) -> Any:
+    """One line of numbers for each row; what they are grouped by stands in one column, below each other."""
     from .render import table
 
     counted = [name for name in _COUNTED if not rows or name in rows[0]]
-    named = [*by, "name"] if list(by) == ["key"] else [*by]
-    budgets = any(row.get("budget") for row in rows)
-    lines = [
-        [
-            *(row[name] or "-" for name in named),
-            *(row[name] for name in counted),
-            f"{row['cost']:.6f}",
-            *([_budget(row["budget"])] if budgets else []),
-        ]
-        for row in rows
-    ]
+    named = [*by, *(["name"] if list(by) == ["key"] else []), *(["budget"] if any(map(_budget, rows)) else [])]
+    lines = [[_group(by, row), *(row[name] for name in counted), f"{row['cost']:.6f}"] for row in rows]
     if len(rows) > 1:
         sums = [sum(row[name] for row in rows) for name in counted]
-        cost = f"{sum(row['cost'] for row in rows):.6f}"
-        lines.append(["sum", *[""] * (len(named) - 1), *sums, cost, *([""] if budgets else [])])
-    columns = [*named, *(name.replace("_tokens", "") for name in counted), "cost", *(["budget"] if budgets else [])]
-    return table(title, columns, lines, right=range(len(named), len(named) + len(counted) + 1))
+        lines.append(["sum", *sums, f"{sum(row['cost'] for row in rows):.6f}"])
+    columns = ["\n".join(named), *(_COUNTED[name] for name in counted), "cost"]
+    return table(title, columns, lines, right=range(1, len(columns)), whole=range(len(columns)))
 
 
-def _budget(budget: dict[str, Any] | None) -> str:
+def _group(by: Sequence[str], row: dict[str, Any]) -> str:
+    """What a row's numbers are of, with a key's name and budget."""
+    from rich.cells import chop_cells
+
+    lines = [line for name in by for line in chop_cells(row[name] or "-", 20)]
+    if "name" in row:
+        lines = [below_each_other(lines[0], row["name"]), *([_budget(row)] if _budget(row) else [])]
+    return "\n".join(lines)
+
+
+def _budget(row: dict[str, Any]) -> str:
+    """What is spent of the budget of a row's key, in lines as long as an id; empty without a budget."""
+    from textwrap import fill
+
+    budget = row.get("budget")
     if budget is None:
-        return "-"
+        return ""
     per = "" if budget["per"] == "ever" else f" a {budget['per']}"
-    return f"{budget['spent']:g} of {budget['amount']:g}{per}"
+    return fill(f"{budget['spent']:g} of {budget['amount']:g}{per}", 16)

@@ -207,7 +207,7 @@ def answering(
             result = yield from _judged(query, routed, consultation.candidates, judging, seed, vote)
             if isinstance(result, Trace) and consultation.hedges:
                 result = replace(result, hedges=tuple(consultation.hedges), unheard=consultation.unheard)
-            return replace(result, failed=failed) if failed else result
+            return replace(result, failed={**result.failed, **failed}) if failed else result
         if missing.code != UNAVAILABLE and not missing.elsewhere:
             break
         if routed.way != "named":

@@ -13,6 +13,8 @@ from symmoe.types import Recruitment, Way
 
 Aggregate = Literal["auto", "always", "never"]
 AUTO, FAST, BEST = "symmoe/auto", "symmoe/fast", "symmoe/best"
+_LONGEST_NAME = 80
+"""How much of a model's name that there is not is repeated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +103,13 @@ def catalogue(pool: Pool) -> dict[str, Model]:
 def known_model(models: Mapping[str, Model], name: str) -> Model:
     """The model of that name. Raises `RequestError` where there is none."""
     if name not in models:
-        message = "no such model; GET /v1/models or `symmoe pool show` lists what there is"
+        message = f"no such model: {_quoted(name)}; GET /v1/models or `symmoe pool show` lists what there is"
         raise RequestError(message, code="model_not_found", param="model", status=404)
     return models[name]
+
+
+def _quoted(name: str) -> str:
+    return repr(name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…")
 
 
 def policy_for(

@@ -188,8 +188,8 @@ def _unpacked(right: str) -> Floats:
 
 def _spent(replay: Replay, results: Sequence[Trace | Refusal]) -> dict[str, Any]:
     """Calls and what they took. `unrecorded` calls are those to which no answer is on record; sums leave them out."""
-    calls = [candidate for result in results if isinstance(result, Trace) for candidate in result.candidates]
-    recorded = [replay.records.answers[call.expert].get(call.query_id) for call in calls]
+    calls = [(expert, result.query_id) for result in results for expert in _asked(result)]
+    recorded = [replay.records.answers[expert].get(query_id) for expert, query_id in calls]
     found = [each for each in recorded if each is not None]
     costs, seconds = [each.cost for each in found], [each.seconds for each in found]
     return {
@@ -202,8 +202,13 @@ def _spent(replay: Replay, results: Sequence[Trace | Refusal]) -> dict[str, Any]
         "tokens_estimated": any(each.completion_tokens is None for each in found),
         "cost": _total(costs),
         "seconds": _total(seconds),
-        "experts": dict(Counter(call.expert for call in calls).most_common()),
+        "experts": dict(Counter(expert for expert, _ in calls).most_common()),
     }
+
+
+def _asked(result: Trace | Refusal) -> list[str]:
+    """The experts that were asked, also where none of them gave an answer."""
+    return list(result.failed) if isinstance(result, Refusal) else [each.expert for each in result.candidates]
 
 
 def _total(amounts: Iterable[float | None]) -> float | None:

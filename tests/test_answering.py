@@ -158,6 +158,12 @@ def test_an_expert_alone_may_say_nothing_but_several_must_say_something() -> Non
     both = Driven(Policy(2, trust=1.0), [{"adder": 0.5, "speaker": 0.5}], {"adder": "", "speaker": ""}).result
     assert isinstance(both, Refusal)
     assert (both.code, both.status) == ("no_answer", 503)
+    assert both.failed == {"adder": "empty", "speaker": "empty"}
+
+
+def test_why_an_expert_failed_stands_beside_who_said_nothing() -> None:
+    mute = Driven(Policy(2, trust=1.0), [{"adder": 0.5, "speaker": 0.5}], {"adder": DOWN, "speaker": ""}).result
+    assert mute.failed == {"adder": DOWN.message, "speaker": "empty"}
 
 
 def test_an_aggregator_that_cannot_be_had_costs_no_answer() -> None:

@@ -32,9 +32,10 @@ def no_answer(query: Query, candidates: Sequence[Candidate]) -> Refusal | None:
     """Why there can be no answer if every candidate failed or is empty; None if any is usable."""
     if not all(map(failed, candidates)):
         return None
-    outcomes = ", ".join(f"{c.expert} ({'failed' if c.finish_reason == 'error' else 'empty'})" for c in candidates)
-    message = f"none of its experts gave an answer: {outcomes or 'none was asked'}"
-    return Refusal(query.id, "no_answer", message, status=503, retry_after=1.0)
+    outcomes = {c.expert: "failed" if c.finish_reason == "error" else "empty" for c in candidates}
+    listed = ", ".join(f"{expert} ({why})" for expert, why in outcomes.items())
+    message = f"none of its experts gave an answer: {listed or 'none was asked'}"
+    return Refusal(query.id, "no_answer", message, status=503, retry_after=1.0, failed=outcomes)
 
 
 def aggregate(

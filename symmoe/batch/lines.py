@@ -418,10 +418,13 @@ class Lines:
         return _once(line, self._seen)
 
     def _check(self) -> None:
-        """Raise `InputError` where the first rows do not say how they are to be read."""
+        """Raise `InputError` where the first rows do not say how they are to be read, and none was read before."""
+        if self.passed or any(isinstance(line, KnownLine) for line in self._ahead):
+            return
         unread = [line for line in self._ahead if isinstance(line, BadLine) and line.code in _SHAPELESS]
         wrong = next((line for line in unread if line.code == "ambiguous_shape"), unread[0] if unread else None)
-        if wrong is not None and not self.passed and (wrong.code == "ambiguous_shape" or self.example is None):
+        if wrong is not None and (wrong.code == "ambiguous_shape" or self.example is None):
+            self.close()
             raise InputError(f"{wrong.origin.source}: {wrong.message}", hint=WHAT_TO_WRITE)
 
 

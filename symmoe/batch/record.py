@@ -138,10 +138,11 @@ class Record:
     def start(self, settings: Mapping[str, Any]) -> None:
         """Begin anew: earlier records of the job are removed, and an earlier output is kept as `OUTPUT.before`."""
         for path in self._files.rows:
-            if path.exists():
+            rows = (path, *(folder / path.name for folder in reversed(self._before())))
+            if (latest := next((each for each in rows if each.exists()), None)) is not None:
                 before = path.with_name(f"{path.name}.before")
                 _remove(before)
-                path.replace(before)
+                latest.replace(before)
         for each in (*self._before(), self._folder):
             _remove(each)
         self._open(settings)

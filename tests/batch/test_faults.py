@@ -18,7 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from symmoe.batch.checking import verify
-from symmoe.errors import EngineError, StoreError
+from symmoe.batch.record import Record
+from symmoe.errors import EngineError, InputError, StoreError
 
 from .conftest import Bench, Rows, essence, ids, questions
 
@@ -102,6 +103,42 @@ def test_an_output_from_before_is_kept_beside_the_new_one(undisturbed: Bench) ->
         undisturbed.run()
     assert undisturbed.output.with_name("out.jsonl.before").read_bytes() == before
     assert ids(resumed(undisturbed)) == ["q0", "q1", "q2"]
+
+
+@pytest.mark.parametrize("edited", [{"question": "A"}, {"question": "another"}])
+@pytest.mark.parametrize("again", [True, False])
+def test_a_row_that_says_not_how_to_read_it_stays_a_failed_one(
+    bench: Bench, edited: dict[str, object], again: bool
+) -> None:
+    bench.write({"question": "A"}, {"x": 1})
+    assert bench.run(stop=False).failed == 1
+    bench.write(edited, {"x": 1})
+    result = bench.run(stop=False, resume=True, again=again)
+    assert (result.answered, result.failed) == (1, 1)
+    assert [row["question"] for row in bench.rows() if "question" in row] == [edited["question"]]
+
+
+def test_an_input_that_can_no_longer_be_read_leaves_the_rows_where_they_are(bench: Bench) -> None:
+    bench.write({"question": "A"}, {"x": 1})
+    bench.run(stop=False)
+    before = bench.output.read_bytes()
+    bench.write({"y": 1}, {"x": 1})
+    for again in (True, False):
+        with pytest.raises(InputError, match="known to hold a question"):
+            bench.run(stop=False, resume=True, again=again)
+        assert bench.output.read_bytes() == before
+
+
+def test_a_job_begun_anew_keeps_rows_that_had_been_put_aside(bench: Bench) -> None:
+    bench.write(*questions(3))
+    bench.run()
+    before = bench.output.read_bytes()
+    record = Record(bench.job().files)
+    record.resume()
+    record.put_aside()
+    record.close()
+    bench.run()
+    assert bench.output.with_name("out.jsonl.before").read_bytes() == before
 
 
 def test_a_job_whose_output_is_written_but_not_recorded_as_finished_writes_it_again_equal(

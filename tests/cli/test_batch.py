@@ -391,8 +391,8 @@ def test_a_job_stops_at_its_time_and_says_how_to_go_on(symmoe_command: Symmoe, t
     source.write_text("".join(f"What is {number} plus 3?\n" for number in range(20_000)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(command, "_seconds_until", lambda clock: 0.0)
-        said = symmoe_command("batch", "run", source, "-o", tmp_path / "out.jsonl", "--until", "06:00")
-    assert said.code == 4
+        said = symmoe_command("batch", "run", source, "-o", tmp_path / "out.jsonl", "--until", "06:00", "--json")
+    assert (said.code, said.json["state"], said.json["reason"]) == (4, "stopped", "it is 06:00")
     assert "it is 06:00; nothing is lost. Continue with: symmoe batch run" in said.err
     assert symmoe_command("batch", "run", source, "-o", tmp_path / "out.jsonl", "--until", "6 am").code == 2
 

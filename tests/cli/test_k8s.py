@@ -83,6 +83,40 @@ def test_diff_says_what_starts_anew_and_writes_nothing(
     assert before == {file: file.read_text() for file in before}
 
 
+def test_diff_shows_every_changed_place_in_whole(
+    symmoe_command: Symmoe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    symmoe_command("k8s", "render", "--pool", "symbolic-moe-16", "--accelerator", "H100", "--out", tmp_path)
+    words = ("k8s", "diff", "--out", tmp_path, "--pool", "small-2026")
+    shown = symmoe_command(*words).out.splitlines()
+    changes = symmoe_command(*words, "--json").json["changes"]
+    assert sum(len(each["places"]) for each in changes) > 5
+    for each in changes:
+        at = shown.index(f"{each['what']}: {each['how']}, {each['effect']}")
+        assert shown[at + 1 : at + 1 + len(each["places"])] == [f"  {place}" for place in each["places"]]
+
+
+LONG = "an-expert-with-the-longest-name-of-all-that-a-pool-file-may-hold"
+
+
+@pytest.mark.parametrize("words", ["k8s sizes --pool {}", "k8s render --pool {} --accelerator H100 --out {}.made"])
+def test_tables_show_names_and_numbers_of_experts_in_whole_in_80_columns(
+    symmoe_command: Symmoe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    file = tmp_path / "pool.yaml"
+    experts = [{"name": name, "model": "Qwen/Qwen3-8B"} for name in ("deepseek-math", LONG)]
+    file.write_text(yaml.safe_dump({"name": "own", "experts": experts, "engine": {"max_model_len": 16_384}}))
+    said = symmoe_command(*words.format(file, file).split())
+    assert said.code == 0
+    assert "deepseek-math" in said.out
+    assert LONG[:19] in said.out
+    assert LONG[-4:] in said.out
+    assert "16.4" in said.out
+    assert "…" not in said.out
+
+
 def test_more_nodes_come_by_a_patch_of_the_living_cluster(symmoe_command: Symmoe, tmp_path: Path) -> None:
     """KubeRay leaves the bounds of a RayCluster alone once it is there."""
     words = ("k8s", "render", "--pool", "small-2026", "--accelerator", "H100", "--out", tmp_path)

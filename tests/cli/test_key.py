@@ -24,7 +24,7 @@ def test_a_key_is_shown_once_and_listed_by_its_id_alone(symmoe_command: Symmoe, 
     assert listed.json == [{name: value for name, value in made.items() if name != "key"}]
     assert listed.json[0]["state"] == "active"
     shown = symmoe_command("key", "list").out
-    assert made["id"][:8] in shown
+    assert made["id"] in shown
     digest = hashlib.sha256(made["key"].encode()).hexdigest()
     for said in (listed.out, shown):
         assert made["key"] not in said
@@ -148,6 +148,44 @@ def test_usage_is_a_table_of_keys_with_their_budgets_or_what_is_asked_for(
         (today, "speaker", 1),
     ]
     assert "sum" in symmoe_command("usage", "--by", "expert").out
+
+
+LONG = "batch-of-" + "everything-" * 4
+
+
+def test_the_list_shows_ids_names_and_dates_in_whole_in_80_columns(
+    symmoe_command: Symmoe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    limits = ["--requests-per-minute", 600_000, "--tokens-per-minute", 90_000_000, "--budget", 12345.5, "--expires", 30]
+    made = symmoe_command("key", "create", LONG, *limits, "--scope", "admin", "--json").json
+    shown = symmoe_command("key", "list").out
+    day, time = made["expires"].removesuffix("+00:00").split("T")
+    for word in (made["id"], LONG[:16], LONG[-5:], day, time, "600000", "90000000", "12345.5 a", "month", "admin"):
+        assert word in shown
+    assert "…" not in shown
+
+
+@pytest.mark.parametrize("by", ["key", "expert", "day", "key,expert,day", "key,day", "key,expert", "expert,day"])
+def test_usage_shows_whose_it_is_in_whole_in_80_columns(
+    symmoe_command: Symmoe, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    made = symmoe_command("key", "create", LONG, "--budget", 12345.5, "--json").json
+
+    async def working(storage: Storage) -> None:
+        usage = Usage(storage, 60.0, lambda: None)
+        usage.note(made["id"], [Used("deepseek-math", 10_000_000, 20_000_000, 5 * 10**12)])
+        await usage.write()
+
+    with_store(working)
+    shown = symmoe_command("usage", "--by", by).out
+    today = datetime.now(UTC).date().isoformat()
+    words = {"key": made["id"], "expert": "deepseek-math", "day": today}
+    for word in (*(words[group] for group in by.split(",")), "10000000", "20000000", "5000.000000"):
+        assert word in shown
+    assert ("5000 of 12345.5" in shown) == ("a month" in shown) == (by == "key")
+    assert "…" not in shown
 
 
 def test_where_nothing_was_counted_it_is_said_and_what_cannot_be_asked_is_refused(symmoe_command: Symmoe) -> None:

@@ -95,6 +95,15 @@ def test_lines_that_cannot_be_asked_are_counted(symmoe_command: Symmoe, pool: Pa
     assert "1 lines cannot be asked" in symmoe_command(*words).err
 
 
+def test_a_line_of_several_prompts_is_one_line(symmoe_command: Symmoe, pool: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    body = {"model": "symmoe/auto", "prompt": ["sums 1", "sums 2", "sums 3"]}
+    line = {"custom_id": "a", "method": "POST", "url": "/v1/completions", "body": body}
+    source.write_text(json.dumps(line) + "\nnonsense\n", encoding="utf-8")
+    found = symmoe_command("plan", "show", "--pool", pool, "--input", source, "--json").json
+    assert (found["questions"], found["skipped"]) == (3, 1)
+
+
 @pytest.mark.parametrize(
     ("words", "error"),
     [

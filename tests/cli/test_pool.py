@@ -56,6 +56,17 @@ def test_show_gives_the_experts_of_a_pool(symmoe_command: Symmoe, pool: Path) ->
     assert all(name in table for name in ("adder", "speaker", "sorter"))
 
 
+@pytest.mark.parametrize("name", ["starter", *PRESETS])
+def test_show_cuts_no_name_in_80_columns(symmoe_command: Symmoe, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = symmoe_command("pool", "show", name).out
+    assert "…" not in shown
+    for expert in read_pool(name).experts:
+        assert expert.name in shown
+        assert all(part in shown for part in expert.model.split("/"))
+        assert expert.adapter is None or expert.adapter in shown
+
+
 def test_show_gives_the_accuracy_that_an_adapters_card_records(symmoe_command: Symmoe, pool: Path) -> None:
     (pool.parent / "adder").mkdir()
     card = {"accuracy": {"own": 0.875}}

@@ -103,7 +103,8 @@ def test_what_nobody_answered_is_counted(pool_file: Path) -> None:
     lacking = Records(records.questions, {**records.answers, "adder": some})
     report = compare(Replay(read_pool(str(pool_file)), lacking), [Setting(k=1)], seed=0)
     row = report["settings"]["symmoe, k = 1"]
-    assert (row["calls"], row["unrecorded"], row["unanswered"]) == (11, 0, 1)
+    assert (row["calls"], row["unrecorded"], row["unanswered"]) == (12, 1, 1)
+    assert (row["calls_per_question"], row["experts"]["adder"]) == (1.0, 4)
 
 
 def test_profiles_are_learned_from_a_share_and_tried_on_the_rest(
