@@ -50,6 +50,7 @@ def import_batch(
     from symmoe.questions.suites import read_suite
     from symmoe.records.importing import from_traces, read_traces
 
+    _check_free(out)
     lines = LineReader(read_pool(pool), reading=options.reading(prompt, prompt_column, id_column, system)).read(asked)
     messages = {line.id: line.queries[0].messages for line in lines if isinstance(line, GoodLine)}
     known = read_suite(suite) if suite else []
@@ -72,6 +73,7 @@ def import_mmlu_pro(
 
     from .render import working
 
+    _check_free(out)
     with working("reading"):
         records = from_mmlu_pro(data, letters)
     _show_facts(_write(records, out, "MMLU-Pro"), json)
@@ -110,6 +112,8 @@ def split(
 
     from .render import show_json
 
+    for folder in (first, rest):
+        _check_free(folder)
     parts = read_records(directory).divided(share, seed, families or ())
     kept = [_write(part, where, f"part of {directory.name}") for part, where in zip(parts, (first, rest), strict=True)]
     if json:
@@ -117,6 +121,15 @@ def split(
         return
     for facts in kept:
         _show_facts(facts, json)
+
+
+def _check_free(folder: Path) -> None:
+    """Raise `RecordsError` if a folder holds records, which would be lost."""
+    from symmoe.errors import RecordsError
+    from symmoe.records.files import MANIFEST
+
+    if (folder / MANIFEST).exists():
+        raise RecordsError(f"{folder}: holds records already", hint="name another folder, or remove it first")
 
 
 def _write(records: Records, out: Path, source: str) -> dict[str, Any]:

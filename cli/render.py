@@ -193,7 +193,7 @@ def counting(what: str, meter: Meter) -> Iterator[Callable[[int], None]]:
 
         def tell(rows: int) -> None:
             done = min(meter.done, meter.total or meter.done) // 1_000_000
-            progress.update(bar, completed=done, description=f"{what}: {rows:,} (MB)")
+            progress.update(bar, completed=done, description=f"{what}: {rows:,}, MB")
 
         yield tell
 

@@ -21,7 +21,7 @@ from symmoe.errors import InputError, RequestError
 from symmoe.images import settled
 from symmoe.policy import AUTO, Policy, catalogue, known_model, policy_for
 from symmoe.rows.reading import Row, Rows
-from symmoe.rows.shapes import WHAT_TO_WRITE, Asked, Reading
+from symmoe.rows.shapes import Asked, Reading, what_to_write
 from symmoe.types import Message, Query, Refusal, Trace
 from symmoe.wire.chat import ChatRequest, fitting, line_request, request_error
 from symmoe.wire.completions import CompletionRequest
@@ -425,7 +425,7 @@ class Lines:
         wrong = next((line for line in unread if line.code == "ambiguous_shape"), unread[0] if unread else None)
         if wrong is not None and (wrong.code == "ambiguous_shape" or self.example is None):
             self.close()
-            raise InputError(f"{wrong.origin.source}: {wrong.message}", hint=WHAT_TO_WRITE)
+            raise InputError(f"{wrong.origin.source}: {wrong.message}", hint=what_to_write(wrong.code))
 
 
 _SHAPELESS = frozenset({"ambiguous_shape", "unknown_shape", "missing_column", "invalid_template"})

@@ -41,14 +41,19 @@ _SPEAKERS = {
 }
 _LETTERED = re.compile(r"\s*\(?([A-Z])[).:]")
 _LAYOUTS = 256
-WHAT_TO_WRITE = "say --prompt-column COLUMN, or --prompt 'a template with {{ COLUMN }}'"
+_SAY = "say --prompt-column COLUMN, or --prompt 'a template with {{ COLUMN }}'"
 
 
 class ShapeError(RequestError):
     """A row whose question cannot be determined. Its code is `ambiguous_shape` where there is more than one way."""
 
     def __init__(self, message: str, code: str, row: Mapping[str, Any]) -> None:
-        super().__init__(f"{message}; {_named(row)}"[:600], code=code, hint=WHAT_TO_WRITE)
+        super().__init__(f"{message}; {_named(row)}"[:600], code=code, hint=what_to_write(code))
+
+
+def what_to_write(code: str) -> str:
+    """What to do about a `ShapeError` of this code."""
+    return "name a column that is there" if code == "missing_column" else _SAY
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +121,7 @@ class Reading:
     def ident(self, row: Mapping[str, Any]) -> str | None:
         """A row's id. Raises `RequestError` for one that is neither text nor a whole number, or is too long."""
         if self.id_column is not None and self.id_column not in row:
-            raise ShapeError(f"no column {self.id_column!r}", "missing_column", row)
+            raise ShapeError(f"--id-column: no column {self.id_column!r}", "missing_column", row)
         named = row.get(self.id_column or "id")
         if named is None or named == "":
             return None
@@ -132,7 +137,7 @@ class Reading:
         if self.prompt_column is None:
             return _recognised(row)
         if self.prompt_column not in row:
-            raise ShapeError(f"no column {self.prompt_column!r}", "missing_column", row)
+            raise ShapeError(f"--prompt-column: no column {self.prompt_column!r}", "missing_column", row)
         value = row[self.prompt_column]
         if isinstance(value, list):
             read = _turns if all(isinstance(each, str) for each in value) else _conversation
@@ -275,7 +280,7 @@ def reference_of(row: Mapping[str, Any], column: str | None = None) -> str | Non
     For a question with options it is a letter. Raises `ShapeError` if the named column is missing.
     """
     if column is not None and column not in row:
-        raise ShapeError(f"no column {column!r}", "missing_column", row)
+        raise ShapeError(f"--reference: no column {column!r}", "missing_column", row)
     columns = {name.lower().replace(" ", "_"): name for name in row}
     named = [columns[name] for name in _REFERENCES if name in columns] if column is None else [column]
     value = next((row[name] for name in named if isinstance(row[name], str | int | float) and row[name] != ""), None)

@@ -352,7 +352,11 @@ def test_a_template_a_column_and_a_system_message_say_what_is_asked(symmoe_comma
         ('{"question": "a", "prompt": "b"}\n', (), ("'prompt' or 'question'", "--prompt-column")),
         ('{"question": "a", "context": {"title": "b"}}\n', (), ("may need 'context'", "--prompt ")),
         ("title,body\na,b\n", ("--prompt", "{{ titel }}"), ("'titel' is undefined", "'title', 'body'")),
-        ("title,body\na,b\n", ("--prompt-column", "text"), ("no column 'text'", "'title', 'body'")),
+        (
+            "title,body\na,b\n",
+            ("--prompt-column", "text"),
+            ("no column 'text'", "'title', 'body'", "name a column that is there"),
+        ),
         ("question,answer\na,b\n", ("--id-column", "key"), ("no column 'key'", "'question', 'answer'")),
         ("title,body\na,b\n", ("--prompt", "{{ title"), ("no Jinja template",)),
     ],

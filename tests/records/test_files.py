@@ -57,6 +57,9 @@ def test_rows_are_read_as_the_batch_read_them(symmoe_command: Symmoe, tmp_path: 
     assert said.code == 0, said.err
     (question,) = read_records(tmp_path / "kept").questions
     assert (question.id, [turn.content for turn in question.messages]) == ("x", ["Be brief.", "sums 1"])
+    again = symmoe_command("records", "import", asked, tmp_path / "out.trace.jsonl", "-o", tmp_path / "kept", *how)
+    assert again.code == 2
+    assert "holds records already" in again.err
 
 
 def test_rows_of_a_service_with_traces_are_read_by_their_lines_ids(tmp_path: Path) -> None:
