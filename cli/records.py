@@ -108,10 +108,13 @@ def split(
     json: options.Json = False,
 ) -> None:
     """Divide records into two parts, one to learn from and one to judge on."""
+    from symmoe.errors import RecordsError
     from symmoe.records.files import read_records
 
     from .render import show_json
 
+    if first.resolve() == rest.resolve():
+        raise RecordsError(f"{rest}: both parts would be written there", hint="name two folders")
     for folder in (first, rest):
         _check_free(folder)
     parts = read_records(directory).divided(share, seed, families or ())

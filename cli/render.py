@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from symmoe.rows.files import Meter
     from symmoe.types import Plan
 
+_LEAST = 5
+"""Characters that a column which may be broken needs at least."""
+
 
 def show_json(document: Any) -> None:
     """Print one JSON document."""
@@ -88,16 +91,38 @@ def table(
     right: Sequence[int] = (),
     whole: Sequence[int] = (),
 ) -> Table:
-    """A table; of the columns, by index, those in `right` are aligned to the right, those in `whole` never cut."""
+    """A table; of the columns, by index, those in `right` are aligned to the right.
+
+    Those in `whole` keep their width, if all of them fit the terminal together; otherwise they are broken, and not cut.
+    """
     from rich.table import Table
     from rich.text import Text
 
     drawn = Table(title=title, title_justify="left", title_style="bold")
+    fits = _fits([(column, *(str(row[number]) for row in rows)) for number, column in enumerate(columns)], whole)
     for number, column in enumerate(columns):
-        drawn.add_column(column, justify="right" if number in right else "left", no_wrap=number in whole)
+        drawn.add_column(
+            column,
+            justify="right" if number in right else "left",
+            no_wrap=fits and number in whole,
+            overflow="fold" if number in whole else "ellipsis",
+        )
     for row in rows:
         drawn.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
     return drawn
+
+
+def _fits(cells: Sequence[Sequence[str]], whole: Sequence[int]) -> bool:
+    """Whether a table with these cells, by column, has room for all of `whole` and a little for the others."""
+    from shutil import get_terminal_size
+
+    from rich.cells import cell_len
+
+    widths = [
+        max(cell_len(line) for cell in column for line in cell.split("\n")) if number in whole else _LEAST
+        for number, column in enumerate(cells)
+    ]
+    return sum(widths) + 3 * len(widths) + 1 <= get_terminal_size().columns
 
 
 def points(difference: dict[str, Any] | None, digits: int = 2) -> str:

@@ -17,7 +17,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class ApiError(RequestError):
-    """A request answered with an error; `told` are headers in addition to those of the error itself."""
+    """A request answered with an error; `headers` are in addition to those of the error itself."""
 
     def __init__(
         self,

@@ -275,7 +275,7 @@ def _to_do(
                 f"{job.output}: rows of a table stay as they are: no line can be tried again, no input be another",
                 hint="name a .jsonl output, or run without --resume to start over",
             )
-        job.lines(sources).close()  # what cannot be read is told before the rows are put aside
+        job.lines(sources, Passing()).close()  # what cannot be read is told before the rows are put aside
         record.put_aside()
     lines = job.lines(sources, Passing((), record.before()))
     on_lines(lines)

@@ -242,7 +242,7 @@ class LineReader:
         wherever they stand. Rows that are `known` come as `KnownLine`; if a job asks all rows, JSON lines unchanged in
         their places do not come at all. Memory grows with the files by only 18 bytes an id. The first line with an id
         has it: any later one is an error without an id. Raises `InputError`, at once, for files that cannot be read, if
-        none of the first rows has a known shape, and if one of them can be read in two ways.
+        none of the first rows has a known shape (or is known), and, without `known`, if one can be read in two ways.
         """
         return Lines(self, sources, limit, share, known)
 
@@ -418,12 +418,14 @@ class Lines:
         return _once(line, self._seen)
 
     def _check(self) -> None:
-        """Raise `InputError` where the first rows do not say how they are to be read, and none was read before."""
-        if self.passed or any(isinstance(line, KnownLine) for line in self._ahead):
-            return
+        """Raise `InputError` where the first rows do not say how they are to be read.
+
+        Of a job that goes on, one that can be read, or was, is enough.
+        """
+        readable = self.example is not None or self.passed or any(isinstance(line, KnownLine) for line in self._ahead)
         unread = [line for line in self._ahead if isinstance(line, BadLine) and line.code in _SHAPELESS]
         wrong = next((line for line in unread if line.code == "ambiguous_shape"), unread[0] if unread else None)
-        if wrong is not None and (wrong.code == "ambiguous_shape" or self.example is None):
+        if wrong is not None and not (readable and (self._known is not None or wrong.code != "ambiguous_shape")):
             self.close()
             raise InputError(f"{wrong.origin.source}: {wrong.message}", hint=what_to_write(wrong.code))
 

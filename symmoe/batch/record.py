@@ -136,13 +136,22 @@ class Record:
         return commits[0] if commits else None
 
     def start(self, settings: Mapping[str, Any]) -> None:
-        """Begin anew: earlier records of the job are removed, and an earlier output is kept as `OUTPUT.before`."""
+        """Begin anew: earlier records of the job are removed, and an earlier output is kept as `OUTPUT.before`.
+
+        Where rows were put aside, the output that is kept is that of the run with the most lines.
+        """
+        self._finish_putting_aside()
+        runs = {
+            self._files.output.parent: _lines_in(self._folder),
+            **{each: _lines_in(each) for each in self._before()},
+        }
+        fullest = max(runs, key=lambda folder: runs[folder])
         for path in self._files.rows:
-            rows = (path, *(folder / path.name for folder in reversed(self._before())))
-            if (latest := next((each for each in rows if each.exists()), None)) is not None:
+            if (fullest / path.name).exists():
                 before = path.with_name(f"{path.name}.before")
                 _remove(before)
-                latest.replace(before)
+                (fullest / path.name).replace(before)
+            _remove(path)
         for each in (*self._before(), self._folder):
             _remove(each)
         self._open(settings)
@@ -449,6 +458,12 @@ def _objects(path: Path) -> list[dict[str, Any]]:
             break
         objects.append(row)
     return objects
+
+
+def _lines_in(folder: Path) -> int:
+    """How many lines the run whose records are in a folder has committed."""
+    commits = _objects(folder / "commits")[1:]
+    return int(commits[-1]["lines"]) if commits else 0
 
 
 def _cut(path: Path, size: int) -> IO[bytes]:

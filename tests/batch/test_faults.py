@@ -129,16 +129,29 @@ def test_an_input_that_can_no_longer_be_read_leaves_the_rows_where_they_are(benc
         assert bench.output.read_bytes() == before
 
 
-def test_a_job_begun_anew_keeps_rows_that_had_been_put_aside(bench: Bench) -> None:
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_job_begun_anew_keeps_rows_that_had_been_put_aside(bench: Bench, begun: bool) -> None:
     bench.write(*questions(3))
     bench.run()
     before = bench.output.read_bytes()
+    bench.write(*questions(4)[1:])
     record = Record(bench.job().files)
     record.resume()
     record.put_aside()
     record.close()
+    if begun:  # and ended before its first window was written
+        bench.output.touch()
     bench.run()
     assert bench.output.with_name("out.jsonl.before").read_bytes() == before
+
+
+def test_a_row_of_two_shapes_that_was_appended_fails_by_itself_and_is_tried_again(bench: Bench) -> None:
+    bench.write({"question": "A"})
+    bench.run(stop=False)
+    bench.write({"question": "A"}, {"question": "a", "prompt": "b"})
+    assert bench.run(stop=False, resume=True).failed == 1
+    result = bench.run(stop=False, resume=True, again=True)
+    assert (result.answered, result.failed) == (1, 1)
 
 
 def test_a_job_whose_output_is_written_but_not_recorded_as_finished_writes_it_again_equal(
