@@ -115,9 +115,9 @@ def list_keys(json: options.Json = False) -> None:
 
 def below_each_other(ident: str, name: str | None) -> str:
     """A key's id, and below it the name in lines that are no longer: neither is cut in a narrow table."""
-    from rich.cells import chop_cells
+    from .render import in_lines
 
-    return "\n".join([ident, *chop_cells(name or "", max(16, len(ident)))])
+    return "\n".join(filter(None, (ident, in_lines(name or "", max(16, len(ident))))))
 
 
 def _row(facts: dict[str, Any]) -> list[str]:

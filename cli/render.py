@@ -132,7 +132,7 @@ def points(difference: dict[str, Any] | None, digits: int = 2) -> str:
 
 
 def in_lines(name: str, width: int) -> str:
-    """A name in lines of at most `width`, broken after a slash where it can be: a table cuts longer ones."""
+    """A name in lines of at most `width`, broken after a slash where it can be."""
     import re
 
     return "\n".join(re.findall(rf".{{1,{width}}}$|.{{0,{width - 1}}}/|.{{{width}}}", name))

@@ -137,7 +137,7 @@ def _settings(
 
 
 def _tables(report: dict[str, Any]) -> list[Any]:
-    from .render import table
+    from .render import points, table
 
     settings = report["settings"]
     priced = any(row["cost"] is not None for row in settings.values())
@@ -149,7 +149,7 @@ def _tables(report: dict[str, Any]) -> list[Any]:
             (
                 name.replace(", ", "\n"),
                 _with_interval(row["accuracy"], row["ci95"]),
-                _with_interval(lead and lead["points"], lead and lead["ci95"], "+"),
+                points(lead, 1),
                 _figure(row["promised"]),
                 _figure(row["agreement"]),
                 f"{row['calls_per_question']:.2f}",
@@ -176,29 +176,19 @@ def _tables(report: dict[str, Any]) -> list[Any]:
 
 
 def _newcomers(report: dict[str, Any]) -> Any:
-    from .render import table
+    from .render import points, table
 
     full = report["full"]
     rows = [("", "full records", _with_interval(full["accuracy"], full["ci95"]), "")]
     for newcomer, ways in report["newcomers"].items():
         for way, row in ways.items():
-            difference = row["under_full"]
-            rows.append(
-                (
-                    newcomer,
-                    way,
-                    _with_interval(row["accuracy"], row["ci95"]),
-                    _with_interval(difference["points"], difference["ci95"], "+"),
-                )
-            )
+            rows.append((newcomer, way, _with_interval(row["accuracy"], row["ci95"]), points(row["under_full"], 1)))
     title = f"Newcomers: {report['questions']} questions, k = {report['setting']['k']}"
     return table(title, ("newcomer", "joined with", "right %", "points to full records (95 %)"), rows, (2, 3), (0,))
 
 
-def _with_interval(points: float | None, bounds: list[float] | None, form: str = "") -> str:
-    if points is None or bounds is None:
-        return ""
-    return f"{points:{form}.1f} ({bounds[0]:{form}.1f} to {bounds[1]:{form}.1f})"
+def _with_interval(percent: float | None, bounds: list[float] | None) -> str:
+    return "" if percent is None or bounds is None else f"{percent:.1f} ({bounds[0]:.1f} to {bounds[1]:.1f})"
 
 
 def _figure(figure: float | None) -> str:

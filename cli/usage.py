@@ -89,9 +89,9 @@ def _usage_table(by: Sequence[str], rows: list[dict[str, Any]], title: str) -> A
 
 def _group(by: Sequence[str], row: dict[str, Any]) -> str:
     """What a row's numbers are of, with a key's name and budget."""
-    from rich.cells import chop_cells
+    from .render import in_lines
 
-    lines = [line for name in by for line in chop_cells(row[name] or "-", 20)]
+    lines = [in_lines(row[name] or "-", 20) for name in by]
     if "name" in row:
         lines = [below_each_other(lines[0], row["name"]), *([_budget(row)] if _budget(row) else [])]
     return "\n".join(lines)
