@@ -168,6 +168,8 @@ def _tables(report: dict[str, Any]) -> list[Any]:
         ]
         tables.append(table("For comparison", ("way", "right %", "calls"), reference_rows, right=(1, 2)))
     notes = []
+    if errors := [f"{name}: {row['ece']:.1f}" for name, row in settings.items() if row["ece"] is not None]:
+        notes.append(f"expected calibration error of what is promised, in points: {'; '.join(errors)}")
     if any(row["tokens_estimated"] for row in settings.values()):
         notes.append("tokens that are not on record are estimated: a quarter of the characters")
     if unrecorded := sum(row["unrecorded"] for row in settings.values()):

@@ -218,14 +218,35 @@ def _total(amounts: Iterable[float | None]) -> float | None:
 
 
 def _promised(results: Sequence[Trace | Refusal], right: Floats, known: Sequence[int]) -> dict[str, Any]:
-    """How often the records say that the answers are right, and by how many points too often."""
+    """How often the records say that the answers are right, by how many points too often, and how that is calibrated.
+
+    `reliability` has, for each tenth of what was promised, how many questions it holds, what was promised them, and how
+    many of them are right, in percent; `ece` is the mean distance of both (expected calibration error, in points).
+    """
     posteriors = [result.posterior if isinstance(result, Trace) else 0.0 for result in results]
     probabilities = [posteriors[place] for place in known] if known else posteriors
     if any(each is None for each in probabilities):
-        return {"promised": None, "over_promised": None}
-    promised = 100 * float(np.mean([each or 0.0 for each in probabilities]))
-    excess = round(promised - 100 * float(right.mean()), 2) if known else None
-    return {"promised": round(promised, 2), "over_promised": excess}
+        return {"promised": None, "over_promised": None, "reliability": [], "ece": None}
+    promised = 100 * np.array([each or 0.0 for each in probabilities])
+    excess = round(float(promised.mean() - 100 * right.mean()), 2) if known else None
+    bins = _reliability(promised, 100 * right) if known else []
+    error = sum(row["questions"] * abs(row["promised"] - row["right"]) for row in bins) / max(len(promised), 1)
+    facts = {"promised": round(float(promised.mean()), 2), "over_promised": excess}
+    return {**facts, "reliability": bins, "ece": round(error, 2) if known else None}
+
+
+def _reliability(promised: Floats, right: Floats) -> list[dict[str, Any]]:
+    tenths = np.minimum(promised // 10, 9)
+    inside = [tenths == tenth for tenth in range(10)]
+    return [
+        {
+            "questions": int(mask.sum()),
+            "promised": round(float(promised[mask].mean()), 2),
+            "right": round(float(right[mask].mean()), 2),
+        }
+        for mask in inside
+        if mask.any()
+    ]
 
 
 def _agreement(results: Sequence[Trace | Refusal]) -> float | None:

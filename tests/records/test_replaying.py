@@ -74,6 +74,10 @@ def test_the_dial_asks_only_whom_it_must(report: Any) -> None:
     assert (dial["accuracy"], dial["calls"]) == (100.0, 12)
     assert 90 < dial["promised"] < 100
     assert report["settings"]["published, k = 3"]["promised"] is None
+    assert report["settings"]["published, k = 3"]["ece"] is None
+    assert dial["ece"] == pytest.approx(100 - dial["promised"], abs=0.02)  # every answer is right
+    assert sum(row["questions"] for row in dial["reliability"]) == 12
+    assert {row["right"] for row in dial["reliability"]} == {100.0}
 
 
 def test_an_expert_left_out_is_not_asked_and_what_it_alone_could_is_lost(
