@@ -16,6 +16,7 @@ from symmoe.aggregation.verifier import Verifying
 from symmoe.aggregation.vote import Case, VoteState, next_wave, no_answer, vote_state
 from symmoe.policy import Policy
 from symmoe.protocols import Aggregator
+from symmoe.questions.families import options_of
 from symmoe.scoring.weighing import weigh_by_records, weights_of
 from symmoe.types import (
     Answer,
@@ -261,19 +262,23 @@ class _Consultation:
         """The replies as candidates; one without text for each expert that failed."""
         return tuple(_candidate(*each) for each in self.replies.items())
 
+    @property
+    def _at_fault(self) -> bool:
+        """Whether the query itself was refused."""
+        return any(isinstance(each, Refusal) and each.by_query for each in self._replies.values())
+
     def run(self) -> Steps[_Vote | None]:
         """Ask, and return the vote on all replies if one was taken."""
         asked, final, place, waves = self._routed.asked, self._routed.way != "aggregated", 0, 0
         size, vote = (len(asked), None) if final else self._wave((), asked, waves)
         while size:
             wave = asked[place : place + size]
-            while any(each not in self._replies for each in wave):
+            while not self._replies.keys() >= set(wave):
                 yield from self._ask(wave, final, waves)
                 if self._hedged and self._decided(waves):
                     return None
             place, waves = place + size, waves + 1
-            at_fault = any(isinstance(each, Refusal) and each.by_query for each in self._replies.values())
-            end = at_fault or place == len(asked)
+            end = place == len(asked) or self._at_fault
             size, vote = (0, None) if end else self._wave(asked[:place], asked[place:], waves)
         return None if self._hedged else vote
 
@@ -285,7 +290,7 @@ class _Consultation:
         spare = self._spare(under_way, waves) if self._pressed else ()
         recruitment = self._routed.recruitment
         if under_way != recruitment.assignments:
-            recruitment = replace(recruitment, assignments=under_way)
+            recruitment = Recruitment(self._query.id, under_way, recruitment.shares, recruitment.accuracies)
         replies = yield Ask(self._query, recruitment, final, spare)
         if isinstance(replies, PartialReplies):
             self._replies |= replies.replies
@@ -307,7 +312,7 @@ class _Consultation:
 
     def _decided(self, waves: int) -> bool:
         """Whether the replies so far are enough: a decided vote, or a fault of the query itself."""
-        if any(isinstance(each, Refusal) and each.by_query for each in self._replies.values()):
+        if self._at_fault:
             return True
         replies = tuple(self.replies)
         left = [each for each in self._routed.asked if each not in self._replies]
@@ -326,7 +331,7 @@ class _Consultation:
             state = judging.vote_state(query, recruitment, verdicts, answer)
             vote = _Vote(verdicts, answer, state)
         else:
-            state = vote_state(query, recruitment, (), ())
+            state = VoteState((), (), 0, options_of(query.text))
         worth = weights_of(query.text, recruitment, [assignment.expert for assignment in left])
         return next_wave(state, list(zip(worth, worth, strict=True)), self._policy.quality, judging.belief, waves), vote
 

@@ -58,7 +58,7 @@ def without_reasoning(text: str) -> str:
     A closing marker alone ends reasoning that began with the text, as with templates that open it in the prompt. If
     nothing is outside, as in an answer cut off while reasoning, the reasoning itself is returned.
     """
-    if not any(opening in text for opening in "<[◁"):
+    if "<" not in text and "[" not in text and "◁" not in text:
         return text
     outside: list[str] = []
     start, reasoning = 0, False
@@ -90,7 +90,10 @@ _MIXED = re.compile(r"(\d{1,9})\s*+\\[dt]?frac\s*+\{(\d{1,9})\}\s*+\{(\d{1,9})\}
 _FRACTION = re.compile(r"\\[dt]?frac\s*+\{(-?\d+)\}\s*+\{(\d+)\}")
 _THIN = re.compile(r"(?<=\d)(?:\{,\}|\\,|[\u00a0\u2009\u202f])(?=\d{3})")
 _PLAIN = str.maketrans({"−": "-", "\u3000": " "} | {chr(0xFF01 + n): chr(0x21 + n) for n in range(94)})
+_CHOICE = re.compile("[A-J]|yes|no|true|false")
 _HEAD, _TAIL = 1_000, 40_000
+_KEPT = 2_000
+"""Characters of the longest text that is not read anew each time."""
 _LONGEST_OPTION = 200
 """Characters of a text that may be an option's words; a longer one that names no option gives no answer."""
 
@@ -102,6 +105,11 @@ def extract(text: str, kind: AnswerKind, question: str = "") -> str | None:
     are read. `auto` reads a choice letter where the question lists options, otherwise what is boxed or stated as the
     answer, otherwise the whole text, which must be short if the question has options.
     """
+    options = kind == "auto" and lists_options(question)
+    return _again(text, kind, options) if len(text) <= _KEPT else _extracted(text, kind, options)
+
+
+def _extracted(text: str, kind: AnswerKind, options: bool) -> str | None:
     whole = without_reasoning(visible(text))
     if not whole.isascii():
         whole = whole.translate(_PLAIN)
@@ -110,7 +118,7 @@ def extract(text: str, kind: AnswerKind, question: str = "") -> str | None:
     text = whole if len(whole) <= _HEAD + _TAIL else f"{whole[:_HEAD]}\n{whole[-_TAIL:]}"
     match kind:
         case "auto":
-            return _auto(text, whole, question)
+            return _auto(text, whole, options)
         case "choice":
             return _choice(text)
         case "number":
@@ -120,6 +128,9 @@ def extract(text: str, kind: AnswerKind, question: str = "") -> str | None:
         case "text":
             return normalise(boxed(text) or whole) or None
     assert_never(kind)
+
+
+_again = lru_cache(maxsize=4096)(_extracted)  # a batch reads an answer at every wave of its question
 
 
 def lists_options(question: str) -> bool:
@@ -142,11 +153,11 @@ def is_number(answer: str) -> bool:
 
 def is_choice(answer: str) -> bool:
     """Whether an answer as `extract` gives it is an option's letter, or yes or no."""
-    return bool(re.fullmatch("[A-J]|yes|no|true|false", answer))
+    return bool(_CHOICE.fullmatch(answer))
 
 
-def _auto(text: str, whole: str, question: str) -> str | None:
-    if lists_options(question):
+def _auto(text: str, whole: str, options: bool) -> str | None:
+    if options:
         return _choice(text) or (normalise(whole) if len(whole) <= _LONGEST_OPTION else None) or None
     found = boxed(text) or stated(text) or whole
     return canonical_number(_unwrapped(found)) or normalise(found) or None

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import lru_cache
-from itertools import combinations, islice
+from itertools import combinations
+from typing import Literal
 
 import numpy as np
 
@@ -123,36 +124,33 @@ def _worded_apart(ours: list[str], theirs: list[str]) -> bool:
 
 def _one_place_apart(first: str, second: str) -> bool:
     """Whether texts are the same but for few words of meaning in one place: most that disagree are told by that."""
-    before = _alike(first, second)
-    begin = first.rfind(" ", 0, before) + 1
+    begin = first.rfind(" ", 0, _alike(first, second)) + 1
     ours, theirs = first[begin:], second[begin:]
-    alike = _alike(ours[::-1], theirs[::-1])
-    end = ours.find(" ", len(ours) - alike)
+    end = ours.find(" ", len(ours) - _alike(ours, theirs, at_end=True))
     behind = len(ours) - end if end >= 0 else 0
-    around = first[max(0, begin - _AROUND) : begin], first[len(first) - behind :][:_AROUND]
-    if sum([len(_TOKEN.findall(text)) for text in around]) < 2 * _SUBSTITUTED:
+    if max(len(ours), len(theirs)) - behind > _AROUND:  # more than a few words
         return False
-    a, b = _few_words(ours, len(ours) - behind), _few_words(theirs, len(theirs) - behind)
+    around = first[max(0, begin - _AROUND) : begin], first[len(first) - behind :][:_AROUND]
+    if sum([len(text.split()) for text in around]) < 2 * _SUBSTITUTED:
+        return False
+    a, b = ([token.lower() for token in _tokens(text[: len(text) - behind])] for text in (ours, theirs))
     apart = bool(a and b) and max(len(a), len(b)) <= _SUBSTITUTED and set(a).isdisjoint(b)
     return apart and _carries_meaning(a) and _carries_meaning(b)
 
 
-def _few_words(text: str, end: int) -> list[str]:
-    """The words before a place, in lower case; of more than may be replaced only as many as tell so."""
-    tokens = islice(_TOKEN.finditer(text, 0, end), _SUBSTITUTED + 1)
-    return [each[0].removesuffix("'s").removesuffix("’s").lower() for each in tokens]
-
-
-def _alike(first: str, second: str) -> int:
-    """How many characters two texts begin with alike."""
-    low, step, most = 0, 16, min(len(first), len(second))
-    while low < most and first[low : low + step] == second[low : low + step]:
-        low, step = low + step, 2 * step
-    low, high = min(low, most), min(low + step, most)
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if first[low:middle] == second[low:middle] else (low, middle - 1)
-    return low
+def _alike(first: str, second: str, at_end: bool = False) -> int:
+    """How many characters two texts begin with alike, or end with."""
+    most = min(len(first), len(second))
+    if at_end:
+        first, second = first[len(first) - most :], second[len(second) - most :]
+    order: Literal["big", "little"] = "big" if at_end else "little"
+    code, bits = "ascii", 8
+    if not (first.isascii() and second.isascii()):
+        code, bits = "utf-32-be" if at_end else "utf-32-le", 32
+    # as numbers texts are compared at once: the lowest bit in which they differ tells where they part
+    ours = int.from_bytes(first[:most].encode(code, "surrogatepass"), order)
+    differ = ours ^ int.from_bytes(second[:most].encode(code, "surrogatepass"), order)
+    return ((differ & -differ).bit_length() - 1) // bits if differ else most
 
 
 def _carries_meaning(words: Sequence[str]) -> bool:
@@ -257,7 +255,8 @@ def answer_in(candidate: Candidate, query: Query) -> str:
 
 def failed(candidate: Candidate) -> bool:
     """Whether a candidate has no content: its generation failed, or gave nothing visible."""
-    return candidate.finish_reason == "error" or not visible(candidate.text).strip()
+    text = candidate.text
+    return candidate.finish_reason == "error" or not (text[:1].isalnum() or visible(text).strip())
 
 
 def _merged(

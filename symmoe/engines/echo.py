@@ -114,11 +114,10 @@ class EchoEngine:
         self.abort(list(self._open))
 
     def _answer(self, query: Query) -> Generation:
-        image_marks = " [image]" * len(query.images)
-        name, words = f"{self._weights}: ", len(query.text.split())
-        text = f"{name}{query.text}".strip() + image_marks
-        prompt_words = len(name.split()) + len(query.images)
-        return Generation(text, "stop", words, prompt_words + words, _logprobs(text, query.sampling))
+        question, images = query.text, len(query.images)
+        name, words = f"{self._weights}: ", len(question.split())
+        text = f"{name}{question}".strip() + " [image]" * images
+        return Generation(text, "stop", words, len(name.split()) + images + words, _logprobs(text, query.sampling))
 
 
 def _logprobs(text: str, sampling: Sampling) -> tuple[TokenLogprob, ...]:

@@ -70,7 +70,7 @@ def support(accuracy: float, options: int) -> float:
 
 def boxed(text: str) -> str | None:
     r"""The content of the last `\boxed{…}`, with its braces balanced; None if there is none or it never closes."""
-    openings = list(_BOXED.finditer(text))
+    openings = list(_BOXED.finditer(text)) if "\\boxed" in text else []
     if not openings:
         return None
     start = openings[-1].end()

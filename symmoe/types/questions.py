@@ -58,6 +58,10 @@ class Message:
     call_id: str = ""
     images: tuple[Picture, ...] = ()
 
+    def __hash__(self) -> int:
+        """A hash of what differs most often, as of `Sampling`."""
+        return hash(self.content)
+
     @property
     def parts(self) -> list[str | Picture]:
         """Text and images in order."""

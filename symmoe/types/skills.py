@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from symmoe.types.questions import AnswerKind
 
@@ -143,9 +144,11 @@ class Profiles:
     verifier: Trees | None = field(default=None, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Assignment:
-    """One request of a query to an expert. `slot` distinguishes repeated draws of an expert (with replacement)."""
+class Assignment(NamedTuple):
+    """One request of a query to an expert. `slot` distinguishes repeated draws of an expert (with replacement).
+
+    A tuple, since a batch looks each one up a dozen times.
+    """
 
     query_id: str
     expert: str
