@@ -30,8 +30,9 @@ class SentenceEmbedder:
     """all-MiniLM-L6-v2 or any other sentence-transformers model, loaded on first use and used by one thread at a time.
 
     `locate` returns the model's directory, and may prepare or fetch it. The model cuts texts beyond its window (256
-    tokens for MiniLM). Where the processor has tile instructions for 16-bit numbers, the model computes in 16 bits:
-    many texts take under a third of the time of `encode` in 32 bits. The cosine to its embedding is at least 0.9999.
+    tokens for MiniLM). Where the processor has tile instructions for 16-bit numbers, the model multiplies matrices in 16
+    bits, and adds and normalises in 32: many texts take a third of the time of `encode` in 32 bits, at a cosine of at
+    least 0.9999. In 16 bits throughout it takes as long, but twice as many questions get another first skill.
     """
 
     def __init__(self, locate: Callable[[], Path]) -> None:
@@ -61,8 +62,12 @@ class SentenceEmbedder:
             import torch
 
             model = load_sentence_model(self._locate())
-            tiles = model.device.type == "cpu" and torch.cpu._is_amx_tile_supported()  # public in no release yet
-            self._model = model.to(torch.bfloat16) if tiles else model  # without tiles 32 bits are faster
+            # public in no release yet; without tiles 32 bits are faster
+            if model.device.type == "cpu" and torch.cpu._is_amx_tile_supported():
+                for layer in model.modules():
+                    if isinstance(layer, torch.nn.Linear):
+                        layer.to(torch.bfloat16)
+            self._model = model
         return self._model
 
 
@@ -112,7 +117,8 @@ def _unit_rows(model: Any, features: Mapping[str, Any]) -> NDArray[np.float32]:
     """Of a few texts, without what `encode` does besides, which costs a tenth of the time of one."""
     import torch
 
-    with torch.inference_mode():
+    mixed = any(weight.dtype == torch.bfloat16 for weight in model.parameters())
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=mixed):
         inputs = {name: value.to(model.device) if hasattr(value, "to") else value for name, value in features.items()}
         rows = torch.nn.functional.normalize(model(inputs)["sentence_embedding"].float(), dim=1)
     return np.asarray(rows.cpu().numpy(), dtype=np.float32)
