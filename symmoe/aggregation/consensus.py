@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from symmoe.aggregation.reading import UNREAD
 from symmoe.errors import PoolError
+from symmoe.json_files import read_json
 from symmoe.types import Candidate, Consensus, Verdict, Vote
 
 
@@ -187,15 +188,8 @@ def write_rule(path: Path, fit: Fit) -> None:
 
 def read_rule(path: Path) -> ConsensusRule:
     """Read a rule that `write_rule` wrote. Raises `PoolError`."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise PoolError(
-            f"{path}: cannot be read ({error.strerror})", hint="it is the pool's aggregation.rule"
-        ) from error
-    except ValueError as error:
-        raise PoolError(f"{path}: not JSON ({error})") from error
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
+    document = read_json(path, PoolError, "it is the pool's aggregation.rule")
+    if document.get("format") != FORMAT:
         raise PoolError(f"{path}: not a consensus rule of format {FORMAT}", hint="fit it again")
     return ConsensusRule(_thresholds(document.get("thresholds"), path))
 

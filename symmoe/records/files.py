@@ -18,6 +18,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from symmoe.errors import RecordsError
+from symmoe.json_files import read_json
 from symmoe.types import Message, Question, Scorer
 
 FORMAT = 1
@@ -211,15 +212,8 @@ def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
 
 def _manifest(directory: Path) -> _Manifest:
     path = directory / MANIFEST
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RecordsError(
-            f"{path}: cannot be read ({error.strerror})", hint="make a records directory with `symmoe records import`"
-        ) from error
-    except ValueError as error:
-        raise RecordsError(f"{path}: not JSON ({error})") from error
-    version = document.pop("format", None) if isinstance(document, dict) else None
+    document = read_json(path, RecordsError, "make a records directory with `symmoe records import`")
+    version = document.pop("format", None)
     if version != FORMAT:
         raise RecordsError(
             f"{path}: format {version} is not {FORMAT}, which this symmoe reads",

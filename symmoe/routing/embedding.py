@@ -30,9 +30,9 @@ class SentenceEmbedder:
     """all-MiniLM-L6-v2 or any other sentence-transformers model, loaded on first use and used by one thread at a time.
 
     `locate` returns the model's directory, and may prepare or fetch it. The model cuts texts beyond its window (256
-    tokens for MiniLM). Where the processor has tile instructions for 16-bit numbers, the model multiplies matrices in 16
-    bits, and adds and normalises in 32: many texts take a third of the time of `encode` in 32 bits, at a cosine of at
-    least 0.9999. In 16 bits throughout it takes as long, but twice as many questions get another first skill.
+    tokens for MiniLM). Where the processor has tile instructions for 16-bit numbers, the model multiplies matrices in
+    them, and adds and normalises in 32 bits: many texts take a third of the time of `encode` in 32 bits, at a cosine of
+    at least 0.9999. In 16 bits throughout it takes as long, but twice as many questions get another first skill.
     """
 
     def __init__(self, locate: Callable[[], Path]) -> None:

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from symmoe.errors import PoolError
+from symmoe.json_files import read_json
 from symmoe.types import AnswerKind, Belief, ExpertProfile, Profiles, RecordedQuestion, Tally, Trees
 
 FORMAT = 2
@@ -120,15 +121,8 @@ def as_document(profiles: Profiles, about: Mapping[str, object]) -> dict[str, An
 
 def read_profiles(path: Path, pool: Collection[str] | None = None) -> Profiles:
     """Read profiles. Raises `PoolError` for a malformed file, and for an expert outside `pool`, if that is given."""
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise PoolError(
-            f"profiles {path}: cannot be read ({error.strerror})", hint="build them with `symmoe profile build`"
-        ) from error
-    except ValueError as error:
-        raise PoolError(f"profiles {path}: not JSON ({error})", hint="build them again") from error
-    return parse_profiles(raw, str(path), pool)
+    document = read_json(path, PoolError, "build the profiles with `symmoe profile build`")
+    return parse_profiles(document, str(path), pool)
 
 
 def parse_profiles(raw: Any, where: str, pool: Collection[str] | None = None) -> Profiles:

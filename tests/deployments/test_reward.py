@@ -133,7 +133,7 @@ def test_a_replica_that_is_lost_or_hangs_costs_no_answer_and_is_left_alone_for_a
 
     async def asking() -> tuple[Handle, list[Weighed]]:
         handle = Handle(answer)
-        scorer = ReplicaScorer(handle, 0.02, clock=lambda: now[0])
+        scorer = ReplicaScorer(handle, 1.0 if answer is hanging else 60.0, clock=lambda: now[0])
         given = list(await asyncio.gather(weighed(scorer), weighed(scorer)))
         assert len(handle.cancelled) == len(handle.batches)
         batches = len(handle.batches)

@@ -181,7 +181,7 @@ def counted(directory: Path, **changes: object) -> None:
 FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no manifest": (lambda d: (d / "records.json").unlink(), "records.json: cannot be read"),
     "another format": (lambda d: counted(d, format=7), "format 7 is not 1"),
-    "no format": (lambda d: (d / "records.json").write_text("[]"), "format None is not 1"),
+    "no format": (lambda d: (d / "records.json").write_text("[]"), "records.json: not a JSON object"),
     "manifest cut short": (lambda d: (d / "records.json").write_text('{"format": 1,'), "records.json: not JSON"),
     "missing expert": (lambda d: (d / "answers/adder.jsonl.gz").unlink(), "adder.jsonl.gz: no such file"),
     "gzip cut short": (lambda d: cut(d / "answers/adder.jsonl.gz"), "adder.jsonl.gz: cut short or damaged"),
