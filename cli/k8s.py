@@ -267,11 +267,11 @@ def _smallest(pool: Any, name: str, model: Any) -> str | None:
 
 def _manifests(file: Path) -> list[Manifest]:
     """The manifests in a file; none if it does not exist."""
-    import yaml
+    from symmoe.yaml_text import load_yamls
 
     if not file.exists():
         return []
-    return [each for each in yaml.safe_load_all(file.read_text(encoding="utf-8")) if each]
+    return [each for each in load_yamls(file.read_text(encoding="utf-8")) if each]
 
 
 def _helm(out: Path, settings: _Settings) -> str:

@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from symmoe.errors import PoolError
 from symmoe.limits import EXPERTS
+from symmoe.yaml_text import load_yaml
 
 STARTER, TINY = "starter", "tiny"
 SHIPPED = (STARTER, TINY)
@@ -360,7 +361,7 @@ def read_pool(name_or_path: str) -> Pool:
     shipped = name_or_path in (*SHIPPED, *PRESETS)
     path = shipped_pool(name_or_path) if shipped else Path(name_or_path).expanduser()
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = load_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise PoolError(
             f"{path}: no such pool file", hint="write one with `symmoe pool init`, or use --pool starter"

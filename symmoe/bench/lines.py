@@ -62,6 +62,7 @@ def measure(
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         sources = {count: _write(folder / f"in{count}.jsonl", count, seed) for count in (small, lines)}
+        _child("load", pool, sources[small], folder / "none")  # the first use of an embedder may have to distil it
         for name, way, count in (("small", "ours", small), ("rival", "rival", small), ("large", "ours", lines)):
             tell(f"{count} lines, {way}")
             runs[name] = _child(way, pool, sources[count], folder / f"{name}.jsonl")
@@ -119,11 +120,14 @@ def echo_pool(name: str) -> Pool:
 
 
 def run_child(way: str, named: str, source: str, output: str) -> None:
-    """Run one job and print its measurements as JSON. `way` is ours, resume or rival."""
+    """Run one job and print its measurements as JSON. `way` is ours, resume, rival, or load: nothing but the models."""
     pool, store = echo_pool(named), open_store()
     job = BatchJob((source,), Path(output), pool, "bench", K, 0)
     assembly = Assembly(pool)
     assembly.embedder.embed(["load the model before the clock starts"])
+    if way == "load":
+        sys.stdout.write("{}\n")
+        return
     before, busy_before = store.used_bytes(), busy_seconds()
     began, cpu, helped_before = time.perf_counter(), time.process_time(), _helpers()[0]
     first = _First(job.output)

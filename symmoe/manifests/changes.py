@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import yaml
-
 from symmoe.manifests.rendering import Manifest
+from symmoe.yaml_text import load_yaml
 
 Effect = Literal[
     "new cluster",
@@ -75,7 +74,7 @@ def _with_parsed_config(manifest: Manifest) -> Manifest:
     """The manifest, with the configuration of Ray Serve parsed."""
     if manifest["kind"] != "RayService":
         return manifest
-    config = yaml.safe_load(manifest["spec"]["serveConfigV2"])
+    config = load_yaml(manifest["spec"]["serveConfigV2"])
     return {**manifest, "spec": {**manifest["spec"], "serveConfigV2": config}}
 
 

@@ -16,6 +16,7 @@ from symmoe.errors import ConfigError, PoolError
 from symmoe.manifests.templates import Templates
 from symmoe.manifests.values import OPERATORS, Sized, Values, to_yaml, values_text
 from symmoe.sizing.cluster import Cluster
+from symmoe.yaml_text import load_yaml, load_yamls
 
 Manifest = dict[str, Any]
 POOL_FILE = "/etc/symmoe/pool.yaml"
@@ -72,7 +73,7 @@ def followed_files(base: Mapping[str, str], files: Mapping[str, str]) -> dict[st
     They need not if experts are removed, or experts without a deployment of their own are added. Records of added
     experts are a file of their own: a pod that restarts takes the experts of `base` and refuses records of others.
     """
-    old, new = yaml.safe_load(base["pool.yaml"]), yaml.safe_load(files["pool.yaml"])
+    old, new = load_yaml(base["pool.yaml"]), load_yaml(files["pool.yaml"])
     before, after = ({expert["name"]: expert for expert in pool["experts"]} for pool in (old, new))
     added = after.keys() - before.keys()
     same = {**old, "experts": []} == {**new, "experts": []} and base.keys() - {JOINED} == files.keys()
@@ -105,14 +106,14 @@ def render(values: Values) -> list[Manifest]:
         texts = {file.name: file.read_text(encoding="utf-8") for file in sorted((chart / "templates").iterdir())}
         scope = {
             "Values": values.model_dump(mode="json"),
-            "Chart": {"AppVersion": yaml.safe_load((chart / "Chart.yaml").read_text(encoding="utf-8"))["appVersion"]},
+            "Chart": {"AppVersion": load_yaml((chart / "Chart.yaml").read_text(encoding="utf-8"))["appVersion"]},
             "Release": {"Name": "symmoe", "Namespace": values.namespace},
             "Files": {"Get": lambda name: (chart / name).read_text(encoding="utf-8")},
         }
         templates = Templates(texts)
         made = "\n---\n".join(templates.render(name, scope) for name in texts if name.endswith(".yaml"))
     try:
-        return [each for each in yaml.safe_load_all(made) if each]
+        return [each for each in load_yamls(made) if each]
     except yaml.YAMLError as error:
         raise ConfigError(f"a template gives no YAML ({' '.join(str(error).split())})") from error
 

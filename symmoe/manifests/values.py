@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from symmoe.errors import ConfigError
+from symmoe.yaml_text import load_yaml
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
 
@@ -241,7 +242,7 @@ OPERATORS = tuple(name for name in Values.model_fields if name not in ("sized", 
 def read_values(text: str, where: str) -> Values:
     """Parse values from YAML text. Raises `ConfigError` with every wrong field and `where`, the source."""
     try:
-        given = yaml.safe_load(text)
+        given = load_yaml(text)
         return Values.model_validate({} if given is None else given)
     except yaml.YAMLError as error:
         raise ConfigError(f"{where}: not YAML ({' '.join(str(error).split())})") from error
@@ -265,8 +266,8 @@ def changed_values(text: str, changes: dict[str, Any], where: str) -> str:
             _, sign, comment = lines[at[0]].partition("  #")
             lines[at[0]] = f"{name}: {value_text}{sign}{comment}"
     changed = "\n".join(lines) + "\n"
-    wanted = {**(yaml.safe_load(text) or {}), **changes}
-    if yaml.safe_load(changed) != wanted:
+    wanted = {**(load_yaml(text) or {}), **changes}
+    if load_yaml(changed) != wanted:
         raise ConfigError(f"{where}: {', '.join(changes)} cannot be changed here", hint="edit the file instead")
     return changed
 

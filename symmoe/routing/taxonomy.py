@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from symmoe.errors import PoolError
 from symmoe.types import Skill
+from symmoe.yaml_text import load_yaml
 
 
 class _Entry(BaseModel):
@@ -55,7 +56,7 @@ def write_taxonomy(path: Path, skills: Sequence[Skill], about: str) -> None:
 def read_taxonomy(path: Path) -> tuple[Skill, ...]:
     """Read a taxonomy file. Raises `PoolError`, naming the file and the entry at fault."""
     try:
-        entries = _Document.model_validate(yaml.safe_load(path.read_text(encoding="utf-8"))).skills
+        entries = _Document.model_validate(load_yaml(path.read_text(encoding="utf-8"))).skills
     except OSError as error:
         raise PoolError(f"taxonomy {path}: cannot be read ({error.strerror})") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

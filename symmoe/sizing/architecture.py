@@ -9,11 +9,10 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-import yaml
-
 from symmoe.buckets import is_bucket, read_object
 from symmoe.config import ExpertConfig, Pool
 from symmoe.errors import CheckpointError
+from symmoe.yaml_text import load_yaml
 
 _LENGTHS = (
     *("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_sequence_length"),
@@ -179,7 +178,7 @@ def _quantisation(config: Mapping[str, Any], where: str) -> tuple[float, int]:
 def known_configs() -> dict[str, dict[str, Any]]:
     """The configs that are shipped, by the model's source."""
     text = (files("symmoe.sizing") / "known.yaml").read_text(encoding="utf-8")
-    loaded: dict[str, dict[str, Any]] = yaml.safe_load(text)
+    loaded: dict[str, dict[str, Any]] = load_yaml(text)
     return loaded
 
 

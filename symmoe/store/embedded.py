@@ -188,7 +188,8 @@ def _sync(path: Path) -> None:
 
 
 _SOCKET_PATH_LIMIT = 100  # sun_path holds 108 bytes on Linux, 104 on macOS
-_PAUSE = 0.02
+_PAUSE, _MOMENT = 0.02, 0.002
+"""Seconds between looks at a server that is to end, and at one that begins, which takes some ten milliseconds."""
 
 Said = Literal["ready", "silent", "absent"]
 """A server that serves, one that is there and does not, and none."""
@@ -255,7 +256,7 @@ def _reached(state: Path, path: Path, patience: float) -> Path:
                     starts += 1
         if time.monotonic() > ends:
             raise _unanswered(state, patience)
-        time.sleep(_PAUSE)
+        time.sleep(_MOMENT)
     return path
 
 

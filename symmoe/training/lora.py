@@ -25,6 +25,7 @@ from symmoe.questions.families import FAMILIES
 from symmoe.questions.suites import draw
 from symmoe.quiet import output_to
 from symmoe.types import Question
+from symmoe.yaml_text import load_yaml
 
 if TYPE_CHECKING:
     import torch
@@ -67,7 +68,7 @@ class Recipe(BaseModel):
 def read_recipe(path: Path) -> Recipe:
     """Read and validate a recipe file. Raises `RecipeError`, naming the file and the field at fault."""
     try:
-        return Recipe.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return Recipe.model_validate(load_yaml(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read ({error.strerror})") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

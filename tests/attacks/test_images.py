@@ -125,8 +125,8 @@ def test_what_is_no_image_or_too_much_of_one_is_a_400_and_takes_no_memory(served
 
 def test_many_of_the_largest_at_once_are_looked_at_one_after_another(served: Running) -> None:
     raw = png(5000, 5000)
-    with most_memory(450), ThreadPoolExecutor(8) as threads:
-        assert {response.status_code for response in threads.map(lambda _: shown(served, raw), range(8))} == {200}
+    with most_memory(450), ThreadPoolExecutor(5) as threads:
+        assert {response.status_code for response in threads.map(lambda _: shown(served, raw), range(5))} == {200}
 
 
 @pytest.mark.parametrize(

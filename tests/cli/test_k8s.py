@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 import yaml
 
+from symmoe.yaml_text import load_yaml, load_yamls
+
 from .conftest import Symmoe
 
 
 def test_render_prints_manifests_with_the_reasons_as_comments(symmoe_command: Symmoe) -> None:
     said = symmoe_command("k8s", "render", "--pool", "small-2026", "--accelerator", "L4", "--nodes", "2")
     assert said.code == 0
-    kinds = {each["kind"] for each in yaml.safe_load_all(said.out)}
+    kinds = {each["kind"] for each in load_yamls(said.out)}
     assert {"RayService", "NetworkPolicy", "StatefulSet", "Job"} <= kinds
     assert any(line.startswith("# host tier: ") for line in said.out.splitlines())
 
@@ -27,8 +29,8 @@ def test_render_writes_a_folder_for_kubectl_and_helm_with_the_same_objects(
     assert told.code == 0
     assert "mistral" in told.out
     assert "42 GiB" in told.out
-    written = list(yaml.safe_load_all((tmp_path / "made" / "manifests.yaml").read_text()))
-    assert written == list(yaml.safe_load_all(symmoe_command(*words).out))
+    written = list(load_yamls((tmp_path / "made" / "manifests.yaml").read_text()))
+    assert written == list(load_yamls(symmoe_command(*words).out))
     assert {each.name for each in (tmp_path / "made").iterdir()} == {
         *("values.yaml", "sized.yaml", "manifests.yaml", "kustomization.yaml", "chart")
     }
@@ -124,9 +126,7 @@ def test_more_nodes_come_by_a_patch_of_the_living_cluster(symmoe_command: Symmoe
     said = symmoe_command(*words, "--nodes", "4", "--json").json
     (change,) = said["changes"]
     assert change["effect"] == "replicas change"
-    assert yaml.safe_load(said["patch"]) == [
-        {"op": "replace", "path": "/spec/workerGroupSpecs/0/maxReplicas", "value": 4}
-    ]
+    assert load_yaml(said["patch"]) == [{"op": "replace", "path": "/spec/workerGroupSpecs/0/maxReplicas", "value": 4}]
     assert "patch raycluster" in symmoe_command(*words, "--nodes", "5").out
 
 
@@ -170,9 +170,7 @@ def test_an_expert_that_comes_or_goes_makes_no_new_cluster_and_another_model_doe
     effects(three[:2])
     followed = ["experts come or go", "nothing restarts"]
     assert effects(three) == followed
-    (pool,) = [
-        m for m in yaml.safe_load_all((out / "manifests.yaml").read_text()) if "symmoe-pool" in str(m["metadata"])
-    ]
+    (pool,) = [m for m in load_yamls((out / "manifests.yaml").read_text()) if "symmoe-pool" in str(m["metadata"])]
     assert json.loads(pool["data"]["joined.json"])["experts"].keys() == {"c"}
     assert json.loads(pool["data"]["profiles.json"])["experts"].keys() == {"a", "b"}
     assert effects(three[1:]) == followed

@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 
 from symmoe.config import PRESETS, cache_dir, read_pool
 from symmoe.loading.packed.checkpoint import PackedCheckpoint
+from symmoe.yaml_text import load_yaml
 
 from ..conftest import echo_pool
 from ..loading.conftest import TARGET, lora, write_adapter
@@ -107,7 +108,7 @@ def test_check_says_in_one_line_what_is_wrong_with_a_pool(
     symmoe_command: Symmoe, tmp_path: Path, sections: dict[str, object], says: str
 ) -> None:
     path = echo_pool(tmp_path)
-    document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    document = load_yaml(path.read_text(encoding="utf-8"))
     for key, value in sections.items():
         document[key] = {**document[key], **value} if isinstance(value, dict) else value
     path.write_text(yaml.safe_dump(document), encoding="utf-8")
@@ -242,7 +243,7 @@ def test_every_expert_is_packed_into_the_cache_and_kept_the_next_time(symmoe_com
 def test_an_expert_that_is_served_elsewhere_has_nothing_to_pack(
     symmoe_command: Symmoe, pool_file: Path, words: str
 ) -> None:
-    described = yaml.safe_load(pool_file.read_text())
+    described = load_yaml(pool_file.read_text())
     described["experts"].append({"name": "far", "model": "org/far", "remote": {"url": "https://far.example/v1"}})
     pool_file.write_text(yaml.safe_dump(described))
     said = symmoe_command(*words.split(), "--pool", pool_file, "--json")

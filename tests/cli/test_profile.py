@@ -530,19 +530,16 @@ UNUSABLE = [
 ]
 
 
-@pytest.mark.parametrize(("content", "says"), UNUSABLE)
-@pytest.mark.parametrize(
-    "words",
-    [
-        "route sums --pool {pool}",
-        "ask sums --pool {pool}",
-        "pool check {pool}",
-        "profile show --pool {pool}",
-        "profile diff {file} {file}",
-        "profile merge {file} -o {pool}.json",
-        "profile build --pool {pool} --per-family 1 --add -o {file}",
-    ],
+READERS = (
+    *("route sums --pool {pool}", "ask sums --pool {pool}", "pool check {pool}", "profile show --pool {pool}"),
+    *("profile diff {file} {file}", "profile merge {file} -o {pool}.json"),
+    "profile build --pool {pool} --per-family 1 --add -o {file}",
 )
+OF_EACH_COMMAND = [pytest.param(words, "[]", "not a JSON object", id=words) for words in READERS]
+BY_ONE_COMMAND = [pytest.param("pool check {pool}", *each.values, id=each.id) for each in UNUSABLE]
+
+
+@pytest.mark.parametrize(("words", "content", "says"), [*OF_EACH_COMMAND, *BY_ONE_COMMAND])
 def test_a_profile_file_that_cannot_be_used_is_one_line_of_error_that_names_it(
     symmoe_command: Symmoe, pool: Path, words: str, content: str | bytes, says: str
 ) -> None:

@@ -22,6 +22,7 @@ import yaml
 
 from symmoe.manifests.rendering import render
 from symmoe.manifests.values import Values
+from symmoe.yaml_text import load_yaml
 from tests.clusters import LOCAL, PATIENCE, Cluster, Service, ray_cluster, redis_server, wait_for
 from tests.conftest import echo_pool
 from tests.deployments.test_serve_config import Manifests, environment_of
@@ -198,7 +199,7 @@ def test_an_expert_that_comes_into_the_pool_file_answers_within_ten_seconds(
 ) -> None:
     before = running(cluster)
     client = client_of(cluster.url("two"))
-    described = yaml.safe_load(pool.read_text())
+    described = load_yaml(pool.read_text())
     described["experts"].append({"name": "poet", "model": "org/base", "adapter": "./poet"})
     with Asking.of(2, cluster.url("one")) as asking:
         pool.with_suffix(".new").write_text(yaml.safe_dump(described))

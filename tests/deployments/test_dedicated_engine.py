@@ -16,6 +16,7 @@ import yaml
 from symmoe.deployments.watching import Samples
 
 from symmoe.config import read_pool, shipped_pool
+from symmoe.yaml_text import load_yaml
 from tests.clusters import wait_for
 from tests.deployments.conftest import gone
 from tests.deployments.serving import client_of
@@ -27,7 +28,7 @@ SEA = "Tell me about the sea."
 def written(folder: Path) -> Path:
     """The starter pool with its base model on an engine of its own; its adapters take turns on another."""
     starter = shipped_pool("tiny")
-    pool = yaml.safe_load(starter.read_text())
+    pool = load_yaml(starter.read_text())
     for expert in pool["experts"]:
         expert["adapter"] = str(starter.parent / expert["adapter"]) if expert.get("adapter") else None
         expert["dedicated"] = expert["name"] == "generalist"

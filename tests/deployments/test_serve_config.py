@@ -20,6 +20,7 @@ from symmoe.deployments.app import build_app
 from symmoe.config import shipped_pool
 from symmoe.manifests.rendering import render
 from symmoe.manifests.values import Values
+from symmoe.yaml_text import load_yaml
 from tests.clusters import BIN, LOCAL, Cluster, free_ports, ray_cluster, redis_server
 from tests.k8s.conftest import one, rendered, sized
 
@@ -39,7 +40,7 @@ def service_of(manifests: Manifests) -> dict[str, Any]:
 
 
 def serve_config(manifests: Manifests, folder: Path) -> dict[str, Any]:
-    config: dict[str, Any] = yaml.safe_load(moved(service_of(manifests)["serveConfigV2"], folder))
+    config: dict[str, Any] = load_yaml(moved(service_of(manifests)["serveConfigV2"], folder))
     return config
 
 
@@ -71,7 +72,7 @@ def test_the_application_of_the_manifests_answers_with_engines_that_echo(ray_her
     (application,) = config["applications"]
     arguments = {**application["args"], "cpus": 1}
     file = Path(arguments["pool"])
-    pool = yaml.safe_load(file.read_text())
+    pool = load_yaml(file.read_text())
     file.write_text(yaml.safe_dump({**pool, "engine": {**pool["engine"], "kind": "echo"}}))
     (port,) = free_ports(1)
     serve.start(http_options={"host": "127.0.0.1", "port": port}, logging_config=config["logging_config"])

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+
+from symmoe.yaml_text import load_yaml
 
 from .conftest import RENDERED, ROOT, pods, rendered
 
@@ -74,7 +75,7 @@ def service_of(name: str) -> dict[str, Any]:
 
 @cache
 def definition() -> dict[str, Any]:
-    custom = yaml.safe_load(DEFINITION.read_text(encoding="utf-8"))
+    custom = load_yaml(DEFINITION.read_text(encoding="utf-8"))
     (version,) = [each for each in custom["spec"]["versions"] if each["name"] == "v1"]
     schema: dict[str, Any] = version["schema"]["openAPIV3Schema"]
     return strict({**schema, "properties": {"metadata": {"type": "object"}, **schema["properties"]}})
@@ -130,7 +131,7 @@ def release(version: str) -> tuple[int, ...]:
 
 
 def test_the_least_kuberay_that_the_documentation_tells_has_every_field() -> None:
-    since = {field: at for at, fields in yaml.safe_load(FIELDS.read_text(encoding="utf-8")).items() for field in fields}
+    since = {field: at for at, fields in load_yaml(FIELDS.read_text(encoding="utf-8")).items() for field in fields}
     used = {field for name in RENDERED for field in kuberays_own(service_of(name)["spec"])}
     assert used == since.keys()
     (told,) = re.findall(

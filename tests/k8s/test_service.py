@@ -12,6 +12,7 @@ import yaml
 from symmoe.config import Pool, read_pool
 from symmoe.manifests.rendering import IN_IMAGE, ON_VOLUME, POOL_FILE, local_sources, render
 from symmoe.manifests.values import Values, write_shipped
+from symmoe.yaml_text import load_yaml
 
 from .conftest import CHART, RENDERED, ROOT, containers, one, rendered, said, sized
 
@@ -24,7 +25,7 @@ def service(name: str) -> dict[str, Any]:
 
 
 def serve(name: str) -> dict[str, Any]:
-    config: dict[str, Any] = yaml.safe_load(service(name)["serveConfigV2"])
+    config: dict[str, Any] = load_yaml(service(name)["serveConfigV2"])
     return config
 
 
@@ -131,7 +132,7 @@ def test_an_expert_pod_has_the_accelerators_and_the_memory_of_its_replica(name: 
 def pool_of(name: str) -> Pool:
     """The pool that pods of a rendering read."""
     data = one(rendered(name), "ConfigMap", "symmoe-pool")["data"]
-    return Pool.model_validate(yaml.safe_load(data["pool.yaml"]))
+    return Pool.model_validate(load_yaml(data["pool.yaml"]))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -206,7 +207,7 @@ def own_values(file: Path, kind: str = "L40S") -> Values:
 
 def test_what_a_pool_names_beside_itself_goes_along_or_is_said_to_be_copied(own_pool: Path) -> None:
     files = own_values(own_pool).pool_files
-    written = yaml.safe_load(files["pool.yaml"])
+    written = load_yaml(files["pool.yaml"])
     assert files["profiles.json"] == "{}"
     assert written["routing"]["profiles"] == "./profiles.json"
     assert written["experts"][1]["adapter"] == f"{ON_VOLUME}/adapters/lawyer"
@@ -218,10 +219,10 @@ def test_what_a_pool_names_beside_itself_goes_along_or_is_said_to_be_copied(own_
 
 @pytest.mark.parametrize("kind", ["L40S", "cpu"])
 def test_a_reward_replica_has_room_beside_the_engines(own_pool: Path, kind: str) -> None:
-    pool = yaml.safe_load(own_pool.read_text())
+    pool = load_yaml(own_pool.read_text())
     own_pool.write_text(yaml.safe_dump({**pool, "reward": {"model": "starter"}}))
     spec = one(render(own_values(own_pool, kind)), "RayService", "symmoe")["spec"]
-    (application,) = yaml.safe_load(spec["serveConfigV2"])["applications"]
+    (application,) = load_yaml(spec["serveConfigV2"])["applications"]
     arguments = application["args"]
     ingress = 0 if kind != "cpu" else 1
     known = int(spec["rayClusterConfig"]["workerGroupSpecs"][0]["rayStartParams"]["num-cpus"])

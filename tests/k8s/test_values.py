@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from symmoe.errors import CapacityError, ConfigError
 from symmoe.manifests.rendering import render, write_installation
 from symmoe.manifests.values import Values, changed_values, read_values, values_text
+from symmoe.yaml_text import load_yamls
 
 from .conftest import RENDERED, containers, one, pods, rendered, said, sized
 
@@ -245,7 +245,7 @@ def test_helm_gives_the_same_objects(name: str, kubernetes_tools: Path, values_f
     words = [kubernetes_tools / "helm", "template", "symmoe", chart, "--namespace", said(name).namespace]
     done = subprocess.run([*words, "-f", values_file], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    given = [each for each in yaml.safe_load_all(done.stdout) if each]
+    given = [each for each in load_yamls(done.stdout) if each]
     assert len(given) == len(rendered(name))
     assert by_name(given) == by_name(rendered(name))
     values_file.write_text("doors: 1\n")
@@ -261,4 +261,4 @@ def test_kustomize_gives_the_same_objects(kubernetes_tools: Path, tmp_path: Path
     write_installation(tmp_path, values_text(said("production")), said("production"))
     words = [kubernetes_tools / "kubectl", "kustomize", tmp_path]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
-    assert by_name(list(yaml.safe_load_all(done.stdout))) == by_name(rendered("production"))
+    assert by_name(list(load_yamls(done.stdout))) == by_name(rendered("production"))

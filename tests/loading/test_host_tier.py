@@ -452,4 +452,4 @@ class Tier(RuleBasedStateMachine):
 
 
 TestTier: Any = Tier.TestCase
-TestTier.settings = settings(max_examples=80, stateful_step_count=40)
+TestTier.settings = settings(stateful_step_count=40)

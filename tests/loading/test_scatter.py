@@ -12,7 +12,7 @@ from types import ModuleType
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from symmoe.errors import CheckpointError
@@ -73,7 +73,6 @@ def written_by(
 SIZES = st.one_of(st.integers(0, 40), st.sampled_from([0, 1, TILE - 1, TILE, TILE + 1, 2 * TILE + 17]))
 
 
-@settings(max_examples=60)
 @given(sizes=st.lists(SIZES, max_size=6), seed=st.integers(0, 2**16), aligned=st.booleans())
 def test_the_kernel_writes_what_single_copies_write_and_not_a_byte_beside(
     interpreted: Run, sizes: list[int], seed: int, aligned: bool

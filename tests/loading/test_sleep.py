@@ -279,4 +279,4 @@ class Sleeping(RuleBasedStateMachine):
 
 
 TestSleeping = Sleeping.TestCase
-TestSleeping.settings = settings(max_examples=80, stateful_step_count=25)
+TestSleeping.settings = settings(stateful_step_count=25)

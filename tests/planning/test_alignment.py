@@ -6,14 +6,14 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from symmoe.bench.planning import dispatched, simulated_cluster
 from symmoe.planning.costs import ExpertCost
 from symmoe.planning.grouping import spread
 from symmoe.planning.problem import Problem, Worker
-from symmoe.planning.scheduling import schedule
+from symmoe.planning.scheduling import Schedule, schedule
 from symmoe.planning.simulation import AsPredicted, simulate
 from symmoe.types import Assignment, Call, Plan, Rates, Step
 from tests.fakes import query
@@ -77,9 +77,8 @@ def apart(of: Problem) -> Problem:
     return replace(of, workers=tuple(replace(seat, machine="") for seat in of.workers))
 
 
-@settings(max_examples=40)
 @given(clusters())
-def test_aligning_never_makes_a_schedule_longer_and_loses_no_request(of: Problem) -> None:
+def test_an_aligned_schedule_is_no_longer_loses_nothing_and_plays_as_planned(of: Problem) -> None:
     found, plain = schedule(of, 0), schedule(apart(of), 0)
     assert found.makespan <= plain.makespan * CLOSE
     assert found.bound <= found.makespan * CLOSE
@@ -88,12 +87,12 @@ def test_aligning_never_makes_a_schedule_longer_and_loses_no_request(of: Problem
         assert len({share.expert for share in shares}) == len(shares)
         planned.update({share.expert: share.requests for share in shares})
     assert planned == Counter({name: count for name, count in of.requests.items() if count})
+    joint_loads_begin_together(of, found)
+    every_step_says_with_whom_it_begins(of, found)
 
 
-@settings(max_examples=40)
-@given(clusters())
-def test_what_is_joint_begins_at_one_moment_on_several_machines_and_nobody_waits_for_ever(of: Problem) -> None:
-    found = schedule(of, 0)
+def joint_loads_begin_together(of: Problem, found: Schedule) -> None:
+    """Each at one moment, on several machines; nobody waits for ever."""
     played = simulate(found, of, AsPredicted(of))
     assert played.makespan == pytest.approx(found.makespan)
     assert sum(span.requests for span in played.spans) == sum(of.requests.values())
@@ -110,15 +109,14 @@ def test_what_is_joint_begins_at_one_moment_on_several_machines_and_nobody_waits
         assert load.waited <= max(load.saved * len(load.places) * len(load.places), sum(found.seconds))
 
 
-@settings(max_examples=20)
-@given(clusters())
-def test_a_plan_tells_the_same_of_every_step_that_begins_together_and_keeps_every_call(of: Problem) -> None:
+def every_step_says_with_whom_it_begins(of: Problem, found: Schedule) -> None:
+    """And the plan that is divided keeps every call."""
+
     def step(name: str, count: int) -> Step:
         calls = (Call(name, query("x", f"{name}{n}"), (Assignment(f"{name}{n}", name, 0),)) for n in range(count))
         return Step(name, tuple(calls))
 
     whole = Plan(tuple(step(name, count) for name, count in of.requests.items() if count))
-    found = schedule(of, 0)
     divided = spread(whole, found)
     assert Counter(c for s in divided.steps for c in s.calls) == Counter(c for s in whole.steps for c in s.calls)
     told = Counter(s.joint for s in divided.steps if s.joint)
@@ -127,8 +125,14 @@ def test_a_plan_tells_the_same_of_every_step_that_begins_together_and_keeps_ever
     }
 
 
-def test_sixty_four_devices_and_two_hundred_adapters_save_more_than_they_wait() -> None:
-    of = simulated_cluster(200, 64, machines=8, seed=0, models=40)
+@pytest.mark.parametrize(
+    ("adapters", "devices", "machines", "models"),
+    [(100, 32, 4, 20), pytest.param(200, 64, 8, 40, marks=pytest.mark.slow)],
+)
+def test_many_devices_and_adapters_save_more_than_they_wait(
+    adapters: int, devices: int, machines: int, models: int
+) -> None:
+    of = simulated_cluster(adapters, devices, machines=machines, seed=0, models=models)
     found, plain = schedule(of, 0), schedule(apart(of), 0)
     assert found.makespan <= plain.makespan
     gained = sum(load.saved * len(load.places) - load.waited for load in found.joint)

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
 from symmoe import build
 from symmoe.asking import OpenPool, open_pool
@@ -18,6 +17,7 @@ from symmoe.questions.suites import everyday_suite, mixed_suite
 from symmoe.scoring.weighing import RewardScorer
 from symmoe.training.lora import data_hash, read_recipe, training_questions
 from symmoe.types import Assignment, Candidate, Message, Query, Recruitment, Sampling, Tally, Trace
+from symmoe.yaml_text import load_yaml
 from tests.fakes import query, skills
 
 TINY = read_pool("tiny")
@@ -150,7 +150,7 @@ def test_five_of_six_everyday_questions_are_answered_rightly(starter: OpenPool) 
     assert len(cut) <= 2
 
 
-PARAPHRASES: list[list[str]] = yaml.safe_load((Path(__file__).parent / "paraphrases.yaml").read_text(encoding="utf-8"))
+PARAPHRASES: list[list[str]] = load_yaml((Path(__file__).parent / "paraphrases.yaml").read_text(encoding="utf-8"))
 
 
 def first_experts(pool: Pool) -> list[list[str]]:

@@ -38,7 +38,7 @@ def make_key(**facts: Any) -> tuple[str, KeyRecord]:
 def keyed(folder: Path, settings: Settings, **options: Any) -> Iterator[Running]:
     """A service that asks for keys, as an ingress does."""
     storage = Storage()
-    with running(folder, settings, StoredKeys(Breaker(storage, PATIENCE)), storage, **options) as served:
+    with running(folder, settings, StoredKeys(Breaker(storage, PATIENCE), fresh=0.1), storage, **options) as served:
         yield served
 
 

@@ -213,7 +213,8 @@ def test_lines_over_a_limit_wait_until_there_is_room(folder: Path) -> None:
         assert found.request_counts.completed <= 2  # making the batch was a request too
 
 
-def test_what_is_left_of_a_batch_fails_once_its_key_is_revoked(folder: Path) -> None:
+def test_what_is_left_of_a_batch_fails_once_its_key_is_revoked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("symmoe.deployments.batches.answering.LONGEST_KEY_PAUSE", 0.2)
     key, record = make_key(requests_per_minute=4)
     with keyed(folder, Settings()) as served:
         start(client(served, key), [line(number) for number in range(5)])

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from symmoe.deployments.access.keys import Open
 
 from symmoe.config import read_pool
+from symmoe.yaml_text import load_yaml
 from tests.conftest import echo_pool
 from tests.deployments.api.conftest import Running, running
 from tests.stores import state_in
@@ -74,7 +74,7 @@ def test_a_hostile_skill_is_text(tmp_path: Path, page: Any) -> None:
     for part in ("taxonomy.yaml", "profiles.json"):
         path = tmp_path / part
         path.write_text(path.read_text(encoding="utf-8").replace("sums", skill), encoding="utf-8")
-    assert yaml.safe_load((tmp_path / "taxonomy.yaml").read_text(encoding="utf-8"))["skills"][0]["name"] == skill
+    assert load_yaml((tmp_path / "taxonomy.yaml").read_text(encoding="utf-8"))["skills"][0]["name"] == skill
     with (
         state_in(tmp_path / "own"),
         running(tmp_path, SETTINGS, Open(True), console=True, remembers=True, pool=read_pool(str(file))) as served,

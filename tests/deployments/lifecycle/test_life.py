@@ -13,6 +13,7 @@ from symmoe.deployments.settings import Settings
 from symmoe.deployments.storage import Storage
 
 from symmoe.config import read_pool
+from symmoe.yaml_text import load_yaml
 from tests.conftest import echo_pool
 from tests.deployments.access.conftest import make_key
 from tests.deployments.api.conftest import PATIENCE, Running, running, until
@@ -203,7 +204,7 @@ def test_state_and_queue_of_every_expert_are_in_the_metrics(changing: Running, l
 
 def written(file: Path, *names: str, **more: object) -> None:
     """The pool file with these experts; a rename, so that it is never seen half."""
-    described = yaml.safe_load(file.read_text())
+    described = load_yaml(file.read_text())
     known = {each["name"]: each for each in described["experts"]}
     described["experts"] = [known.get(n, {"name": n, "model": "org/base", "adapter": f"./{n}"}) for n in names]
     new = file.with_suffix(".new")
@@ -221,6 +222,13 @@ def asked(served: Running, model: str) -> int:
     return served.post(json=body).status_code
 
 
+@pytest.fixture
+def looked_at_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pool file is looked at twenty times a second."""
+    monkeypatch.setattr("symmoe.deployments.lifecycle.following._LOOK_SECONDS", 0.05)
+
+
+@pytest.mark.usefixtures("looked_at_often")
 @pytest.mark.parametrize("remembers", [False, True])
 def test_experts_come_and_go_with_the_file(tmp_path: Path, state: Path, remembers: bool) -> None:
     file = echo_pool(tmp_path)
@@ -242,6 +250,7 @@ def test_experts_come_and_go_with_the_file(tmp_path: Path, state: Path, remember
         assert asked(served, "sorter") == 200
 
 
+@pytest.mark.usefixtures("looked_at_often")
 def test_what_an_operator_did_by_hand_stays(tmp_path: Path, state: Path) -> None:
     file = echo_pool(tmp_path)
     keys, settings = Open(admin=True), Settings(follow=str(file))
@@ -254,6 +263,7 @@ def test_what_an_operator_did_by_hand_stays(tmp_path: Path, state: Path) -> None
         assert states(served)["hand"] == "active"
 
 
+@pytest.mark.usefixtures("looked_at_often")
 def test_a_file_that_is_broken_changes_nothing(tmp_path: Path, state: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = echo_pool(tmp_path)
     with running(tmp_path, Settings(follow=str(file)), pool=read_pool(str(file))) as served:

@@ -72,28 +72,20 @@ def test_the_order_of_the_experts_changes_who_is_asked_only_among_experts_that_a
 
 @every_rule
 @given_few(case=cases())
-def test_shares_are_not_negative_sum_to_one_and_come_best_first(rule: Rule, case: Case) -> None:
-    shares = list(asked_alone(case.recruiter(rule), case.skills).shares.values())
+def test_shares_are_ordered_and_sum_to_one_experts_are_the_pools_and_their_slots_are_numbered_from_zero(
+    rule: Rule, case: Case
+) -> None:
+    found = asked_alone(case.recruiter(rule), case.skills, case.k, case.seed)
+    shares = list(found.shares.values())
     assert sum(shares) == pytest.approx(1, abs=1e-6)
     assert min(shares) >= 0
     assert shares == sorted(shares, reverse=True)
-
-
-@every_rule
-@given_few(case=cases())
-def test_experts_come_from_the_pool_and_fill_at_least_one_and_at_most_k_slots(rule: Rule, case: Case) -> None:
-    found = asked_alone(case.recruiter(rule), case.skills, case.k, case.seed)
     assert 1 <= len(found.assignments) <= case.k
     assert set(found.shares) <= set(case.profiles.experts)
     assert set(experts_of(found)) <= set(found.shares)
     assert {found.query_id, *(assignment.query_id for assignment in found.assignments)} == {"q"}
-
-
-@every_rule
-@given_few(case=cases())
-def test_slots_number_the_calls_of_an_expert_from_zero(rule: Rule, case: Case) -> None:
     slots: dict[str, list[int]] = {}
-    for assignment in asked_alone(case.recruiter(rule), case.skills, case.k, case.seed).assignments:
+    for assignment in found.assignments:
         slots.setdefault(assignment.expert, []).append(assignment.slot)
     assert all(numbers == list(range(len(numbers))) for numbers in slots.values())
 
