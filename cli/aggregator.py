@@ -42,7 +42,7 @@ def bench(
     from symmoe.routing.profile_files import write_profiles
     from symmoe.types import Profiles
 
-    from .render import show, show_json, watching
+    from .render import show_result, watching
 
     config = read_pool(pool)
     questions = suite_at(suite, per_family, "profile", seed)
@@ -56,10 +56,7 @@ def bench(
         source = suite.name if suite else f"profile split, {per_family} of each family, seed {seed}"
         write_profiles(out, with_aggregation(known, measured), _about(config, source))
         report["out"] = str(out)
-    if json:
-        show_json(report)
-        return
-    show(_table(report), *([f"profiles in {out}"] if out else []))
+    show_result(json, report, _table(report), *([f"profiles in {out}"] if out else []))
 
 
 def _report(measured: Any) -> dict[str, Any]:

@@ -34,11 +34,6 @@ class OnFailure(StrEnum):
     STOP = "stop"
 
 
-@app.callback()
-def _group() -> None:
-    """Answer files of questions."""
-
-
 @app.command("run")
 def run(
     sources: options.Sources,

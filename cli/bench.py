@@ -24,11 +24,6 @@ OtherModel = Annotated[
 _STORAGE = {"throttled": "throttled", "page_cache": "page cache"}
 
 
-@app.callback()
-def _group() -> None:
-    """Measure speed, memory and quality on this machine."""
-
-
 @app.command("replay")
 def replay(
     train: Annotated[Path, typer.Option("--train", help="A folder of recorded sets (JSON) to fit routers on.")],

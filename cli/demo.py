@@ -34,7 +34,7 @@ def demo(
     from symmoe.questions.suites import general_suite, mixed_suite, write_suite
     from symmoe.types import Trace
 
-    from .render import show, show_json, watching, working
+    from .render import show_result, watching, working, write_report
 
     config = read_pool(pool)
     options.fetch_and_verify(config)
@@ -71,12 +71,9 @@ def demo(
         for line, result in answers:
             answered.write(line, [result])
             evidence.write(line, [result])
-    _write_json(out / "report.json", report)
+    write_report(report, out / "report.json")
     plot_report(report, out / "accuracy.png")
-    if json:
-        show_json(report)
-        return
-    show(*_tables(report), f"report, answers, traces and plot are in {out}")
+    show_result(json, report, *_tables(report), f"report, answers, traces and plot are in {out}")
 
 
 def _tables(report: dict[str, Any]) -> list[Any]:
@@ -103,9 +100,3 @@ def _tables(report: dict[str, Any]) -> list[Any]:
         table("Experts", expert_columns, experts, right=(1, 3, 4, 5)),
         seconds_table(report["seconds"]),
     ]
-
-
-def _write_json(path: Path, document: dict[str, Any]) -> None:
-    import json
-
-    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")

@@ -32,7 +32,7 @@ def train(
     from symmoe.loading.sources import local_directory
     from symmoe.training.lora import read_recipe, train_adapter
 
-    from .render import show, show_json, stepping, working
+    from .render import show_result, stepping, working
 
     config = read_recipe(recipe)
     target = out or Path("adapters") / config.name
@@ -40,10 +40,7 @@ def train(
         model = local_directory(base, Path(), cache_dir())
     with stepping(f"training {config.name}", config.steps) as step:
         card = train_adapter(config, model, target, base, lambda done, loss: step(done, f"loss {loss:.3f}"))
-    if json:
-        show_json(card)
-        return
-    show(f"wrote {target}; measure it with: symmoe expert eval {config.name} --pool POOL")
+    show_result(json, card, f"wrote {target}; measure it with: symmoe expert eval {config.name} --pool POOL")
 
 
 @app.command("eval")

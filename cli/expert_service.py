@@ -50,10 +50,10 @@ def restore(name: Name, service: Service = DEFAULT_URL, key: Key = None, json: o
 
 def remove(name: Name, service: Service = DEFAULT_URL, key: Key = None, json: options.Json = False) -> None:
     """Remove an expert from a running service: it finishes its open requests and is no longer listed as a model."""
-    from .render import show, show_json
+    from .render import show_result
 
     done = request("DELETE", service, f"{_PATH}/{quote(name, safe='')}", key)
-    show_json(done) if json else show(f"{name} is removed")
+    show_result(json, done, f"{name} is removed")
 
 
 def join(

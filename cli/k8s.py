@@ -23,11 +23,6 @@ app = typer.Typer(help="Size a pool for Kubernetes and write its manifests.", no
 _GB = 10**9
 
 
-@app.callback()
-def _group() -> None:
-    """Size a pool for Kubernetes and write its manifests."""
-
-
 PoolFile = Annotated[str | None, typer.Option("--pool", "-p", help="A shipped pool or a pool file.")]
 Accelerator = Annotated[
     str | None, typer.Option("--accelerator", help="L4, A10, A100-40, L40S, A100-80, H100, H200, B200; or cpu.")

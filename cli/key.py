@@ -82,17 +82,19 @@ def create(
 
     from symmoe.deployments.access.keys import KeyRecord, add, checked_name, new_id, new_key
 
-    from .render import show, show_json
+    from .render import show_result
 
     key, now = new_key(), time.time()
     expires_at = None if expires is None else now + expires * _DAY
     limits = requests, tokens
     record = KeyRecord(new_id(), checked_name(name), now, expires_at, None, *limits, scope == "admin", budget, per)
     with_store(lambda storage: add(storage, key, record))
-    if json:
-        show_json({"key": key, **record.facts(now)})
-        return
-    show(key, f"{record.id} ({record.name}): send it as `Authorization: Bearer KEY`. It is not shown again.")
+    show_result(
+        json,
+        {"key": key, **record.facts(now)},
+        key,
+        f"{record.id} ({record.name}): send it as `Authorization: Bearer KEY`. It is not shown again.",
+    )
 
 
 @app.command("list")
@@ -169,11 +171,8 @@ def revoke(
 
     from symmoe.deployments.access.keys import revoke as revoke_in
 
-    from .render import show, show_json
+    from .render import show_result
 
     now = time.time()
     record = existing(with_store(lambda storage: revoke_in(storage, ident, now)))
-    if json:
-        show_json(record.facts(now))
-        return
-    show(f"{record.id} ({record.name}) is revoked")
+    show_result(json, record.facts(now), f"{record.id} ({record.name}) is revoked")

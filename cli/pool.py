@@ -60,15 +60,17 @@ def check(pool: Named = "starter", json: options.Json = False) -> None:
     from symmoe.build import check_weights
     from symmoe.config import read_pool
 
-    from .render import show, show_json, working
+    from .render import show_result, working
 
     config = read_pool(pool)
     with working("checking"):
         notes = check_weights(config)
-    if json:
-        show_json({"pool": config.name, "experts": len(config.experts), "ok": True, "notes": notes})
-        return
-    show(f"{config.name}: {len(config.experts)} experts, all good", *(f"  note: {note}" for note in notes))
+    show_result(
+        json,
+        {"pool": config.name, "experts": len(config.experts), "ok": True, "notes": notes},
+        f"{config.name}: {len(config.experts)} experts, all good",
+        *(f"  note: {note}" for note in notes),
+    )
 
 
 @app.command("init")
@@ -82,7 +84,7 @@ def init(
     from symmoe.config import SHIPPED, shipped_pool
     from symmoe.errors import PoolError
 
-    from .render import show, show_json
+    from .render import show_result
 
     origin = shipped_pool(preset)
     if path.exists() and not force:
@@ -92,10 +94,7 @@ def init(
         text = text.replace("adapter: ./adapters/", f"adapter: {origin.parent}/adapters/")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
-    if json:
-        show_json({"path": str(path), "preset": preset})
-        return
-    show(f"wrote {path}; check it with: symmoe pool check {path}")
+    show_result(json, {"path": str(path), "preset": preset}, f"wrote {path}; check it with: symmoe pool check {path}")
 
 
 @app.command("pack")

@@ -40,7 +40,7 @@ def build(
     from symmoe.routing.profile_files import write_profiles
     from symmoe.routing.profiles import merge
 
-    from .render import show, show_json, watching
+    from .render import show_result, watching
 
     config = read_pool(pool).without_profiles()
     assembly = Assembly(config, embedder=build_kept_embedder(config))
@@ -74,10 +74,11 @@ def build(
     }
     write_profiles(out, built, facts)
     partial.unlink(missing_ok=True)
-    if json:
-        show_json(facts | {"out": str(out), "right": {n: p.overall.right for n, p in built.experts.items()}})
-        return
-    show(_table(f"Profiles in {out}", built, []))
+    show_result(
+        json,
+        facts | {"out": str(out), "right": {n: p.overall.right for n, p in built.experts.items()}},
+        _table(f"Profiles in {out}", built, []),
+    )
 
 
 @app.command("show")
@@ -165,7 +166,7 @@ def merge_files(
     from symmoe.routing.profiles import merge, shared_evidence
     from symmoe.types import Profiles
 
-    from .render import show, show_json
+    from .render import show_result
 
     merged, sources = Profiles({}), list[str]()
     for path in files:
@@ -185,10 +186,11 @@ def merge_files(
         raise RequestError(f"no file has a record of {', '.join(missing)}", code="unknown_expert")
     kept = {name: profile for name, profile in merged.experts.items() if not only or name in only}
     write_profiles(out, replace(merged, experts=kept), facts)
-    if json:
-        show_json(facts | {"out": str(out), "experts": list(kept)})
-        return
-    show(f"wrote {out}: {len(kept)} experts from {len(files)} files")
+    show_result(
+        json,
+        facts | {"out": str(out), "experts": list(kept)},
+        f"wrote {out}: {len(kept)} experts from {len(files)} files",
+    )
 
 
 @app.command("push")
@@ -202,13 +204,10 @@ def push(
     from symmoe.routing.profile_store import push_profiles
     from symmoe.store import open_store
 
-    from .render import show, show_json
+    from .render import show_result
 
     version = push_profiles(open_store(), name, as_document(read_profiles(file), about_profiles(file)))
-    if json:
-        show_json({"name": name, "version": version})
-        return
-    show(f"profiles: store:{name} (version {version})")
+    show_result(json, {"name": name, "version": version}, f"profiles: store:{name} (version {version})")
 
 
 @app.command("pull")
@@ -222,15 +221,16 @@ def pull(
     from symmoe.routing.profile_store import pull_document
     from symmoe.store import open_store
 
-    from .render import show, show_json
+    from .render import show_result
 
     document = pull_document(open_store(), name)
     profiles = parse_profiles(document, f"store:{name}")
     write_profiles(out, profiles, document.get("about", {}))
-    if json:
-        show_json({"name": name, "out": str(out), "experts": list(profiles.experts)})
-        return
-    show(f"wrote {out}: {len(profiles.experts)} experts")
+    show_result(
+        json,
+        {"name": name, "out": str(out), "experts": list(profiles.experts)},
+        f"wrote {out}: {len(profiles.experts)} experts",
+    )
 
 
 def _existing(path: Path) -> tuple[Any, dict[str, Any]]:

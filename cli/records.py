@@ -17,11 +17,6 @@ Out = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Write the
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A directory of records.")]
 
 
-@app.callback()
-def _group() -> None:
-    """Import, check and split recorded answers."""
-
-
 @app.command("import")
 def import_batch(
     asked: Annotated[Path, typer.Argument(metavar="IN.jsonl", help="The input of the batch.")],

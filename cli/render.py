@@ -62,6 +62,14 @@ def show(*parts: Any) -> None:
         console.print(part, highlight=False, markup=False)
 
 
+def show_result(as_json: bool, document: Any, *parts: Any) -> None:
+    """Print what came of a command: a document as JSON, or texts and tables."""
+    if as_json:
+        show_json(document)
+    else:
+        show(*parts)
+
+
 def coloured(words: str, style: str) -> Text:
     """Text in a style of rich. Plain strings are shown as they are: brackets in them are not markup."""
     from rich.text import Text

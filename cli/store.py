@@ -16,14 +16,11 @@ def status(json: options.Json = False) -> None:
 
     from symmoe.store import embedded_socket, open_store
 
-    from .render import show, show_json
+    from .render import show_result
 
     where = "REDIS_URL" if os.environ.get("REDIS_URL") else str(embedded_socket())
     facts = open_store().ping() | {"where": where}
-    if json:
-        show_json(facts)
-        return
-    show(f"{facts['server']} {facts['version']} at {facts['where']}")
+    show_result(json, facts, f"{facts['server']} {facts['version']} at {facts['where']}")
 
 
 @app.command("stop")
@@ -31,10 +28,7 @@ def stop(json: options.Json = False) -> None:
     """Stop the embedded store; its data stays on disk."""
     from symmoe.store import stop_embedded
 
-    from .render import show, show_json
+    from .render import show_result
 
     stopped = stop_embedded()
-    if json:
-        show_json({"stopped": stopped})
-        return
-    show("stopped" if stopped else "it was not running")
+    show_result(json, {"stopped": stopped}, "stopped" if stopped else "it was not running")

@@ -39,11 +39,10 @@ class PoolExperts:
         pool: Pool,
         replicas: Experts | None,
         dedicated: Mapping[str, Experts] | None = None,
-        client: httpx.AsyncClient | None = None,
     ) -> None:
         remote = [expert for expert in pool.experts if expert.remote is not None]
         # as many connections as requests are open: who waits for one remote's answer holds up no other's
-        client = client or httpx.AsyncClient(follow_redirects=False, limits=httpx.Limits(max_connections=None))
+        client = httpx.AsyncClient(follow_redirects=False, limits=httpx.Limits(max_connections=None))
         self._remote = {expert.name: RemoteExpert(expert, client) for expert in remote}
         self._replicas, self._dedicated = replicas, dedicated or {}
 

@@ -69,8 +69,7 @@ def serving(
     service already, and `EngineError` if it does not start.
     """
     began = time.monotonic()
-    _check_cluster(address, keys)
-    check_exposure(host, keys)
+    check_exposure(host, keys, address)
     if address is None:
         _check_port(host, port)
         if any(expert.dedicated is not None for expert in pool.experts):
@@ -139,14 +138,6 @@ def _state() -> Any:
     from ray import serve
 
     return serve.status().applications[NAME]
-
-
-def _check_cluster(address: str | None, keys: bool) -> None:
-    if address is not None and not keys:
-        raise JobError(
-            f"a service on the cluster at {address} may be reached from elsewhere, and no keys would be checked",
-            hint="make one with `symmoe key create NAME`, and serve with `--keys`",
-        )
 
 
 def _check_port(host: str, port: int) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 from symmoe.planning.alignment import JointLoad
 from symmoe.planning.grouping import Fleet, plan, problem_of, spread
-from symmoe.planning.problem import Problem
 from symmoe.planning.scheduling import Schedule, schedule
 from symmoe.planning.simulation import AsPredicted, Timeline, simulate
 from symmoe.protocols import Recruiter, Tagger
@@ -31,7 +30,6 @@ class Preview:
     """
 
     plan: Plan
-    problem: Problem
     schedule: Schedule
     timeline: Timeline
     planning: float
@@ -57,7 +55,7 @@ def preview(
     divided = spread(whole, found)
     planning = time.perf_counter() - began
     timeline = simulate(found, problem, AsPredicted(problem), prefetch)
-    return Preview(divided, problem, found, timeline, planning, _met(divided))
+    return Preview(divided, found, timeline, planning, _met(divided))
 
 
 def preview_report(shown: Preview) -> dict[str, Any]:

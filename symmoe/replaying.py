@@ -18,7 +18,7 @@ from symmoe.pipeline import answer
 from symmoe.policy import Policy, policy_for
 from symmoe.profiles.building import onboard, profile_records, tag_questions
 from symmoe.profiles.marking import estimate, is_right, kind_of, paired
-from symmoe.protocols import Embedder, Tagger
+from symmoe.protocols import Tagger
 from symmoe.records.files import Records
 from symmoe.types import Profiles, Query, Refusal, Sampling, Skills, Trace
 
@@ -84,12 +84,11 @@ class Replay:
         records: Records,
         without: Sequence[str] = (),
         profiles: Profiles | None = None,
-        embedder: Embedder | None = None,
     ) -> None:
         self.without = tuple(sorted({pool.expert(name).name for name in without}))
         self.experts = [name for name in pool.names if name not in self.without]
         records.check(self.experts)
-        self.records, self._embedder = records, build_kept_embedder(pool) if embedder is None else embedder
+        self.records, self._embedder = records, build_kept_embedder(pool)
         self.pool = _recorded(pool, records)
         self._tagger = TaggedOnce(build_tagger(pool, self._embedder))
         self.profiles = profiles or self._assembly(self.pool, None).profiles()

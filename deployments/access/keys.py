@@ -97,11 +97,14 @@ def key_in(headers: Mapping[str, str]) -> str | None:
     return bearer(headers.get("authorization")) or headers.get("x-api-key", "").strip() or None
 
 
-def check_exposure(host: str, keys: bool) -> None:
-    """Raise `JobError` for a service that others could reach and that checks no `keys`."""
-    if not keys and not is_loopback(host):
+def check_exposure(host: str, keys: bool, cluster: str | None = None) -> None:
+    """Raise `JobError` for a service that others could reach, also by its `cluster`, and that checks no `keys`."""
+    exposed = f"a service on the cluster at {cluster} may be reached from elsewhere" if cluster is not None else ""
+    if not exposed and not is_loopback(host):
+        exposed = f"{host} can be reached from other machines"
+    if exposed and not keys:
         raise JobError(
-            f"{host} can be reached from other machines, and no keys would be checked",
+            f"{exposed}, and no keys would be checked",
             hint="make one with `symmoe key create NAME`, and serve with `--keys`",
         )
 

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from symmoe.aggregation.reading import UNREAD, SemanticClusters, failed, read
-from symmoe.protocols import Aggregator
 from symmoe.questions.families import options_of, support
 from symmoe.types import Answer, Belief, Candidate, Query, Recruitment, Refusal, Verdict, Vote
 
@@ -36,16 +35,6 @@ def no_answer(query: Query, candidates: Sequence[Candidate]) -> Refusal | None:
     listed = ", ".join(f"{expert} ({why})" for expert, why in outcomes.items())
     message = f"none of its experts gave an answer: {listed or 'none was asked'}"
     return Refusal(query.id, "no_answer", message, status=503, retry_after=1.0, failed=outcomes)
-
-
-def aggregate(
-    aggregator: Aggregator,
-    queries: Sequence[Query],
-    candidates: Sequence[Sequence[Candidate]],
-    verdicts: Sequence[Sequence[Verdict]],
-) -> list[Answer]:
-    """One answer for each query."""
-    return [aggregator.aggregate(q, c, v) for q, c, v in zip(queries, candidates, verdicts, strict=True)]
 
 
 class WeightedVote:

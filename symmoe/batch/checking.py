@@ -20,6 +20,7 @@ import numpy as np
 from xxhash import xxh3_64_intdigest
 
 from symmoe.batch.lines import BadLine, GoodLine, KnownLine, Lines, SeenIds, drawn
+from symmoe.batch.output import OWN
 from symmoe.build import Assembly
 from symmoe.errors import RequestError
 from symmoe.planning.costs import CostModel
@@ -28,8 +29,6 @@ from symmoe.questions.suites import known_question
 from symmoe.rows.reading import Rows
 from symmoe.rows.shapes import Reading
 from symmoe.types import Prompt, Query, Refusal
-
-_OWN = "symmoe_"
 
 
 @dataclass(slots=True)
@@ -71,16 +70,16 @@ def accuracy(output: Path, reading: Reading) -> Accuracy:
         if graded is None:
             result.unknown += 1
         else:
-            result.add(graded, row.row.get(f"{_OWN}skill") or "", row.row.get(f"{_OWN}expert") or "")
+            result.add(graded, row.row.get(f"{OWN}skill") or "", row.row.get(f"{OWN}expert") or "")
     return result
 
 
 def _graded(row: Mapping[str, Any], reading: Reading) -> bool | None:
-    answer_column = f"{_OWN}answer" if f"{_OWN}answer" in row else "answer"
+    answer_column = f"{OWN}answer" if f"{OWN}answer" in row else "answer"
     answer = _first(row.get(answer_column), row.get("n"))
-    if not isinstance(answer, str) or not row.get(f"{_OWN}expert"):
+    if not isinstance(answer, str) or not row.get(f"{OWN}expert"):
         return None
-    columns = {name: value for name, value in row.items() if name != answer_column and not name.startswith(_OWN)}
+    columns = {name: value for name, value in row.items() if name != answer_column and not name.startswith(OWN)}
     try:
         question = known_question(columns, reading, "")
     except RequestError:

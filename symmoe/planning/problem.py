@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from symmoe.errors import PoolError
@@ -136,10 +136,9 @@ class Instance:
         before = min(first_loads, default=0.0)
         return self.swap[expert] + min([*first_loads, self.first[expert]]) - before
 
-    def by_size(self, experts: Iterable[int] | None = None) -> list[int]:
+    def by_size(self) -> list[int]:
         """Experts in order of load plus work, greatest first."""
-        places = self.experts if experts is None else experts
-        return sorted(places, key=lambda e: (-self.size(e), e))
+        return sorted(self.experts, key=lambda e: (-self.size(e), e))
 
     def size(self, expert: int) -> float:
         """Seconds that an expert takes alone on a worker where nothing is ready."""

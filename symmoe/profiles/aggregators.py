@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
@@ -29,8 +29,6 @@ from symmoe.types import (
 )
 
 WRONG = 2
-Wording = Callable[[Query, Sequence[str], int], Query]
-"""Words the task of answering a query in the light of texts, for a window of so many tokens."""
 _LEAST_CHARACTERS = 80
 
 
@@ -125,7 +123,7 @@ class AggregatorBench:
 
 
 def bench_aggregators(
-    assembly: Assembly, questions: Sequence[Question], seed: int, watch: Watch = UNWATCHED, wording: Wording = fenced
+    assembly: Assembly, questions: Sequence[Question], seed: int, watch: Watch = UNWATCHED
 ) -> AggregatorBench:
     """Have every expert answer every question, make tasks of the answers, and set every expert every task.
 
@@ -136,7 +134,7 @@ def bench_aggregators(
         assembly.executor, pool.names, assembly.models, questions, pool.sampling, watch, assembly.pool.most_tokens
     )
     tasks = aggregation_tasks(matrix, seed)
-    answered = _ask(assembly, tasks, watch, wording)
+    answered = _ask(assembly, tasks, watch)
     skills = {name: tallied(tasks, answered[name]) for name in pool.names}
     return AggregatorBench(tuple(tasks), skills, len(questions) - len(tasks))
 
@@ -166,11 +164,11 @@ def over_chance(tally: Tally) -> float:
     return 100 * (tally.right / tally.asked - CHANCE) if tally.asked else 0.0
 
 
-def _ask(assembly: Assembly, tasks: Sequence[AggregationTask], watch: Watch, wording: Wording) -> dict[str, list[str]]:
+def _ask(assembly: Assembly, tasks: Sequence[AggregationTask], watch: Watch) -> dict[str, list[str]]:
     pool = assembly.pool
     original_queries = [as_query(task.question, pool.sampling) for task in tasks]
     window = pool.engine.max_model_len
-    queries = [wording(query, task.candidates, window) for query, task in zip(original_queries, tasks, strict=True)]
+    queries = [fenced(query, task.candidates, window) for query, task in zip(original_queries, tasks, strict=True)]
     everyone = [Recruitment(q.id, tuple(Assignment(q.id, e, 0) for e in pool.names), {}) for q in queries]
     steps = plan(queries, everyone, assembly.models)
     texts = {(c.expert, c.query_id): c.text for c in gathered(assembly.executor, steps, watch)}

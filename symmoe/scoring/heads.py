@@ -198,15 +198,15 @@ def load_heads(directory: Path) -> tuple[Heads, dict[str, Any]]:
         widths, temperature = (int(card["prompt_width"]), int(card["answer_width"])), float(card["temperature"])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{directory / CARD}: not the card of a gate ({error!r})") from error
-    return from_tensors(read_tensors(directory, PREFIXES), objectives, widths, temperature, str(weights)), card
+    return from_tensors(read_tensors(directory), objectives, widths, temperature, str(weights)), card
 
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def read_tensors(directory: Path, prefixes: tuple[str, ...]) -> dict[str, NDArray[np.float32]]:
-    """Every tensor of a directory's safetensors files whose name begins with one of `prefixes`, as float32.
+def read_tensors(directory: Path) -> dict[str, NDArray[np.float32]]:
+    """Every tensor of a directory's safetensors files whose name begins with one of `PREFIXES`, as float32.
 
     Raises `CheckpointError` for a directory without safetensors, a damaged file, and a tensor with NaN or infinity.
     """
@@ -216,7 +216,7 @@ def read_tensors(directory: Path, prefixes: tuple[str, ...]) -> dict[str, NDArra
     for file in weight_files(directory):
         try:
             with safe_open(file, framework="pt") as opened:
-                wanted = [name for name in opened.keys() if name.startswith(prefixes)]  # noqa: SIM118 (no mapping)
+                wanted = [name for name in opened.keys() if name.startswith(PREFIXES)]  # noqa: SIM118 (no mapping)
                 tensors |= {name: opened.get_tensor(name).float().numpy() for name in wanted}
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{file}: corrupt or truncated safetensors ({error})") from error

@@ -16,7 +16,7 @@ from symmoe.errors import CheckpointError
 from symmoe.json_files import read_json
 from symmoe.protocols import RewardModel
 from symmoe.scoring.conversation import TOKEN_BUDGET, Conversation, ConversationTokenizer, padded, read_in_batches
-from symmoe.scoring.heads import CARD, PREFIXES, WEIGHTS, GatingNetwork, Heads, from_tensors, load_heads, read_tensors
+from symmoe.scoring.heads import CARD, WEIGHTS, GatingNetwork, Heads, from_tensors, load_heads, read_tensors
 from symmoe.scoring.small import SmallScorer
 from symmoe.scoring.states import BackboneStates, HiddenStates, Precision, load_model, load_tokenizer, window_of
 from symmoe.scoring.weighing import Mixture
@@ -85,7 +85,7 @@ def load_armorm_heads(directory: Path) -> Heads:
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{directory / 'config.json'}: not the config of an ArmoRM ({error!r})") from error
     names = OBJECTIVES if count == len(OBJECTIVES) else tuple(f"objective-{place}" for place in range(count))
-    heads = from_tensors(read_tensors(directory, PREFIXES), names, (width, width), temperature, str(directory))
+    heads = from_tensors(read_tensors(directory), names, (width, width), temperature, str(directory))
     _agree(config, heads.gate, directory)
     return heads
 
@@ -130,7 +130,6 @@ class ClassifierRewardModel:
 
 def load_classifier(
     directory: Path,
-    precision: Precision = "auto",
     device: str = "cpu",
     window: int | None = None,
     budget: int = TOKEN_BUDGET,
@@ -142,7 +141,7 @@ def load_classifier(
     """
     read_json(directory / "config.json")
     tokenizer = load_tokenizer(directory)
-    model = load_model(directory, "AutoModelForSequenceClassification", precision, device)
+    model = load_model(directory, "AutoModelForSequenceClassification", "auto", device)
     if model.config.num_labels != 1:
         raise CheckpointError(
             f"{directory}: a classifier of {model.config.num_labels} labels, where a reward model has one",

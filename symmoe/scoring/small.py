@@ -83,13 +83,11 @@ class Debiasing:
     kept: tuple[float, ...]
 
 
-def debias(
-    ratings: Floats, lengths: Sequence[float], by: int, objectives: Sequence[str], bar: float = BAR
-) -> Debiasing:
+def debias(ratings: Floats, lengths: Sequence[float], by: int, objectives: Sequence[str]) -> Debiasing:
     """r'ᵢ = rᵢ − λᵢ·r_by with the λᵢ that leaves r'ᵢ and the length uncorrelated, found by bisection (ArmoRM, §2.2).
 
     `ratings` `[n, objectives]` are the model's own, of reference answers of those `lengths`; column `by` is the rating
-    that follows the length. Raises `ConfigError` for an objective whose correlation cannot be brought to `bar`.
+    that follows the length. Raises `ConfigError` for an objective whose correlation cannot be brought to `BAR`.
     """
     measured = np.asarray(lengths, dtype=np.float64)
     by_ratings = ratings[:, by].astype(np.float64)
@@ -98,7 +96,7 @@ def debias(
     rows: list[tuple[float, ...]] = []
     for place, name in enumerate(objectives):
         values = ratings[:, place].astype(np.float64)
-        penalty = 1.0 if place == by else length_penalty(values, by_ratings, measured, name, bar)
+        penalty = 1.0 if place == by else length_penalty(values, by_ratings, measured, name)
         if place != by:
             transform[by, place] = -penalty
         left = values - penalty * by_ratings
@@ -112,11 +110,10 @@ def length_penalty(
     predicted: NDArray[np.float64],
     lengths: NDArray[np.float64],
     name: str,
-    bar: float = BAR,
 ) -> float:
     """The λ at which values − λ·predicted and the lengths, all `[n]`, have a Spearman correlation next to zero.
 
-    Raises `ConfigError`, which names what was to be debiased, if none brings it to `bar`.
+    Raises `ConfigError`, which names what was to be debiased, if none brings it to `BAR`.
     """
 
     def left(penalty: float) -> float:
@@ -128,9 +125,9 @@ def length_penalty(
     step = np.sign(start * spearman(predicted, lengths)) * (values.std() / (predicted.std() or 1.0))
     far = next((step * 2.0**n for n in range(_DOUBLINGS) if left(step * 2.0**n) * start <= 0), None)
     found = 0.0 if far is None else _crossing(left, far, start)
-    if abs(left(found)) > bar:
+    if abs(left(found)) > BAR:
         raise ConfigError(
-            f"{name}: its correlation with the length stays {left(found):+.3f}, above {bar}",
+            f"{name}: its correlation with the length stays {left(found):+.3f}, above {BAR}",
             hint="use more reference answers, or states from which the length can be told",
         )
     return found
@@ -337,12 +334,11 @@ def fit_heads(
     objectives: Sequence[str],
     recipe: GateRecipe | None = None,
     strength: float = 1.0,
-    bar: float = BAR,
 ) -> tuple[Heads, GateFit]:
     """Fit ridge heads, remove the length from them, train the gate, and remove the length from the score.
 
     Objectives are scaled to equal variance on the rated answers, so that the gate's weights are comparable. `strength`
-    is the ridge penalty, `bar` the largest correlation with the length that may remain. Raises `ConfigError`.
+    is the ridge penalty, `BAR` the largest correlation with the length that may remain. Raises `ConfigError`.
     """
     if LENGTH in objectives:
         raise ConfigError(f"an objective is called {LENGTH!r}, which names what is taken out", hint="rename it")
@@ -350,14 +346,14 @@ def fit_heads(
     log_lengths = np.log1p(rated.lengths)[:, None]
     ridges = fit_ridges(rated.answers, np.hstack([rated.ratings, log_lengths]).astype(np.float32), names, strength)
     ratings = ridges.rate(rated.answers)
-    debiased = debias(ratings, rated.lengths.tolist(), len(objectives), names, bar)
+    debiased = debias(ratings, rated.lengths.tolist(), len(objectives), names)
     spread = (ratings @ debiased.transform).std(axis=0)
     transform = (debiased.transform / np.where(spread > 0, spread, 1.0)).astype(np.float32)
     margins = (ridges.rate(preferred.chosen) - ridges.rate(preferred.rejected)) @ transform
     trained = train_gate(preferred.prompts, margins, recipe or GateRecipe())
     centre, none = ratings.mean(axis=0), np.zeros(len(names), dtype=np.float32)
     heads = Heads(names, ridges.weight, ridges.bias, transform, centre, none, trained.gate)
-    heads, before, after = _without_length(heads, rated, bar)
+    heads, before, after = _without_length(heads, rated)
     return heads, GateFit(
         dict(zip(names, ridges.rows, strict=True)),
         dict(zip(names, debiased.before, strict=True)) | {"score": before},
@@ -369,12 +365,12 @@ def fit_heads(
     )
 
 
-def _without_length(heads: Heads, rated: RatedAnswers, bar: float) -> tuple[Heads, float, float]:
+def _without_length(heads: Heads, rated: RatedAnswers) -> tuple[Heads, float, float]:
     """Debiased objectives can add up to a biased score: the gate may favour one where answers are long."""
     ratings, weights = heads.rate(rated.answers), heads.gate.weigh(rated.prompts)
     scores, lengths = heads.score(ratings, weights).astype(np.float64), rated.lengths.astype(np.float64)
     penalty = heads.penalty.copy()
-    penalty[-1] = length_penalty(scores, ratings[:, -1].astype(np.float64), lengths, "the score", bar)
+    penalty[-1] = length_penalty(scores, ratings[:, -1].astype(np.float64), lengths, "the score")
     heads = replace(heads, penalty=penalty)
     return heads, spearman(scores, lengths), spearman(heads.score(ratings, weights), lengths)
 

@@ -75,7 +75,6 @@ class BackboneStates:
 def load_states(
     directory: Path,
     header: str = "",
-    precision: Precision = "auto",
     device: str = "cpu",
     window: int | None = None,
     budget: int = TOKEN_BUDGET,
@@ -86,7 +85,7 @@ def load_states(
     `header` is where the gate reads the prompt (see `ConversationTokenizer`), `window` the most tokens of one
     conversation, `budget` those of one batch. Raises `CheckpointError`.
     """
-    model = load_model(directory, "AutoModel", precision, device)
+    model = load_model(directory, "AutoModel", "auto", device)
     tokens = ConversationTokenizer(load_tokenizer(directory), window_of(model, window), header)
     return BackboneStates(model, tokens, budget, pooling)
 

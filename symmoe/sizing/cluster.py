@@ -93,7 +93,7 @@ def size_cluster(
         )
     fit = needs(models, engine, on, split) if on else ()
     numbers = (
-        *((Number("accelerators a replica", split, "", _split_why(fit, split)),) if on else ()),
+        *((Number("accelerators a replica", split, "", _split_why(fit)),) if on else ()),
         Number("replicas", replicas, "", _replicas_why(on, nodes, per_node, split)),
         Number("host tier", tier, "GiB", tier_why),
         Number("shared memory a pod", shared, "GiB", "host tier, Ray's object store" + _collectives(split)),
@@ -204,7 +204,7 @@ def _disk(pool: Pool, models: dict[str, Architecture], on: Accelerator | None) -
     return ceil((checkpoints + packed) * 1.25 / GIB) + 4, f"{why}, a quarter more for the next revision, 4 for the rest"
 
 
-def _split_why(fit: tuple[Need, ...], split: int) -> str:
+def _split_why(fit: tuple[Need, ...]) -> str:
     tightest = min(fit, key=lambda each: each.cache - each.window)
     return (
         f"the least with which all fit; tightest is {tightest.expert}: {tightest.weights / GB:.1f} GB weights, "

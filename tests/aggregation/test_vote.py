@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from symmoe.aggregation.reading import SemanticClusters
-from symmoe.aggregation.vote import ALONE, WAVES, VoteState, WeightedVote, aggregate, contrasted, next_wave, vote_state
+from symmoe.aggregation.vote import ALONE, WAVES, VoteState, WeightedVote, contrasted, next_wave, vote_state
 from symmoe.questions.families import support
 from symmoe.scoring.weighing import weigh_by_records
-from symmoe.types import Answer, Assignment, Belief, Candidate, Message, Query, Recruitment, Sampling, Verdict, Vote
+from symmoe.types import Answer, Assignment, Belief, Message, Query, Recruitment, Sampling, Verdict, Vote
 from tests.fakes import WordEmbedder, candidate, query
 
 Ballot = tuple[str, str, float]
@@ -117,16 +117,9 @@ def test_answers_of_one_value_vote_together_where_mathematics_is_asked_for() -> 
     assert found.votes[0].experts == ("a", "b")
 
 
-def test_every_query_gets_its_own_answer() -> None:
-    candidates: list[list[Candidate]] = [[candidate("a", "1", ident="x")], [candidate("b", "2", ident="y")]]
-    verdicts = [[Verdict("a", 0, 1.0)], [Verdict("b", 0, 1.0)]]
-    answers = aggregate(WeightedVote(), [query("text", "x"), query("text", "y")], candidates, verdicts)
-    assert [(found.query_id, found.text, found.expert) for found in answers] == [("x", "1", "a"), ("y", "2", "b")]
-
-
 def test_a_query_without_its_verdicts_is_an_error() -> None:
     with pytest.raises(ValueError, match="shorter"):
-        aggregate(WeightedVote(), [query("text")], [[candidate("a", "1")]], [])
+        WeightedVote().aggregate(query("text"), [candidate("a", "1")], [])
 
 
 def test_words_of_a_failed_generation_give_no_answer() -> None:
