@@ -12,7 +12,7 @@ from typing import Any
 
 from symmoe.build import Assembly, expert_fingerprint
 from symmoe.config import DedicatedConfig, ExpertConfig, Pool, cache_dir
-from symmoe.engines.arguments import vllm_arguments
+from symmoe.engines.arguments import VLLM_ENVIRONMENT, vllm_arguments
 from symmoe.engines.chat import ChatTokenizer
 from symmoe.engines.grammars import Grammars
 from symmoe.engines.stats import recorded
@@ -138,12 +138,10 @@ def _tokenizer(pool: Pool, model: str) -> ChatTokenizer:
 def _environment(config: DedicatedConfig, settings: Settings, accelerators: int) -> None:
     """What vLLM and what it starts read from the environment; the user's own settings win, but for threads."""
     variables = {
+        **VLLM_ENVIRONMENT,
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS": str(max(1, int(settings.stall))),
-        "VLLM_LOGGING_LEVEL": "WARNING",
-        "VLLM_NO_USAGE_STATS": "1",
         "VLLM_XGRAMMAR_CACHE_MB": str(ENGINE_GRAMMARS_MIB),
-        "HF_HUB_OFFLINE": "1",  # weights were resolved before: the engine itself fetches nothing
     }
     for name, value in variables.items():
         os.environ.setdefault(name, value)

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from symmoe.engines.arguments import SAME_TO_VLLM, format_fields
 from symmoe.engines.readers import Parted, Reader
 from symmoe.engines.streams import Stripped
+from symmoe.errors import first_line
 from symmoe.planning.turns import Turns, Waiting
 from symmoe.types import Generation, TokenLogprob
 
@@ -223,7 +224,7 @@ class DedicatedExpert:
         try:
             answer = await self._server.completions(self._request(**fields))
         except ValueError as error:
-            raise TurnedAwayError(TurnedAway(400, "invalid_request", _first_line(error))) from error
+            raise TurnedAwayError(TurnedAway(400, "invalid_request", first_line(error))) from error
         async with aclosing(answer):
             async for part in answer:
                 for document in _documents(part):
@@ -325,7 +326,3 @@ def _refused(error: Mapping[str, Any]) -> TurnedAway:
         message = str(error.get("message") or "").strip() or "the engine did not take it"
         return TurnedAway(400, "invalid_request", message.splitlines()[0])
     return TurnedAway(503, "expert_lost", "the engine failed while it answered", 1.0, again=True)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -146,3 +146,8 @@ class CollectiveError(SymmoeError):
         super().__init__(message, hint=hint)
         self.rank = rank
         self.chunk = chunk
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line; its type if it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -32,3 +32,12 @@ def tighten(path: Path) -> None:
 def private_opener(path: str, flags: int) -> int:
     """For `open`: a new file is this user's only."""
     return os.open(path, flags, 0o600)
+
+
+def synced(path: Path) -> None:
+    """Have a file's contents, or a folder's names after a rename, on the disk. Raises `OSError`."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from symmoe.limits import NAMES_AT_ONCE
-from symmoe.private import private_folder, private_opener
+from symmoe.private import private_folder, private_opener, synced
 
 from ..storage import Storage
 from .batches import made_of
@@ -94,7 +94,7 @@ class Contents:
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
-        _sync(self._folder)
+        synced(self._folder)
 
     async def delete(self, ident: str) -> None:
         """Remove a file's contents, if they are there."""
@@ -106,15 +106,6 @@ class Contents:
             with suppress(OSError):
                 if time.time() - path.stat().st_mtime > _FORGOTTEN:
                     path.unlink()
-
-
-def _sync(folder: Path) -> None:
-    """Have the rename on the disk too."""
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
 
 
 INPUT, OUTPUT = "batch", "batch_output"

@@ -122,8 +122,8 @@ def texts(pool: Pool, count: int, seed: int) -> list[str]:
 class Answering:
     """The response to one request so far."""
 
-    def __init__(self, ask: Ask, clock: Callable[[], float]) -> None:
-        self._ask, self._clock = ask, clock
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
         self.first: float | None = None
         self.tokens = 0
         self.pieces: list[str] = []
@@ -161,7 +161,7 @@ async def send(
     """Send one request and follow it to its end; raises nothing. Its time counts from `since`, by default from now."""
     import httpx
 
-    answering, headers, began = Answering(ask, clock), dict[str, str](), clock() if since is None else since
+    answering, headers, began = Answering(clock), dict[str, str](), clock() if since is None else since
     try:
         async with asyncio.timeout(ask.leave_after), client.stream("POST", _PATH, json=_body(ask)) as response:
             headers = _service_headers(response.headers)

@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from symmoe.bench.machine import busy_seconds
 from symmoe.errors import CollectiveError
 from symmoe.loading.collectives.gather import sparse_all_gather
 from symmoe.loading.collectives.group import GatherGroup, open_group
@@ -88,11 +89,11 @@ class _Member:
         out = {number: self._arena[number * self._job.chunk :][:size] for number, size in enumerate(self._sizes)}
         self._arena.fill_(_POISON)
         self._meet()
-        busy, own = _busy_seconds(), time.process_time()
+        busy, own = busy_seconds(), time.process_time()
         began = time.monotonic()
         stats = sparse_all_gather(out, plan, source, self._group, timeout=_TIMEOUT_SECONDS, checksum=self._job.checksum)
         ended = time.monotonic()
-        spent = {"machine_busy": _busy_seconds() - busy, "own_busy": time.process_time() - own}
+        spent = {"machine_busy": busy_seconds() - busy, "own_busy": time.process_time() - own}
         digest = hashlib.sha256(self._arena.numpy().data).hexdigest()
         return {"began": began, "ended": ended, "sha256": digest, **spent, **asdict(stats)}
 
@@ -101,12 +102,6 @@ class _Member:
         if self._store.add(f"met/{self._meetings}", 1) == self._job.ranks:
             self._store.set(f"go/{self._meetings}", "")
         self._store.wait([f"go/{self._meetings}"])
-
-
-def _busy_seconds() -> float:
-    """CPU time of all processes since the machine started, in seconds of one core."""
-    user, nice, system = map(int, Path("/proc/stat").read_text(encoding="utf-8").split()[1:4])
-    return (user + nice + system) / os.sysconf("SC_CLK_TCK")
 
 
 def _until_an_error(member: _Member, source: ChunkSource) -> dict[str, Any]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,7 +15,7 @@ from typing import Any, Literal
 
 from symmoe.bench.clients import Ask, best, closed, crowd, longest_wait, summary, texts
 from symmoe.bench.machine import cores_in_use
-from symmoe.bench.services import Side, free_port
+from symmoe.bench.services import Side
 from symmoe.config import Pool
 from symmoe.deployments.access.keys import Open
 from symmoe.deployments.api.application import application
@@ -28,7 +30,7 @@ from symmoe.errors import EngineError, RequestError
 from symmoe.planning.turns import Turns, Waiting
 
 Policy = Literal["turns", "first_come", "first_come_joined"]
-_STOP_SECONDS = 10.0
+_START_SECONDS, _STOP_SECONDS = 600.0, 10.0
 TARGET = 3.0
 POLICIES: tuple[Policy, ...] = ("turns", "first_come", "first_come_joined")
 _PATIENT = 600.0
@@ -78,33 +80,49 @@ class FirstCome(Turns):
                 yield each
 
 
+@dataclass(frozen=True, slots=True)
+class Here:
+    """A service in this process: its URL, and the loop in which it runs."""
+
+    url: str
+    service: Service
+    loop: asyncio.AbstractEventLoop
+
+
 @contextmanager
-def serving_here(pool: Pool, settings: Settings, build: Build, turns: MakeTurns = Turns) -> Iterator[Side]:
-    """Serve a pool on this machine while the block runs. Raises `EngineError` if the server does not start."""
+def serving_here(
+    pool: Pool, settings: Settings, build: Build, turns: MakeTurns = Turns, admin: bool = False
+) -> Iterator[Here]:
+    """Serve a pool on a free port, in threads of this process, while the block runs.
+
+    `admin` makes every caller one. Raises `EngineError` if the server does not start.
+    """
     import uvicorn
 
     replica = ExpertReplica(pool, settings, build, turns)
-    storage, experts, port = Storage(), LocalExperts(replica), free_port()
-    service = Service(pool, Orchestrator(build(pool), experts, settings), Open(), settings, storage)
-    server = uvicorn.Server(uvicorn.Config(application(service), port=port, log_config=None, lifespan="on"))
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=lambda: loop.run_until_complete(server.serve()), daemon=True)
-    thread.start()
-    try:
-        while not server.started:
-            thread.join(0.01)
+    storage, loop = Storage(), asyncio.new_event_loop()
+    service = Service(pool, Orchestrator(build(pool), LocalExperts(replica), settings), Open(admin), settings, storage)
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(application(service), log_config=None, lifespan="on"))
+        thread = threading.Thread(target=lambda: loop.run_until_complete(server.serve([listening])), daemon=True)
+        thread.start()
+        try:
+            deadline = time.monotonic() + _START_SECONDS
+            while not server.started:
+                thread.join(0.01)
+                if not thread.is_alive() or time.monotonic() > deadline:
+                    raise EngineError("the service to measure did not start")
+            yield Here(f"http://127.0.0.1:{listening.getsockname()[1]}", service, loop)
+        finally:
+            server.should_exit = True
+            thread.join(_STOP_SECONDS)
+            server.force_exit = True  # requests still open are dropped
+            thread.join(_STOP_SECONDS)
+            replica.stop()
             if not thread.is_alive():
-                raise EngineError("the service to measure did not start")
-        yield Side("symmoe", f"http://127.0.0.1:{port}", os.getpid())
-    finally:
-        server.should_exit = True
-        thread.join(_STOP_SECONDS)
-        server.force_exit = True  # requests still open are dropped
-        thread.join(_STOP_SECONDS)
-        replica.stop()
-        if not thread.is_alive():
-            loop.run_until_complete(storage.close())
-            loop.close()
+                loop.run_until_complete(storage.close())
+                loop.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +157,8 @@ def measure_grouping(
 
     settings = replace(Settings(), longest_wait=_PATIENT, deadline=_PATIENT)
     rows: dict[str, list[dict[str, Any]]] = {policy: [] for policy in POLICIES}
-    with serving_here(pool, settings, build, make) as side:
+    with serving_here(pool, settings, build, make) as here:
+        side = Side("symmoe", here.url, os.getpid())
         tell("making every expert ready once")
         _answered(side, experts, texts(pool, len(experts), load.seed + 999), replace(load, clients=2))
         for number in range(load.rounds):

@@ -112,11 +112,16 @@ def _bars(report: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def echo_pool(name: str) -> Pool:
-    """The pool, with experts that echo and a static embedder."""
-    pool = read_pool(name)
+    """The pool, with experts that echo and a static embedder, and `K` experts for each line."""
+    return echoing(read_pool(name), k=K)
+
+
+def echoing(pool: Pool, **routing: Any) -> Pool:
+    """The pool, with an engine that echoes, a static embedder, and these settings of routing."""
+    embedder = f"{STATIC}{pool.routing.embedder.removeprefix(STATIC)}"
     engine = pool.engine.model_copy(update={"kind": "echo"})
-    routing = pool.routing.model_copy(update={"embedder": f"{STATIC}{pool.routing.embedder}", "k": K})
-    return pool.model_copy(update={"engine": engine, "routing": routing})
+    asked = pool.routing.model_copy(update={"embedder": embedder, **routing})
+    return pool.model_copy(update={"engine": engine, "routing": asked})
 
 
 def run_child(way: str, named: str, source: str, output: str) -> None:

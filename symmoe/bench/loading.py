@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 from random import Random
+from statistics import median
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -135,7 +135,7 @@ def measure_swaps(
         roomy = _engine(trio, kernels=4.0)
         try:
             tell("rebuilding engines")
-            seconds = {"rebuild": median_of([_start(frugal, name) for name in (one, two) * rebuilds][:rebuilds])}
+            seconds = {"rebuild": median([_start(frugal, name) for name in (one, two) * rebuilds][:rebuilds])}
             nbytes = sum(file.stat().st_size for file in Path(frugal.weights(one).model).glob("*.safetensors"))
             seconds["copy"] = _copy(nbytes)
             tell("switching, kernels made anew each time")
@@ -187,7 +187,7 @@ def _start(assembly: Assembly, expert: str) -> float:
 def _switching(assembly: Assembly, experts: Sequence[str], swaps: int) -> float:
     """Median seconds of a switch, after each expert was made ready twice."""
     loads = [assembly.loader.ready(experts[turn % len(experts)]).seconds for turn in range(swaps + 2 * len(experts))]
-    return median_of(loads[2 * len(experts) :])
+    return median(loads[2 * len(experts) :])
 
 
 def _memory(assembly: Assembly, experts: Sequence[str], swaps: int) -> dict[str, Any]:
@@ -213,12 +213,7 @@ def _copy(nbytes: int) -> float:
         began = time.perf_counter()
         target.copy_(source)
         seconds.append(time.perf_counter() - began)
-    return median_of(seconds)
-
-
-def median_of(values: Sequence[float]) -> float:
-    """The median."""
-    return statistics.median(values)
+    return median(seconds)
 
 
 @dataclass(frozen=True, slots=True)

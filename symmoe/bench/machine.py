@@ -1,4 +1,4 @@
-"""Cores and memory that processes use."""
+"""Cores and memory that processes use, and a store of their own."""
 
 from __future__ import annotations
 
@@ -10,15 +10,42 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from symmoe.errors import EngineError
+from symmoe.store.embedded import stop_embedded
 
 if TYPE_CHECKING:
     import psutil
 
 GROWTH_WINDOW = 0.1
 """The share of the samples, at either end, whose medians are compared."""
+
+
+@contextmanager
+def own_state() -> Iterator[Mapping[str, str]]:
+    """An environment with an embedded store in a state directory of its own; both go when the block ends."""
+    with TemporaryDirectory(prefix="symmoe-") as folder:
+        environment = {"SYMMOE_STATE": os.path.join(folder, "state"), "REDIS_URL": ""}
+        try:
+            yield environment
+        finally:
+            with in_environment(environment):
+                stop_embedded()
+
+
+@contextmanager
+def in_environment(environment: Mapping[str, str]) -> Iterator[None]:
+    """Set these variables while the block runs."""
+    before = {name: os.environ.get(name) for name in environment}
+    os.environ.update(environment)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 def tree(pid: int) -> list[psutil.Process]:
@@ -150,7 +177,7 @@ def growth(samples: Sequence[tuple[float, Mapping[str, int]]], warm_up: float) -
     window = max(1, int(len(warm) * GROWTH_WINDOW))
     steady = [name for name in warm[0] if all(name in sizes for sizes in warm)]
     ever = {name for sizes in warm for name in sizes}
-    medians = {name: [_median([s[name] for s in part]) for part in (warm[:window], warm[-window:])] for name in steady}
+    medians = {name: [median([s[name] for s in part]) for part in (warm[:window], warm[-window:])] for name in steady}
     totals = [sum(pair[end] for pair in medians.values()) for end in (0, 1)]
     processes: dict[str, dict[str, float]] = defaultdict(dict)
     for name, (first, last) in sorted(medians.items(), key=lambda item: -item[1][1]):
@@ -173,9 +200,3 @@ def steady_name(title: str) -> str:
     """A process title without what changes: Ray appends the running method, `ray::Actor.method`."""
     name = title.rsplit("/", 1)[-1]
     return (name.split(".")[0] if name.startswith("ray::") else name)[:40]
-
-
-def _median(values: Sequence[int]) -> float:
-    ranked = sorted(values)
-    middle = len(ranked) // 2
-    return ranked[middle] if len(ranked) % 2 else (ranked[middle - 1] + ranked[middle]) / 2

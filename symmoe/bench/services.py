@@ -20,7 +20,7 @@ from symmoe.bench.tied import tied
 from symmoe.config import Pool, state_dir
 from symmoe.deployments.door import CALLBACK
 from symmoe.deployments.session import ray_session
-from symmoe.engines.arguments import vllm_arguments
+from symmoe.engines.arguments import VLLM_ENVIRONMENT, vllm_arguments
 from symmoe.errors import EngineError, JobError
 from symmoe.private import private_folder, private_opener
 
@@ -107,13 +107,8 @@ def _gpu() -> bool:
 
 def _environment() -> dict[str, str]:
     """The environment that Ray and the engine give a replica of symmoe."""
-    return {
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "OMP_NUM_THREADS": str(os.cpu_count() or 1),
-        "VLLM_LOGGING_LEVEL": "WARNING",
-        "VLLM_NO_USAGE_STATS": "1",
-        "HF_HUB_OFFLINE": "1",
-    }
+    threads = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(os.cpu_count() or 1)}
+    return {**VLLM_ENVIRONMENT, **threads}
 
 
 @contextmanager

@@ -9,29 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 
 from symmoe.bench.clients import Ask, Load, Outcome, closed, crowd, quantile, summary, texts
-from symmoe.bench.machine import resident, steady_name
+from symmoe.bench.machine import in_environment, own_state, resident, steady_name
 from symmoe.bench.services import Side, symmoe_serve
 from symmoe.config import Pool
 from symmoe.deployments.access.keys import KeyRecord, add, new_id, new_key
 from symmoe.deployments.storage import Storage
 from symmoe.errors import EngineError
 from symmoe.policy import AUTO
-from symmoe.store.embedded import stop_embedded
 
 SLOWER_TARGET = 2.0
 """The 99th percentile of friendly clients under attack may be at most so many times that without."""
@@ -244,7 +240,7 @@ def measure_siege(pool: Pool, named: str, load: SiegeLoad, tell: Callable[[str],
 
     Raises `EngineError` if the service does not start or no friendly request is answered.
     """
-    with _own_state() as environment:
+    with own_state() as environment:
         friend, foe = _keys(environment)
         tell("starting the service")
         with symmoe_serve(named, ["--keys"], environment) as side:
@@ -357,32 +353,9 @@ def _keys(environment: Mapping[str, str]) -> tuple[str, str]:
         finally:
             await storage.close()
 
-    with _environment(environment):
+    with in_environment(environment):
         asyncio.run(make())
     return friend, foe
-
-
-@contextmanager
-def _own_state() -> Iterator[Mapping[str, str]]:
-    """An environment with its own state directory, whose store is stopped when the block ends."""
-    with TemporaryDirectory(prefix="siege-") as folder:
-        environment = {"SYMMOE_STATE": os.fspath(Path(folder) / "state")}
-        try:
-            yield environment
-        finally:
-            with _environment(environment):
-                stop_embedded()
-
-
-@contextmanager
-def _environment(environment: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in environment}
-    os.environ.update(environment)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 def _report(load: SiegeLoad, quiet: _Part, sieged: _Part, hostile: Hostile) -> dict[str, Any]:

@@ -12,36 +12,27 @@ import asyncio
 import multiprocessing
 import os
 import signal
-import socket
 import statistics
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import cycle, islice
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
 from symmoe.bench.clients import Ask, Load, Outcome, closed, run, summary, texts
-from symmoe.bench.machine import cores_in_use
+from symmoe.bench.grouping import serving_here
+from symmoe.bench.lines import echoing
+from symmoe.bench.machine import cores_in_use, in_environment, own_state
 from symmoe.build import Assembly
 from symmoe.config import Pool
-from symmoe.deployments.access.keys import Open
-from symmoe.deployments.api.application import application
 from symmoe.deployments.api.service import Service
-from symmoe.deployments.expert import ExpertReplica
-from symmoe.deployments.experts import LocalExperts
-from symmoe.deployments.orchestrator import Orchestrator
 from symmoe.deployments.settings import Settings
-from symmoe.deployments.storage import Storage
 from symmoe.deployments.telemetry.trace_store import POLICIES, KeptTraces, Sought
 from symmoe.errors import EngineError
 from symmoe.policy import AUTO
-from symmoe.store import stop_embedded
 
 FALL_TARGET = 0.03
 """The share of requests per second that a service may lose by keeping traces."""
@@ -51,7 +42,6 @@ _CLIENTS = 8
 _TOKENS = 16
 _SEARCHES = 20
 _RESAMPLES = 2000
-_START_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +93,8 @@ def measure_tracing(pool: Pool, load: TracingLoad, tell: Callable[[str], None] =
     """
     asks = [Ask(AUTO, text, _TOKENS) for text in texts(pool, load.requests, load.seed)]
     with (
-        TemporaryDirectory(prefix="symmoe-") as folder,
-        _own_state(Path(folder)),
+        own_state() as environment,  # so that only its own traces are searched
+        in_environment(environment),
         _served(echoing(pool), load) as served,
         clients_apart() as crowd,
     ):
@@ -134,14 +124,6 @@ def measure_tracing(pool: Pool, load: TracingLoad, tell: Callable[[str], None] =
         "search_ms": searches,
         **_bars(rounds, searches, load.seed),
     }
-
-
-def echoing(pool: Pool) -> Pool:
-    """The pool, with an engine that echoes and a static embedder."""
-    embedder = pool.routing.embedder
-    static = embedder if embedder.startswith("static:") else f"static:{embedder}"
-    routing = pool.routing.model_copy(update={"embedder": static})
-    return pool.model_copy(update={"engine": pool.engine.model_copy(update={"kind": "echo"}), "routing": routing})
 
 
 def _round(served: _Running, crowd: Crowd, policy: str, asks: Sequence[Ask]) -> dict[str, float]:
@@ -261,45 +243,10 @@ def _asking(pipe: Any) -> None:
 
 @contextmanager
 def _served(pool: Pool, load: TracingLoad) -> Iterator[_Running]:
-    """Serve the pool on a free port, in threads of this process."""
-    import uvicorn
-
+    """Serve the pool in this process."""
     settings = Settings(traces="metadata", traces_most=load.traces, quarantine_after=0)
-    replica = ExpertReplica(pool, settings, Assembly)
-    storage, loop = Storage(), asyncio.new_event_loop()
-    service = Service(
-        pool, Orchestrator(Assembly(pool), LocalExperts(replica), settings), Open(True), settings, storage
-    )
-    kept = service.telemetry.kept
-    if kept is None:
-        raise EngineError("the service keeps no traces")
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(application(service), log_config=None, lifespan="on"))
-        thread = threading.Thread(target=lambda: loop.run_until_complete(server.serve([listening])), daemon=True)
-        thread.start()
-        try:
-            deadline = time.monotonic() + _START_SECONDS
-            while not server.started:
-                if not thread.is_alive() or time.monotonic() > deadline:
-                    raise EngineError("the service to measure did not start")
-                time.sleep(0.01)
-            yield _Running(f"http://127.0.0.1:{listening.getsockname()[1]}", service, kept, loop)
-        finally:
-            server.should_exit = True
-            thread.join(_START_SECONDS)
-            replica.stop()
-            loop.close()
-
-
-@contextmanager
-def _own_state(folder: Path) -> Iterator[None]:
-    """Use a separate store while the block runs, so that only its own traces are searched."""
-    before = {name: os.environ.pop(name, None) for name in ("SYMMOE_STATE", "REDIS_URL")}
-    os.environ["SYMMOE_STATE"] = str(folder / "state")
-    try:
-        yield
-    finally:
-        stop_embedded()
-        os.environ.pop("SYMMOE_STATE")
-        os.environ.update({name: value for name, value in before.items() if value is not None})
+    with serving_here(pool, settings, Assembly, admin=True) as here:
+        kept = here.service.telemetry.kept
+        if kept is None:
+            raise EngineError("the service keeps no traces")
+        yield _Running(here.url, here.service, kept, here.loop)

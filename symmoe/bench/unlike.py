@@ -8,8 +8,9 @@ import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from symmoe.bench.loading import (
@@ -17,7 +18,6 @@ from symmoe.bench.loading import (
     Workload,
     ideal_seconds,
     in_a_process,
-    median_of,
     require_weights,
     run_plan,
     same_texts,
@@ -27,6 +27,7 @@ from symmoe.bench.loading import (
 )
 from symmoe.build import Assembly
 from symmoe.config import ExpertConfig, Pool
+from symmoe.engines.vllm import private_bytes
 from symmoe.errors import PoolError
 from symmoe.loading.engines import SleepingEngines
 from symmoe.planning.costs import CostModel, StepTimes
@@ -273,7 +274,7 @@ def measure_unlike_swaps(
                 killed = _killed(assembly, order, tell)
             finally:
                 assembly.close()
-    wake = {name: median_of(wakes[name]) for name in order}
+    wake = {name: median(wakes[name]) for name in order}
     growth = after / before - 1
     measured = {
         "wake_seconds": wake[largest],
@@ -362,16 +363,11 @@ def _first(plan: Plan, calls: int) -> Plan:
 
 def _resident(engines: SleepingEngines) -> int:
     """Bytes of private memory of all engine processes."""
-    return sum(own_memory(pid) for pid in engines.processes)
-
-
-def own_memory(pid: int) -> int:
-    """Bytes of private memory of a process; 0 if it has ended."""
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 0
-    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty:"))
+    total = 0
+    for pid in engines.processes:
+        with suppress(OSError):  # it has ended
+            total += private_bytes(pid)
+    return total
 
 
 @contextmanager

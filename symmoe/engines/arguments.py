@@ -1,4 +1,4 @@
-"""The arguments that every vLLM engine is started with."""
+"""The arguments and the environment that every vLLM engine is started with."""
 
 from __future__ import annotations
 
@@ -20,6 +20,12 @@ SAME_TO_VLLM = (
     "ignore_eos",
 )
 """What of `Sampling` has vLLM's own name and meaning, and is no bound of ours."""
+VLLM_ENVIRONMENT = {
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_NO_USAGE_STATS": "1",
+    "HF_HUB_OFFLINE": "1",  # weights were resolved before: the engine itself fetches nothing
+}
+"""What every vLLM engine finds in its environment."""
 _FORMS = {"json": "json", "regex": "regex", "ebnf": "grammar"}
 
 

@@ -17,12 +17,12 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from symmoe.engines.arguments import SAME_TO_VLLM, structured_outputs, vllm_arguments
+from symmoe.engines.arguments import SAME_TO_VLLM, VLLM_ENVIRONMENT, structured_outputs, vllm_arguments
 from symmoe.engines.chat import ChatTokenizer
 from symmoe.engines.grammars import Grammars, Verdict, vocabulary_size
 from symmoe.engines.stats import StatsRecorder, recorded
 from symmoe.engines.streams import UNKNOWN, OpenCalls, stop_sequence, token_logprobs
-from symmoe.errors import CheckpointError, EngineError, SymmoeError
+from symmoe.errors import CheckpointError, EngineError, SymmoeError, first_line
 from symmoe.images import opened
 from symmoe.limits import ENGINE_GRAMMARS_MIB, IMAGES, SCHEMA_PATIENCE
 from symmoe.quiet import output_to
@@ -122,7 +122,7 @@ class VllmEngine:
             verdict = self._grammars.verdict(schema, model, "batch", form)
             return verdict.result(SCHEMA_PATIENCE)
         except (TimeoutError, SymmoeError) as error:
-            return Verdict(_first_line(error), sure=False)
+            return Verdict(first_line(error), sure=False)
 
     def start(self, model: str, tags: Mapping[str, str]) -> None:
         """Start vLLM on a model directory. Takes seconds on a CPU, more on a GPU."""
@@ -138,7 +138,7 @@ class VllmEngine:
                 self._stats = recorded(self._llm.llm_engine)
             except Exception as error:  # vLLM raises what its parts raise; the log has the rest
                 raise EngineError(
-                    f"vLLM did not start on {model}: {_first_line(error)}", hint=f"its log is {self._settings.log}"
+                    f"vLLM did not start on {model}: {first_line(error)}", hint=f"its log is {self._settings.log}"
                 ) from error
         self._model, self._adapter, self._window = model, None, self._longest(model)
         self._starts += 1
@@ -195,10 +195,10 @@ class VllmEngine:
                     llm.sleep(level=1)
                 cleared = llm.reset_prefix_cache()
             except Exception as error:
-                raise EngineError(f"falling asleep failed: {_first_line(error)}") from error
+                raise EngineError(f"falling asleep failed: {first_line(error)}") from error
         if not cleared:
             raise EngineError("falling asleep: the prefix cache was not cleared")
-        return _own_memory()
+        return private_bytes(os.getpid())
 
     def resume(self) -> None:
         """On a GPU, restore what `suspend` freed; on a CPU pages come back by themselves when they are written."""
@@ -208,7 +208,7 @@ class VllmEngine:
                 try:
                     llm.wake_up()
                 except Exception as error:
-                    raise EngineError(f"waking failed: {_first_line(error)}") from error
+                    raise EngineError(f"waking failed: {first_line(error)}") from error
 
     def _change(self, what: str, method: str, argument: Any) -> list[Any]:
         """Call a method of the workers that changes weights. Raises `EngineError`, also while requests are running."""
@@ -221,7 +221,7 @@ class VllmEngine:
                 # a cached prompt's keys and values are the old expert's
                 cleared = llm.reset_prefix_cache()
             except Exception as error:
-                raise EngineError(f"{what} failed: {_first_line(error)}") from error
+                raise EngineError(f"{what} failed: {first_line(error)}") from error
         if not cleared:
             raise EngineError(f"{what}: the prefix cache was not cleared")
         return done
@@ -250,7 +250,7 @@ class VllmEngine:
                             if not call.query.images:
                                 raise
                             del waiting[str(number)]
-                            prompts[number] = Refusal(call.query.id, "invalid_request", _first_line(error))
+                            prompts[number] = Refusal(call.query.id, "invalid_request", first_line(error))
             for call, prompt in zip(calls, prompts, strict=True):
                 if isinstance(prompt, Refusal):
                     yield call, Generation("", "error", prompt.tokens, 0)
@@ -282,7 +282,7 @@ class VllmEngine:
         try:
             self._open.add(engine, ident, prompted(prompt, query), params, self._adapter, stream)
         except (ValueError, AssertionError, RecursionError, VLLMClientError) as error:
-            return Refusal(query.id, "invalid_request", _first_line(error))
+            return Refusal(query.id, "invalid_request", first_line(error))
         return None
 
     def step(self) -> list[Delta]:
@@ -290,7 +290,7 @@ class VllmEngine:
         try:
             return self._open.step(self._running().llm_engine)
         except Exception as error:  # vLLM raises what its parts raise
-            raise EngineError(f"generating failed: {_first_line(error)}") from error
+            raise EngineError(f"generating failed: {first_line(error)}") from error
 
     def abort(self, idents: Sequence[str]) -> None:
         """Abort these calls and free what they hold."""
@@ -410,9 +410,12 @@ def _nothing() -> None:
     """Nobody wants to know of steps."""
 
 
-def _own_memory() -> int:
-    """Bytes of memory that are this process's alone: pages of files and what is shared with others do not count."""
-    facts = (line.split() for line in Path("/proc/self/smaps_rollup").read_text(encoding="ascii").splitlines())
+def private_bytes(pid: int) -> int:
+    """Bytes of memory that are a process's alone: pages of files and what is shared with others do not count.
+
+    Raises `OSError` if it has ended.
+    """
+    facts = (line.split() for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines())
     return 1024 * sum(int(words[1]) for words in facts if words[0] == "Private_Dirty:")
 
 
@@ -425,12 +428,10 @@ def _on_cpu() -> bool:
 def _environment() -> None:
     """Settings that vLLM reads from the environment; the user's own win."""
     wanted = {
+        **VLLM_ENVIRONMENT,
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_HOST_IP": "127.0.0.1",  # an engine is a group of one: nobody else has to find it
-        "VLLM_LOGGING_LEVEL": "WARNING",
-        "VLLM_NO_USAGE_STATS": "1",
         "VLLM_XGRAMMAR_CACHE_MB": str(ENGINE_GRAMMARS_MIB),
-        "HF_HUB_OFFLINE": "1",  # weights were resolved before: the engine itself fetches nothing
         # oneDNN keeps a kernel for each shape it has met, 1024 of them: 280 MB after 2,000 requests, and growing. vLLM
         # keeps 32 for each layer itself, and a model has about five shapes of layer. The bound cost 3 and 11 % of the
         # speed in two runs
@@ -474,7 +475,3 @@ def _generation(output: Any, top: int | None) -> Generation:
     tokens = len(output.prompt_token_ids), len(best.token_ids)
     logprobs = token_logprobs(best, top or 0)
     return Generation(best.text.strip(), best.finish_reason or UNKNOWN, *tokens, logprobs, stop_sequence(best))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

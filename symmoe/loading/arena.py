@@ -28,7 +28,6 @@ class Allocator:
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity // PAGE * PAGE
-        self.used = 0
         self._regions: dict[int, int] = {}
 
     def allocate(self, nbytes: int) -> int | None:
@@ -36,12 +35,11 @@ class Allocator:
         offset = self.place(nbytes)
         if offset is not None:
             self._regions[offset] = whole_pages(nbytes)
-            self.used += whole_pages(nbytes)
         return offset
 
     def free(self, offset: int) -> None:
         """Free a region."""
-        self.used -= self._regions.pop(offset)
+        del self._regions[offset]
 
     def place(self, nbytes: int, without: Collection[int] = ()) -> int | None:
         """The offset that `nbytes` would get if the regions at the offsets `without` were free, or None."""

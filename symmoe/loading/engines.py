@@ -105,11 +105,6 @@ class SleepingEngines:
             )
 
     @property
-    def alive(self) -> int:
-        """How many engines are alive or starting."""
-        return len(self._alive)
-
-    @property
     def processes(self) -> list[int]:
         """The process ids of the live engines: the one awake, then those asleep, most recently used first."""
         with self._lock:

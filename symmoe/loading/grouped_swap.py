@@ -159,11 +159,6 @@ class KernelCache:
                 return
             excess -= self._kept.pop(tags).nbytes
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all kernels kept, in use or idle."""
-        return sum(kernel.nbytes for kernel in self._kept.values())
-
 
 def make_kernel(weight: torch.Tensor, bias: torch.Tensor | None) -> Kernel:
     """Have vLLM choose and fill its CPU kernel for a weight `[out, in]`, without touching any layer of the model."""

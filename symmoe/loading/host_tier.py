@@ -15,8 +15,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 from symmoe.errors import CapacityError
 from symmoe.loading.arena import Allocator, Arena, whole_pages
@@ -101,11 +99,6 @@ class Residency:
         self._pins: Counter[str] = Counter()
         self._clock = itertools.count()
 
-    @property
-    def used(self) -> int:
-        """Bytes in use, in whole pages."""
-        return self._allocator.used
-
     def pin(self, key: str) -> None:
         """Keep this key, present or not yet, until it is unpinned as many times."""
         self._pins[key] += 1
@@ -144,13 +137,6 @@ class Residency:
         self.slots[key] = slot = Slot(offset, nbytes, next(self._clock))
         return slot
 
-    def evict(self, key: str) -> bool:
-        """Drop a key if possible; False, with nothing done, if it is absent, pinned or being filled."""
-        if all(one.key != key for one in self._evictable()):
-            return False
-        self.drop(key)
-        return True
-
     def drop(self, key: str) -> None:
         """Free a slot, in whatever state."""
         self._allocator.free(self.slots.pop(key).offset)
@@ -181,31 +167,25 @@ class Residency:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """An image held in place: as bytes in this process, and as a range of the file at `path` for other processes.
+    """An image held in place: a range of the file at `path`, which processes of this user attach to."""
 
-    `hit` says whether it was present when asked for. `view` is read-only, and invalid after the with-block.
-    """
-
-    view: memoryview
     path: str
     offset: int
     nbytes: int
-    hit: bool
 
 
 class HostTier:
     """Images by key in `budget_bytes` of shared memory, made by `source`. Safe to use from any thread.
 
     Space is reserved under one lock, and filled outside of it. Images in use, pinned or being filled stay; of the rest,
-    those needed last by the order given to `expect` are evicted first. `workers` is the number of
-    concurrent prefetches; users wait for each other on `changed`. Raises `CapacityError` where memory is short.
+    those needed last by the order given to `expect` are evicted first. Users wait for each other on `changed`. Raises
+    `CapacityError` where memory is short.
     """
 
     def __init__(
         self,
         budget_bytes: int,
         source: Callable[[str], Layout],
-        workers: int = 1,
         changed: threading.Condition | None = None,
     ) -> None:
         self._arena = Arena(budget_bytes)
@@ -214,7 +194,7 @@ class HostTier:
         self._changed = changed or threading.Condition()
         self._queue: dict[str, None] = {}
         self._promises: dict[str, Future[bool]] = {}
-        self._fetchers = ThreadPoolExecutor(workers, "host-tier")
+        self._fetchers = ThreadPoolExecutor(1, "host-tier")
         self._closed = False
 
     def expect(self, keys: Sequence[str]) -> None:
@@ -255,12 +235,8 @@ class HostTier:
         """
         self.pin(key)
         try:
-            slot, hit = self._obtain(key)
-            view = self._arena.view(slot.offset, slot.nbytes).toreadonly()
-            try:
-                yield Held(view, self._arena.path, slot.offset, slot.nbytes, hit)
-            finally:
-                _release(view)
+            slot = self._obtain(key)
+            yield Held(self._arena.path, slot.offset, slot.nbytes)
         finally:
             self.unpin(key)
 
@@ -275,29 +251,11 @@ class HostTier:
             self._residency.unpin(key)
             self._changed.notify_all()
 
-    def evict(self, key: str) -> bool:
-        """Drop an image now; False if it is absent, in use, pinned or being filled."""
-        with self._changed:
-            evicted = self._residency.evict(key)
-            self._changed.notify_all()
-            return evicted
-
     @property
     def resident(self) -> Mapping[str, int]:
         """The images that are present, and their sizes in bytes."""
         with self._changed:
             return {key: slot.nbytes for key, slot in self._residency.slots.items() if slot.ready}
-
-    @property
-    def used(self) -> int:
-        """Bytes in use, in whole pages, including images being filled. Never more than the budget."""
-        with self._changed:
-            return self._residency.used
-
-    @property
-    def path(self) -> str:
-        """The file that other processes of this user attach to while the tier is open; see `arena.attach`."""
-        return self._arena.path
 
     def close(self) -> None:
         """Decline what is queued, wait for prefetches under way, and free the memory. Safe to call twice."""
@@ -310,20 +268,12 @@ class HostTier:
         self._fetchers.shutdown()
         self._arena.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
-
-    def _obtain(self, key: str) -> tuple[Slot, bool]:
-        """The filled slot of a key that is pinned, and whether it was there at once."""
+    def _obtain(self, key: str) -> Slot:
+        """The filled slot of a key that is pinned."""
         with self._changed:
-            existing = self._residency.slots.get(key)
-            hit = existing is not None and existing.ready
             if slot := self._settled(key):
                 self._residency.touch(key)
-                return slot, hit
+                return slot
         image = self._source(key)
         nbytes = image.nbytes
         with self._changed:
@@ -337,7 +287,7 @@ class HostTier:
             self._residency.touch(key)
         if mine:
             self._fill(key, slot, image)
-        return slot, False
+        return slot
 
     def _settled(self, key: str) -> Slot | None:
         """The slot of a pinned key once it is filled; None if it has none. Raises what the fill waited for raised."""

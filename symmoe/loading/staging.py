@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from symmoe.errors import CheckpointError, CollectiveError
-from symmoe.loading.collectives.gather import sparse_all_gather
+from symmoe.loading.collectives.gather import GatherStats, sparse_all_gather
 from symmoe.loading.collectives.group import GatherGroup, open_group
 from symmoe.loading.collectives.plan import GatherPlan, Topology, plan_gather
 from symmoe.loading.collectives.source import PackedSource
@@ -343,13 +343,7 @@ def _exchanged(store: TCPStore, group: GatherGroup, what: str, value: Any) -> li
         raise CollectiveError(f"a machine left while it measured ({str(error).splitlines()[0]})") from error
 
 
-@dataclass(frozen=True, slots=True)
-class _Moved:
-    read: int
-    received: int
-
-
-def _gather(source: Any, files: Sequence[Path], partial: Path, plan: GatherPlan, group: GatherGroup) -> _Moved:
+def _gather(source: Any, files: Sequence[Path], partial: Path, plan: GatherPlan, group: GatherGroup) -> GatherStats:
     """Fill copies of the files in `partial`, mapped into memory. Raises `CollectiveError`."""
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(mode=0o700)
@@ -365,8 +359,7 @@ def _gather(source: Any, files: Sequence[Path], partial: Path, plan: GatherPlan,
             out[chunk] = memoryview(maps[number])[begin : begin + size]
         seconds = plan.grouped_seconds or 0.0
         wait = _SLOWER * seconds + _SPARE_SECONDS
-        stats = sparse_all_gather(out, plan, source, group, timeout=wait, checksum="arrival")
-        return _Moved(stats.read, stats.received)
+        return sparse_all_gather(out, plan, source, group, timeout=wait, checksum="arrival")
     finally:
         out = {}
         for each in maps:

@@ -32,7 +32,7 @@ from typing import Literal
 from symmoe.config import state_dir
 from symmoe.errors import StoreError
 from symmoe.limits import STORE_BYTES, STORE_KEPT, STORE_LOG_BYTES, STORE_START_SECONDS, STORE_STARTS
-from symmoe.private import private_folder, private_opener, tighten
+from symmoe.private import private_folder, private_opener, synced, tighten
 
 _LOG = logging.getLogger(__name__)
 _FOLDER, _FOUND = "damaged", "found.jsonl"
@@ -159,8 +159,8 @@ def _mend(file: Path, folder: Path) -> Damage | None:
             _write(mended, data, parts)
             os.link(file, backup)
             os.replace(mended, file)
-    _sync(file)
-    _sync(file.parent)
+    synced(file)
+    synced(file.parent)
     lost = size - sum(end - start for start, end in parts)
     damage = Damage(file.name, offset, lost, str(backup), time.time())
     with open(folder / _FOUND, "a", encoding="utf-8", opener=private_opener) as found:
@@ -177,14 +177,6 @@ def _write(path: Path, data: mmap.mmap, parts: Sequence[Part]) -> None:
                 file.write(data[place : min(end, place + (1 << 20))])
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync(path: Path) -> None:
-    number = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
 
 
 _SOCKET_PATH_LIMIT = 100  # sun_path holds 108 bytes on Linux, 104 on macOS

@@ -357,7 +357,7 @@ def test_only_a_full_429_is_a_refusal(status: int, headers: dict[str, str], body
 
 def test_a_stream_is_timed_from_its_first_text_and_an_error_in_it_is_no_answer() -> None:
     clock = itertools.count()
-    answering = Answering(Ask("a", "b", 1, True), lambda: float(next(clock)))
+    answering = Answering(lambda: float(next(clock)))
     for delta in ({"role": "assistant", "content": ""}, {"content": "one"}, {"content": " two"}):
         answering.line("data: " + json.dumps({"choices": [{"delta": delta}]}))
     answering.line("data: " + json.dumps({"choices": [], "usage": {"completion_tokens": 7}}))

@@ -7,12 +7,19 @@ import threading
 from collections import Counter
 from collections.abc import Mapping
 
-from symmoe.loading.arena import PAGE
+from symmoe.loading.arena import PAGE, attach
+from symmoe.loading.host_tier import Held
 
 
 def content(key: str, nbytes: int) -> bytes:
     digest = hashlib.sha256(key.encode()).digest()
     return (digest * (nbytes // len(digest) + 1))[:nbytes]
+
+
+def bytes_of(held: Held) -> bytes:
+    """What other processes read of a held image."""
+    with attach(held.path) as mapped:
+        return mapped[held.offset : held.offset + held.nbytes]
 
 
 class Gate:

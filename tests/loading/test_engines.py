@@ -159,7 +159,7 @@ def test_an_engine_that_no_room_can_be_made_for_is_refused_with_what_to_do() -> 
     with pytest.raises(CapacityError) as refused:
         house.lane("a")
     assert "memory_gib" in str(refused.value.hint)
-    assert house.engines.alive == 0
+    assert house.engines.used == 0
 
 
 def test_the_next_engine_starts_while_the_one_before_generates() -> None:

@@ -6,6 +6,7 @@ import random
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from queue import SimpleQueue
 
 import pytest
@@ -14,7 +15,7 @@ from symmoe.errors import CapacityError, CheckpointError
 from symmoe.loading.arena import PAGE
 from symmoe.loading.host_tier import HostTier
 
-from .fake_images import FakeSource, content
+from .fake_images import FakeSource, bytes_of, content
 
 
 @pytest.fixture
@@ -28,10 +29,9 @@ def threads() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-def hit(tier: HostTier, key: str) -> bool:
+def use(tier: HostTier, key: str) -> None:
     with tier.use(key) as held:
-        assert bytes(held.view) == content(key, held.nbytes)
-        return held.hit
+        assert bytes_of(held) == content(key, held.nbytes)
 
 
 class Watched(threading.Condition):
@@ -55,13 +55,13 @@ def test_a_use_waits_for_a_prefetch_under_way_instead_of_filling_twice(
     source: FakeSource, threads: ThreadPoolExecutor, changed: Watched
 ) -> None:
     gate = source.gate("a")
-    with HostTier(PAGE, source, changed=changed) as tier:
+    with closing(HostTier(PAGE, source, changed=changed)) as tier:
         prefetched = tier.prefetch("a")
         assert gate.began.wait(30)
-        use = threads.submit(hit, tier, "a")
+        asked = threads.submit(use, tier, "a")
         assert changed.waits.wait(30)
         gate.open.set()
-        assert use.result(30) is False
+        asked.result(30)
         assert prefetched.result(30) is True
     assert source.fills == {"a": 1}
 
@@ -71,17 +71,17 @@ def test_a_failed_prefetch_reaches_the_use_that_waits_for_it_and_the_next_use_tr
 ) -> None:
     gate = source.gate("a")
     source.errors["a"] = [CheckpointError("truncated")]
-    with HostTier(PAGE, source, changed=changed) as tier:
+    with closing(HostTier(PAGE, source, changed=changed)) as tier:
         prefetched = tier.prefetch("a")
         assert gate.began.wait(30)
-        use = threads.submit(hit, tier, "a")
+        asked = threads.submit(use, tier, "a")
         assert changed.waits.wait(30)
         gate.open.set()
-        for asked in (use, prefetched):
+        for each in (asked, prefetched):
             with pytest.raises(CheckpointError, match="truncated"):
-                asked.result(30)
-        assert tier.used == 0
-        assert hit(tier, "a") is False
+                each.result(30)
+        use(tier, "a")
+    assert source.fills == {"a": 2}
 
 
 def test_a_use_that_waits_for_an_interrupted_one_fills_by_itself(
@@ -89,36 +89,36 @@ def test_a_use_that_waits_for_an_interrupted_one_fills_by_itself(
 ) -> None:
     gate = source.gate("a")
     source.errors["a"] = [KeyboardInterrupt()]
-    with HostTier(PAGE, source, changed=changed) as tier:
-        interrupted = threads.submit(hit, tier, "a")
+    with closing(HostTier(PAGE, source, changed=changed)) as tier:
+        interrupted = threads.submit(use, tier, "a")
         assert gate.began.wait(30)
-        use = threads.submit(hit, tier, "a")
+        asked = threads.submit(use, tier, "a")
         assert changed.waits.wait(30)
         gate.open.set()
         assert isinstance(interrupted.exception(30), KeyboardInterrupt)
-        assert use.result(30) is False
+        asked.result(30)
     assert source.fills == {"a": 2}
 
 
 def test_a_use_of_what_is_queued_does_not_wait_for_its_turn(source: FakeSource) -> None:
     gate = source.gate("a")
-    with HostTier(3 * PAGE, source, workers=1) as tier:
+    with closing(HostTier(3 * PAGE, source)) as tier:
         first, second = tier.prefetch("a"), tier.prefetch("b")
         assert gate.began.wait(30)
-        assert hit(tier, "b") is False
+        use(tier, "b")
         assert second.result(30) is True
         assert not first.done()
-        assert tier.evict("b") is True
+        use(tier, "two")  # which leaves no room for b
         gate.open.set()
         assert first.result(30) is True
         assert tier.prefetch("c").result(30) is True  # b, which would be before it, is no longer queued
-    assert source.fills == {"a": 1, "b": 1, "c": 1}
+    assert source.fills == {"a": 1, "b": 1, "two": 1, "c": 1}
 
 
 def test_what_is_queued_is_fetched_in_the_order_of_need(source: FakeSource) -> None:
     gate = source.gate("a")
     done: list[str] = []
-    with HostTier(3 * PAGE, source, workers=1) as tier:
+    with closing(HostTier(3 * PAGE, source)) as tier:
         tier.expect(["a", "b", "c"])
         tier.prefetch("a")
         assert gate.began.wait(30)
@@ -132,7 +132,7 @@ def test_what_is_queued_is_fetched_in_the_order_of_need(source: FakeSource) -> N
 
 def test_all_who_ask_for_a_prefetch_get_the_same_one(source: FakeSource) -> None:
     gate = source.gate("a")
-    with HostTier(PAGE, source) as tier:
+    with closing(HostTier(PAGE, source)) as tier:
         first = tier.prefetch("a")
         assert gate.began.wait(30)
         assert tier.prefetch("a") is first
@@ -143,13 +143,14 @@ def test_all_who_ask_for_a_prefetch_get_the_same_one(source: FakeSource) -> None
 
 def test_a_prefetch_of_what_a_use_is_filling_ends_with_it(source: FakeSource, threads: ThreadPoolExecutor) -> None:
     gate = source.gate("a")
-    with HostTier(PAGE, source) as tier:
-        use = threads.submit(hit, tier, "a")
+    with closing(HostTier(PAGE, source)) as tier:
+        asked = threads.submit(use, tier, "a")
         assert gate.began.wait(30)
         prefetched = tier.prefetch("a")
         assert not prefetched.done()
         gate.open.set()
-        assert (prefetched.result(30), use.result(30)) == (True, False)
+        assert prefetched.result(30) is True
+        asked.result(30)
     assert source.fills == {"a": 1}
 
 
@@ -157,15 +158,15 @@ def test_a_use_that_needs_the_room_of_a_prefetch_under_way_waits_for_it(
     source: FakeSource, threads: ThreadPoolExecutor, changed: Watched
 ) -> None:
     gate = source.gate("a")
-    with HostTier(PAGE, source, changed=changed) as tier:
+    with closing(HostTier(PAGE, source, changed=changed)) as tier:
         prefetched = tier.prefetch("a")
         assert gate.began.wait(30)
-        assert tier.evict("a") is False
-        use = threads.submit(hit, tier, "b")
+        asked = threads.submit(use, tier, "b")
         assert changed.waits.wait(30)
-        assert tier.used == PAGE
+        assert not asked.done()
         gate.open.set()
-        assert (prefetched.result(30), use.result(30)) == (True, False)
+        assert prefetched.result(30) is True
+        asked.result(30)
         assert dict(tier.resident) == {"b": PAGE}
 
 
@@ -173,13 +174,13 @@ def test_a_use_that_waits_for_room_takes_what_another_use_leaves(
     source: FakeSource, threads: ThreadPoolExecutor, changed: Watched
 ) -> None:
     gate = source.gate("b")
-    with HostTier(2 * PAGE, source, changed=changed) as tier:
+    with closing(HostTier(2 * PAGE, source, changed=changed)) as tier:
         with tier.use("a"):
             prefetched = tier.prefetch("b")
             assert gate.began.wait(30)
-            use = threads.submit(hit, tier, "c")
+            asked = threads.submit(use, tier, "c")
             assert changed.waits.wait(30)
-        assert use.result(30) is False
+        asked.result(30)
         assert not prefetched.done()
         gate.open.set()
         assert prefetched.result(30) is True
@@ -189,21 +190,21 @@ def test_a_use_beside_one_that_is_filling_all_the_budget_is_an_error(
     source: FakeSource, threads: ThreadPoolExecutor
 ) -> None:
     gate = source.gate("a")
-    with HostTier(PAGE, source) as tier:
-        use = threads.submit(hit, tier, "a")
+    with closing(HostTier(PAGE, source)) as tier:
+        asked = threads.submit(use, tier, "a")
         assert gate.began.wait(30)
         with pytest.raises(CapacityError, match="beside what is in use or pinned: a"):
-            hit(tier, "b")
+            use(tier, "b")
         assert tier.prefetch("b").result(30) is False
         gate.open.set()
-        assert use.result(30) is False
+        asked.result(30)
 
 
 def test_closing_declines_what_is_queued_and_waits_for_what_is_under_way(
     source: FakeSource, threads: ThreadPoolExecutor
 ) -> None:
     gate = source.gate("a")
-    tier = HostTier(3 * PAGE, source, workers=1)
+    tier = HostTier(3 * PAGE, source)
     under_way, queued = tier.prefetch("a"), tier.prefetch("b")
     assert gate.began.wait(30)
     closing = threads.submit(tier.close)
@@ -223,20 +224,21 @@ def test_a_use_that_waits_when_the_tier_closes_is_told(
     tier = HostTier(PAGE, source, changed=changed)
     tier.prefetch("a")
     assert gate.began.wait(30)
-    use = threads.submit(hit, tier, key)
+    asked = threads.submit(use, tier, key)
     assert changed.waits.wait(30)
     closing = threads.submit(tier.close)
     with pytest.raises(ValueError, match="closed"):
-        use.result(30)
+        asked.result(30)
     gate.open.set()
     closing.result(30)
 
 
 def test_a_callback_of_a_prefetch_may_ask_the_tier(source: FakeSource) -> None:
-    asked: SimpleQueue[bool] = SimpleQueue()
-    with HostTier(3 * PAGE, source) as tier:
-        tier.prefetch("a").add_done_callback(lambda _: asked.put(hit(tier, "a")))
-        assert asked.get(timeout=30) is True
+    asked: SimpleQueue[None] = SimpleQueue()
+    with closing(HostTier(3 * PAGE, source)) as tier:
+        tier.prefetch("a").add_done_callback(lambda _: asked.put(use(tier, "a")))
+        asked.get(timeout=30)
+    assert source.fills == {"a": 1}
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -254,12 +256,9 @@ def test_threads_that_ask_for_everything_at_once_get_the_right_bytes(seed: int) 
                 tier.expect(numbers.choices(keys, k=8))
             if numbers.random() < 0.4:
                 tier.prefetch(numbers.choice(keys))
-            if numbers.random() < 0.1:
-                tier.evict(numbers.choice(keys))
-            hit(tier, numbers.choice(keys))
-            assert tier.used <= 27 * PAGE
+            use(tier, numbers.choice(keys))
 
-    with HostTier(27 * PAGE, source, workers=2) as tier, ThreadPoolExecutor(8) as pool:
+    with closing(HostTier(27 * PAGE, source)) as tier, ThreadPoolExecutor(8) as pool:
         runs = [pool.submit(hammer, thread) for thread in range(8)]
         for run in runs:
             run.result(60)
@@ -280,15 +279,15 @@ def test_threads_with_too_little_room_are_refused_but_never_stuck_nor_given_wron
             try:
                 key = numbers.choice(keys)
                 with tier.use(key) as held:
-                    hit(tier, keys[0])
-                    assert bytes(held.view) == content(key, source.sizes[key])
+                    use(tier, keys[0])
+                    assert bytes_of(held) == content(key, source.sizes[key])
                 served += 1
             except CapacityError:
                 continue
         return served
 
-    with HostTier(9 * PAGE, source, workers=2) as tier, ThreadPoolExecutor(6) as pool:
+    with closing(HostTier(9 * PAGE, source)) as tier, ThreadPoolExecutor(6) as pool:
         runs = [pool.submit(hammer, thread) for thread in range(6)]
         assert sum(run.result(60) for run in runs) > 0
         for key in keys:
-            hit(tier, key)
+            use(tier, key)

@@ -11,7 +11,7 @@ from symmoe.loading.lanes import ExpertWeights
 from symmoe.loading.merge import merged_weights
 from symmoe.loading.packed.checkpoint import PackedCheckpoint
 from symmoe.loading.packed.layout import Layout
-from symmoe.loading.packed.writing import pack, packed_path
+from symmoe.loading.packed.writing import packed_path, write_pack
 from symmoe.types import Image
 
 MIB = 1 << 20
@@ -58,8 +58,9 @@ def test_a_packed_file_that_was_altered_is_refused_by_name(base: Path, tmp_path:
 
 
 def packed_in(folder: Path, base: Path) -> Path:
-    packed = packed_path(folder, "anyone", Layout.of(str(base)).manifest)
-    pack(str(base), None, packed)
+    layout = Layout.of(str(base))
+    packed = packed_path(folder, "anyone", layout.manifest)
+    write_pack(layout, packed)
     return packed
 
 

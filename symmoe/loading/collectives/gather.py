@@ -246,12 +246,10 @@ class ReadAhead:
 
 @dataclass(frozen=True, slots=True)
 class GatherStats:
-    """What a gather moved at this rank, in bytes, and its wall time in seconds."""
+    """What a gather moved at this rank, in bytes."""
 
     read: int
-    sent: int
     received: int
-    seconds: float
 
 
 def sparse_all_gather(
@@ -280,11 +278,10 @@ def sparse_all_gather(
     """
     if len(plan.demand) != group.size:
         raise CollectiveError(f"the plan is for {len(plan.demand)} ranks, the group of {group.size}")
-    began = time.perf_counter()
     gather = _Gather(out, plan, source, group, timeout, checksum, max(1, depth))
     gather.run()
     traffic, rank = plan.traffic(), group.rank
-    return GatherStats(traffic.read[rank], traffic.sent[rank], traffic.received[rank], time.perf_counter() - began)
+    return GatherStats(traffic.read[rank], traffic.received[rank])
 
 
 @dataclass(slots=True)

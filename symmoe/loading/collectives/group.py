@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
-from symmoe.errors import CollectiveError
+from symmoe.errors import CollectiveError, first_line
 from symmoe.loading.collectives.carriers import TAGS_BEFORE_CHUNKS, Carrier, GlooCarrier, NcclCarrier
 
 if TYPE_CHECKING:
@@ -233,7 +233,7 @@ def open_group(
             control, carrier = _connect(part, rank, size, backend, device, timeout, address)
     except RuntimeError as error:
         raise CollectiveError(
-            f"rank {rank}: the {size} ranks did not all connect within {timeout:g} s ({_first_line(error)})",
+            f"rank {rank}: the {size} ranks did not all connect within {timeout:g} s ({first_line(error)})",
             rank=rank,
             hint="see that all were started with the same store and size, and can reach each other",
         ) from error
@@ -383,7 +383,3 @@ def _nccl(store: Store, rank: int, size: int, device: str | None, timeout: float
             raise RuntimeError(f"no NCCL communicator within {timeout:g} s")
         time.sleep(_POLL_SECONDS)
     return group
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -74,12 +74,11 @@ class SharedRate:
     """A token bucket shared through a file by processes of one machine, which limits their bytes per second in all.
 
     The file holds the time, on the monotonic clock that all processes share, at which the bytes taken so far are paid
-    off. After a pause `burst` bytes may be taken in advance.
+    off.
     """
 
-    def __init__(self, path: Path, bytes_per_second: float, burst: int = 0) -> None:
+    def __init__(self, path: Path, bytes_per_second: float) -> None:
         self._rate = bytes_per_second
-        self._ahead = burst / bytes_per_second
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         os.ftruncate(self._file, _FREE_AT.size)
         self._state = mmap.mmap(self._file, _FREE_AT.size)
@@ -89,7 +88,7 @@ class SharedRate:
         fcntl.flock(self._file, fcntl.LOCK_EX)
         try:
             (free_at,) = _FREE_AT.unpack_from(self._state)
-            free_at = max(free_at, time.monotonic() - self._ahead) + count / self._rate
+            free_at = max(free_at, time.monotonic()) + count / self._rate
             _FREE_AT.pack_into(self._state, 0, free_at)
         finally:
             fcntl.flock(self._file, fcntl.LOCK_UN)

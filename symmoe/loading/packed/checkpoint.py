@@ -65,11 +65,11 @@ class PackedCheckpoint:
         self._tensors = {tensor.name: tensor for tensor in self.manifest.tensors}
 
     @classmethod
-    def open(cls, path: Path, verify: Verify = "full", fingerprint: str | None = None) -> Self:
+    def open(cls, path: Path, verify: Verify = "full") -> Self:
         """Map a file. `header` trusts that the data is what was written, `full` hashes all of it.
 
-        Raises `CheckpointError`, saying what is wrong with the file, if it is missing, cut, altered, of another
-        version, or, where `fingerprint` is given, for another architecture.
+        Raises `CheckpointError`, saying what is wrong with the file, if it is missing, cut, altered or of another
+        version.
         """
         try:
             with path.open("rb") as file:
@@ -79,7 +79,6 @@ class PackedCheckpoint:
         except OSError as error:
             raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
         checkpoint = cls(memoryview(mapped), str(path), mapped)
-        checkpoint.require(fingerprint)
         if verify == "full":
             checkpoint.verify_chunks()
         return checkpoint
@@ -91,14 +90,6 @@ class PackedCheckpoint:
         The data is not verified: call `verify_chunks` if it comes from elsewhere.
         """
         return cls(buffer.cast("B"), where)
-
-    def require(self, fingerprint: str | None) -> None:
-        """Raise `CheckpointError` if the image is for another architecture than that of the fingerprint, if given."""
-        if fingerprint is not None and fingerprint != self.manifest.fingerprint:
-            raise CheckpointError(
-                f"{self.where}: made for another architecture or quantisation "
-                f"({self.manifest.fingerprint[:12]}, not {fingerprint[:12]})"
-            )
 
     def verify_chunks(self) -> None:
         """Hash all data on all cores. Raises `CheckpointError` for the first chunk that is not what was written."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
@@ -71,11 +71,21 @@ def tensor_tag(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
-def chunk_digests(data: memoryview, chunk_bytes: int) -> Iterable[str]:
-    """The sha256 of each chunk of the data, in order, on all cores: hashing lets other threads run."""
-    starts = range(0, data.nbytes, chunk_bytes)
+def chunk_digests(data: memoryview, chunk_bytes: int, step: Callable[[int], None] = lambda done: None) -> list[str]:
+    """The sha256 of each chunk of the data, in order, on all cores: hashing lets other threads run.
+
+    `step` is told the bytes of each chunk that is done. This is no generator: one that is left unfinished would wait
+    for its threads wherever garbage is collected, even where a thread is just being started.
+    """
+    digests = []
+    chunks = [data[at : at + chunk_bytes] for at in range(0, data.nbytes, chunk_bytes)]
     with ThreadPoolExecutor(cores()) as threads:
-        yield from threads.map(lambda at: hashlib.sha256(data[at : at + chunk_bytes]).hexdigest(), starts)
+        for chunk, digest in zip(
+            chunks, threads.map(lambda chunk: hashlib.sha256(chunk).hexdigest(), chunks), strict=True
+        ):
+            digests.append(digest)
+            step(chunk.nbytes)
+    return digests
 
 
 def cores() -> int:

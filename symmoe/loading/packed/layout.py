@@ -239,11 +239,7 @@ class Layout:
         step = _counting(progress, sum(tensor.nbytes for tensor in self.stored) + data.nbytes * digests)
         self._fill(data, step)
         self._check_sources()
-        chunks = []
-        for number, digest in enumerate(chunk_digests(data, self.manifest.chunk_bytes) if digests else ()):
-            chunks.append(digest)
-            step(min(self.manifest.chunk_bytes, data.nbytes - number * self.manifest.chunk_bytes))
-        manifest = self.manifest.with_chunks(chunks)
+        manifest = self.manifest.with_chunks(chunk_digests(data, self.manifest.chunk_bytes, step) if digests else [])
         image[: self.begin] = write_head(manifest, self.begin)
         return manifest
 

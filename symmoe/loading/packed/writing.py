@@ -17,6 +17,7 @@ from symmoe.errors import CheckpointError
 from symmoe.loading.packed.checkpoint import PackedCheckpoint, Verify
 from symmoe.loading.packed.layout import Layout, Progress
 from symmoe.loading.packed.manifest import VERSION, Manifest
+from symmoe.private import synced
 
 _PACK = re.compile(r"(.+)-[0-9a-f]{12}\.pack")
 Packing = Literal["packed", "kept", "replaced"]
@@ -58,11 +59,6 @@ def prune(folder: Path, kept: Collection[Path], whose: Callable[[str], bool] = l
     return old
 
 
-def pack(model: str, adapter: str | None, out: Path, progress: Progress | None = None) -> Manifest:
-    """Write the pack of `model` with `adapter` merged in to the file `out`. Raises `CheckpointError`."""
-    return write_pack(Layout.of(model, adapter), out, progress)
-
-
 def write_pack(layout: Layout, out: Path, progress: Progress | None = None) -> Manifest:
     """Write an image with checksums beside `out`, and rename it once it is safely on disk.
 
@@ -78,7 +74,7 @@ def write_pack(layout: Layout, out: Path, progress: Progress | None = None) -> M
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
-        _sync_folder(out.parent)
+        synced(out.parent)
     return manifest
 
 
@@ -119,14 +115,6 @@ def _alone(folder: Path) -> Iterator[None]:
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _digest(manifest: Manifest) -> str:

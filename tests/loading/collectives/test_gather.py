@@ -49,12 +49,7 @@ def test_each_rank_gets_what_it_demands_and_reads_what_the_plan_says(
         }
         assert sorted(sources[rank].reads) == sorted(each.chunk for each in plan.transfers if each.owner == rank)
         traffic = plan.traffic()
-        assert (ended.stats.read, ended.stats.sent, ended.stats.received) == (
-            traffic.read[rank],
-            traffic.sent[rank],
-            traffic.received[rank],
-        )
-        assert ended.stats.seconds > 0
+        assert (ended.stats.read, ended.stats.received) == (traffic.read[rank], traffic.received[rank])
         assert not ended.closed
 
 
@@ -92,7 +87,7 @@ def test_a_rank_that_demands_nothing_reads_for_the_others() -> None:
     sources = [MemorySource(CHUNKS) for _ in range(3)]
     ended = gathered(planned([ALL, set(), set()], CHUNKS), sources)
     assert all(source.reads for source in sources)
-    assert ended[0].stats.received == sum(ended[helper].stats.sent for helper in (1, 2)) > 0
+    assert ended[0].stats.received == sum(ended[helper].stats.read for helper in (1, 2)) > 0
 
 
 def test_without_checksums_no_digest_is_asked_for() -> None:
@@ -189,7 +184,7 @@ def test_processes_gather_sparse_demands(tmp_path: Path, size: int) -> None:
     ends = [json.loads((tmp_path / f"rank-{rank}").read_text()) for rank in range(size)]
     assert all(end["right"] and end["read"] == end["planned"] for end in ends)
     assert sum(end["read"] for end in ends) == 12 << 18
-    assert sum(end["sent"] for end in ends) == sum(end["received"] for end in ends) > 0
+    assert sum(end["received"] for end in ends) > 0
 
 
 CHECKED = chunks_of(300, 200, 0)

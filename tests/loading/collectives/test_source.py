@@ -77,14 +77,6 @@ def test_all_who_open_the_file_share_one_rate(tmp_path: Path) -> None:
     other.close()
 
 
-def test_after_a_pause_no_more_than_the_burst_is_free(tmp_path: Path) -> None:
-    rate = SharedRate(tmp_path / "rate", 1000.0, burst=200)
-    before = time.monotonic()
-    assert rate.take(200) <= time.monotonic()
-    assert before - 1e-6 <= rate.take(300) - 0.3 <= time.monotonic() + 1e-6
-    rate.close()
-
-
 def _read_all(rank: int, folder: str) -> None:
     rate = SharedRate(Path(folder) / "rate", 1e6)
     source = ThrottledSource(MemorySource([bytes(10_000)] * 10), rate)

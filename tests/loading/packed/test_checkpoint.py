@@ -210,14 +210,6 @@ def _keys(place: Any) -> list[Any]:
     return list(place) if isinstance(place, dict) else list(range(len(place)))
 
 
-def test_an_image_for_another_architecture_is_refused_by_name(sound: Path) -> None:
-    document, _ = manifest_of(sound.read_bytes())
-    with PackedCheckpoint.open(sound, "header", fingerprint=document["fingerprint"]):
-        pass
-    with pytest.raises(CheckpointError, match=re.escape(str(sound)) + ": made for another architecture"):
-        PackedCheckpoint.open(sound, "header", fingerprint="0" * 64)
-
-
 @pytest.mark.parametrize("path", ["none.pack", "."])
 def test_a_file_that_cannot_be_read_is_refused_by_name(tmp_path: Path, path: str) -> None:
     with pytest.raises(CheckpointError, match=re.escape(str(tmp_path / path)) + ": cannot be read"):

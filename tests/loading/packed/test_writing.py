@@ -13,7 +13,7 @@ from symmoe.errors import CheckpointError
 from symmoe.loading.merge import merged_weights
 from symmoe.loading.packed.checkpoint import PackedCheckpoint
 from symmoe.loading.packed.layout import Layout
-from symmoe.loading.packed.writing import ensure_packed, pack, packed_path, write_pack
+from symmoe.loading.packed.writing import ensure_packed, packed_path, write_pack
 
 from .conftest import CHUNK, image_of, llama, same_bits, write_model
 
@@ -34,7 +34,7 @@ def identity(path: Path) -> tuple[int, int]:
 
 def test_a_pack_holds_the_merged_weights_and_their_checksums(model: Path, adapter: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "expert.pack"
-    manifest = pack(str(model), str(adapter), out)
+    manifest = write_pack(Layout.of(str(model), str(adapter)), out)
     wanted = dict(merged_weights(str(model), str(adapter)))
     with PackedCheckpoint.open(out, "full") as packed:
         assert packed.manifest == manifest
@@ -82,7 +82,7 @@ def test_a_pack_that_is_not_whole_is_made_again(layout: Layout, adapter: Path, t
     elif damage == "empty":
         path.write_bytes(b"")
     elif damage == "another expert":
-        pack(str(tmp_path / "model"), str(adapter), path)
+        write_pack(Layout.of(str(tmp_path / "model"), str(adapter)), path)
     else:
         path.write_bytes(image_of(layout))
     assert ensure_packed(layout, path) == "replaced"
