@@ -10,6 +10,7 @@ import os
 import secrets
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
@@ -58,8 +59,9 @@ _SIGNAL = signal.SIGUSR1
 """Wakes the main thread out of whatever it waits for; nothing else here uses it."""
 _MESSAGE = "Ray on this machine has ended: its raylet was killed or failed"
 _HINT = "memory may have run out (see dmesg); start again: what was answered is kept"
-_PATIENCE = 5.0
-"""Seconds in which the main thread should have ended: Ray may wait half a minute for a raylet that is gone."""
+_PATIENCE, _AGAIN = 5.0, 0.2
+"""Seconds in which the main thread should have ended, as Ray may wait half a minute for a raylet that is gone; after
+how many it is woken again."""
 
 
 class RayletWatch:
@@ -73,6 +75,7 @@ class RayletWatch:
     def __init__(self) -> None:
         self._wanted, self._over = threading.Event(), threading.Event()
         self._before: Any = None
+        self._woke, self._handler = False, threading.Lock()
 
     def begin(self) -> None:
         """Watch the raylet, which runs by now."""
@@ -88,21 +91,30 @@ class RayletWatch:
 
     def end(self) -> None:
         """Everything is over, and nobody waits any more."""
-        self._over.set()
-        if self._before is not None:
-            signal.signal(_SIGNAL, self._before)
+        with self._handler:
+            self._over.set()
+            if self._before is not None:
+                signal.signal(_SIGNAL, self._before)
 
     def _woken(self, number: int, frame: object) -> None:
-        raise EngineError(_MESSAGE, hint=_HINT)
+        if not self._woke:
+            self._woke = True
+            raise EngineError(_MESSAGE, hint=_HINT)
 
     def _watch(self, raylet: Any) -> None:
         raylet.wait()
         if self._wanted.is_set():
             return
-        signal.pthread_kill(threading.main_thread().ident or 0, _SIGNAL)
-        if not self._over.wait(_PATIENCE):
-            os.write(2, f"error: {_MESSAGE}\n hint: {_HINT}\n".encode())
-            os._exit(EngineError.exit_code)
+        ends = time.monotonic() + _PATIENCE
+        while time.monotonic() < ends:
+            with self._handler:
+                if self._over.is_set():
+                    return
+                # more than once: a signal that comes just before the main thread begins to wait does not end that
+                signal.pthread_kill(threading.main_thread().ident or 0, _SIGNAL)
+            self._over.wait(_AGAIN)
+        os.write(2, f"error: {_MESSAGE}\n hint: {_HINT}\n".encode())
+        os._exit(EngineError.exit_code)
 
 
 def _raylet() -> Any:
