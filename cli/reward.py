@@ -70,10 +70,13 @@ def show_scorer(
     from symmoe.build_scorer import shipped_scorer
     from symmoe.scoring.heads import load_heads
 
-    from .render import show_result
+    from .render import show, show_json
 
     _, card = load_heads(scorer or shipped_scorer())
-    show_result(json, card, *_tables(card))
+    if json:
+        show_json(card)  # also where a card has not all that tables want
+    else:
+        show(*_tables(card))
 
 
 def _tables(card: dict[str, Any]) -> list[Any]:

@@ -91,6 +91,7 @@ class RayletWatch:
 
     def end(self) -> None:
         """Everything is over, and nobody waits any more."""
+        self._woke = True  # from here on nothing is raised
         with self._handler:
             self._over.set()
             if self._before is not None:

@@ -13,6 +13,7 @@ from symmoe.types import (
     Explanation,
     Hedge,
     Message,
+    Picture,
     Query,
     Question,
     Refusal,
@@ -144,6 +145,12 @@ def test_the_text_of_a_query_is_its_last_user_turn() -> None:
 
 def test_a_query_without_a_user_turn_is_worded_by_its_last_turn() -> None:
     assert Query("q", (Message("system", "a"), Message("assistant", "b")), Sampling(8)).text == "b"
+
+
+def test_one_question_about_many_images_has_as_many_hashes() -> None:
+    asked = {Message("user", "What is this?", images=(Picture(f"data:{number}"),)) for number in range(100)}
+    assert len({hash(message) for message in asked}) > 90
+    assert hash(Message("user", "What?")) == hash(Message("user", "What?"))
 
 
 def test_values_cannot_be_changed_in_place() -> None:

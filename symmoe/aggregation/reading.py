@@ -131,7 +131,9 @@ def _one_place_apart(first: str, second: str) -> bool:
     if max(len(ours), len(theirs)) - behind > _AROUND:  # more than a few words
         return False
     around = first[max(0, begin - _AROUND) : begin], first[len(first) - behind :][:_AROUND]
-    if sum([len(text.split()) for text in around]) < 2 * _SUBSTITUTED:
+    # what has a letter or a digit at an end; to count fewer than there are only costs time
+    words = [word[0].isalnum() or word[-1].isalnum() for text in around for word in text.split()]
+    if sum(words) < 2 * _SUBSTITUTED:
         return False
     a, b = ([token.lower() for token in _tokens(text[: len(text) - behind])] for text in (ours, theirs))
     apart = bool(a and b) and max(len(a), len(b)) <= _SUBSTITUTED and set(a).isdisjoint(b)
@@ -256,7 +258,8 @@ def answer_in(candidate: Candidate, query: Query) -> str:
 def failed(candidate: Candidate) -> bool:
     """Whether a candidate has no content: its generation failed, or gave nothing visible."""
     text = candidate.text
-    return candidate.finish_reason == "error" or not (text[:1].isalnum() or visible(text).strip())
+    seen = text[:1].isascii() and text[:1].isalnum()  # as nearly always
+    return candidate.finish_reason == "error" or not (seen or visible(text).strip())
 
 
 def _merged(

@@ -60,7 +60,7 @@ class Message:
 
     def __hash__(self) -> int:
         """A hash of what differs most often, as of `Sampling`."""
-        return hash(self.content)
+        return hash((self.content, self.images)) if self.images else hash(self.content)
 
     @property
     def parts(self) -> list[str | Picture]:

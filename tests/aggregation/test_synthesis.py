@@ -228,6 +228,7 @@ def test_a_query_of_which_every_candidate_failed_has_no_answer() -> None:
     assert (refusal.query_id, refusal.code) == ("q", "no_answer")
     assert "a (failed), b (empty)" in refusal.message
     assert no_answer(asked, [*failed, candidate("c", "12")]) is None
+    assert no_answer(asked, [*failed, candidate("c", "\u3164\u115f")]) is not None  # letters that nobody sees
     assert no_answer(asked, []) is not None
 
 

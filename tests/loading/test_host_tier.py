@@ -419,6 +419,13 @@ class Tier(RuleBasedStateMachine):
             with self.tier.use(key) as held:
                 assert bytes_of(held) == content(key, held.nbytes)
         assert self.source.fills.total() == filled
+        while self.held:
+            self.let_go(self.held[0][0])
+        for key in self.pins.elements():
+            self.tier.unpin(key)
+        self.source.sizes["all"] = BUDGET  # there is room for it only if nothing was left behind
+        with self.tier.use("all") as held:
+            assert held.nbytes == BUDGET
         self.tier.close()
 
 
