@@ -19,7 +19,8 @@ def load_yaml(text: str) -> Any:
 
 def load_yamls(text: str) -> list[Any]:
     """The documents of a text. Raises `yaml.YAMLError`."""
-    return _loaded(text, lambda text, loader: list(yaml.load_all(text, loader)))
+    documents: list[Any] = _loaded(text, lambda text, loader: list(yaml.load_all(text, loader)))
+    return documents
 
 
 def _loaded(text: str, load: Callable[[str, Any], Any]) -> Any:
