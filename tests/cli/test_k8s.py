@@ -29,8 +29,8 @@ def test_render_writes_a_folder_for_kubectl_and_helm_with_the_same_objects(
     assert told.code == 0
     assert "mistral" in told.out
     assert "42 GiB" in told.out
-    written = list(load_yamls((tmp_path / "made" / "manifests.yaml").read_text()))
-    assert written == list(load_yamls(symmoe_command(*words).out))
+    written = load_yamls((tmp_path / "made" / "manifests.yaml").read_text())
+    assert written == load_yamls(symmoe_command(*words).out)
     assert {each.name for each in (tmp_path / "made").iterdir()} == {
         *("values.yaml", "sized.yaml", "manifests.yaml", "kustomization.yaml", "chart")
     }

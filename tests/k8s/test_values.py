@@ -261,4 +261,4 @@ def test_kustomize_gives_the_same_objects(kubernetes_tools: Path, tmp_path: Path
     write_installation(tmp_path, values_text(said("production")), said("production"))
     words = [kubernetes_tools / "kubectl", "kustomize", tmp_path]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
-    assert by_name(list(load_yamls(done.stdout))) == by_name(rendered("production"))
+    assert by_name(load_yamls(done.stdout)) == by_name(rendered("production"))
