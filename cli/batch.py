@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from symmoe.batch.checking import Accuracy
-    from symmoe.batch.job import BatchJob, BatchResult, Status
+    from symmoe.batch.job import BatchJob, BatchResult
+    from symmoe.batch.progress import Status
     from symmoe.build import Assembly
     from symmoe.config import Pool
     from symmoe.engines.chat import ChatTokenizer
@@ -334,7 +335,7 @@ def _status_line(status: Mapping[str, Any]) -> str:
     parts = [f"{status['done']} done", f"{status['failed']} failed"]
     parts += [f"{status['lines_per_second']:.1f} lines/s", f"{status['tokens_per_second']:.0f} tokens/s"]
     if status["left"] is not None:
-        parts.append(f"{status['left']:.0f} s left")
+        parts.append(f"{_duration(status['left'])} left")
     if status["expert"] and status["state"] == "running":
         parts.append(f"{status['expert']} at work ({status['lane']})")
     return ", ".join([*parts, f"{status['loads']} loads"])
@@ -361,6 +362,7 @@ def check(
     """
     from symmoe.batch.checking import fit, look, predict, report
     from symmoe.batch.lines import LineReader
+    from symmoe.batch.windows import choose_window
     from symmoe.build import Assembly
     from symmoe.rows.files import find_files
     from symmoe.store import open_store
@@ -377,8 +379,9 @@ def check(
     with working("counting tokens and recruiting"):
         assembly = Assembly(config)
         fits = {name: fit(seen, tokenizer) for name, tokenizer in _tokenizers(assembly).items()} if seen.good else {}
-        shares = predict(seen, assembly, assembly.costs(open_store()), seed)
-    facts = report(seen, fits, shares)
+        costs = assembly.costs(open_store())
+        shares = predict(seen, assembly, costs, seed)
+    facts = report(seen, fits, shares, choose_window(costs.costs(), config.engine.runs_models))
     if json:
         show_json(facts)
     else:
@@ -426,7 +429,7 @@ def _check_tables(facts: dict[str, Any]) -> list[Any]:
         parts.append(table("Experts", ("expert", "calls", "load s", "answer s"), experts, right=(1, 2, 3)))
     parts.append(
         f"{facts['good']:,} of {facts['lines']:,} rows can be asked{again}. One engine: {facts['loads']} loads, "
-        f"{facts['calls']:,} calls, about {_duration(facts['seconds'])}"
+        f"{facts['calls']:,} calls, about {_duration(facts['seconds'])}. In {facts['windows']}"
     )
     return parts
 

@@ -142,6 +142,28 @@ def route(
     return Ahead(recruitments, run.clock.seconds)
 
 
+def first_asks(
+    parts: Parts, queries: Sequence[Query], policies: Sequence[Policy], seed: int, ahead: Ahead
+) -> list[Ask]:
+    """What queries ask of experts first, once who answers was decided `ahead`; without what would be refused."""
+    run = _Run(parts, seed, UNWATCHED, ahead=ahead)
+    judging = Judging(parts.aggregator, parts.synthesis, parts.belief, parts.verifying)
+    return _Waves(run, [answering(*each, judging, seed) for each in zip(queries, policies, strict=True)]).first_asks()
+
+
+def ask(
+    parts: Parts, asks: Sequence[Ask], seed: int, known: Sequence[Candidate], watch: Watch, carried: Carried
+) -> Outcome:
+    """Ask experts before their questions are answered: `watch` gets the candidates, for `answer` to know.
+
+    Parameters are those of `answer`, which asks others where an expert fails here.
+    """
+    run = _Run(parts, seed, watch, known, carried=carried)
+    run.asked(asks)
+    run.remember([each.query for each in asks])
+    return Outcome((), tuple(run.loads), run.clock.seconds, tuple(run.observations))
+
+
 def answer(
     parts: Parts,
     queries: Sequence[Query],
@@ -187,9 +209,7 @@ class _Waves(Generic[Result]):
 
     def results(self) -> list[Result]:
         """Drive every question to its result; they come in order."""
-        with self._run.clock("aggregate"):
-            for place in range(len(self._steps)):
-                self._send(place, None)
+        self._begin()
         while self._needs:
             asks = self._needing(Ask)
             if recruits := self._needing(Recruit):
@@ -202,6 +222,19 @@ class _Waves(Generic[Result]):
             else:
                 self._give(asks, self._run.asked(list(asks.values())))
         return [self._results[place] for place in range(len(self._steps))]
+
+    def first_asks(self) -> list[Ask]:
+        """What each question asks first, if somebody could answer that; none goes further."""
+        self._begin()
+        recruits = self._needing(Recruit)
+        self._give(recruits, self._run.recruited(list(recruits.values())))
+        asks = list(self._needing(Ask).values())
+        return [each for each, refusals in zip(asks, self._run.refused(asks), strict=True) if refusals is None]
+
+    def _begin(self) -> None:
+        with self._run.clock("aggregate"):
+            for place in range(len(self._steps)):
+                self._send(place, None)
 
     def _needing(self, kind: type[One]) -> dict[int, One]:
         return {place: need for place, need in self._needs.items() if isinstance(need, kind)}

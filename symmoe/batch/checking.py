@@ -21,6 +21,7 @@ from xxhash import xxh3_64_intdigest
 
 from symmoe.batch.lines import BadLine, GoodLine, KnownLine, Lines, SeenIds, drawn
 from symmoe.batch.output import OWN
+from symmoe.batch.windows import Window
 from symmoe.build import Assembly
 from symmoe.errors import RequestError
 from symmoe.planning.costs import CostModel
@@ -358,7 +359,7 @@ class Share:
 def predict(seen: Seen, assembly: Assembly, costs: CostModel, seed: int) -> list[Share]:
     """How often each expert would be asked, and for how long, extrapolated from the sample to all lines.
 
-    Each expert is loaded once. A repeated prompt is asked once if it is answered greedily.
+    A repeated prompt is asked once if it is answered greedily.
     """
     calls = _calls(seen.drawn, assembly, seed)
     drawn = sum(len(line.queries) + len(line.later) for line in seen.drawn)
@@ -393,8 +394,11 @@ def _calls(lines: Sequence[GoodLine], assembly: Assembly, seed: int) -> Counter[
     return calls
 
 
-def report(seen: Seen, fits: Mapping[str, Fit], shares: Sequence[Share]) -> dict[str, Any]:
-    """The whole check as plain JSON types."""
+def report(seen: Seen, fits: Mapping[str, Fit], shares: Sequence[Share], window: Window) -> dict[str, Any]:
+    """The whole check as plain JSON types. Where a job has several windows, all but one expert are loaded in each."""
+    loads = [each.load for each in shares]
+    again = window.times(seen.good) - 1 if loads else 0
+    loading = sum(loads) + again * (sum(loads) - max(loads, default=0.0))
     return {
         "lines": seen.lines,
         "good": seen.good,
@@ -427,7 +431,8 @@ def report(seen: Seen, fits: Mapping[str, Fit], shares: Sequence[Share]) -> dict
             }
             for each in shares
         },
-        "loads": len(shares),
+        "windows": window.why,
+        "loads": len(loads) + again * (len(loads) - 1),
         "calls": sum(each.calls for each in shares),
-        "seconds": round(sum(each.load + each.seconds for each in shares), 1),
+        "seconds": round(loading + sum(each.seconds for each in shares), 1),
     }

@@ -19,16 +19,19 @@ from typing import Any, Protocol
 from symmoe.batch.lines import BadLine, GoodLine, KnownLine, KnownLines, LineReader, Lines, id_hash
 from symmoe.batch.naming import NamingProcess
 from symmoe.batch.output import Detail, ErrorWriter, TraceWriter, open_output
+from symmoe.batch.progress import Progress, Status
 from symmoe.batch.record import PIPED, STATUS_SECONDS, Candidates, Cause, Files, Passing, Record, write_status
+from symmoe.batch.spool import Asked, Place, Spool
 from symmoe.batch.windows import choose_window
 from symmoe.config import Pool
 from symmoe.errors import ErrorLimitError, JobError
-from symmoe.pipeline import Ahead, Carried, Parts, Watch, answer, route
+from symmoe.pipeline import Ahead, Carried, Parts, Watch, answer, ask, first_asks, route
 from symmoe.planning.costs import CostModel, keep_observations, recall_observations
+from symmoe.planning.grouping import in_order
 from symmoe.protocols import Store
 from symmoe.rows.files import find_files, standard_input, would_find
 from symmoe.rows.shapes import Reading
-from symmoe.types import Candidate, Load, Observation, Refusal, Trace
+from symmoe.types import Candidate, Load, Observation, Outcome, Plan, Refusal, Trace
 
 Line = GoodLine | BadLine | KnownLine
 JUDGED_FROM = 1000
@@ -130,28 +133,6 @@ class BatchResult:
     window: str = ""
 
 
-@dataclass(slots=True)
-class Status:
-    """The status of a job: `state` is running, finished or stopped. Rates are means over this run; times in seconds.
-
-    `share` is the part of the input that was read, and `left` the time until it is done at this rate; None if unknown.
-    """
-
-    state: str = "running"
-    done: int = 0
-    failed: int = 0
-    lines_per_second: float = 0.0
-    tokens_per_second: float = 0.0
-    share: float | None = None
-    left: float | None = None
-    expert: str = ""
-    lane: str = ""
-    loads: int = 0
-    window: str = ""
-    seconds: float = 0.0
-    at: float = 0.0
-
-
 class PartsSource(Protocol):
     """Provides the pipeline's parts when there is something to run."""
 
@@ -195,12 +176,17 @@ def run_batch(
         if not resume or not store.rows(facts):
             store.drop([facts])
             store.put(facts, {"job": settings})
-        lines = _to_do(job, sources, record, again, on_lines)
+        reading, lines = _to_do(job, sources, record, again, on_lines)
         first = next(lines, None)
         if first is None and record.commit.finished:
             done = record.commit
             return BatchResult(done.answered, done.failed, causes=done.causes, kept=done.lines)
-        with _Run(job, sources, parts, store, record, settings["created"], watch, on_status) as run:
+        progress = Progress(reading, record.commit.lines)
+        candidates = Candidates(job.files.folder)
+        candidates.recall(again)
+        with _Run(
+            job, sources, parts, store, record, candidates, progress, settings["created"], watch, on_status
+        ) as run:
             result = run.finish(chain([] if first is None else [first], lines))
         store.put(facts, {"finished": {"answered": result.answered, "failed": result.failed}})
         return result
@@ -257,8 +243,11 @@ def _agreed(record: Record, job: BatchJob) -> dict[str, Any] | None:
 
 def _to_do(
     job: BatchJob, sources: Sequence[str], record: Record, again: bool, on_lines: Callable[[Lines], None]
-) -> Iterator[Line]:
-    """The lines behind those that stand in their places; all of them, where the input or what failed wants that."""
+) -> tuple[Lines, Iterator[Line]]:
+    """The lines of the input, and which of them are to do.
+
+    Those are the ones behind those that stand in their places; all, where the input or what failed wants that.
+    """
     if record.commit.lines and not again:
         passing = Passing(record.written(), record.before())
         lines = job.lines(sources, passing)
@@ -267,7 +256,7 @@ def _to_do(
         numbers = merge(lines.standing, passing.numbers)  # others where blank lines came or went
         if not (passing.changed or lines.differs or passing.left or record.moved(numbers)):
             on_lines(lines)
-            return chain([] if next_line is None else [next_line], lines)
+            return lines, chain([] if next_line is None else [next_line], lines)
         lines.close()
     if record.commit.lines:
         if job.tabled:
@@ -279,7 +268,7 @@ def _to_do(
         record.put_aside()
     lines = job.lines(sources, Passing((), record.before()))
     on_lines(lines)
-    return lines
+    return lines, lines
 
 
 def _in_place(line: Line) -> bool:
@@ -305,13 +294,15 @@ class _Run:
         parts: PartsSource,
         store: Store,
         record: Record,
+        candidates: Candidates,
+        progress: Progress,
         created: int,
         watch: Watch,
         tell: Callable[[Status], None],
     ) -> None:
         self._job, self._source, self._store, self._record = job, parts, store, record
         self._inputs = sources
-        self._watch = replace(watch, candidates=self._on_candidates, loaded=self._loaded)
+        self._watch = replace(watch, planned=self._planned, candidates=self._on_candidates, loaded=self._loaded)
         self._watched, self._tell = watch, tell
         self._carried = Carried(stop=job.stop)
         experts = {expert.name: expert.model for expert in job.pool.experts}
@@ -319,9 +310,9 @@ class _Run:
         self._window = choose_window(costs, job.pool.engine.runs_models)
         self._size = min(self._window.lines, self._window.first)
         self._before = record.before()
-        self._candidates = Candidates(job.files.folder)
-        self._recalled = self._candidates.recall()
+        self._candidates, self._progress = candidates, progress
         self._digests: dict[str, str] = {}
+        self._for_later = False
         self._observations: list[Observation] = []
         self._loads: list[Load] = []
         self._seconds: dict[str, float] = {}
@@ -366,9 +357,8 @@ class _Run:
         """Everything, to the end."""
         stat = _stat(self._inputs)
         with ThreadPoolExecutor(1, "ahead") as thread:
-            coming: Future[_Piece] = thread.submit(self._read, lines)
-            while (piece := coming.result()).lines:
-                coming = thread.submit(self._read, lines)
+            pieces = self._pieces(lines, thread)
+            for piece in pieces if self._window.together == 1 else self._asked_together(pieces):
                 self._answer(piece)
                 self._check_error_rate(JUDGED_FROM)
         self._files.close()
@@ -395,6 +385,70 @@ class _Run:
             self._carried.lost,
             self._window.why,
         )
+
+    def _pieces(self, lines: Iterator[Line], thread: ThreadPoolExecutor) -> Iterator[_Piece]:
+        """The windows, each read while the one before is worked on."""
+        coming: Future[_Piece] = thread.submit(self._read, lines)
+        while (piece := coming.result()).lines:
+            coming = thread.submit(self._read, lines)
+            self._progress.takes(len(piece.lines))
+            yield piece
+
+    def _asked_together(self, pieces: Iterator[_Piece]) -> Iterator[_Piece]:
+        """The windows, of which several wait on disk until each expert was asked in all of them."""
+        spool = Spool(self._job.files.folder)
+        self._files.callback(spool.close)
+        while places := self._ask_together(islice(pieces, self._window.together), spool):
+            sizes = [lines for lines, _ in places]
+            for number, (_, place) in enumerate(places):
+                self._progress.takes(sum(sizes[number:]), passed=1.0)
+                yield spool.get(place)
+            spool.clear()
+
+    def _ask_together(self, pieces: Iterator[_Piece], spool: Spool) -> list[tuple[int, Place[_Piece]]]:
+        """Ask every expert what several windows ask first; the size of each window, and where it waits.
+
+        The first experts, one for each worker, are asked while the windows are read.
+        """
+        parts = self._source.parts()
+        order = in_order(parts.models, parts.models, self._carried.resident)
+        at_once = len(parts.fleet.workers) if parts.fleet else 1
+        lines, places = 0, list[tuple[int, Place[_Piece]]]()
+        asked: list[Place[Asked]] = []
+        first: list[str] = []
+        left: set[str] = set()
+        for piece in pieces:
+            asks = self._asked_first(parts, piece)
+            places.append((len(piece.lines), spool.put(piece)))
+            asked.append(spool.put(asks))
+            first = first or [name for name in order if name in asks.experts][:at_once]
+            left |= asks.experts.difference(first)
+            lines = sum(count for count, _ in places)
+            self._progress.takes(lines, (1 - 1 / len(places)) / (1 + len(left) / at_once))
+            self._ask(parts, asks, first)
+        order = [name for name in order if name in left]
+        rounds = [order[place : place + at_once] for place in range(0, len(order), at_once)]
+        for number, experts in enumerate(rounds, 1):
+            for count, place in enumerate(asked):
+                self._progress.takes(lines, (number + count / len(asked)) / (1 + len(rounds)))
+                self._ask(parts, spool.get(place), experts)
+        return places
+
+    def _asked_first(self, parts: Parts, piece: _Piece) -> Asked:
+        if piece.ahead is None:
+            return Asked((), {})
+        queries, policies = _asked(piece.good)
+        asks = first_asks(parts, queries, policies, self._job.seed, piece.ahead)
+        return Asked(tuple(asks), _digests(piece.good))
+
+    def _ask(self, parts: Parts, asked: Asked, experts: Sequence[str]) -> None:
+        """Ask experts what one window asks of them, and keep the candidates until it is answered."""
+        if not (asks := asked.of(experts)):
+            return
+        self._digests, self._for_later = dict(asked.digests), True
+        known, _ = self._candidates.find(self._digests, take=False) if self._candidates.recalled else ([], 0)
+        self._account(ask(parts, asks, self._job.seed, known, self._watch, self._carried))
+        self._for_later = False
 
     def _read(self, lines: Iterator[Line]) -> _Piece:
         """The next window, and who answers it."""
@@ -432,16 +486,16 @@ class _Run:
         commit.output, commit.trace, commit.errors = self._rows.flush(), self._traces.flush(), self._errors.flush()
         self._record.keep()
         self._candidates.clear()
-        for recalled in self._recalled.values():  # of lines that are still to come
-            self._candidates.add([c for _, c in recalled], {c.query_id: digest for digest, c in recalled})
+        self._progress.takes(0)
         self._seconds["write"] = self._seconds.get("write", 0.0) + time.perf_counter() - began
         self._show()
 
     def _answer_together(self, lines: Sequence[GoodLine], ahead: Ahead | None) -> list[list[Trace | Refusal]]:
         """What becomes of each query of lines."""
         queries, policies = _asked(lines)
-        self._digests = {query.id: line.origin.digest.hex() for line in lines for query in line.queries}
-        known = self._known([query.id for query in queries])
+        self._digests = _digests(lines)
+        known, recalled = self._candidates.find(self._digests)
+        self._resumed += recalled
         outcome = answer(
             self._source.parts(),
             queries,
@@ -453,6 +507,12 @@ class _Run:
             ahead,
             self._carried,
         )
+        self._account(outcome)
+        each = iter(outcome.results)
+        return [list(islice(each, len(line.queries))) for line in lines]
+
+    def _account(self, outcome: Outcome) -> None:
+        """Keep the last candidates of what was asked, and what it took."""
         self._keep_candidates()
         self._observations += outcome.observations
         if len(self._observations) > _KEPT_OBSERVATIONS:
@@ -460,21 +520,6 @@ class _Run:
             self._observations = []
         for stage, spent in outcome.seconds.items():
             self._seconds[stage] = self._seconds.get(stage, 0.0) + spent
-        each = iter(outcome.results)
-        return [list(islice(each, len(line.queries))) for line in lines]
-
-    def _known(self, queries: Sequence[str]) -> list[Candidate]:
-        """What an earlier run has heard for these queries, as their lines are now."""
-        if not self._recalled:
-            return []
-        known = [
-            candidate
-            for query in queries
-            for digest, candidate in self._recalled.pop(query, [])
-            if digest == self._digests[query]
-        ]
-        self._resumed += len(known)
-        return known
 
     def _write(self, line: Line, results: Sequence[Trace | Refusal]) -> None:
         commit = self._record.commit
@@ -517,6 +562,11 @@ class _Run:
                 hint=f"mend what failed (the errors stand beside the output), then: {advice}",
             )
 
+    def _planned(self, steps: Plan) -> None:
+        if not self._for_later:
+            self._progress.asks(sum(len(step.calls) for step in steps.steps))
+        self._watched.planned(steps)
+
     def _on_candidates(self, candidates: Sequence[Candidate]) -> None:
         self._unkept += candidates
         if time.monotonic() - self._kept_at >= KEEP_SECONDS:
@@ -527,9 +577,11 @@ class _Run:
         candidates = self._unkept
         if not candidates:
             return
-        self._candidates.add(candidates, self._digests)
+        self._candidates.add(candidates, self._digests, self._for_later)
         self._unkept, self._kept_at = [], time.monotonic()
-        self._tokens += sum(candidate.completion_tokens for candidate in candidates if not candidate.shared)
+        own = [candidate for candidate in candidates if not candidate.shared]
+        self._tokens += sum(candidate.completion_tokens for candidate in own)
+        self._progress.hears(len(own))
         self._watched.candidates(candidates)
         self._show()
 
@@ -547,6 +599,7 @@ class _Run:
         self._shown_at, commit, status = now, self._record.commit, self._status
         status.seconds = spent = max(now - self._began, 1e-9)
         status.done, status.failed = commit.answered + commit.failed, commit.failed
+        status.share, status.left = self._progress.now(commit.lines, spent)
         status.lines_per_second = round((commit.lines - self._begun_with) / spent, 2)
         status.tokens_per_second = round(self._tokens / spent, 2)
         status.loads, status.window, status.at = len(self._loads), self._window.why, time.time()
@@ -557,6 +610,11 @@ class _Run:
 def _asked(lines: Sequence[GoodLine]) -> tuple[list[Any], list[Any]]:
     """Every query of lines, and how it is answered."""
     return [q for line in lines for q in line.queries], [line.policy for line in lines for _ in line.queries]
+
+
+def _digests(lines: Sequence[GoodLine]) -> dict[str, str]:
+    """The digests of the lines behind queries, by query."""
+    return {query.id: line.origin.digest.hex() for line in lines for query in line.queries}
 
 
 def _why(refusal: Refusal | None) -> tuple[str, str]:

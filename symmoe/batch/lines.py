@@ -350,6 +350,7 @@ class Lines:
         self.meter, self.files = rows.meter, rows.files
         self._reader, self._seen = reader, SeenIds()
         self._all, self._rows = rows, islice(selected, limit)
+        self._limit, self._read, self._bytes, self._ended = limit, 0, 0, False
         self._unread = ENDPOINT
         self._ahead = deque(self._first())
         self.example = next((line for line in self._ahead if isinstance(line, GoodLine)), None)
@@ -368,11 +369,28 @@ class Lines:
         try:
             line = self._ahead.popleft() if self._ahead else self._line(next(self._rows))
         except StopIteration:
+            self._ended = True
             self.close()
             raise
         if isinstance(line, GoodLine):
             self.shapes[line.shape] += 1
         return line
+
+    @property
+    def count(self) -> int:
+        """How many lines were read, unchanged ones among them."""
+        return self._read + self.passed
+
+    @property
+    def share(self) -> float | None:
+        """About which part of the lines that is, by the bytes that were read; None where their sum is unknown."""
+        shares = [1.0] if self._ended else []
+        if self._limit:
+            shares.append(min(self.count / self._limit, 1.0))
+        if self.meter.total:
+            done = self.meter.done if self.passed else min(self.meter.done, self._bytes)  # it is read in large chunks
+            shares.append(min(done / self.meter.total, 1.0))
+        return max(shares, default=None)
 
     @property
     def passed(self) -> int:
@@ -402,6 +420,7 @@ class Lines:
 
     def _line(self, row: Row) -> GoodLine | BadLine | KnownLine:
         number = row.place or row.number
+        self._read, self._bytes = self._read + 1, self._bytes + row.size + 1
         if self.passed > self._filled and self._known is not None:
             fresh = slice(self._filled, self.passed)
             self._seen.fill(self._known.hashes[fresh], self._all.passed[fresh])

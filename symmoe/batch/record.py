@@ -3,7 +3,7 @@
     lines       32 bytes for each line that was answered or refused: its digest, the hash of its id, the outcome, its
                 number
     commits     a JSON object for each window: how much of `lines`, output, traces and errors is final
-    candidates  what experts answered in the window under way, a JSON array each
+    candidates  what experts answered in the windows under way, a JSON array each
     status      the job's status, for other processes
     before-N    the files of a run with another input, as long as its rows are reused
 
@@ -25,12 +25,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache
+from itertools import filterfalse
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import TypeAdapter
 from pydantic_core import SchemaSerializer, from_json
+from xxhash import xxh3_64_intdigest
 
 from symmoe.batch.lines import KnownLine
 from symmoe.batch.output import START, Mark
@@ -48,6 +51,8 @@ _DTYPE = np.dtype({"names": ["key", "id", "traces", "answered"], "formats": ["<u
 _AT_ONCE = 1024
 _EXAMPLE = 300
 _CAUSES = 64
+_DROPPED_BYTES = 64 << 20
+"""Candidates whose rows are written stay in the file, while others do, up to so much, or as much as these take."""
 
 
 @dataclass(slots=True)
@@ -325,56 +330,139 @@ class Passing:
 
 
 class Candidates:
-    """The candidates of the window under way, appended as they come."""
+    """The candidates of windows that are not written yet, appended as they come, and found by the lines that asked.
+
+    Found are those that an earlier run left and those that are added for `later`; of these 25 bytes are held in memory
+    each, and they stay until they are taken.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "candidates"
         self._file: IO[bytes] | None = None
         self._synced = time.monotonic()
+        self._size = self._needed = self._left = self._recalled = 0
+        self._keys, self._places, self._taken = array("Q"), array("Q"), bytearray()
+        self._order: NDArray[np.intp] | None = None
 
-    def recall(self) -> dict[str, list[tuple[str, Candidate]]]:
-        """Candidates by query, each with the digest of the line that asked. A torn end is cut off."""
-        by_query: dict[str, list[tuple[str, Candidate]]] = {}
-        whole = 0
+    @property
+    def recalled(self) -> int:
+        """How many an earlier run left."""
+        return self._recalled
+
+    def recall(self, again: bool = False) -> None:
+        """Have what an earlier run left be found; with `again` no failures. A torn end is cut off."""
+        for place, digest, candidate in self.stored():
+            if not (again and candidate.finish_reason == "error"):
+                self._index(candidate, digest, place)
+        self._size = self._needed = self._path.stat().st_size if self._path.exists() else 0
+        self._recalled = len(self._keys)
+
+    def stored(self) -> Iterator[tuple[int, str, Candidate]]:
+        """Every candidate in the file, where it stands, and the digest of the line that asked. Cuts off a torn end."""
         if not self._path.exists():
-            return by_query
+            return
+        whole = 0
         with self._path.open("rb") as file:
             for line in file:
                 if not line.endswith(b"\n"):
                     break
+                place, whole = whole, whole + len(line)
                 try:
                     digest, row = from_json(line)
                     candidate = Candidate.from_json(row)
                 except (ValueError, TypeError, KeyError):  # a damaged one is asked for again
                     continue
-                finally:
-                    whole += len(line)
-                by_query.setdefault(candidate.query_id, []).append((digest, candidate))
+                yield place, digest, candidate
         os.truncate(self._path, whole)
-        return by_query
 
-    def add(self, candidates: Sequence[Candidate], digests: Mapping[str, str]) -> None:
+    def add(self, candidates: Sequence[Candidate], digests: Mapping[str, str], later: bool = False) -> None:
         """Keep candidates; `digests` are those of the lines behind their queries."""
         rows = [_kept(digests[c.query_id], c) + b"\n" for c in candidates]
         if self._file is None:
             self._file = self._path.open("ab", buffering=0)
         self._file.write(b"".join(rows))
+        for candidate, row in zip(candidates, rows, strict=True):
+            if later:
+                self._index(candidate, digests[candidate.query_id], self._size)
+            self._size += len(row)
+        self._needed = self._size if later else self._needed
         now = time.monotonic()
         if now - self._synced > SYNC_SECONDS:
             os.fsync(self._file.fileno())
             self._synced = now
 
+    def find(self, digests: Mapping[str, str], take: bool = True) -> tuple[list[Candidate], int]:
+        """The candidates of queries, whose lines have these digests now, and how many of them an earlier run left.
+
+        They are taken, if so wanted: not to be found again, and dropped when their rows are written.
+        """
+        if not self._keys:
+            return [], 0
+        keys = np.frombuffer(self._keys, dtype=np.uint64)
+        if self._order is None:
+            self._order = np.argsort(keys, kind="stable")
+        wanted = np.fromiter((_key(query, digest) for query, digest in digests.items()), np.uint64, len(digests))
+        ends = (np.searchsorted(keys, wanted, side, self._order) for side in ("left", "right"))
+        order = self._order
+        numbers = sorted(int(number) for first, end in zip(*ends, strict=True) for number in order[first:end])
+        del keys  # an array that is looked at cannot grow
+        found, before = [], 0
+        with self._path.open("rb") as file:
+            for number in filterfalse(self._taken.__getitem__, numbers):
+                file.seek(self._places[number])
+                digest, row = from_json(file.readline())
+                candidate = Candidate.from_json(row)
+                if digests.get(candidate.query_id) == digest:
+                    found.append(candidate)
+                    before += number < self._recalled
+                    self._taken[number] = take
+        self._left -= len(found) if take else 0
+        return found, before
+
     def clear(self) -> None:
-        """Drop all candidates, once their rows are written."""
-        if self._file is not None:
-            self._file.truncate(0)
-        elif self._path.exists():
-            os.truncate(self._path, 0)
+        """Drop those whose rows are written, now or once they are many."""
+        if not self._left:
+            self._write([])
+        elif self._size > max(_DROPPED_BYTES, 2 * self._needed):
+            self._write([number for number, taken in enumerate(self._taken) if not taken])
 
     def close(self) -> None:
         """Close the file."""
         if self._file is not None:
             self._file.close()
+            self._file = None
+
+    def _index(self, candidate: Candidate, digest: str, place: int) -> None:
+        self._keys.append(_key(candidate.query_id, digest))
+        self._places.append(place)
+        self._taken.append(False)
+        self._order = None
+        self._left += 1
+
+    def _write(self, numbers: Sequence[int]) -> None:
+        """Keep no others of those that can be found."""
+        if not numbers and self._file is not None:
+            self._file.truncate(0)
+        elif not numbers and self._path.exists():
+            os.truncate(self._path, 0)
+        places = array("Q")
+        if numbers:
+            self.close()
+            part = self._path.with_suffix(".part")
+            with self._path.open("rb") as source, part.open("wb") as target:
+                for number in numbers:
+                    source.seek(self._places[number])
+                    places.append(target.tell())
+                    target.write(source.readline())
+                self._size = target.tell()
+                _sync(target)
+            part.replace(self._path)
+        else:
+            self._size = 0
+        self._recalled = sum(number < self._recalled for number in numbers)
+        self._keys = array("Q", (self._keys[number] for number in numbers))
+        self._places, self._taken, self._order = places, bytearray(len(numbers)), None
+        self._left, self._needed = len(numbers), self._size
 
 
 @contextmanager
@@ -438,6 +526,11 @@ def _kept(digest: str, candidate: Candidate) -> bytes:
     if candidate.logprobs:
         return json.dumps([digest, asdict(candidate)]).encode()
     return _kept_rows().to_json((digest, candidate), warnings=False)
+
+
+def _key(query: str, digest: str) -> int:
+    """What stands for a query of a line in the index."""
+    return xxh3_64_intdigest(f"{query}\0{digest}".encode(errors="surrogatepass"))
 
 
 @cache

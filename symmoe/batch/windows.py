@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
@@ -13,25 +14,37 @@ FIRST, LEAST, MOST, LARGEST = 256, 1024, 8192, 32_768
 MOST_BYTES = 16 << 20
 """Characters of prompts in a window, twice as many where loading is dear. A line holds some ten times its prompt."""
 LOADING, DEAR = 0.002, 0.02
-"""What loading may take of a window's time, for which it has up to `MOST` lines; what is worth `LARGEST`."""
+"""What loading may take of a window's time, for which it has up to `MOST` lines; what is worth `LARGEST`, or several.
+"""
+MOST_TOGETHER = 32
+"""How many windows may wait on disk until each expert was asked in all of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """How many lines and characters of prompts are answered together, and why; `first` is the first window's size."""
+    """How many lines and characters of prompts are answered together, and why; `first` is the first window's size.
+
+    Experts are asked in as many windows `together`, before the first of these is answered.
+    """
 
     lines: int
     why: str
     first: int
     bytes: int = MOST_BYTES
+    together: int = 1
+
+    def times(self, lines: int) -> int:
+        """How often every expert is asked, and loaded, in a job of so many lines; their bytes are not counted."""
+        return max(1, math.ceil(lines / (self.lines * self.together)))
 
 
 def choose_window(costs: Mapping[str, ExpertCost], loads: bool = True) -> Window:
     """The smallest window, `LEAST` to `MOST` lines, in which loading is at most `LOADING` of the work.
 
     If loading is more than `DEAR` even in the largest, it is the smallest that gets it down to that, at most `LARGEST`
-    lines. Every expert is loaded once a window, except the one that the window before ended with. A job that fits one
-    window is answered as one: each expert is loaded once. `loads` says whether loading costs anything at all.
+    lines, and if that is not enough, experts are asked in several windows before the next is loaded. Every expert is
+    loaded once for that, except the one that came last before. A job that fits one window is answered as one: each
+    expert is loaded once. `loads` says whether loading costs anything at all.
     """
     request = median(cost.request for cost in costs.values())
     loading = sum(cost.same_model for cost in costs.values()) - max(cost.same_model for cost in costs.values())
@@ -41,9 +54,16 @@ def choose_window(costs: Mapping[str, ExpertCost], loads: bool = True) -> Window
     lines = min(MOST, max(LEAST, round(loading / (LOADING * request))))
     if lines == MOST:
         lines = min(LARGEST, max(MOST, round(loading * (1 - DEAR) / (DEAR * request))))
-    share = loading / (loading + lines * request)
-    why = (
-        f"windows of up to {lines} lines: loading {len(costs)} experts takes {loading:.1f} s a window, "
-        f"{100 * share:.2g} % of it; with {LEAST} lines it would be {100 * loading / (loading + LEAST * request):.2g} %"
-    )
-    return Window(lines, why, lines, MOST_BYTES if lines <= MOST else 2 * MOST_BYTES)
+    enough = math.ceil(loading * (1 - DEAR) / (DEAR * request * lines))
+    together = min(MOST_TOGETHER, enough) if lines == LARGEST else 1
+
+    def share(asked: int) -> str:
+        return f"{100 * loading / (loading + asked * request):.2g} %"
+
+    size = f"windows of up to {lines} lines"
+    other = f"with {LEAST} lines it would be {share(LEAST)}"
+    if together > 1:
+        size = f"{size}, {together} of them on disk until each expert was asked in all"
+        other = f"window by window it would be {share(lines)}"
+    why = f"{size}: loading {len(costs)} experts takes {loading:.1f} s each time, {share(lines * together)}; {other}"
+    return Window(lines, why, lines, MOST_BYTES if lines <= MOST else 2 * MOST_BYTES, together)

@@ -101,6 +101,16 @@ def _company(
     return sum(homes[other].get(worker, 0) / sum(homes[other].values()) for other in sorted(others))
 
 
+def in_order(models: Mapping[str, str], asked: Collection[str], resident: str = "") -> list[str]:
+    """The experts that are asked, in the order in which one worker loads them, as `plan` says."""
+    order = list(dict.fromkeys(models.values()))
+    names = [name for name in sorted(models, key=lambda expert: order.index(models[expert])) if name in asked]
+    if resident in names:
+        place = names.index(resident)
+        names = names[place:] + names[:place][::-1]
+    return names
+
+
 def plan(
     queries: Sequence[Query],
     recruitments: Sequence[Recruitment],
@@ -128,11 +138,7 @@ def plan(
                 worded = _bounded(_reseeded(query, assignment, seed), bounds.get(assignment.expert))
                 calls = by_expert.setdefault(assignment.expert, {})
                 calls.setdefault((worded.messages, worded.sampling), (worded, []))[1].append(assignment)
-    order = list(dict.fromkeys(models.values()))
-    names = [name for name in sorted(models, key=lambda expert: order.index(models[expert])) if name in by_expert]
-    if resident in names:
-        place = names.index(resident)
-        names = names[place:] + names[:place][::-1]
+    names = in_order(models, by_expert, resident)
     whole = Plan(tuple(Step(name, _calls(name, by_expert[name])) for name in names))
     if fleet is None or len(fleet.workers) == 1:
         return whole

@@ -111,7 +111,7 @@ class Bench:
     @property
     def kept(self) -> list[Candidate]:
         """The candidates that an interrupted run left."""
-        return [c for said in Candidates(self.job().files.folder).recall().values() for _, c in said]
+        return [candidate for _, _, candidate in Candidates(self.job().files.folder).stored()]
 
     def rows(self) -> Rows:
         return read_jsonl(self.output)
