@@ -57,7 +57,8 @@ def answer(
     Engines live in `workers` actors, which share the cluster's CPUs or have the accelerators that the pool says. Each
     takes a `window` of rows at a time, asks every expert once in it and begins with the one that the window before
     ended with. Rows are cut and joined to blocks of that many, whatever blocks they come in, and each block goes to an
-    actor that is free. What an actor or a machine was at when it was lost, Ray Data runs again.
+    actor that is free. What an actor or a machine was at when it was lost, Ray Data runs again; with a checkpoint in
+    its `DataContext` a later run leaves out the rows that were written.
 
     Every machine needs symmoe, and the pool's files at the same paths. Raises `SymmoeError` for what is wrong with the
     pool or the reading, at once.

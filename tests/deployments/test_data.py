@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pyarrow
 import pytest
+from ray.exceptions import RayTaskError
+from symmoe.deployments.worker import Build
 
 import symmoe.data
 from symmoe.batch.job import BatchJob, run_batch
@@ -17,6 +22,7 @@ from symmoe.data import Answering
 from symmoe.errors import InputError
 from symmoe.pipeline import Watch
 from symmoe.rows.shapes import Reading
+from symmoe.types import Plan
 from tests.batch.conftest import MemoryStore, read_jsonl
 from tests.conftest import SKILLS, echo_pool
 from tests.deployments.trouble import lines, troubled
@@ -83,6 +89,54 @@ def test_a_data_set_on_two_actors_gets_what_a_batch_answers(ray_here: None, tmp_
     asked = ray.data.from_items(ROWS, override_num_blocks=5)
     given = symmoe.data.answer(asked, str(pool), prompt=TEXT, workers=2, window=16, build=named)
     assert sorted(given.take_all(), key=lambda row: row["number"]) == as_in_a_file(pool)
+
+
+def breaking(pool: Pool) -> Assembly:
+    """Parts that break at their second window, once Ray Data has noted that the first is written."""
+    assembly = named(pool)
+    run, windows = assembly.executor.run, count()
+
+    def run_or_break(plan: Plan) -> Iterator[Any]:
+        if next(windows) == 0:
+            return run(plan)
+        while all(".pending" in path.name for path in (pool.root / "done").glob("*.parquet")):
+            time.sleep(0.05)
+        raise RuntimeError("it broke")
+
+    assembly.executor.run = run_or_break  # type: ignore[method-assign]
+    return assembly
+
+
+def test_what_ray_data_s_own_checkpoint_has_is_not_asked_again(
+    ray_here: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray.data
+    from pyarrow.dataset import dataset
+    from pyarrow.parquet import write_table
+    from ray.data.checkpoint import CheckpointConfig
+
+    pool = echo_pool(tmp_path)
+    (tmp_path / "rows").mkdir()
+    for place in range(4):
+        rows = [{"id": n, "topic": SKILLS[n % 3], "number": n} for n in range(10 * place, 10 * place + 10)]
+        write_table(pyarrow.Table.from_pylist(rows), tmp_path / "rows" / f"{place}.parquet")
+    done = CheckpointConfig(id_column="id", checkpoint_path=str(tmp_path / "done"))
+    monkeypatch.setattr(ray.data.DataContext.get_current(), "checkpoint_config", done)
+
+    def answer(build: Build) -> None:
+        asked = ray.data.read_parquet(str(tmp_path / "rows"))
+        given = symmoe.data.answer(asked, str(pool), prompt=TEXT, window=8, build=build)
+        given.write_parquet(str(tmp_path / "out"))
+
+    def written() -> list[int]:
+        return sorted(row["id"] for row in dataset(str(tmp_path / "out")).to_table(["id"]).to_pylist())
+
+    with pytest.raises(RayTaskError, match="it broke"):
+        answer(breaking)
+    assert (len(written()), len(lines(tmp_path))) == (8, 8)
+    answer(named)
+    assert written() == list(range(40))
+    assert len(lines(tmp_path)) == 40
 
 
 def test_a_template_that_is_none_is_told_of_at_once(tmp_path: Path) -> None:
