@@ -334,7 +334,7 @@ def _status_line(status: Mapping[str, Any]) -> str:
     """The progress of a job in one line."""
     parts = [f"{status['done']} done", f"{status['failed']} failed"]
     parts += [f"{status['lines_per_second']:.1f} lines/s", f"{status['tokens_per_second']:.0f} tokens/s"]
-    if status["left"] is not None:
+    if status["left"] is not None and status["state"] == "running":
         parts.append(f"{_duration(status['left'])} left")
     if status["expert"] and status["state"] == "running":
         parts.append(f"{status['expert']} at work ({status['lane']})")

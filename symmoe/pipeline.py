@@ -126,10 +126,14 @@ class Carried:
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """Routing decided before queries are asked, and what it took, in seconds by stage."""
+    """Routing decided before queries are asked, and what it took, in seconds by stage.
+
+    `failed` are the experts that failed when they were asked ahead, and why: they are not asked once more.
+    """
 
     given: Mapping[str, Given]
     seconds: Mapping[str, float]
+    failed: Mapping[str, str] = field(default_factory=dict)
 
 
 def route(
@@ -152,16 +156,23 @@ def first_asks(
 
 
 def ask(
-    parts: Parts, asks: Sequence[Ask], seed: int, known: Sequence[Candidate], watch: Watch, carried: Carried
-) -> Outcome:
-    """Ask experts before their questions are answered: `watch` gets the candidates, for `answer` to know.
+    parts: Parts,
+    asks: Sequence[Ask],
+    homes: Mapping[str, int],
+    known: Sequence[Candidate],
+    seed: int,
+    watch: Watch,
+    carried: Carried,
+) -> tuple[Outcome, dict[str, str]]:
+    """Ask experts before their questions are answered, each on its own worker of `homes`.
 
-    Parameters are those of `answer`, which asks others where an expert fails here.
+    `watch` gets the candidates, for `answer` to know. Returns what it took, and the experts that failed, with the
+    reason: `answer` is told of them in `Ahead`, and asks others. Other parameters are those of `answer`.
     """
-    run = _Run(parts, seed, watch, known, carried=carried)
+    run = _Run(parts, seed, watch, known, carried=carried, homes=homes)
     run.asked(asks)
     run.remember([each.query for each in asks])
-    return Outcome((), tuple(run.loads), run.clock.seconds, tuple(run.observations))
+    return Outcome((), tuple(run.loads), run.clock.seconds, tuple(run.observations)), run.failed
 
 
 def answer(
@@ -268,10 +279,13 @@ class _Run:
         explain: bool = False,
         ahead: Ahead | None = None,
         carried: Carried | None = None,
+        homes: Mapping[str, int] | None = None,
     ) -> None:
         self.clock = _Clock()
         self._parts, self._seed, self._watch, self._explain = parts, seed, watch, explain
         self._ahead = {} if ahead is None else dict(ahead.given)
+        self._failed_ahead = {} if ahead is None else ahead.failed
+        self._homes = homes
         self._carried = Carried() if carried is None else carried
         self._kept = {candidate.assignment: candidate for candidate in known}
         self._given_up: dict[Assignment, Refusal] = {}
@@ -279,6 +293,11 @@ class _Run:
             self.clock.add(stage, spent)
         self.loads: list[Load] = []
         self.observations: list[Observation] = []
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """The experts that were given up on, and why."""
+        return {each.expert: refusal.message for each, refusal in self._given_up.items()}
 
     def remember(self, queries: Sequence[Query]) -> None:
         """Have later runs of the job know what was said to the last of these."""
@@ -361,8 +380,9 @@ class _Run:
         aggregating = all(need.aggregating for need in needs)
         wanted = [assignment for need in needs for assignment in need.recruitment.assignments]
         self._recall(needs)
-        for expert, why in self._carried.lost.items():
+        for expert, why in (*self._carried.lost.items(), *self._failed_ahead.items()):
             self._give_up(expert, why, wanted)
+        self._failed_ahead = {}
         while any(each not in self._kept and each not in self._given_up for each in wanted):
             try:
                 self._generate(needs, "aggregate" if aggregating else "generate")
@@ -417,10 +437,12 @@ class _Run:
                 parts.models,
                 done,
                 self._seed,
-                parts.fleet,
+                parts.fleet if self._homes is None else None,
                 parts.most_tokens,
                 self._carried.resident,
             )
+            if self._homes is not None:
+                steps = Plan(tuple(replace(step, worker=self._homes[step.expert]) for step in steps.steps))
             self._watch.planned(steps)
         times, loading, began = StepTimes(), 0.0, time.perf_counter()
         try:

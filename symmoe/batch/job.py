@@ -26,7 +26,7 @@ from symmoe.batch.windows import choose_window
 from symmoe.config import Pool
 from symmoe.errors import ErrorLimitError, JobError
 from symmoe.pipeline import Ahead, Carried, Parts, Watch, answer, ask, first_asks, route
-from symmoe.planning.costs import CostModel, keep_observations, recall_observations
+from symmoe.planning.costs import CostModel, keep_observations
 from symmoe.planning.grouping import in_order
 from symmoe.protocols import Store
 from symmoe.rows.files import find_files, standard_input, would_find
@@ -140,6 +140,10 @@ class PartsSource(Protocol):
         """The parts, built on first use."""
         ...
 
+    def costs(self, store: Store) -> CostModel:
+        """The costs of experts, from the runs in the store."""
+        ...
+
 
 def ignore_status(status: Status) -> None:
     """Ignores progress."""
@@ -183,7 +187,7 @@ def run_batch(
             return BatchResult(done.answered, done.failed, causes=done.causes, kept=done.lines)
         progress = Progress(reading, record.commit.lines)
         candidates = Candidates(job.files.folder)
-        candidates.recall(again)
+        candidates.recall(record.digests(), again)
         with _Run(
             job, sources, parts, store, record, candidates, progress, settings["created"], watch, on_status
         ) as run:
@@ -284,6 +288,16 @@ class _Piece:
     ahead: Ahead | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A window on disk: how many lines it has, what it asks, and who failed at that, with the reason."""
+
+    lines: int
+    piece: Place[_Piece]
+    asked: Place[Asked]
+    failed: dict[str, str] = field(default_factory=dict)
+
+
 class _Run:
     """A job at work: one window is answered and written while the next is read and routed in a thread."""
 
@@ -305,14 +319,12 @@ class _Run:
         self._watch = replace(watch, planned=self._planned, candidates=self._on_candidates, loaded=self._loaded)
         self._watched, self._tell = watch, tell
         self._carried = Carried(stop=job.stop)
-        experts = {expert.name: expert.model for expert in job.pool.experts}
-        costs = CostModel(experts, observations=recall_observations(store, job.pool.name)).costs()
-        self._window = choose_window(costs, job.pool.engine.runs_models)
+        self._window = choose_window(parts.costs(store).costs(), job.pool.engine.runs_models)
         self._size = min(self._window.lines, self._window.first)
         self._before = record.before()
         self._candidates, self._progress = candidates, progress
         self._digests: dict[str, str] = {}
-        self._for_later = False
+        self._for_later, self._bad = False, 0
         self._observations: list[Observation] = []
         self._loads: list[Load] = []
         self._seconds: dict[str, float] = {}
@@ -398,56 +410,62 @@ class _Run:
         """The windows, of which several wait on disk until each expert was asked in all of them."""
         spool = Spool(self._job.files.folder)
         self._files.callback(spool.close)
-        while places := self._ask_together(islice(pieces, self._window.together), spool):
-            sizes = [lines for lines, _ in places]
-            for number, (_, place) in enumerate(places):
-                self._progress.takes(sum(sizes[number:]), passed=1.0)
-                yield spool.get(place)
+        while waiting := self._ask_together(islice(pieces, self._window.together), spool):
+            self._progress.takes(sum(each.lines for each in waiting), passed=1.0)
+            for each in waiting:
+                piece = spool.get(each.piece)
+                if piece.ahead is not None:
+                    piece.ahead = replace(piece.ahead, failed=each.failed)
+                yield piece
             spool.clear()
 
-    def _ask_together(self, pieces: Iterator[_Piece], spool: Spool) -> list[tuple[int, Place[_Piece]]]:
-        """Ask every expert what several windows ask first; the size of each window, and where it waits.
+    def _ask_together(self, pieces: Iterator[_Piece], spool: Spool) -> list[_Waiting]:
+        """Ask every expert what several windows ask first.
 
-        The first experts, one for each worker, are asked while the windows are read.
+        The first experts, one for each worker, are asked while the windows are read. No more are read once too many
+        lines failed: that is told when the first are written.
         """
-        parts = self._source.parts()
-        order = in_order(parts.models, parts.models, self._carried.resident)
-        at_once = len(parts.fleet.workers) if parts.fleet else 1
-        lines, places = 0, list[tuple[int, Place[_Piece]]]()
-        asked: list[Place[Asked]] = []
+        waiting: list[_Waiting] = []
+        order: list[str] = []
         first: list[str] = []
         left: set[str] = set()
+        lines, at_once = 0, 1
         for piece in pieces:
-            asks = self._asked_first(parts, piece)
-            places.append((len(piece.lines), spool.put(piece)))
-            asked.append(spool.put(asks))
-            first = first or [name for name in order if name in asks.experts][:at_once]
-            left |= asks.experts.difference(first)
-            lines = sum(count for count, _ in places)
-            self._progress.takes(lines, (1 - 1 / len(places)) / (1 + len(left) / at_once))
-            self._ask(parts, asks, first)
+            asked = Asked((), {})
+            if piece.ahead is not None:
+                parts = self._source.parts()
+                order = order or in_order(parts.models, parts.models, self._carried.resident)
+                at_once = len(parts.fleet.workers) if parts.fleet else 1
+                queries, policies = _asked(piece.good)
+                asks = first_asks(parts, queries, policies, self._job.seed, piece.ahead)
+                asked = Asked(tuple(asks), _digests(piece.good))
+            waiting.append(_Waiting(len(piece.lines), spool.put(piece), spool.put(asked)))
+            first = first or [name for name in order if name in asked.experts][:at_once]
+            left |= asked.experts.difference(first)
+            lines += len(piece.lines)
+            self._progress.takes(lines, (1 - 1 / len(waiting)) / (1 + len(left) / at_once))
+            self._ask(waiting[-1], asked, first)
+            self._bad += sum(isinstance(line, BadLine) for line in piece.lines)
+            if lines >= JUDGED_FROM and self._bad > self._job.max_error_rate * (self._record.commit.lines + lines):
+                break
         order = [name for name in order if name in left]
         rounds = [order[place : place + at_once] for place in range(0, len(order), at_once)]
         for number, experts in enumerate(rounds, 1):
-            for count, place in enumerate(asked):
-                self._progress.takes(lines, (number + count / len(asked)) / (1 + len(rounds)))
-                self._ask(parts, spool.get(place), experts)
-        return places
+            for count, window in enumerate(waiting):
+                self._progress.takes(lines, (number + count / len(waiting)) / (1 + len(rounds)))
+                self._ask(window, spool.get(window.asked), experts)
+        return waiting
 
-    def _asked_first(self, parts: Parts, piece: _Piece) -> Asked:
-        if piece.ahead is None:
-            return Asked((), {})
-        queries, policies = _asked(piece.good)
-        asks = first_asks(parts, queries, policies, self._job.seed, piece.ahead)
-        return Asked(tuple(asks), _digests(piece.good))
-
-    def _ask(self, parts: Parts, asked: Asked, experts: Sequence[str]) -> None:
-        """Ask experts what one window asks of them, and keep the candidates until it is answered."""
+    def _ask(self, window: _Waiting, asked: Asked, experts: Sequence[str]) -> None:
+        """Ask experts what a window asks of them, and keep the candidates until it is answered."""
         if not (asks := asked.of(experts)):
             return
         self._digests, self._for_later = dict(asked.digests), True
-        known, _ = self._candidates.find(self._digests, take=False) if self._candidates.recalled else ([], 0)
-        self._account(ask(parts, asks, self._job.seed, known, self._watch, self._carried))
+        known, _ = self._candidates.find(self._digests, take=False)
+        homes = {name: worker for worker, name in enumerate(experts)}
+        outcome, failed = ask(self._source.parts(), asks, homes, known, self._job.seed, self._watch, self._carried)
+        window.failed.update(failed)
+        self._account(outcome)
         self._for_later = False
 
     def _read(self, lines: Iterator[Line]) -> _Piece:
@@ -486,7 +504,7 @@ class _Run:
         commit.output, commit.trace, commit.errors = self._rows.flush(), self._traces.flush(), self._errors.flush()
         self._record.keep()
         self._candidates.clear()
-        self._progress.takes(0)
+        self._progress.writes(len(piece.lines), sum(isinstance(line, KnownLine) for line in piece.lines))
         self._seconds["write"] = self._seconds.get("write", 0.0) + time.perf_counter() - began
         self._show()
 

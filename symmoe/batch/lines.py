@@ -20,6 +20,7 @@ from symmoe.config import Pool
 from symmoe.errors import InputError, RequestError
 from symmoe.images import settled
 from symmoe.policy import AUTO, Policy, catalogue, known_model, policy_for
+from symmoe.rows.files import CHUNK
 from symmoe.rows.reading import Row, Rows
 from symmoe.rows.shapes import Asked, Reading, what_to_write
 from symmoe.types import Message, Query, Refusal, Trace
@@ -350,7 +351,7 @@ class Lines:
         self.meter, self.files = rows.meter, rows.files
         self._reader, self._seen = reader, SeenIds()
         self._all, self._rows = rows, islice(selected, limit)
-        self._limit, self._read, self._bytes, self._ended = limit, 0, 0, False
+        self._limit, self._sampled, self._read, self._bytes, self._ended = limit, share, 0, 0, False
         self._unread = ENDPOINT
         self._ahead = deque(self._first())
         self.example = next((line for line in self._ahead if isinstance(line, GoodLine)), None)
@@ -388,7 +389,9 @@ class Lines:
         if self._limit:
             shares.append(min(self.count / self._limit, 1.0))
         if self.meter.total:
-            done = self.meter.done if self.passed else min(self.meter.done, self._bytes)  # it is read in large chunks
+            ahead = 0 if self.passed else 2 * CHUNK  # so far is read before it is needed
+            parsed = self._bytes / self._sampled if self._sampled else 0.0
+            done = min(self.meter.done, max(parsed, self.meter.done - ahead))
             shares.append(min(done / self.meter.total, 1.0))
         return max(shares, default=None)
 

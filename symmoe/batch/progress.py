@@ -55,6 +55,11 @@ class Progress:
         """Note that so many lines are in hand now, of which a part may be answered."""
         self._in_hand, self._passed, self._asked, self._heard = lines, passed, 0, 0
 
+    def writes(self, lines: int, known: int) -> None:
+        """Note that so many lines of those in hand are written, of which an earlier run had answered some."""
+        self._in_hand -= lines
+        self._begun_with += known
+
     def asks(self, calls: int) -> None:
         """Note that experts are asked so much."""
         self._asked += calls

@@ -51,8 +51,9 @@ _DTYPE = np.dtype({"names": ["key", "id", "traces", "answered"], "formats": ["<u
 _AT_ONCE = 1024
 _EXAMPLE = 300
 _CAUSES = 64
+_PART = "candidates.part"
 _DROPPED_BYTES = 64 << 20
-"""Candidates whose rows are written stay in the file, while others do, up to so much, or as much as these take."""
+"""Candidates whose rows are written are removed once the file is larger than this and more than half of it is such."""
 
 
 @dataclass(slots=True)
@@ -206,6 +207,10 @@ class Record:
         """The digest and the id's hash of each committed line."""
         return ((digest, hashed) for digest, hashed, *_ in self._written())
 
+    def digests(self) -> NDArray[np.uint64]:
+        """The first 64 bits of the digest of each committed line."""
+        return np.fromfile(self._folder / "lines", dtype=_DTYPE, count=self.commit.lines)["key"]
+
     def moved(self, numbers: Iterable[int]) -> bool:
         """Whether a committed line whose id is its number has another number now; `numbers` are today's, in order."""
         committed = ((hashed, before) for _, hashed, _, _, before in self._written())
@@ -225,7 +230,7 @@ class Record:
         """Mark the job as done and remove what only resuming needs, except its lines."""
         self.commit.finished = True
         self.keep()
-        for each in (*self._before(), self._folder / "candidates"):
+        for each in (*self._before(), self._folder / "candidates", self._folder / _PART):
             _remove(each)
 
     def close(self) -> None:
@@ -332,8 +337,8 @@ class Passing:
 class Candidates:
     """The candidates of windows that are not written yet, appended as they come, and found by the lines that asked.
 
-    Found are those that an earlier run left and those that are added for `later`; of these 25 bytes are held in memory
-    each, and they stay until they are taken.
+    Found are those that an earlier run left for lines that are still to come, and those that are added for `later`. Of
+    each of these 25 bytes are in memory, until it is removed from the file.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -344,21 +349,27 @@ class Candidates:
         self._keys, self._places, self._taken = array("Q"), array("Q"), bytearray()
         self._order: NDArray[np.intp] | None = None
 
-    @property
-    def recalled(self) -> int:
-        """How many an earlier run left."""
-        return self._recalled
+    def recall(self, written: NDArray[np.uint64] | None = None, again: bool = False) -> None:
+        """Have what an earlier run left be found, but for lines whose digests begin as those `written`.
 
-    def recall(self, again: bool = False) -> None:
-        """Have what an earlier run left be found; with `again` no failures. A torn end is cut off."""
-        for place, digest, candidate in self.stored():
-            if not (again and candidate.finish_reason == "error"):
-                self._index(candidate, digest, place)
-        self._size = self._needed = self._path.stat().st_size if self._path.exists() else 0
+        With `again` no failures are found. A torn end is cut off.
+        """
+        self._path.with_name(_PART).unlink(missing_ok=True)
+        done = np.sort(np.array([], np.uint64) if written is None else written)
+        for place, size, digest, candidate in self.stored():
+            key = np.uint64(int.from_bytes(bytes.fromhex(digest)[:8], "little"))
+            at = int(np.searchsorted(done, key))
+            stale = at < len(done) and done[at] == key
+            if not stale and not (again and candidate.finish_reason == "error"):
+                self._index(candidate, digest, place, size)
+        self._size = self._path.stat().st_size if self._path.exists() else 0
         self._recalled = len(self._keys)
 
-    def stored(self) -> Iterator[tuple[int, str, Candidate]]:
-        """Every candidate in the file, where it stands, and the digest of the line that asked. Cuts off a torn end."""
+    def stored(self) -> Iterator[tuple[int, int, str, Candidate]]:
+        """Every candidate in the file: where it stands, its size, the digest of the line that asked, and itself.
+
+        A torn end is cut off.
+        """
         if not self._path.exists():
             return
         whole = 0
@@ -372,7 +383,7 @@ class Candidates:
                     candidate = Candidate.from_json(row)
                 except (ValueError, TypeError, KeyError):  # a damaged one is asked for again
                     continue
-                yield place, digest, candidate
+                yield place, len(line), digest, candidate
         os.truncate(self._path, whole)
 
     def add(self, candidates: Sequence[Candidate], digests: Mapping[str, str], later: bool = False) -> None:
@@ -380,12 +391,13 @@ class Candidates:
         rows = [_kept(digests[c.query_id], c) + b"\n" for c in candidates]
         if self._file is None:
             self._file = self._path.open("ab", buffering=0)
-        self._file.write(b"".join(rows))
+        unwritten = memoryview(b"".join(rows))
+        while unwritten:  # a disk that is full takes a part
+            unwritten = unwritten[self._file.write(unwritten) :]
         for candidate, row in zip(candidates, rows, strict=True):
             if later:
-                self._index(candidate, digests[candidate.query_id], self._size)
+                self._index(candidate, digests[candidate.query_id], self._size, len(row))
             self._size += len(row)
-        self._needed = self._size if later else self._needed
         now = time.monotonic()
         if now - self._synced > SYNC_SECONDS:
             os.fsync(self._file.fileno())
@@ -394,9 +406,10 @@ class Candidates:
     def find(self, digests: Mapping[str, str], take: bool = True) -> tuple[list[Candidate], int]:
         """The candidates of queries, whose lines have these digests now, and how many of them an earlier run left.
 
-        They are taken, if so wanted: not to be found again, and dropped when their rows are written.
+        They are taken: not to be found again, and removed once their rows are written. Those that are not to be taken
+        yet are only looked for among what an earlier run left.
         """
-        if not self._keys:
+        if not self._keys or not (take or self._recalled):
             return [], 0
         keys = np.frombuffer(self._keys, dtype=np.uint64)
         if self._order is None:
@@ -409,14 +422,18 @@ class Candidates:
         found, before = [], 0
         with self._path.open("rb") as file:
             for number in filterfalse(self._taken.__getitem__, numbers):
+                if not take and number >= self._recalled:
+                    continue
                 file.seek(self._places[number])
-                digest, row = from_json(file.readline())
+                line = file.readline()
+                digest, row = from_json(line)
                 candidate = Candidate.from_json(row)
                 if digests.get(candidate.query_id) == digest:
                     found.append(candidate)
                     before += number < self._recalled
-                    self._taken[number] = take
-        self._left -= len(found) if take else 0
+                    if take:
+                        self._taken[number] = True
+                        self._left, self._needed = self._left - 1, self._needed - len(line)
         return found, before
 
     def clear(self) -> None:
@@ -432,12 +449,12 @@ class Candidates:
             self._file.close()
             self._file = None
 
-    def _index(self, candidate: Candidate, digest: str, place: int) -> None:
+    def _index(self, candidate: Candidate, digest: str, place: int, size: int) -> None:
         self._keys.append(_key(candidate.query_id, digest))
         self._places.append(place)
         self._taken.append(False)
         self._order = None
-        self._left += 1
+        self._left, self._needed = self._left + 1, self._needed + size
 
     def _write(self, numbers: Sequence[int]) -> None:
         """Keep no others of those that can be found."""
@@ -448,7 +465,7 @@ class Candidates:
         places = array("Q")
         if numbers:
             self.close()
-            part = self._path.with_suffix(".part")
+            part = self._path.with_name(_PART)
             with self._path.open("rb") as source, part.open("wb") as target:
                 for number in numbers:
                     source.seek(self._places[number])

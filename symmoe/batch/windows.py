@@ -34,7 +34,7 @@ class Window:
     together: int = 1
 
     def times(self, lines: int) -> int:
-        """How often every expert is asked, and loaded, in a job of so many lines; their bytes are not counted."""
+        """How often every expert is loaded in a job of so many lines; more if long prompts fill windows sooner."""
         return max(1, math.ceil(lines / (self.lines * self.together)))
 
 

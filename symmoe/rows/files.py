@@ -23,7 +23,7 @@ from symmoe.errors import InputError
 
 HEAD = 1 << 16
 """Bytes by which a file is told."""
-_CHUNK = 1 << 18
+CHUNK = 1 << 18
 _PACKED = (".gz", ".zst")
 _KINDS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt", ".parquet", ".arrow")
 _DESCRIPTIONS = frozenset({"dataset_info.json", "dataset_dict.json", "state.json", "dataset_infos.json"})
@@ -271,7 +271,7 @@ def opened(file: File, meter: Meter) -> tuple[bytes, BinaryIO]:
             head, chunks = _peeked(_without_mark(chunks))
     except OSError as error:
         raise InputError(f"{file.name}: cannot be read ({error.strerror or error})") from error
-    return head, io.BufferedReader(_Stream(chunks), _CHUNK)
+    return head, io.BufferedReader(_Stream(chunks), CHUNK)
 
 
 class _Stream(io.RawIOBase):
@@ -298,7 +298,7 @@ class _Stream(io.RawIOBase):
 def _counted(file: BinaryIO, meter: Meter) -> Iterator[bytes]:
     read: Callable[[int], bytes] = getattr(file, "read1", file.read)  # of a pipe what is there, not a chunk to the brim
     try:
-        while chunk := read(_CHUNK):
+        while chunk := read(CHUNK):
             meter.done += len(chunk)
             yield chunk
     finally:
@@ -341,7 +341,7 @@ def _unpacked(packed: str, chunks: Iterator[bytes], name: str) -> Iterator[bytes
     file: IO[bytes] = cast(IO[bytes], gzip.GzipFile(fileobj=stream)) if packed == "gz" else _unzstd(stream)
     total = 0
     try:
-        while chunk := file.read(_CHUNK):
+        while chunk := file.read(CHUNK):
             total += len(chunk)
             if total > _BOMBS_FROM and total > _BOMB * taken:
                 hint = "unpack it yourself if its content is meant"

@@ -115,10 +115,15 @@ class Rows:
 
     def _begin(self, file: File) -> Iterator[Row]:
         """A file's rows; its first bytes are read at once."""
+        before = self.meter.done
         head, stream = opened(file, self.meter)
         kind = _kind(file, head)
         if kind in (".parquet", ".arrow"):
-            return self._asked(_columns(file, kind, head, stream))
+
+            def tell(share: float) -> None:
+                self.meter.done = before + round(share * (file.size or 0))
+
+            return self._asked(_columns(file, kind, head, stream, tell))
         if kind == ".jsonl":
             return self._json_lines(file.name, stream)
         if kind == ".json":
@@ -356,11 +361,12 @@ def _table_row(
         fault = f"it has {len(cells)} cells and the header names {len(names)} columns"
     if not fault and not text.isascii() and _SURROGATE.search(text):
         fault = "it is not UTF-8"
-    digest = xxh3_128_digest(text.encode("utf-8", "surrogateescape"))
+    raw = text.encode("utf-8", "surrogateescape")
+    digest = xxh3_128_digest(raw)
     if fault:
         message = f"row {number} (line {line}): {fault}"[:300]
         return Row(source, number, [_SURROGATE.sub("�", cell) for cell in cells], digest, "invalid_row", message)
-    return Row(source, number, dict(zip(names, cells, strict=True)), digest, size=len(text))
+    return Row(source, number, dict(zip(names, cells, strict=True)), digest, size=len(raw))
 
 
 def _names(source: str, cells: Sequence[str]) -> list[str]:
@@ -394,14 +400,18 @@ class _CellLines:
         return raw.decode("utf-8", "surrogateescape")
 
 
-def _columns(file: File, kind: str, head: bytes, stream: BinaryIO) -> Iterator[Row]:
-    """The rows of a Parquet or Arrow file. What is packed or comes through a pipe is laid on disk first."""
+def _columns(file: File, kind: str, head: bytes, stream: BinaryIO, tell: Callable[[float], None]) -> Iterator[Row]:
+    """The rows of a Parquet or Arrow file. What is packed or comes through a pipe is laid on disk first.
+
+    `tell` is given the part of the file that was read.
+    """
     import pyarrow
 
     number = 0
     with stream, _seekable(file, head, stream) as lying:
         try:
-            for batch in _batches(kind, head, lying):
+            for batch, share in _batches(kind, head, lying):
+                tell(share)
                 for row in _values(batch):
                     number += 1
                     if isinstance(row, Exception):
@@ -412,7 +422,8 @@ def _columns(file: File, kind: str, head: bytes, stream: BinaryIO) -> Iterator[R
                     if len(text) > MOST_ROW_BYTES:
                         yield _too_long(file.name, number, "row")
                     else:
-                        yield Row(file.name, number, row, xxh3_128_digest(text.encode()), size=len(text))
+                        raw = text.encode()
+                        yield Row(file.name, number, row, xxh3_128_digest(raw), size=len(raw))
         except pyarrow.ArrowException as error:
             raise InputError(f"{file.name}: is damaged ({str(error)[:200]})") from error
 
@@ -457,21 +468,26 @@ def _seekable(file: File, head: bytes, stream: BinaryIO) -> IO[bytes]:
     return lying
 
 
-def _batches(kind: str, head: bytes, file: IO[bytes]) -> Iterator[Any]:
-    """A file's rows, few at once."""
+def _batches(kind: str, head: bytes, file: IO[bytes]) -> Iterator[tuple[Any, float]]:
+    """A file's rows, few at once, each time with the part of the file that this is the end of."""
+    size = file.seek(0, 2)
     file.seek(0)
     if kind == ".parquet":
         from pyarrow.parquet import ParquetFile
 
-        yield from ParquetFile(file).iter_batches(_AT_ONCE, use_threads=False)
+        parquet, done = ParquetFile(file), 0
+        for batch in parquet.iter_batches(_AT_ONCE, use_threads=False):
+            done += batch.num_rows
+            yield batch, done / parquet.metadata.num_rows
         return
     from pyarrow import ipc
 
     if head.startswith(b"ARROW1"):
         whole = ipc.open_file(file)
-        batches: Iterator[Any] = (whole.get_batch(place) for place in range(whole.num_record_batches))
+        count = whole.num_record_batches
+        batches = ((whole.get_batch(place), (place + 1) / count) for place in range(count))
     else:
-        batches = iter(ipc.open_stream(file))
-    for batch in batches:
+        batches = ((batch, file.tell() / size) for batch in ipc.open_stream(file))
+    for batch, share in batches:
         for place in range(0, batch.num_rows, _AT_ONCE):
-            yield batch.slice(place, _AT_ONCE)
+            yield batch.slice(place, _AT_ONCE), share

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from symmoe.batch.job import BatchJob, BatchResult, run_batch
+from symmoe.batch.progress import Status
 from symmoe.batch.record import Candidates
 from symmoe.build import Assembly, fingerprint
 from symmoe.config import read_pool
@@ -102,16 +103,23 @@ class Bench:
         decided = described, fingerprint(described), k, seed
         return BatchJob(*files, *decided, stop=stop, max_error_rate=max_error_rate, reading=reading)
 
-    def run(self, resume: bool = False, watch: Watch = UNWATCHED, again: bool = False, **options: Any) -> BatchResult:
+    def run(
+        self,
+        resume: bool = False,
+        watch: Watch = UNWATCHED,
+        again: bool = False,
+        on_status: Callable[[Status], None] = lambda status: None,
+        **options: Any,
+    ) -> BatchResult:
         job = self.job(**options)
         assembly = Assembly(job.pool, tagger=NamingTagger(*SKILLS))
         assembly.engine = self.engine
-        return run_batch(job, assembly, self.store, resume, watch, again)
+        return run_batch(job, assembly, self.store, resume, watch, again, on_status)
 
     @property
     def kept(self) -> list[Candidate]:
         """The candidates that an interrupted run left."""
-        return [candidate for _, _, candidate in Candidates(self.job().files.folder).stored()]
+        return [candidate for *_, candidate in Candidates(self.job().files.folder).stored()]
 
     def rows(self) -> Rows:
         return read_jsonl(self.output)

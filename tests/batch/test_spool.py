@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import json
+import os
 import random
-from collections.abc import Callable
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Sequence
+from io import FileIO
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.csv
+import pyarrow.parquet
 import pytest
 
 from symmoe.batch.checking import Seen, Share, report, verify
-from symmoe.batch.progress import Progress
-from symmoe.batch.record import Candidates, read_status
+from symmoe.batch.lines import LineReader
+from symmoe.batch.progress import Progress, Status
+from symmoe.batch.record import Candidates
 from symmoe.batch.spool import Spool
 from symmoe.batch.windows import LARGEST, MOST_TOGETHER, Window, choose_window
 from symmoe.errors import EngineError
-from symmoe.pipeline import Watch
 from symmoe.planning.costs import ExpertCost
-from symmoe.types import Candidate
+from symmoe.rows.shapes import Reading
+from symmoe.types import Call, Candidate, Generation
 
-from .conftest import Bench, Rows, content, essence, questions
+from .conftest import Bench, CountingEngine, Rows, content, essence, questions
 from .test_windows import Broken
 
 TOGETHER = Window(8, "as the test wants", 8, together=3)
@@ -112,6 +119,73 @@ def test_questions_of_an_expert_that_fails_go_to_the_next_best(bench: Bench, bro
     assert {trace["recruited"][0] for trace in bench.traces()} == {"adder", "sorter"}
 
 
+def test_an_expert_that_breaks_at_one_question_is_asked_the_others(
+    benches: Callable[[], Bench], together: Callable[[Window], None]
+) -> None:
+    seen = []
+    for window in (TOGETHER, ALONE):
+        together(window)
+        bench = benches()
+        bench.engine = Breaking()
+        bench.write(*questions(96))
+        result = bench.run(k=1, stop=False)
+        assert (result.failed, result.lost) == (0, {})
+        seen.append([trace["recruited"] for trace in bench.traces()])
+    assert seen[0] == seen[1]
+
+
+class Breaking(CountingEngine):
+    """An engine that breaks at one question of one expert."""
+
+    def generate(self, calls: Sequence[Call]) -> Iterator[tuple[Call, Generation]]:
+        for call, generation in super().generate(calls):
+            if (call.expert, call.query.text) == ("speaker", "spanish 41"):
+                raise EngineError("this one ends me")
+            yield call, generation
+
+
+@pytest.mark.parametrize("windows_written", [0, 1])
+def test_what_an_earlier_run_left_does_not_make_the_file_grow(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, windows_written: int
+) -> None:
+    monkeypatch.setattr("symmoe.batch.record._DROPPED_BYTES", 1000)
+    rows, sizes = questions(240), list[int]()
+    bench.write(*rows)
+
+    def stop_once_written(status: Status) -> None:
+        if status.done >= 8 * windows_written and bench.kept:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("symmoe.batch.job.STATUS_SECONDS", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        bench.run(on_status=stop_once_written)
+    largest = (bench.job().files.folder / "candidates").stat().st_size
+    rows[3]["prompt"] = "sums 99"
+    bench.write(*rows)
+    (bench.job().files.folder / "candidates.part").write_bytes(b"half of it")
+    kept = bench.job().files.folder / "candidates"
+    bench.run(resume=True, on_status=lambda status: sizes.append(kept.stat().st_size if kept.exists() else 0))
+    assert max(sizes) < 4 * max(largest, 10_000)
+    assert verify([bench.source], bench.output).whole
+    assert sorted(path.name for path in bench.job().files.folder.iterdir()) == ["commits", "lines", "status"]
+
+
+def test_a_disk_that_takes_a_part_of_what_is_written_loses_no_candidate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(FileIO):
+        def write(self, data: Any) -> int:
+            return os.write(self.fileno(), data[:50])
+
+    kept, digests = Candidates(tmp_path), {f"q{n}": f"{n:032x}" for n in range(3)}
+    said = [Candidate(f"q{n}", "adder", 0, f"text {n}", "stop", 1, 1, "resident") for n in range(3)]
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", lambda path, mode, **_: Slow(path, mode))
+        kept.add(said, digests, later=True)
+    assert kept.find(digests) == (said, 0)
+    kept.close()
+
+
 def test_answers_of_a_line_that_was_edited_meanwhile_are_not_used(bench: Bench) -> None:
     bench.write(*questions(40))
     bench.engine.lasts = 35
@@ -142,7 +216,7 @@ def test_candidates_are_found_by_their_lines_and_dropped_once_they_are_taken(
     kept.recall()
     kept.add([said(number) for number in range(60, 100)], digests, later=True)
     assert kept.find({"q5": digests["q6"]}) == ([], 0)
-    assert kept.find({name: digests[name] for name in ("q5", "q70")}, take=False) == ([said(5), said(70)], 1)
+    assert kept.find({name: digests[name] for name in ("q5", "q70")}, take=False) == ([said(5)], 1)
     for number in range(100):
         own = {f"q{number}": digests[f"q{number}"]}
         assert kept.find(own) == ([said(number)], int(number < 60))
@@ -178,16 +252,40 @@ def test_a_job_says_how_much_is_done_and_how_long_the_rest_takes(
     together(window)
     monkeypatch.setattr("symmoe.batch.job.STATUS_SECONDS", 0.0)
     monkeypatch.setattr("symmoe.batch.job.KEEP_SECONDS", 0.0)
-    seen: list[dict[str, Any]] = []
+    seen: list[tuple[float | None, float | None]] = []
     bench.write(*questions(60))
-    bench.run(watch=Watch(candidates=lambda given: seen.append(read_status(bench.job().files) or {})))
-    shares = [status["share"] for status in seen if status.get("share") is not None]
+    bench.run(on_status=lambda status: seen.append((status.share, status.left)))
+    shares = [share or 0.0 for share, _ in seen]
     assert all(after > before - 0.03 for before, after in pairwise(shares))  # the input's length is estimated
     assert 0.0 <= shares[0] < 0.1
-    assert shares[-1] > 0.9
-    assert all(status["left"] is not None for status in seen[len(seen) // 2 :])
-    end = read_status(bench.job().files) or {}
-    assert (end["share"], end["left"]) == (1.0, 0.0)
+    assert all(left is not None for _, left in seen[len(seen) // 2 :])
+    assert seen[-1] == (1.0, 0.0)
+
+
+def rows_in(path: Path, rows: Rows) -> Path:
+    """A file of rows as its name says."""
+    if path.suffix == ".parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    elif path.suffix == ".csv":
+        pyarrow.csv.write_csv(pyarrow.Table.from_pylist(rows), path)
+    else:
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("share", [1.0, 0.25])
+@pytest.mark.parametrize("name", ["in.jsonl", "in.csv", "in.parquet"])
+def test_the_part_of_a_file_that_was_read_is_known_whatever_the_file_is(bench: Bench, name: str, share: float) -> None:
+    rows = [
+        {"id": f"q{n}", "prompt": f"我想知道第 {n} 个问题的答案 {random.Random(n).random()}" * 9} for n in range(8000)
+    ]
+    path = rows_in(bench.folder / name, rows)
+    lines = LineReader(bench.job().pool, None, Reading()).read(path, share=share)
+    for _ in islice(lines, round(4000 * share)):
+        pass
+    assert lines.share == pytest.approx(0.5, abs=0.13)
+    assert sum(1 for _ in lines) == lines.count - round(4000 * share)
+    assert lines.share == 1.0
 
 
 class Input:
