@@ -220,7 +220,7 @@ class Assembly:
         """The costs of the pool's experts, from the runs in the store."""
         tokens = {name: record.tokens for name, record in self.profiles().experts.items()}
         sizes = _model_sizes(self.pool) if self.pool.engine.runs_models else {}
-        return CostModel(self.models, tokens, sizes, recall_observations(store, self.pool.name))
+        return CostModel(self.models, tokens, sizes, recall_observations(store, self.pool.costs_name))
 
     def spread(self, executor: SpreadExecutor, workers: int, costs: Mapping[str, ExpertCost]) -> None:
         """Run plans on an executor of several workers, divided by the experts' costs."""

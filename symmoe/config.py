@@ -333,6 +333,11 @@ class Pool(_Section):
         return tuple(expert.name for expert in self.experts)
 
     @property
+    def costs_name(self) -> str:
+        """The name under which its experts' costs are kept; where they echo another, since that costs nothing."""
+        return self.name if self.engine.runs_models else f"{self.name}:{self.engine.kind}"
+
+    @property
     def most_tokens(self) -> dict[str, int]:
         """The most tokens that an expert writes, for those that have such a bound."""
         return {expert.name: expert.max_tokens for expert in self.experts if expert.max_tokens is not None}

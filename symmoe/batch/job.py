@@ -7,9 +7,9 @@ import hashlib
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass, field, replace
 from heapq import merge
 from itertools import chain, islice, product
@@ -363,13 +363,12 @@ class _Run:
             with ExitStack() as stack:  # the error that is under way says more than one of closing
                 stack.push(lambda *_: True)
                 self._files.close()
-        keep_observations(self._store, self._job.pool.name, self._observations)
+        keep_observations(self._store, self._job.pool.costs_name, self._observations)
 
     def finish(self, lines: Iterator[Line]) -> BatchResult:
         """Everything, to the end."""
         stat = _stat(self._inputs)
-        with ThreadPoolExecutor(1, "ahead") as thread:
-            pieces = self._pieces(lines, thread)
+        with closing(self._pieces(lines)) as pieces:
             for piece in pieces if self._window.together == 1 else self._asked_together(pieces):
                 self._answer(piece)
                 self._check_error_rate(JUDGED_FROM)
@@ -398,13 +397,27 @@ class _Run:
             self._window.why,
         )
 
-    def _pieces(self, lines: Iterator[Line], thread: ThreadPoolExecutor) -> Iterator[_Piece]:
+    def _pieces(self, lines: Iterator[Line]) -> Generator[_Piece]:
         """The windows, each read while the one before is worked on."""
-        coming: Future[_Piece] = thread.submit(self._read, lines)
-        while (piece := coming.result()).lines:
-            coming = thread.submit(self._read, lines)
-            self._progress.takes(len(piece.lines))
-            yield piece
+        coming = self._begin_to_read(lines)
+        try:
+            while (piece := coming.result()).lines:
+                coming = self._begin_to_read(lines)
+                self._progress.takes(len(piece.lines))
+                yield piece
+        finally:
+            wait([coming])
+
+    def _begin_to_read(self, lines: Iterator[Line]) -> Future[_Piece]:
+        """Read the next window in a thread of its own.
+
+        With the thread go those that the embedder's model computed in. While there are more of them than cores, OpenMP
+        has none wait at work, but sleep and be woken, and an engine in this process takes a fifth longer.
+        """
+        thread = ThreadPoolExecutor(1, "ahead")
+        coming = thread.submit(self._read, lines)
+        thread.shutdown(wait=False)
+        return coming
 
     def _asked_together(self, pieces: Iterator[_Piece]) -> Iterator[_Piece]:
         """The windows, of which several wait on disk until each expert was asked in all of them."""
@@ -534,7 +547,7 @@ class _Run:
         self._keep_candidates()
         self._observations += outcome.observations
         if len(self._observations) > _KEPT_OBSERVATIONS:
-            keep_observations(self._store, self._job.pool.name, self._observations)
+            keep_observations(self._store, self._job.pool.costs_name, self._observations)
             self._observations = []
         for stage, spent in outcome.seconds.items():
             self._seconds[stage] = self._seconds.get(stage, 0.0) + spent

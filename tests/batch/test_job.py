@@ -11,6 +11,7 @@ from symmoe.batch.lines import BadLine, GoodLine
 from symmoe.batch.output import Mark, RowWriter, open_output
 from symmoe.errors import EngineError, JobError
 from symmoe.pipeline import Watch
+from symmoe.planning.costs import recall_observations
 from symmoe.types import Candidate
 
 from .conftest import Bench, CountingEngine, content, ids, questions, read_jsonl
@@ -374,3 +375,12 @@ def test_an_output_that_was_cut_short_is_not_gone_on_with(tmp_path: Path) -> Non
     (tmp_path / "out.jsonl").write_bytes(b"{}\n")
     with pytest.raises(JobError, match="shorter than it was"):
         open_output(tmp_path / "out.jsonl", "job", 0, mark)
+
+
+def test_what_echoes_cost_is_not_taken_for_what_models_of_the_same_pool_cost(bench: Bench) -> None:
+    bench.write(*questions(4))
+    bench.run()
+    echoes = bench.job().pool
+    models = echoes.model_copy(update={"engine": echoes.engine.model_copy(update={"kind": "vllm"})})
+    assert recall_observations(bench.store, echoes.costs_name)
+    assert not recall_observations(bench.store, models.costs_name)

@@ -57,7 +57,7 @@ def test_costs_that_the_store_knows_are_used(symmoe_command: Symmoe, pool: Path,
             Observation(name, 400.0, requests=200),
         )
     ]
-    keep_observations(open_store(), "echoes", seen)
+    keep_observations(open_store(), "echoes:echo", seen)
     found = symmoe_command("plan", "show", "--pool", pool, "--input", many, "--workers", 1, "--json").json
     assert found["guessed"] == []
     assert found["makespan"] == 100 + 2 * 50 + 60 * 2
