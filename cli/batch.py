@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from symmoe.batch.checking import Accuracy
-    from symmoe.batch.job import BatchJob, BatchResult
-    from symmoe.batch.progress import Status
+    from symmoe.batch.job import BatchJob
+    from symmoe.batch.progress import BatchResult, Status
     from symmoe.build import Assembly
     from symmoe.config import Pool
     from symmoe.engines.chat import ChatTokenizer

@@ -19,8 +19,8 @@ from typing import Any, Protocol
 from symmoe.batch.lines import BadLine, GoodLine, KnownLine, KnownLines, LineReader, Lines, id_hash
 from symmoe.batch.naming import NamingProcess
 from symmoe.batch.output import Detail, ErrorWriter, TraceWriter, open_output
-from symmoe.batch.progress import Progress, Status
-from symmoe.batch.record import PIPED, STATUS_SECONDS, Candidates, Cause, Files, Passing, Record, write_status
+from symmoe.batch.progress import BatchResult, Progress, Status
+from symmoe.batch.record import PIPED, STATUS_SECONDS, Candidates, Files, Passing, Record, write_status
 from symmoe.batch.spool import Asked, Place, Spool
 from symmoe.batch.windows import choose_window
 from symmoe.config import Pool
@@ -109,28 +109,6 @@ class BatchJob:
         read = {name: value for name, value in how.items() if value not in (None, False)}
         decided = {"pool": self.pool_fingerprint, "k": self.k, "seed": self.seed, "read": read}
         return {**decided, "pool_name": self.pool.name, "created": int(time.time()), "words": dict(self.words)}
-
-
-@dataclass(frozen=True, slots=True)
-class BatchResult:
-    """The outcome of a job: lines answered and failed, candidates reused from an earlier run, and the cost.
-
-    `ran` says whether there was anything to do, `kept` how many lines an earlier run had done. `ignored` counts the
-    lines that have a field without effect, by its name; `causes` are why lines failed, by code; `lost` are experts that
-    failed, and why. `window` says what a window held, and why.
-    """
-
-    answered: int
-    failed: int
-    resumed: int = 0
-    ran: bool = False
-    kept: int = 0
-    loads: tuple[Load, ...] = ()
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    ignored: Mapping[str, int] = field(default_factory=dict)
-    causes: Mapping[str, Cause] = field(default_factory=dict)
-    lost: Mapping[str, str] = field(default_factory=dict)
-    window: str = ""
 
 
 class PartsSource(Protocol):

@@ -1,9 +1,13 @@
-"""How far a job is, and when it will be done."""
+"""How far a job is, when it will be done, and what came of it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
+
+from symmoe.batch.record import Cause
+from symmoe.types import Load
 
 
 @dataclass(slots=True)
@@ -78,3 +82,25 @@ class Progress:
         done = min(written + answered * self._in_hand, total)
         fresh = done - self._begun_with
         return round(done / total, 4), round(seconds * (total - done) / fresh, 1) if fresh > 0 else None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """The outcome of a job: lines answered and failed, candidates reused from an earlier run, and the cost.
+
+    `ran` says whether there was anything to do, `kept` how many lines an earlier run had done. `ignored` counts the
+    lines that have a field without effect, by its name; `causes` are why lines failed, by code; `lost` are experts that
+    failed, and why. `window` says what a window held, and why.
+    """
+
+    answered: int
+    failed: int
+    resumed: int = 0
+    ran: bool = False
+    kept: int = 0
+    loads: tuple[Load, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    ignored: Mapping[str, int] = field(default_factory=dict)
+    causes: Mapping[str, Cause] = field(default_factory=dict)
+    lost: Mapping[str, str] = field(default_factory=dict)
+    window: str = ""

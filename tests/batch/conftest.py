@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from symmoe.batch.job import BatchJob, BatchResult, run_batch
-from symmoe.batch.progress import Status
+from symmoe.batch.job import BatchJob, run_batch
+from symmoe.batch.progress import BatchResult, Status
 from symmoe.batch.record import Candidates
 from symmoe.build import Assembly, fingerprint
 from symmoe.config import read_pool

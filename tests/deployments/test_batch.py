@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from symmoe.deployments.executor import RayExecutor
 
-from symmoe.batch.job import BatchJob, BatchResult, run_batch
+from symmoe.batch.job import BatchJob, run_batch
+from symmoe.batch.progress import BatchResult
 from symmoe.build import Assembly, fingerprint
 from symmoe.config import read_pool
 from symmoe.errors import EngineError
