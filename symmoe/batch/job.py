@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import math
 import shutil
 import sys
 import time
@@ -434,7 +435,7 @@ class _Run:
             first = first or [name for name in order if name in asked.experts][:at_once]
             left |= asked.experts.difference(first)
             lines += len(piece.lines)
-            self._progress.takes(lines, (1 - 1 / len(waiting)) / (1 + len(left) / at_once))
+            self._progress.takes(lines, (1 - 1 / len(waiting)) / (1 + math.ceil(len(left) / at_once)))
             self._ask(waiting[-1], asked, first)
             self._bad += sum(isinstance(line, BadLine) for line in piece.lines)
             if lines >= JUDGED_FROM and self._bad > self._job.max_error_rate * (self._record.commit.lines + lines):

@@ -208,8 +208,10 @@ class Record:
         return ((digest, hashed) for digest, hashed, *_ in self._written())
 
     def digests(self) -> NDArray[np.uint64]:
-        """The first 64 bits of the digest of each committed line."""
-        return np.fromfile(self._folder / "lines", dtype=_DTYPE, count=self.commit.lines)["key"]
+        """The first 64 bits of the digests of committed lines; of those with an id of their own, since others repeat."""
+        table = np.fromfile(self._folder / "lines", dtype=_DTYPE, count=self.commit.lines)
+        keys: NDArray[np.uint64] = table["key"][table["id"] != 0]
+        return keys
 
     def moved(self, numbers: Iterable[int]) -> bool:
         """Whether a committed line whose id is its number has another number now; `numbers` are today's, in order."""
@@ -357,15 +359,15 @@ class Candidates:
         self._path.with_name(_PART).unlink(missing_ok=True)
         done = np.sort(np.array([], np.uint64) if written is None else written)
         for place, size, digest, candidate in self.stored():
-            key = np.uint64(int.from_bytes(bytes.fromhex(digest)[:8], "little"))
+            key = np.uint64(int.from_bytes(digest[:8], "little"))
             at = int(np.searchsorted(done, key))
             stale = at < len(done) and done[at] == key
             if not stale and not (again and candidate.finish_reason == "error"):
-                self._index(candidate, digest, place, size)
+                self._index(candidate, digest.hex(), place, size)
         self._size = self._path.stat().st_size if self._path.exists() else 0
         self._recalled = len(self._keys)
 
-    def stored(self) -> Iterator[tuple[int, int, str, Candidate]]:
+    def stored(self) -> Iterator[tuple[int, int, bytes, Candidate]]:
         """Every candidate in the file: where it stands, its size, the digest of the line that asked, and itself.
 
         A torn end is cut off.
@@ -379,8 +381,8 @@ class Candidates:
                     break
                 place, whole = whole, whole + len(line)
                 try:
-                    digest, row = from_json(line)
-                    candidate = Candidate.from_json(row)
+                    words, row = from_json(line)
+                    digest, candidate = bytes.fromhex(words), Candidate.from_json(row)
                 except (ValueError, TypeError, KeyError):  # a damaged one is asked for again
                     continue
                 yield place, len(line), digest, candidate
@@ -411,8 +413,8 @@ class Candidates:
         """
         if not self._keys or not (take or self._recalled):
             return [], 0
-        keys = np.frombuffer(self._keys, dtype=np.uint64)
-        if self._order is None:
+        keys = np.frombuffer(self._keys, dtype=np.uint64)[: None if take else self._recalled]
+        if self._order is None or len(self._order) != len(keys):
             self._order = np.argsort(keys, kind="stable")
         wanted = np.fromiter((_key(query, digest) for query, digest in digests.items()), np.uint64, len(digests))
         ends = (np.searchsorted(keys, wanted, side, self._order) for side in ("left", "right"))
@@ -422,8 +424,6 @@ class Candidates:
         found, before = [], 0
         with self._path.open("rb") as file:
             for number in filterfalse(self._taken.__getitem__, numbers):
-                if not take and number >= self._recalled:
-                    continue
                 file.seek(self._places[number])
                 line = file.readline()
                 digest, row = from_json(line)
@@ -453,7 +453,6 @@ class Candidates:
         self._keys.append(_key(candidate.query_id, digest))
         self._places.append(place)
         self._taken.append(False)
-        self._order = None
         self._left, self._needed = self._left + 1, self._needed + size
 
     def _write(self, numbers: Sequence[int]) -> None:

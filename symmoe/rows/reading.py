@@ -478,7 +478,7 @@ def _batches(kind: str, head: bytes, file: IO[bytes]) -> Iterator[tuple[Any, flo
         parquet, done = ParquetFile(file), 0
         for batch in parquet.iter_batches(_AT_ONCE, use_threads=False):
             done += batch.num_rows
-            yield batch, done / parquet.metadata.num_rows
+            yield batch, done / max(1, parquet.metadata.num_rows)
         return
     from pyarrow import ipc
 
@@ -488,6 +488,9 @@ def _batches(kind: str, head: bytes, file: IO[bytes]) -> Iterator[tuple[Any, flo
         batches = ((whole.get_batch(place), (place + 1) / count) for place in range(count))
     else:
         batches = ((batch, file.tell() / size) for batch in ipc.open_stream(file))
+    before = 0.0
     for batch, share in batches:
         for place in range(0, batch.num_rows, _AT_ONCE):
-            yield batch.slice(place, _AT_ONCE), share
+            part = min(1.0, (place + _AT_ONCE) / batch.num_rows)
+            yield batch.slice(place, _AT_ONCE), before + (share - before) * part
+        before = share

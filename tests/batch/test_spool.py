@@ -130,6 +130,7 @@ def test_an_expert_that_breaks_at_one_question_is_asked_the_others(
         bench.write(*questions(96))
         result = bench.run(k=1, stop=False)
         assert (result.failed, result.lost) == (0, {})
+        assert "this one ends me" in bench.traces()[41]["failed"]["speaker"]
         seen.append([trace["recruited"] for trace in bench.traces()])
     assert seen[0] == seen[1]
 
@@ -144,9 +145,9 @@ class Breaking(CountingEngine):
             yield call, generation
 
 
-@pytest.mark.parametrize("windows_written", [0, 1])
+@pytest.mark.parametrize(("windows_written", "edited"), [(0, 3), (1, 3), (1, 13), (1, None)])
 def test_what_an_earlier_run_left_does_not_make_the_file_grow(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, windows_written: int
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, windows_written: int, edited: int | None
 ) -> None:
     monkeypatch.setattr("symmoe.batch.record._DROPPED_BYTES", 1000)
     rows, sizes = questions(240), list[int]()
@@ -160,8 +161,9 @@ def test_what_an_earlier_run_left_does_not_make_the_file_grow(
     with pytest.raises(KeyboardInterrupt):
         bench.run(on_status=stop_once_written)
     largest = (bench.job().files.folder / "candidates").stat().st_size
-    rows[3]["prompt"] = "sums 99"
-    bench.write(*rows)
+    if edited is not None:
+        rows[edited]["prompt"] = "sums 99"
+        bench.write(*rows)
     (bench.job().files.folder / "candidates.part").write_bytes(b"half of it")
     kept = bench.job().files.folder / "candidates"
     bench.run(resume=True, on_status=lambda status: sizes.append(kept.stat().st_size if kept.exists() else 0))
@@ -198,6 +200,24 @@ def test_answers_of_a_line_that_was_edited_meanwhile_are_not_used(bench: Bench) 
     bench.run(resume=True)
     assert content(bench.rows()[3]).endswith("sums 99")
     assert sorted(set(bench.engine.asked)) == sorted(bench.engine.asked)
+
+
+def test_rows_without_an_id_that_are_equal_to_written_ones_are_not_asked_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("symmoe.batch.job.STATUS_SECONDS", 0.0)
+    monkeypatch.setattr("symmoe.pipeline._MOST_RECENT", 0)
+    bench.write(*({"prompt": f"sums {number % 8}"} for number in range(24)))
+
+    def stop_once_written(status: Status) -> None:
+        if status.done == 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bench.run(k=1, on_status=stop_once_written)
+    asked = len(bench.engine.asked)
+    result = bench.run(k=1, resume=True)
+    assert (len(bench.engine.asked) - asked, result.resumed) == (0, 16)
 
 
 def test_candidates_are_found_by_their_lines_and_dropped_once_they_are_taken(
@@ -266,6 +286,10 @@ def rows_in(path: Path, rows: Rows) -> Path:
     """A file of rows as its name says."""
     if path.suffix == ".parquet":
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    elif path.suffix == ".arrow":
+        table = pyarrow.Table.from_pylist(rows)
+        with pyarrow.ipc.new_file(path, table.schema) as writer:
+            writer.write_table(table)
     elif path.suffix == ".csv":
         pyarrow.csv.write_csv(pyarrow.Table.from_pylist(rows), path)
     else:
@@ -274,7 +298,7 @@ def rows_in(path: Path, rows: Rows) -> Path:
 
 
 @pytest.mark.parametrize("share", [1.0, 0.25])
-@pytest.mark.parametrize("name", ["in.jsonl", "in.csv", "in.parquet"])
+@pytest.mark.parametrize("name", ["in.jsonl", "in.csv", "in.parquet", "in.arrow"])
 def test_the_part_of_a_file_that_was_read_is_known_whatever_the_file_is(bench: Bench, name: str, share: float) -> None:
     rows = [
         {"id": f"q{n}", "prompt": f"我想知道第 {n} 个问题的答案 {random.Random(n).random()}" * 9} for n in range(8000)

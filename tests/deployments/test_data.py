@@ -99,7 +99,9 @@ def breaking(pool: Pool) -> Assembly:
     def run_or_break(plan: Plan) -> Iterator[Any]:
         if next(windows) == 0:
             return run(plan)
+        latest = time.monotonic() + 120
         while all(".pending" in path.name for path in (pool.root / "done").glob("*.parquet")):
+            assert time.monotonic() < latest
             time.sleep(0.05)
         raise RuntimeError("it broke")
 
