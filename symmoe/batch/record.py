@@ -208,7 +208,7 @@ class Record:
         return ((digest, hashed) for digest, hashed, *_ in self._written())
 
     def digests(self) -> NDArray[np.uint64]:
-        """The first 64 bits of the digests of committed lines; of those with an id of their own, since others repeat."""
+        """The first 64 bits of the digests of committed lines; of those with an id of their own: others repeat."""
         table = np.fromfile(self._folder / "lines", dtype=_DTYPE, count=self.commit.lines)
         keys: NDArray[np.uint64] = table["key"][table["id"] != 0]
         return keys
