@@ -157,7 +157,7 @@ def by_command(tmp_path_factory: pytest.TempPathFactory, asked: Asked) -> list[T
     source.write_text("".join(json.dumps(line) + "\n" for line in asked.lines()), encoding="utf-8")
     job = BatchJob((str(source),), folder / "out.jsonl", asked.pool, fingerprint(asked.pool), None, 0, explain=True)
     assembly = asked.assembly()
-    run_batch(job, _Ready(assembly), MemoryStore(), False, UNWATCHED)
+    run_batch(job, assembly, MemoryStore(), False, UNWATCHED)
     assembly.close()
     traces: dict[str, list[Told]] = {}
     for trace in read_jsonl(job.trace):
@@ -187,13 +187,6 @@ def assert_equal(asked: Asked, given: list[Told], wanted: list[Told]) -> None:
     """Equal as they are; with a real embedder but for what its arithmetic moves."""
     apart = EMBEDDED if asked.engine is None else 0.0
     assert [pair for pair in zip(given, wanted, strict=True) if not alike(*pair, apart)] == []
-
-
-class _Ready:
-    """Gives the parts of an assembly."""
-
-    def __init__(self, assembly: Any) -> None:
-        self.parts = assembly.parts
 
 
 def test_a_batch_of_the_service_gives_what_the_command_gives(
