@@ -172,21 +172,23 @@ EMBEDDED = 0.01
 """Allowed between numbers: in 16 bits the last digits of similarities depend on the texts embedded with a question."""
 
 
-def alike(given: Any, wanted: Any, apart: float) -> bool:
-    """Whether two results are equal but for numbers that are at most so far `apart`."""
-    if isinstance(given, float) and isinstance(wanted, float):
-        return abs(given - wanted) <= apart
-    if isinstance(given, dict) and isinstance(wanted, dict):
-        return given.keys() == wanted.keys() and all(alike(given[name], wanted[name], apart) for name in wanted)
-    if isinstance(given, list) and isinstance(wanted, list):
-        return len(given) == len(wanted) and all(alike(*pair, apart) for pair in zip(given, wanted, strict=True))
-    return bool(given == wanted)
+def differences(given: Any, wanted: Any, apart: float, path: str = "") -> Iterator[str]:
+    """Where two results differ, and how; numbers may be so far `apart`."""
+    if isinstance(given, float) and isinstance(wanted, float) and abs(given - wanted) <= apart:
+        return
+    if isinstance(given, dict) and isinstance(wanted, dict) and given.keys() == wanted.keys():
+        for name in wanted:
+            yield from differences(given[name], wanted[name], apart, f"{path}.{name}")
+    elif isinstance(given, list) and isinstance(wanted, list) and len(given) == len(wanted):
+        for place, pair in enumerate(zip(given, wanted, strict=True)):
+            yield from differences(*pair, apart, f"{path}[{place}]")
+    elif given != wanted:
+        yield f"{path}: {given!r} in place of {wanted!r}"
 
 
 def assert_equal(asked: Asked, given: list[Told], wanted: list[Told]) -> None:
     """Equal as they are; with a real embedder but for what its arithmetic moves."""
-    apart = EMBEDDED if asked.engine is None else 0.0
-    assert [pair for pair in zip(given, wanted, strict=True) if not alike(*pair, apart)] == []
+    assert list(differences(given, wanted, EMBEDDED if asked.engine is None else 0.0)) == []
 
 
 def test_a_batch_of_the_service_gives_what_the_command_gives(
