@@ -169,12 +169,13 @@ def by_command(tmp_path_factory: pytest.TempPathFactory, asked: Asked) -> list[T
 
 
 EMBEDDED = 0.01
-"""Allowed between numbers: in 16 bits the last digits of similarities depend on the texts embedded with a question."""
+"""Allowed between numbers, as a part of those above 1, such as weights of votes: in 16 bits the last digits of
+similarities depend on the texts embedded with a question."""
 
 
 def differences(given: Any, wanted: Any, apart: float, path: str = "") -> Iterator[str]:
-    """Where two results differ, and how; numbers may be so far `apart`."""
-    if isinstance(given, float) and isinstance(wanted, float) and abs(given - wanted) <= apart:
+    """Where two results differ, and how; numbers may be so far `apart`, those above 1 by such a part of them."""
+    if isinstance(given, float) and isinstance(wanted, float) and abs(given - wanted) <= apart * max(1.0, abs(wanted)):
         return
     if isinstance(given, dict) and isinstance(wanted, dict) and given.keys() == wanted.keys():
         for name in wanted:
