@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -487,18 +487,18 @@ def _assembly(pool: Pool, workers: int, store: Store, without_ray_token: bool) -
     """The parts of the pool; with several workers, plans are divided among them by cost and run on Ray."""
     from symmoe.build import Assembly
 
-    assembly = Assembly(pool)
-    if workers == 1:
-        yield assembly
-        return
-    import os
+    with closing(Assembly(pool)) as assembly:
+        if workers == 1:
+            yield assembly
+            return
+        import os
 
-    from symmoe.deployments.executor import RayExecutor
+        from symmoe.deployments.executor import RayExecutor
 
-    costs = assembly.costs(store).costs()
-    with RayExecutor(pool, workers, os.environ.get("RAY_ADDRESS"), costs, without_token=without_ray_token) as executor:
-        assembly.spread(executor, workers, costs)
-        yield assembly
+        costs, address = assembly.costs(store).costs(), os.environ.get("RAY_ADDRESS")
+        with RayExecutor(pool, workers, address, costs, without_token=without_ray_token) as executor:
+            assembly.spread(executor, workers, costs)
+            yield assembly
 
 
 def _resume_command(sources: Sequence[str], output: Path, arguments: Mapping[str, Any]) -> str:

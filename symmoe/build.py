@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import cache, cached_property, lru_cache, partial
@@ -83,6 +84,8 @@ GIB = 1 << 30
 UNRECORDED = "no expert is on record: chosen by descriptions alone; build records with `symmoe profile build`"
 STARTER_BYTES = 10 * GIB
 """The memory of a machine from which on the starter pool is at home on it."""
+_GPUS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+"""Devices of CUDA, ROCm and, under WSL, either. To ask torch would take longer than all that a command does first."""
 _RECRUITERS = 64
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
@@ -118,6 +121,16 @@ class Assembly:
             self._records = complete(profiles, pool.names)
         if records is not None:
             self.records = records
+
+    @property
+    def local(self) -> list[str]:
+        """The experts that run here."""
+        return [expert.name for expert in self.pool.experts if expert.remote is None]
+
+    @property
+    def several(self) -> bool:
+        """Whether these have several models."""
+        return len({self.models[expert] for expert in self.local}) > 1
 
     def weights(self, expert: str) -> ExpertWeights:
         """The directories of an expert's weights, prepared or fetched if need be."""
@@ -187,9 +200,16 @@ class Assembly:
 
     @cached_property
     def executor(self) -> Executor:
-        """The executor that runs plans: in this process unless `spread`."""
+        """The executor that runs plans on this machine, unless `spread`.
+
+        What an engine needs is begun at once: while questions are read and routed it gets ready, if all experts share
+        one. On a CPU it has a process of its own for that. There it generates while skills are named here, too, and
+        neither waits for the other's interpreter.
+        """
+        if "engine" not in self.__dict__ and self.pool.engine.kind == "vllm" and not any(map(os.path.exists, _GPUS)):
+            self.engine = _vllm(self, apart=True)
         if isinstance(self.engine, SleepingEngines):
-            self.engine.prepare()  # while questions are routed
+            self.engine.prepare(None if self.several else self.weights(self.local[0]).model)
         return InProcessExecutor(self.engine, self.loader, self.read)
 
     def remembering_executor(self, path: Path | None = None) -> KeptAnswers:
@@ -444,12 +464,17 @@ def profiles_file(pool: Pool) -> Path | None:
     return None if named is None or named.startswith(STORE) else _data_file(pool, named, "profiles", ".json")
 
 
-def _vllm(assembly: Assembly) -> Engine:
-    """An engine in this process for experts of one model; else engines in processes of their own, of which one runs."""
+def _vllm(assembly: Assembly, apart: bool = False) -> Engine:
+    """An engine in this process for experts of one model, unless it is to be `apart`.
+
+    For others, engines in processes of their own, of which one runs.
+    """
     from symmoe.engines import vllm
 
     config, local = assembly.pool.engine, [e for e in assembly.pool.experts if e.remote is None]
-    several = len({assembly.models[expert.name] for expert in local}) > 1
+    if not local:
+        raise PoolError(f"{assembly.pool.name}: every expert is remote", hint="ask them through `symmoe serve`")
+    several = assembly.several
     settings = vllm.VllmSettings(
         max_model_len=config.max_model_len,
         max_num_seqs=config.max_num_seqs,
@@ -467,11 +492,15 @@ def _vllm(assembly: Assembly) -> Engine:
         sleep_backend=SLEEP_BACKEND,
     )
     front = vllm.VllmEngine(settings, assembly.weights(local[0].name).model)
-    if not several:
+    if not (several or apart):
         return front
     made = vllm.described(settings, front.first_model)
     source = EngineProcesses("symmoe.engines.vllm:engine_of", made, IMPORTS, config.stall, settings.log)
+    if apart:
+        source.prepare()  # its imports, before those that are needed here
     budget = int(config.memory_gib * GIB) if config.memory_gib else available_memory() * 3 // 4
+    if not several:
+        budget = sys.maxsize  # one engine takes what it needs, wherever it runs
     adapted = frozenset(assembly.weights(e.name).model for e in local if e.adapter)
     needs = partial(_engine_bytes, config, adapted)
     return SleepingEngines(front, source, assembly.images, needs, budget, ahead=_room_for_starts())

@@ -8,9 +8,9 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
 from heapq import merge
 from itertools import chain, islice, product
@@ -347,7 +347,8 @@ class _Run:
     def finish(self, lines: Iterator[Line]) -> BatchResult:
         """Everything, to the end."""
         stat = _stat(self._inputs)
-        with closing(self._pieces(lines)) as pieces:
+        with ThreadPoolExecutor(1, "ahead") as thread:
+            pieces = self._pieces(lines, thread)
             for piece in pieces if self._window.together == 1 else self._asked_together(pieces):
                 self._answer(piece)
                 self._check_error_rate(JUDGED_FROM)
@@ -376,27 +377,13 @@ class _Run:
             self._window.why,
         )
 
-    def _pieces(self, lines: Iterator[Line]) -> Generator[_Piece]:
+    def _pieces(self, lines: Iterator[Line], thread: ThreadPoolExecutor) -> Iterator[_Piece]:
         """The windows, each read while the one before is worked on."""
-        coming = self._begin_to_read(lines)
-        try:
-            while (piece := coming.result()).lines:
-                coming = self._begin_to_read(lines)
-                self._progress.takes(len(piece.lines))
-                yield piece
-        finally:
-            wait([coming])
-
-    def _begin_to_read(self, lines: Iterator[Line]) -> Future[_Piece]:
-        """Read the next window in a thread of its own.
-
-        With the thread go those that the embedder's model computed in. While there are more of them than cores, OpenMP
-        has none wait at work, but sleep and be woken, and an engine in this process takes a fifth longer.
-        """
-        thread = ThreadPoolExecutor(1, "ahead")
         coming = thread.submit(self._read, lines)
-        thread.shutdown(wait=False)
-        return coming
+        while (piece := coming.result()).lines:
+            coming = thread.submit(self._read, lines)
+            self._progress.takes(len(piece.lines))
+            yield piece
 
     def _asked_together(self, pieces: Iterator[_Piece]) -> Iterator[_Piece]:
         """The windows, of which several wait on disk until each expert was asked in all of them."""

@@ -112,9 +112,11 @@ class SleepingEngines:
             pids = [self._alive[shape].engine.pid for shape in shapes]
         return [pid for pid in pids if pid is not None]
 
-    def prepare(self) -> None:
-        """Begin work that needs no knowledge of which engine is wanted first."""
+    def prepare(self, model: str | None = None) -> None:
+        """Begin work that needs no knowledge of which engine is wanted first; start that of `model`, if given."""
         self._source.prepare()
+        if model is not None and not self._alive:
+            self._start_ahead(model)
 
     def refuse(self, queries: Sequence[Query], model: str | None = None) -> list[Refusal | None]:
         """Refuse as the engines would."""

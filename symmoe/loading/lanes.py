@@ -49,7 +49,8 @@ class LaneLoader:
 
     resident: nothing to do · adapter: LoRA applied by the engine · held: the engine still has the weights in its own
     format · swap: a model of the same shape, written in place · merged: the same with an adapter merged in · wake:
-    another shape, whose engine sleeps, with the expert in it or after one of the lanes above · rebuild: a new engine.
+    another shape, whose engine sleeps or was started ahead, with the expert in it or after one of the lanes above ·
+    rebuild: a new engine.
     """
 
     def __init__(
@@ -113,10 +114,12 @@ class LaneLoader:
             return self._change(wanted)
         if not self._engine.wake(wanted.model):
             return self._rebuild(wanted)
+        slept = self._engine.started in self._inside
+        why = "a model of another shape: its engine slept" if slept else "its engine was started ahead"
         if self._there() == wanted:
-            return "wake", "a model of another shape: its engine slept, and wakes with the expert in it", 0
+            return "wake", f"{why}, and wakes with the expert in it", 0
         lane, _, moved = self._change(wanted)
-        return "wake", f"a model of another shape: its engine slept, and the expert is put into it ({lane})", moved
+        return "wake", f"{why}, and the expert is put into it ({lane})", moved
 
     def _change(self, wanted: ExpertWeights) -> tuple[Lane, str, int]:
         """Put an expert into the running engine, which is of its shape."""

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from threading import Thread, current_thread
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -22,9 +22,8 @@ from symmoe.errors import EngineError, ErrorLimitError, InputError, JobError
 from symmoe.pipeline import Watch
 from symmoe.planning.costs import ExpertCost
 from symmoe.rows.shapes import Reading
-from symmoe.types import Call, Generation, Image, Query, Skills
+from symmoe.types import Call, Generation, Image
 
-from ..fakes import NamingTagger
 from .conftest import Bench, CountingEngine, Rows, content, essence, ids, questions, read_jsonl
 
 
@@ -455,18 +454,3 @@ def test_what_is_missing_twice_strange_or_moved_is_named(bench: Bench) -> None:
     assert (found.lines, found.rows, found.answered) == (10, 11, 11)
     assert (found.missing, found.twice, found.strange, found.moved) == (1, 1, 1, 1)
     assert found.examples == {"missing": [7], "twice": [7], "strange": [8], "moved": [5]}
-
-
-def test_each_window_is_read_in_a_thread_of_its_own_with_which_the_threads_of_its_embedder_go(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen, tag = list[Thread](), NamingTagger.tag
-
-    def noting(tagger: NamingTagger, queries: Sequence[Query]) -> list[Skills]:
-        seen.append(current_thread())
-        return tag(tagger, queries)
-
-    monkeypatch.setattr(NamingTagger, "tag", noting)
-    bench.write(*questions(36))
-    bench.run()
-    assert len(set(seen)) == 5

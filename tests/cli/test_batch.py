@@ -16,6 +16,10 @@ import pytest
 from PIL import Image
 from pyarrow.fs import S3FileSystem
 
+from symmoe.build import Assembly
+from symmoe.config import read_pool
+from symmoe.errors import EngineError
+
 from ..batch.conftest import read_jsonl
 from ..conftest import echo_pool
 from .conftest import Symmoe
@@ -46,6 +50,22 @@ def test_a_run_that_answers_every_line_ends_with_0(
         "ignored": {},
     }
     assert [row["symmoe_id"] for row in read_jsonl(output)] == ["a", "b"]
+
+
+@pytest.mark.parametrize("ends", [0, 1])
+def test_a_run_closes_its_engine_however_it_ends(
+    symmoe_command: Symmoe, source: Path, pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: int
+) -> None:
+    closed: list[str] = []
+    monkeypatch.setattr(Assembly, "close", lambda assembly: closed.append(assembly.pool.name))
+    if ends:
+        monkeypatch.setattr(Assembly, "parts", lambda assembly: broken())
+    assert symmoe_command("batch", "run", source, "-o", tmp_path / "out.jsonl", "--pool", pool).code == ends
+    assert closed == [read_pool(str(pool)).name]
+
+
+def broken() -> None:
+    raise EngineError("it does not start")
 
 
 @pytest.mark.parametrize("words", ["batch run {file} -o {folder}/out.jsonl", "batch check {file}"])
@@ -156,6 +176,15 @@ def test_an_image_goes_to_an_expert_that_sees_whatever_the_question_calls_for(
         2,
         ["error: expert 'adder' cannot see images; the pool file says which can (`images: true`)"],
     )
+
+
+def test_a_pool_whose_experts_are_all_remote_says_where_to_ask_them(symmoe_command: Symmoe, tmp_path: Path) -> None:
+    far = {"name": "far", "model": "org/far", "remote": {"url": "https://far.example/v1"}}
+    (tmp_path / "pool.yaml").write_text(json.dumps({"name": "far", "engine": {"kind": "vllm"}, "experts": [far]}))
+    said = symmoe_command("ask", "What is 2 + 3?", "--pool", tmp_path / "pool.yaml")
+    assert said.code == 2
+    assert "every expert is remote" in said.err
+    assert "symmoe serve" in said.err
 
 
 def test_a_question_in_another_encoding_is_one_error(symmoe_command: Symmoe, seeing: Path) -> None:

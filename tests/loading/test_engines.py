@@ -202,6 +202,26 @@ def test_what_engines_need_is_prepared_before_the_first_is_wanted() -> None:
     assert (house.sleepers.prepared, house.sleepers.given) == (True, [])
 
 
+def test_the_engine_that_is_wanted_in_any_case_starts_before_anybody_asks_for_it() -> None:
+    house = House(budget=100)
+    house.sleepers.gate.clear()
+    house.engines.prepare("a")
+    assert house.engines.used == AWAKE
+    house.sleepers.gate.set()
+    load = house.loader.ready("a+x")
+    assert (load.lane, load.reason) == ("wake", "its engine was started ahead, and the expert is put into it (merged)")
+    assert house.lane("a") == "swap"
+    assert len(house.sleepers.given) == 1
+
+
+def test_one_that_did_not_start_by_itself_is_tried_again_when_it_is_needed_and_says_why() -> None:
+    house = House(budget=100)
+    house.engines.prepare("broken")
+    with pytest.raises(EngineError, match="does not start"):
+        house.lane("broken")
+    assert house.lane("a") == "rebuild"
+
+
 def test_closing_ends_every_engine_and_the_source_of_them() -> None:
     house = House(budget=100)
     house.lanes("a b")
