@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import runpy
 import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import cache, cached_property, lru_cache, partial
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 
 from symmoe.aggregation.verifier import VerifierScorer, Verifying
@@ -84,8 +86,6 @@ GIB = 1 << 30
 UNRECORDED = "no expert is on record: chosen by descriptions alone; build records with `symmoe profile build`"
 STARTER_BYTES = 10 * GIB
 """The memory of a machine from which on the starter pool is at home on it."""
-_GPUS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
-"""Devices of CUDA, ROCm and, under WSL, either. To ask torch would take longer than all that a command does first."""
 _RECRUITERS = 64
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
@@ -206,7 +206,7 @@ class Assembly:
         one. On a CPU it has a process of its own for that. There it generates while skills are named here, too, and
         neither waits for the other's interpreter.
         """
-        if "engine" not in self.__dict__ and self.pool.engine.kind == "vllm" and not any(map(os.path.exists, _GPUS)):
+        if "engine" not in self.__dict__ and self.pool.engine.kind == "vllm" and _torch_is_for_cpus():
             self.engine = _vllm(self, apart=True)
         if isinstance(self.engine, SleepingEngines):
             self.engine.prepare(None if self.several else self.weights(self.local[0]).model)
@@ -496,14 +496,27 @@ def _vllm(assembly: Assembly, apart: bool = False) -> Engine:
         return front
     made = vllm.described(settings, front.first_model)
     source = EngineProcesses("symmoe.engines.vllm:engine_of", made, IMPORTS, config.stall, settings.log)
-    if apart:
-        source.prepare()  # its imports, before those that are needed here
-    budget = int(config.memory_gib * GIB) if config.memory_gib else available_memory() * 3 // 4
-    if not several:
-        budget = sys.maxsize  # one engine takes what it needs, wherever it runs
-    adapted = frozenset(assembly.weights(e.name).model for e in local if e.adapter)
-    needs = partial(_engine_bytes, config, adapted)
-    return SleepingEngines(front, source, assembly.images, needs, budget, ahead=_room_for_starts())
+    try:
+        if apart:
+            source.prepare()  # its imports, before those that are needed here
+        budget = int(config.memory_gib * GIB) if config.memory_gib else available_memory() * 3 // 4
+        if not several:
+            budget = sys.maxsize  # one engine takes what it needs, wherever it runs
+        adapted = frozenset(assembly.weights(e.name).model for e in local if e.adapter)
+        needs = partial(_engine_bytes, config, adapted)
+        return SleepingEngines(front, source, assembly.images, needs, budget, ahead=_room_for_starts())
+    except BaseException:
+        source.close()
+        raise
+
+
+def _torch_is_for_cpus() -> bool:
+    """Whether the torch that is installed knows of no GPU: read from its file, as it takes seconds to import."""
+    found = find_spec("torch")
+    if found is None or found.origin is None:
+        return False
+    version = runpy.run_path(str(Path(found.origin).with_name("version.py")))
+    return not (version.get("cuda") or version.get("hip") or version.get("xpu"))
 
 
 def _room_for_starts() -> bool:

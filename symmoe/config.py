@@ -173,8 +173,8 @@ class EngineConfig(_Section):
     `host_tier_gib` is memory for experts that are built ahead of their turn; the largest must fit. In
     `kernel_cache_gib` a CPU engine keeps the weights of earlier experts in its own format, to return to them at once.
     `memory_gib` bounds what engines of unlike models take up together, one awake and the others asleep; by default
-    three quarters of what the machine has to spare. Of several engines one that is silent for `stall` seconds while it
-    generates is ended, and what it had not answered is asked again.
+    three quarters of what the machine has to spare. An engine with a process of its own that is silent for `stall`
+    seconds while it generates is ended, and what it had not answered is asked again.
     `adapters`: merged into the base before they run, or applied by the engine to each request, which a CPU does slowly.
     A `recorded` engine gives the answers in the directory `records`, an `echo` one the question: neither runs a model.
     """

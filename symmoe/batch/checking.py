@@ -10,6 +10,7 @@ import json
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -188,11 +189,12 @@ def _account(found: Verification, names: array[int], numbers: array[int], output
 
 def _lines(sources: Sequence[str | Path], reading: Reading, share: float) -> Iterator[tuple[int, int]]:
     """Number of each line of an input that is in a share of it, and what stands for its id."""
-    for row in Rows(sources):
-        if not drawn(row.digest, share):
-            continue
-        number, ident = row.place or row.number, _ident(row.row, reading)
-        yield number, _name(ident if ident is not None else number)
+    with closing(Rows(sources)) as rows:
+        for row in rows:
+            if not drawn(row.digest, share):
+                continue
+            number, ident = row.place or row.number, _ident(row.row, reading)
+            yield number, _name(ident if ident is not None else number)
 
 
 def _ident(row: Any, reading: Reading) -> Any:

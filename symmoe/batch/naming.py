@@ -30,7 +30,7 @@ class NamingProcess:
         self._connection: Connection | None = None
         parent_end, child_end = socket.socketpair()
         with child_end:
-            command = [sys.executable, "-m", "symmoe.batch.naming", str(child_end.fileno())]
+            command = [sys.executable, "-P", "-m", "symmoe.batch.naming", str(child_end.fileno())]
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,

@@ -357,7 +357,7 @@ def in_a_process(pool: Pool, steps: Plan, merged: Mapping[str, str], environment
         "steps": TypeAdapter(Plan).dump_python(steps, mode="json"),
     }
     done = subprocess.run(
-        [sys.executable, "-m", __name__],
+        [sys.executable, "-P", "-m", __name__],
         input=json.dumps(request),
         env=os.environ | dict(environment),
         capture_output=True,

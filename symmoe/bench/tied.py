@@ -16,7 +16,7 @@ def tied(words: Sequence[str]) -> list[str]:
 
     Only on Linux; elsewhere it is an ordinary process.
     """
-    return [sys.executable, "-m", __name__, str(os.getpid()), *words]
+    return [sys.executable, "-P", "-m", __name__, str(os.getpid()), *words]
 
 
 def _tie(parent: int) -> None:

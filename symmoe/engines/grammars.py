@@ -37,7 +37,7 @@ from symmoe.limits import (
 )
 from symmoe.types import Form
 
-_CHILD = (sys.executable, "-m", "symmoe.engines.grammar_child")
+_CHILD = (sys.executable, "-P", "-m", "symmoe.engines.grammar_child")
 
 
 @dataclass(frozen=True, slots=True)

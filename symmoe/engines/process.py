@@ -64,7 +64,11 @@ class EngineProcesses:
             else:
                 raise EngineError("no process for an engine could be started", hint=f"the log is {self._log}")
         connection = Connection(parent_end.detach())
-        connection.send_bytes(self._made)
+        try:
+            connection.send_bytes(self._made)
+        except OSError as error:  # the launcher was killed before it forked
+            connection.close()
+            raise EngineError("no process for an engine could be started", hint=f"the log is {self._log}") from error
         return connection
 
     def close(self) -> None:
@@ -76,7 +80,8 @@ class EngineProcesses:
         if self._control is None:
             private_folder(self._log.parent)
             self._control, child_end = socket.socketpair()
-            command = [sys.executable, "-m", "symmoe.engines.engine_child", self._prepare]
+            # without -P a user's own random.py, say, would be imported in place of the standard library's
+            command = [sys.executable, "-P", "-m", "symmoe.engines.engine_child", self._prepare]
             # a thread that numpy's BLAS has made would be missing in what is forked
             environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
             with child_end, open(self._log, "ab", opener=private_opener) as log:
@@ -107,7 +112,7 @@ class EngineProcess:
         self._process: int | None = None
         self._pid = 0
         self._model: str | None = None
-        self._starts = 0
+        self._starts = self._closed = 0
 
     @property
     def model(self) -> str | None:
@@ -130,12 +135,15 @@ class EngineProcess:
 
     def start(self, model: str, tags: Mapping[str, str]) -> None:
         """Start in a new process, ending any earlier one."""
+        closed = self._closed + 1
         self.close()
-        self._connection = self._processes.connect()
-        self._pid = int(self._receive(_START_SECONDS)[1:])
-        with suppress(ProcessLookupError):
-            self._process = os.pidfd_open(self._pid)
         try:
+            self._connection = self._processes.connect()
+            if self._closed != closed:
+                raise EngineLostError("the engine was closed while it started")
+            self._pid = int(self._receive(_START_SECONDS)[1:])
+            with suppress(OSError):  # a kernel or a sandbox may have none: then its end is not waited for
+                self._process = os.pidfd_open(self._pid)
             self._ask("start", model, dict(tags), patience=_START_SECONDS)
         except BaseException:
             self.close()
@@ -212,6 +220,7 @@ class EngineProcess:
 
     def close(self) -> None:
         """End the process and wait until its memory is freed. Safe to call twice."""
+        self._closed += 1
         connection, process = self._connection, self._process
         self._connection, self._process, self._pid, self._model = None, None, 0, None
         if connection is not None:

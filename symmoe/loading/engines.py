@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol
@@ -46,7 +47,8 @@ class _Alive:
     awake: int
     asleep: int
     last_use: int
-    starting: Future[None] | None = None
+    starting: Future[float] | None = None
+    ahead: float = 0.0
 
 
 class SleepingEngines:
@@ -66,15 +68,15 @@ class SleepingEngines:
         needs: Callable[[str], int],
         budget: int,
         ahead: bool = True,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._front, self._source, self._images, self._needs = front, source, images, needs
-        self.budget, self._ahead = budget, ahead
+        self.budget, self._ahead, self._clock = budget, ahead, clock
         self._lock = threading.RLock()
         self._alive: dict[str, _Alive] = {}
         self._awake: str | None = None
         self._order = KnownOrder()
         self._numbers, self._uses = itertools.count(1), itertools.count()
-        self._starter = ThreadPoolExecutor(1, "start-engine")
 
     @property
     def model(self) -> str | None:
@@ -87,6 +89,12 @@ class SleepingEngines:
         """The number of the engine that is awake."""
         awake = self._alive.get(self._awake or "")
         return awake.number if awake else 0
+
+    @property
+    def seconds_ahead(self) -> float:
+        """How many seconds the engine that is awake had been starting before anybody waited for it."""
+        awake = self._alive.get(self._awake or "")
+        return awake.ahead if awake else 0.0
 
     @property
     def asleep(self) -> tuple[str, ...]:
@@ -139,15 +147,18 @@ class SleepingEngines:
             raise
 
     def wake(self, model: str) -> bool:
-        """Switch to the engine of a model's shape; False if none is alive, or it has died."""
+        """Switch to the engine of a model's shape; False if none is alive, or it has died.
+
+        Raises `EngineError` for one that could not be started ahead.
+        """
         shape = self._images.shape(model)
         found = self._alive.get(shape)
         if found is None:
             return False
         if shape == self._awake:
             return True
+        self._settle(found)
         try:
-            self._settle(found)
             self._let_sleep()
             self._make_room(found.awake - found.asleep, keep=shape)
             found.engine.resume()
@@ -292,24 +303,37 @@ class SleepingEngines:
             engine, tags = self._source.engine(), self._images.tags(model)
             one = _Alive(engine, next(self._numbers), needed, needed, next(self._uses))
             self._alive[shape] = one
-            one.starting = self._starter.submit(self._start_asleep, one, model, tags)
+            one.starting = starting = Future[float]()
+        # a daemon: a command that ends meanwhile does not wait for it
+        arguments = (one, starting, model, tags)
+        threading.Thread(target=self._start_asleep, args=arguments, name="start-engine", daemon=True).start()
 
-    @staticmethod
-    def _start_asleep(one: _Alive, model: str, tags: Mapping[str, str]) -> None:
-        one.engine.start(model, tags)
-        one.asleep = one.engine.suspend()
+    def _start_asleep(self, one: _Alive, starting: Future[float], model: str, tags: Mapping[str, str]) -> None:
+        """Start an engine and put it to sleep; `starting` gets the seconds that this took."""
+        began = self._clock()
+        try:
+            with self._lock:
+                if not any(other is one for other in self._alive.values()):
+                    raise EngineLostError("the engine was ended before it started")
+            one.engine.start(model, tags)
+            one.asleep = one.engine.suspend()
+        except BaseException as error:  # for whoever waits
+            starting.set_exception(error)
+        else:
+            starting.set_result(self._clock() - began)
 
     def _settle(self, one: _Alive) -> None:
         """Wait until an engine is started; if it could not be, it is taken off the list, and that is raised."""
         if one.starting is None:
             return
+        began = self._clock()
         try:
-            one.starting.result()
-        except SymmoeError:
+            took = one.starting.result()
+        except BaseException:
             for shape in [shape for shape, other in self._alive.items() if other is one]:
                 self._end(shape)
             raise
-        one.starting = None
+        one.starting, one.ahead = None, max(took - (self._clock() - began), 0.0)
 
     def _end(self, shape: str) -> None:
         with self._lock:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from symmoe.protocols import Engine
 from symmoe.types import Image, Lane, Load
@@ -44,13 +44,23 @@ class Images(Protocol):
         ...
 
 
+@runtime_checkable
+class StartingAhead(Protocol):
+    """An engine that may start before it is asked to."""
+
+    @property
+    def seconds_ahead(self) -> float:
+        """How many seconds it had been starting before anybody waited for it."""
+        ...
+
+
 class LaneLoader:
     """Makes experts ready, each in an engine of its shape.
 
     resident: nothing to do · adapter: LoRA applied by the engine · held: the engine still has the weights in its own
     format · swap: a model of the same shape, written in place · merged: the same with an adapter merged in · wake:
-    another shape, whose engine sleeps or was started ahead, with the expert in it or after one of the lanes above ·
-    rebuild: a new engine.
+    another shape, whose engine sleeps, with the expert in it or after one of the lanes above · rebuild: a new engine,
+    which may have been started ahead.
     """
 
     def __init__(
@@ -78,8 +88,10 @@ class LaneLoader:
         except BaseException:
             self._inside[self._engine.started] = None
             raise
+        fresh = self._engine.started not in self._inside
         self._inside[self._engine.started] = wanted
-        return Load(expert, lane, self._clock() - began, moved, reason)
+        saved = self._engine.seconds_ahead if fresh and isinstance(self._engine, StartingAhead) else 0.0
+        return Load(expert, lane, self._clock() - began, moved, reason, saved)
 
     def model(self, expert: str) -> str:
         """The directory of an expert's model."""
@@ -115,11 +127,12 @@ class LaneLoader:
         if not self._engine.wake(wanted.model):
             return self._rebuild(wanted)
         slept = self._engine.started in self._inside
-        why = "a model of another shape: its engine slept" if slept else "its engine was started ahead"
+        lane: Lane = "wake" if slept else "rebuild"
+        why = "a model of another shape: its engine slept" if slept else "a new engine, started ahead"
         if self._there() == wanted:
-            return "wake", f"{why}, and wakes with the expert in it", 0
-        lane, _, moved = self._change(wanted)
-        return "wake", f"{why}, and the expert is put into it ({lane})", moved
+            return lane, f"{why}, and wakes with the expert in it", 0
+        way, _, moved = self._change(wanted)
+        return lane, f"{why}, and the expert is put into it ({way})", moved
 
     def _change(self, wanted: ExpertWeights) -> tuple[Lane, str, int]:
         """Put an expert into the running engine, which is of its shape."""

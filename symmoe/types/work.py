@@ -195,7 +195,8 @@ class Load:
     """How an expert was loaded: the lane and the reason for it, the seconds, and the bytes that were moved.
 
     If several machines read the model together, `rates` are what they measured, and `saved` is by how many seconds this
-    was faster than one machine reading alone; negative if it was slower.
+    was faster than one machine reading alone; negative if it was slower. For an engine that was started ahead, it is
+    how many seconds of that were over before it was waited for.
     """
 
     expert: str

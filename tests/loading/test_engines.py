@@ -1,7 +1,9 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from threading import Event
+from threading import enumerate as enumerate_threads
 
 import pytest
 from hypothesis import given
@@ -25,9 +27,10 @@ class Sleeper(EchoEngine):
     def __init__(self, gate: Event) -> None:
         super().__init__()
         self.dead = self.asleep = self.closed = False
-        self._gate = gate
+        self.begun, self._gate = Event(), gate
 
     def start(self, model: str, tags: Mapping[str, str]) -> None:
+        self.begun.set()
         assert self._gate.wait(10)
         if model == "broken":
             raise EngineError("it does not start")
@@ -82,10 +85,10 @@ class Sleepers:
 class House:
     """Sleeping engines of a budget, and a loader in front; every expert is a model, or `model+adapter`."""
 
-    def __init__(self, budget: int, ahead: bool = False) -> None:
+    def __init__(self, budget: int, ahead: bool = False, clock: Callable[[], float] = time.perf_counter) -> None:
         self.sleepers = Sleepers()
         images = NamedImages()
-        self.engines = SleepingEngines(EchoEngine(), self.sleepers, images, lambda model: AWAKE, budget, ahead)
+        self.engines = SleepingEngines(EchoEngine(), self.sleepers, images, lambda model: AWAKE, budget, ahead, clock)
         self.loader = LaneLoader(self.engines, _weights, images)
 
     def lane(self, expert: str) -> str:
@@ -170,7 +173,7 @@ def test_the_next_engine_starts_while_the_one_before_generates() -> None:
     assert house.said() == "a: hello"
     assert house.engines.used == 2 * AWAKE
     house.sleepers.gate.set()
-    assert house.lanes("b a") == ["wake", "wake"]
+    assert house.lanes("b a") == ["rebuild", "wake"]
 
 
 def test_one_that_could_not_be_started_ahead_says_so_when_it_is_needed() -> None:
@@ -179,7 +182,7 @@ def test_one_that_could_not_be_started_ahead_says_so_when_it_is_needed() -> None
     house.loader.expect(["broken"])
     with pytest.raises(EngineError, match="does not start"):
         house.lane("broken")
-    assert house.lane("a") in ("wake", "rebuild")
+    assert house.lane("a") in ("swap", "wake", "rebuild")
 
 
 def test_nothing_is_started_ahead_at_the_cost_of_what_is_needed_sooner() -> None:
@@ -193,7 +196,7 @@ def test_an_engine_started_ahead_in_place_of_one_with_other_weights_has_its_own(
     house = House(budget=AWAKE + AWAKE, ahead=True)
     house.lanes("a+x b c")
     house.loader.expect(["a"])
-    assert house.lane("a") == "wake"
+    assert house.lane("a") == "rebuild"
 
 
 def test_what_engines_need_is_prepared_before_the_first_is_wanted() -> None:
@@ -209,9 +212,26 @@ def test_the_engine_that_is_wanted_in_any_case_starts_before_anybody_asks_for_it
     assert house.engines.used == AWAKE
     house.sleepers.gate.set()
     load = house.loader.ready("a+x")
-    assert (load.lane, load.reason) == ("wake", "its engine was started ahead, and the expert is put into it (merged)")
+    assert load.lane == "rebuild"
+    assert load.reason == "a new engine, started ahead, and the expert is put into it (merged)"
     assert house.lane("a") == "swap"
     assert len(house.sleepers.given) == 1
+
+
+def test_a_load_tells_how_long_its_engine_had_been_starting_before_it_was_waited_for() -> None:
+    now = [0.0]
+    house = House(budget=100, clock=lambda: now[0])
+    house.sleepers.gate.clear()
+    house.engines.prepare("a")
+    starter = next(thread for thread in enumerate_threads() if thread.name == "start-engine")
+    assert house.sleepers.given[0].begun.wait(10)
+    now[0] = 9.0
+    house.sleepers.gate.set()
+    starter.join()
+    assert house.loader.ready("a").saved == 9.0
+    house.lane("b")
+    again = house.loader.ready("a")
+    assert (again.lane, again.saved) == ("wake", 0.0)
 
 
 def test_one_that_did_not_start_by_itself_is_tried_again_when_it_is_needed_and_says_why() -> None:
