@@ -33,6 +33,7 @@ from symmoe.types import (
     Verdict,
     Way,
 )
+from symmoe.types.quick import quick
 
 UNAVAILABLE = "expert_unavailable"
 """The code of a refusal after which others are recruited in the expert's place."""
@@ -43,7 +44,7 @@ TOO_LONG = "context_length_exceeded"
 _REROUTES = 2
 
 
-@dataclass(frozen=True, slots=True)
+@quick(frozen=True, slots=True)
 class Recruit:
     """The need for a routing decision. Met with `Routed`, or with a `Refusal` if no expert can be asked."""
 
@@ -51,7 +52,7 @@ class Recruit:
     policy: Policy
 
 
-@dataclass(frozen=True, slots=True)
+@quick(frozen=True, slots=True)
 class Ask:
     """The need for experts' replies. Met with a `Candidate` or a `Refusal` for each assignment, in their order.
 
@@ -79,7 +80,7 @@ class PartialReplies:
     hedge: Hedge | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@quick(frozen=True, slots=True)
 class Weigh:
     """The need for a verdict on each candidate. Met with `Weighed`."""
 
@@ -88,7 +89,7 @@ class Weigh:
     recruitment: Recruitment
 
 
-@dataclass(frozen=True, slots=True)
+@quick(frozen=True, slots=True)
 class Routed:
     """A routing decision: the experts recruited, the skills found, and the reasons if they were requested.
 
@@ -108,7 +109,7 @@ class Routed:
         return assignments if self.way == "aggregated" else assignments[:1]
 
 
-@dataclass(frozen=True, slots=True)
+@quick(frozen=True, slots=True)
 class Weighed:
     """A verdict on each candidate, in order. `trouble` says why experts' records decided without the scorer."""
 
@@ -151,7 +152,7 @@ class Judging:
         return vote_state(query, recruitment, verdicts, voted.votes, self.verifying is not None)
 
 
-@dataclass(frozen=True, slots=True)
+@quick(frozen=True, slots=True)
 class Done(Generic[Result]):
     """The end of `Steps`, with their result."""
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import FrozenInstanceError, replace
 
@@ -156,3 +157,11 @@ def test_one_question_about_many_images_has_as_many_hashes() -> None:
 def test_values_cannot_be_changed_in_place() -> None:
     with pytest.raises(FrozenInstanceError):
         Refusal("q", "code", "why").code = "other"  # type: ignore[misc]
+
+
+def test_values_made_by_the_dozen_are_equal_hashed_and_copied_by_what_they_hold() -> None:
+    one, same = (Query("q", (Message("user", "One?"),), Sampling(8)) for _ in range(2))
+    assert one == same
+    assert len({one, same}) == 1
+    assert copy.deepcopy(one) == one
+    assert replace(one, id="other") == Query("other", one.messages, one.sampling)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import lru_cache
 from itertools import combinations
@@ -28,6 +27,7 @@ from symmoe.aggregation.extraction import (
 from symmoe.protocols import Embedder
 from symmoe.tools import normalised
 from symmoe.types import AnswerKind, Candidate, Query
+from symmoe.types.quick import quick
 
 _TOKEN = re.compile(r"-?\d[\d,]*(?:\.\d+)?|[^\W\d_]+(?:['’][^\W\d_]+)*")
 _NUMBER_WORDS = dict(
@@ -220,7 +220,7 @@ UNREAD = ""
 """The answer of candidates from which none can be read."""
 
 
-@dataclass(frozen=True, slots=True)
+@quick(frozen=True, slots=True)
 class Reading:
     """One distinct answer, and the indices of the candidates that give it."""
 

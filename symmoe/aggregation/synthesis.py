@@ -15,6 +15,7 @@ from symmoe.aggregation.prompting import Fences, Prompt, Window, mentions, promp
 from symmoe.aggregation.reading import UNREAD, SemanticClusters, answer_in, failed, read
 from symmoe.aggregation.vote import Case
 from symmoe.types import Answer, AnswerKind, Assignment, Candidate, Consensus, Profiles, Query, Recruitment, Tally
+from symmoe.types.quick import quick
 
 CHANCE = 1 / 3
 """Of picking the right one of the task's three candidates."""
@@ -135,7 +136,7 @@ class Decision:
         return Recruitment(query, (Assignment(query, self.aggregator, SLOT),), {self.aggregator: 1.0})
 
 
-@dataclass(frozen=True, slots=True)
+@quick(frozen=True, slots=True)
 class Settled:
     """One case's answer and the evidence for it."""
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from symmoe.aggregation.reading import UNREAD, SemanticClusters, failed, read
 from symmoe.questions.families import options_of, support
 from symmoe.types import Answer, Belief, Candidate, Query, Recruitment, Refusal, Verdict, Vote
+from symmoe.types.quick import quick
 
 
-@dataclass(frozen=True, slots=True)
+@quick(frozen=True, slots=True)
 class Case:
     """One query, its candidates, the scorer's verdicts on them, and the vote's answer."""
 
@@ -114,7 +114,7 @@ _CLOSE = 1e-4
 _SLACK = 1e-9
 
 
-@dataclass(frozen=True, slots=True)
+@quick(frozen=True, slots=True)
 class VoteState:
     """The state of a vote: the support and the weight of each answer, leading answer first.
 

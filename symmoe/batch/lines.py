@@ -24,6 +24,7 @@ from symmoe.rows.files import CHUNK
 from symmoe.rows.reading import Row, Rows
 from symmoe.rows.shapes import Asked, Reading, what_to_write
 from symmoe.types import Message, Query, Refusal, Trace
+from symmoe.types.quick import quick
 from symmoe.wire.chat import ChatRequest, fitting, line_request, request_error
 from symmoe.wire.completions import CompletionRequest
 from symmoe.wire.lines import ENDPOINT, BadLineError, read_line
@@ -38,7 +39,7 @@ _OPTIONS = frozenset({*ChatRequest.model_fields, *ChatRequest.REFUSED} - {"messa
 _SHAPED = frozenset("prompt messages question problem instruction conversations turns".split())
 
 
-@dataclass(frozen=True, slots=True)
+@quick(frozen=True, slots=True)
 class GoodLine:
     """A line that can be asked: a query for each of its choices, and how they are answered.
 

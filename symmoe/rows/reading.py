@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from array import array
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 from math import isfinite
 from pathlib import Path
@@ -25,6 +25,7 @@ from xxhash import xxh3_128_digest
 
 from symmoe.errors import InputError, RequestError
 from symmoe.rows.files import File, Meter, find_files, opened
+from symmoe.types.quick import quick
 
 MOST_ROW_BYTES = 1 << 20
 _AT_ONCE = 256
@@ -40,7 +41,7 @@ _HEADINGS = frozenset(
 """Names of columns by which the first line of a file is known for a header, whatever the file is called."""
 
 
-@dataclass(frozen=True, slots=True)
+@quick(frozen=True, slots=True)
 class Row:
     """One row as it came, and where it was.
 

@@ -16,6 +16,7 @@ from pydantic_core import from_json
 
 from symmoe.errors import InputError, RequestError
 from symmoe.types import Message
+from symmoe.types.quick import quick
 
 MOST_ID = 512
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -56,7 +57,7 @@ def what_to_write(code: str) -> str:
     return "name a column that is there" if code == "missing_column" else _SAY
 
 
-@dataclass(frozen=True, slots=True)
+@quick(frozen=True, slots=True)
 class Asked:
     """What a row asks: a conversation that ends with its question, and the questions that follow its answer.
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from symmoe.types.quick import quick
 from symmoe.types.skills import Explanation, SkillMatch
 from symmoe.types.work import Candidate, Generation, Load, Observation
 
@@ -29,7 +30,7 @@ class Reward:
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@quick(frozen=True, slots=True)
 class Verdict:
     """One candidate's weight in the vote, 0 if it holds no answer. `reward` is the reward model's rating, if any."""
 
@@ -39,7 +40,7 @@ class Verdict:
     reward: Reward | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@quick(frozen=True, slots=True)
 class Vote:
     """One distinct answer: its `share` of all weight, 0..1, and the experts that gave it.
 
@@ -67,7 +68,7 @@ class Consensus:
     opinions: int
 
 
-@dataclass(frozen=True, slots=True)
+@quick(frozen=True, slots=True)
 class Answer:
     """The answer to a query: its text, the expert that wrote it, and the votes, the winner first.
 
@@ -102,7 +103,7 @@ class Hedge:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@quick(frozen=True, slots=True)
 class Trace:
     """The evidence for one answer: what every stage decided. `synthesis` is the aggregator's candidate, if any.
 

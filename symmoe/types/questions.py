@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from symmoe.types.quick import quick
+
 Scorer = Literal["exact", "number", "choice", "math", "program"]
 Form = Literal["json", "regex", "ebnf"]
 AnswerKind = Literal["auto", "text", "number", "choice", "math"]
@@ -45,7 +47,7 @@ class Picture:
     at: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@quick(frozen=True, slots=True)
 class Message:
     """One turn of a conversation.
 
@@ -111,7 +113,7 @@ class Sampling:
         return hash((self.max_tokens, self.temperature, self.seed, self.stop, self.schema))
 
 
-@dataclass(frozen=True, slots=True)
+@quick(frozen=True, slots=True)
 class Query:
     """One question in the pipeline: a conversation, how to generate, and the `kind` of answer to read from the text."""
 

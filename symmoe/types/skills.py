@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from symmoe.types.questions import AnswerKind
+from symmoe.types.quick import quick
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,7 @@ class Skill:
     facet: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@quick(frozen=True, slots=True)
 class SkillMatch:
     """A skill that a question needs, with the cosine similarity between the two."""
 
@@ -27,7 +28,7 @@ class SkillMatch:
     similarity: float
 
 
-@dataclass(frozen=True, slots=True)
+@quick(frozen=True, slots=True)
 class Skills:
     """The skills of one query: topics of the taxonomy, best match first, and facets, most specific first.
 
@@ -155,7 +156,7 @@ class Assignment(NamedTuple):
     slot: int
 
 
-@dataclass(frozen=True, slots=True)
+@quick(frozen=True, slots=True)
 class Recruitment:
     """The experts chosen for a query, and each expert's share of the recruiter's weight, best first; they sum to 1.
 

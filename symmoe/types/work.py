@@ -7,12 +7,13 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from symmoe.types.questions import Query, ToolCall
+from symmoe.types.quick import quick
 from symmoe.types.skills import Assignment
 
 Lane = Literal["resident", "held", "adapter", "swap", "merged", "wake", "rebuild"]
 
 
-@dataclass(frozen=True, slots=True)
+@quick(frozen=True, slots=True)
 class Call:
     """One generation: the query to answer, and every assignment that the result serves.
 
@@ -94,7 +95,7 @@ class TokenLogprob:
     top: tuple[tuple[str, float], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@quick(frozen=True, slots=True)
 class Generation:
     """An engine's result for one call. `logprobs` are empty unless asked for; `stop` is the stop sequence that was met.
 
@@ -132,7 +133,7 @@ class Delta:
     logprobs: tuple[TokenLogprob, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@quick(frozen=True, slots=True)
 class Candidate:
     """One expert's answer to one query, and the lane by which the expert was loaded.
 
