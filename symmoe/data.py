@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from symmoe.batch.job import in_turn
 from symmoe.batch.lines import BadLine, GoodLine, LineReader
 from symmoe.batch.output import COLUMNS, OWN, columns_of
-from symmoe.batch.windows import LEAST
+from symmoe.batch.windows import GARBAGE, LEAST
 from symmoe.build import Assembly
 from symmoe.config import Pool, read_pool
 from symmoe.deployments.executor import actors_beside_tasks
@@ -82,6 +83,7 @@ class Answering:
 
     def __init__(self, pool: Pool, reading: dict[str, Any], k: int | None, seed: int, build: Build) -> None:
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+        gc.set_threshold(GARBAGE, *gc.get_threshold()[1:])
         self._assembly = on_cluster(build(pool))
         self._reader, self._seed = LineReader(pool, k, Reading(**reading)), seed
         self._carried = Carried(stop=False)

@@ -23,7 +23,7 @@ from symmoe.batch.output import Detail, ErrorWriter, TraceWriter, open_output
 from symmoe.batch.progress import BatchResult, Progress, Status
 from symmoe.batch.record import PIPED, STATUS_SECONDS, Candidates, Files, Passing, Record, write_status
 from symmoe.batch.spool import Asked, Place, Spool
-from symmoe.batch.windows import choose_window
+from symmoe.batch.windows import GARBAGE, choose_window
 from symmoe.config import Pool
 from symmoe.errors import ErrorLimitError, JobError
 from symmoe.pipeline import Ahead, Carried, Parts, Watch, answer, ask, first_asks, route
@@ -44,9 +44,6 @@ KEEP_SECONDS = 0.05
 """Candidates that come sooner one after another are kept together: engines that quick would wait for the disk."""
 _UNWRITTEN = (".tsv", ".xlsx", ".arrow", ".gz", ".zst")
 """Endings that promise what JSON lines are not."""
-_GARBAGE = 300_000
-"""Objects before circles among new ones are looked for: more than a window of `LEAST` lines has, hardly any in circles.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,7 +321,7 @@ class _Run:
         self._files.callback(self._errors.close)
 
     def __enter__(self) -> _Run:
-        gc.set_threshold(_GARBAGE, *self._garbage[1:])
+        gc.set_threshold(GARBAGE, *self._garbage[1:])
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

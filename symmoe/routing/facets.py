@@ -126,7 +126,13 @@ def format_of(text: str) -> str:
 
 
 def _shows(text: str, patterns: tuple[_Told, ...]) -> bool:
-    return any(pattern.search(text) for wanted, pattern in patterns if any(word in text for word in wanted))
+    for wanted, pattern in patterns:
+        for word in wanted:  # without a generator, which takes twice as long as what it looks for
+            if word in text:
+                if pattern.search(text):
+                    return True
+                break
+    return False
 
 
 def language_of(text: str) -> str:

@@ -105,9 +105,11 @@ class Reading:
 
         environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
         try:
-            return environment.from_string(self.prompt).render
+            template = environment.from_string(self.prompt)
         except TemplateSyntaxError as error:
             raise InputError(f"--prompt is no Jinja template: {error}") from error
+        template.globals = dict(template.globals)  # a chain of mappings, which is copied for every row
+        return template.render
 
     def asked(self, row: Mapping[str, Any]) -> Asked:
         """What a row asks. Raises `RequestError`, and `ShapeError` for a row of no known shape."""
