@@ -101,8 +101,8 @@ class Carried:
     """State that runs of one job pass on: the expert that is ready, and those that failed, with the reason.
 
     With `stop` a run ends with the error of the first expert that fails. Without it the questions of a failed expert go
-    to the next best. One that cannot be made ready, or fails in two runs, is `lost` and asked no more. `recent` holds
-    the latest greedy calls, so that a repeated one is not made again.
+    to the next best. One that cannot be made ready, or fails in two runs, is `lost` and asked no more. `recent` and
+    `older` hold the latest greedy calls, so that a repeated one is not made again.
     """
 
     stop: bool = True
@@ -110,17 +110,19 @@ class Carried:
     failed: dict[str, str] = field(default_factory=dict)
     lost: dict[str, str] = field(default_factory=dict)
     recent: dict[_Asked, Candidate] = field(default_factory=dict)
+    older: dict[_Asked, Candidate] = field(default_factory=dict)
 
     def remember(self, query: Query, candidate: Candidate) -> None:
         """Note an expert's answer to a query."""
         if query.sampling.temperature == 0 and candidate.finish_reason != "error":
+            if len(self.recent) >= _MOST_RECENT:  # to drop the oldest one by one takes twice as long
+                self.recent, self.older = {}, self.recent
             self.recent[candidate.expert, query.messages, query.sampling] = candidate
-            if len(self.recent) > _MOST_RECENT:
-                del self.recent[next(iter(self.recent))]
 
     def recall(self, query: Query, assignment: Assignment) -> Candidate | None:
         """The expert's earlier answer to the same query, or None."""
-        candidate = self.recent.get((assignment.expert, query.messages, query.sampling))
+        asked = (assignment.expert, query.messages, query.sampling)
+        candidate = self.recent.get(asked) or self.older.get(asked)
         return None if candidate is None else replace(candidate, query_id=query.id, slot=assignment.slot, shared=True)
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from symmoe.engines.echo import EchoEngine
 from symmoe.loading.lanes import ExpertWeights
-from symmoe.pipeline import STAGES, Parts, Watch, answer
+from symmoe.pipeline import STAGES, Carried, Parts, Watch, answer
 from symmoe.planning.costs import ExpertCost
 from symmoe.planning.grouping import Fleet
 from symmoe.planning.problem import Worker
@@ -303,3 +303,17 @@ def test_loads_that_overlap_leave_no_stage_less_than_no_time() -> None:
     outcome = answer(replace(parts, executor=SideBySide(parts.executor), fleet=fleet), QUERIES, everyone(2), 0)
     assert min(outcome.seconds.values()) >= 0
     assert outcome.seconds["load"] > 0
+
+
+def test_a_job_repeats_no_call_of_its_last_thousands_and_forgets_those_before() -> None:
+    parts, carried, calls = echo_parts(RECORDS), Carried(), []
+    watch = Watch(candidates=lambda said: calls.extend(each for each in said if not each.shared))
+    for window in range(10):
+        asked = [query(f"sums of {number}", f"{number}") for number in range(1000 * window, 1000 * window + 1000)]
+        answer(parts, asked, everyone(1), 0, watch=watch, carried=carried)
+    assert len(calls) == 10_000
+    for first, repeated in ((6000, True), (0, False)):
+        calls.clear()
+        asked = [query(f"sums of {number}", f"again {number}") for number in range(first, first + 100)]
+        answer(parts, asked, everyone(1), 0, watch=watch, carried=carried)
+        assert len(calls) == (0 if repeated else 100)

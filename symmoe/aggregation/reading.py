@@ -143,15 +143,23 @@ def _one_place_apart(first: str, second: str) -> bool:
 def _alike(first: str, second: str, at_end: bool = False) -> int:
     """How many characters two texts begin with alike, or end with."""
     most = min(len(first), len(second))
+    near = _alike_within(min(most, _AROUND), first, second, at_end)  # most texts part soon
+    return near if near < _AROUND else _alike_within(most, first, second, at_end)
+
+
+def _alike_within(most: int, first: str, second: str, at_end: bool) -> int:
+    """The same of so many characters at most."""
+    order: Literal["big", "little"] = "big" if at_end else "little"
     if at_end:
         first, second = first[len(first) - most :], second[len(second) - most :]
-    order: Literal["big", "little"] = "big" if at_end else "little"
+    else:
+        first, second = first[:most], second[:most]
     code, bits = "ascii", 8
     if not (first.isascii() and second.isascii()):
         code, bits = "utf-32-be" if at_end else "utf-32-le", 32
     # as numbers texts are compared at once: the lowest bit in which they differ tells where they part
-    ours = int.from_bytes(first[:most].encode(code, "surrogatepass"), order)
-    differ = ours ^ int.from_bytes(second[:most].encode(code, "surrogatepass"), order)
+    ours = int.from_bytes(first.encode(code, "surrogatepass"), order)
+    differ = ours ^ int.from_bytes(second.encode(code, "surrogatepass"), order)
     return ((differ & -differ).bit_length() - 1) // bits if differ else most
 
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import pyarrow
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pyarrow import parquet
 
 from symmoe.batch import job
@@ -156,6 +158,24 @@ def test_cells_of_every_type_can_be_read_back(bench: Bench, name: str) -> None:
             "sums\r1", "2024-01-01 00:00:00", "1.50", "xy"
         )  # fmt: skip
         assert (second["prompt"], second["at"], second["x"]) == ("sums 2", "", "2.0")
+
+
+_VALUES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+_ANY_TEXT = st.text(st.characters(exclude_categories=()))  # halves of surrogate pairs too
+
+
+@given(row=st.dictionaries(_ANY_TEXT, _VALUES | _ANY_TEXT | st.lists(_VALUES)))
+def test_a_row_is_one_line_of_ascii_and_reads_back_as_it_came(
+    tmp_path_factory: pytest.TempPathFactory, row: dict[str, Any]
+) -> None:
+    out = tmp_path_factory.mktemp("rows") / "out.jsonl"
+    rows = open_output(out, "job", 0)
+    asked = {f"_{name}": value for name, value in row.items()}  # no name that means something
+    rows.write(BadLine(1, None, "unknown_shape", "no question", origin=Row(number=1, row=asked), door=""), [])
+    rows.close()
+    (line,) = out.read_text(encoding="ascii").split("\n")[:-1]
+    read_back = json.loads(line)
+    assert {name: value for name, value in read_back.items() if name.startswith("_")} == asked
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.csv", "out.parquet"])
