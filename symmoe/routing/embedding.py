@@ -67,8 +67,26 @@ class SentenceEmbedder:
                 for layer in model.modules():
                     if isinstance(layer, torch.nn.Linear):
                         layer.to(torch.bfloat16)
+                    elif dict(layer.named_children()).keys() >= _ATTENDS:
+                        layer.register_forward_pre_hook(_halved, with_kwargs=True)
             self._model = model
         return self._model
+
+
+_ATTENDS = {"query", "key", "value"}
+
+
+def _halved(_: Any, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What an attention layer is given, with the hidden states in 16 bits at once: each of its three matrices would
+    convert them again.
+    """
+    import torch
+
+    if given:
+        return (given[0].to(torch.bfloat16), *given[1:]), named
+    if "hidden_states" in named:
+        named = {**named, "hidden_states": named["hidden_states"].to(torch.bfloat16)}
+    return given, named
 
 
 def _embedded(model: Any, texts: Sequence[str]) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
