@@ -236,7 +236,7 @@ def _show_result(job: BatchJob, result: BatchResult, score: Accuracy | None, jso
                 "score": None if score is None else score.report,
                 "window": result.window,
                 "seconds": {stage: round(spent, 3) for stage, spent in result.seconds.items()},
-                "loads": [[load.expert, load.lane, load.reason] for load in result.loads],
+                "loads": [list(load) for load in result.loads],
             }
         )
         return

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from symmoe.batch.lines import BadLine, GoodLine, KnownLine, KnownLines, LineReader, Lines, id_hash
 from symmoe.batch.naming import NamingProcess
 from symmoe.batch.output import Detail, ErrorWriter, TraceWriter, open_output
-from symmoe.batch.progress import BatchResult, Progress, Status
+from symmoe.batch.progress import BatchResult, Loaded, Progress, Status
 from symmoe.batch.record import PIPED, STATUS_SECONDS, Candidates, Files, Passing, Record, write_status
 from symmoe.batch.spool import Asked, Place, Spool
 from symmoe.batch.windows import GARBAGE, choose_window
@@ -302,7 +302,8 @@ class _Run:
         self._digests: dict[str, str] = {}
         self._for_later, self._bad = False, 0
         self._observations: list[Observation] = []
-        self._loads: list[Load] = []
+        self._loads: list[Loaded] = []
+        self._ways: dict[Loaded, Loaded] = {}
         self._seconds: dict[str, float] = {}
         self._tokens = self._resumed = self._kept = 0
         self._unkept: list[Candidate] = []
@@ -580,7 +581,8 @@ class _Run:
         self._show()
 
     def _loaded(self, load: Load) -> None:
-        self._loads.append(load)
+        loaded = Loaded(load.expert, load.lane, load.reason)
+        self._loads.append(self._ways.setdefault(loaded, loaded))
         self._status.expert, self._status.lane = load.expert, load.lane
         self._watched.loaded(load)
         self._show()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from symmoe.batch.record import Cause
-from symmoe.types import Load
+from symmoe.types import Lane
 
 
 @dataclass(slots=True)
@@ -84,6 +84,14 @@ class Progress:
         return round(done / total, 4), round(seconds * (total - done) / fresh, 1) if fresh > 0 else None
 
 
+class Loaded(NamedTuple):
+    """How an expert was loaded: the lane, and the reason for it. A job has many loads, few that differ in these."""
+
+    expert: str
+    lane: Lane
+    reason: str
+
+
 @dataclass(frozen=True, slots=True)
 class BatchResult:
     """The outcome of a job: lines answered and failed, candidates reused from an earlier run, and the cost.
@@ -98,7 +106,7 @@ class BatchResult:
     resumed: int = 0
     ran: bool = False
     kept: int = 0
-    loads: tuple[Load, ...] = ()
+    loads: tuple[Loaded, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     ignored: Mapping[str, int] = field(default_factory=dict)
     causes: Mapping[str, Cause] = field(default_factory=dict)

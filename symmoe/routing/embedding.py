@@ -67,13 +67,15 @@ class SentenceEmbedder:
                 for layer in model.modules():
                     if isinstance(layer, torch.nn.Linear):
                         layer.to(torch.bfloat16)
-                    elif dict(layer.named_children()).keys() >= _ATTENDS:
+                    elif dict(layer.named_children()).keys() - {"dropout"} == _ATTENDS:
                         layer.register_forward_pre_hook(_halved, with_kwargs=True)
             self._model = model
         return self._model
 
 
 _ATTENDS = {"query", "key", "value"}
+"""What an attention layer consists of that does nothing else: one that adds its input to its output keeps its 32 bits.
+"""
 
 
 def _halved(_: Any, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
