@@ -115,7 +115,7 @@ class Carried:
     def remember(self, query: Query, candidate: Candidate) -> None:
         """Note an expert's answer to a query."""
         if query.sampling.temperature == 0 and candidate.finish_reason != "error":
-            if len(self.recent) >= _MOST_RECENT:  # to drop the oldest one by one takes twice as long
+            if len(self.recent) >= _MOST_RECENT:  # to drop them one by one would hash each once more
                 self.recent, self.older = {}, self.recent
             self.recent[candidate.expert, query.messages, query.sampling] = candidate
 

@@ -1,4 +1,7 @@
-"""The values that stages pass to each other: frozen dataclasses with slots, as JSON types through `to_json`."""
+"""The values that stages pass to each other: frozen dataclasses with slots, as JSON types through `to_json`.
+
+Those of which every question takes dozens are frozen for the type checker alone: see `quick`.
+"""
 
 from __future__ import annotations
 

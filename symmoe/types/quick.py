@@ -14,7 +14,8 @@ else:
     def quick(*, frozen, slots):
         """`dataclass`, but that nothing is assigned to a frozen one is left to the type checker to see.
 
-        Guarded ones take four to nine times as long to make: 1.4 µs for ten fields, where these take 0.2.
+        Guarded ones take three to nine times as long to make, the longer the more fields they have: 1.4 µs for ten,
+        where these take 0.2.
         """
 
         def made(cls):
