@@ -65,7 +65,8 @@ def routing(
 ) -> None:
     """Measure the time and memory of tagging and recruiting."""
     from symmoe.bench.routing import measure, measure_naming
-    from symmoe.build import build_embedder, embedder_directory, pool_taxonomy
+    from symmoe.build import build_embedder, pool_taxonomy
+    from symmoe.build_embedder import embedder_directory
     from symmoe.config import read_pool
     from symmoe.questions.suites import mixed_suite, read_suite
 

@@ -18,6 +18,7 @@ from symmoe.aggregation.verifier import VerifierScorer, Verifying
 from symmoe.answering import Judging
 from symmoe.buckets import is_bucket
 from symmoe.build_aggregation import aggregator_last, aggregator_of, build_synthesis, build_vote, rule_files
+from symmoe.build_embedder import embedder_directory, model_digest, sentence_embedder
 from symmoe.build_scorer import build_scorer, check_reward, reward_directory, reward_files
 from symmoe.config import (
     BUCKET,
@@ -49,7 +50,6 @@ from symmoe.loading.sources import (
     is_to_be_fetched,
     local_directory,
     packaged_bytes,
-    packaged_path,
     prepare_packaged,
     sampled_sha256,
     sha256_of,
@@ -430,7 +430,7 @@ def build_embedder(pool: Pool) -> Embedder:
     source = pool.routing.embedder
     teacher = partial(embedder_directory, source.removeprefix(STATIC), pool.root)
     if not source.startswith(STATIC):
-        return SentenceEmbedder(teacher)
+        return sentence_embedder(teacher)
     name = hashlib.sha256(f"{pool.root.resolve() if is_local_path(source[len(STATIC) :]) else ''}{source}".encode())
     return StaticEmbedder(lambda: distilled(teacher(), cache_dir() / "embedders" / f"static-{name.hexdigest()[:12]}"))
 
@@ -441,11 +441,8 @@ def build_kept_embedder(pool: Pool) -> Embedder:
     if not isinstance(embedder, SentenceEmbedder):
         return embedder
 
-    def key() -> str:
-        weights = sorted(embedder_directory(source, pool.root).rglob("*.safetensors"))
-        return hashlib.sha256("".join([source, *map(sampled_sha256, weights)]).encode()).hexdigest()[:16]
-
-    return KeptEmbedder(embedder, cache_dir() / "embeddings", cache(key))
+    key = cache(lambda: model_digest(embedder_directory(source, pool.root)))
+    return KeptEmbedder(embedder, cache_dir() / "embeddings", key)
 
 
 def build_tagger(pool: Pool, embedder: Embedder) -> EmbeddingTagger:
@@ -540,13 +537,6 @@ def _highest_rank(pool: Pool) -> int:
     """The highest rank of a pool's adapters, as one of the sizes that vLLM has kernels for; 0 without adapters."""
     ranks = [adapter_rank(_adapter(pool, expert.adapter)) for expert in pool.experts if expert.adapter]
     return min(size for size in _RANKS if size >= max(ranks)) if ranks else 0
-
-
-def embedder_directory(source: str, root: Path) -> Path:
-    """The directory of the sentence-transformers model that a pool file in `root` names, fetched if need be."""
-    if source.startswith("package:"):
-        return packaged_path(source)
-    return local_directory(source, root, cache_dir())
 
 
 def beside_experts(pool: Pool) -> dict[str, Callable[[], Path]]:

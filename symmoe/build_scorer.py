@@ -6,12 +6,12 @@ from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
+from symmoe.build_embedder import sentence_embedder
 from symmoe.config import STARTER, Pool, RewardConfig, cache_dir
 from symmoe.errors import CheckpointError
 from symmoe.loading.sources import PACKAGED_EMBEDDERS, is_elsewhere, local_directory, packaged_path
 from symmoe.loading.verify import verify_model
 from symmoe.protocols import RewardModel, Scorer
-from symmoe.routing.embedding import SentenceEmbedder
 from symmoe.scoring.heads import CARD, WEIGHTS, load_heads
 from symmoe.scoring.reward_models import (
     Reading,
@@ -81,10 +81,10 @@ def backbone_states(source: str, root: Path, reading: Reading = Reading()) -> Hi
     Of an LLM the mean over an answer's tokens is used, which ranked answers better than the last token.
     """
     if source in PACKAGED_EMBEDDERS:
-        return EmbeddedStates(SentenceEmbedder(lambda: packaged_path(source)))
+        return EmbeddedStates(sentence_embedder(lambda: packaged_path(source)))
     directory = local_directory(source, root, cache_dir())
     if (directory / "modules.json").is_file():
-        return EmbeddedStates(SentenceEmbedder(lambda: directory))
+        return EmbeddedStates(sentence_embedder(lambda: directory))
     return load_states(directory, device=reading.device, window=reading.window, pooling="mean")
 
 

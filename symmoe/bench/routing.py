@@ -17,13 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from symmoe.build import Assembly, build_recruiter
+from symmoe.build_embedder import sentence_embedder
 from symmoe.pipeline import UNWATCHED, Watch, answer
 from symmoe.policy import Policy
 from symmoe.profiles.marking import as_query, earned, paired
 from symmoe.protocols import Embedder, Recruiter
 from symmoe.questions.families import FAMILIES
 from symmoe.questions.suites import mixed_suite
-from symmoe.routing.embedding import SentenceEmbedder, load_sentence_model
+from symmoe.routing.embedding import load_sentence_model
 from symmoe.routing.facets import facets_of
 from symmoe.routing.recruiters.posterior import PosteriorRecruiter
 from symmoe.routing.tagging import EmbeddingTagger
@@ -65,7 +66,7 @@ def measure_naming(directory: Path, taxonomy: Sequence[Skill], texts: Sequence[s
     Both alternate for `rounds`, and the fastest round of each counts. `same_first` is the share of questions that get
     the same first skill from both.
     """
-    ours, theirs = SentenceEmbedder(lambda: directory), load_sentence_model(directory)
+    ours, theirs = sentence_embedder(lambda: directory), load_sentence_model(directory)
     ours.embed(texts[:64])
     spent: dict[str, list[float]] = {"ours": [], "encode": []}
     vectors: dict[str, NDArray[np.float32]] = {}

@@ -6,6 +6,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from numpy.typing import NDArray
 
 from symmoe.errors import CheckpointError
 from symmoe.protocols import Embedder
+from symmoe.routing.tiles import Part, Tiles, in_rows, on_tiles, unit_rows
 
 TOKENS = 4096
-"""Tokens of the texts that are embedded together."""
+"""Tokens of the texts that torch embeds together."""
 READ = 32 * TOKENS
 """Tokens, by estimate, of the texts whose tokens are counted together."""
 CHARACTERS = 4
@@ -29,15 +31,15 @@ _DIGEST = 16
 class SentenceEmbedder:
     """all-MiniLM-L6-v2 or any other sentence-transformers model, loaded on first use and used by one thread at a time.
 
-    `locate` returns the model's directory, and may prepare or fetch it. The model cuts texts beyond its window (256
-    tokens for MiniLM). Where the processor has tile instructions for 16-bit numbers, the model multiplies matrices in
-    them, and adds and normalises in 32 bits: many texts take a third of the time of `encode` in 32 bits, at a cosine of
-    at least 0.9999. In 16 bits throughout it takes as long, but twice as many questions get another first skill.
+    `locate` returns the model's directory, and may prepare or fetch it; `kept` returns, for a directory, the folder in
+    which the model is kept as it was compiled for processors with tiles for 16-bit numbers. The model cuts texts beyond
+    its window (256 tokens for MiniLM).
     """
 
-    def __init__(self, locate: Callable[[], Path]) -> None:
-        self._locate = locate
+    def __init__(self, locate: Callable[[], Path], kept: Callable[[Path], Path]) -> None:
+        self._locate, self._kept = locate, kept
         self._model: Any = None
+        self._compiled: Tiles | None = None
         self._alone = threading.Lock()  # its tokenizer bears one thread at a time
 
     def tokens(self, texts: Sequence[str]) -> int:
@@ -49,7 +51,10 @@ class SentenceEmbedder:
         """Embed `n` texts as an `[n, d]` array of unit rows."""
         with self._alone:
             model = self._loaded()
-            made = list(_embedded(model, texts))
+            if (tiles := self._compiled) is not None:
+                made = tiles.rows(_parts(model, texts, tiles.room))
+            else:
+                made = [(places, _rows(model, features)) for places, features in _parts(model, texts, lambda _: TOKENS)]
         if not made:
             return np.empty((0, model.get_embedding_dimension() or 0), dtype=np.float32)
         rows = np.concatenate([rows for _, rows in made])
@@ -59,54 +64,29 @@ class SentenceEmbedder:
 
     def _loaded(self) -> Any:
         if self._model is None:
-            import torch
-
-            model = load_sentence_model(self._locate())
-            # public in no release yet; without tiles 32 bits are faster
-            if model.device.type == "cpu" and torch.cpu._is_amx_tile_supported():
-                for layer in model.modules():
-                    if isinstance(layer, torch.nn.Linear):
-                        layer.to(torch.bfloat16)
-                    elif dict(layer.named_children()).keys() - {"dropout"} == _ATTENDS:
-                        layer.register_forward_pre_hook(_halved, with_kwargs=True)
+            model = load_sentence_model(directory := self._locate())
+            self._compiled = on_tiles(model, partial(self._kept, directory))
             self._model = model
         return self._model
 
 
-_ATTENDS = {"query", "key", "value"}
-"""What an attention layer consists of that does nothing else: one that adds its input to its output keeps its 32 bits.
-"""
-
-
-def _halved(_: Any, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """What an attention layer is given, with the hidden states in 16 bits at once: each of its three matrices would
-    convert them again.
-    """
-    import torch
-
-    if given:
-        return (given[0].to(torch.bfloat16), *given[1:]), named
-    if "hidden_states" in named:
-        named = {**named, "hidden_states": named["hidden_states"].to(torch.bfloat16)}
-    return given, named
-
-
-def _embedded(model: Any, texts: Sequence[str]) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
-    """Places of a few texts and their unit rows, until all texts are embedded.
+def _parts(model: Any, texts: Sequence[str], room: Callable[[int], int]) -> Iterator[Part]:
+    """Places of a few texts and their features, until there are all.
 
     Texts that are embedded together are padded to the longest of them. Characters say little of how long that is:
     exam questions grouped by them are over a third padding, grouped by tokens a fiftieth. So tokens are counted first,
-    where the model's features are a row of tokens for each text.
+    where the model's features are a row of tokens for each text. `room` says how many tokens go together, of so many.
     """
     for read in _alike([len(text) // CHARACTERS for text in texts], READ):
         features = model.preprocess([texts[place] for place in read])
-        if not _in_rows(features):
+        if not in_rows(features):
             for part in _alike([len(texts[place]) // CHARACTERS for place in read], TOKENS):
                 places = [read[place] for place in part]
-                yield places, _unit_rows(model, model.preprocess([texts[place] for place in places]))
+                yield places, model.preprocess([texts[place] for place in places])
             continue
-        for part in _alike(features["attention_mask"].sum(dim=1).tolist(), TOKENS):
-            yield [read[place] for place in part], _unit_rows(model, _without_padding(features, part))
+        lengths = features["attention_mask"].sum(dim=1).tolist()
+        for part in _alike(lengths, room(sum(lengths))):
+            yield [read[place] for place in part], _without_padding(features, part)
 
 
 def _alike(lengths: Sequence[int], room: int) -> Iterator[list[int]]:
@@ -119,12 +99,6 @@ def _alike(lengths: Sequence[int], room: int) -> Iterator[list[int]]:
         begin = end
 
 
-def _in_rows(features: Mapping[str, Any]) -> bool:
-    """Whether every feature has a row for each text, as long as the attention mask's."""
-    mask = features.get("attention_mask")
-    return mask is not None and all(value.shape == mask.shape for value in features.values() if hasattr(value, "shape"))
-
-
 def _without_padding(features: Mapping[str, Any], places: list[int]) -> dict[str, Any]:
     """The features of some texts, without the columns that pad all of these."""
     if len(features["attention_mask"]) == 1:  # nothing to cut, and a service asks one at a time
@@ -133,15 +107,13 @@ def _without_padding(features: Mapping[str, Any], places: list[int]) -> dict[str
     return {name: value[places][:, used] if hasattr(value, "to") else value for name, value in features.items()}
 
 
-def _unit_rows(model: Any, features: Mapping[str, Any]) -> NDArray[np.float32]:
-    """Of a few texts, without what `encode` does besides, which costs a tenth of the time of one."""
+def _rows(model: Any, features: Mapping[str, Any]) -> NDArray[np.float32]:
+    """The unit rows of a few texts, by torch."""
     import torch
 
-    mixed = any(weight.dtype == torch.bfloat16 for weight in model.parameters())
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=mixed):
-        inputs = {name: value.to(model.device) if hasattr(value, "to") else value for name, value in features.items()}
-        rows = torch.nn.functional.normalize(model(inputs)["sentence_embedding"].float(), dim=1)
-    return np.asarray(rows.cpu().numpy(), dtype=np.float32)
+    inputs = {name: value.to(model.device) if hasattr(value, "to") else value for name, value in features.items()}
+    with torch.inference_mode():
+        return np.asarray(unit_rows(model, inputs).cpu().numpy(), dtype=np.float32)
 
 
 class KeptEmbedder:
@@ -192,10 +164,10 @@ def _keep(folder: Path, digests: Sequence[bytes], vectors: NDArray[np.float32]) 
 
     folder.mkdir(parents=True, exist_ok=True)
     name = hashlib.sha256(b"".join(digests)).hexdigest()[:24]
-    partial = folder / f"{name}.{os.getpid()}.partial"
+    part = folder / f"{name}.{os.getpid()}.partial"
     digest_bytes = np.frombuffer(b"".join(digests), dtype=np.uint8)
-    save_file({"digests": digest_bytes, "vectors": np.ascontiguousarray(vectors)}, partial)
-    partial.rename(folder / f"{name}.safetensors")
+    save_file({"digests": digest_bytes, "vectors": np.ascontiguousarray(vectors)}, part)
+    part.rename(folder / f"{name}.safetensors")
     room = KEPT_BYTES
     for file in sorted(folder.glob("*.safetensors"), key=lambda each: -each.stat().st_mtime):
         room -= file.stat().st_size

