@@ -459,7 +459,8 @@ class _Run:
                     times.candidates(event)
                     candidates = [writable(candidate) for candidate in event]
                     self._watch.candidates(candidates)
-                    self._kept.update((candidate.assignment, candidate) for candidate in candidates)
+                    for candidate in candidates:
+                        self._kept[candidate.assignment] = candidate
         finally:
             loading /= len(parts.fleet.workers) if parts.fleet else 1
             self.clock.add("load", loading)

@@ -212,7 +212,7 @@ def _reduced(plain: str) -> str:
 
 def _unwrapped(text: str) -> str:
     r"""`\text{B}` as `B`, `2\frac{1}{2}` as `5/2`, `1{,}000` and `1\,000` as `1,000`, without dollar signs."""
-    if text.isascii() and "\\" not in text and "{,}" not in text:
+    if text.isascii() and "\\" not in text and "{" not in text:  # `{,}` takes longer to look for
         return text
     text = _WORDS_IN_MATHS.sub(r"\1", text)
     text = _MIXED.sub(lambda m: f" {int(m[1]) * int(m[3]) + int(m[2])}/{m[3]}", text)

@@ -143,8 +143,14 @@ def _one_place_apart(first: str, second: str) -> bool:
 def _alike(first: str, second: str, at_end: bool = False) -> int:
     """How many characters two texts begin with alike, or end with."""
     most = min(len(first), len(second))
-    near = _alike_within(min(most, _AROUND), first, second, at_end)  # most texts part soon
-    return near if near < _AROUND else _alike_within(most, first, second, at_end)
+    near = first[-_AROUND:] == second[-_AROUND:] if at_end else first[:_AROUND] == second[:_AROUND]
+    if not near:  # most texts part soon
+        return _alike_within(min(most, _AROUND), first, second, at_end)
+    if at_end and most > _AROUND:  # and are the same from there on
+        a, b = len(first) - most + _AROUND, len(second) - most + _AROUND
+        if first[a:] == second[b:]:
+            return most - _AROUND + _alike_within(_AROUND, first[:a], second[:b], at_end)
+    return _alike_within(most, first, second, at_end)
 
 
 def _alike_within(most: int, first: str, second: str, at_end: bool) -> int:

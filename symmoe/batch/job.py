@@ -17,13 +17,14 @@ from itertools import chain, islice, product
 from pathlib import Path
 from typing import Any, Protocol
 
-from symmoe.batch.lines import BadLine, GoodLine, KnownLine, KnownLines, LineReader, Lines, id_hash
+from symmoe.batch.lines import BadLine, GoodLine, KnownLine, KnownLines, LineReader, Lines
 from symmoe.batch.naming import NamingProcess
-from symmoe.batch.output import Detail, ErrorWriter, TraceWriter, open_output
+from symmoe.batch.output import Detail
 from symmoe.batch.progress import BatchResult, Loaded, Progress, Status
 from symmoe.batch.record import PIPED, STATUS_SECONDS, Candidates, Files, Passing, Record, write_status
 from symmoe.batch.spool import Asked, Place, Spool
 from symmoe.batch.windows import GARBAGE, choose_window
+from symmoe.batch.writing import Line, Writing
 from symmoe.config import Pool
 from symmoe.errors import ErrorLimitError, JobError
 from symmoe.pipeline import Ahead, Carried, Parts, Watch, answer, ask, first_asks, route
@@ -34,7 +35,6 @@ from symmoe.rows.files import find_files, standard_input, would_find
 from symmoe.rows.shapes import Reading
 from symmoe.types import Candidate, Load, Observation, Outcome, Plan, Refusal, Trace
 
-Line = GoodLine | BadLine | KnownLine
 JUDGED_FROM = 1000
 """From so many lines on the rate of failed ones is looked at while a job runs."""
 MANY, FAST = 8192, 300.0
@@ -275,7 +275,10 @@ class _Waiting:
 
 
 class _Run:
-    """A job at work: one window is answered and written while the next is read and routed in a thread."""
+    """A job at work: one window is answered and written while the next is read and routed in a thread.
+
+    Another thread brings what was written to the disk and commits it, while the next window's experts are got ready.
+    """
 
     def __init__(
         self,
@@ -297,7 +300,6 @@ class _Run:
         self._carried = Carried(stop=job.stop)
         self._window = choose_window(parts.costs(store).costs(), job.pool.engine.runs_models)
         self._size = min(self._window.lines, self._window.first)
-        self._before = record.before()
         self._candidates, self._progress = candidates, progress
         self._digests: dict[str, str] = {}
         self._for_later, self._bad = False, 0
@@ -313,13 +315,8 @@ class _Run:
         self._status = Status()
         self._naming: NamingProcess | None = None
         self._files = ExitStack()
-        commit = record.commit
-        self._rows = open_output(job.output, job.name, created, commit.output)
-        self._files.callback(self._rows.close)
-        self._traces = TraceWriter(job.trace, commit.trace, job.detail)
-        self._files.callback(self._traces.close)
-        self._errors = ErrorWriter(job.files.errors, commit.errors)
-        self._files.callback(self._errors.close)
+        self._writing = Writing(job.files, job.name, created, job.detail, record, candidates)
+        self._files.callback(self._writing.close)
 
     def __enter__(self) -> _Run:
         gc.set_threshold(GARBAGE, *self._garbage[1:])
@@ -329,8 +326,10 @@ class _Run:
         gc.set_threshold(*self._garbage)
         if self._naming is not None:
             self._naming.close()
+        with suppress(OSError):  # which is under way already, or says less than what is
+            self._writing.settle()
         if self._unkept:
-            with suppress(OSError):  # which is under way already
+            with suppress(OSError):
                 self._candidates.add(self._unkept, self._digests)
         self._candidates.close()
         if kind is not None:
@@ -350,6 +349,7 @@ class _Run:
             for piece in pieces if self._window.together == 1 else self._asked_together(pieces):
                 self._answer(piece)
                 self._check_error_rate(JUDGED_FROM)
+        self._writing.settle()
         self._files.close()
         if _stat(self._inputs) != stat:
             raise JobError(
@@ -438,7 +438,7 @@ class _Run:
         if not (asks := asked.of(experts)):
             return
         self._digests, self._for_later = dict(asked.digests), True
-        known, _ = self._candidates.find(self._digests, take=False)
+        known, _ = self._found(take=False)
         homes = {name: worker for worker, name in enumerate(experts)}
         outcome, failed = ask(self._source.parts(), asks, homes, known, self._job.seed, self._watch, self._carried)
         window.failed.update(failed)
@@ -474,22 +474,23 @@ class _Run:
         results: dict[int, list[Trace | Refusal]] = {}
         if piece.good:
             results = in_turn(piece.good, self._answer_together, piece.ahead)
+        self._writing.settle()
+        self._show()
         began = time.perf_counter()
         for line in piece.lines:
-            self._write(line, results.get(line.number, []))
-        commit = self._record.commit
-        commit.output, commit.trace, commit.errors = self._rows.flush(), self._traces.flush(), self._errors.flush()
-        self._record.keep()
-        self._candidates.clear()
-        self._progress.writes(len(piece.lines), sum(isinstance(line, KnownLine) for line in piece.lines))
+            self._writing.write(line, results.get(line.number, []))
+        self._writing.commit()
+        self._kept_at = time.monotonic()  # the next candidates are in no hurry, but would wait for the commit
+        known = sum(isinstance(line, KnownLine) for line in piece.lines)
+        self._kept += known
+        self._progress.writes(len(piece.lines), known)
         self._seconds["write"] = self._seconds.get("write", 0.0) + time.perf_counter() - began
-        self._show()
 
     def _answer_together(self, lines: Sequence[GoodLine], ahead: Ahead | None) -> list[list[Trace | Refusal]]:
         """What becomes of each query of lines."""
         queries, policies = _asked(lines)
         self._digests = _digests(lines)
-        known, recalled = self._candidates.find(self._digests)
+        known, recalled = self._found()
         self._resumed += recalled
         outcome = answer(
             self._source.parts(),
@@ -506,6 +507,12 @@ class _Run:
         each = iter(outcome.results)
         return [list(islice(each, len(line.queries))) for line in lines]
 
+    def _found(self, take: bool = True) -> tuple[list[Candidate], int]:
+        """What is there already of the window under way, as `Candidates.find` says."""
+        if not self._candidates.empty:
+            self._writing.settle()
+        return self._candidates.find(self._digests, take)
+
     def _account(self, outcome: Outcome) -> None:
         """Keep the last candidates of what was asked, and what it took."""
         self._keep_candidates()
@@ -516,41 +523,11 @@ class _Run:
         for stage, spent in outcome.seconds.items():
             self._seconds[stage] = self._seconds.get(stage, 0.0) + spent
 
-    def _write(self, line: Line, results: Sequence[Trace | Refusal]) -> None:
-        commit = self._record.commit
-        if isinstance(line, KnownLine):
-            assert line.place is not None  # noqa: S101  (those in their places are not written again)
-            run, row = line.place
-            text, traces = self._before[run].texts(row)
-            self._rows.again(text, None if line.id_hash else line.number)
-            self._traces.again(traces, None if line.id_hash else line.number)
-            self._record.add(line.digest, line.id_hash, len(traces), True, line.number)
-            self._kept += 1
-            commit.answered += 1
-            return
-        self._rows.write(line, results)
-        self._traces.write(line, results)
-        named = line.named if isinstance(line, GoodLine) else line.id is not None
-        hashed = id_hash(line.id) if named and line.id is not None else 0
-        refusal = next((result for result in results if isinstance(result, Refusal)), None)
-        traces_written = sum(isinstance(result, Trace) for result in results) if self._job.detail != "none" else 0
-        answered = isinstance(line, GoodLine) and refusal is None
-        self._record.add(line.origin.digest, hashed, traces_written, answered, line.number)
-        if isinstance(line, GoodLine):
-            for name in line.ignored:
-                if name in commit.ignored or len(commit.ignored) < _KEPT_OBSERVATIONS:
-                    commit.ignored[name] = commit.ignored.get(name, 0) + 1
-            if refusal is None:
-                commit.answered += 1
-                return
-        self._errors.write(line, results)
-        code, message = (line.code, line.message) if isinstance(line, BadLine) else _why(refusal)
-        commit.fails(code, line.number, message)
-
     def _check_error_rate(self, least: int) -> None:
         commit, most = self._record.commit, self._job.max_error_rate
         done = commit.answered + commit.failed
         if done >= least and commit.failed > most * done:
+            self._writing.settle()
             advice = "run again without --resume" if self._job.tabled else f"symmoe batch retry {self._job.output}"
             raise ErrorLimitError(
                 f"{commit.failed} of {done} lines failed, more than {100 * most:g} %",
@@ -572,7 +549,8 @@ class _Run:
         candidates = self._unkept
         if not candidates:
             return
-        self._candidates.add(candidates, self._digests, self._for_later)
+        self._writing.settle()
+        self._candidates.add(candidates, self._digests, self._for_later, self._writing.sync)
         self._unkept, self._kept_at = [], time.monotonic()
         own = [candidate for candidate in candidates if not candidate.shared]
         self._tokens += sum(candidate.completion_tokens for candidate in own)
@@ -588,9 +566,9 @@ class _Run:
         self._show()
 
     def _show(self) -> None:
-        """Tell how the job stands, once a second."""
+        """Tell how the job stands, once a second; not before that is committed."""
         now = time.monotonic()
-        if now - self._shown_at < STATUS_SECONDS:
+        if now - self._shown_at < STATUS_SECONDS or self._writing.committing:
             return
         self._shown_at, commit, status = now, self._record.commit, self._status
         status.seconds = spent = max(now - self._began, 1e-9)
@@ -611,10 +589,6 @@ def _asked(lines: Sequence[GoodLine]) -> tuple[list[Any], list[Any]]:
 def _digests(lines: Sequence[GoodLine]) -> dict[str, str]:
     """The digests of the lines behind queries, by query."""
     return {query.id: line.origin.digest.hex() for line in lines for query in line.queries}
-
-
-def _why(refusal: Refusal | None) -> tuple[str, str]:
-    return ("", "") if refusal is None else (refusal.code, refusal.message)
 
 
 def _stat(sources: Sequence[str]) -> list[tuple[str, int, int]]:

@@ -94,11 +94,15 @@ class RowWriter(Protocol):
         ...
 
     def flush(self) -> Mark:
-        """Make everything written durable and readable. Returns the mark at which a writer opened later continues."""
+        """Make everything written readable. Returns the mark at which a writer opened later continues."""
+        ...
+
+    def sync(self) -> None:
+        """Make durable what was flushed. Nothing is written meanwhile, but another thread may do this."""
         ...
 
     def close(self) -> None:
-        """Flush, and close the file."""
+        """Flush, make all durable, and close the file."""
         ...
 
 
@@ -255,7 +259,7 @@ class _Appended:
 
     def __init__(self, path: Path, at: Mark) -> None:
         self._file = path.open("r+b" if at.bytes else "wb", buffering=_BUFFER)
-        self._rows = at.rows
+        self._rows, self._synced = at.rows, -1
         if self._file.seek(0, os.SEEK_END) < at.bytes:
             self._file.close()
             raise JobError(f"{path}: is shorter than it was", hint="run without --resume to start over")
@@ -269,15 +273,22 @@ class _Appended:
             self._file.write(text.encode() + b"\n")
 
     def flush(self) -> Mark:
-        """Everything on the disk."""
+        """Everything in the file."""
         self._file.flush()
-        os.fsync(self._file.fileno())
         return Mark(self._rows, self._file.tell())
 
+    def sync(self) -> None:
+        """Everything that is in the file on the disk."""
+        size = self._file.tell()
+        if size != self._synced:
+            os.fsync(self._file.fileno())
+            self._synced = size
+
     def close(self) -> None:
-        """The same, and over."""
+        """Everything on the disk, and over."""
         with self._file:
             self.flush()
+            self.sync()
 
 
 class JsonlWriter(_Appended):
@@ -321,11 +332,16 @@ class TraceWriter(_Appended):
             super().add(*texts)
 
     def flush(self) -> Mark:
-        """Make everything written durable."""
+        """Make everything written readable."""
         return super().flush() if self._detail != "none" else START
 
+    def sync(self) -> None:
+        """Make durable what was flushed."""
+        if self._detail != "none":
+            super().sync()
+
     def close(self) -> None:
-        """Flush, and close the file."""
+        """Flush, make all durable, and close the file."""
         if self._detail != "none":
             super().close()
 
@@ -346,11 +362,16 @@ class ErrorWriter(_Appended):
         self.add(_text(error_row(line, results)))
 
     def flush(self) -> Mark:
-        """Make everything written durable."""
+        """Make everything written readable."""
         return super().flush() if self._begun else self._at
 
+    def sync(self) -> None:
+        """Make durable what was flushed."""
+        if self._begun:
+            super().sync()
+
     def close(self) -> None:
-        """Flush, and close the file."""
+        """Flush, make all durable, and close the file."""
         if self._begun:
             super().close()
 
@@ -454,13 +475,17 @@ class CsvWriter(_Tabled):
         self._out.add(text.getvalue().removesuffix("\n"))
 
     def flush(self) -> Mark:
-        """Make everything written durable."""
+        """Make everything written readable."""
         if self._waiting or not self._headed:
             self._pour()
         return Mark(self._rows, self._out.flush().bytes, tuple(self._columns.items()))
 
+    def sync(self) -> None:
+        """Make durable what was flushed."""
+        self._out.sync()
+
     def close(self) -> None:
-        """Flush, and close the file."""
+        """Flush, make all durable, and close the file."""
         self.flush()
         self._out.close()
 
@@ -502,6 +527,9 @@ class ParquetWriter(_Tabled):
         if self._waiting or not self._parts:
             self._pour()
         return Mark(self._rows, self._parts, tuple(self._columns.items()))
+
+    def sync(self) -> None:
+        """Does nothing: parts are on the disk before they appear."""
 
     def close(self) -> None:
         """Write the pending rows as a part."""

@@ -21,7 +21,7 @@ import os
 import struct
 import time
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -189,12 +189,21 @@ class Record:
         self._lines.write(_LINE.pack(digest, hashed, traces, answered, number))
         self.commit.lines += 1
 
-    def keep(self) -> None:
-        """Commit: the added lines, and the rows up to the marks in `commit`, become durable."""
+    def flush(self) -> bytes:
+        """Make the added lines readable. Returns what `keep` writes: the commit as it is now."""
+        assert self._lines is not None  # noqa: S101
+        self._lines.flush()
+        return json.dumps(asdict(self.commit)).encode() + b"\n"
+
+    def keep(self, commit: bytes) -> None:
+        """Commit: the lines, and the rows up to the marks in the commit, which are on the disk already, become durable.
+
+        No line is added meanwhile, but another thread may do this.
+        """
         assert self._lines is not None  # noqa: S101
         assert self._commits is not None  # noqa: S101
         _sync(self._lines)
-        self._commits.write(json.dumps(asdict(self.commit)).encode() + b"\n")
+        self._commits.write(commit)
         _sync(self._commits)
 
     def before(self) -> list[Before]:
@@ -231,7 +240,7 @@ class Record:
     def finish(self) -> None:
         """Mark the job as done and remove what only resuming needs, except its lines."""
         self.commit.finished = True
-        self.keep()
+        self.keep(self.flush())
         for each in (*self._before(), self._folder / "candidates", self._folder / _PART):
             _remove(each)
 
@@ -388,8 +397,17 @@ class Candidates:
                 yield place, len(line), digest, candidate
         os.truncate(self._path, whole)
 
-    def add(self, candidates: Sequence[Candidate], digests: Mapping[str, str], later: bool = False) -> None:
-        """Keep candidates; `digests` are those of the lines behind their queries."""
+    def add(
+        self,
+        candidates: Sequence[Candidate],
+        digests: Mapping[str, str],
+        later: bool = False,
+        sync: Callable[[int], None] = os.fsync,
+    ) -> None:
+        """Keep candidates; `digests` are those of the lines behind their queries.
+
+        `sync` brings the file that it is given to the disk where that is due, now or a little later.
+        """
         rows = [_kept(digests[c.query_id], c) + b"\n" for c in candidates]
         if self._file is None:
             self._file = self._path.open("ab", buffering=0)
@@ -402,8 +420,13 @@ class Candidates:
             self._size += len(row)
         now = time.monotonic()
         if now - self._synced > SYNC_SECONDS:
-            os.fsync(self._file.fileno())
+            sync(self._file.fileno())
             self._synced = now
+
+    @property
+    def empty(self) -> bool:
+        """Whether none can be found."""
+        return not self._keys
 
     def find(self, digests: Mapping[str, str], take: bool = True) -> tuple[list[Candidate], int]:
         """The candidates of queries, whose lines have these digests now, and how many of them an earlier run left.

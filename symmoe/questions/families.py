@@ -70,6 +70,8 @@ def support(accuracy: float, options: int) -> float:
 
 def boxed(text: str) -> str | None:
     r"""The content of the last `\boxed{…}`, with its braces balanced; None if there is none or it never closes."""
+    if "\\" not in text:  # a twentieth of the time of looking for all of it
+        return None
     openings = list(_BOXED.finditer(text)) if "\\boxed" in text else []
     if not openings:
         return None

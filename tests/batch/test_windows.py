@@ -179,7 +179,7 @@ def test_a_job_killed_between_an_old_input_and_a_new_one_asks_only_what_changed(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("symmoe.batch.job.open_output", interrupted)
+        patch.setattr("symmoe.batch.writing.open_output", interrupted)
         with pytest.raises(KeyboardInterrupt):
             bench.run(k=1, resume=True)
     assert bench.run(k=1, resume=True).kept == 11
