@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -90,7 +91,10 @@ def on_tiles(model: Any, folder: Callable[[], Path]) -> Tiles | None:
         return None
     try:
         kept = folder()
-        tiles = _agreeing(kept, model, probes) or _agreeing(_converted(model, probes, kept), model, probes)
+        tiles = _agreeing(kept, model, probes)
+        if tiles is None:
+            with TemporaryDirectory() as spare:
+                tiles = _agreeing(_saved(_converted(model, probes), kept, Path(spare)), model, probes)
     except Exception as error:  # whatever OpenVINO, a trace or the disk says
         _LOG.warning("questions are embedded in 32 bits, because OpenVINO cannot have the embedder: %.300s", error)
         return None
@@ -128,8 +132,8 @@ def _agreeing(kept: Path, model: Any, probes: Mapping[str, Any]) -> Tiles | None
     return tiles if (rows * wanted).sum(axis=1).min() >= _COSINE else None
 
 
-def _converted(model: Any, probes: Mapping[str, Any], kept: Path) -> Path:
-    """Convert a model, from texts to unit rows, into the folder `kept`."""
+def _converted(model: Any, probes: Mapping[str, Any]) -> Any:
+    """A model as OpenVINO has it, from features to unit rows."""
     import torch
 
     examples = {name: value for name, value in probes.items() if hasattr(value, "shape")}
@@ -146,16 +150,25 @@ def _converted(model: Any, probes: Mapping[str, Any], kept: Path) -> Path:
         network = _openvino().convert_model(UnitRows().eval(), example_input=tuple(examples.values()))
     for port, name in zip(network.inputs, examples, strict=True):
         port.get_tensor().set_names({name})
+    return network
+
+
+def _saved(network: Any, kept: Path, spare: Path) -> Path:
+    """The folder where a converted model is saved: `spare`, for this process alone, if `kept` cannot be written."""
     part = kept.with_name(f"{kept.name}.{os.getpid()}.partial")
-    part.mkdir(parents=True, exist_ok=True)
     try:
+        part.mkdir(parents=True, exist_ok=True)
         _openvino().save_model(network, part / _NAME)
+    except (OSError, RuntimeError):
+        _openvino().save_model(network, spare / _NAME)
+        return spare
+    else:
         shutil.rmtree(kept, ignore_errors=True)
         with suppress(OSError):  # another process was quicker
             os.replace(part, kept)
+        return kept
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    return kept
 
 
 @contextmanager

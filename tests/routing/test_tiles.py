@@ -112,6 +112,23 @@ def test_a_kept_model_that_is_damaged_or_another_is_converted_anew(
     assert network.stat().st_size > 100
 
 
+@pytest.mark.parametrize("fault", ["no folder", "full"])
+def test_a_model_that_cannot_be_kept_is_converted_for_this_process(
+    small: Callable[[int], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    kept, save = tmp_path / "cache", openvino.save_model
+    if fault == "no folder":
+        kept.write_text("a file")
+    else:
+        monkeypatch.setattr(
+            openvino, "save_model", lambda network, path: never() if kept in path.parents else save(network, path)
+        )
+    rows = embedder(small(0), kept).embed(TEXTS)
+    monkeypatch.undo()
+    assert 1e-5 < far(rows, by_torch(small(0))) < 0.03
+    assert kept.is_file() or not list(kept.iterdir())
+
+
 def test_a_model_that_openvino_does_not_know_runs_on_torch_and_a_log_says_so(
     small: Callable[[int], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
