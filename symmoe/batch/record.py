@@ -196,7 +196,7 @@ class Record:
         return json.dumps(asdict(self.commit)).encode() + b"\n"
 
     def keep(self, commit: bytes) -> None:
-        """Commit: the lines, and the rows up to the marks in the commit, which are on the disk already, become durable.
+        """Commit: the lines, and the rows up to the marks in the commit, which are on the disk already, become final.
 
         No line is added meanwhile, but another thread may do this.
         """

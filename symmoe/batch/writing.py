@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 
 from symmoe.batch.lines import BadLine, GoodLine, KnownLine, id_hash
@@ -33,7 +33,6 @@ class Writing:
         self._committing: Future[None] | None = None
         self._syncing: Future[None] | None = None
         self._files = ExitStack()
-        self._files.callback(self._thread.shutdown)
         self._rows = open_output(files.output, job, created, commit.output)
         self._files.callback(self._rows.close)
         self._traces = TraceWriter(files.trace, commit.trace, detail)
@@ -90,9 +89,10 @@ class Writing:
     def settle(self) -> None:
         """Wait until the last window is committed and its candidates are gone. Raises what failed, however often."""
         if self._committing is not None:
-            for done in (self._syncing, self._committing):
-                if done is not None:
-                    done.result()
+            under_way = [each for each in (self._syncing, self._committing) if each is not None]
+            wait(under_way)
+            for each in under_way:
+                each.result()
             self._committing = None
 
     def sync(self, number: int) -> None:
@@ -103,6 +103,7 @@ class Writing:
 
     def close(self) -> None:
         """Close the files, with everything that was written on the disk."""
+        self._thread.shutdown()
         self._files.close()
 
     def _commit(self, commit: bytes) -> None:

@@ -32,8 +32,8 @@ class SentenceEmbedder:
     """all-MiniLM-L6-v2 or any other sentence-transformers model, loaded on first use and used by one thread at a time.
 
     `locate` returns the model's directory, and may prepare or fetch it; `kept` returns, for a directory, the folder in
-    which the model is kept as it was compiled for processors with tiles for 16-bit numbers. The model cuts texts beyond
-    its window (256 tokens for MiniLM).
+    which the model is kept as it was converted for processors with tiles for 16-bit numbers. The model cuts texts
+    beyond its window (256 tokens for MiniLM).
     """
 
     def __init__(self, locate: Callable[[], Path], kept: Callable[[Path], Path]) -> None:

@@ -7,10 +7,14 @@ import os
 import shutil
 import sys
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from itertools import chain, islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from queue import SimpleQueue
+from tempfile import gettempdir, mkdtemp
 from typing import Any
 
 import numpy as np
@@ -22,12 +26,15 @@ TOKENS = 2048
 """At most so many tokens are multiplied at once: with twice as many 500 exam questions took a tenth longer."""
 STREAMS = 16
 """At most so many parts are computed at once; with more cores several share one."""
+KNOWN = {"albert", "bert", "distilbert", "electra", "mpnet", "roberta", "xlm-roberta"}
+"""The architectures that OpenVINO is given. Others it may refuse (decoders), get wrong or die of (ModernBERT)."""
 _LOG = logging.getLogger(__name__)
 _NAME = "model.xml"
 _MASK = "attention_mask"
 _FEWEST = 256
 """Fewer tokens are not shared out among cores."""
-_PROBES = ["Is it so?", "What is to be answered here is longer: it says whether padding is told from words."]
+_TRACED = ["Is it so?", "What is asked here is longer."]
+_COMPARED = ["Is it so?", "What is asked here is as long as a model's window, or nearly. " * 40]
 _COSINE = 0.999
 """Of a text's rows by the compiled model and by torch; with less the compiled one is not used."""
 
@@ -52,54 +59,64 @@ class Tiles:
         }
         self._compiled = _openvino().Core().compile_model(network, "CPU", settings)
         self._inputs = [each.get_any_name() for each in network.inputs]
-        self._queue = _openvino().AsyncInferQueue(self._compiled, self._streams)
+        self._idle: SimpleQueue[Any] = SimpleQueue()
+        for _ in range(self._streams):
+            self._idle.put(self._compiled.create_infer_request())
 
     def room(self, tokens: int) -> int:
         """How many tokens a part has at most where texts of so many tokens are to be embedded."""
         return max(_FEWEST, min(TOKENS, -(-tokens // self._streams)))
 
     def rows(self, parts: Iterable[Part]) -> list[tuple[Sequence[int], NDArray[np.float32]]]:
-        """The unit rows of each part, in any order."""
+        """The unit rows of each part."""
+        parts = iter(parts)
+        first = list(islice(parts, 2))
+        if len(first) < 2:  # as of a service's single question: a thread would only cost time
+            return [self._rows(*part) for part in first]
         made: list[tuple[Sequence[int], NDArray[np.float32]]] = []
+        asked: deque[Future[tuple[Sequence[int], NDArray[np.float32]]]] = deque()
+        # OpenVINO's own queue calls back from threads that wait for Python's lock, in which who lets go of it waits
+        with ThreadPoolExecutor(self._streams) as threads:
+            for part in chain(first, parts):
+                asked.append(threads.submit(self._rows, *part))
+                if len(asked) > 2 * self._streams:  # others are only read when they are wanted
+                    made.append(asked.popleft().result())
+            return made + [each.result() for each in asked]
 
-        def keep(request: Any, given: tuple[Sequence[int], NDArray[np.bool_]]) -> None:
-            places, said = given
-            rows = request.get_output_tensor().data.copy()
-            rows[~said] = 0.0  # as torch has it: a text without a token has no direction
-            made.append((places, rows))
-
-        self._queue.set_callback(keep)
-        for places, features in parts:
-            inputs = {name: features[name].numpy() for name in self._inputs}
-            self._queue.start_async(inputs, (places, inputs[_MASK].any(axis=1)))
-        self._queue.wait_all()
-        return made
+    def _rows(self, places: Sequence[int], features: Mapping[str, Any]) -> tuple[Sequence[int], NDArray[np.float32]]:
+        inputs = {name: features[name].numpy() for name in self._inputs}
+        request = self._idle.get()
+        try:
+            request.infer(inputs)
+            rows = np.array(request.get_output_tensor().data, dtype=np.float32)
+        finally:
+            self._idle.put(request)
+        rows[~inputs[_MASK].any(axis=1)] = 0.0  # as torch has it: a text without a token has no direction
+        return places, rows
 
 
 def on_tiles(model: Any, folder: Callable[[], Path]) -> Tiles | None:
     """A sentence-transformers model in 16 bits, converted once and kept in a folder; None if torch is to run it.
 
-    That is where the processor has no tiles, and for a model that OpenVINO does not know or of which it makes another.
+    That is where the processor has no tiles, and for a model that OpenVINO cannot convert or of which it makes another.
     A model that is converted gives up the weights that torch holds.
     """
     import torch
 
     if model.device.type != "cpu" or not torch.cpu.get_capabilities().get("amx_bf16", False):
         return None
-    probes = model.preprocess(_PROBES)
-    if not in_rows(probes):
+    config = getattr(getattr(model[0], "auto_model", None), "config", None)
+    if getattr(config, "model_type", None) not in KNOWN:
         return None
+    compared = model.preprocess(_COMPARED)
     try:
         kept = folder()
-        tiles = _agreeing(kept, model, probes)
-        if tiles is None:
-            with TemporaryDirectory() as spare:
-                tiles = _agreeing(_saved(_converted(model, probes), kept, Path(spare)), model, probes)
+        tiles = _agreeing(kept, model, compared) or _made(model, kept, compared)
     except Exception as error:  # whatever OpenVINO, a trace or the disk says
-        _LOG.warning("questions are embedded in 32 bits, because OpenVINO cannot have the embedder: %.300s", error)
+        _LOG.warning("texts are embedded in 32 bits, because OpenVINO cannot run the embedder: %.300s", error)
         return None
     if tiles is None:
-        _LOG.warning("questions are embedded in 32 bits, because OpenVINO makes another model of the embedder")
+        _LOG.warning("texts are embedded in 32 bits, because OpenVINO makes another model of the embedder")
         return None
     model.to("meta")
     return tiles
@@ -118,25 +135,43 @@ def unit_rows(model: Any, features: Mapping[str, Any]) -> Any:
     return torch.nn.functional.normalize(model(dict(features))["sentence_embedding"].float(), dim=1)
 
 
-def _agreeing(kept: Path, model: Any, probes: Mapping[str, Any]) -> Tiles | None:
-    """The model that is kept in a folder, if it gives the rows that torch does."""
+def _agreeing(place: Path, model: Any, compared: Mapping[str, Any]) -> Tiles | None:
+    """The model that a folder holds, if it gives the rows that torch does: of padded texts, too, and of long ones."""
     import torch
 
     try:
-        tiles = Tiles(_openvino().Core().read_model(kept / _NAME))
+        tiles = Tiles(_openvino().Core().read_model(place / _NAME))
     except RuntimeError:  # none yet, or a damaged one
         return None
     with torch.inference_mode():
-        wanted = unit_rows(model, probes).numpy()
-    ((_, rows),) = tiles.rows([(range(len(wanted)), probes)])
+        wanted = unit_rows(model, compared).numpy()
+    ((_, rows),) = tiles.rows([(range(len(wanted)), compared)])
     return tiles if (rows * wanted).sum(axis=1).min() >= _COSINE else None
 
 
-def _converted(model: Any, probes: Mapping[str, Any]) -> Any:
+def _made(model: Any, kept: Path, compared: Mapping[str, Any]) -> Tiles | None:
+    """Convert a model and keep it, if it gives the rows that torch does."""
+    network = _converted(model)
+    try:
+        place = _saved(network, kept.parent)
+    except (OSError, RuntimeError):  # a cache that is full or cannot be written: for this process alone
+        place = _saved(network, Path(gettempdir()))
+    try:
+        tiles = _agreeing(place, model, compared)
+        if tiles is not None and place.parent == kept.parent:
+            shutil.rmtree(kept, ignore_errors=True)
+            with suppress(OSError):  # another process was quicker
+                os.replace(place, kept)
+        return tiles
+    finally:
+        shutil.rmtree(place, ignore_errors=True)  # what was read of it stays in memory
+
+
+def _converted(model: Any) -> Any:
     """A model as OpenVINO has it, from features to unit rows."""
     import torch
 
-    examples = {name: value for name, value in probes.items() if hasattr(value, "shape")}
+    examples = {name: value for name, value in model.preprocess(_TRACED).items() if hasattr(value, "shape")}
 
     class UnitRows(torch.nn.Module):
         def __init__(self) -> None:
@@ -153,22 +188,16 @@ def _converted(model: Any, probes: Mapping[str, Any]) -> Any:
     return network
 
 
-def _saved(network: Any, kept: Path, spare: Path) -> Path:
-    """The folder where a converted model is saved: `spare`, for this process alone, if `kept` cannot be written."""
-    part = kept.with_name(f"{kept.name}.{os.getpid()}.partial")
+def _saved(network: Any, beside: Path) -> Path:
+    """A new folder in `beside` with the converted model."""
+    beside.mkdir(parents=True, exist_ok=True)
+    place = Path(mkdtemp(".partial", "openvino-", beside))
     try:
-        part.mkdir(parents=True, exist_ok=True)
-        _openvino().save_model(network, part / _NAME)
-    except (OSError, RuntimeError):
-        _openvino().save_model(network, spare / _NAME)
-        return spare
-    else:
-        shutil.rmtree(kept, ignore_errors=True)
-        with suppress(OSError):  # another process was quicker
-            os.replace(part, kept)
-        return kept
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        _openvino().save_model(network, place / _NAME)
+    except RuntimeError:
+        shutil.rmtree(place, ignore_errors=True)
+        raise
+    return place
 
 
 @contextmanager

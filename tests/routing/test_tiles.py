@@ -24,27 +24,29 @@ def tiles(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
-    """Directories of BERTs of two small layers; the number seeds their weights."""
+def small(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Directories of models of two small layers; the number seeds their weights."""
 
     @cache
-    def made(seed: int) -> Path:
+    def made(seed: int, kind: str = "Bert") -> Path:
         import torch
+        import transformers
         from sentence_transformers import SentenceTransformer
         from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
         from tokenizers import Tokenizer
         from tokenizers.models import WordPiece
         from tokenizers.pre_tokenizers import Whitespace
-        from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
         folder = tmp_path_factory.mktemp("bert")
-        words = ["[PAD]", "[UNK]", *"abcd", "the", "cat", "sat", "on", "mat", "red"]
+        words = ["[PAD]", "[unused]", "[UNK]", *"abcd", "the", "cat", "sat", "on", "mat", "red"]
         tokenizer = Tokenizer(WordPiece({word: n for n, word in enumerate(words)}, unk_token="[UNK]"))
         tokenizer.pre_tokenizer = Whitespace()
         torch.manual_seed(seed)
         size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-        BertModel(BertConfig(vocab_size=len(words), initializer_range=0.3, **size)).save_pretrained(folder)
-        PreTrainedTokenizerFast(
+        others = {"pad_token_id": 0} | ({"embedding_size": 32} if kind in ("Albert", "Electra") else {})
+        config = getattr(transformers, f"{kind}Config")(vocab_size=len(words), initializer_range=0.3, **size, **others)
+        getattr(transformers, f"{kind}Model")(config).save_pretrained(folder)
+        transformers.PreTrainedTokenizerFast(
             tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", model_max_length=128
         ).save_pretrained(folder)
         read = Transformer(str(folder))
@@ -72,7 +74,7 @@ def never(*_: Any, **__: Any) -> Any:
 
 
 def test_a_model_is_converted_once_and_read_by_the_next_process(
-    small: Callable[[int], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = embedder(small(0), tmp_path).embed(TEXTS)
     assert far(first, by_torch(small(0))) < 0.03
@@ -99,7 +101,7 @@ def forward_of_probes() -> Any:
 
 @pytest.mark.parametrize("damage", ["cut short", "another model", "no network"])
 def test_a_kept_model_that_is_damaged_or_another_is_converted_anew(
-    small: Callable[[int], Path], tmp_path: Path, damage: str
+    small: Callable[..., Path], tmp_path: Path, damage: str
 ) -> None:
     embedder(small(1 if damage == "another model" else 0), tmp_path).embed(["a"])
     weights, network = tmp_path / "compiled" / "model.bin", tmp_path / "compiled" / "model.xml"
@@ -114,7 +116,7 @@ def test_a_kept_model_that_is_damaged_or_another_is_converted_anew(
 
 @pytest.mark.parametrize("fault", ["no folder", "full"])
 def test_a_model_that_cannot_be_kept_is_converted_for_this_process(
-    small: Callable[[int], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+    small: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
     kept, save = tmp_path / "cache", openvino.save_model
     if fault == "no folder":
@@ -130,7 +132,7 @@ def test_a_model_that_cannot_be_kept_is_converted_for_this_process(
 
 
 def test_a_model_that_openvino_does_not_know_runs_on_torch_and_a_log_says_so(
-    small: Callable[[int], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    small: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(openvino, "convert_model", never)
     with caplog.at_level(logging.WARNING):
@@ -141,7 +143,7 @@ def test_a_model_that_openvino_does_not_know_runs_on_torch_and_a_log_says_so(
 
 
 def test_a_model_of_which_openvino_makes_another_runs_on_torch_and_a_log_says_so(
-    small: Callable[[int], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    small: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     embedder(small(1), tmp_path).embed(["a"])
     wrong = openvino.Core().read_model(tmp_path / "compiled" / "model.xml")
@@ -152,13 +154,49 @@ def test_a_model_of_which_openvino_makes_another_runs_on_torch_and_a_log_says_so
     assert "another model" in caplog.text
 
 
-def test_a_text_of_no_tokens_is_all_zeros_alone_and_beside_others(small: Callable[[int], Path], tmp_path: Path) -> None:
+def test_a_text_that_fails_leaves_the_embedder_as_it_was(
+    small: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = embedder(small(0), tmp_path)
+    rows = asked.embed(TEXTS)
+    monkeypatch.setattr("symmoe.routing.embedding.READ", 8)  # the texts are read in several blocks
+    read, blocks = load_sentence_model(small(0)).__class__.preprocess, [0]
+
+    def breaking(self: Any, texts: Any, **named: Any) -> Any:
+        blocks[0] += 1
+        if blocks[0] == 3:
+            raise MemoryError
+        return read(self, texts, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sentence_transformers.SentenceTransformer.preprocess", breaking)
+        with pytest.raises(MemoryError):
+            asked.embed(TEXTS)
+    assert far(asked.embed(TEXTS), rows) < 0.03
+
+
+def test_a_text_of_no_tokens_is_all_zeros_alone_and_beside_others(small: Callable[..., Path], tmp_path: Path) -> None:
     assert not embedder(small(0), tmp_path).embed([""]).any()
     assert embedder(small(0), tmp_path).embed(["", "a cat", ""]).any(axis=1).tolist() == [False, True, False]
 
 
+def test_an_architecture_that_was_not_tried_runs_on_torch(small: Callable[..., Path], tmp_path: Path) -> None:
+    rows = embedder(small(0, "ModernBert"), tmp_path).embed(TEXTS)
+    assert far(rows, by_torch(small(0, "ModernBert"))) < 1e-5
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["Albert", "Electra", "MPNet", "Roberta", "XLMRoberta"])
+def test_architectures_that_are_known_give_what_torch_gives(
+    small: Callable[..., Path], tmp_path: Path, kind: str
+) -> None:
+    rows = embedder(small(0, kind), tmp_path).embed(TEXTS)
+    assert 1e-6 < far(rows, by_torch(small(0, kind))) < 0.04
+    assert [each.name for each in tmp_path.iterdir()] == ["compiled"]
+
+
 def test_a_processor_without_tiles_embeds_in_32_bits(
-    small: Callable[[int], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"amx_bf16": False})
     rows = embedder(small(0), tmp_path).embed(TEXTS)
@@ -167,7 +205,7 @@ def test_a_processor_without_tiles_embeds_in_32_bits(
 
 
 def test_a_few_texts_are_shared_out_among_cores_and_many_go_in_parts_of_a_size(
-    small: Callable[[int], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     embedder(small(0), tmp_path).embed(["a"])
     network = openvino.Core().read_model(tmp_path / "compiled" / "model.xml")
