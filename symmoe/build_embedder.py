@@ -25,7 +25,7 @@ def embedder_directory(source: str, root: Path) -> Path:
 
 
 def model_digest(directory: Path) -> str:
-    """Tells a model by its files: settings whole, weights by samples."""
+    """Tells a model by its files of settings and weights, of which samples are read."""
     files = sorted((*directory.rglob("*.json"), *directory.rglob("*.safetensors")))
     names = [str(file.relative_to(directory)) for file in files]
     return hashlib.sha256("".join([*names, *map(sampled_sha256, files)]).encode()).hexdigest()[:16]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from symmoe.errors import CheckpointError
 from symmoe.protocols import Embedder
-from symmoe.routing.tiles import Part, Tiles, in_rows, on_tiles, unit_rows
+from symmoe.routing.tiles import Part, Tiles, on_tiles, unit_rows
 
 TOKENS = 4096
 """Tokens of the texts that torch embeds together."""
@@ -79,7 +79,7 @@ def _parts(model: Any, texts: Sequence[str], room: Callable[[int], int]) -> Iter
     """
     for read in _alike([len(text) // CHARACTERS for text in texts], READ):
         features = model.preprocess([texts[place] for place in read])
-        if not in_rows(features):
+        if not _in_rows(features):
             for part in _alike([len(texts[place]) // CHARACTERS for place in read], TOKENS):
                 places = [read[place] for place in part]
                 yield places, model.preprocess([texts[place] for place in places])
@@ -97,6 +97,12 @@ def _alike(lengths: Sequence[int], room: int) -> Iterator[list[int]]:
         end = begin + max(1, room // max(1, lengths[places[begin]]))
         yield places[begin:end]
         begin = end
+
+
+def _in_rows(features: Mapping[str, Any]) -> bool:
+    """Whether every feature has a row for each text, as long as the attention mask's."""
+    mask = features.get("attention_mask")
+    return mask is not None and all(value.shape == mask.shape for value in features.values() if hasattr(value, "shape"))
 
 
 def _without_padding(features: Mapping[str, Any], places: list[int]) -> dict[str, Any]:
