@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -53,7 +54,7 @@ from symmoe.types import (
     Skills,
 )
 
-_MOST_RECENT = 4096
+_MOST_RECENT = 8192
 _Asked = tuple[str, tuple[Message, ...], Sampling]
 STAGES = ("tag", "recruit", "plan", "load", "generate", "score", "aggregate")
 
@@ -101,28 +102,26 @@ class Carried:
     """State that runs of one job pass on: the expert that is ready, and those that failed, with the reason.
 
     With `stop` a run ends with the error of the first expert that fails. Without it the questions of a failed expert go
-    to the next best. One that cannot be made ready, or fails in two runs, is `lost` and asked no more. `recent` and
-    `older` hold the latest greedy calls, so that a repeated one is not made again.
+    to the next best. One that cannot be made ready, or fails in two runs, is `lost` and asked no more. `recent` holds
+    the latest greedy calls, so that a repeated one is not made again.
     """
 
     stop: bool = True
     resident: str = ""
     failed: dict[str, str] = field(default_factory=dict)
     lost: dict[str, str] = field(default_factory=dict)
-    recent: dict[_Asked, Candidate] = field(default_factory=dict)
-    older: dict[_Asked, Candidate] = field(default_factory=dict)
+    recent: OrderedDict[_Asked, Candidate] = field(default_factory=OrderedDict)
 
     def remember(self, query: Query, candidate: Candidate) -> None:
         """Note an expert's answer to a query."""
         if query.sampling.temperature == 0 and candidate.finish_reason != "error":
-            if len(self.recent) >= _MOST_RECENT:  # to drop them one by one would hash each once more
-                self.recent, self.older = {}, self.recent
             self.recent[candidate.expert, query.messages, query.sampling] = candidate
+            if len(self.recent) > _MOST_RECENT:
+                self.recent.popitem(last=False)
 
     def recall(self, query: Query, assignment: Assignment) -> Candidate | None:
         """The expert's earlier answer to the same query, or None."""
-        asked = (assignment.expert, query.messages, query.sampling)
-        candidate = self.recent.get(asked) or self.older.get(asked)
+        candidate = self.recent.get((assignment.expert, query.messages, query.sampling))
         return None if candidate is None else replace(candidate, query_id=query.id, slot=assignment.slot, shared=True)
 
 

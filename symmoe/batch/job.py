@@ -9,7 +9,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
 from heapq import merge
@@ -319,11 +319,15 @@ class _Run:
         self._files.callback(self._writing.close)
 
     def __enter__(self) -> _Run:
+        from threadpoolctl import threadpool_limits
+
         gc.set_threshold(GARBAGE, *self._garbage[1:])
+        self._one_thread = threadpool_limits(1, "blas")  # its others spin after each product, and all are small
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         gc.set_threshold(*self._garbage)
+        self._one_thread.restore_original_limits()
         if self._naming is not None:
             self._naming.close()
         with suppress(OSError):  # which is under way already, or says less than what is
@@ -376,10 +380,19 @@ class _Run:
         )
 
     def _pieces(self, lines: Iterator[Line], thread: ThreadPoolExecutor) -> Iterator[_Piece]:
-        """The windows, each read while the one before is worked on."""
+        """The windows, each read and routed while the one before is worked on.
+
+        If another process names skills, what is left for this one is done in turn: two threads at work in one
+        interpreter keep pushing each other's memory out of the cores' caches.
+        """
         coming = thread.submit(self._read, lines)
         while (piece := coming.result()).lines:
-            coming = thread.submit(self._read, lines)
+            if piece.good and piece.ahead is None:
+                self._route(piece)
+            beside = self._names_beside(piece)
+            coming = thread.submit(self._read, lines, beside)
+            if beside:
+                wait([coming])
             self._progress.takes(len(piece.lines))
             yield piece
 
@@ -445,8 +458,8 @@ class _Run:
         self._account(outcome)
         self._for_later = False
 
-    def _read(self, lines: Iterator[Line]) -> _Piece:
-        """The next window, and who answers it."""
+    def _read(self, lines: Iterator[Line], beside: bool = False) -> _Piece:
+        """The next window, and who answers it, unless another process is to name its skills first."""
         piece, room = _Piece([], []), self._window.bytes
         for line in islice(lines, self._size):
             piece.lines.append(line)
@@ -455,19 +468,29 @@ class _Run:
                 room -= line.origin.size + sum(len(message.content) for message in line.queries[0].messages)
             if room < 0:
                 break
-        if piece.good:
-            queries, policies = _asked(piece.good)
-            piece.ahead = route(self._router(), queries, policies, self._job.seed, self._job.explain)
+        if piece.good and beside and self._naming is not None:
+            self._naming.begin(_asked(piece.good)[0])
+        elif piece.good:
+            self._route(piece)
         self._size = self._window.lines
         return piece
 
-    def _router(self) -> Parts:
-        """The parts that find out who answers."""
-        parts, lines = self._source.parts(), self._record.commit.lines - self._begun_with
+    def _route(self, piece: _Piece) -> None:
+        """Find out who answers a window."""
+        parts, (queries, policies) = self._source.parts(), _asked(piece.good)
+        if self._naming is not None and self._naming.ready:
+            parts = replace(parts, tagger=self._naming)
+        piece.ahead = route(parts, queries, policies, self._job.seed, self._job.explain)
+
+    def _names_beside(self, piece: _Piece) -> bool:
+        """Whether another process names skills, which a long and fast job starts after one of its windows."""
+        lines = self._record.commit.lines - self._begun_with
         fast = lines >= MANY and lines >= FAST * (time.monotonic() - self._began)
-        if self._naming is None and fast and NamingProcess.serves(parts.tagger):
-            self._naming = NamingProcess(self._job.pool, parts.tagger)
-        return parts if self._naming is None else replace(parts, tagger=self._naming)
+        if self._naming is None and fast and piece.good:
+            tagger = self._source.parts().tagger
+            if NamingProcess.serves(tagger):
+                self._naming = NamingProcess(self._job.pool, tagger)
+        return self._naming is not None and self._naming.ready
 
     def _answer(self, piece: _Piece) -> None:
         """Answer a window, write its rows, and let go of it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +57,7 @@ Named = tuple[tuple[SkillMatch, ...], tuple[str, ...], bytes]
 def skills_of(queries: Sequence[Query], name: Callable[[Sequence[str]], list[Named]]) -> list[Skills]:
     """The skills of each query. `name` finds those of texts, and is given each text once."""
     read = [readings(query) for query in queries]
-    distinct = list(dict.fromkeys(text for texts in read for text in texts))
+    distinct = distinct_of(read)
     named = dict(zip(distinct, name(distinct), strict=True))
 
     def near(text: str) -> float:
@@ -65,6 +65,11 @@ def skills_of(queries: Sequence[Query], name: Callable[[Sequence[str]], list[Nam
         return topics[0].similarity if topics else 0.0
 
     return [Skills(query.id, *named[max(texts, key=near)]) for query, texts in zip(queries, read, strict=True)]
+
+
+def distinct_of(read: Iterable[Sequence[str]]) -> list[str]:
+    """The texts by which queries are routed, each once."""
+    return list(dict.fromkeys(text for texts in read for text in texts))
 
 
 class EmbeddingTagger:

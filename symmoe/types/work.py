@@ -25,6 +25,10 @@ class Call:
     query: Query
     serves: tuple[Assignment, ...]
 
+    def __hash__(self) -> int:
+        """A hash of what no two calls of a plan have in common, without that of the query."""
+        return hash(self.serves)
+
 
 @dataclass(frozen=True, slots=True)
 class Rates:

@@ -45,7 +45,15 @@ class Beside:
     def serves(tagger: object) -> bool:
         return True
 
+    @property
+    def ready(self) -> bool:
+        return True
+
+    def begin(self, queries: Sequence[Query]) -> None:
+        self._begun = list(queries)
+
     def tag(self, queries: Sequence[Query]) -> list[Skills]:
+        assert queries == self._begun
         self.asked += len(queries)
         return list(self._own.tag(queries))
 
@@ -88,8 +96,13 @@ def test_the_process_names_what_the_pools_own_tagger_names_also_after_it_was_kil
     process = NamingProcess(pool, own)
     assert NamingProcess.serves(own) == (len(os.sched_getaffinity(0)) > 1)
     assert process.tag(asked) == own.tag(asked)
+    assert process.ready
+    process.begin(asked[1:])
+    assert process.tag(asked[1:]) == own.tag(asked[1:])
+    process.begin(asked)
     os.kill(process.pid, signal.SIGKILL)
     assert process.tag(asked) == own.tag(asked)
+    assert not process.ready
     process.close()
 
 
