@@ -7,17 +7,17 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from symmoe.batch.job import in_turn
 from symmoe.batch.lines import BadLine, GoodLine, LineReader
 from symmoe.batch.output import COLUMNS, OWN, columns_of
-from symmoe.batch.windows import GARBAGE, LEAST
+from symmoe.batch.windows import LEAST, answering_windows
 from symmoe.build import Assembly
 from symmoe.config import Pool, read_pool
 from symmoe.deployments.executor import actors_beside_tasks
@@ -67,23 +67,29 @@ def answer(
     described = read_pool(pool)
     words: dict[str, Any] = {"prompt": prompt, "prompt_column": prompt_column, "system": system}
     Reading(**words)  # a template that is none is told of here
+    actors, threads = actors_beside_tasks(described, workers)
     # a reader may give all rows in one block (small Parquet files are read together), which one actor alone would take
     return dataset.repartition(target_num_rows_per_block=window, strict=True).map_batches(
         Answering,
         batch_size=None,
         batch_format="pyarrow",
-        fn_constructor_args=(described, words, k, seed, build),
+        fn_constructor_args=(described, words, k, seed, build, threads),
         udf_modifying_row_count=False,
-        **actors_beside_tasks(described, workers),
+        **actors,
     )
 
 
 class Answering:
     """What an actor of `answer` is: the pool's parts, and what one window passes on to the next."""
 
-    def __init__(self, pool: Pool, reading: dict[str, Any], k: int | None, seed: int, build: Build) -> None:
+    def __init__(
+        self, pool: Pool, reading: dict[str, Any], k: int | None, seed: int, build: Build, threads: int | None = None
+    ) -> None:
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-        gc.set_threshold(GARBAGE, *gc.get_threshold()[1:])
+        if threads is not None:  # Ray has set what is claimed; an environment of its own would take a new process
+            os.environ["OMP_NUM_THREADS"] = str(threads)
+        self._at_work = ExitStack()
+        self._at_work.enter_context(answering_windows())
         self._assembly = on_cluster(build(pool))
         self._reader, self._seed = LineReader(pool, k, Reading(**reading)), seed
         self._carried = Carried(stop=False)
@@ -95,9 +101,9 @@ class Answering:
         return _beside(window, [columns_of(line, results.get(line.number, []))[1:] for line in lines])
 
     def _line(self, number: int, row: dict[str, Any]) -> GoodLine | BadLine:
-        """A row as a line whose id is its place in the window: those of the rows may come twice."""
+        """A row as a line whose id is its place in the window, as without one of its own: those may come twice."""
         line = self._reader.line(number, Row(number=number, row=row))
-        if not isinstance(line, GoodLine):
+        if not isinstance(line, GoodLine) or not line.named:
             return line
         queries = tuple(replace(query, id=f"{number}.{choice}") for choice, query in enumerate(line.queries))
         return replace(line, id=str(number), queries=queries, door="")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import math
 import shutil
@@ -23,7 +22,7 @@ from symmoe.batch.output import Detail
 from symmoe.batch.progress import BatchResult, Loaded, Progress, Status
 from symmoe.batch.record import PIPED, STATUS_SECONDS, Candidates, Files, Passing, Record, write_status
 from symmoe.batch.spool import Asked, Place, Spool
-from symmoe.batch.windows import GARBAGE, choose_window
+from symmoe.batch.windows import answering_windows, choose_window
 from symmoe.batch.writing import Line, Writing
 from symmoe.config import Pool
 from symmoe.errors import ErrorLimitError, JobError
@@ -310,24 +309,19 @@ class _Run:
         self._tokens = self._resumed = self._kept = 0
         self._unkept: list[Candidate] = []
         self._kept_at = time.monotonic()
-        self._garbage = gc.get_threshold()
         self._began, self._shown_at, self._begun_with = time.monotonic(), 0.0, record.commit.lines
         self._status = Status()
         self._naming: NamingProcess | None = None
-        self._files = ExitStack()
+        self._at_work, self._files = ExitStack(), ExitStack()
         self._writing = Writing(job.files, job.name, created, job.detail, record, candidates)
         self._files.callback(self._writing.close)
 
     def __enter__(self) -> _Run:
-        from threadpoolctl import threadpool_limits
-
-        gc.set_threshold(GARBAGE, *self._garbage[1:])
-        self._one_thread = threadpool_limits(1, "blas")  # its others spin after each product, and all are small
+        self._at_work.enter_context(answering_windows())
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        gc.set_threshold(*self._garbage)
-        self._one_thread.restore_original_limits()
+        self._at_work.close()
         if self._naming is not None:
             self._naming.close()
         with suppress(OSError):  # which is under way already, or says less than what is

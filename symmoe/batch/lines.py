@@ -262,24 +262,25 @@ class LineReader:
                 return self._good(number, ident, row, door, *_READ[door](body))
             ident = self._reading.ident(value)
             _check_id(ident or "", "id")
-            line = self._asked(number, ident or str(number), row, self._reading.asked(value))
-            return line if ident else replace(line, named=False)
+            return self._asked(number, ident, row, self._reading.asked(value))
         except BadLineError as error:
             return BadLine(number, error.custom_id, error.code, str(error), origin=row, door=_door(value))
         except RequestError as error:
             door, message = (_door(value), str(error)) if requested else ("", f"row {row.number}: {error}")
             return BadLine(number, ident, error.code, message, error.param, error.status, row, door)
 
-    def _asked(self, number: int, ident: str, row: Row, asked: Asked) -> GoodLine:
+    def _asked(self, number: int, named: str | None, row: Row, asked: Asked) -> GoodLine:
         """A row that is no request. What stands beside its prompt or messages may be options of a request."""
         value: dict[str, Any] = row.row
+        ident = named or str(number)
         extras = {} if self._said or asked.shape not in ("prompt", "messages") else value
         tools = asked.shape == "messages" and any("tool_calls" in turn for turn in value["messages"])
         if not tools and _OPTIONS.isdisjoint(extras):
             query = Query(ident, asked.messages, self._sampling)
             ignored = tuple(name for name, content in extras.items() if content and name not in ("id", asked.shape))
             ignored = ignored if asked.shape == "prompt" else ()
-            return GoodLine(number, ident, AUTO, (query,), self._usual, ignored, row, "", asked.shape, asked.later)
+            shape, later = asked.shape, asked.later
+            return GoodLine(number, ident, AUTO, (query,), self._usual, ignored, row, "", shape, later, bool(named))
         turns: list[Any] = [_message(turn) for turn in asked.messages]
         if tools:
             messages = value["messages"]
@@ -289,7 +290,8 @@ class LineReader:
             name: content for name, content in extras.items() if name not in ("id", "prompt") and content is not None
         }
         request = line_request({"model": AUTO, **options, "messages": turns})
-        return self._good(number, ident, row, "", [request], request.ignored, asked)
+        line = self._good(number, ident, row, "", [request], request.ignored, asked)
+        return line if named else replace(line, named=False)
 
     def _good(
         self,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
 
@@ -18,10 +20,27 @@ LOADING, DEAR = 0.002, 0.02
 """
 MOST_TOGETHER = 32
 """How many windows may wait on disk until each expert was asked in all of them."""
-GARBAGE = 300_000
+_GARBAGE = 300_000
 """Objects before circles among new ones are looked for: more than a window of `LEAST` lines has, hardly any in circles.
 As often as Python would by itself, it costs a fifth of the time of a window on engines that cost nothing.
 """
+
+
+@contextmanager
+def answering_windows() -> Iterator[None]:
+    """A process whose main work windows are: garbage is looked for seldom, and matrices multiplied by one thread.
+
+    They are small, and the other threads would keep their cores busy for a while after each.
+    """
+    from threadpoolctl import threadpool_limits
+
+    before = gc.get_threshold()
+    gc.set_threshold(_GARBAGE, *before[1:])
+    try:
+        with threadpool_limits(1, "blas"):
+            yield
+    finally:
+        gc.set_threshold(*before)
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,13 @@ def test_a_row_that_cannot_be_asked_says_why(tmp_path: Path) -> None:
     assert (bad["answer"], bad["symmoe_error_code"]) == (None, "invalid_value")
 
 
+def test_rows_whose_ids_come_twice_or_are_others_places_each_get_their_own_answer(tmp_path: Path) -> None:
+    rows = [{"id": ident, "text": f"sums {n}"} for n, ident in enumerate(["1", None, "1", "0.0", None])]
+    given = answered(echo_pool(tmp_path), rows, window=5, prompt_column="text")
+    assert [row["answer"] for row in given] == [f"adder: sums {n}" for n in range(5)]
+    assert [row["id"] for row in given] == [row["id"] for row in rows]
+
+
 def test_a_data_set_on_two_actors_gets_what_a_batch_answers(ray_here: None, tmp_path: Path) -> None:
     import ray.data
 
