@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -88,6 +89,8 @@ class Answering:
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
         if threads is not None:  # Ray has set what is claimed; an environment of its own would take a new process
             os.environ["OMP_NUM_THREADS"] = str(threads)
+            if "torch" in sys.modules:  # by a task that this process ran before
+                sys.modules["torch"].set_num_threads(threads)
         self._at_work = ExitStack()
         self._at_work.enter_context(answering_windows())
         self._assembly = on_cluster(build(pool))

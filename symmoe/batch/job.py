@@ -38,6 +38,8 @@ JUDGED_FROM = 1000
 """From so many lines on the rate of failed ones is looked at while a job runs."""
 MANY, FAST = 8192, 300.0
 """After so many lines, and at so many a second, skills are named in a process of its own: this one is what limits."""
+LIMITS = 0.9
+"""Of a window's time this process is computing at least so much where it is what limits, and not the engines."""
 _KEPT_OBSERVATIONS = 512
 KEEP_SECONDS = 0.05
 """Candidates that come sooner one after another are kept together: engines that quick would wait for the disk."""
@@ -376,19 +378,21 @@ class _Run:
     def _pieces(self, lines: Iterator[Line], thread: ThreadPoolExecutor) -> Iterator[_Piece]:
         """The windows, each read and routed while the one before is worked on.
 
-        If another process names skills, what is left for this one is done in turn: two threads at work in one
-        interpreter keep pushing each other's memory out of the cores' caches.
+        If another process names skills, and this one limits, what is left for it is done in turn: two threads at work
+        in one interpreter keep pushing each other's memory out of the cores' caches.
         """
-        coming = thread.submit(self._read, lines)
+        coming, limits = thread.submit(self._read, lines), True
         while (piece := coming.result()).lines:
             if piece.good and piece.ahead is None:
                 self._route(piece)
-            beside = self._names_beside(piece)
-            coming = thread.submit(self._read, lines, beside)
-            if beside:
+            alone = self._names_beside(piece) and limits
+            coming = thread.submit(self._read, lines, alone)
+            if alone:
                 wait([coming])
             self._progress.takes(len(piece.lines))
+            began, computed = time.perf_counter(), time.process_time()
             yield piece
+            limits = time.process_time() - computed >= LIMITS * (time.perf_counter() - began)
 
     def _asked_together(self, pieces: Iterator[_Piece]) -> Iterator[_Piece]:
         """The windows, of which several wait on disk until each expert was asked in all of them."""
@@ -452,8 +456,8 @@ class _Run:
         self._account(outcome)
         self._for_later = False
 
-    def _read(self, lines: Iterator[Line], beside: bool = False) -> _Piece:
-        """The next window, and who answers it, unless another process is to name its skills first."""
+    def _read(self, lines: Iterator[Line], begin: bool = False) -> _Piece:
+        """The next window, and who answers it; or its lines, whose skills another process begins to name."""
         piece, room = _Piece([], []), self._window.bytes
         for line in islice(lines, self._size):
             piece.lines.append(line)
@@ -462,7 +466,7 @@ class _Run:
                 room -= line.origin.size + sum(len(message.content) for message in line.queries[0].messages)
             if room < 0:
                 break
-        if piece.good and beside and self._naming is not None:
+        if piece.good and begin and self._naming is not None:
             self._naming.begin(_asked(piece.good)[0])
         elif piece.good:
             self._route(piece)
@@ -478,12 +482,13 @@ class _Run:
 
     def _names_beside(self, piece: _Piece) -> bool:
         """Whether another process names skills, which a long and fast job starts after one of its windows."""
-        lines = self._record.commit.lines - self._begun_with
+        lines = self._record.commit.lines - self._begun_with - self._kept
         fast = lines >= MANY and lines >= FAST * (time.monotonic() - self._began)
         if self._naming is None and fast and piece.good:
             tagger = self._source.parts().tagger
-            if NamingProcess.serves(tagger):
-                self._naming = NamingProcess(self._job.pool, tagger)
+            with suppress(OSError):  # where there is no room for one more, it is done here
+                if NamingProcess.serves(tagger):
+                    self._naming = NamingProcess(self._job.pool, tagger)
         return self._naming is not None and self._naming.ready
 
     def _answer(self, piece: _Piece) -> None:

@@ -16,7 +16,6 @@ from symmoe.routing.tagging import EmbeddingTagger, Named, distinct_of, readings
 from symmoe.types import Query, SkillMatch, Skills
 
 _Plain = list[tuple[list[tuple[str, float]], tuple[str, ...], bytes]]
-_END_SECONDS = 5.0
 
 
 class NamingProcess:
@@ -72,15 +71,12 @@ class NamingProcess:
         return skills_of(queries, self._name)
 
     def close(self) -> None:
-        """End the process."""
+        """End the process at once: it holds nothing that anybody needs."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-            try:
-                self._process.wait(_END_SECONDS)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+            self._process.kill()
+            self._process.wait()
 
     def _name(self, texts: Sequence[str]) -> list[Named]:
         begun, self._begun = self._begun, False

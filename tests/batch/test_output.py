@@ -38,7 +38,7 @@ class Beside:
     made: list[Beside]
 
     def __init__(self, pool: object, own: Any) -> None:
-        self._own, self.asked, self.closed = own, 0, False
+        self._own, self.asked, self.begun, self.closed = own, 0, 0, False
         Beside.made.append(self)
 
     @staticmethod
@@ -51,9 +51,10 @@ class Beside:
 
     def begin(self, queries: Sequence[Query]) -> None:
         self._begun = list(queries)
+        self.begun += len(queries)
 
     def tag(self, queries: Sequence[Query]) -> list[Skills]:
-        assert queries == self._begun
+        assert not self.begun or queries == self._begun
         self.asked += len(queries)
         return list(self._own.tag(queries))
 
@@ -61,8 +62,9 @@ class Beside:
         self.closed = True
 
 
+@pytest.mark.parametrize("limits", [0.0, 10.0])
 def test_a_fast_job_of_many_lines_names_skills_in_a_process_and_answers_alike(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, limits: float
 ) -> None:
     Beside.made = []
     bench.write(*questions(2000))
@@ -73,12 +75,28 @@ def test_a_fast_job_of_many_lines_names_skills_in_a_process_and_answers_alike(
     assert Beside.made == []  # so few lines are no reason
     monkeypatch.setattr(job, "MANY", 256)
     monkeypatch.setattr(job, "FAST", 0.0)
+    monkeypatch.setattr(job, "LIMITS", limits)
     bench.engine = CountingEngine()
     bench.run()
     (made,) = Beside.made
     assert 0 < made.asked < 2000
+    assert bool(made.begun) == (limits == 0.0), "what waits for its engines is read by a thread meanwhile"
     assert made.closed
     assert (bench.output.read_bytes(), bench.traces()) == alone
+
+
+def test_a_job_goes_on_where_there_is_no_room_for_a_process_that_names_skills(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class NoRoom(Beside):
+        def __init__(self, pool: object, own: Any) -> None:
+            raise BlockingIOError("Resource temporarily unavailable")
+
+    monkeypatch.setattr(job, "NamingProcess", NoRoom)
+    monkeypatch.setattr(job, "MANY", 256)
+    monkeypatch.setattr(job, "FAST", 0.0)
+    bench.write(*questions(2000))
+    assert bench.run().answered == 2000
 
 
 @pytest.mark.slow
