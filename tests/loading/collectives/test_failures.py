@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.distributed import HashStore, TCPStore
+from torch.distributed import HashStore, PrefixStore, TCPStore
 
 from symmoe.errors import CollectiveError
 from symmoe.loading.collectives.gather import sparse_all_gather
-from symmoe.loading.collectives.group import GatherGroup, open_group
+from symmoe.loading.collectives.group import Alarm, GatherGroup, open_group
 from symmoe.loading.collectives.plan import GatherPlan
 
 from .ranks import (
@@ -110,6 +110,41 @@ def test_after_a_failure_no_threads_and_no_sockets_are_left_while_the_errors_are
     kept = [gathered(PLAN, sources(befalls)) for befalls in (fails, is_altered, fails)]
     assert left_over(before) == {}
     assert all(each.error for ended in kept for each in ended)
+
+
+def test_where_a_rank_is_lost_nobody_waits_until_it_has_heard_that_others_are_done() -> None:
+    gone, waited = threading.Event(), []
+
+    class Word:
+        """What is heard breaks off; what is sent to a connection that closes may never end."""
+
+        def __init__(self, sent: bool) -> None:
+            self.sent = sent
+
+        def wait(self, patience: object) -> bool:
+            waited.append(self.sent)
+            assert self.sent or gone.wait(LINGER_SECONDS)
+            raise RuntimeError("closed")
+
+    class Breaking(GatherGroup):
+        def hear_done(self, peer: int) -> Word:
+            return Word(sent=False)
+
+        def say_done(self, peer: int) -> Word:
+            gone.set()
+            return Word(sent=True)
+
+        def break_off(self) -> None:
+            pass
+
+    store = HashStore()
+    PrefixStore("gather/1", store).set("plan/1", "of both")
+    alarm = Alarm(Breaking(store, 0, 2, torch.device("cpu")), LINGER_SECONDS, lambda rank: None)
+    alarm.start("of both")
+    with pytest.raises(CollectiveError, match="rank 1: the rank is gone"):
+        alarm.finish()
+    alarm.stop()
+    assert waited == [False]
 
 
 def test_a_rank_that_hangs_ends_all_when_time_is_up_and_is_the_one_named() -> None:
