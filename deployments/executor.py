@@ -255,27 +255,28 @@ def _machines() -> dict[str, dict[str, float]]:
     return {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
 
 
-def actors_beside_tasks(pool: Pool, workers: int) -> tuple[dict[str, Any], int | None]:
+def actors_beside_tasks(pool: Pool, workers: int) -> dict[str, Any]:
     """So many workers as actors among tasks of others, and what each claims, as Ray Data's `map_batches` takes it.
 
-    Also on how many threads each computes, None where it has accelerators. On CPUs a worker computes on its whole share
-    and claims half of it: where workers had all CPUs, tasks that read what they are asked would never run. Of several
-    machines it is a quarter, so that this holds when one is lost and its workers come to the others. Where no machine
-    has a second CPU they claim none, nor where that would leave too little for Ray Data to leave out, in an actor of
-    its own, what its checkpoint says is done. Raises `JobError` where they do not fit.
+    On CPUs a worker computes on its whole share and claims half of it: where workers had all CPUs, tasks that read what
+    they are asked would never run. Of several machines it is a quarter, so that this holds when one is lost and its
+    workers come to the others. Where no machine has a second CPU they claim none, nor where that would leave too little
+    for Ray Data to leave out, in an actor of its own, what its checkpoint says is done. Raises `JobError` where they do
+    not fit.
     """
     share = worker_share(pool, workers)
     from ray.data import ActorPoolStrategy, DataContext
 
     actors = {"compute": ActorPoolStrategy(size=workers)}
     if "num_gpus" in share:
-        return {**actors, **share}, None
+        return {**actors, **share}
     cpus = share["num_cpus"]
     machines = [count for machine in _machines().values() if (count := machine.get("CPU", 0))]
     part = 0 if max(machines) < 2 else 1 / 2 if len(machines) == 1 else 1 / 4
     if DataContext.get_current().checkpoint_config is not None and sum(machines) - cpus * part * workers < 2:
         part = 0
-    return {**actors, "num_cpus": cpus * part}, max(1, int(cpus))
+    threads = {"env_vars": {"OMP_NUM_THREADS": str(int(cpus))}}
+    return {**actors, "num_cpus": cpus * part, "runtime_env": threads}
 
 
 def _as_symmoe_error(cause: BaseException) -> SymmoeError:

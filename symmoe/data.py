@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -68,29 +67,22 @@ def answer(
     described = read_pool(pool)
     words: dict[str, Any] = {"prompt": prompt, "prompt_column": prompt_column, "system": system}
     Reading(**words)  # a template that is none is told of here
-    actors, threads = actors_beside_tasks(described, workers)
     # a reader may give all rows in one block (small Parquet files are read together), which one actor alone would take
     return dataset.repartition(target_num_rows_per_block=window, strict=True).map_batches(
         Answering,
         batch_size=None,
         batch_format="pyarrow",
-        fn_constructor_args=(described, words, k, seed, build, threads),
+        fn_constructor_args=(described, words, k, seed, build),
         udf_modifying_row_count=False,
-        **actors,
+        **actors_beside_tasks(described, workers),
     )
 
 
 class Answering:
     """What an actor of `answer` is: the pool's parts, and what one window passes on to the next."""
 
-    def __init__(
-        self, pool: Pool, reading: dict[str, Any], k: int | None, seed: int, build: Build, threads: int | None = None
-    ) -> None:
+    def __init__(self, pool: Pool, reading: dict[str, Any], k: int | None, seed: int, build: Build) -> None:
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-        if threads is not None:  # Ray has set what is claimed; an environment of its own would take a new process
-            os.environ["OMP_NUM_THREADS"] = str(threads)
-            if "torch" in sys.modules:  # by a task that this process ran before
-                sys.modules["torch"].set_num_threads(threads)
         self._at_work = ExitStack()
         self._at_work.enter_context(answering_windows())
         self._assembly = on_cluster(build(pool))
