@@ -23,7 +23,7 @@ from symmoe.batch.job import BatchJob, run_batch
 from symmoe.batch.lines import GoodLine, LineReader
 from symmoe.batch.output import TraceWriter, open_output
 from symmoe.batch.record import Files
-from symmoe.bench.machine import busy_seconds
+from symmoe.bench.machine import busy_seconds, peak_mib
 from symmoe.build import Assembly
 from symmoe.config import STATIC, TINY, Pool, read_pool
 from symmoe.errors import EngineError
@@ -134,7 +134,7 @@ def run_child(way: str, named: str, source: str, output: str) -> None:
         sys.stdout.write("{}\n")
         return
     before, busy_before = store.used_bytes(), busy_seconds()
-    began, cpu, helped_before = time.perf_counter(), time.process_time(), _helpers()[0]
+    began, cpu, helped_before = time.perf_counter(), time.process_time(), _helpers()
     first = _First(job.output)
     watch = Watch(candidates=first.answered)
     if way == "rival":
@@ -142,8 +142,7 @@ def run_child(way: str, named: str, source: str, output: str) -> None:
     else:
         answered = run_batch(job, assembly, store, way == "resume", watch).answered
     seconds, spent = time.perf_counter() - began, time.process_time() - cpu
-    row, (helping, helper_mib) = first.stop(), _helpers()
-    helping -= helped_before
+    row, helping = first.stop(), _helpers() - helped_before
     report = {
         "lines": answered,
         "calls": first.calls,
@@ -152,8 +151,7 @@ def run_child(way: str, named: str, source: str, output: str) -> None:
         "cpu_seconds": round(spent, 2),
         "helper_cpu_seconds": round(helping, 2),
         "others_cpu_seconds": round(busy_seconds() - busy_before - spent - helping, 2),
-        "peak_mib": _mib(resource.getrusage(resource.RUSAGE_SELF)),
-        "helper_peak_mib": helper_mib if helping else 0.0,
+        "peak_mib": peak_mib(),
         "first_row_seconds": None
         if row is None or first.answered_at is None
         else round(max(0.0, row - first.answered_at), 2),
@@ -163,14 +161,10 @@ def run_child(way: str, named: str, source: str, output: str) -> None:
     sys.stdout.write(json.dumps(report) + "\n")
 
 
-def _helpers() -> tuple[float, float]:
-    """CPU seconds of child processes that have ended, and the peak MiB of the largest of them."""
+def _helpers() -> float:
+    """CPU seconds of child processes that have ended."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime, _mib(usage)
-
-
-def _mib(usage: resource.struct_rusage) -> float:
-    return round(usage.ru_maxrss / (1 << (20 if sys.platform == "darwin" else 10)), 1)
+    return usage.ru_utime + usage.ru_stime
 
 
 class _First:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import sys
 import threading
 import time
 from collections import defaultdict
@@ -157,12 +159,28 @@ def resident(pid: int) -> dict[str, int]:
     return found
 
 
+def peak_mib() -> float:
+    """The most resident memory of this process so far, in MiB.
+
+    Where /proc tells it: getrusage begins with the peak of the process that started this one.
+    """
+    peak = _status("self", "VmHWM")
+    if not peak:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return round(peak / 2**20, 1)
+
+
 def _shared(pid: int) -> int:
+    return _status(str(pid), "RssShmem")
+
+
+def _status(process: str, field: str) -> int:
+    """Bytes of a kind of memory of a process; 0 if it has ended, or this system does not tell."""
     try:
-        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
-    except OSError:  # the process has ended, or this system has no such file
+        lines = Path(f"/proc/{process}/status").read_text(encoding="utf-8").splitlines()
+    except OSError:
         return 0
-    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("RssShmem:")), 0)
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith(f"{field}:")), 0)
 
 
 def growth(samples: Sequence[tuple[float, Mapping[str, int]]], warm_up: float) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from symmoe.bench.machine import peak_mib
 from symmoe.build import Assembly, build_recruiter
 from symmoe.build_embedder import sentence_embedder
 from symmoe.pipeline import UNWATCHED, Watch, answer
@@ -135,8 +135,7 @@ def fill_memory(skills: int, experts: int) -> None:
     queries = _queries(1_000, 0)
     vectors = RandomVectors(1).embed([query.text for query in queries])
     recruited = recruiter.recruit(queries, _tagged(tagger, queries, vectors), K, 0)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    sys.stdout.write(json.dumps({"recruited": len(recruited), "peak_mib": round(peak / 2**20, 1)}) + "\n")
+    sys.stdout.write(json.dumps({"recruited": len(recruited), "peak_mib": peak_mib()}) + "\n")
 
 
 def _batch(questions: int, skills: int, experts: int, seed: int) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from symmoe.bench.clients import (
     summary,
 )
 from symmoe.bench.grouping import GroupingLoad, measure_grouping
-from symmoe.bench.machine import cores_in_use, growth, resident, steady_name, tree
+from symmoe.bench.machine import cores_in_use, growth, peak_mib, resident, steady_name, tree
 from symmoe.bench.service import (
     NamedLoad,
     RoutingLoad,
@@ -389,6 +389,18 @@ def test_an_actor_of_ray_is_one_process_whatever_it_is_at() -> None:
     titles = ["ray::ServeReplica:symmoe:experts", "ray::ServeReplica:symmoe:experts.handle_request_with_rejection"]
     assert {steady_name(title) for title in titles} == {"ray::ServeReplica:symmoe:experts"}
     assert steady_name("/usr/bin/python3.11") == "python3.11"
+
+
+def test_the_peak_of_a_process_is_not_that_of_the_one_that_started_it() -> None:
+    held = b"x" * (400 << 20)
+    said = subprocess.run(
+        [sys.executable, "-c", "from symmoe.bench.machine import peak_mib; print(peak_mib())"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert peak_mib() > 400 > float(said.stdout) > 1
+    del held
 
 
 def test_this_process_takes_memory_and_cores() -> None:
