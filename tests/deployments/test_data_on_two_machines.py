@@ -91,7 +91,7 @@ def answering(cluster: Cluster, pool: Path, window: int) -> Iterator[tuple[Path,
         said.open("w") as log,
         subprocess.Popen(
             [sys.executable, "-c", DRIVER.format(prompt=PROMPT), *words],
-            env={**os.environ, **cluster.environment},
+            env={**os.environ, **cluster.environment, "RAY_DATA_PARQUET_FOOTER_NUM_ACTORS": "1"},  # see docs/batch.md
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,

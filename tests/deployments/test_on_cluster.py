@@ -81,7 +81,7 @@ def test_it_is_served_there_with_keys_and_the_cluster_survives_it(
     (port,) = free_ports(1)
     tokenless = {name: value for name, value in told.items() if name != "RAY_AUTH_TOKEN"}
     words = ["serve", "--address", there.head, "--pool", str(echo_pool(tmp_path)), "--port", str(port)]
-    assert "there is none" in said(told, *words, code=2)
+    assert "there are none" in said(told, *words, code=2)
     key = json.loads(said(told, "key", "create", "team", "--json"))["key"]
     assert "no Ray cluster answers" in said({**tokenless, "HOME": str(tmp_path)}, *words, code=2)
     for _ in range(2):  # the second time on what the first one left behind
