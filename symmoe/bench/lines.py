@@ -229,11 +229,15 @@ def _write(path: Path, count: int, seed: int) -> Path:
 
 
 def _rows(count: int, rng: random.Random) -> Iterator[str]:
-    """Distinct rows of about `ROW_BYTES` bytes."""
+    """Distinct rows of about `ROW_BYTES` bytes.
+
+    Their numbers have six digits, spread however few rows there are: those have to do with how many experts are asked.
+    """
     phrases = [" ".join(_words(_PHRASE, rng)) for _ in range(_PHRASES)]
     for number in range(count):
         words = rng.choices(phrases, k=PROMPT_BYTES // (4 * _PHRASE))
-        text = f"Question {number}: {' '.join(words)}"[:PROMPT_BYTES]
+        shown = 100_000 + number * 577_777 % 900_000
+        text = f"Question {shown}: {' '.join(words)}"[:PROMPT_BYTES]
         yield json.dumps({"id": f"q{number}", "prompt": text}) + "\n"
 
 
