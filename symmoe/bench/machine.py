@@ -153,7 +153,8 @@ def resident(pid: int) -> dict[str, int]:
     found = {}
     for process in tree(pid):
         try:
-            found[f"{_named(process)} {process.pid}"] = int(process.memory_info().rss) - _shared(process.pid)
+            shared = _status(str(process.pid), "RssShmem")
+            found[f"{_named(process)} {process.pid}"] = int(process.memory_info().rss) - shared
         except psutil.NoSuchProcess:
             continue
     return found
@@ -168,10 +169,6 @@ def peak_mib() -> float:
     if not peak:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return round(peak / 2**20, 1)
-
-
-def _shared(pid: int) -> int:
-    return _status(str(pid), "RssShmem")
 
 
 def _status(process: str, field: str) -> int:
